@@ -1,0 +1,265 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ViduError
+    ├── ViduConfigError               × the connection or an argument is wrong
+    │   └── ViduConnectionNotFoundError × there is no Airflow connection of that id
+    ├── ViduTransportError            ↻ no answer: refused, reset, silent, TLS, DNS
+    ├── ViduResponseError             ↻ an answer that is not Vidu's: HTML, broken JSON, wrong types
+    ├── ViduAPIError                  ↻ an error answer of the service
+    │   ├── ViduRateLimitError        ↻ too many requests, or the concurrency is used up
+    │   ├── ViduServerError           ↻ the service is in trouble
+    │   ├── ViduBusyError             ↻ still being processed, try later
+    │   ├── ViduImageDownloadError    ↻ the service could not fetch an image; once more may help
+    │   ├── ViduRequestError          × the request is wrong
+    │   │   ├── ViduImageError        × an image is unusable
+    │   │   ├── ViduPolicyError       × prompt, image or result refused by the content policy
+    │   │   └── ViduConflictError     × the generation is not in a state that allows it
+    │   ├── ViduAuthError             × the key was refused
+    │   ├── ViduCreditError           × no credits or quota left
+    │   └── ViduNotFoundError         × the service does not know this generation
+    ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
+    ├── ViduSubmitUncertainError      ↻ the same, but the next try looks for the lost generation first
+    ├── ViduGenerationFailedError     × the service says that the generation failed
+    ├── ViduGenerationInterruptedError ↻ it failed for a reason that may pass; a new submit may succeed
+    ├── ViduMissingVideoError         × success was reported, but never a usable URL
+    ├── ViduTimeoutError              – the time given to wait is over (Airflow does not retry it)
+    └── ViduDownloadError             ↻ the file could not be fetched or stored
+        ├── ViduDownloadRefusedError  × not fetched: scheme, address, size, or it is no video
+        ├── ViduURLExpiredError       × the URL is no longer valid and there is no id to ask for a new one
+        ├── ViduIncompleteError       ↻ fewer (or more) bytes than announced
+        └── ViduStorageError          ↻ the destination could not be written
+
+``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot: the class is also
+``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
+)
+
+from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.values import number
+
+MESSAGE_CHARS = 1000
+
+
+class ViduError(AirflowException):
+    """Base of everything this provider raises on purpose.
+
+    :param message: what happened and what to do, without secrets; URLs lose their queries.
+    :param generation_id: the generation it happened to.
+    :param conn_id: the Airflow connection that was used.
+    :param status_code: the HTTP status of the answer.
+    :param code: the service's word for the error (``reason``, ``err_code``, ``error.code``).
+    :param trace_id: the service's trace id; its support asks for it.
+    :param retry_after: seconds the service asked to wait.
+    """
+
+    retryable: ClassVar[bool] = True
+    # Airflow's own exceptions carry the status that its API server would answer; here it is Vidu's.
+    status_code: int | None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        generation_id: str | None = None,
+        conn_id: str | None = None,
+        status_code: int | None = None,
+        code: str | None = None,
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.reason = shown(message, MESSAGE_CHARS)
+        self.generation_id = generation_id
+        self.conn_id = conn_id
+        self.status_code = status_code
+        self.code = shown(code) if code else None
+        self.trace_id = shown(trace_id) if trace_id else None
+        self.retry_after = retry_after
+        super().__init__(self.reason)
+
+    def __str__(self) -> str:
+        """Return the message with everything known of its circumstances behind it."""
+        known = {
+            "generation": self.generation_id and shown(self.generation_id),
+            "connection": self.conn_id and shown(self.conn_id),
+            "HTTP status": self.status_code,
+            "code": self.code,
+            "trace id": self.trace_id,
+            "retry after": None if self.retry_after is None else f"{self.retry_after:g} s",
+        }
+        told = ", ".join(f"{name} {value}" for name, value in known.items() if value not in (None, ""))
+        return f"{self.reason} ({told})" if told else self.reason
+
+    def located(self, *, generation_id: str | None = None, conn_id: str | None = None) -> ViduError:
+        """Fill in the generation and the connection where they are not known yet; return self."""
+        self.generation_id = self.generation_id or generation_id
+        self.conn_id = self.conn_id or conn_id
+        return self
+
+    def details(self) -> dict[str, Any]:
+        """Return type, message and circumstances as plain JSON, for an event or a log."""
+        return {
+            "type": type(self).__name__,
+            "message": self.reason,
+            "generation_id": self.generation_id,
+            "conn_id": self.conn_id,
+            "status_code": self.status_code,
+            "code": self.code,
+            "trace_id": self.trace_id,
+            "retry_after": self.retry_after,
+        }
+
+
+class _Final(AirflowFailException):
+    """Marks the errors that a retry cannot mend."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ViduConfigError(_Final, ViduError):
+    """The connection or an argument is missing or wrong; the message names the field."""
+
+
+class ViduConnectionNotFoundError(ViduConfigError, AirflowNotFoundException):  # type: ignore[misc]
+    """There is no Airflow connection of the given id."""
+
+
+class ViduTransportError(ViduError):
+    """No answer arrived. ``sent`` tells whether the request may have reached the service.
+
+    :param sent: false when the connection could not even be made, so that nothing can have happened.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True, **known: Any) -> None:
+        super().__init__(message, **known)
+        self.sent = sent
+
+    def details(self) -> dict[str, Any]:
+        """Return the same as every error, and whether the request may have arrived."""
+        return {**super().details(), "sent": self.sent}
+
+
+class ViduResponseError(ViduError):
+    """The answer is not one of Vidu: HTML, truncated JSON, a list, wrong types."""
+
+
+class ViduAPIError(ViduError):
+    """The service answered with an error."""
+
+
+class ViduRateLimitError(ViduAPIError):
+    """Too many requests, or all concurrent generations are in use; nothing was created."""
+
+
+class ViduServerError(ViduAPIError):
+    """The service is in trouble (5xx)."""
+
+
+class ViduBusyError(ViduAPIError):
+    """The service is still working on it and asks to come back later."""
+
+
+class ViduImageDownloadError(ViduAPIError):
+    """The service could not fetch an image; worth one more try."""
+
+
+class ViduRequestError(_Final, ViduAPIError):
+    """The request itself is wrong; sending it again gives the same answer."""
+
+
+class ViduImageError(ViduRequestError):
+    """An image has a wrong format or content."""
+
+
+class ViduPolicyError(ViduRequestError):
+    """The prompt, an image or the result was refused by the content policy."""
+
+
+class ViduConflictError(ViduRequestError):
+    """The generation is not in a state that allows what was asked (such as a cancel once it runs)."""
+
+
+class ViduAuthError(_Final, ViduAPIError):
+    """The API key was refused, or it may not do this."""
+
+
+class ViduCreditError(_Final, ViduAPIError):
+    """There are no credits or no quota left."""
+
+
+class ViduNotFoundError(_Final, ViduAPIError):
+    """The service does not know this generation."""
+
+
+class ViduSubmitUnknownError(_Final, ViduError):
+    """A create was sent and no one knows whether it was carried out (and billed)."""
+
+
+class ViduSubmitUncertainError(ViduError):
+    """A create was sent and its outcome is unknown; the next try looks for it before it submits."""
+
+
+class ViduGenerationFailedError(_Final, ViduError):
+    """The service reports that the generation failed, was cancelled or expired."""
+
+
+class ViduGenerationInterruptedError(ViduError):
+    """The generation failed for a reason that may pass: a new submit may succeed."""
+
+
+class ViduMissingVideoError(_Final, ViduError):
+    """The service reports success but hands out no usable URL."""
+
+
+class ViduTimeoutError(ViduError, AirflowSensorTimeout):
+    """The time given to wait is over. Airflow treats it as a sensor time-out: no retry, ``soft_fail`` counts."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ViduDownloadError(ViduError):
+    """The file could not be fetched or stored."""
+
+
+class ViduDownloadRefusedError(_Final, ViduDownloadError):
+    """The file was not fetched or not published: its scheme, address, size or content is not allowed."""
+
+
+class ViduURLExpiredError(_Final, ViduDownloadError):
+    """The URL is no longer valid, and there is no generation id to ask for a fresh one."""
+
+
+class ViduIncompleteError(ViduDownloadError):
+    """The transfer ended with another number of bytes than announced."""
+
+
+class ViduStorageError(ViduDownloadError):
+    """The destination could not be written; nothing was published."""
+
+
+def from_details(details: Mapping[str, Any]) -> ViduError:
+    """Rebuild an error from :meth:`ViduError.details`; an unknown type becomes a plain ViduError.
+
+    :param details: what ``details()`` returned, possibly written by another version of the provider.
+    """
+    found = globals().get(str(details.get("type")))
+    kind = found if isinstance(found, type) and issubclass(found, ViduError) else ViduError
+    names = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
+    known = {name: details.get(name) for name in names}
+    known["retry_after"] = number(known["retry_after"])
+    error = kind(str(details.get("message") or "the reason was not recorded"), **known)
+    if isinstance(error, ViduTransportError):
+        error.sent = details.get("sent") is not False
+    return error

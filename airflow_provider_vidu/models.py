@@ -1,0 +1,149 @@
+"""What a generation is, whatever dialect reported it."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from airflow_provider_vidu.text import one_line
+
+
+class GenerationStatus(enum.StrEnum):
+    """The states all dialects are reduced to."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A word this version does not know: treated as still running."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing will change any more."""
+        return self in (GenerationStatus.SUCCEEDED, GenerationStatus.FAILED)
+
+
+class Artifact(BaseModel):
+    """One creation of a generation; a generation may have several.
+
+    ``url``, ``cover_url`` and ``watermarked_url`` are pre-signed and short-lived (24 hours at most).
+    ``duration`` is in seconds, ``width`` and ``height`` in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str | None = None
+    url: str | None = Field(default=None, repr=False)
+    cover_url: str | None = Field(default=None, repr=False)
+    watermarked_url: str | None = Field(default=None, repr=False)
+    duration: float | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class Generation(BaseModel):
+    """A job at Vidu as it stood when the service was asked.
+
+    ``id`` is the id that was asked for (gateways answer with other spellings of it), ``provider_status``
+    the word received, ``raw`` the whole answer. ``video_url`` and ``cover_url`` belong to the first
+    artifact; they are pre-signed and die within a day. ``progress`` is 0–100, ``credits`` what the
+    generation cost. The times are aware UTC datetimes. URLs and ``raw`` stay out of ``repr``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    status: GenerationStatus
+    provider_status: str = ""
+    video_url: str | None = Field(default=None, repr=False)
+    cover_url: str | None = Field(default=None, repr=False)
+    enhanced_prompt: str | None = Field(default=None, repr=False)
+    progress: int | None = None
+    model: str | None = None
+    credits: int | float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+    artifacts: tuple[Artifact, ...] = Field(default=(), repr=False)
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the generation has succeeded or failed."""
+        return self.status.is_terminal
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the generation has succeeded (with or without a usable URL)."""
+        return self.status is GenerationStatus.SUCCEEDED
+
+    @property
+    def failed(self) -> bool:
+        """Whether the generation has failed, was cancelled or has expired."""
+        return self.status is GenerationStatus.FAILED
+
+    def as_xcom(self) -> dict[str, Any]:
+        """Return the generation as plain JSON: what operators and sensors push as their return value."""
+        return self.model_dump(mode="json")
+
+    def describe(self) -> str:
+        """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
+        told: str = self.status.value
+        if self.provider_status and self.provider_status.lower() != told:
+            told += f" ({one_line(self.provider_status, 60)})"
+        return told if self.progress is None else f"{told}, {self.progress} %"
+
+
+class Credits(BaseModel):
+    """The balance of an account, as far as the service tells it.
+
+    ``remaining`` is the sum over all kinds of credits; ``concurrency_limit`` how many generations may
+    run at a time, ``current_concurrency`` how many do, ``queue_count`` how many wait; ``raw`` the
+    whole answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    remaining: int | float | None = None
+    concurrency_limit: int | None = None
+    current_concurrency: int | None = None
+    queue_count: int | None = None
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class Cancellation(BaseModel):
+    """What became of a wish to cancel; true when the service has accepted it.
+
+    ``reason`` is one sentence: why it was refused, or that the dialect has no cancel.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.accepted
+
+
+NO_CANCEL = Cancellation(accepted=False, reason="this dialect has no request to cancel; it runs to its end")
+
+
+class Found(BaseModel):
+    """The outcome of a search for a lost generation.
+
+    ``generation_id`` is None when nothing was found; only a ``complete`` search proves that there is
+    nothing to find.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    generation_id: str | None = None
+    complete: bool = False
