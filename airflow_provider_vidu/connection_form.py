@@ -1,0 +1,106 @@
+"""The connection form, defined once for every Airflow version.
+
+Airflow ≥ 3.2 reads it from the provider's metadata (``conn-fields``, ``ui-field-behaviour``), older
+versions from two methods of the hook. Both are made from what stands here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+CONNECTION_TYPE: Final = "vidu"
+HOOK_NAME: Final = "Vidu (AI video)"
+
+_TEXT: Final = {"type": ["string", "null"]}
+
+CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "dialect": {
+        "label": "Dialect",
+        "description": "vidu-native for gateways, ent-v2 for the official API and its resellers.",
+        "schema": {**_TEXT, "enum": ["vidu-native", "ent-v2"], "default": "vidu-native"},
+    },
+    "auth_scheme": {
+        "label": "Authorization scheme",
+        "description": "The word before the key. Empty: Bearer for vidu-native, Token for ent-v2.",
+        "schema": _TEXT,
+    },
+    "timeout": {
+        "label": "Time-out (seconds)",
+        "description": "Seconds to connect, and seconds of silence that are tolerated. Empty: 30.",
+        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
+    },
+    "max_retries": {
+        "label": "Retries of a request",
+        "description": "How often a failed request is repeated; a create only when it surely was not carried out. "
+        "Empty: 5.",
+        "schema": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+    },
+    "verify": {
+        "label": "Verify TLS",
+        "description": "true, false, or the path of a CA bundle on the workers. Empty: true.",
+        "schema": _TEXT,
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": "URL of an HTTP proxy, such as http://proxy.example.com:3128.",
+        # Hidden, because it may hold a password.
+        "schema": {**_TEXT, "format": "password"},
+    },
+    "headers": {
+        "label": "Further headers",
+        "description": 'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
+        "schema": {**_TEXT, "format": "password"},
+    },
+    "query_path": {
+        "label": "Query path",
+        "description": "For resellers: path of a query with {id}, such as /vidu/ent/v2/task/{id}/creations.",
+        "schema": _TEXT,
+    },
+    "create_path": {
+        "label": "Create path",
+        "description": "For resellers: path of a create, with {endpoint} where there are several.",
+        "schema": _TEXT,
+    },
+    "allowed_hosts": {
+        "label": "Allowed download hosts",
+        "description": "Hosts that videos may be fetched from although their address is private, comma separated.",
+        "schema": _TEXT,
+    },
+}
+
+UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
+    "hidden-fields": ["login", "schema", "port", "extra"],
+    "relabeling": {"host": "Host (base URL)", "password": "API key"},
+    "placeholders": {
+        "host": "https://gateway.example.com/prefix (empty with ent-v2: https://api.vidu.com)",
+        "password": "the key of your account",
+    },
+}
+
+
+def ui_field_behaviour() -> dict[str, Any]:
+    """Return the behaviour as ``get_ui_field_behaviour`` of Airflow < 3.2 wants it."""
+    return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+
+def form_widgets() -> dict[str, Any]:
+    """Return the extras as WTForms fields for ``get_connection_form_widgets`` of Airflow < 3.2.
+
+    The form libraries are imported here: only the webserver of those versions has them.
+    """
+    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import PasswordField, StringField
+
+    def field(spec: dict[str, Any]) -> Any:
+        secret = spec["schema"].get("format") == "password"
+        kind, widget = (PasswordField, BS3PasswordFieldWidget()) if secret else (StringField, BS3TextFieldWidget())
+        return kind(lazy_gettext(spec["label"]), description=spec["description"], widget=widget)
+
+    return {name: field(spec) for name, spec in CONN_FIELDS.items()}
+
+
+def example_json(host: str, key: str, **extra: Any) -> str:
+    """Return a connection as the JSON that ``AIRFLOW_CONN_<ID>`` and ``airflow connections add`` take."""
+    return json.dumps({"conn_type": CONNECTION_TYPE, "host": host, "password": key, "extra": extra})

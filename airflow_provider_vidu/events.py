@@ -1,0 +1,69 @@
+"""The trigger's event: how it is written and how it is read, for our operators and anybody's."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduTimeoutError, from_details
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.policy import Step
+from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.values import mapping
+
+EVENT_VERSION: Final = 1
+
+
+class Outcome(enum.StrEnum):
+    """How a watch can end."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+    @classmethod
+    def of(cls, step: Step) -> Outcome:
+        """Return the outcome that a finished step stands for."""
+        if step.error is None:
+            return cls.SUCCEEDED
+        if isinstance(step.error, ViduGenerationFailedError):
+            return cls.FAILED
+        return cls.TIMEOUT if isinstance(step.error, ViduTimeoutError) else cls.ERROR
+
+
+def make_event(
+    outcome: Outcome, generation_id: str, generation: Generation | None, error: ViduError | None
+) -> dict[str, Any]:
+    """Return the event as plain JSON: id, outcome and reason, and nothing that is secret or expires."""
+    return {
+        "version": EVENT_VERSION,
+        "outcome": outcome.value,
+        "generation_id": generation_id,
+        "status": generation.status.value if generation else None,
+        "provider_status": shown(generation.provider_status) if generation else None,
+        "error": error.details() if error else None,
+    }
+
+
+def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:
+    """Return when the event reports success for ``generation_id``; raise what it reports otherwise.
+
+    :raises ViduError: the error that ended the watch, as its own class; also for an event that is
+        not one of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger` or speaks of another
+        generation.
+    """
+    outcome = event.get("outcome") if isinstance(event, Mapping) else None
+    if event is None or not isinstance(outcome, str) or outcome not in set(Outcome):
+        raise ViduError(
+            f"The trigger's event is not understood: {shown(event)}. Are provider versions mixed?",
+            generation_id=generation_id,
+        )
+    if event.get("generation_id") != generation_id:
+        raise ViduError(
+            f"The trigger reports on another generation: {shown(event.get('generation_id'))}.",
+            generation_id=generation_id,
+        )
+    if outcome != Outcome.SUCCEEDED:
+        raise from_details(mapping(event.get("error"))).located(generation_id=generation_id)

@@ -1,0 +1,323 @@
+"""When to ask again, and when to stop: every decision about time, in one place and without I/O.
+
+The sync hook, the sensor and the trigger all put what they saw into a :class:`Watch` and do what
+the returned :class:`Step` says. The clock and the random numbers are handed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.values import number
+
+RETRY_AFTER_CAP: Final = 600.0
+"""Seconds that a server's Retry-After is followed at most."""
+
+FIRST_POLL_FLOOR: Final = 5.0
+"""Seconds a trigger waits at least before its first poll: Airflow marks a task failed when an event
+fires within a few seconds of its deferral."""
+
+LONGEST_GROWN_INTERVAL: Final = 3600.0
+
+Random = Callable[[], float]
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds a server asks to wait, capped at 600, or None where it does not say.
+
+    ``retry-after-ms``, and ``retry-after`` as seconds or as an HTTP date are understood; a date in
+    the past is 0, nonsense is None.
+
+    :param headers: the answer's headers with lower-case names.
+    :param now: the time to measure a date against; the clock's where left out.
+    """
+    milliseconds = number(headers.get("retry-after-ms"))
+    told = milliseconds is not None and milliseconds >= 0
+    seconds = milliseconds / 1000 if milliseconds is not None and told else _seconds(headers.get("retry-after"), now)
+    return None if seconds is None or seconds < 0 else min(seconds, RETRY_AFTER_CAP)
+
+
+def _seconds(value: str | None, now: datetime | None) -> float | None:
+    if value is None or (found := number(value)) is not None:
+        return None if value is None else found
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with jitter: ``base``, doubled for each failure up to ``cap`` seconds."""
+
+    base: float = 1.0
+    cap: float = 300.0
+
+    def delay(self, failures: int, error: ViduError | None = None, rng: Random = random.random) -> float:
+        """Return the seconds to wait after the given number of failures in a row (1 is the first).
+
+        The server's Retry-After is a lower bound; up to a quarter is added, so that many waiters do
+        not come back in one wave.
+        """
+        asked = (error.retry_after or 0.0) if error is not None else 0.0
+        grown = min(self.base * 2.0 ** min(failures - 1, 30), self.cap)
+        return max(grown, asked) * (1 + rng() / 4)
+
+
+def may_repeat(error: ViduError, *, bills: bool) -> bool:
+    """Whether the same request may be sent once more.
+
+    A create is repeated only when it certainly was not carried out: the connection was never made,
+    or the service said "too many" (nothing is created then). A 5xx or a lost answer leaves the
+    outcome unknown.
+    """
+    if not bills:
+        return error.retryable
+    if isinstance(error, exceptions.ViduTransportError):
+        return not error.sent
+    return isinstance(error, exceptions.ViduRateLimitError)
+
+
+def outcome_is_unknown(error: ViduError) -> bool:
+    """Whether a create that ended with ``error`` may have been carried out all the same."""
+    if isinstance(error, exceptions.ViduTransportError):
+        return error.sent
+    if isinstance(error, exceptions.ViduResponseError):
+        # A redirect or a refusal in HTML stopped the request; a 200 that cannot be read did not.
+        return error.status_code is None or not 300 <= error.status_code < 500
+    return isinstance(error, exceptions.ViduServerError)
+
+
+class Attempts:
+    """The memory of one request that may be repeated: put in an error, get the delay or the error back.
+
+    :param max_retries: how often the request is repeated at the most.
+    :param bills: whether repeating it blindly could pay twice.
+    """
+
+    def __init__(self, max_retries: int, *, bills: bool, backoff: Backoff | None = None) -> None:
+        self._left = max_retries
+        self._failures = 0
+        self._bills = bills
+        self._backoff = backoff or Backoff(base=1.0, cap=60.0)
+
+    def after(self, error: ViduError) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        :raises ViduError: ``error`` itself when it must not or cannot be repeated any more.
+        """
+        if self._failures >= self._left or not may_repeat(error, bills=self._bills):
+            raise error
+        self._failures += 1
+        return self._backoff.delay(self._failures, error)
+
+
+@dataclass(frozen=True, slots=True)
+class PollPolicy:
+    """How a generation is watched.
+
+    :param interval: seconds between polls.
+    :param max_failures: failed polls in a row that are tolerated; a good one resets the count.
+    :param backoff: the delays after failed polls; never shorter than ``interval`` where ``interval``
+        is the base.
+    :param grace: seconds after the start in which "no such generation" is not believed yet.
+    :param missing_url_polls: further polls when success is reported without a URL.
+    :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
+    :param max_wait: seconds that a growing interval never exceeds; an hour where left out.
+    """
+
+    interval: float = 15.0
+    max_failures: int = 10
+    backoff: Backoff = Backoff()
+    grace: float = 60.0
+    missing_url_polls: int = 3
+    exponential: bool = False
+    max_wait: float | None = None
+
+    @classmethod
+    def unattended(cls, interval: float, max_failures: int = 10, **more: Any) -> PollPolicy:
+        """Return the policy of a trigger: failures back off from the interval up to five minutes."""
+        return cls(
+            interval=interval,
+            max_failures=max_failures,
+            backoff=Backoff(base=max(interval, 1.0), cap=max(300.0, interval)),
+            **more,
+        )
+
+    @classmethod
+    def in_worker(cls, interval: float, max_failures: int) -> PollPolicy:
+        """Return the policy of a process that holds a worker: failures back off from one second."""
+        return cls(interval=interval, max_failures=max_failures, backoff=Backoff(base=1.0, cap=60.0))
+
+    def first_delay(self, left: float | None = None, rng: Random = random.random) -> float:
+        """Return the seconds before a trigger's first poll: spread, so that a wave falls out of step.
+
+        :param left: seconds until the deadline, which is not overslept; None where there is none.
+        """
+        delay = self.interval * (0.5 + rng())
+        return max(delay if left is None else min(delay, left), FIRST_POLL_FLOOR)
+
+    def delay(self, polls: int = 1, rng: Random = random.random) -> float:
+        """Return the seconds until the next poll while all goes well, after ``polls`` good ones."""
+        interval = self.interval
+        if self.exponential:
+            interval = min(interval * 2.0 ** min(polls - 1, 30), max(LONGEST_GROWN_INTERVAL, interval))
+        delay = interval * (0.95 + rng() / 10)
+        return delay if self.max_wait is None else min(delay, self.max_wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next: poll again after ``delay`` seconds, or stop with a generation or an error.
+
+    ``note`` is a line worth logging, present only when something changed. ``trouble`` marks a wait
+    that an error or a missing URL forced.
+    """
+
+    delay: float | None = None
+    generation: Generation | None = None
+    error: ViduError | None = None
+    note: str | None = None
+    trouble: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the watch is over."""
+        return self.delay is None
+
+
+class Watch:
+    """The memory of one wait: put in what each poll brought, get out what to do.
+
+    :param policy: the numbers.
+    :param generation_id: named in every error.
+    :param since: epoch seconds at which the wait (over all its legs) began.
+    :param deadline: epoch seconds at which it ends, or None for no end.
+    :param rng: numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        policy: PollPolicy,
+        *,
+        generation_id: str,
+        since: float,
+        deadline: float | None = None,
+        rng: Random = random.random,
+    ) -> None:
+        self.policy = policy
+        self.generation_id = generation_id
+        self.since = since
+        self.deadline = deadline
+        self.last: Generation | None = None
+        self._rng = rng
+        self._failures = 0
+        self._without_url = 0
+        self._polls = 0
+
+    def saw(self, generation: Generation, now: float) -> Step:
+        """Take the answer of a poll at ``now`` (epoch seconds)."""
+        recovered, self._failures = self._failures, 0
+        self._polls += 1
+        note = self._changed(generation)
+        if recovered and note is None:
+            note = f"reachable again after {recovered} failed polls: {generation.describe()}"
+        self.last = generation
+        if generation.failed:
+            return Step(generation=generation, error=failure(generation), note=note)
+        if generation.succeeded and generation.video_url:
+            return Step(generation=generation, note=note)
+        if generation.succeeded:
+            return self._no_url(generation, now, note)
+        self._without_url = 0
+        return self._wait(self.policy.delay(self._polls, self._rng), now, note)
+
+    def missed(self, error: ViduError, now: float) -> Step:
+        """Take the failure of a poll at ``now`` (epoch seconds)."""
+        error.located(generation_id=self.generation_id)
+        if not self._tolerable(error, now):
+            return Step(error=error)
+        self._failures += 1
+        if self._failures > self.policy.max_failures:
+            return Step(error=_given_up(error, self._failures))
+        delay = self.policy.backoff.delay(self._failures, error, self._rng)
+        note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
+        return replace(self._wait(delay, now, note), trouble=True)
+
+    def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
+        """Return the error of a wait that has lasted too long: how long, which state, which id."""
+        state = self.last.describe() if self.last else "never seen"
+        return exceptions.ViduTimeoutError(
+            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}. The "
+            "generation may still finish: wait for it again by its id, or raise the timeout.",
+            generation_id=self.generation_id,
+        )
+
+    def _tolerable(self, error: ViduError, now: float) -> bool:
+        if isinstance(error, exceptions.ViduNotFoundError):
+            # A generation may be unknown for a moment after its creation.
+            return now - self.since < self.policy.grace and self.last is None
+        return error.retryable
+
+    def _no_url(self, generation: Generation, now: float, note: str | None) -> Step:
+        self._without_url += 1
+        if self._without_url > self.policy.missing_url_polls:
+            return Step(
+                generation=generation,
+                error=exceptions.ViduMissingVideoError(
+                    f"The service reports {generation.provider_status!r}, but {self._without_url} answers "
+                    "in a row held no usable video URL. Ask its support with this id.",
+                    generation_id=self.generation_id,
+                ),
+                note=note,
+            )
+        step = self._wait(self.policy.delay(self._polls, self._rng), now, note or "success is reported without a URL")
+        return replace(step, trouble=True)
+
+    def _wait(self, delay: float, now: float, note: str | None) -> Step:
+        if self.deadline is None:
+            return Step(delay=delay, note=note)
+        left = self.deadline - now
+        if left <= 0:
+            return Step(error=self.timeout_error(now), note=note)
+        # One last poll at the deadline itself.
+        return Step(delay=min(delay, left), note=note)
+
+    def _changed(self, generation: Generation) -> str | None:
+        return None if self.last and self.last.describe() == generation.describe() else generation.describe()
+
+
+def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
+    """Return the error that a failed generation stands for, with whatever reason was given."""
+    reason = generation.error_message or generation.error_code
+    told = shown(reason) if reason else f"no reason was given; the whole answer: {shown(generation.raw, 600)}"
+    trace = generation.raw.get("trace_id")
+    return exceptions.ViduGenerationFailedError(
+        f"The generation ended as {generation.provider_status!r}: {told}",
+        generation_id=generation.id,
+        code=generation.error_code,
+        trace_id=trace if isinstance(trace, str) else None,
+    )
+
+
+def _given_up(error: ViduError, failures: int) -> ViduError:
+    error.reason = f"{failures} polls in a row failed; the last one: {error.reason}"
+    return error
+
+
+def _human(seconds: float) -> str:
+    seconds = max(int(seconds), 0)
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{seconds % 60} s"]
+    return " ".join(parts)

@@ -1,0 +1,159 @@
+"""The form shows exactly what is read, in the shape that each Airflow version wants."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.connection_form import (
+    CONN_FIELDS,
+    CONNECTION_TYPE,
+    UI_FIELD_BEHAVIOUR,
+    example_json,
+    form_widgets,
+    ui_field_behaviour,
+)
+from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+CONN = SimpleNamespace(host="https://gw.example.com", schema=None, password="k", port=None)
+
+
+class Recorder(Mapping[str, Any]):
+    """Extras that remember which names were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_the_form_shows_what_is_read() -> None:
+    """No field without an effect, none that only readers of the source know."""
+    recorder = Recorder()
+    ViduConfig.from_connection("c", CONN, recorder)
+    assert recorder.asked == set(CONN_FIELDS)
+
+
+def test_the_fields_of_the_contract() -> None:
+    """The names are what users type."""
+    assert set(CONN_FIELDS) == {
+        "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "headers", "query_path", "create_path",
+        "allowed_hosts",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONN_FIELDS)
+def test_a_wrong_value_of_each_field_is_noticed(name: str) -> None:
+    """Each field of the form really is read."""
+    with pytest.raises(ViduConfigError, match=f"'{name}'"):
+        ViduConfig.from_connection("c", CONN, {name: {"odd": {}} if name == "headers" else {"odd": 1}})
+
+
+VALUES: dict[str, list[Any]] = {
+    "dialect": ["vidu-native", "ent-v2"],
+    "auth_scheme": ["Token"],
+    "timeout": [1, 3600, 7.5],
+    "max_retries": [0, 100],
+    "verify": ["true", "false", "/ca.pem"],
+    "proxy": ["http://proxy.example.com:3128"],
+    "headers": ['{"X-Team": "media"}'],
+    "query_path": ["/vidu/ent/v2/task/{id}/creations"],
+    "create_path": ["/v/{endpoint}", "/v"],
+    "allowed_hosts": ["10.0.0.5, minio.local"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in CONN_FIELDS for value in [None, *VALUES[name]]])
+def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
+    """A value that fits the form's schema is a good value, and so is an empty field."""
+    import jsonschema
+
+    jsonschema.validate(
+        value, {key: part for key, part in CONN_FIELDS[name]["schema"].items() if key != "enum" or value}
+    )
+    ViduConfig.from_connection("c", CONN, {name: value})
+
+
+@pytest.mark.parametrize("name", CONN_FIELDS)
+def test_every_field_is_explained(name: str) -> None:
+    """Label, description and a nullable type for each."""
+    spec = CONN_FIELDS[name]
+    assert set(spec) == {"label", "description", "schema"}
+    assert spec["label"]
+    assert spec["description"].endswith(".")
+    assert spec["schema"]["type"][1:] == ["null"]
+
+
+def test_secret_fields_are_hidden() -> None:
+    """What may hold a password or token is a password field."""
+    assert {name for name, spec in CONN_FIELDS.items() if spec["schema"].get("format") == "password"} == {
+        "proxy", "headers",
+    }  # fmt: skip
+
+
+def test_the_dialects_of_the_form() -> None:
+    """The choice is the one that the code has."""
+    schema = CONN_FIELDS["dialect"]["schema"]
+    assert schema["enum"] == list(DIALECTS)
+    assert schema["default"] == DEFAULT_DIALECT
+
+
+def test_the_behaviour_for_older_versions() -> None:
+    """The same words, with underscores."""
+    found = ui_field_behaviour()
+    assert set(found) == {"hidden_fields", "relabeling", "placeholders"}
+    assert {"login", "schema", "port"} <= set(found["hidden_fields"])
+    assert found["relabeling"]["password"] == "API key"
+    assert found["hidden_fields"] == UI_FIELD_BEHAVIOUR["hidden-fields"]
+    assert set(UI_FIELD_BEHAVIOUR) == {"hidden-fields", "relabeling", "placeholders"}
+
+
+def test_the_form_is_plain_json() -> None:
+    """Airflow stores the metadata and sends it to the browser."""
+    assert json.loads(json.dumps([CONN_FIELDS, UI_FIELD_BEHAVIOUR])) == [CONN_FIELDS, UI_FIELD_BEHAVIOUR]
+
+
+def test_the_widgets_of_older_versions(monkeypatch) -> None:
+    """Each field is a text or password field with its label and help."""
+
+    def module(name: str, **content: Any) -> None:
+        made = ModuleType(name)
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
+
+    def field(kind: str) -> Any:
+        return lambda label, description, widget: (kind, label, description, widget)
+
+    module("flask_appbuilder")
+    module(
+        "flask_appbuilder.fieldwidgets", BS3PasswordFieldWidget=lambda: "password", BS3TextFieldWidget=lambda: "text"
+    )
+    module("flask_babel", lazy_gettext=str)
+    module("wtforms", PasswordField=field("password"), StringField=field("text"))
+    found = form_widgets()
+    assert set(found) == set(CONN_FIELDS)
+    for name, (kind, label, description, widget) in found.items():
+        assert kind == widget == ("password" if name in ("proxy", "headers") else "text")
+        assert label == CONN_FIELDS[name]["label"]
+        assert description == CONN_FIELDS[name]["description"]
+
+
+def test_the_example_is_a_connection() -> None:
+    """The example's JSON is what Airflow takes."""
+    found = json.loads(example_json("https://h", "k", dialect="ent-v2"))
+    assert found == {"conn_type": CONNECTION_TYPE, "host": "https://h", "password": "k", "extra": {"dialect": "ent-v2"}}

@@ -1,0 +1,116 @@
+"""What a generation is, and that it is plain JSON as an XCom."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic
+import pytest
+
+from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+
+FULL = Generation(
+    id="grok:1",
+    status=GenerationStatus.SUCCEEDED,
+    provider_status="completed",
+    video_url="https://h/v.mp4?Signature=GEHEIM",
+    cover_url="https://h/c.jpg?Signature=GEHEIM",
+    enhanced_prompt="a cat GEHEIM",
+    progress=100,
+    model="m",
+    credits=4,
+    created_at=datetime(2026, 1, 20, 6, 52, 2, 323137, tzinfo=UTC),
+    updated_at=datetime(2026, 1, 20, 6, 53, tzinfo=UTC),
+    completed_at=datetime(2026, 1, 20, 6, 54, tzinfo=UTC),
+    artifacts=(Artifact(id="9", url="https://h/v.mp4?Signature=GEHEIM", duration=3.85, width=688),),
+    raw={"id": "other", "anything": [1, {"x": None}]},
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "terminal", "succeeded", "failed"),
+    [
+        ("waiting", False, False, False),
+        ("running", False, False, False),
+        ("unknown", False, False, False),
+        ("succeeded", True, True, False),
+        ("failed", True, False, True),
+    ],
+)
+def test_states(status: str, terminal: bool, succeeded: bool, failed: bool) -> None:
+    """Two states are terminal; an unknown word is still running."""
+    generation = Generation(id="a", status=GenerationStatus(status))
+    assert generation.status.is_terminal is generation.is_done is terminal
+    assert generation.succeeded is succeeded
+    assert generation.failed is failed
+
+
+def test_the_contract_names_these_states() -> None:
+    """No state comes or goes unnoticed."""
+    assert [str(status) for status in GenerationStatus] == ["waiting", "running", "succeeded", "failed", "unknown"]
+
+
+def test_the_contract_names_these_fields() -> None:
+    """The fields are what users type."""
+    assert set(Generation.model_fields) == {
+        "id", "status", "provider_status", "video_url", "cover_url", "enhanced_prompt", "progress", "model",
+        "credits", "error_code", "error_message", "created_at", "updated_at", "completed_at", "artifacts", "raw",
+    }  # fmt: skip
+
+
+def test_xcom_is_plain_json_and_comes_back() -> None:
+    """An XCom survives JSON and becomes the same generation again."""
+    sent = json.loads(json.dumps(FULL.as_xcom(), allow_nan=False))
+    assert sent == FULL.as_xcom()
+    assert Generation.model_validate(sent) == FULL
+    assert sent["status"] == "succeeded"
+    assert sent["created_at"].startswith("2026-01-20T06:52:02.323137")
+    assert sent["artifacts"][0]["width"] == 688
+
+
+def test_xcom_of_the_least_generation() -> None:
+    """Id and status suffice."""
+    sent = Generation(id="a", status=GenerationStatus.UNKNOWN).as_xcom()
+    assert sent["id"] == "a"
+    assert sent["raw"] == {}
+    assert sent["artifacts"] == []
+
+
+def test_repr_shows_no_url_and_no_prompt() -> None:
+    """A generation in a log line shows nothing that is signed or private."""
+    assert "GEHEIM" not in repr(FULL)
+    assert "GEHEIM" not in str(FULL)
+    assert "GEHEIM" not in repr(FULL.artifacts)
+    assert "grok:1" in repr(FULL)
+
+
+def test_frozen() -> None:
+    """A generation is what it was when the service was asked."""
+    with pytest.raises(pydantic.ValidationError):
+        FULL.status = GenerationStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"status": "running", "provider_status": "processing"}, "running (processing)"),
+        ({"status": "running", "provider_status": "processing", "progress": 40}, "running (processing), 40 %"),
+        ({"status": "waiting", "progress": 0}, "waiting, 0 %"),
+        ({"status": "running", "provider_status": "RUNNING"}, "running"),
+        ({"status": "unknown", "provider_status": "warming"}, "unknown (warming)"),
+    ],
+)
+def test_describe(fields: dict[str, Any], expected: str) -> None:
+    """The state in a few words."""
+    assert Generation(id="a", **fields).describe() == expected
+
+
+def test_describe_cannot_forge_a_log_line() -> None:
+    """A foreign status word is shown as one short line."""
+    told = Generation(
+        id="a", status=GenerationStatus.UNKNOWN, provider_status="x\nERROR forged" + "y" * 9999
+    ).describe()
+    assert "\n" not in told
+    assert len(told) < 300

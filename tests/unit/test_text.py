@@ -1,0 +1,118 @@
+"""Foreign text is shown as one bounded, redacted line."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_vidu.text import SNIPPET_CHARS, one_line, redact_urls, shown, without_query
+
+quiet = settings(database=None, deadline=None, max_examples=60)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("  padded \t", "padded", id="stripped"),
+        pytest.param("a\r\nb\x00c", "a b c", id="control characters become spaces"),
+        pytest.param("a\x1b[31mred", "a [31mred", id="terminal escape"),
+        pytest.param("a\x85b\u2028c\u2029d", "a b c d", id="unicode line breaks"),
+        pytest.param("a\u202eb\u2066c\u200fd", "a b c d", id="bidirectional overrides"),
+        pytest.param("a\ud800b", "a?b", id="lone surrogate"),
+        pytest.param(None, "None", id="none"),
+        pytest.param(7, "7", id="number"),
+        pytest.param({"a": 1}, "{'a': 1}", id="mapping"),
+        pytest.param("", "", id="empty"),
+    ],
+)
+def test_one_line_cleans(value: object, expected: str) -> None:
+    """Anything becomes one printable line."""
+    assert one_line(value) == expected
+
+
+@pytest.mark.parametrize(("length", "cut"), [(199, False), (200, False), (201, True), (10_000_000, True)])
+def test_one_line_marks_a_cut(length: int, cut: bool) -> None:
+    """A longer text is cut to the limit, with an ellipsis."""
+    told = one_line("x" * length)
+    assert len(told) == min(length, SNIPPET_CHARS)
+    assert told.endswith("…") is cut
+
+
+@quiet
+@given(st.text(st.characters(), max_size=500), st.integers(2, 80))
+def test_one_line_is_always_printable_and_bounded(text: str, limit: int) -> None:
+    """No control character, no line break and no surrogate survives."""
+    told = one_line(text, limit)
+    told.encode()
+    assert len(told) <= limit
+    assert len(told.splitlines()) <= 1
+    assert not [char for char in told if unicodedata.category(char) in ("Cc", "Cs")]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("https://h/p?Signature=s", "https://h/p", id="query"),
+        pytest.param("https://h/p#frag", "https://h/p", id="fragment"),
+        pytest.param("https://user:pw@h:8443/p?x", "https://h:8443/p", id="user info"),
+        pytest.param("https://u:p@q@h/p", "https://h/p", id="two at signs"),
+        pytest.param("https://h", "https://h", id="no path"),
+        pytest.param("https://[::1", "<unreadable URL>", id="unreadable"),
+    ],
+)
+def test_without_query(url: str, expected: str) -> None:
+    """Only scheme, host and path of a URL may be shown."""
+    assert without_query(url) == expected
+
+
+SIGNED = "https://cdn.example.com/v.mp4?Expires=1&Signature=GEHEIM&Key=1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"fetch {SIGNED} failed", id="in a sentence"),
+        pytest.param(SIGNED, id="alone"),
+        pytest.param(f"({SIGNED})", id="in brackets"),
+        pytest.param(f"'{SIGNED}'", id="in quotes"),
+        pytest.param(f"<a href='{SIGNED}'>", id="in HTML"),
+        pytest.param(SIGNED.upper(), id="upper case scheme"),
+        pytest.param(SIGNED.replace("https", "http"), id="http"),
+        pytest.param(f"{SIGNED} and {SIGNED}", id="two of them"),
+        pytest.param("https://h/p?file=a;b~c&Signature=GEHEIM", id="semicolon and tilde"),
+        pytest.param("https://h/p?d=attachment;filename*=UTF-8''v.mp4&Signature=GEHEIM", id="RFC 5987 file name"),
+        pytest.param("https://GEHEIM:GEHEIM@h/p", id="user info"),
+        pytest.param(f"下载失败{SIGNED}", id="behind Chinese text without a space"),
+        pytest.param(f"url_{SIGNED}", id="behind an underscore"),
+        pytest.param(json.dumps({"url": SIGNED}), id="JSON"),
+        pytest.param(json.dumps({"url": SIGNED}).replace("&", "\\u0026"), id="JSON as Go writes it"),
+        pytest.param(json.dumps({"url": SIGNED}).replace("/", "\\/"), id="JSON as PHP writes it"),
+        pytest.param(str({"url": SIGNED}), id="repr of a dict"),
+        pytest.param(str({"url": SIGNED.replace("&Key", "'&Signature=GEHEIM&Key")}), id="repr with an apostrophe"),
+    ],
+)
+def test_signatures_are_never_shown(text: str) -> None:
+    """The query of a signed URL is gone in whatever spelling a gateway quotes it."""
+    assert "GEHEIM" not in redact_urls(text)
+    assert "GEHEIM" not in shown(text)
+
+
+def test_redacting_leaves_the_rest_alone() -> None:
+    """What is not a URL stays as it is, and so does the readable part of a URL."""
+    assert redact_urls(f"a {SIGNED} b; see ftp://h/x?y") == "a https://cdn.example.com/v.mp4 b; see ftp://h/x?y"
+
+
+def test_a_cut_url_is_redacted_all_the_same() -> None:
+    """A URL that the limit cuts in half shows nothing of its query."""
+    assert "GEHEIM" not in shown("https://h/p?" + "a" * 100 + "GEHEIM" * 1000, 40)
+
+
+def test_shown_is_one_line_and_bounded() -> None:
+    """Redacting and cleaning go together."""
+    assert shown(f"a\n{SIGNED}\nb") == "a https://cdn.example.com/v.mp4 b"
+    assert len(shown("y" * 5000, 60)) == 60

@@ -1,0 +1,144 @@
+"""Bodies become JSON that every store can hold, or a clear error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_vidu.exceptions import ViduResponseError
+from airflow_provider_vidu.wire import MAX_DEPTH, MAX_INTEGER, ApiAnswer, ApiRequest, plain
+
+quiet = settings(database=None, deadline=None, max_examples=80)
+
+
+def answer(body: bytes, status: int = 200, content_type: str = "application/json") -> ApiAnswer:
+    """Return an answer with this body."""
+    return ApiAnswer(status, {"content-type": content_type}, body)
+
+
+def nested(depth: int) -> Any:
+    """Return a list within a list within a list."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("status", "ok"), [(199, False), (200, True), (204, True), (299, True), (300, False), (404, False), (500, False)]
+)
+def test_ok(status: int, ok: bool) -> None:
+    """Only 2xx is success."""
+    assert answer(b"", status).ok is ok
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b'{"a": 1}', {"a": 1}, id="object"),
+        pytest.param(b'\xef\xbb\xbf{"a": 1}', {"a": 1}, id="byte order mark"),
+        pytest.param('{"a": "ü"}'.encode("utf-16"), {"a": "ü"}, id="UTF-16"),
+        pytest.param(b'{"id": 911088422699962368}', {"id": 911088422699962368}, id="beyond 2^53"),
+        pytest.param(b'{"a": NaN, "b": Infinity, "c": -Infinity, "d": 1e999}', dict.fromkeys("abcd"), id="no number"),
+        pytest.param(b'{"a": "x\\u0000y"}', {"a": "x\ufffdy"}, id="NUL"),
+        pytest.param(b'{"a": "x\\ud800y"}', {"a": "x\ufffdy"}, id="lone surrogate"),
+        pytest.param(b'{"a": "\\ud83d\\ude00"}', {"a": "😀"}, id="surrogate pair"),
+        pytest.param(b'{"a\\u0000": 1}', {"a\ufffd": 1}, id="NUL in a name"),
+        pytest.param(b'{"a": "\\ufeffx"}', {"a": "\ufeffx"}, id="byte order mark in a text"),
+        pytest.param(b"null", None, id="null"),
+        pytest.param(b"[]", [], id="list"),
+        pytest.param(b'{"a": 1, "a": 2}', {"a": 2}, id="the same name twice"),
+        pytest.param(f'{{"a": {10**300}}}'.encode(), {"a": MAX_INTEGER}, id="largest integer"),
+        pytest.param(f'{{"a": {10**301}}}'.encode(), {"a": str(10**301)}, id="absurd integer"),
+    ],
+)
+def test_json(body: bytes, expected: Any) -> None:
+    """JSON is read and made harmless."""
+    assert answer(body).json() == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html><body>502 Bad Gateway</body></html>", id="HTML"),
+        pytest.param(b'{"id": "a", "stat', id="truncated"),
+        pytest.param(b"\xff\xfe\xfd", id="bytes"),
+        pytest.param(b'{"a": "\xff"}', id="not UTF-8"),
+        pytest.param(b"[" * 200_000, id="deep and broken"),
+        pytest.param(b"[" * 5000 + b"]" * 5000, id="deep"),
+        pytest.param(json.dumps(nested(MAX_DEPTH + 2)).encode(), id="deeper than allowed"),
+        pytest.param(b"1" * 5000, id="integer of 5,000 digits"),
+        pytest.param(b'{"id": "a"} trailing', id="trailing text"),
+    ],
+)
+def test_no_json(body: bytes) -> None:
+    """Everything else is a response error with the status, and nothing for the caller who may ask."""
+    with pytest.raises(ViduResponseError) as caught:
+        answer(body, 502).json()
+    assert caught.value.status_code == 502
+    assert caught.value.__cause__ is None
+    assert answer(body).json_or_none() is None
+
+
+def test_the_depth_limit_itself_is_allowed() -> None:
+    """100 levels are read."""
+    assert answer(json.dumps(nested(MAX_DEPTH)).encode()).json() == nested(MAX_DEPTH)
+
+
+def test_the_error_shows_kind_and_beginning() -> None:
+    """Who reads the log sees what came instead of JSON."""
+    page = b"<html>\n<title>Bad\x00 Gateway</title> https://h/x?Signature=GEHEIM" + b"x" * 5000
+    with pytest.raises(ViduResponseError, match=r"not JSON but text/html\. It begins: <html> <title>Bad") as caught:
+        answer(page, 200, "text/html; charset=utf-8").json()
+    assert "GEHEIM" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_an_empty_body_is_called_empty() -> None:
+    """An empty body is named, not shown as nothing."""
+    with pytest.raises(ViduResponseError, match=r"\(empty\)"):
+        answer(b"").json()
+
+
+def test_the_body_is_not_in_the_repr() -> None:
+    """A log line with an answer in it shows no body."""
+    assert "GEHEIM" not in repr(answer(b"GEHEIM"))
+
+
+def test_a_request_bills_only_when_told() -> None:
+    """Queries may be repeated."""
+    assert ApiRequest("GET", "/x").bills is False
+    assert ApiRequest("GET", "/x").body is None
+
+
+@quiet
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes(body: bytes) -> None:
+    """Bytes are JSON or a response error, and can always be shown."""
+    try:
+        json.dumps(answer(body).json(), allow_nan=False).encode()
+    except ViduResponseError as error:
+        str(error).encode()
+    answer(body).snippet().encode()
+
+
+@quiet
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters()), inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_plain_is_always_storable(value: Any) -> None:
+    """The result survives UTF-8, PostgreSQL and strict parsers, and a second pass changes nothing."""
+    found = plain(value)
+    told = json.dumps(found, allow_nan=False, ensure_ascii=False)
+    told.encode()
+    assert "\\u0000" not in told
+    assert plain(found) == found
