@@ -1,0 +1,266 @@
+"""What a generation of the sandbox is, and which state it is in at a given time.
+
+Nothing runs in the background: a generation is a script of (status word, offset in seconds), and its state
+follows from the time asked about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, Literal, cast
+
+Dialect = Literal["vidu-native", "ent-v2"]
+NATIVE: Final[Dialect] = "vidu-native"
+ENT: Final[Dialect] = "ent-v2"
+
+ARTIFACTS = ("video", "cover", "watermarked")
+
+_SUCCESS = frozenset({"completed", "success", "succeeded"})
+_FAILURE = frozenset(
+    {
+        *("failed", "failure", "error", "video_generation_failed", "video_upsampling_failed"),
+        *("cancelled", "canceled", "expired"),
+    }
+)
+_WAITING = frozenset({"pending", "queued", "not_start", "submitted", "created", "queueing"})
+
+#: The words of a generation's life in each dialect: accepted, waiting, running, succeeded, failed.
+_WORDS: dict[Dialect, tuple[str, str, str, str, str]] = {
+    NATIVE: ("pending", "queued", "processing", "completed", "failed"),
+    ENT: ("created", "queueing", "processing", "success", "failed"),
+}
+#: A status word that no documentation knows, for prompts with ``[unknown-state]``.
+UNKNOWN_WORD = "marinating"
+_DEFAULT_FAILURE = "InternalServiceFailure"
+_TRIGGER = re.compile(r"\[(fail|slow|nourl|unknown-state)(?::([A-Za-z0-9_.-]+))?\]")
+
+
+class _Unset:
+    """The type of :data:`UNSET`."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+#: "No override given"; None cannot say so, because JSON's null is an override.
+UNSET: Final = _Unset()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a script: from ``offset`` sandbox seconds after the creation on, the status word is ``word``."""
+
+    word: str
+    offset: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What is true of a generation at one time; ``since`` and ``finished_at`` are sandbox epoch seconds."""
+
+    word: str
+    since: float
+    progress: int
+    finished_at: float | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the word says success."""
+        return self.word.lower() in _SUCCESS
+
+    @property
+    def failed(self) -> bool:
+        """Whether the word says failure."""
+        return self.word.lower() in _FAILURE
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the work has not begun."""
+        return self.word.lower() in _WAITING
+
+
+@dataclass
+class Generation:
+    """One generation with its script; times are sandbox epoch seconds, ``size`` is the video's size in bytes.
+
+    ``answer`` replaces the whole body of a query's answer when it is not :data:`UNSET`; ``video_url``
+    replaces the signed URL; ``without_url`` makes it succeed with no URL.
+    """
+
+    id: str
+    dialect: Dialect
+    created_at: float
+    stages: tuple[Stage, ...]
+    request: dict[str, Any] = field(default_factory=dict)
+    endpoint: str = ""
+    credits: int = 0
+    error_code: str = _DEFAULT_FAILURE
+    error_message: str = "the sandbox was asked to let this generation fail"
+    size: int | None = None
+    creations: int = 1
+    without_url: bool = False
+    video_url: str | None = None
+    answer: Any = UNSET
+    cancelled_at: float | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as text, empty when there was none."""
+        prompt = self.request.get("prompt")
+        return prompt if isinstance(prompt, str) else ""
+
+    @property
+    def model(self) -> str:
+        """The model as text, empty when there was none."""
+        model = self.request.get("model")
+        return model if isinstance(model, str) else ""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits that belong to this generation."""
+        return hashlib.md5(f"{self.dialect} {self.id}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def failure_time(self) -> float | None:
+        """Return when the script ends in failure, or None when it does not."""
+        for stage in self.stages:
+            if stage.word.lower() in _FAILURE:
+                return self.created_at + stage.offset
+        return None
+
+    def state_at(self, now: float) -> State | None:
+        """Return the state at sandbox time ``now``, or None as long as the first stage has not begun."""
+        if self.cancelled_at is not None and now >= self.cancelled_at:
+            return State(_WORDS[self.dialect][4], self.cancelled_at, 0, self.cancelled_at)
+        age = now - self.created_at
+        current = None
+        for stage in self.stages:
+            if stage.offset > age:
+                break
+            current = stage
+        if current is None:
+            return None
+        since = self.created_at + current.offset
+        final = current.word.lower() in _SUCCESS | _FAILURE
+        progress = 100 if current.word.lower() in _SUCCESS else self._progress(age)
+        return State(current.word, since, progress, since if final else None)
+
+    def _progress(self, age: float) -> int:
+        """Return 0..99: how much of the time between the first running stage and the last stage has passed."""
+        start = next((s.offset for s in self.stages if s.word.lower() not in _WAITING), None)
+        if start is None or age <= start:
+            return 0
+        length = self.stages[-1].offset - start
+        return min(99, int(100 * (age - start) / length)) if length > 0 else 0
+
+
+def default_script(dialect: Dialect, prompt: str, *, queue: float, duration: float) -> tuple[Stage, ...]:
+    """Return the script of an ordinary generation: ``queue`` seconds of waiting, ``duration`` seconds of running.
+
+    ``[slow]``, ``[fail]`` and ``[unknown-state]`` in ``prompt`` change it, see :func:`triggers`.
+    """
+    wishes = triggers(prompt)
+    accepted, waiting, running, succeeded, failed = _WORDS[dialect]
+    if "slow" in wishes:
+        queue, duration = 10 * queue, 10 * duration
+    stages = [Stage(accepted, 0.0), Stage(waiting, queue / 4), Stage(running, queue)]
+    if "unknown-state" in wishes:
+        stages.append(Stage(UNKNOWN_WORD, queue + duration / 3))
+        stages.append(Stage(running, queue + 2 * duration / 3))
+    stages.append(Stage(failed if "fail" in wishes else succeeded, queue + duration))
+    return tuple(stages)
+
+
+def triggers(prompt: str) -> dict[str, str]:
+    """Return the wishes written into ``prompt`` as ``[fail:Code]``, ``[slow]``, ``[nourl]``, ``[unknown-state]``.
+
+    The value is what follows the colon, else an empty string.
+    """
+    return {match[1]: match[2] or "" for match in _TRIGGER.finditer(prompt)}
+
+
+def script_from(states: Sequence[Any]) -> tuple[Stage, ...]:
+    """Return the script for ``states``, pairs of (status word, offset in seconds); ValueError for anything else."""
+    stages = []
+    for entry in states:
+        if not (isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) == 2):
+            raise ValueError(f"a state is a pair [word, seconds], not {entry!r}")
+        word, offset = entry
+        if not isinstance(word, str) or isinstance(offset, bool) or not isinstance(offset, int | float):
+            raise ValueError(f"a state is a pair [word, seconds], not {entry!r}")  # noqa: TRY004 - one error type for whoever sends a rule
+        stages.append(Stage(word, float(offset)))
+    if not stages:
+        raise ValueError("states must hold at least one pair [word, seconds]")
+    if any(later.offset < earlier.offset for earlier, later in pairwise(stages)):
+        raise ValueError("the seconds in states must not decrease")
+    return tuple(stages)
+
+
+def dialect_of(value: Any) -> Dialect:
+    """Return ``value`` as a dialect; ValueError when it is none."""
+    if value not in (NATIVE, ENT):
+        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {value!r}")
+    return cast("Dialect", value)
+
+
+def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -> Generation:
+    """Return the generation that ``spec`` (the body of ``POST /_sandbox/generations``) describes.
+
+    ``now`` is the sandbox time, ``queue`` and ``duration`` the seconds of the default script. Raises
+    ValueError with the name of the field for anything that cannot be understood.
+    """
+    unknown = set(spec) - _PRESET_FIELDS
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)!r}; known are {', '.join(sorted(_PRESET_FIELDS))}")
+    dialect = dialect_of(spec.get("dialect", NATIVE))
+    request = {name: spec[name] for name in _REQUEST_FIELDS if name in spec}
+    prompt = request.get("prompt") or ""
+    states = spec.get("states")
+    stages = script_from(states) if states else default_script(dialect, prompt, queue=queue, duration=duration)
+    generation = Generation(
+        id=_text(spec, "id"),
+        dialect=dialect,
+        created_at=now - float(spec.get("age", 0)),
+        stages=stages,
+        request=request,
+        endpoint=spec.get("endpoint", "text2video" if dialect == ENT else ""),
+        credits=int(spec.get("credits", 80)),
+        size=spec.get("size"),
+        creations=int(spec.get("creations", 1)),
+        without_url=bool(spec.get("without_url", "nourl" in triggers(prompt))),
+        video_url=spec.get("video_url"),
+        answer=spec.get("answer", UNSET),
+    )
+    set_error(generation, spec.get("error") or triggers(prompt).get("fail"))
+    if spec.get("error") and not states:
+        generation.stages = (*stages[:-1], Stage(_WORDS[dialect][4], stages[-1].offset))
+    return generation
+
+
+_REQUEST_FIELDS = ("prompt", "model", "payload", "watermark", "bgm", "off_peak")
+_PRESET_FIELDS = frozenset(
+    {
+        *("id", "dialect", "states", "error", "size", "answer", "age", "credits", "creations", "endpoint"),
+        *("without_url", "video_url"),
+        *_REQUEST_FIELDS,
+    }
+)
+
+
+def set_error(generation: Generation, error: Any) -> None:
+    """Store the reason of a failure: a code, or an object with ``code`` and ``message``; nothing leaves it as it is."""
+    if isinstance(error, dict):
+        generation.error_code = str(error.get("code", generation.error_code))
+        generation.error_message = str(error.get("message", generation.error_message))
+    elif error:
+        generation.error_code = str(error)
+
+
+def _text(spec: dict[str, Any], name: str) -> str:
+    value = spec.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a text that is not empty, not {value!r}")
+    return value

@@ -1,0 +1,130 @@
+"""Moving pictures drawn without any library: the content of the sandbox's clips and covers.
+
+A :class:`Picture` is planar YUV 4:2:0, the layout H.264 stores. What is drawn follows from a seed alone, so
+that one generation always yields the same frames and two generations never look alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+WIDTH = 160
+HEIGHT = 96
+FPS = 12
+BLOCK = 16
+_SQUARE = 32
+
+
+@dataclass
+class Picture:
+    """One frame of ``width`` x ``height`` pixels, multiples of 16; the planes ``u`` and ``v`` have half the size."""
+
+    width: int
+    height: int
+    y: bytearray
+    u: bytearray
+    v: bytearray
+
+    @classmethod
+    def filled(cls, width: int, height: int, colour: tuple[int, int, int]) -> Picture:
+        """Return a picture of one ``colour`` (Y, U, V, each 16..235)."""
+        luma, chroma = width * height, (width // 2) * (height // 2)
+        y, u, v = (bytes([part]) for part in colour)
+        return cls(width, height, bytearray(y * luma), bytearray(u * chroma), bytearray(v * chroma))
+
+    def copy(self) -> Picture:
+        """Return an independent copy."""
+        return Picture(self.width, self.height, self.y[:], self.u[:], self.v[:])
+
+    def rectangle(self, left: int, top: int, width: int, height: int, colour: tuple[int, int, int]) -> None:
+        """Fill a rectangle; all numbers are pixels and even, so that the chroma planes agree with the luma."""
+        y, u, v = (bytes([part]) for part in colour)
+        for row in range(top, top + height):
+            start = row * self.width + left
+            self.y[start : start + width] = y * width
+        half, stride = width // 2, self.width // 2
+        for row in range(top // 2, (top + height) // 2):
+            start = row * stride + left // 2
+            self.u[start : start + half] = u * half
+            self.v[start : start + half] = v * half
+
+    def macroblock(self, column: int, row: int) -> bytes:
+        """Return the 384 samples of one 16 x 16 macroblock in the order of an I_PCM block: Y, then U, then V."""
+        rows = [self.y[i : i + 16] for i in self._starts(self.width, BLOCK, column, row)]
+        for plane in (self.u, self.v):
+            rows += [plane[i : i + 8] for i in self._starts(self.width // 2, BLOCK // 2, column, row)]
+        return b"".join(rows)
+
+    @staticmethod
+    def _starts(stride: int, edge: int, column: int, row: int) -> range:
+        first = row * edge * stride + column * edge
+        return range(first, first + edge * stride, stride)
+
+
+def _colour(digest: bytes, at: int, luma: tuple[int, int]) -> tuple[int, int, int]:
+    low, high = luma
+    return low + digest[at] % (high - low), 40 + digest[at + 1] % 170, 40 + digest[at + 2] % 170
+
+
+def _backdrop(digest: bytes, watermark: bool) -> Picture:
+    first, second = _colour(digest, 0, (40, 90)), _colour(digest, 3, (100, 140))
+    picture = Picture.filled(WIDTH, HEIGHT, first)
+    for index in range((WIDTH // BLOCK) * (HEIGHT // BLOCK)):
+        row, column = divmod(index, WIDTH // BLOCK)
+        if digest[6 + index % 20] >> (index % 8) & 1:
+            picture.rectangle(column * BLOCK, row * BLOCK, BLOCK, BLOCK, second)
+    if watermark:
+        picture.rectangle(WIDTH - 48, HEIGHT - 14, 40, 6, (235, 128, 128))
+    return picture
+
+
+def _bounce(start: int, step: int, room: int) -> int:
+    """Return where something that bounces between 0 and ``room`` pixels stands after ``step`` pixels; even."""
+    position = (start + step) % (2 * room)
+    return (position if position <= room else 2 * room - position) & ~1
+
+
+def seed_digest(seed: str) -> bytes:
+    """Return the 32 bytes from which everything drawn for ``seed`` follows; any text is a seed."""
+    return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()
+
+
+def frames(seed: str, count: int, *, watermark: bool = False) -> Iterator[Picture]:
+    """Yield ``count`` pictures: a coloured square that bounces over a chequered backdrop, all chosen by ``seed``."""
+    digest = seed_digest(seed)
+    backdrop = _backdrop(digest, watermark)
+    square = _colour(digest, 26, (170, 230))
+    across, down = 2 + digest[29] % 5, 2 + digest[30] % 4
+    for number in range(count):
+        picture = backdrop.copy()
+        left = _bounce(digest[31], number * across, WIDTH - _SQUARE)
+        top = _bounce(digest[0], number * down, HEIGHT - _SQUARE)
+        picture.rectangle(left, top, _SQUARE, _SQUARE, square)
+        yield picture
+
+
+def _rgb(picture: Picture, x: int, y: int) -> bytes:
+    chroma = (y // 2) * (picture.width // 2) + x // 2
+    luma = 1.164 * (picture.y[y * picture.width + x] - 16)
+    u, v = picture.u[chroma] - 128, picture.v[chroma] - 128
+    parts = (luma + 1.596 * v, luma - 0.392 * u - 0.813 * v, luma + 2.017 * u)
+    return bytes(max(0, min(255, round(part))) for part in parts)
+
+
+def png(seed: str) -> bytes:
+    """Return the first frame of the clip of ``seed`` as a PNG file (8-bit RGB)."""
+    picture = next(frames(seed, 1))
+    rows = bytearray()
+    for y in range(picture.height):
+        rows.append(0)
+        for x in range(picture.width):
+            rows += _rgb(picture, x, y)
+    header = struct.pack(">IIBBBBB", picture.width, picture.height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(rows), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )

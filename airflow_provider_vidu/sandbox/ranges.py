@@ -1,0 +1,58 @@
+"""Which part of a file a request asks for (RFC 9110, section 14), decided without I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A decision: 200 (everything), 206 (``start``..``stop``, exclusive) or 416 (nothing satisfiable)."""
+
+    status: int
+    start: int
+    stop: int
+
+    def content_range(self, size: int) -> str | None:
+        """Return the value of Content-Range for a file of ``size`` bytes, None for a 200."""
+        if self.status == 200:
+            return None
+        return f"bytes */{size}" if self.status == 416 else f"bytes {self.start}-{self.stop - 1}/{size}"
+
+
+def decide(range_header: str | None, if_range: str | None, *, size: int, etag: str, modified: str) -> Part:
+    """Return which part of ``size`` bytes to send.
+
+    ``etag`` and ``modified`` are the file's present validators, empty when it shows none. A Range that cannot
+    be parsed, names several parts, or comes with an If-Range that does not match exactly and strongly, is
+    ignored.
+    """
+    whole = Part(200, 0, size)
+    if not range_header or not _holds(if_range, etag, modified):
+        return whole
+    match = _RANGE.fullmatch(range_header.strip())
+    if match is None or not (match[1] or match[2]):
+        return whole
+    if not match[1]:
+        length = min(int(match[2]), size)
+        return Part(206, size - length, size) if length else Part(416, 0, 0)
+    first = int(match[1])
+    last = int(match[2]) if match[2] else size - 1
+    if match[2] and last < first:
+        return whole
+    if first >= size:
+        return Part(416, 0, 0)
+    return Part(206, first, min(last, size - 1) + 1)
+
+
+def _holds(if_range: str | None, etag: str, modified: str) -> bool:
+    if if_range is None:
+        return True
+    value = if_range.strip()
+    if value.startswith('"'):
+        return value == etag
+    # A weak entity tag never matches: two weakly equal files may differ in the bytes to be stitched together.
+    return not value.startswith("W/") and bool(modified) and value == modified

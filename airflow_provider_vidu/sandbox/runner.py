@@ -1,0 +1,209 @@
+"""``Sandbox``: the sandbox for Python programs and tests, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from airflow_provider_vidu.sandbox.app import Server
+from airflow_provider_vidu.sandbox.control import snapshot
+from airflow_provider_vidu.sandbox.core import Core, Settings
+from airflow_provider_vidu.sandbox.generations import NATIVE
+from airflow_provider_vidu.sandbox.ledger import CreateRecord, RecordedRequest
+
+_STOP_SECONDS = 5.0
+
+
+class Sandbox:
+    """A local Vidu that runs in a background thread; a context manager, safe to use from any thread.
+
+    ``with Sandbox(speed=50) as sandbox: requests.get(sandbox.url + "/…")``
+
+    ``keys``: accepted API keys. ``speed``: sandbox seconds per real second. ``queue``, ``duration``: sandbox
+    seconds that a generation waits and then runs. ``clip_seconds``: playing time of the videos.
+    ``url_lifetime``: sandbox seconds that a result URL is good for. ``balance``: credits at the start; a
+    create takes ``price``. ``seed``: makes ids repeatable. ``host``, ``port``: where to listen (port 0: any
+    free one). ``tls``: files of a certificate and its key, for https.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Iterable[str] = ("sandbox-key",),
+        speed: float = 1.0,
+        queue: float = 4.0,
+        duration: float = 20.0,
+        clip_seconds: float = 2.0,
+        url_lifetime: float = 86_400.0,
+        balance: int = 100_000,
+        price: int = 80,
+        seed: int | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: tuple[str | Path, str | Path] | None = None,
+    ) -> None:
+        settings = Settings(tuple(keys), speed, queue, duration, clip_seconds, url_lifetime, balance, price, seed)
+        self.core = Core(settings)
+        self._address = (host, port)
+        self._tls = tls_context(*tls) if tls is not None else None
+        self._url: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the server and return when it listens; OSError when the port is taken."""
+        started: Future[str] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="vidu-sandbox", daemon=True)
+        self._thread.start()
+        self._url = started.result()
+        return self
+
+    def stop(self) -> None:
+        """Stop at once, whatever connections are open; the books can still be read."""
+        if self._loop is not None and self._stopping is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(_STOP_SECONDS)
+        self._loop = self._thread = self._stopping = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self, started: Future[str]) -> None:
+        asyncio.run(self._serve(started))
+
+    async def _serve(self, started: Future[str]) -> None:
+        server, stopping = Server(self.core, tls=self._tls), asyncio.Event()
+        self._loop, self._stopping = asyncio.get_running_loop(), stopping
+        try:
+            url = await server.start(*self._address)
+        except OSError as error:
+            started.set_exception(error)
+            return
+        started.set_result(url)
+        await stopping.wait()
+        await server.stop()
+
+    # -- where it is -------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The base URL without a slash at the end; RuntimeError before the start."""
+        if self._url is None:
+            raise RuntimeError("the sandbox has not been started: use it in a with statement or call start()")
+        return self._url
+
+    @property
+    def key(self) -> str:
+        """The first of the API keys accepted now."""
+        return self.core.keys[0]
+
+    def connection_json(self, dialect: str = NATIVE, **extra: Any) -> str:
+        """Return an Airflow connection of type ``vidu`` as JSON, for AIRFLOW_CONN_VIDU_DEFAULT.
+
+        ``extra`` are further extras of the connection.
+        """
+        body = {
+            "conn_type": "vidu",
+            "host": self.url,
+            "password": self.key,
+            "extra": {"dialect": dialect, **extra},
+        }
+        return json.dumps(body)
+
+    def connection_uri(self, dialect: str = NATIVE, **extra: Any) -> str:
+        """Return the same connection as a URI; values of ``extra`` that are no texts are written as JSON."""
+        fields = {"dialect": dialect, **extra}
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+        query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in texts.items())
+        return f"vidu://:{quote(self.key, safe='')}@{quote(self.url, safe='')}/?{query}"
+
+    # -- what it shall do --------------------------------------------------------------------------
+
+    def add_fault(self, rule: dict[str, Any]) -> None:
+        """Add a fault rule, see :mod:`~airflow_provider_vidu.sandbox.faults`; ValueError when not understood."""
+        self.core.add_rule(rule)
+
+    def clear_faults(self) -> None:
+        """Remove all fault rules."""
+        self.core.clear_rules()
+
+    def add_generation(self, id: str, **fields: Any) -> str:  # noqa: A002 - the name that users type
+        """Add a generation with a script of its own and return its id; ValueError when not understood.
+
+        ``fields``: ``states`` (pairs of word and sandbox seconds from now), ``dialect``, ``error`` (a code or
+        ``{"code", "message"}``), ``size`` (bytes of the video), ``answer`` (any JSON, instead of the query's
+        body), ``age`` (sandbox seconds since its creation), ``credits``, ``creations`` (count), ``endpoint``,
+        ``without_url``, ``video_url``, ``prompt``, ``model``, ``payload``, ``watermark``, ``bgm``,
+        ``off_peak``.
+        """
+        return self.core.add_generation({"id": id, **fields}).id
+
+    def rotate_keys(self, keys: Iterable[str]) -> None:
+        """Accept ``keys`` and no others from now on."""
+        self.core.rotate_keys(keys)
+
+    def set_speed(self, speed: float) -> None:
+        """Let ``speed`` sandbox seconds pass per real second; 0 stands still."""
+        self.core.clock.set_speed(speed)
+
+    def advance(self, seconds: float) -> None:
+        """Jump ahead by ``seconds`` of sandbox time."""
+        self.core.clock.advance(seconds)
+
+    def reset(self) -> None:
+        """Forget all generations, requests, faults, and changes of keys and speed."""
+        self.core.reset()
+
+    # -- what it saw -------------------------------------------------------------------------------
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """The books as JSON: ``balance``, ``creates``, ``requests``, ``requests_by_id`` and ``files``."""
+        return snapshot(self.core)
+
+    @property
+    def creates(self) -> list[CreateRecord]:
+        """All billed creates in their order, with what became of the charge by now."""
+        with self.core.lock:
+            self.core.settle()
+            return list(self.core.ledger.creates.values())
+
+    def requests(self, kind: str | None = None, id: str | None = None) -> list[RecordedRequest]:  # noqa: A002 - the name that users type
+        """Return the requests of one ``kind`` and for one generation ``id`` (None: all), in their order.
+
+        Kinds: create, query, cancel, list, credits, file, other.
+        """
+        with self.core.lock:
+            return [r for r in self.core.ledger.requests if kind in (None, r.kind) and id in (None, r.id)]
+
+    def file_bytes(self, id: str, artifact: str = "video", creation: int = 1) -> bytes:  # noqa: A002 - the name that users type
+        """Return the bytes that a right download of an artifact must yield.
+
+        ``artifact``: ``video``, ``cover`` or ``watermarked``. KeyError for an unknown generation, ValueError
+        for an unknown artifact. A ``size`` of gigabytes is held in memory whole.
+        """
+        content = self.core.content_of(id, artifact, creation)
+        return content.read(0, content.size)
+
+
+def tls_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
+    """Return a server's TLS context from a certificate and its key, both PEM files; OSError when unreadable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

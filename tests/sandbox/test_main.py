@@ -1,0 +1,86 @@
+"""The command line: the ready line, the end, and what is said when it cannot start."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+COMMAND = [sys.executable, "-m", "airflow_provider_vidu.sandbox"]
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Return a function that starts the command and returns the process and its URL."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [*COMMAND, "--port", "0", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"https?://\S+", line)
+        assert found, line
+        return process, found[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_a_signal_ends_it(launch, number) -> None:
+    """Ready line, answers, and a clean and quick exit with status 0."""
+    process, url = launch("--key", "a", "--key", "b", "--quiet")
+    for key in ("a", "b"):
+        headers = {"Authorization": f"Token {key}"}
+        assert requests.get(url + "/ent/v2/credits", headers=headers, timeout=5).status_code == 200
+    start = time.monotonic()
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=5)
+    assert (process.returncode, output, errors) == (0, "", "")
+    assert time.monotonic() - start < 2
+
+
+def test_a_taken_port_is_one_sentence_and_status_2(launch) -> None:
+    """No traceback, but what to do."""
+    _, url = launch()
+    port = url.rpartition(":")[2]
+    done = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+
+
+@pytest.mark.parametrize("args", [["--speed", "-1"], ["--tls-cert", "x"], ["--tls-cert", "x", "--tls-key", "y"]])
+def test_wrong_arguments_are_one_sentence_and_status_2(args) -> None:
+    """Whatever is wrong is said without a traceback."""
+    done = subprocess.run([*COMMAND, "--port", "0", *args], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("The sandbox cannot start: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_ledger_file_gets_a_line_per_entry(launch, tmp_path) -> None:
+    """Creates are appended as JSON lines, without the key."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_text("{}\n")
+    process, url = launch("--ledger", str(path))
+    headers = {"Authorization": "Bearer sandbox-key"}
+    requests.post(url + "/vidu-native/video/generations", json={"prompt": "x"}, headers=headers, timeout=5)
+    process.terminate()
+    output, _ = process.communicate(timeout=5)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("event") for line in lines] == [None, "create"]
+    assert "sandbox-key" not in path.read_text()
+    assert "POST /vidu-native/video/generations 200" in output
