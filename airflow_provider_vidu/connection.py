@@ -1,0 +1,99 @@
+"""Resolving an Airflow connection into a :class:`ViduConfig`, in a worker and on an event loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+
+from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
+    ViduConnectionNotFoundError,
+    ViduError,
+    ViduTransportError,
+)
+
+log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
+    """Look the connection up, check it, and register its secrets with Airflow's masker.
+
+    :param conn_id: the id of an Airflow connection of type ``vidu``.
+    :param hook: the class whose ``get_connection`` is asked.
+    :raises ViduConnectionNotFoundError: when there is no such connection.
+    :raises ViduConfigError: when a field is missing or wrong.
+    """
+    try:
+        conn = hook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise _not_found(conn_id) from None
+    config = _checked(conn_id, conn, lambda: conn.extra_dejson)
+    for secret in config.secrets():
+        mask_secret(secret)
+    return config
+
+
+async def aresolve(conn_id: str) -> ViduConfig:
+    """Do the same as :func:`resolve` without blocking the event loop.
+
+    :raises ViduTransportError: when the look-up itself failed (API server or secrets backend out of
+        reach): a trigger tolerates it like a failed poll.
+    """
+    from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+    try:
+        conn = await get_async_connection(conn_id)
+        extra = await get_async_extra_dejson(conn)
+    except AirflowNotFoundException:
+        raise _not_found(conn_id) from None
+    except ViduError:
+        raise
+    except Exception as error:  # whatever a secrets backend raises: the wait must survive its outage
+        raise ViduTransportError(
+            f"The connection could not be looked up ({type(error).__name__}).", conn_id=conn_id, sent=False
+        ) from error
+    config = _checked(conn_id, conn, lambda: extra)
+    for secret in config.secrets():
+        await _amask(secret)
+    return config
+
+
+def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
+    try:
+        extras = extra()
+        # Airflow 3 answers {} for an extra that is no JSON, and the defaults would be used silently.
+        written = json.loads(conn.extra) if conn.extra and conn.extra.strip() else None
+        extras = extras or ({} if written is None else written)
+    except ValueError:
+        raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': it is no JSON.", conn_id=conn_id) from None
+    if not isinstance(extras, dict):
+        raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': it is no JSON object.", conn_id=conn_id)
+    config = ViduConfig.from_connection(conn_id, conn, extras)
+    if config.is_cleartext and conn_id not in _warned:
+        _warned.add(conn_id)
+        log.warning("Connection %r sends its API key over cleartext http to %s: use https.", conn_id, config.origin[1])
+    return config
+
+
+def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
+    return ViduConnectionNotFoundError(
+        f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
+        f"AIRFLOW_CONN_{conn_id.upper()}.",
+        conn_id=conn_id,
+    )
+
+
+async def _amask(secret: str) -> None:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:  # before 3.2 the masker has no asynchronous side, and none that could block
+        from asgiref.sync import sync_to_async
+
+        await sync_to_async(mask_secret)(secret)
+    else:
+        await amask_secret(secret)

@@ -1,0 +1,326 @@
+"""The hook: credentials in an Airflow connection, and everything a script may ask of Vidu."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_vidu import connection_form
+from airflow_provider_vidu.config import DEFAULT_CONN_ID, ViduConfig
+from airflow_provider_vidu.connection import resolve
+from airflow_provider_vidu.dialects import checked_id
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduCreditError,
+    ViduError,
+    ViduResponseError,
+    ViduSubmitUnknownError,
+    ViduTransportError,
+)
+from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
+from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+
+T = TypeVar("T")
+
+
+class ViduHook(BaseHook):
+    """Speaks with Vidu through an Airflow connection of type ``vidu``.
+
+    Constructing it does no I/O; the connection is looked up at the first request. It can be used in
+    a ``@task`` as it is::
+
+        generation = ViduHook().create_generation(model="viduq3-turbo", prompt="a cat with wings")
+        generation = ViduHook().wait(generation.id, timeout=1800)
+
+    :param vidu_conn_id: the Airflow connection.
+    :param config: the connection already looked up, where Airflow cannot be asked (a signal handler).
+    """
+
+    conn_name_attr = "vidu_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = connection_form.CONNECTION_TYPE
+    hook_name = connection_form.HOOK_NAME
+
+    def __init__(self, vidu_conn_id: str = DEFAULT_CONN_ID, *, config: ViduConfig | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.vidu_conn_id = vidu_conn_id
+        self._config = config
+        self._client: Any = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow before 3.2; later versions read the metadata."""
+        return connection_form.form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's standard fields for Airflow before 3.2; later versions read the metadata."""
+        return connection_form.ui_field_behaviour()
+
+    @property
+    def config(self) -> ViduConfig:
+        """The checked connection, looked up when it is first needed.
+
+        :raises ViduConfigError: when it is missing or wrong, naming the field.
+        """
+        if self._config is None:
+            self._config = resolve(self.vidu_conn_id, type(self))
+        return self._config
+
+    def get_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+        """Ask for the state of a generation.
+
+        :param generation_id: the id at Vidu.
+        :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
+            left out.
+        :raises ViduNotFoundError: when the service does not know it.
+        :raises ViduError: whatever else the answer, or its absence, stands for.
+        """
+        checked_id(generation_id)
+
+        def ask() -> Generation:
+            dialect = self.config.dialect
+            return dialect.read_generation(generation_id, self._send(dialect.query(generation_id)))
+
+        try:
+            return self._repeated(ask, bills=False, retries=retries)
+        except ViduError as error:
+            raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
+
+    def create_generation(
+        self, *, body: Mapping[str, Any] | None = None, endpoint: str | None = None, **fields: Any
+    ) -> Generation:
+        """Submit a generation, once. This is billed.
+
+        The request is repeated only when it surely was not carried out: the connection could not be
+        made, or the service answered 429. The dialect's fields are passed through as they are; the
+        service knows which models and durations exist today.
+
+        :param body: the whole request body; excludes ``fields``.
+        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (chosen by the number of images
+            where left out); in both dialects a path starting with a slash.
+        :param fields: the fields of the body, such as ``model``, ``prompt``, ``images``, ``duration``.
+        :return: the generation as the service has accepted it; ``id`` is what to keep.
+        :raises ViduSubmitUnknownError: when nobody knows whether it was carried out. Never retried.
+        :raises ViduError: when it was refused.
+        """
+        if (body is None) == (not fields):
+            raise ViduConfigError("create_generation needs either the fields of the request or body=, and not both.")
+        payload = dict(body) if body is not None else {name: v for name, v in fields.items() if v is not None}
+
+        def submit() -> Generation:
+            dialect = self.config.dialect
+            return dialect.read_created(self._send(dialect.create(payload, endpoint)))
+
+        try:
+            generation = self._repeated(submit, bills=True)
+        except ViduError as error:
+            if outcome_is_unknown(error):
+                raise _unknown_submit(error, self.vidu_conn_id) from error
+            if isinstance(error, ViduCreditError):
+                error.reason += self._balance()
+            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
+        self.log.info("Submitted generation %s: %s", generation.id, generation.describe())
+        return generation
+
+    def wait(
+        self,
+        generation_id: str,
+        timeout: float | None = None,
+        *,
+        poll_interval: float = 15.0,
+        max_failures: int = 10,
+        on_change: Callable[[Generation], None] | None = None,
+    ) -> Generation:
+        """Wait in this process until a generation has succeeded (in DAGs, prefer the sensor).
+
+        :param generation_id: the id at Vidu.
+        :param timeout: seconds to wait at the most; None waits for ever.
+        :param poll_interval: seconds between polls.
+        :param max_failures: failed polls in a row that are tolerated.
+        :param on_change: called with the generation whenever its state or progress has changed.
+        :raises ViduGenerationFailedError: when it failed.
+        :raises ViduTimeoutError: when the time is over.
+        :raises ViduError: when polling became hopeless.
+        """
+        now = time.time()
+        watch = Watch(
+            PollPolicy.in_worker(poll_interval, max_failures),
+            generation_id=checked_id(generation_id),
+            since=now,
+            deadline=None if timeout is None else now + timeout,
+        )
+        while True:
+            step = self._watched_poll(watch)
+            if step.note:
+                self.log.info("Generation %s: %s", generation_id, step.note)
+                if on_change and watch.last:
+                    on_change(watch.last)
+            if step.error is not None:
+                raise step.error
+            if step.delay is None and step.generation is not None:
+                return step.generation
+            time.sleep(step.delay or 0.0)
+
+    def cancel_generation(self, generation_id: str) -> Cancellation:
+        """Ask the service to cancel a generation; that it refuses is told, not raised.
+
+        ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
+        "scheduled". ``vidu-native`` documents no cancel.
+
+        :raises ViduError: when the service could not be asked.
+        """
+        request = self.config.dialect.cancel(checked_id(generation_id))
+        if request is None:
+            return NO_CANCEL
+        try:
+            return self._repeated(lambda: self.config.dialect.read_cancel(self._send(request)), bills=False)
+        except ViduError as error:
+            raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
+
+    def get_credits(self) -> Credits:
+        """Return the balance of the account (``ent-v2``).
+
+        :raises ViduConfigError: when the connection's dialect knows no balance.
+        """
+        dialect = self.config.dialect
+        request = dialect.credits()
+        if request is None:
+            raise ViduConfigError(
+                f"The dialect {dialect.name} has no request for the balance.", conn_id=self.vidu_conn_id
+            )
+        return self._repeated(lambda: self.config.dialect.read_credits(self._send(request)), bills=False)
+
+    def find_generation(self, marker: str) -> Found:
+        """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
+
+        :return: its id, or none; ``complete`` tells whether "none" proves that there is none.
+        """
+        request = self.config.dialect.search()
+        if request is None:
+            return Found()
+        return self._repeated(lambda: self.config.dialect.read_search(self._send(request), marker), bills=False)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Say in one sentence whether the connection works; used by the UI's test button.
+
+        :return: whether it works, and the sentence; it never holds the key.
+        """
+        try:
+            dialect = self.config.dialect
+            answer = self._send(dialect.probe())
+        except ViduConfigError as error:
+            return False, error.reason
+        except ViduTransportError as error:
+            return False, f"Cannot reach the service. {error.reason}"
+        except ViduResponseError as error:
+            return False, f"This is not a Vidu service: {error.reason}"
+        wrong = dialect.probe_verdict(answer)
+        if isinstance(wrong, ViduAuthError):
+            return False, f"The service was reached, but the key was refused: {wrong.reason}"
+        if isinstance(wrong, ViduResponseError):
+            return False, f"Something answers here, but it is not a Vidu service ({dialect.name}): {wrong.reason}"
+        if wrong is not None:
+            return False, f"The service was reached, but it reports: {wrong.reason}"
+        return True, f"Fine: {self.config.base_url} speaks {dialect.name} and accepts the key."
+
+    async def aget_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+        """Ask for the state of a generation without blocking the event loop.
+
+        All callers on one loop share a bounded HTTP session per connection.
+
+        :param generation_id: the id at Vidu.
+        :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
+            left out.
+        :raises ViduError: whatever the answer, or its absence, stands for.
+        """
+        from airflow_provider_vidu.async_client import async_client
+
+        checked_id(generation_id)
+        async with async_client(self.vidu_conn_id) as client:
+            limit = (await client.config()).max_retries if retries is None else retries
+            attempts = Attempts(limit, bills=False)
+            while True:
+                try:
+                    return await client.get_generation(generation_id)
+                except ViduError as error:
+                    delay = attempts.after(error)
+                    self.log.warning("Trying again in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+
+    async def acancel_generation(self, generation_id: str) -> Cancellation:
+        """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.
+
+        :raises ViduError: when the service could not be asked.
+        """
+        from airflow_provider_vidu.async_client import async_client
+
+        async with async_client(self.vidu_conn_id) as client:
+            return await client.cancel_generation(checked_id(generation_id))
+
+    def _watched_poll(self, watch: Watch) -> Step:
+        try:
+            generation = self.get_generation(watch.generation_id, retries=0)
+        except ViduError as error:
+            return watch.missed(error, time.time())
+        return watch.saw(generation, time.time())
+
+    def _balance(self) -> str:
+        """Tell what is left after a refusal for lack of credits, where the service can be asked."""
+        try:
+            remaining = self.get_credits().remaining
+        except ViduError:  # the refusal itself is what the user must see
+            return ""
+        return "" if remaining is None else f" Credits left: {remaining}."
+
+    def _send(self, request: ApiRequest) -> ApiAnswer:
+        from airflow_provider_vidu.sync_client import SyncClient
+
+        if self._client is None:
+            self._client = SyncClient(self.config)
+        answer: ApiAnswer = self._client.send(request)
+        return answer
+
+    def _repeated(self, call: Callable[[], T], *, bills: bool, retries: int | None = None) -> T:
+        attempts = Attempts(self.config.max_retries if retries is None else retries, bills=bills)
+        while True:
+            try:
+                return self._with_current_key(call)
+            except ViduError as error:
+                delay = attempts.after(error)
+                self.log.warning("Trying again in %.1f s: %s", delay, error.located(conn_id=self.vidu_conn_id))
+            time.sleep(delay)
+
+    def _with_current_key(self, call: Callable[[], T]) -> T:
+        """Try a refused request again when the connection has got another key meanwhile."""
+        try:
+            return call()
+        except ViduAuthError:
+            seen, self._config = self.config, None
+            if self.config == seen:
+                raise
+            self._close()
+            return call()
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _unknown_submit(error: ViduError, conn_id: str) -> ViduSubmitUnknownError:
+    return ViduSubmitUnknownError(
+        f"The create was sent, but its outcome is unknown, and it may have been billed: {error.reason} "
+        "It is not repeated. Look into the account's list of generations; if it is there, go on with its "
+        "id, otherwise clear the task to submit again.",
+        conn_id=conn_id,
+        status_code=error.status_code,
+        code=error.code,
+        trace_id=error.trace_id,
+    )

@@ -1,0 +1,191 @@
+"""The hook against the sandbox, over real sockets, in both dialects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.models import GenerationStatus
+
+pytestmark = pytest.mark.integration
+
+
+def test_from_prompt_to_url(dialect, sandbox):
+    """A submitted generation is waited for and hands out a URL; it is billed once."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="a cat with wings", model="viduq3-turbo")
+    done = hook.wait(submitted.id, timeout=20, poll_interval=0.1)
+    assert done.status is GenerationStatus.SUCCEEDED
+    assert done.id == submitted.id
+    assert done.video_url.startswith(sandbox.url)
+    assert len(sandbox.creates) == 1
+
+
+def test_sync_and_async_agree(dialect, sandbox):
+    """Both clients read the same answer the same way."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="the same", model="m")
+    sandbox.set_speed(0)
+    assert asyncio.run(hook.aget_generation(submitted.id)) == hook.get_generation(submitted.id)
+
+
+def test_constructing_does_no_io(monkeypatch):
+    """A hook to a connection that does not exist can be made; only its use fails, naming the connection."""
+    hook = ViduHook("vidu_nowhere")
+    with pytest.raises(exceptions.ViduConnectionNotFoundError, match="vidu_nowhere"):
+        hook.get_generation("x")
+
+
+@pytest.mark.parametrize("generation_id", ["grok:299604b7/a^b", "830674162707124224^^vidu-2.0^^0", "ünï ☃ %2F?#"])
+def test_odd_ids_travel(connect, sandbox, generation_id):
+    """Ids with a colon, a slash, carets or unicode reach the service as they are, on both clients."""
+    connect()
+    sandbox.add_generation(generation_id, states=[["processing", 0]])
+    assert ViduHook().get_generation(generation_id).id == generation_id
+    assert asyncio.run(ViduHook().aget_generation(generation_id)).id == generation_id
+    assert len(sandbox.requests("query", generation_id)) == 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429])
+def test_a_passing_fault_is_survived(dialect, sandbox, quick_backoff, status):
+    """Errors that may pass are repeated up to max_retries, on both clients."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="x", model="m")
+    for ask in (hook.get_generation, lambda name: asyncio.run(hook.aget_generation(name))):
+        sandbox.add_fault(
+            {"match": {"kind": "query"}, "times": 2, "action": {"status": status, "body": "<html>no</html>"}}
+        )
+        assert ask(submitted.id).id == submitted.id
+
+
+def test_the_retries_are_counted(dialect, sandbox, quick_backoff):
+    """With max_retries=2 three requests are sent and the error says what happened to which generation."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="x", model="m")
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 500}})
+    with pytest.raises(exceptions.ViduServerError) as caught:
+        hook.get_generation(submitted.id)
+    assert len(sandbox.requests("query")) == 3
+    assert submitted.id in str(caught.value)
+    assert "vidu_default" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        ({"garbage": "html"}, exceptions.ViduResponseError),
+        ({"garbage": "truncated-json"}, exceptions.ViduResponseError),
+        ({"garbage": "list"}, exceptions.ViduResponseError),
+        ({"garbage": "empty"}, exceptions.ViduResponseError),
+        ({"garbage": "huge"}, exceptions.ViduResponseError),
+        ({"reset": "before"}, exceptions.ViduTransportError),
+        ({"reset": "body", "after": 0.5}, exceptions.ViduTransportError),
+        ({"delay": 5}, exceptions.ViduTransportError),
+        ({"redirect": "http://127.0.0.1:9/"}, exceptions.ViduResponseError),
+        ({"status": 401, "body": {"error": {"message": "no", "code": "x"}}}, exceptions.ViduAuthError),
+    ],
+)
+def test_both_clients_raise_the_same(connect, sandbox, action, error):
+    """Whatever goes wrong, the sync and the async client raise the same class, naming the generation."""
+    connect(timeout=0.3, max_retries=0)
+    sandbox.add_generation("g", states=[["processing", 0]])
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": action})
+    for ask in (ViduHook().get_generation, lambda name: asyncio.run(ViduHook().aget_generation(name))):
+        with pytest.raises(error, match="generation g, connection vidu_default"):
+            ask("g")
+
+
+def test_an_unanswered_create_is_never_repeated(dialect, sandbox):
+    """When the answer to a create is lost, nothing is sent again and the error says how to go on."""
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="may have been billed"):
+        ViduHook().create_generation(prompt="x", model="m")
+    assert len(sandbox.creates) == 1
+
+
+def test_a_throttled_create_is_repeated(dialect, sandbox, quick_backoff):
+    """429 means that nothing was created, so the create is sent again and billed once."""
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 429, "body": ""}})
+    ViduHook().create_generation(prompt="x", model="m")
+    assert len(sandbox.creates) == 1
+    assert len(sandbox.requests("create")) == 2
+
+
+def test_a_new_key_is_noticed(dialect, sandbox, connect):
+    """A key that was rotated while the hook lives is read anew from the connection."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="x", model="m")
+    sandbox.rotate_keys(["sk-rotated-77d2"])
+    connect(dialect)
+    assert hook.get_generation(submitted.id).id == submitted.id
+
+
+def test_a_failed_generation(dialect, sandbox):
+    """Waiting for a failed generation raises its reason and its id."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="[fail:CreationPolicyViolation] x", model="m")
+    with pytest.raises(exceptions.ViduGenerationFailedError, match=submitted.id) as caught:
+        hook.wait(submitted.id, timeout=20, poll_interval=0.05)
+    assert caught.value.code == "CreationPolicyViolation"
+
+
+def test_the_wait_is_bounded(dialect, sandbox):
+    """A time-out tells how long was waited, in which state, for which generation."""
+    hook = ViduHook()
+    submitted = hook.create_generation(prompt="[slow] x", model="m")
+    with pytest.raises(
+        exceptions.ViduTimeoutError, match=r"Gave up waiting after .* last known state is (waiting|running)"
+    ):
+        hook.wait(submitted.id, timeout=0.2, poll_interval=0.05)
+
+
+def test_connection_verdicts(dialect, sandbox, monkeypatch):
+    """test_connection() tells apart: fine, key refused, not Vidu, cannot reach, not configured."""
+    assert ViduHook().test_connection() == (True, f"Fine: {sandbox.url} speaks {dialect} and accepts the key.")
+    sandbox.rotate_keys(["another"])
+    assert "key was refused" in ViduHook().test_connection()[1]
+    sandbox.add_fault({"match": {}, "action": {"garbage": "html"}})
+    assert "not a Vidu service" in ViduHook().test_connection()[1]
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_DEAD", '{"conn_type": "vidu", "host": "http://127.0.0.1:1", "password": "k-12345"}'
+    )
+    assert "Cannot reach" in ViduHook("dead").test_connection()[1]
+    monkeypatch.setenv("AIRFLOW_CONN_BARE", '{"conn_type": "vidu", "host": "http://127.0.0.1:1"}')
+    verdict = ViduHook("bare").test_connection()
+    assert verdict[0] is False
+    assert "API key is missing" in verdict[1]
+
+
+def test_the_key_is_nowhere_to_be_seen(dialect, sandbox, caplog):
+    """Neither repr nor log lines nor errors hold the key, even where the service quotes it."""
+    caplog.set_level(logging.DEBUG)
+    hook = ViduHook()
+    key = sandbox.key
+    sandbox.add_fault(
+        {"match": {"kind": "query"}, "action": {"status": 400, "body": {"code": "x", "message": f"bad token {key}"}}}
+    )
+    with pytest.raises(exceptions.ViduRequestError) as caught:
+        hook.get_generation("1234567")
+    seen = (
+        repr(hook)
+        + repr(hook.config)
+        + repr(vars(hook))
+        + str(caught.value)
+        + repr(caught.value.details())
+        + caplog.text
+    )
+    assert key not in seen
+    assert "***" in str(caught.value)
+
+
+def test_the_key_never_follows_a_redirect(connect, sandbox):
+    """A redirect is an error: the key never follows it."""
+    connect(max_retries=0)
+    sandbox.add_fault({"match": {"kind": "query"}, "action": {"redirect": f"{sandbox.url}/elsewhere"}})
+    with pytest.raises(exceptions.ViduResponseError, match="never follows a redirect"):
+        ViduHook().get_generation("g")
+    assert len(sandbox.requests()) == 1
