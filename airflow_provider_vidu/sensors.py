@@ -1,0 +1,188 @@
+"""The sensor that waits for a generation in any of Airflow's ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_vidu.dialects import checked_id
+from airflow_provider_vidu.events import read_event
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.policy import PollPolicy, Step, Watch
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vidu.hooks import ViduHook
+
+DEFER_MARGIN_SECONDS = 300.0
+"""The trigger reports a time-out by itself; Airflow's own is only the net below it."""
+
+
+class ViduGenerationSensor(BaseSensorOperator):
+    """Waits until a generation has succeeded and returns it as JSON (see ``models.Generation``).
+
+    A failed generation fails the task at once, whatever ``retries`` says, with the service's reason.
+    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``.
+
+    Deferred, it polls once in the worker and then leaves it; the deadline is absolute and survives a
+    restart of the triggerer. In ``mode="reschedule"`` each poke is a process of its own, so the
+    budget for failed polls counts within one poke. Every other parameter is one of Airflow's
+    ``BaseSensorOperator``: ``timeout`` (seconds, 7 days by default), ``soft_fail``, ``never_fail``,
+    ``silent_fail``, ``mode``, ``exponential_backoff``, ``max_wait``, ``retries`` and so on.
+
+    :param generation_id: the id at Vidu (what its API calls ``task_id``). Templated; may be mapped.
+    :param vidu_conn_id: the Airflow connection. Templated.
+    :param poke_interval: seconds (or timedelta) between polls.
+    :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
+        where left out.
+    :param max_failures: failed polls in a row that are tolerated.
+    :raises ViduGenerationFailedError: when the service reports a failure.
+    :raises ViduTimeoutError: after ``timeout`` seconds.
+    :raises ViduConfigError: when an argument or the connection is wrong.
+    """
+
+    template_fields: Sequence[str] = ("generation_id", "vidu_conn_id")
+    ui_color = "#e7defc"
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        vidu_conn_id: str = "vidu_default",
+        poke_interval: timedelta | float = 15,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        max_failures: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        if not isinstance(max_failures, int) or max_failures < 0:
+            raise ViduConfigError(f"max_failures must be a whole number of 0 or more, not {max_failures!r}.")
+        self.generation_id = generation_id
+        self.vidu_conn_id = vidu_conn_id
+        self.deferrable = deferrable
+        self.max_failures = max_failures
+        self._watch: Watch | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
+        checked_id(self.generation_id)
+        if self.deferrable:
+            with self._softened():
+                return self._execute_deferrable(context)
+        try:
+            found: dict[str, Any] = super().execute(context)
+        except ViduError:
+            raise
+        except AirflowSensorTimeout as error:
+            # Airflow's own message knows neither the generation nor its state.
+            raise self._watching(context).timeout_error(time.time()) from error
+        return found
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Poll once; in trouble, stay until it is over or the budget for failed polls is used up."""
+        step = self._poll(self._watching(context))
+        while step.trouble and step.delay is not None:
+            time.sleep(step.delay)
+            step = self._poll(self._watching(context))
+        if step.error is not None:
+            raise step.error
+        if step.generation is None:
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=step.generation.as_xcom())
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Resume after the trigger has fired: ask afresh, so that the returned URLs are new."""
+        read_event(event, self.generation_id)
+        generation = self._hook().wait(self.generation_id, timeout=DEFER_MARGIN_SECONDS, poll_interval=5)
+        self.log.info("Generation %s: %s", self.generation_id, generation.describe())
+        return generation.as_xcom()
+
+    def _execute_deferrable(self, context: Context) -> dict[str, Any]:
+        watch = self._watching(context)
+        # An event that fires right after the deferral is lost, so the worker looks first.
+        step = self._poll(watch)
+        if step.error is not None:
+            raise step.error
+        if step.generation is not None:
+            return step.generation.as_xcom()
+        return self._defer(watch)
+
+    def _defer(self, watch: Watch) -> NoReturn:
+        from airflow_provider_vidu.triggers import ViduGenerationTrigger
+
+        assert watch.deadline is not None  # a sensor always has a timeout
+        self.defer(
+            trigger=ViduGenerationTrigger(
+                generation_id=self.generation_id,
+                vidu_conn_id=self.vidu_conn_id,
+                poll_interval=self.poke_interval,
+                deadline=watch.deadline,
+                since=watch.since,
+                max_failures=self.max_failures,
+                exponential_backoff=self.exponential_backoff,
+                max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFER_MARGIN_SECONDS),
+        )
+
+    def _poll(self, watch: Watch) -> Step:
+        try:
+            generation = self._hook().get_generation(self.generation_id, retries=0)
+        except ViduError as error:
+            step = watch.missed(error, time.time())
+        else:
+            step = watch.saw(generation, time.time())
+        if step.note:
+            self.log.info("Generation %s: %s", self.generation_id, step.note)
+        return step
+
+    def _watching(self, context: Context) -> Watch:
+        """One memory per process: a rescheduled sensor starts a new one for each poke."""
+        if self._watch is None:
+            since = self._began(context)
+            self._watch = Watch(
+                PollPolicy.in_worker(self.poke_interval, self.max_failures),
+                generation_id=self.generation_id,
+                since=since,
+                deadline=since + self.timeout,
+            )
+        return self._watch
+
+    def _began(self, context: Context) -> float:
+        """Return when the wait began, in epoch seconds; a rescheduled one began with its first poke."""
+        ask = getattr(context["ti"], "get_first_reschedule_date", None) if self.reschedule else None
+        first = ask(context) if ask else None
+        return first.timestamp() if first else time.time()
+
+    def _hook(self) -> ViduHook:
+        from airflow_provider_vidu.hooks import ViduHook
+
+        if self.__dict__.get("_vidu_hook") is None:
+            self._vidu_hook = ViduHook(self.vidu_conn_id)
+        return self._vidu_hook
+
+    @contextmanager
+    def _softened(self) -> Iterator[None]:
+        """Apply soft_fail and never_fail to the leg before the deferral; Airflow does it for the others."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except AirflowException as error:
+            if self.soft_fail or getattr(self, "never_fail", False):
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise

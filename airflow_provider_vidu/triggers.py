@@ -1,0 +1,166 @@
+"""The trigger that watches a generation on the triggerer's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import conf
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_vidu.events import Outcome, make_event
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.guard import is_handed_over
+from airflow_provider_vidu.policy import PollPolicy, Step, Watch
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.async_client import AsyncClient
+
+DEFAULT_MAX_CONNECTIONS: Final = 32
+_cancelling: set[asyncio.Task[None]] = set()
+"""A task that nothing refers to may be collected before it has run."""
+
+
+class ViduGenerationTrigger(BaseTrigger):
+    """Polls a generation until it is done, the deadline has passed, or polling is hopeless; fires once.
+
+    It may be used by anybody's operators. The event is plain JSON without secrets or URLs::
+
+        {"version": 1, "outcome": "succeeded" | "failed" | "timeout" | "error",
+         "generation_id": "…", "status": "succeeded", "provider_status": "completed",
+         "error": None | {"type": "ViduAuthError", "message": "…", …}}
+
+    Turn it into a result with :func:`airflow_provider_vidu.events.read_event`. All arguments are kept
+    in the metadata database in plain text, so there is neither key nor URL among them.
+
+    :param generation_id: the id at Vidu (what its API calls ``task_id``).
+    :param vidu_conn_id: the Airflow connection.
+    :param poll_interval: seconds between polls.
+    :param deadline: epoch seconds after which a ``timeout`` event fires; None waits for ever. It is
+        absolute, so that it does not move when another triggerer takes over.
+    :param since: epoch seconds at which the wait began (for messages, and for the time in which an id
+        may still be unknown to the service); now, where left out.
+    :param max_failures: failed polls in a row that are tolerated.
+    :param exponential_backoff: double the interval after every poll.
+    :param max_wait: seconds that a growing interval never exceeds.
+    :param cancel_on_kill: cancel the generation at the service when a user kills or clears the task;
+        the operator must have published the id as XCom ``generation_id`` before it deferred.
+    """
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        vidu_conn_id: str = "vidu_default",
+        poll_interval: float = 15.0,
+        deadline: float | None = None,
+        since: float | None = None,
+        max_failures: int = 10,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+        cancel_on_kill: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.generation_id = generation_id
+        self.vidu_conn_id = vidu_conn_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.since = time.time() if since is None else since
+        self.max_failures = max_failures
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+        self.cancel_on_kill = cancel_on_kill
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments, to be stored in the metadata database."""
+        return (
+            "airflow_provider_vidu.triggers.ViduGenerationTrigger",
+            {
+                "generation_id": self.generation_id,
+                "vidu_conn_id": self.vidu_conn_id,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "since": self.since,
+                "max_failures": self.max_failures,
+                "exponential_backoff": self.exponential_backoff,
+                "max_wait": self.max_wait,
+                "cancel_on_kill": self.cancel_on_kill,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the watch is over; yield one event."""
+        try:
+            async with await self._client() as client:
+                event = await self._watch(client)
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                await self.on_kill()  # before Airflow 3.3 nothing else tells of a kill
+            raise
+        except Exception as error:  # the boundary: an unknown fault must reach the task as an event
+            self.log.exception("The watch of generation %s broke.", self.generation_id)
+            fault = ViduError(
+                f"The trigger broke: {type(error).__name__}: {error}",
+                generation_id=self.generation_id,
+                conn_id=self.vidu_conn_id,
+            )
+            event = make_event(Outcome.ERROR, self.generation_id, None, fault)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Cancel the generation when the user acted on the task, and not when a triggerer hands it over.
+
+        The work is detached: Airflow 3.3 cancels this coroutine about a second after it has started.
+        """
+        if self.cancel_on_kill:
+            job = asyncio.create_task(self._cancel_unless_handed_over())
+            _cancelling.add(job)
+            job.add_done_callback(_cancelling.discard)
+            await asyncio.shield(job)
+
+    async def _cancel_unless_handed_over(self) -> None:
+        try:
+            if await is_handed_over(self.task_instance, self.generation_id):
+                self.log.info("Generation %s is handed to another triggerer.", self.generation_id)
+                return
+            async with await self._client() as client:
+                verdict = await client.cancel_generation(self.generation_id)
+            self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, verdict.reason)
+        except ViduError as error:  # best effort: there is nobody left to raise it to
+            self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
+
+    async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
+        # The first import of the HTTP client takes longer than the loop may be blocked.
+        module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
+        limit = conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
+        client: AbstractAsyncContextManager[AsyncClient] = module.async_client(self.vidu_conn_id, limit)
+        return client
+
+    async def _watch(self, client: AsyncClient) -> dict[str, Any]:
+        policy = PollPolicy.unattended(
+            self.poll_interval,
+            self.max_failures,
+            exponential=self.exponential_backoff,
+            max_wait=self.max_wait,
+        )
+        watch = Watch(policy, generation_id=self.generation_id, since=self.since, deadline=self.deadline)
+        delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
+        while True:
+            await asyncio.sleep(delay)
+            step = await self._poll(client, watch)
+            if step.note:
+                self.log.info("Generation %s: %s", self.generation_id, step.note)
+            if step.delay is None:
+                return make_event(Outcome.of(step), self.generation_id, watch.last, step.error)
+            delay = step.delay
+
+    async def _poll(self, client: AsyncClient, watch: Watch) -> Step:
+        try:
+            generation = await client.get_generation(self.generation_id)
+        except ViduError as error:
+            return watch.missed(error.located(conn_id=self.vidu_conn_id), time.time())
+        return watch.saw(generation, time.time())

@@ -1,0 +1,151 @@
+"""The sensor in its three modes, against the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+
+
+def sensor(**kwargs: Any) -> ViduGenerationSensor:
+    """Make a sensor for generation 123 that pokes quickly."""
+    return ViduGenerationSensor(
+        **{"task_id": "wait", "generation_id": "123", "poke_interval": 0.05, "timeout": 20, **kwargs}
+    )
+
+
+def run_deferred(task: ViduGenerationSensor, context: dict[str, Any]) -> Any:
+    """Execute until the task defers, run its trigger, and resume a fresh instance, as Airflow does."""
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+
+    async def first_event() -> Any:
+        async for event in deferred.value.trigger.run():
+            return event.payload
+        raise AssertionError("the trigger fired nothing")
+
+    event = json.loads(json.dumps(asyncio.run(first_event())))
+    fresh = sensor(deferrable=True, soft_fail=task.soft_fail)
+    return fresh.resume_execution(deferred.value.method_name, {"event": event}, context)
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+def test_it_returns_the_generation(dialect, sandbox, context, deferrable):
+    """Both ways end with the succeeded generation as plain JSON, with a URL."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 20]])
+    task = sensor(deferrable=deferrable)
+    found = run_deferred(task, context) if deferrable else task.execute(context)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["id"], found["status"]) == ("123", "succeeded")
+    assert found["video_url"].startswith(sandbox.url)
+
+
+def test_a_finished_generation_needs_no_deferral(dialect, sandbox, context):
+    """The worker looks first: what is already done never reaches the triggerer."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    assert sensor(deferrable=True).execute(context)["status"] == "succeeded"
+    assert len(sandbox.requests("query")) == 1
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+def test_a_failed_generation_fails_without_a_retry(dialect, sandbox, context, deferrable):
+    """The error is one that Airflow never retries, with reason, id and code."""
+    sandbox.add_generation(
+        "123", dialect=dialect, states=[["processing", 0], ["failed", 10]], error="AuditSubmitIllegal"
+    )
+    task = sensor(deferrable=deferrable)
+    with pytest.raises(exceptions.ViduGenerationFailedError, match="generation 123, code AuditSubmitIllegal") as caught:
+        run_deferred(task, context) if deferrable else task.execute(context)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+def test_a_time_out_tells_state_and_id(dialect, sandbox, context, deferrable):
+    """The time-out is Airflow's own kind of error and says how long, which state, which id."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    task = sensor(deferrable=deferrable, timeout=0.3)
+    with pytest.raises(AirflowSensorTimeout, match=r"last known state is running.*generation 123"):
+        run_deferred(task, context) if deferrable else task.execute(context)
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+@pytest.mark.parametrize("fault", ["failed", "timeout"])
+def test_soft_fail_skips(dialect, sandbox, context, deferrable, fault):
+    """With soft_fail a failure and a time-out skip the task instead."""
+    states = [["processing", 0], ["failed", 5]] if fault == "failed" else [["processing", 0]]
+    sandbox.add_generation("123", dialect=dialect, states=states)
+    task = sensor(deferrable=deferrable, soft_fail=True, timeout=0.3 if fault == "timeout" else 20)
+    with pytest.raises(AirflowSkipException):
+        run_deferred(task, context) if deferrable else task.execute(context)
+
+
+def test_soft_fail_counts_before_the_deferral(dialect, sandbox, context):
+    """A generation that has failed already skips in the first leg as well."""
+    sandbox.add_generation("123", dialect=dialect, states=[["failed", 0]])
+    with pytest.raises(AirflowSkipException, match="123"):
+        sensor(deferrable=True, soft_fail=True).execute(context)
+
+
+def test_trouble_is_sat_out_in_the_worker(dialect, sandbox, context):
+    """Failing polls in poke mode are repeated within the budget instead of failing the task."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 4, "action": {"status": 502, "body": "<html>"}})
+    assert sensor(max_failures=4).execute(context)["status"] == "succeeded"
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 5, "action": {"status": 502, "body": "<html>"}})
+    with pytest.raises(exceptions.ViduServerError, match="5 polls in a row"):
+        sensor(max_failures=4).execute(context)
+
+
+def test_trouble_does_not_prevent_the_deferral(dialect, sandbox, context):
+    """A service that is down when the sensor starts is the triggerer's to wait for."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 3, "action": {"status": 503}})
+    assert run_deferred(sensor(deferrable=True), context)["status"] == "succeeded"
+
+
+def test_reschedule_pokes_once(dialect, sandbox, context):
+    """One poke of a rescheduled sensor sends one request and says "not yet"."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    assert sensor(mode="reschedule").poke(context) is False
+    assert len(sandbox.requests("query")) == 1
+
+
+def test_the_trigger_row_holds_no_secret(dialect, sandbox, context):
+    """What is stored for the trigger: ids and numbers; neither key nor URL nor host."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, timeout=3600).execute(context)
+    path, kwargs = deferred.value.trigger.serialize()
+    assert path == "airflow_provider_vidu.triggers.ViduGenerationTrigger"
+    assert sandbox.key not in json.dumps(kwargs)
+    assert "http" not in json.dumps(kwargs)
+    assert deferred.value.timeout > timedelta(seconds=3600)
+
+
+def test_the_id_is_checked_first(context):
+    """An id that an upstream task failed to hand over is named as such before any request."""
+    with pytest.raises(exceptions.ViduConfigError, match="handed over no id"):
+        sensor(generation_id="None").execute(context)
+
+
+def test_a_bad_budget_fails_at_parse():
+    """A negative budget is refused when the DAG is parsed."""
+    with pytest.raises(exceptions.ViduConfigError, match="max_failures"):
+        sensor(max_failures=-1)
+
+
+def test_an_event_of_another_generation_is_refused(context):
+    """An event that does not fit fails loudly."""
+    with pytest.raises(exceptions.ViduError, match="another generation"):
+        sensor().execute_complete(context, {"outcome": "succeeded", "generation_id": "9"})
+    with pytest.raises(exceptions.ViduError, match="not understood"):
+        sensor().execute_complete(context, {"status": "ok"})

@@ -1,0 +1,130 @@
+"""The trigger, run on a loop against the sandbox as the triggerer would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu import triggers
+from airflow_provider_vidu.events import read_event
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduGenerationFailedError, ViduTimeoutError
+from airflow_provider_vidu.triggers import ViduGenerationTrigger
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+
+
+async def fire(**kwargs: Any) -> dict[str, Any]:
+    """Run a trigger, through its serialised form, and return its only event's payload."""
+    path, stored = ViduGenerationTrigger(**{"poll_interval": 0.05, **kwargs}).serialize()
+    trigger = getattr(triggers, path.rpartition(".")[2])(**json.loads(json.dumps(stored)))
+    events = [event async for event in trigger.run()]
+    assert len(events) == 1
+    return json.loads(json.dumps(events[0].payload))
+
+
+async def test_it_fires_when_the_generation_is_done(dialect, sandbox):
+    """The event tells the outcome and holds neither URL nor key."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 20]])
+    event = await fire(generation_id="123")
+    assert read_event(event, "123") is None
+    assert event["outcome"] == "succeeded"
+    assert "http" not in json.dumps(event)
+    assert sandbox.key not in json.dumps(event)
+
+
+async def test_a_failure_carries_the_reason(dialect, sandbox):
+    """A failed generation's event rebuilds the error with its code."""
+    sandbox.add_generation("123", dialect=dialect, states=[["failed", 0]], error="CreationPolicyViolation")
+    event = await fire(generation_id="123")
+    with pytest.raises(ViduGenerationFailedError) as caught:
+        read_event(event, "123")
+    assert caught.value.code == "CreationPolicyViolation"
+    assert caught.value.generation_id == "123"
+
+
+async def test_the_deadline_is_absolute(dialect, sandbox):
+    """A trigger that starts after the deadline asks once more and then reports the time-out."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    event = await fire(generation_id="123", deadline=time.time() - 1, since=time.time() - 100)
+    with pytest.raises(ViduTimeoutError, match=r"1 min 40 s.*running"):
+        read_event(event, "123")
+    assert len(sandbox.requests("query")) == 1
+
+
+async def test_errors_are_tolerated_up_to_the_budget(dialect, sandbox):
+    """Five failing polls do not end a wait that tolerates five; a sixth one does."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 5, "action": {"status": 503}})
+    assert (await fire(generation_id="123", max_failures=5))["outcome"] == "succeeded"
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 6, "action": {"status": 503}})
+    event = await fire(generation_id="123", max_failures=5)
+    assert event["outcome"] == "error"
+    assert "6 polls in a row failed" in event["error"]["message"]
+
+
+async def test_a_refused_key_ends_the_wait_at_once(dialect, sandbox):
+    """A refused key is no reason to spin: one request, one error."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    sandbox.rotate_keys(["sk-another-1c44"])
+    with pytest.raises(ViduAuthError):
+        read_event(await fire(generation_id="123"), "123")
+    assert len(sandbox.requests("query")) == 1
+
+
+async def test_a_fresh_id_may_be_unknown_for_a_moment(dialect, sandbox):
+    """An answer of "no such generation" within the grace is not final."""
+
+    async def appear() -> None:
+        await asyncio.sleep(0.15)
+        sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+
+    event, _ = await asyncio.gather(fire(generation_id="123"), appear())
+    assert event["outcome"] == "succeeded"
+    assert len(sandbox.requests("query")) > 1
+
+
+async def test_an_unknown_id_is_an_error_after_the_grace(dialect, sandbox):
+    """An id that the service never knew ends the wait when the grace is over."""
+    event = await fire(generation_id="123", since=time.time() - 3600)
+    assert event["error"]["type"] == "ViduNotFoundError"
+
+
+async def test_a_missing_connection_is_told(monkeypatch):
+    """A connection that was deleted while deferred is reported by name."""
+    event = await fire(generation_id="123", vidu_conn_id="vidu_gone")
+    assert event["error"]["type"] == "ViduConnectionNotFoundError"
+    assert "vidu_gone" in event["error"]["message"]
+
+
+async def test_progress_is_logged_when_it_changes(connect, sandbox, capsys):
+    """Twenty polls that bring nothing new leave one line."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0], ["completed", 50]])
+    sandbox.add_fault(
+        {
+            "match": {"kind": "query"},
+            "times": 10,
+            "action": {"status": 200, "body": {"id": "g", "status": "processing"}},
+        }
+    )
+    await fire(generation_id="g", poll_interval=0.02)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "running (processing)" in line]
+    assert len([line for line in lines if "%" not in line]) == 1
+
+
+async def test_cancellation_leaves_nothing_open(connect, sandbox):
+    """A trigger that the triggerer cancels fires nothing and closes its session."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    running = asyncio.create_task(fire(generation_id="g"))
+    await asyncio.sleep(0.3)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    from airflow_provider_vidu.async_client import _clients
+
+    assert not _clients.get(asyncio.get_running_loop())
