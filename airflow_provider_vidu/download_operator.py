@@ -1,0 +1,296 @@
+"""``ViduDownloadOperator``: keeps a generation's file in storage of your own.
+
+Importing this module does no I/O and loads no HTTP client; the engine is imported when a task runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_vidu.config import DEFAULT_CONN_ID
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.naming import ARTIFACTS, Artifact, candidate_names, checked_destination, file_name, stem_of
+from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.values import web_url
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.destination import Destination
+    from airflow_provider_vidu.http_stream import Access
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.storage import Place, Sink
+    from airflow_provider_vidu.transfer import Received, Transfer
+
+Overwrite = Literal["replace", "skip", "error"]
+OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+
+
+class ViduDownloadOperator(BaseOperator):
+    """Download the file of a generation into any place that Airflow's object storage reaches.
+
+    The file streams through with constant memory, is hashed on the way, and appears under its final
+    name only when it is whole. A broken transfer resumes; an expired URL is replaced by a fresh one
+    where ``generation_id`` is given.
+
+    Give ``generation_id``, or ``video_url``, or both: then the URL is tried first, and the id names the
+    file and helps when the URL has expired. With only a ``video_url`` no Vidu connection need exist.
+
+    The return value is ``{"uri", "size", "sha256", "content_type", "generation_id", "source"}``: size
+    in bytes, the digest in hex, ``source`` the URL without its query (None when ``overwrite="skip"``
+    fetched nothing and only the id was known).
+
+    :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
+        ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
+        URL) and its type. (templated)
+    :param video_url: where the file lies; sent verbatim. (templated)
+    :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
+    :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
+    :param storage_conn_id: the Airflow connection of the destination's store. (templated)
+    :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
+        return the record of the file that is there (it is read once for its digest; an empty file
+        counts as missing); or fail with an ``error``.
+    :param artifact: ``video``, its ``cover`` image, or the ``watermarked`` video.
+    :param max_bytes: the largest file that is accepted, in bytes.
+    :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
+    """
+
+    template_fields: Sequence[str] = (
+        "destination",
+        "video_url",
+        "generation_id",
+        "storage_conn_id",
+        "vidu_conn_id",
+    )
+    ui_color: str = "#d9f2e6"
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        video_url: str | None = None,
+        generation_id: str | None = None,
+        vidu_conn_id: str = DEFAULT_CONN_ID,
+        storage_conn_id: str | None = None,
+        overwrite: Overwrite = "replace",
+        artifact: Artifact = "video",
+        max_bytes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.video_url = video_url
+        self.generation_id = generation_id
+        self.vidu_conn_id = vidu_conn_id
+        self.storage_conn_id = storage_conn_id
+        self.overwrite = overwrite
+        self.artifact = artifact
+        self.max_bytes = max_bytes
+        self._transfer: Transfer | None = None
+        self._check_arguments()
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Download, publish, and return the record of the file."""
+        from airflow_provider_vidu.destination import Destination
+        from airflow_provider_vidu.storage import DestinationExistsError
+
+        url, generation_id = self._rendered()
+        destination = Destination(checked_destination(self.destination), self._storage_conn_id())
+        stem = stem_of(generation_id, url) if destination.is_folder else ""
+        if self.overwrite != "replace" and (place := self._existing(destination, stem)):
+            return self._kept(place, url, generation_id)
+        try:
+            place, received = self._download(destination, stem, url, generation_id)
+        except DestinationExistsError:
+            # Another task was faster than this one.
+            if self.overwrite == "skip" and (found := self._existing(destination, stem)):
+                return self._kept(found, url, generation_id)
+            raise
+        self.log.info("Stored %s: %s bytes, SHA-256 %s", place.uri, f"{received.size:,}", received.sha256)
+        return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
+
+    def on_kill(self) -> None:
+        """Stop the transfer; what was written so far is discarded."""
+        if self._transfer is not None:
+            self._transfer.cancel()
+
+    # -- arguments ------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        """Refuse at parse time what is wrong in every run. Templates and XComs are looked at later."""
+        if self.video_url is None and self.generation_id is None:
+            raise ViduConfigError("ViduDownloadOperator needs generation_id or video_url (or both).")
+        for name, value, words in (
+            ("overwrite", self.overwrite, OVERWRITES),
+            ("artifact", self.artifact, ARTIFACTS),
+        ):
+            if value not in words:
+                raise ViduConfigError(f"{name} must be one of {', '.join(words)}, not {one_line(value, 40)!r}.")
+        most = self.max_bytes
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most <= 0):
+            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {one_line(most, 40)!r}.")
+        if _is_final(self.destination):
+            checked_destination(self.destination)
+        if _is_final(self.video_url):
+            _checked_url(self.video_url)
+
+    def _rendered(self) -> tuple[str | None, str | None]:
+        """Return URL and id as they are now that templates are rendered; one of them is not None."""
+        from airflow_provider_vidu.dialects import checked_id
+
+        url, generation_id = _absent_as_none(self.video_url), self.generation_id
+        if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
+            return (None if url is None else _checked_url(url)), checked_id(generation_id)
+        if url is None:
+            raise ViduConfigError(
+                "Neither video_url nor generation_id holds a value: the task before it handed over nothing. "
+                "Check its XCom."
+            )
+        return _checked_url(url), None
+
+    def _storage_conn_id(self) -> str | None:
+        return _absent_as_none(self.storage_conn_id)
+
+    # -- what is there already ------------------------------------------------------------------
+
+    def _existing(self, destination: Destination, stem: str) -> Place | None:
+        """Return the file that is there already, if it is not empty."""
+        names = candidate_names(stem, self.artifact) if destination.is_folder else [None]
+        places = [destination.place(name) for name in names]
+        return next((place for place in places if place.size()), None)
+
+    def _kept(self, place: Place, url: str | None, generation_id: str | None) -> dict[str, Any]:
+        """Return the record of a file that stays, reading it once for its digest.
+
+        :raises DestinationExistsError: with ``overwrite="error"``.
+        """
+        from airflow_provider_vidu.content import sniffed
+        from airflow_provider_vidu.naming import type_of_name
+        from airflow_provider_vidu.storage import already_there
+
+        if self.overwrite == "error":
+            raise already_there(place.uri)
+        digest, size, head = hashlib.sha256(), 0, b""
+        for piece in place.read():
+            head = head or piece[:1024]
+            size += len(piece)
+            digest.update(piece)
+        self.log.info("%s exists already (%s bytes); nothing was fetched.", place.uri, f"{size:,}")
+        content_type = sniffed(head) or type_of_name(place.name) or "application/octet-stream"
+        source = without_query(url) if url else None
+        return _record(place, size, digest.hexdigest(), content_type, generation_id, source)
+
+    # -- the download ---------------------------------------------------------------------------
+
+    def _download(
+        self, destination: Destination, stem: str, url: str | None, generation_id: str | None
+    ) -> tuple[Place, Received]:
+        from airflow_provider_vidu.transfer import Rules, Transfer
+
+        chosen: list[Place] = []
+        if not destination.is_folder:
+            destination.place().size()  # a folder or an unknown scheme is reported before anything is fetched
+
+        def open_sink(content_type: str, total: int | None) -> Sink:
+            name = file_name(stem, self.artifact, content_type) if destination.is_folder else None
+            chosen[:] = [destination.place(name)]
+            self.log.info("Storing it as %s", chosen[0].uri)
+            return chosen[0].sink(total, replace=self.overwrite == "replace" or chosen[0].size() == 0)
+
+        self._transfer = Transfer(
+            url,
+            open_sink,
+            access=self._access(needed=generation_id is not None),
+            rules=Rules(artifact=self.artifact, max_bytes=self.max_bytes),
+            fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
+            log=self.log,
+        )
+        try:
+            received = self._transfer.run()
+        except ViduError as error:
+            error.located(generation_id=generation_id)
+            raise
+        return chosen[0], received
+
+    def _access(self, *, needed: bool) -> Access:
+        """Return what the connection grants; without one, what anybody may do."""
+        from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
+        from airflow_provider_vidu.hooks import ViduHook
+        from airflow_provider_vidu.http_stream import Access
+
+        try:
+            return Access.of(ViduHook(self.vidu_conn_id).config)
+        except ViduConnectionNotFoundError:
+            if needed:
+                raise
+        except ViduConfigError as error:
+            if needed:
+                raise
+            self.log.warning("The Vidu connection is not used for this download: %s", error)
+        return Access()
+
+    def _fresh_url(self, generation_id: str) -> str:
+        """Ask the service where the file lies now.
+
+        :raises ViduGenerationFailedError: when there will never be one.
+        :raises ViduBusyError: when there is none yet.
+        :raises ViduMissingVideoError: when the service names none.
+        """
+        from airflow_provider_vidu.exceptions import ViduBusyError, ViduMissingVideoError
+        from airflow_provider_vidu.hooks import ViduHook
+        from airflow_provider_vidu.policy import failure
+
+        generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
+        if generation.failed:
+            raise failure(generation)
+        url = _artifact_url(generation, self.artifact)
+        if url is not None:
+            return url
+        if not generation.is_done:
+            raise ViduBusyError(
+                f"The generation is not finished, its state is {generation.describe()}. Put a "
+                "ViduGenerationSensor before this task.",
+                generation_id=generation_id,
+            )
+        raise ViduMissingVideoError(
+            f"The generation has succeeded, but it has no {self.artifact} URL.", generation_id=generation_id
+        )
+
+
+def _artifact_url(generation: Generation, artifact: Artifact) -> str | None:
+    first = generation.artifacts[0] if generation.artifacts else None
+    if artifact == "watermarked":
+        return first.watermarked_url if first else None
+    return generation.cover_url if artifact == "cover" else generation.video_url
+
+
+def _record(
+    place: Place, size: int, sha256: str, content_type: str, generation_id: str | None, source: str | None
+) -> dict[str, Any]:
+    return {
+        "uri": place.uri,
+        "size": size,
+        "sha256": sha256,
+        "content_type": content_type,
+        "generation_id": generation_id,
+        "source": source,
+    }
+
+
+def _is_final(value: object) -> bool:
+    """Whether a value is text that no template will change."""
+    return isinstance(value, str) and "{{" not in value and "{%" not in value
+
+
+def _absent_as_none(value: str | None) -> str | None:
+    """Return None for what a template makes of a missing XCom."""
+    return None if isinstance(value, str) and value.strip() in ("", "None") else value
+
+
+def _checked_url(url: object) -> str:
+    if (found := web_url(url)) is None:
+        told = one_line(without_query(url), 120) if isinstance(url, str) else type(url).__name__
+        raise ViduConfigError(f"video_url must be an http(s) URL, not {told!r}.")
+    return found

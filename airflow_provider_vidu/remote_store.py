@@ -1,0 +1,187 @@
+"""Files in stores that fsspec speaks with."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Final
+
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
+from airflow_provider_vidu.storage import MIB, READ_BYTES, Place, Sink, already_there, storage_error, temporary_name
+from airflow_provider_vidu.text import shown
+
+log = logging.getLogger(__name__)
+
+UPLOAD_BYTES: Final = 8 * MIB
+"""Size of an upload's parts, and with it the memory an upload takes (about three times this)."""
+MOST_PARTS: Final = 9_500  # S3 accepts 10,000
+_COMPLETES_UPLOADS: Final = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az"})
+
+
+class RemotePlace(Place):
+    """A file in a store that fsspec speaks with."""
+
+    def __init__(self, fs: Any, protocol: str, path: str, uri: str) -> None:
+        self._fs = fs
+        self._protocol = protocol
+        self._path = path
+        self.name = path.rpartition("/")[2]
+        self.uri = uri
+
+    def size(self) -> int | None:
+        """Return the size of the file that is there, or None."""
+        try:
+            self._fs.invalidate_cache()
+            found = self._fs.info(self._path)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # each store has exceptions of its own
+            raise storage_error("looked at", self.uri, error) from error
+        if found.get("type") == "directory":
+            # On object stores, a mere prefix of other keys; a file may well have the same name.
+            if self._protocol in _COMPLETES_UPLOADS:
+                return None
+            raise ViduConfigError(f"destination {self.uri!r} is a folder: end it with a slash.")
+        return int(found.get("size") or 0)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the content in pieces."""
+        try:
+            with self._fs.open(self._path, "rb") as file:
+                while data := file.read(READ_BYTES):
+                    yield data
+        except Exception as error:  # each store has exceptions of its own
+            raise storage_error("read", self.uri, error) from error
+
+    def sink(self, total: int | None, *, replace: bool) -> Sink:
+        """Begin a new file, in the way that this store can publish at once."""
+        kind = UploadSink if self._protocol in _COMPLETES_UPLOADS else MovedSink
+        try:
+            return kind(self._fs, self._path, self.uri, total, replace=replace)
+        except Exception as error:  # each store has exceptions of its own
+            raise storage_error("written", self.uri, error) from error
+
+
+class _FileSink(Sink):
+    """What both ways over fsspec share: an open file, and errors that name the destination."""
+
+    def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
+        self._fs = fs
+        self._path = path
+        self._uri = uri
+        self._replace = replace
+        self._file: Any = None
+        self._done = False
+
+    def write(self, data: memoryview) -> None:
+        """Append to the upload."""
+        try:
+            self._file.write(data)
+        except Exception as error:  # each store has exceptions of its own
+            raise storage_error("written", self._uri, error) from error
+
+    def publish(self) -> None:
+        """Complete the file."""
+        try:
+            if not self._replace:
+                self._fs.invalidate_cache()
+                if self._fs.exists(self._path):
+                    raise already_there(self._uri)
+            self._complete()
+        except FileExistsError:
+            raise already_there(self._uri) from None
+        except ViduDownloadRefusedError:
+            raise
+        except Exception as error:  # each store has exceptions of its own
+            raise storage_error("completed", self._uri, error) from error
+        self._done = True
+
+    def discard(self) -> None:
+        """Abort, and leave nothing behind where that is possible."""
+        if self._done:
+            return
+        self._done = True
+        try:
+            self._abandon()
+        except Exception as error:  # noqa: BLE001 - best effort; why it is discarded matters more
+            log.warning("Left-overs of %s could not be removed: %s", self._uri, shown(error))
+
+    @abstractmethod
+    def _complete(self) -> None: ...
+
+    @abstractmethod
+    def _abandon(self) -> None: ...
+
+
+class UploadSink(_FileSink):
+    """A multi-part upload of S3, GCS or Azure: invisible until it is completed.
+
+    ``autocommit=False`` keeps a file that is closed or collected by accident from being published;
+    adlfs has no such switch, it publishes only when the file is closed.
+    """
+
+    def __init__(self, fs: Any, path: str, uri: str, total: int | None, *, replace: bool) -> None:
+        super().__init__(fs, path, uri, replace=replace)
+        size = max(UPLOAD_BYTES, -(-(total or 0) // MOST_PARTS))
+        size = -(-size // MIB) * MIB
+        self._file = self._opened("wb" if replace else "xb", size)
+
+    def _opened(self, mode: str, size: int) -> Any:
+        try:
+            return self._fs.open(self._path, mode, block_size=size, autocommit=False)
+        except (NotImplementedError, ValueError):
+            # With "xb" the store itself refuses to replace a file that came in the meantime. File systems
+            # from before 2024.9 do not know it; the look before the end has to do then.
+            if mode == "wb":
+                raise
+            return self._opened("wb", size)
+
+    def _complete(self) -> None:
+        self._file.close()
+        if _overrides(self._file, "commit"):
+            self._file.commit()
+
+    def _abandon(self) -> None:
+        try:
+            if _overrides(self._file, "discard"):
+                self._file.discard()
+        finally:
+            # Otherwise the garbage collector would close the file, which on some stores publishes it.
+            self._file.closed = True
+
+
+class MovedSink(_FileSink):
+    """A temporary file beside the destination, moved over it at the end."""
+
+    def __init__(self, fs: Any, path: str, uri: str, total: int | None, *, replace: bool) -> None:
+        super().__init__(fs, path, uri, replace=replace)
+        folder, _, name = path.rpartition("/")
+        self._temporary = f"{folder}/{temporary_name(name)}" if folder else temporary_name(name)
+        if folder:
+            fs.makedirs(folder, exist_ok=True)
+        self._file = fs.open(self._temporary, "wb")
+
+    def _complete(self) -> None:
+        self._file.close()
+        try:
+            self._fs.mv(self._temporary, self._path)
+        except FileExistsError:
+            # Some stores never move over a file (SFTP, SMB). Between the two steps there is no file at all.
+            if not self._replace:
+                raise
+            self._fs.rm_file(self._path)
+            self._fs.mv(self._temporary, self._path)
+
+    def _abandon(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            if self._fs.exists(self._temporary):
+                self._fs.rm_file(self._temporary)
+
+
+def _overrides(file: Any, method: str) -> bool:
+    from fsspec.spec import AbstractBufferedFile
+
+    return getattr(type(file), method, None) not in (None, getattr(AbstractBufferedFile, method))

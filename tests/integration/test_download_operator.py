@@ -1,0 +1,536 @@
+"""ViduDownloadOperator: arguments, names, fresh URLs, what is there already, and the record it returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.exceptions import (
+    ViduBusyError,
+    ViduConfigError,
+    ViduDownloadError,
+    ViduDownloadRefusedError,
+    ViduGenerationFailedError,
+    ViduMissingVideoError,
+    ViduNotFoundError,
+    ViduURLExpiredError,
+)
+from tests.integration.servers import Server, fixed, ranged, video, whole
+
+BODY = video(60_000)
+SHA = hashlib.sha256(BODY).hexdigest()
+JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(3000)
+ROOT = Path(__file__).parents[2]
+KEY = "sk-operator-51c7"
+
+
+def connection(server: Server | None = None, **extra) -> str:
+    """Return a connection to ``server``, as Airflow reads it from the environment."""
+    host = server.url("") if server else "https://vidu.example.com"
+    extra = {"max_retries": 1, "timeout": 2, **extra}
+    return json.dumps({"conn_type": "vidu", "host": host, "password": KEY, "extra": extra})
+
+
+class Gateway(Server):
+    """A vidu-native gateway with one generation; its files lie on the same server."""
+
+    def __init__(self, *files, state: str = "completed") -> None:
+        super().__init__(self._answer)
+        self.files = list(files)
+        self.polls = 0
+        self._state = state
+        self.urls: dict[str, str] = {}
+
+    def _answer(self, request, wire) -> None:
+        if "/vidu-native/" not in request.target:
+            file = self.files.pop(0) if len(self.files) > 1 else self.files[0]
+            file(request, wire)
+            return
+        self.polls += 1
+        generation_id = request.target.rpartition("/")[2]
+        answer = {"id": generation_id, "status": self._state}
+        if self._state == "completed":
+            answer |= {"video_url": self.url(f"/f/video.mp4?sig=hush{self.polls}"), **self.urls}
+        fixed(200, json.dumps(answer).encode(), Content_Type="application/json")(request, wire)
+
+    @property
+    def fetched(self) -> list[str]:
+        """The targets of all requests for files."""
+        return [request.target for request in self.requests if "/vidu-native/" not in request.target]
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Return a function that makes ``vidu_default`` point at a server."""
+
+    def connect(server: Server | None = None, **extra) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", connection(server, **extra))
+
+    return connect
+
+
+def download(**arguments) -> dict:
+    """Run an operator."""
+    return ViduDownloadOperator(task_id="download", **arguments).execute({})
+
+
+# -- arguments ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "generation_id or video_url"),
+        ({"generation_id": "x", "overwrite": "maybe"}, "overwrite must be one of replace, skip, error"),
+        ({"generation_id": "x", "artifact": "gif"}, "artifact must be one of video, cover, watermarked"),
+        ({"generation_id": "x", "max_bytes": 0}, "max_bytes"),
+        ({"generation_id": "x", "max_bytes": True}, "max_bytes"),
+        ({"generation_id": "x", "max_bytes": "1"}, "max_bytes"),
+        ({"generation_id": "x", "destination": ""}, "destination is empty"),
+        ({"generation_id": "x", "destination": "/a/../../etc/x"}, r"'\.\.' segment"),
+        ({"video_url": "ftp://x/y"}, "video_url must be an http"),
+    ],
+)
+def test_wrong_arguments_fail_at_parse_time(arguments, words):
+    """What is wrong in every run is told when the DAG is read."""
+    with pytest.raises(ViduConfigError, match=words):
+        ViduDownloadOperator(**{"task_id": "download", "destination": "/tmp/x", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"generation_id": ""}, "generation_id is empty"),
+        ({"generation_id": "None"}, "the word None"),
+        ({"generation_id": 7}, "must be a string"),
+        ({"generation_id": "x", "destination": "None"}, "destination is empty"),
+        ({"video_url": "None"}, "Neither video_url nor generation_id"),
+        ({"video_url": None, "generation_id": None}, "Neither video_url nor generation_id"),
+        ({"video_url": "nonsense"}, "video_url must be an http"),
+    ],
+)
+def test_wrong_rendered_values_fail_at_once(arguments, words, tmp_path):
+    """What a template rendered to nothing is told before anything else happens."""
+    arguments = {"destination": f"{tmp_path}/", **arguments}
+    operator = ViduDownloadOperator(task_id="d", **dict.fromkeys(arguments, "{{ x }}"))
+    for name, value in arguments.items():
+        setattr(operator, name, value)
+    with pytest.raises(ViduConfigError, match=words):
+        operator.execute({})
+
+
+def test_templates_and_xcoms_pass_at_parse_time():
+    """What is only known later is not judged earlier."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = ViduDownloadOperator(task_id="a", generation_id="{{ x }}", destination="s3://{{ y }}/../")
+        ViduDownloadOperator(task_id="b", generation_id=first.output["generation_id"], destination="/tmp/{{ ds }}/")
+
+
+def test_dynamic_task_mapping():
+    """partial() and expand() accept the arguments, and a wrong name is told."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        partial = ViduDownloadOperator.partial(task_id="m", destination="/tmp/clips/", overwrite="skip")
+        mapped = partial.expand(generation_id=["a", "b"])
+        with pytest.raises(TypeError):
+            ViduDownloadOperator.partial(task_id="n", destination="/tmp/", nonsense=1).expand(generation_id=["a"])
+    assert mapped.operator_class is ViduDownloadOperator
+
+
+def test_every_argument_that_differs_between_runs_is_a_template():
+    """Destination, URL, id and both connections are rendered."""
+    expected = {"destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id"}
+    assert set(ViduDownloadOperator.template_fields) == expected
+
+
+def test_importing_the_operator_loads_no_http_client():
+    """A DAG file is read every few seconds: no client, no store, no engine may come with it."""
+    script = """
+        import sys
+        from airflow.providers.common.compat.sdk import BaseOperator
+        before = set(sys.modules)
+        import airflow_provider_vidu.download_operator
+        new = set(sys.modules) - before
+        heavy = ("requests", "urllib3", "aiohttp", "s3fs", "botocore", "airflow_provider_vidu.transfer")
+        found = [name for name in new if name.startswith(heavy)]
+        raise SystemExit(str(found) if found else 0)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr[-500:]
+
+
+# -- with a URL only ----------------------------------------------------------------------------
+
+
+def test_a_url_needs_no_connection(tmp_path, monkeypatch):
+    """Without a Vidu connection a public URL is fetched, and a private one is refused with advice."""
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    with Server(whole(BODY)) as server, pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
+        download(video_url=server.url(), destination=f"{tmp_path}/")
+    assert server.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record(tmp_path, connect):
+    """All six fields, as plain JSON; the source has lost its signature."""
+    connect(allowed_hosts="127.0.0.1")
+    with Server(whole(BODY)) as server:
+        record = download(video_url=server.url("/a/clip.mp4?sig=hush"), destination=f"{tmp_path}/x/clip.mp4")
+    assert record == {
+        "uri": f"file://{tmp_path}/x/clip.mp4",
+        "size": len(BODY),
+        "sha256": SHA,
+        "content_type": "video/mp4",
+        "generation_id": None,
+        "source": server.url("/a/clip.mp4"),
+    }
+    assert json.loads(json.dumps(record)) == record
+    assert (tmp_path / "x/clip.mp4").read_bytes() == BODY
+    assert KEY.encode() not in server.requests[0].raw
+
+
+def test_a_broken_connection_does_not_stop_a_public_url(tmp_path, connect, caplog, capsys):
+    """What is wrong with the connection is said; it is not needed."""
+    connect(timeout="nonsense")
+    with Server(whole(BODY)) as server, pytest.raises(ViduDownloadRefusedError, match="loopback"):
+        download(video_url=server.url(), destination=f"{tmp_path}/")
+    assert "'timeout'" in caplog.text + capsys.readouterr().out  # Airflow 3 logs past the logging module
+
+
+def test_an_expired_url_without_an_id(tmp_path, connect):
+    """The URL is named, without its query, and the remedy too."""
+    connect(allowed_hosts="127.0.0.1")
+    with (
+        Server(fixed(403)) as server,
+        pytest.raises(ViduURLExpiredError, match=r"/clip\.mp4 is not valid.*generation_id"),
+    ):
+        download(video_url=server.url("/clip.mp4?sig=hush"), destination=f"{tmp_path}/")
+
+
+# -- with an id ---------------------------------------------------------------------------------
+
+
+def test_an_id_is_enough(tmp_path, connect):
+    """The URL is asked for; the file is named by the id; the key goes to the own origin."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        record = download(generation_id="task_1", destination=f"{tmp_path}/")
+    assert record["uri"] == f"file://{tmp_path}/task_1.mp4"
+    assert (record["generation_id"], record["sha256"]) == ("task_1", SHA)
+    assert record["source"] == gateway.url("/f/video.mp4")
+    assert (tmp_path / "task_1.mp4").read_bytes() == BODY
+    assert gateway.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_given_url_is_tried_first(tmp_path, connect):
+    """With URL and id the service is not asked unless the URL fails."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        download(generation_id="t", video_url=gateway.url("/given.mp4?a"), destination=f"{tmp_path}/")
+    assert (gateway.polls, gateway.fetched) == (0, ["/given.mp4?a"])
+    assert (tmp_path / "t.mp4").exists()
+
+
+def test_an_expired_url_is_asked_for_again(tmp_path, connect):
+    """Twenty-four hours later the id still leads to the file."""
+    with Gateway(fixed(403), whole(BODY)) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", video_url=gateway.url("/old.mp4"), destination=f"{tmp_path}/")
+    assert gateway.fetched == ["/old.mp4", "/f/video.mp4?sig=hush1"]
+    assert record["source"] == gateway.url("/f/video.mp4")
+
+
+def test_a_url_that_expires_in_the_middle_is_asked_for_again(tmp_path, connect, quick_backoff):
+    """The rest comes from the fresh URL."""
+    with Gateway(whole(BODY, cut=30_000), fixed(403), ranged(BODY)) as gateway:
+        connect(gateway)
+        assert download(generation_id="t", destination=f"{tmp_path}/")["sha256"] == SHA
+    assert gateway.polls == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "words"),
+    [
+        ("failed", ViduGenerationFailedError, "failed"),
+        ("processing", ViduBusyError, "ViduGenerationSensor before this task"),
+    ],
+)
+def test_a_generation_without_a_video(tmp_path, connect, state, error, words):
+    """A failed generation fails the task for good; an unfinished one may be retried."""
+    with Gateway(whole(BODY), state=state) as gateway:
+        connect(gateway)
+        with pytest.raises(error, match=words) as caught:
+            download(generation_id="t", destination=f"{tmp_path}/")
+    assert caught.value.generation_id == "t"
+    assert caught.value.retryable == (state == "processing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generation_that_is_not_known(tmp_path, connect):
+    """The service's own answer is what the user reads."""
+    with Server(fixed(404, b'{"error": {"message": "no such task"}}', Content_Type="application/json")) as server:
+        connect(server)
+        with pytest.raises(ViduNotFoundError):
+            download(generation_id="t", destination=f"{tmp_path}/")
+
+
+def test_an_id_needs_a_connection(tmp_path, monkeypatch):
+    """Without a connection nobody can be asked."""
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    with pytest.raises(ViduConfigError, match="vidu_default"):
+        download(generation_id="t", destination=f"{tmp_path}/")
+
+
+def test_a_cover_must_be_an_image(tmp_path, connect):
+    """A cover has a name of its own, and a video in its place is refused."""
+    with Gateway(fixed(200, JPEG, Content_Type="image/jpeg"), whole(BODY)) as gateway:
+        connect(gateway)
+        gateway.urls = {"thumbnail_url": gateway.url("/f/cover.jpg")}
+        cover = download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
+        with pytest.raises(ViduDownloadRefusedError, match="instead of an image"):
+            download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
+    assert cover["content_type"] == "image/jpeg"
+    assert cover["uri"] == f"file://{tmp_path}/t-cover.jpg"
+    assert gateway.fetched == ["/f/cover.jpg"] * 2
+
+
+def test_an_artifact_that_is_not_there(tmp_path, connect):
+    """A generation without a cover says so."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduMissingVideoError, match="no cover URL"):
+            download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
+
+
+def test_the_extension_follows_the_content(tmp_path, connect):
+    """A WebM is no .mp4, whatever the URL is called."""
+    webm = b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm" + bytes(3000)
+    with Gateway(fixed(200, webm, Content_Type="application/octet-stream")) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", destination=f"{tmp_path}/")
+    assert record["uri"].endswith("/t.webm")
+    assert record["content_type"] == "video/webm"
+
+
+def test_an_id_cannot_leave_the_folder(tmp_path, connect):
+    """Separators and dots in an id become part of a harmless name."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        download(generation_id="../../etc/pass wd", destination=f"{tmp_path}/clips/")
+    (file,) = (tmp_path / "clips").iterdir()
+    assert file.name.startswith("etc_pass_wd-")
+
+
+def test_memory_as_a_destination(connect):
+    """A store that no Airflow provider registers works through fsspec."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", destination="memory://operator/clips/")
+    assert record["uri"] == "memory://operator/clips/t.mp4"
+
+
+# -- what is there already ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_skip_fetches_nothing(tmp_path, connect, folder):
+    """An existing file is described by the same record, and nobody is asked for anything."""
+    (tmp_path / "t.mp4").write_bytes(BODY)
+    with Gateway(whole(b"other")) as gateway:
+        connect(gateway)
+        record = download(
+            generation_id="t",
+            video_url=gateway.url("/v.mp4?sig=hush"),
+            destination=f"{tmp_path}/" if folder else f"{tmp_path}/t.mp4",
+            overwrite="skip",
+        )
+    assert gateway.requests == []
+    assert record == {
+        "uri": f"file://{tmp_path}/t.mp4",
+        "size": len(BODY),
+        "sha256": SHA,
+        "content_type": "video/mp4",
+        "generation_id": "t",
+        "source": gateway.url("/v.mp4"),
+    }
+
+
+@pytest.mark.parametrize("overwrite", ["skip", "error"])
+@pytest.mark.parametrize("there", [None, b""])
+def test_skip_and_error_download_what_is_missing(tmp_path, connect, overwrite, there):
+    """No file, or an empty one, is no reason to skip."""
+    if there is not None:
+        (tmp_path / "t.mp4").write_bytes(there)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        download(generation_id="t", destination=f"{tmp_path}/", overwrite=overwrite)
+    assert (tmp_path / "t.mp4").read_bytes() == BODY
+
+
+def test_error_fetches_nothing(tmp_path, connect):
+    """An existing file fails the task for good, before anything is fetched."""
+    (tmp_path / "t.mp4").write_bytes(b"old")
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduDownloadRefusedError, match="exists already"):
+            download(generation_id="t", destination=f"{tmp_path}/", overwrite="error")
+    assert gateway.requests == []
+    assert (tmp_path / "t.mp4").read_bytes() == b"old"
+
+
+def test_replace_replaces(tmp_path, connect):
+    """The old file is there until the new one is whole."""
+    (tmp_path / "t.mp4").write_bytes(b"old")
+    with Gateway(fixed(200, b"<html>", Content_Type="text/html"), whole(BODY)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduDownloadRefusedError):
+            download(generation_id="t", destination=f"{tmp_path}/")
+        assert (tmp_path / "t.mp4").read_bytes() == b"old"
+        download(generation_id="t", destination=f"{tmp_path}/")
+    assert (tmp_path / "t.mp4").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("overwrite", ["skip", "error"])
+def test_a_file_that_comes_in_the_meantime(tmp_path, connect, overwrite):
+    """A faster task wins: its file is described, or it is an error; ours leaves no trace."""
+
+    def slow(request, wire):
+        (tmp_path / "t.mp4").write_bytes(BODY[:5000])
+        whole(BODY)(request, wire)
+
+    with Gateway(slow) as gateway:
+        connect(gateway)
+        arguments = {"generation_id": "t", "destination": f"{tmp_path}/", "overwrite": overwrite}
+        if overwrite == "skip":
+            assert download(**arguments)["size"] == 5000
+        else:
+            with pytest.raises(ViduDownloadRefusedError, match="exists already"):
+                download(**arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.mp4"]
+    assert (tmp_path / "t.mp4").read_bytes() == BODY[:5000]
+
+
+def test_a_folder_without_its_slash_is_told_before_fetching(tmp_path, connect):
+    """The most common slip is told at once."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduConfigError, match="end it with a slash"):
+            download(generation_id="t", destination=str(tmp_path))
+    assert gateway.requests == []
+
+
+# -- ends ---------------------------------------------------------------------------------------
+
+
+def test_max_bytes(tmp_path, connect):
+    """A file that is too large is refused, with nothing published."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduDownloadRefusedError, match="max_bytes"):
+            download(generation_id="t", destination=f"{tmp_path}/", max_bytes=1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_is_told(tmp_path, connect, caplog, capsys, quick_backoff):
+    """Neither the key nor a signature stands in log, record or error."""
+    quoting = f"<html>{KEY} is not welcome".encode()
+    with Gateway(whole(BODY), fixed(500, quoting), fixed(500, quoting), fixed(200, quoting)) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", destination=f"{tmp_path}/")
+        with pytest.raises(ViduDownloadError, match=r"\*\*\* is not welcome"):
+            download(generation_id="t", destination=f"{tmp_path}/")
+        with pytest.raises(ViduDownloadRefusedError, match=r"\*\*\* is not welcome.*generation t") as caught:
+            download(generation_id="t", destination=f"{tmp_path}/")
+    logged = caplog.text + capsys.readouterr().out
+    assert "Fetching" in logged
+    told = logged + json.dumps(record) + str(caught.value) + repr(caught.value)
+    assert "hush" not in told
+    assert KEY not in told
+
+
+def test_on_kill_ends_the_download(tmp_path, connect):
+    """A task that is killed leaves neither a file nor a part of one."""
+    arrived = threading.Event()
+
+    def stalling(request, wire):
+        wire.head(200, Content_Type="video/mp4", Content_Length=len(BODY))
+        wire.send(BODY[:30_000])
+        arrived.set()
+        wire.hold()
+
+    with Gateway(stalling) as gateway:
+        connect(gateway, timeout=30)
+        operator = ViduDownloadOperator(task_id="d", generation_id="t", destination=f"{tmp_path}/")
+        operator.on_kill()
+        threading.Thread(target=lambda: (arrived.wait(5), operator.on_kill())).start()
+        with pytest.raises(ViduDownloadError, match="cancelled"):
+            operator.execute({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kill_9_in_the_middle(tmp_path):
+    """The operator killed for good: under the final name stands the old file, beside it a hidden part."""
+    target = tmp_path / "t.mp4"
+    target.write_bytes(b"old")
+    arrived = threading.Event()
+
+    def stalling(request, wire):
+        wire.head(200, Content_Type="video/mp4", Content_Length=len(BODY))
+        wire.send(BODY[:30_000])
+        arrived.set()
+        wire.hold()
+
+    script = f"""
+        from airflow_provider_vidu.operators import ViduDownloadOperator
+        ViduDownloadOperator(task_id="d", generation_id="t", destination={str(target)!r}).execute({{}})
+    """
+    with Gateway(stalling) as gateway:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=ROOT,
+            env={**os.environ, "AIRFLOW_CONN_VIDU_DEFAULT": connection(gateway, timeout=30)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert arrived.wait(60)
+        until = time.monotonic() + 10
+        while not any(path.stat().st_size for path in tmp_path.glob(".*.part")) and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert target.read_bytes() == b"old"
+    left = [path.name for path in tmp_path.iterdir() if path != target]
+    assert [name[:7] + name[-5:] for name in left] == [".t.mp4..part"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "artifact", "name"),
+    [
+        ("vidu-native", "video", "8553162.mp4"),
+        ("vidu-native", "cover", "8553162-cover.jpg"),
+        ("ent-v2", "video", "8553162.mp4"),
+        ("ent-v2", "cover", "8553162-cover.jpg"),
+        ("ent-v2", "watermarked", "8553162-watermarked.mp4"),
+    ],
+)
+def test_from_the_sandbox(tmp_path, vidu_sandbox, monkeypatch, dialect, artifact, name):
+    """Every artifact of a generation arrives through its signed URL, byte for byte."""
+    done = "completed" if dialect == "vidu-native" else "success"
+    vidu_sandbox.add_generation(id="8553162", dialect=dialect, states=[[done, 0]], watermark=True)
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", vidu_sandbox.connection_json(dialect))
+    record = download(generation_id="8553162", artifact=artifact, destination=f"{tmp_path}/")
+    assert Path(record["uri"].removeprefix("file://")).name in (name, name.replace(".jpg", ".png"))
+    expected = vidu_sandbox.file_bytes("8553162", artifact)
+    assert (record["size"], record["sha256"]) == (len(expected), hashlib.sha256(expected).hexdigest())

@@ -1,0 +1,405 @@
+"""Publishing: under the final name there is nothing, the old file or the whole new one."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import resource
+import stat
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from airflow_provider_vidu import local_store
+from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
+from airflow_provider_vidu.remote_store import MovedSink, UploadSink
+from airflow_provider_vidu.storage import DestinationExistsError, temporary_name
+
+OLD, NEW = b"the old file", b"the whole new file" * 1000
+
+
+class PlainFileSystem(DirFileSystem):
+    """Stands for a store of a package that this provider has never heard of."""
+
+    protocol = "plainfs"
+
+
+@pytest.fixture
+def plainfs(tmp_path, monkeypatch, recwarn):
+    """Register an unknown file system whose root is a folder; return the folder."""
+    fs = PlainFileSystem(path=str(tmp_path), fs=LocalFileSystem())
+    fsspec.register_implementation("plainfs", PlainFileSystem, clobber=True)
+    monkeypatch.setattr(fsspec, "filesystem", lambda protocol, **_: fs if protocol == "plainfs" else None)
+    return tmp_path
+
+
+@pytest.fixture
+def memory():
+    """Return fsspec's memory, empty."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(params=["path", "file", "memory", "plainfs"])
+def home(request, tmp_path):
+    """Return a folder in each kind of store that needs no server."""
+    if request.param == "path":
+        return f"{tmp_path}/clips/"
+    if request.param == "file":
+        return f"file://{tmp_path}/clips/"
+    request.getfixturevalue(request.param)
+    return f"{request.param}://clips/"
+
+
+def put(destination: str, data: bytes, *, replace: bool = True, name: str | None = None) -> str:
+    """Publish ``data`` and return the URI."""
+    place = Destination(destination).place(name)
+    sink = place.sink(len(data), replace=replace)
+    sink.write(memoryview(data))
+    sink.publish()
+    return place.uri
+
+
+def content(destination: str) -> bytes | None:
+    """Return what stands under the final name, or None."""
+    place = Destination(destination).place()
+    return None if place.size() is None else b"".join(place.read())
+
+
+def test_a_new_file_is_published(home):
+    """Folders are made on the way; the URI leads back to the file."""
+    uri = put(home + "deep/er/a.mp4", NEW)
+    assert content(home + "deep/er/a.mp4") == NEW
+    assert content(uri) == NEW
+
+
+def test_a_folder_and_a_name_are_a_file(home):
+    """The name chosen for a folder is appended to it."""
+    assert put(home, NEW, name="a b.mp4").endswith("clips/a b.mp4")
+    assert content(home + "a b.mp4") == NEW
+
+
+def test_nothing_is_visible_before_it_is_published(home):
+    """While it is being written the old file stands."""
+    put(home + "a.mp4", OLD)
+    sink = Destination(home + "a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    assert content(home + "a.mp4") == OLD
+    sink.publish()
+    assert content(home + "a.mp4") == NEW
+
+
+@pytest.mark.parametrize("old", [None, OLD])
+def test_a_discarded_file_leaves_nothing(home, old):
+    """Neither the final name nor a temporary one shows a trace."""
+    if old:
+        put(home + "a.mp4", old)
+    sink = Destination(home + "a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.discard()
+    sink.discard()
+    assert content(home + "a.mp4") == old
+    assert names(home) == (["a.mp4"] if old else [])
+
+
+def listing(folder: str | Path) -> list[str]:
+    """Return the names in a local folder, hidden ones too."""
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def names(home: str) -> list[str]:
+    """Return the names of all files in a folder of any store."""
+    fs = Destination(home + "x").place()
+    if isinstance(fs, local_store.LocalPlace):
+        return listing(home.removeprefix("file://"))
+    return sorted(Path(path).name for path in fs._fs.ls("clips", detail=False))
+
+
+def test_discarding_after_publishing_keeps_the_file(home):
+    """A late discard does not take back what was published."""
+    place = Destination(home + "a.mp4").place()
+    sink = place.sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    sink.discard()
+    assert content(home + "a.mp4") == NEW
+    assert names(home) == ["a.mp4"]
+
+
+def test_a_file_that_must_not_be_replaced_stays(home):
+    """A file that came in the meantime wins, and nothing else is left."""
+    sink = Destination(home + "a.mp4").place().sink(None, replace=False)
+    sink.write(memoryview(NEW))
+    put(home + "a.mp4", OLD)
+    with pytest.raises(DestinationExistsError, match="overwrite="):
+        sink.publish()
+    sink.discard()
+    assert content(home + "a.mp4") == OLD
+    assert names(home) == ["a.mp4"]
+
+
+def test_without_a_file_there_not_replacing_is_publishing(home):
+    """Nothing there: the new file is published."""
+    put(home + "a.mp4", NEW, replace=False)
+    assert content(home + "a.mp4") == NEW
+    assert names(home) == ["a.mp4"]
+
+
+def test_two_writers_leave_one_whole_file(home):
+    """The last one to publish wins, whole; the other's bytes are nowhere in it."""
+    other = b"#" * 30_000
+    sinks = [(Destination(home + "a.mp4").place().sink(None, replace=True), data) for data in (NEW, other)]
+    for at in range(0, 30_000, 5000):
+        for sink, data in sinks:
+            sink.write(memoryview(data[at : at + 5000]))
+    sinks[1][0].publish()
+    assert content(home + "a.mp4") == other
+    sinks[0][0].publish()
+    assert content(home + "a.mp4") == NEW
+    assert names(home) == ["a.mp4"]
+
+
+def test_a_local_file_has_the_mode_of_the_umask(tmp_path):
+    """Others may read it as they may read any new file."""
+    before = os.umask(0o027)
+    try:
+        put(f"{tmp_path}/a.mp4", NEW)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.mp4").stat().st_mode) == 0o640
+
+
+def test_the_longest_name_is_possible(tmp_path):
+    """A name of 255 bytes leaves room for the temporary one."""
+    name = "ä" * 125 + ".mp4a"
+    put(f"{tmp_path}/{name}", NEW)
+    assert (tmp_path / name).read_bytes() == NEW
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    """The error names destination and reason; neither a part nor a file stays."""
+
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(b"some"))
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ViduStorageError, match=r"a\.mp4.*No space left") as caught:
+        sink.write(memoryview(NEW))
+    assert caught.value.retryable
+    sink.discard()
+    assert listing(tmp_path) == []
+
+
+def test_a_limit_of_the_system_is_told(tmp_path):
+    """A real limit on the size of files, met in the middle, ends in the same error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = 10_000_000
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ViduStorageError, match="File too large"):
+            sink.write(memoryview(bytes(limit + 1)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sink.discard()
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    """A file where a folder should be is an error with words."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ViduStorageError, match="could not be written"):
+        Destination(f"{tmp_path}/file/a.mp4").place().sink(None, replace=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable_is_told(tmp_path):
+    """Permission denied names the destination."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ViduStorageError, match=r"a\.mp4.*permission denied"):
+        Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+
+
+def test_a_store_that_denies_is_told(plainfs, monkeypatch):
+    """A store's refusal becomes an error that names the destination and the reason."""
+
+    def deny(*_args, **_kwargs):
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(PlainFileSystem, "open", deny)
+    with pytest.raises(ViduStorageError, match=r"plainfs://clips/a\.mp4.*permission denied \(AccessDenied\)"):
+        Destination("plainfs://clips/a.mp4").place().sink(None, replace=True)
+
+
+def test_a_store_that_fails_at_the_end_keeps_the_old_file(plainfs, monkeypatch):
+    """A move that fails leaves the old file and no temporary one."""
+    put("plainfs://clips/a.mp4", OLD)
+
+    def fail(*_args, **_kwargs):
+        raise OSError("the line is dead")
+
+    sink = Destination("plainfs://clips/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    monkeypatch.setattr(PlainFileSystem, "mv", fail)
+    with pytest.raises(ViduStorageError, match=r"could not be completed: the line is dead\. Nothing was published"):
+        sink.publish()
+    sink.discard()
+    assert listing(plainfs / "clips") == ["a.mp4"]
+    assert (plainfs / "clips/a.mp4").read_bytes() == OLD
+
+
+def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
+    """SFTP and SMB refuse; then the old file is removed first, and only then."""
+    put("plainfs://clips/a.mp4", OLD)
+    move = PlainFileSystem.mv
+
+    def strict(self, source, target, **kwargs):
+        if self.exists(target):
+            raise FileExistsError(target)
+        move(self, source, target, **kwargs)
+
+    monkeypatch.setattr(PlainFileSystem, "mv", strict)
+    put("plainfs://clips/a.mp4", NEW)
+    assert content("plainfs://clips/a.mp4") == NEW
+    assert listing(plainfs / "clips") == ["a.mp4"]
+
+
+def test_an_unknown_store_is_written_by_a_move(plainfs):
+    """Nothing is assumed of a store that is not known."""
+    assert isinstance(Destination("plainfs://clips/a.mp4").place().sink(None, replace=True), MovedSink)
+
+
+@pytest.mark.parametrize("text", ["/", "folder"])
+def test_a_folder_is_no_file(tmp_path, text):
+    """A destination that is a folder wants a slash, and the error says so."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ViduConfigError, match="end it with a slash"):
+        Destination(f"{tmp_path}/{text}".rstrip("/")).place().size()
+
+
+def test_a_device_is_no_file():
+    """/dev/null is not replaced by a video."""
+    with pytest.raises(ViduConfigError, match="device or pipe"):
+        Destination("/dev/null").place().size()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nope://a/b", "no file system"),
+        ("gs://bucket/a.mp4", r"airflow-provider-vidu\[gcs\]"),
+        ("abfs://bucket/a.mp4", r"airflow-provider-vidu\[azure\]"),
+        ("https://host.example.com/a.mp4", "cannot be written to"),
+        ("C:/clips/a.mp4", "no file system"),
+    ],
+)
+def test_a_scheme_without_a_file_system_names_what_to_install(text, words, monkeypatch):
+    """The user learns which extra brings it."""
+
+    def missing(protocol, **_):
+        raise ImportError(f"Install a package for {protocol}")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with pytest.raises(ViduConfigError, match=words):
+        Destination(text).place()
+
+
+@pytest.mark.parametrize("text", ["memory://a/b.mp4", "/data/a.mp4"])
+def test_a_connection_where_none_is_possible_is_refused(text):
+    """storage_conn_id needs a store that knows connections."""
+    with pytest.raises(ViduConfigError, match=r"storage_conn_id|No filesystem registered"):
+        Destination(text, "some_conn").place()
+
+
+def test_what_a_killed_task_left_goes_with_a_later_download(tmp_path):
+    """A part is hidden, stays while it may still be written to, and is removed when it is a day old."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(b"half"))
+    (left,) = listing(tmp_path)
+    assert left.startswith(".a.mp4.")
+    put(f"{tmp_path}/a.mp4", NEW)
+    assert listing(tmp_path) == [left, "a.mp4"]
+    yesterday = time.time() - local_store.STALE_AFTER - 60
+    os.utime(tmp_path / left, (yesterday, yesterday))
+    put(f"{tmp_path}/a.mp4", NEW)
+    assert listing(tmp_path) == ["a.mp4"]
+    sink.discard()
+
+
+def test_only_ones_own_left_overs_are_removed(tmp_path):
+    """Old files of other names, and files that merely look similar, stay."""
+    others = [temporary_name("b.mp4"), ".a.mp4.part", "a.mp4.0123456789abcdef.part", ".a.mp4.0123456789ABCDEF.part"]
+    for name in [*others, ".a.mp4.0123456789abcdef.part"]:
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (0, 0))
+    put(f"{tmp_path}/a.mp4", NEW)
+    assert listing(tmp_path) == sorted([*others, "a.mp4"])
+
+
+def test_without_hard_links_a_file_is_still_not_replaced(tmp_path, monkeypatch):
+    """File systems without links check before they rename."""
+
+    def unsupported(self, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", unsupported)
+    put(f"{tmp_path}/a.mp4", NEW, replace=False)
+    with pytest.raises(DestinationExistsError):
+        put(f"{tmp_path}/a.mp4", OLD, replace=False)
+    assert (tmp_path / "a.mp4").read_bytes() == NEW
+
+
+def test_many_tasks_write_one_file(tmp_path):
+    """Under load, a reader never sees anything but a whole file."""
+    bodies = [bytes([n]) * 50_000 for n in range(4)]
+    put(f"{tmp_path}/a.mp4", bodies[0])
+    writers = [
+        threading.Thread(target=lambda b=body: [put(f"{tmp_path}/a.mp4", b) for _ in range(5)]) for body in bodies
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert (tmp_path / "a.mp4").read_bytes() in bodies
+    assert listing(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "uri"),
+    [
+        ("memory://a/b.mp4", None, "memory://a/b.mp4"),
+        ("memory://a/", "c.mp4", "memory://a/c.mp4"),
+        ("memory://conn@a/b@c.mp4", None, "memory://a/b@c.mp4"),
+    ],
+)
+def test_the_uri_is_the_destination_without_a_connection(memory, text, name, uri, monkeypatch):
+    """What other tools can read: no connection id in it."""
+    monkeypatch.setattr(Destination, "_file_system", lambda self: memory)
+    assert Destination(text).place(name).uri == uri
+
+
+def test_file_systems_without_exclusive_creation(memory, monkeypatch):
+    """A store that does not know "xb" is written with "wb" and looked at before the end."""
+    opened = []
+
+    def old(path, mode, **_):
+        opened.append(mode)
+        if mode == "xb":
+            raise NotImplementedError("File mode not supported")
+        return io.BytesIO()
+
+    monkeypatch.setattr(memory, "open", old, raising=False)
+    UploadSink(memory, "/a.mp4", "memory://a.mp4", None, replace=False)
+    assert opened == ["xb", "wb"]
