@@ -1,0 +1,247 @@
+"""Submit once, pay once: what to do before, around and after a create, over all tries of a task.
+
+Nothing here knows Airflow: the record's store is handed in. The order of events is the whole point:
+
+1. the *intent* is stored (with a marker that ``ent-v2`` echoes),
+2. the create is sent, once,
+3. the id is stored,
+4. everything else.
+
+A worker that dies between 1 and 3 leaves an intent without an id. The next try then searches for the
+marker; where the dialect cannot, it fails with an error instead of paying a second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from airflow_provider_vidu.exceptions import (
+    ViduError,
+    ViduGenerationFailedError,
+    ViduGenerationInterruptedError,
+    ViduSubmitUncertainError,
+    ViduSubmitUnknownError,
+)
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.policy import failure
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+
+SETTLE_SECONDS: Final = 20.0
+"""How old an intent must be before a search that finds nothing proves that nothing was created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the user has ordered once: a task instance between two clears, over all its tries.
+
+    :param number: another one after each clear, the same for all retries.
+    :param marker: names the order at the service.
+    :param is_retry: whether an earlier try may have submitted already.
+    """
+
+    number: int
+    marker: str
+    is_retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is stored about an order: the intent, and the id as soon as there is one.
+
+    ``at`` is the intent's time in epoch seconds; ``marked`` tells whether the request carries the
+    marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own.
+    """
+
+    order: int
+    marker: str
+    at: float
+    marked: bool = False
+    generation_id: str | None = None
+    handed_over: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: object) -> Record | None:
+        """Read a stored record; None when there is none or it is not one of ours."""
+        if not isinstance(stored, Mapping) or "order" not in stored:
+            return None
+        known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        return cls(**{"marker": "", "at": 0.0, **known})
+
+
+class RecordStore(Protocol):
+    """Keeps one record per task instance across tries."""
+
+    def load(self) -> Record | None:
+        """Return the record, or None."""
+
+    def save(self, record: Record) -> None:
+        """Store the record durably before returning."""
+
+    def clear(self) -> None:
+        """Forget the record."""
+
+    def finished(self) -> None:
+        """Take note that the task has reached its end."""
+
+
+class Submission:
+    """Brings an order to a generation: by submitting it, or by finding what an earlier try submitted.
+
+    :param hook: speaks to the service.
+    :param store: keeps the record; None when the user wants no memory (``durable=False``).
+    :param order: what was ordered.
+    :param log: gets one line for each decision.
+    :param cancel_abandoned: cancel what an earlier order (before a clear) has left running.
+    """
+
+    def __init__(
+        self,
+        hook: ViduHook,
+        store: RecordStore | None,
+        order: Order,
+        log: Any,
+        *,
+        cancel_abandoned: bool = True,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._hook = hook
+        self._store = store
+        self._order = order
+        self._log = log
+        self._cancel_abandoned = cancel_abandoned
+        self._sleep = sleep
+
+    def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
+        """Return the order's generation, submitting it when no earlier try has.
+
+        :raises ViduSubmitUnknownError: when a create may have been carried out and cannot be found.
+        :raises ViduSubmitUncertainError: the same, when the next try can look for it.
+        :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
+        :raises ViduError: when the create was refused.
+        """
+        record = self._store.load() if self._store else None
+        if record is not None and record.order != self._order.number:
+            self._abandon(record)
+            record = None
+        if record is None and self._store is not None and self._order.is_retry:
+            record = self._unrecorded()
+        earlier = self._earlier(record) if record is not None else None
+        return earlier or self._submit(body, endpoint)
+
+    def handed_over(self) -> None:
+        """Note that the task ends without waiting: a later clear must not cancel the generation."""
+        record = self._store.load() if self._store else None
+        if self._store is not None and record is not None:
+            self._store.save(replace(record, handed_over=True))
+
+    def _earlier(self, record: Record) -> Generation | None:
+        """Return what an earlier try has submitted, or None when a new submit is right."""
+        generation_id = record.generation_id or self._lost(record)
+        if generation_id is None:
+            self._log.info("An earlier try was interrupted before its create was carried out: submitting now.")
+            return None
+        if record.generation_id is None and self._store is not None:
+            self._store.save(replace(record, generation_id=generation_id))
+        generation = self._hook.get_generation(generation_id)
+        if not generation.failed:
+            self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
+            return generation
+        dialect = self._hook.config.dialect
+        if dialect.may_pass(generation) or dialect.was_cancelled(generation):
+            self._log.info("Generation %s of an earlier try failed: submitting anew.", generation_id)
+            return None
+        raise failure(generation).located(conn_id=self._hook.vidu_conn_id)
+
+    def _unrecorded(self) -> Record | None:
+        """Without a durable store the marker alone can tell of an earlier try."""
+        found = self._hook.find_generation(self._order.marker)
+        if found.generation_id is None:
+            return None
+        return Record(self._order.number, self._order.marker, time.time(), True, found.generation_id)
+
+    def _lost(self, record: Record) -> str | None:
+        """Search for the generation of an intent without an id."""
+        if not record.marked:
+            raise _unknown(self._hook.vidu_conn_id)
+        age = time.time() - record.at
+        if 0 <= age < SETTLE_SECONDS:
+            self._sleep(SETTLE_SECONDS - age)
+        found = self._hook.find_generation(record.marker)
+        if found.generation_id is None and not found.complete:
+            raise _unknown(self._hook.vidu_conn_id)
+        return found.generation_id
+
+    def _submit(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
+        marked = self._hook.config.dialect.marked(body, self._order.marker) if self._store else None
+        record = Record(self._order.number, self._order.marker, time.time(), marked is not None)
+        if self._store is not None:
+            self._store.save(record)
+        try:
+            generation = self._hook.create_generation(body=marked or body, endpoint=endpoint)
+        except ViduSubmitUnknownError as error:
+            if marked is None:
+                raise
+            raise _uncertain(error) from error
+        except ViduError:
+            # Refused, or never sent: nothing was created, so there is nothing to remember.
+            if self._store is not None:
+                self._store.clear()
+            raise
+        if self._store is not None:
+            self._store.save(replace(record, generation_id=generation.id))
+        return generation
+
+    def _abandon(self, record: Record) -> None:
+        """Cancel, best effort, what the order before a clear has left running."""
+        if record.generation_id is None or record.handed_over or not self._cancel_abandoned:
+            return
+        try:
+            if self._hook.get_generation(record.generation_id).is_done:
+                return
+            verdict = self._hook.cancel_generation(record.generation_id)
+            self._log.info("Generation %s of the order before the clear: %s.", record.generation_id, verdict.reason)
+        except ViduError as error:  # the new order does not depend on it
+            self._log.warning("Generation %s of the order before the clear: %s", record.generation_id, error)
+
+
+def failed(generation: Generation, *, may_pass: bool) -> ViduError:
+    """Return the error of a failed generation: retryable when a new submit may succeed."""
+    error: ViduGenerationFailedError = failure(generation)
+    if not may_pass:
+        return error
+    return ViduGenerationInterruptedError(
+        f"{error.reason}. A retry submits it anew.",
+        generation_id=error.generation_id,
+        code=error.code,
+        trace_id=error.trace_id,
+    )
+
+
+def _unknown(conn_id: str) -> ViduSubmitUnknownError:
+    return ViduSubmitUnknownError(
+        "An earlier try of this task was interrupted while it submitted a generation, which may have been "
+        "created and billed; its id was never learnt and the service cannot be searched for it. Nothing is "
+        "submitted a second time. Look into the account's list of generations: if it is there, wait for it "
+        "with ViduGenerationSensor(generation_id=…); if not, clear this task to order it anew.",
+        conn_id=conn_id,
+    )
+
+
+def _uncertain(error: ViduError) -> ViduSubmitUncertainError:
+    return ViduSubmitUncertainError(
+        f"The create was sent, but its outcome is unknown: {error.__cause__ or error.reason}. The next try "
+        "looks for the generation before it submits anything.",
+        conn_id=error.conn_id,
+        status_code=error.status_code,
+        code=error.code,
+        trace_id=error.trace_id,
+    )

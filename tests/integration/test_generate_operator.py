@@ -1,0 +1,267 @@
+"""The generate operator against the sandbox; deferred legs are run as Airflow would run them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.sandbox.pictures import png
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+
+
+class StateStoreAccessor(dict[str, Any]):
+    """Airflow's task state store: JSON in, JSON out."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value as JSON."""
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self.pop(key, None)
+
+
+class Task:
+    """A task instance whose tries, clears and resumes the test plays through."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.kwargs = {
+            "task_id": "film",
+            "prompt": "a cat",
+            "model": "m",
+            "poll_interval": 0.05,
+            "timeout": 20,
+            **kwargs,
+        }
+        self.store = StateStoreAccessor()
+        self.xcoms: dict[str, Any] = {}
+        self.operator = ViduGenerateOperator(**self.kwargs)
+        self.try_number = 0
+        self.max_tries = 2
+
+    def context(self) -> dict[str, Any]:
+        """Return the context of the current try."""
+        ti = SimpleNamespace(
+            dag_id="d", run_id="r", task_id="film", map_index=-1,
+            try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=2),
+            xcom_push=self.push,
+        )  # fmt: skip
+        return {"ti": ti, "task_instance": ti, "task_state_store": self.store}
+
+    def push(self, key: str, value: Any) -> None:
+        """Keep an XCom."""
+        self.xcoms[key] = value
+
+    def start(self) -> Any:
+        """Begin a try: XComs are cleared, the operator is a fresh instance."""
+        self.try_number += 1
+        self.xcoms.clear()
+        self.operator = ViduGenerateOperator(**self.kwargs)
+        return self.operator.execute(self.context())
+
+    def run(self) -> Any:
+        """Run a try to its end, through a deferral if there is one."""
+        try:
+            return self.start()
+        except TaskDeferred as deferred:
+            return self.resume(deferred)
+
+    def resume(self, deferred: TaskDeferred) -> Any:
+        """Run the trigger and resume with its event."""
+
+        async def first_event() -> Any:
+            async for event in deferred.trigger.run():
+                return json.loads(json.dumps(event.payload))
+            raise AssertionError("the trigger fired nothing")
+
+        event = asyncio.run(first_event())
+        self.operator = ViduGenerateOperator(**self.kwargs)
+        return getattr(self.operator, deferred.method_name)(self.context(), event)
+
+    def clear(self) -> None:
+        """Do what a clear does to the counters."""
+        self.max_tries = self.try_number + 2
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_from_prompt_to_generation(dialect, sandbox, deferrable):
+    """The operator submits once, publishes the id and returns the succeeded generation."""
+    task = Task(deferrable=deferrable)
+    found = task.run()
+    assert found["status"] == "succeeded"
+    assert task.xcoms["generation_id"] == found["id"]
+    assert [create.id for create in sandbox.creates] == [found["id"]]
+
+
+def test_the_id_is_published_before_the_wait(dialect, sandbox):
+    """When the task defers, the id is in the state store and in the XCom already."""
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    generation_id = sandbox.creates[0].id
+    assert task.xcoms["generation_id"] == generation_id
+    assert task.store["vidu_generation"]["generation_id"] == generation_id
+    assert deferred.value.trigger.generation_id == generation_id
+    assert deferred.value.trigger.cancel_on_kill is True
+
+
+def test_without_waiting(dialect, sandbox):
+    """wait_for_completion=False returns the generation as it was accepted."""
+    found = Task(wait_for_completion=False).run()
+    assert found["status"] == "waiting"
+
+
+def test_retries_pay_once_and_a_clear_pays_again(dialect, sandbox):
+    """Three tries of one order are one create; a clear makes it two."""
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    with pytest.raises(TaskDeferred):
+        task.start()
+    first = task.run()
+    assert len(sandbox.creates) == 1
+    task.clear()
+    second = task.run()
+    assert second["id"] != first["id"]
+    assert len(sandbox.creates) == 2
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_failure_for_good(dialect, sandbox, deferrable):
+    """A refusal of the content is final and names reason and id."""
+    with pytest.raises(exceptions.ViduGenerationFailedError) as caught:
+        Task(prompt="[fail:CreationPolicyViolation] x", deferrable=deferrable).run()
+    assert caught.value.code == "CreationPolicyViolation"
+    assert caught.value.generation_id == sandbox.creates[0].id
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_failure_that_may_pass_is_submitted_again_by_a_retry(connect, sandbox, deferrable):
+    """Trouble of the service raises a retryable error; the retry submits anew."""
+    connect("ent-v2")
+    task = Task(prompt="[fail:InternalServiceFailure] x", deferrable=deferrable)
+    with pytest.raises(exceptions.ViduGenerationInterruptedError, match="A retry submits it anew"):
+        task.run()
+    task.kwargs["prompt"] = "x"
+    assert task.run()["status"] == "succeeded"
+    assert [create.charge for create in sandbox.creates] == ["refunded", "charged"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_time_out_cancels(connect, sandbox, deferrable):
+    """When the time is over, a job that has not started is cancelled and its credits come back."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    with pytest.raises(exceptions.ViduTimeoutError):
+        Task(deferrable=deferrable, timeout=0.2).run()
+    assert [create.charge for create in sandbox.creates] == ["cancelled"]
+
+
+def test_a_kill_cancels(connect, sandbox):
+    """on_kill cancels what this try waits for; a refusal is told and not raised."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.operator.on_kill()
+    assert [create.charge for create in sandbox.creates] == ["cancelled"]
+    task.operator.on_kill()
+    assert len(sandbox.requests("cancel")) == 2
+
+
+def test_a_kill_is_not_wanted(connect, sandbox):
+    """cancel_on_kill=False leaves the job alone."""
+    connect("ent-v2")
+    task = Task(deferrable=True, cancel_on_kill=False)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.operator.on_kill()
+    assert sandbox.requests("cancel") == []
+
+
+def test_no_credits(connect, sandbox):
+    """A refusal for lack of credits is final and says how many are left."""
+    connect("ent-v2")
+    fault = {"code": 400, "reason": "CreditInsufficient", "message": "no credits", "metadata": {"trace_id": "t1"}}
+    sandbox.add_fault({"match": {"kind": "create"}, "action": {"status": 400, "body": fault}})
+    with pytest.raises(exceptions.ViduCreditError, match="Credits left: 100000") as caught:
+        Task().run()
+    assert caught.value.trace_id == "t1"
+    assert not caught.value.retryable
+
+
+def test_local_images_are_sent_inline(connect, sandbox, tmp_path):
+    """A path becomes a data URI, a web address stays; the number of images picks the endpoint."""
+    connect("ent-v2")
+    picture = tmp_path / "start.png"
+    picture.write_bytes(png("seed"))
+    Task(images=[str(picture), "https://example.com/end.png"]).run()
+    body = sandbox.creates[0].body
+    assert body["images"][0].startswith("data:image/png;base64,")
+    assert body["images"][1] == "https://example.com/end.png"
+    assert sandbox.creates[0].endpoint == "start-end2video"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"GIF89a", "none of png"), (None, "cannot be read"), (b"x" * 10_000_001, "larger than")]
+)
+def test_images_that_cannot_be_sent(connect, sandbox, tmp_path, content, message):
+    """An image that is missing, too large or of another kind is refused before anything is submitted."""
+    connect("ent-v2")
+    picture = tmp_path / "picture.png"
+    if content is not None:
+        picture.write_bytes(content)
+    with pytest.raises(exceptions.ViduConfigError, match=message):
+        Task(images=[str(picture)]).run()
+    assert sandbox.creates == []
+
+
+def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
+    """Parameters become fields of the request; body is sent as it is (plus the marker, where there is a place)."""
+    Task(parameters={"duration": 4}).run()
+    assert sandbox.creates[0].body.items() >= {"model": "m", "prompt": "a cat", "duration": 4}.items()
+    body = {"model": "TC-Vidu", "prompt": "x", "settings": {"settings": {"duration": 4}}}
+    Task(prompt=None, model=None, body=body).run()
+    assert sandbox.creates[1].body.items() >= body.items()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"body": {"prompt": "x"}}, "one or the other"),
+        ({"prompt": None}, "nothing to submit"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"timeout": -1}, "timeout"),
+        ({"max_failures": "many"}, "max_failures"),
+    ],
+)
+def test_bad_arguments_fail_at_parse(kwargs, message):
+    """What is wrong on the face of it is refused when the DAG is parsed."""
+    with pytest.raises(exceptions.ViduConfigError, match=message):
+        Task(**kwargs)
+
+
+def test_a_field_given_twice(connect, sandbox):
+    """A field in an argument and in parameters is refused before the submit."""
+    connect()
+    with pytest.raises(exceptions.ViduConfigError, match="prompt is given twice"):
+        Task(parameters={"prompt": "another"}).run()
+
+
+def test_the_link_needs_an_id(dialect):
+    """A link is built from the XCom alone, without anything of the service in it."""
+    from airflow_provider_vidu.links import xcom_page
+
+    key = SimpleNamespace(dag_id="my dag", run_id="manual__2026-01-01T00:00:00+00:00", task_id="film", map_index=3)
+    assert xcom_page(key).endswith(
+        "/dags/my%20dag/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/tasks/film/mapped/3/xcom"
+    )

@@ -1,0 +1,222 @@
+"""Submitting once, against the sandbox's ledger: every window in which a worker can die."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.submission import Order, Record, Submission
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
+
+BODY = {"model": "m", "prompt": "a cat with wings"}
+
+
+class Memory:
+    """A store that keeps the record as JSON, and can die at a given write."""
+
+    def __init__(self, record: Record | None = None) -> None:
+        self.stored = record.to_json() if record else None
+        self.dies_at: int | None = None
+        self.writes = 0
+
+    def load(self) -> Record | None:
+        """Return the record."""
+        return Record.from_json(self.stored)
+
+    def save(self, record: Record) -> None:
+        """Keep the record, or die."""
+        self.writes += 1
+        if self.writes == self.dies_at:
+            raise KeyboardInterrupt
+        self.stored = record.to_json()
+
+    def clear(self) -> None:
+        """Forget the record."""
+        self.stored = None
+
+    def finished(self) -> None:
+        """Do nothing."""
+
+
+def run(store: Memory | None, *, number: int = 0, is_retry: bool = False, **kwargs: Any) -> str:
+    """Make one try of an order; return the id of its generation."""
+    order = Order(number, f"airflow:marker-{number}", is_retry)
+    submission = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None, **kwargs)
+    return submission.generation(BODY, None).id
+
+
+def test_a_retry_goes_on_with_the_first_try(dialect, sandbox):
+    """A retry after the id was stored finds the running generation and pays nothing."""
+    store = Memory()
+    first = run(store)
+    assert run(store, is_retry=True) == first
+    assert len(sandbox.creates) == 1
+
+
+def test_a_retry_takes_a_finished_generation(dialect, sandbox):
+    """A retry after the generation has succeeded returns that one."""
+    store = Memory()
+    first = run(store)
+    sandbox.advance(1000)
+    assert run(store, is_retry=True) == first
+    assert len(sandbox.creates) == 1
+
+
+def test_dying_before_the_intent_costs_nothing(dialect, sandbox):
+    """A worker that dies before anything is stored has not submitted either."""
+    store = Memory()
+    store.dies_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(store)
+    assert sandbox.creates == []
+    run(store, is_retry=True)
+    assert len(sandbox.creates) == 1
+
+
+def test_dying_between_answer_and_id(dialect, sandbox):
+    """The window that cannot be closed: found by its marker, or an error instead of a second charge."""
+    store = Memory()
+    store.dies_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(store)
+    paid = sandbox.creates[0].id
+    if dialect == "ent-v2":
+        assert run(store, is_retry=True) == paid
+        assert store.load().generation_id == paid
+    else:
+        with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
+            run(store, is_retry=True)
+    assert len(sandbox.creates) == 1
+
+
+def test_a_lost_answer(dialect, sandbox):
+    """A create whose answer is lost is searched for at the next try, never repeated blindly."""
+    store = Memory()
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    expected = {
+        "ent-v2": exceptions.ViduSubmitUncertainError,
+        "vidu-native": exceptions.ViduSubmitUnknownError,
+    }[dialect]
+    with pytest.raises(expected):
+        run(store)
+    if dialect == "ent-v2":
+        assert run(store, is_retry=True) == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+def test_a_create_that_never_arrived(dialect, sandbox):
+    """An intent whose create was cut off before it was carried out: ent-v2 proves it and submits."""
+    store = Memory()
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"reset": "before"}})
+    with pytest.raises(exceptions.ViduError):
+        run(store)
+    assert sandbox.creates == []
+    if dialect == "ent-v2":
+        run(store, is_retry=True)
+        assert len(sandbox.creates) == 1
+    else:
+        with pytest.raises(exceptions.ViduSubmitUnknownError):
+            run(store, is_retry=True)
+
+
+def test_an_incomplete_list_proves_nothing(connect, sandbox):
+    """When the list has a further page and the marker is not on this one, nothing is submitted."""
+    connect("ent-v2", max_retries=0)
+    store = Memory(Record(0, "airflow:marker-0", time.time(), marked=True))
+    body = {"tasks": [], "next_page_token": "more"}
+    sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": {"status": 200, "body": body}})
+    with pytest.raises(exceptions.ViduSubmitUnknownError):
+        run(store, is_retry=True)
+    assert sandbox.creates == []
+
+
+def test_a_refused_create_leaves_no_intent(dialect, sandbox):
+    """A create that was refused for good is forgotten, so that a retry may submit."""
+    store = Memory()
+    sandbox.add_fault(
+        {"match": {"kind": "create"}, "times": 1, "action": {"status": 400, "body": {"code": "bad", "message": "no"}}}
+    )
+    with pytest.raises(exceptions.ViduRequestError):
+        run(store)
+    assert store.load() is None
+    run(store, is_retry=True)
+    assert len(sandbox.creates) == 1
+
+
+def test_a_clear_is_a_new_order(dialect, sandbox):
+    """After a clear a new generation is submitted, and the old one is cancelled where that is possible."""
+    store = Memory()
+    sandbox.set_speed(0)
+    first = run(store)
+    second = run(store, number=2)
+    assert second != first
+    assert len(sandbox.creates) == 2
+    assert len(sandbox.requests("cancel", first)) == (1 if dialect == "ent-v2" else 0)
+
+
+def test_a_handed_over_generation_is_left_alone(dialect, sandbox):
+    """A task that did not wait has handed its generation over: a later clear does not cancel it."""
+    store = Memory()
+    sandbox.set_speed(0)
+    order = Order(0, "airflow:marker-0", False)
+    submission = Submission(ViduHook(), store, order, logging.getLogger())
+    submission.generation(BODY, None)
+    submission.handed_over()
+    run(store, number=1)
+    assert sandbox.requests("cancel") == []
+
+
+@pytest.mark.parametrize(("code", "creates"), [("InternalServiceFailure", 2), ("CreationPolicyViolation", 1)])
+def test_only_a_failure_that_may_pass_is_submitted_again(connect, sandbox, code, creates):
+    """A retry submits anew after trouble of the service, and not after a refusal of the content."""
+    connect("ent-v2")
+    store = Memory()
+    sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error=code)
+    store.save(Record(0, "airflow:marker-0", time.time(), True, "77"))
+    if creates == 2:
+        run(store, is_retry=True)
+    else:
+        with pytest.raises(exceptions.ViduGenerationFailedError, match=code):
+            run(store, is_retry=True)
+    assert len(sandbox.creates) == creates - 1
+
+
+def test_without_a_durable_record_the_marker_finds_it(connect, sandbox):
+    """Where the store lost its record (an old Airflow), ent-v2 still finds the order by its marker."""
+    connect("ent-v2")
+    first = run(Memory())
+    assert run(Memory(), is_retry=True) == first
+    assert len(sandbox.creates) == 1
+
+
+def test_not_durable_submits_every_time(dialect, sandbox):
+    """durable=False has no memory: that is what it is for."""
+    assert run(None) != run(None, is_retry=True)
+    assert len(sandbox.creates) == 2
+    assert all("airflow:" not in str(create.body) for create in sandbox.creates)
+
+
+def test_a_users_payload_is_kept(connect, sandbox):
+    """A payload of the user's own is sent as it is; the order then cannot be searched for."""
+    connect("ent-v2")
+    store = Memory()
+    Submission(ViduHook(), store, Order(0, "airflow:x", False), logging.getLogger()).generation(
+        {**BODY, "payload": "mine"}, None
+    )
+    assert sandbox.creates[0].body["payload"] == "mine"
+    assert store.load().marked is False
+
+
+def test_records_of_other_versions_are_read():
+    """A record with fields that this version does not know is still understood."""
+    record = Record(3, "m", 5.0, True, "g")
+    assert Record.from_json({**record.to_json(), "new": 1}) == record
+    assert Record.from_json("nonsense") is None
+    assert dataclasses.asdict(record) == record.to_json()

@@ -1,0 +1,175 @@
+"""The shape of the package: imports point downwards, decisions do no I/O, and DAG files parse fast."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_vidu
+
+NAME = "airflow_provider_vidu"
+PACKAGE = Path(airflow_provider_vidu.__file__).parent
+
+LAYERS: dict[str, tuple[str, ...]] = {
+    "ground": ("__init__", "text", "values", "exceptions", "models", "wire"),
+    "decisions": (
+        "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
+        "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
+    ),
+    "shells": (
+        "tls", "addresses", "connection", "sync_client", "async_client", "http_stream", "storage", "local_store",
+        "remote_store", "destination",
+        "arrival", "transfer", "guard",
+    ),
+    "hooks": ("hooks",),
+    "submission": ("submission", "durable", "links"),
+    "surface": (
+        "triggers", "sensors", "operators", "generate_operator", "download_operator", "get_provider_info",
+    ),
+}  # fmt: skip
+"""From the bottom to the top: a module imports from its own layer, without cycles, and lower ones."""
+
+HEIGHT = {module: height for height, modules in enumerate(LAYERS.values()) for module in modules}
+CLIENTS = ("requests", "aiohttp", "urllib3", "httpx")
+IO = frozenset(
+    {*CLIENTS, "socket", "ssl", "asyncio", "subprocess", "tempfile", "shutil", "threading", "fsspec", "http"}
+)
+
+
+def dotted(path: Path) -> str:
+    """Return the module's name below the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+FILES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py")) if "sandbox" not in path.parts[-3:-1]}
+SANDBOX = {dotted(path): path for path in sorted((PACKAGE / "sandbox").rglob("*.py"))}
+ALL = {**FILES, **SANDBOX}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield module and name of every import at run time, lazy ones too; not those for type checkers alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for part in node.body
+        for inner in ast.walk(part)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative imports hide where they point"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    """Return the modules of this package that a file imports."""
+    found: set[str] = set()
+    for module, name in imports(path):
+        if module != NAME and not module.startswith(f"{NAME}."):
+            continue
+        below = module.removeprefix(NAME).removeprefix(".")
+        inner = f"{below}.{name}".removeprefix(".")
+        found.add(inner if inner in ALL else below or "__init__")
+    return found
+
+
+EACH = pytest.mark.parametrize("module", FILES)
+
+
+def test_every_module_has_a_place() -> None:
+    """A new module is entered into LAYERS; a removed one leaves it."""
+    assert set(FILES) == set(HEIGHT)
+
+
+@EACH
+def test_imports_point_downwards(module: str) -> None:
+    """No module knows anything of a layer above its own."""
+    height = HEIGHT.get(module, 0)
+    assert not {other for other in ours(FILES[module]) if HEIGHT.get(other, 99) > height}
+
+
+def test_no_cycles() -> None:
+    """No two modules need each other, not even lazily."""
+    graph = {module: ours(path) - {module} for module, path in ALL.items()}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"cycle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", [*LAYERS["ground"], *LAYERS["decisions"]])
+def test_decisions_do_no_io(module: str) -> None:
+    """What decides opens no socket, no file and no thread."""
+    if module in FILES:
+        assert not {name.partition(".")[0] for name, _ in imports(FILES[module])} & IO
+
+
+@pytest.mark.parametrize("module", SANDBOX)
+def test_the_sandbox_stands_alone(module: str) -> None:
+    """The sandbox shares nothing with what it tests, except the version."""
+    for name, what in imports(SANDBOX[module]):
+        if name == NAME:
+            assert what == "__version__" or f"sandbox.{what}" in SANDBOX or what == "sandbox"
+        elif name.startswith(f"{NAME}."):
+            assert name.startswith(f"{NAME}.sandbox")
+
+
+@EACH
+def test_nobody_needs_the_sandbox(module: str) -> None:
+    """The product runs without its rehearsal stage."""
+    assert not {other for other in ours(FILES[module]) if other.startswith("sandbox")}
+
+
+def compat_names() -> list[str]:
+    """Return the names that the package takes from Airflow's compatibility module."""
+    found = {
+        name
+        for path in FILES.values()
+        for module, name in imports(path)
+        if module == "airflow.providers.common.compat.sdk" and name
+    }
+    return sorted(found)
+
+
+def loaded(code: str, home: Path) -> set[str]:
+    """Run code in a fresh interpreter; return the modules that it has loaded (since ``before``, where it sets that)."""
+    script = f"before = set()\n{code}\nimport json, sys\nprint('\\n' + json.dumps(sorted(set(sys.modules) - before)))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    env |= {"AIRFLOW_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *sys.path[1:]])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
+    """The DAG processor parses every DAG again and again: clients are loaded where they are used."""
+    used = "\n".join(f"getattr(sdk, {name!r}, None)" for name in compat_names())
+    code = (
+        "import airflow.sdk, airflow.triggers.base, sys\nfrom airflow.providers.common.compat import sdk\n"
+        f"{used}\nbefore = set(sys.modules)\nimport {NAME}.sensors, {NAME}.operators, {NAME}.triggers"
+    )
+    more = loaded(code, tmp_path)
+    assert {f"{NAME}.sensors", f"{NAME}.operators", f"{NAME}.triggers"} <= more
+    assert not {name for name in more if name.partition(".")[0] in CLIENTS}
+
+
+def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:
+    """The package's own name costs nothing, and Airflow's discovery asks for the metadata only."""
+    more = loaded(f"import {NAME}, {NAME}.get_provider_info", tmp_path)
+    assert not {name for name in more if name == "airflow" or name.startswith("airflow.") or name in CLIENTS}
