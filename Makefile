@@ -1,0 +1,68 @@
+# Set-up, tests and demo of airflow-provider-vidu. Needs make and Python 3.11 or newer, nothing else.
+# Everything is kept inside this folder: .venv/, .airflow/ and build/. `make clean` removes all of it.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+CONSTRAINTS := constraints/airflow-3.3.2.txt
+# How many test processes; the suite is tuned for two cores.
+JOBS ?= 2
+# Further arguments for pytest, such as ARGS="-k download -x".
+ARGS ?=
+
+# Temporary files, pip's cache and Airflow's home stay in here as well.
+export TMPDIR := $(CURDIR)/build/tmp
+export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup test test-fast check demo ui clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Make .venv with pinned versions (only when something changed).
+	@:
+
+# The stamp holds the interpreter's path, so that a changed PYTHON= or a removed Python is noticed by hand only:
+# remove .venv (or `make clean`) to start over.
+$(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh
+	@mkdir -p "$(TMPDIR)"
+	@PYTHON='$(PYTHON)' scripts/find_python.sh > build/python
+	@if [ ! -x "$(BIN)/python" ]; then \
+	    echo "Making .venv with $$(cat build/python)"; \
+	    "$$(cat build/python)" -m venv "$(VENV)"; \
+	fi
+	@echo "Installing pinned dependencies (some minutes the first time)"
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) 'hatchling' 'editables'
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev]'
+	@touch "$(STAMP)"
+
+test: setup ## Run every test: units, integration, then a private Airflow.
+	@mkdir -p "$(TMPDIR)"
+	@"$(BIN)/python" -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+test-fast: setup ## Run the tests that need no Airflow processes.
+	@mkdir -p "$(TMPDIR)"
+	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e" $(ARGS)
+
+check: setup ## Lint and type-check.
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/python" -m mypy
+
+demo: setup ## From a prompt to an MP4 on a private Airflow, against the sandbox (or VIDU_HOST and VIDU_API_KEY).
+	@mkdir -p "$(TMPDIR)"
+	@"$(BIN)/python" scripts/demo.py
+
+ui: setup ## Keep the private Airflow open until Ctrl-C; prints address and login.
+	@mkdir -p "$(TMPDIR)"
+	@"$(BIN)/python" scripts/demo.py --ui
+
+clean: ## Remove everything that was made here, .venv included.
+	@rm -rf .venv .airflow build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

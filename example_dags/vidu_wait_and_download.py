@@ -1,0 +1,52 @@
+"""Only wait and keep the video: for a generation that was submitted elsewhere.
+
+Trigger it with the id that the service gave (its API calls it `task_id`). `overwrite="skip"` makes it
+safe to repeat: a file that is already there is not fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import Param, dag
+
+from airflow_provider_vidu.operators import ViduDownloadOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    tags=["vidu", "example"],
+    doc_md=__doc__,
+    params={
+        # Without a default: a run cannot be started before it is filled in.
+        "generation_id": Param(type="string", minLength=1, description="The id of the generation at Vidu."),
+        "destination": Param(DESTINATION, type="string", description="A folder (with a slash at the end) or a file."),
+    },
+)
+def vidu_wait_and_download() -> None:
+    """Wait for a known generation, then fetch it."""
+    wait = ViduGenerationSensor(
+        task_id="wait",
+        generation_id="{{ params.generation_id }}",
+        deferrable=True,
+        poke_interval=5,
+        timeout=timedelta(hours=6).total_seconds(),
+    )
+    download = ViduDownloadOperator(
+        task_id="download",
+        generation_id="{{ params.generation_id }}",
+        destination="{{ params.destination }}",
+        overwrite="skip",
+        retries=3,
+        retry_delay=timedelta(seconds=30),
+    )
+    wait >> download
+
+
+vidu_wait_and_download()

@@ -1,0 +1,270 @@
+"""``make demo``: from a prompt to an MP4 on a private Airflow. ``make ui``: the same Airflow, kept open.
+
+Without further settings the service is the sandbox, which costs nothing. With VIDU_HOST and
+VIDU_API_KEY in the environment it is the real one (optional: VIDU_DIALECT, VIDU_MODEL, VIDU_PROMPT).
+AIRFLOW_PORT asks for a certain port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from private_airflow import USER, Guard, PrivateAirflow, PrivateAirflowError, Run, TaskState
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+EXAMPLES: Final = ROOT / "example_dags"
+VIDEOS: Final = ROOT / "build" / "videos"
+DAG_ID: Final = "vidu_prompt_to_file"
+PROMPT: Final = "A red kite above a calm sea at dawn"
+# The sandbox's generations take 24 s of its time; at double speed a wait is long enough to be watched.
+SPEED: Final = 2
+SANDBOX_TIMEOUT: Final = 30
+_READY: Final = re.compile(r"ready at (http://\S+)")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The Vidu that the demo talks to."""
+
+    host: str
+    key: str = field(repr=False)
+    dialect: str = "vidu-native"
+    model: str = "vidu2.0"
+    is_sandbox: bool = False
+
+    def connection(self) -> dict[str, Any]:
+        """Return the Airflow connection to it."""
+        return {
+            "conn_type": "vidu",
+            "host": self.host,
+            "password": self.key,
+            "extra": {"dialect": self.dialect},
+            "description": "The sandbox" if self.is_sandbox else "From VIDU_HOST and VIDU_API_KEY",
+        }
+
+
+class Reporter:
+    """Prints one line per event, with the seconds since the start before it."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Print one event."""
+        print(f"{time.monotonic() - self._start:6.1f} s  {text}", flush=True)
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+def main() -> int:
+    """Run what the command line asks for and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ui", action="store_true", help="keep Airflow open until Ctrl-C instead of running a DAG")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _ui() if args.ui else _demo()
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything that was started has been stopped.", file=sys.stderr)
+        return 130
+    except (DemoError, PrivateAirflowError) as error:
+        print(f"\nFailed: {error}", file=sys.stderr)
+        return 1
+
+
+def _demo() -> int:
+    say = Reporter()
+    with _only_one("demo") as home, _service(say) as service, _airflow(home, service, say) as airflow:
+        say(f"Airflow is ready at {airflow.url}")
+        airflow.wait_for_dags([DAG_ID])
+        run = airflow.trigger(DAG_ID, _params(service))
+        say(f"DAG {DAG_ID} triggered: {os.environ.get('VIDU_PROMPT') or PROMPT!r}")
+        for change in airflow.watch(run, timeout=180 if service.is_sandbox else 4000):
+            if change.state != "none":
+                say(_told(airflow, run, change))
+        if airflow.run_state(run) != "success":
+            raise DemoError(_why_failed(airflow, run))
+        record = airflow.xcom(run, "download")
+    say("Stopped Airflow" + (" and the sandbox" if service.is_sandbox else ""))
+    _show_file(record)
+    return 0
+
+
+def _ui() -> int:
+    say = Reporter()
+    with _only_one("ui") as home, _service(say) as service, _airflow(home, service, say) as airflow:
+        airflow.wait_for_dags([DAG_ID])
+        say("Airflow is ready. Press Ctrl-C to stop it.")
+        print(f"\n    {airflow.url}\n    user {USER}, password {airflow.password}\n", flush=True)
+        print(f"    DAGs come from {EXAMPLES}, videos go to {VIDEOS}.\n", flush=True)
+        try:
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            print(flush=True)
+            say("Stopping")
+    say("Stopped everything")
+    return 0
+
+
+def _params(service: Service) -> dict[str, str]:
+    return {
+        "prompt": os.environ.get("VIDU_PROMPT") or PROMPT,
+        "model": service.model,
+        "destination": VIDEOS.as_uri() + "/",
+    }
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[Path]:
+    """Yield Airflow's home; two Airflows in one folder would spoil each other's database."""
+    base = ROOT / ".airflow"
+    base.mkdir(exist_ok=True)
+    with (base / f"{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(f"Another `make {name}` is running in this folder. Stop it first.") from None
+        yield base / name
+
+
+@contextmanager
+def _airflow(home: Path, service: Service, say: Reporter) -> Iterator[PrivateAirflow]:
+    VIDEOS.mkdir(parents=True, exist_ok=True)
+    is_ui = home.name == "ui"
+    airflow = PrivateAirflow(
+        home,
+        [EXAMPLES],
+        port=_wanted_port(),
+        environment={"VIDU_EXAMPLES_DESTINATION": VIDEOS.as_uri() + "/"},
+        # Whoever comes back to the UI finds the runs of last time; the demo starts from nothing.
+        fresh=not is_ui,
+        serve_logs=is_ui,
+    )
+    say(f"Starting a private Airflow in {home.relative_to(ROOT)} (half a minute)")
+    with airflow:
+        airflow.add_connection("vidu_default", service.connection())
+        yield airflow
+
+
+def _wanted_port() -> int | None:
+    wanted = os.environ.get("AIRFLOW_PORT")
+    if wanted is not None and not (wanted.isdecimal() and 0 < int(wanted) < 65536):
+        raise DemoError(f"AIRFLOW_PORT must be a port number, not {wanted!r}.")
+    return int(wanted) if wanted else None
+
+
+@contextmanager
+def _service(say: Reporter) -> Iterator[Service]:
+    """Yield the real service where the environment names one, else a sandbox that lives as long."""
+    host, key = os.environ.get("VIDU_HOST"), os.environ.get("VIDU_API_KEY")
+    if bool(host) != bool(key):
+        missing = "VIDU_API_KEY" if host else "VIDU_HOST"
+        raise DemoError(f"{missing} is missing. Set both VIDU_HOST and VIDU_API_KEY, or neither to use the sandbox.")
+    dialect = os.environ.get("VIDU_DIALECT") or "vidu-native"
+    model = os.environ.get("VIDU_MODEL") or ("viduq2" if dialect == "ent-v2" else "vidu2.0")
+    if host and key:
+        say(f"Using the service at {urlsplit(host).netloc or host} ({dialect}, model {model}); this is billed")
+        yield Service(host, key, dialect, model)
+        return
+    with _sandbox() as (url, key):
+        say(f"Sandbox ready at {url} (a local Vidu, nothing is billed)")
+        yield Service(url, key, dialect, model, is_sandbox=True)
+
+
+@contextmanager
+def _sandbox() -> Iterator[tuple[str, str]]:
+    key = f"sandbox-{secrets.token_hex(8)}"
+    command = ["-m", "airflow_provider_vidu.sandbox", "--port", "0", "--key", key, "--speed", str(SPEED), "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for this script, which stops Airflow before the sandbox
+    )
+    guard = Guard()
+    guard.watch(process)
+    try:
+        yield _url_of(process), key
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        guard.dismiss()
+
+
+def _url_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    readable, _, _ = select.select([process.stdout], [], [], SANDBOX_TIMEOUT)
+    found = _READY.search(process.stdout.readline()) if readable else None
+    if found is None:
+        process.kill()
+        raise DemoError(f"The sandbox did not start within {SANDBOX_TIMEOUT} s.\n{process.stderr.read()[-2000:]}")
+    return found[1]
+
+
+_MEANING: Final = {
+    "deferred": "deferred (waiting in the triggerer, no worker is held)",
+    "up_for_retry": "failed, will be tried again",
+}
+
+
+def _told(airflow: PrivateAirflow, run: Run, change: TaskState) -> str:
+    told = f"{change.name:<10} {_MEANING.get(change.state, change.state)}"
+    if change.state == "success" and change.name == "submit":
+        told += f": generation {airflow.xcom(run, 'submit')}"
+    return told
+
+
+def _why_failed(airflow: PrivateAirflow, run: Run) -> str:
+    failed = [task for task in airflow.tasks(run) if task.state == "failed"]
+    logs = airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
+    lines = [f"the DAG run failed in: {', '.join(task.name for task in failed) or 'no task'}. Logs: {logs}"]
+    for task in failed:
+        errors = [line for line in airflow.task_log(run, task.name).splitlines() if '"level":"error"' in line]
+        lines += [line[:600] for line in errors[-3:]]
+    return "\n".join(lines)
+
+
+def _show_file(record: dict[str, Any]) -> None:
+    """Print what was downloaded, after comparing the record with the file on the disk."""
+    path = Path(unquote(urlsplit(record["uri"]).path))
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record["sha256"] or len(content) != record["size"]:
+        raise DemoError(f"{path} holds {len(content)} bytes, SHA-256 {digest}; the download reported {record}.")
+    print(f"\n    {path}\n    {len(content):,} bytes, SHA-256 {digest} (verified on disk)\n", flush=True)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """Turn SIGTERM into what Ctrl-C raises, so that every clean-up runs."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""One private Airflow and one sandbox for all end-to-end tests of a session.
+
+Most of the time goes into waiting for Airflow, so every DAG run that a test looks at is started as
+soon as Airflow is ready (fixture ``runs``), and each test then takes up its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_vidu.sandbox import Sandbox
+from private_airflow import PrivateAirflow, Run
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "example_dags"
+FOREVER = [["pending", 0], ["processing", 0.1]]
+
+# Made anew for each session, so that a leak of it cannot be mistaken for anything else.
+KEY = f"vda-e2e-{secrets.token_hex(16)}"
+WRONG_KEY = f"vda-wrong-{secrets.token_hex(16)}"
+REVOKED_KEY = f"vda-revoked-{secrets.token_hex(16)}"
+
+ONE_ID = ("deferred", "reschedule", "poke", "failed", "wrong_key", "key_revoked", "timed_out", "soft_fail")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark these tests, and keep them in one process: they share one Airflow."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The API keys of the session, the good one and those that are refused."""
+
+    good: str = KEY
+    wrong: str = WRONG_KEY
+    revoked: str = REVOKED_KEY
+
+
+@pytest.fixture(scope="session")
+def keys() -> Keys:
+    """Return the keys of this session."""
+    return Keys()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """Run the service: ordinary generations take nine seconds, presets whatever the test says."""
+    with Sandbox(keys=[KEY, REVOKED_KEY], queue=1, duration=8) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> Path:
+    """Return the folder that downloads go to."""
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
+    """Run Airflow with the examples and the DAGs of these tests, connected to the sandbox."""
+    home = tmp_path_factory.mktemp("e2e") / "airflow"
+    settings = {
+        "CORE__PARALLELISM": "6",
+        # How long a dead triggerer keeps its triggers; half a minute otherwise.
+        "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+    }
+    with PrivateAirflow(home, [HERE / "dags", EXAMPLES], settings=settings) as running:
+        connections = {"vidu_default": KEY, "vidu_wrong_key": WRONG_KEY, "vidu_revoked": REVOKED_KEY}
+        for conn_id, key in connections.items():
+            running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})
+        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped")]
+        running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mapped_ids(sandbox) -> list[str]:
+    """Return the generations of the mapped wait."""
+    return [sandbox.add_generation(f"e2e-mapped-{number}", states=FOREVER) for number in range(10)]
+
+
+@pytest.fixture(scope="session")
+def finish(sandbox) -> Callable[[str], str]:
+    """Return a function that lets a generation succeed now."""
+    return lambda generation_id: sandbox.add_generation(generation_id, states=[["completed", 0]])
+
+
+@pytest.fixture(scope="session")
+def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
+    """Start every DAG run but the one of the restart; the generations stay alive until a test ends them."""
+    started = {}
+    for way in ONE_ID:
+        generation_id = sandbox.add_generation(f"e2e-{way}", states=FOREVER)
+        started[way] = airflow.trigger(f"e2e_{way}", {"generation_id": generation_id})
+    started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
+    started["example"] = airflow.trigger(
+        "vidu_prompt_to_file", {"prompt": "a lighthouse", "destination": f"{videos.as_uri()}/example/"}
+    )
+    started["example_mapped"] = airflow.trigger(
+        "vidu_mapped_prompts",
+        {"prompts": ["a boat", "[fail:CreationPolicyViolation] a kite"], "destination": f"{videos.as_uri()}/mapped/"},
+    )
+    known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
+    started["example_known"] = airflow.trigger(
+        "vidu_wait_and_download", {"generation_id": known, "destination": f"{videos.as_uri()}/known/film.mp4"}
+    )
+    return started

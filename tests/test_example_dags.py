@@ -1,0 +1,81 @@
+"""The examples as files: they import, say what they do, and work on every Airflow that is supported.
+
+How they run is tested on a real Airflow, in ``tests/e2e/test_examples.py``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "example_dags").glob("*.py"))
+each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+
+
+def _dags(path: Path) -> list[DAG]:
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    collected: list[DAG] = []
+    original = DAG.__exit__
+
+    def collecting(self: DAG, *details: Any) -> Any:
+        collected.append(self)
+        return original(self, *details)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DAG, "__exit__", collecting)
+        spec.loader.exec_module(module)
+    return collected
+
+
+def test_there_are_examples():
+    """The folder holds at least the three ways of use that the manual describes."""
+    assert len(EXAMPLES) >= 3
+
+
+@each_example
+def test_an_example_holds_one_dag_of_its_own_name(path):
+    """A reader who sees a DAG in the UI finds its file by its name."""
+    (dag,) = _dags(path)
+    assert dag.dag_id == path.stem
+    assert "example" in dag.tags
+    assert dag.doc_md
+
+
+@each_example
+def test_an_example_never_starts_by_itself(path):
+    """Generations are billed, so no example has a schedule."""
+    (dag,) = _dags(path)
+    assert dag.schedule is None
+
+
+@each_example
+def test_what_is_billed_is_not_repeated_by_airflow(path):
+    """A task that submits through the hook has no retries; a retry could pay twice."""
+    (dag,) = _dags(path)
+    for task in dag.tasks:
+        if task.task_id.split(".")[-1] == "submit":
+            assert task.retries == 0
+
+
+@each_example
+def test_waits_are_deferred(path):
+    """Every wait of an example leaves its worker."""
+    (dag,) = _dags(path)
+    waits = [task for task in dag.tasks if task.task_type == "ViduGenerationSensor"]
+    assert all(task.deferrable for task in waits)
+
+
+@each_example
+def test_an_example_imports_only_what_every_airflow_has(path):
+    """Airflow is imported through common-compat alone: airflow.sdk is not there before 3.0."""
+    imported = [node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    from_airflow = [name for name in imported if name and name.split(".")[0] == "airflow"]
+    assert from_airflow == ["airflow.providers.common.compat.sdk"]
