@@ -189,13 +189,20 @@ class ViduHook(BaseHook):
 
         :raises ViduConfigError: when the connection's dialect knows no balance.
         """
-        dialect = self.config.dialect
-        request = dialect.credits()
+        request = self.config.dialect.credits()
         if request is None:
-            raise ViduConfigError(
-                f"The dialect {dialect.name} has no request for the balance.", conn_id=self.vidu_conn_id
-            )
+            raise self._not_in_dialect("balance")
         return self._repeated(lambda: self.config.dialect.read_credits(self._send(request)), bills=False)
+
+    def list_generations(self) -> list[Generation]:
+        """Return the account's recent generations (``ent-v2``: of the last 7 days, the first page).
+
+        :raises ViduConfigError: when the connection's dialect has no list.
+        """
+        request = self.config.dialect.search()
+        if request is None:
+            raise self._not_in_dialect("list of generations")
+        return self._repeated(lambda: self.config.dialect.read_list(self._send(request)), bills=False)
 
     def find_generation(self, marker: str) -> Found:
         """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
@@ -270,6 +277,9 @@ class ViduHook(BaseHook):
         except ViduError as error:
             return watch.missed(error, time.time())
         return watch.saw(generation, time.time())
+
+    def _not_in_dialect(self, what: str) -> ViduConfigError:
+        return ViduConfigError(f"The dialect {self.config.dialect.name} has no {what}.", conn_id=self.vidu_conn_id)
 
     def _balance(self) -> str:
         """Tell what is left after a refusal for lack of credits, where the service can be asked."""

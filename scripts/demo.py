@@ -30,7 +30,7 @@ from private_airflow import USER, Guard, PrivateAirflow, PrivateAirflowError, Ru
 ROOT: Final = Path(__file__).resolve().parent.parent
 EXAMPLES: Final = ROOT / "example_dags"
 VIDEOS: Final = ROOT / "build" / "videos"
-DAG_ID: Final = "vidu_prompt_to_file"
+DAG_ID: Final = "vidu_generate_and_download"
 PROMPT: Final = "A red kite above a calm sea at dawn"
 # The sandbox's generations take 24 s of its time; at double speed a wait is long enough to be watched.
 SPEED: Final = 2
@@ -236,8 +236,8 @@ _MEANING: Final = {
 
 def _told(airflow: PrivateAirflow, run: Run, change: TaskState) -> str:
     told = f"{change.name:<10} {_MEANING.get(change.state, change.state)}"
-    if change.state == "success" and change.name == "submit":
-        told += f": generation {airflow.xcom(run, 'submit')}"
+    if change.state == "deferred" and change.name == "generate":
+        told += f": generation {airflow.xcom(run, 'generate', key='generation_id')}"
     return told
 
 

@@ -203,6 +203,10 @@ class Dialect(ABC):
         """Return which generation in the answer to :meth:`search` carries ``marker``."""
         return Found()
 
+    def read_list(self, answer: ApiAnswer) -> list[Generation]:
+        """Return the generations that the answer to :meth:`search` lists."""
+        return []
+
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.
 

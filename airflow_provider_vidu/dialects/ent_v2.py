@@ -103,16 +103,21 @@ class EntV2(Dialect):
         show no payload, proves nothing when the marker is not on it.
         """
         payload = self._object(answer)
-        listed = payload.get("tasks")
-        if not isinstance(listed, list):
+        entries = _entries(payload)
+        if entries is None:
             return Found()
-        entries = [mapping(entry) for entry in listed]
         # The last order wins where a deleted and repeated DAG run has left two with one marker.
         matches = [entry for entry in entries if entry.get("payload") == marker]
         newest = max(matches, key=lambda entry: str(entry.get("created_at") or ""), default=None)
         complete = not payload.get("next_page_token") and all("payload" in entry for entry in entries)
         found = first_text(newest.get("id"), newest.get("task_id")) if newest is not None else None
         return Found(generation_id=found, complete=complete)
+
+    def read_list(self, answer: ApiAnswer) -> list[Generation]:
+        """Return the listed generations; an entry without an id is left out."""
+        entries = _entries(self._object(answer)) or []
+        named = ((self._created_id(entry), entry) for entry in entries)
+        return [self._generation(name, dict(entry)) for name, entry in named if name]
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance: the sum over the kinds of credits, and how busy the account is."""
@@ -211,6 +216,11 @@ def endpoint_for(images: object) -> str:
         raise ViduConfigError(f"images must be a list, not {type(images).__name__}.")
     count = len(images or ())
     return ENDPOINT_BY_IMAGES[count] if count < len(ENDPOINT_BY_IMAGES) else "reference2video"
+
+
+def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    listed = payload.get("tasks")
+    return [mapping(entry) for entry in listed] if isinstance(listed, list) else None
 
 
 def _artifacts(creations: object) -> list[Artifact]:

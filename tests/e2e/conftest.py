@@ -28,6 +28,7 @@ REVOKED_KEY = f"vda-revoked-{secrets.token_hex(16)}"
 ONE_ID = ("deferred", "reschedule", "poke", "failed", "wrong_key", "key_revoked", "timed_out", "soft_fail")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark these tests, and keep them in one process: they share one Airflow."""
     for item in items:
@@ -77,7 +78,7 @@ def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
         connections = {"vidu_default": KEY, "vidu_wrong_key": WRONG_KEY, "vidu_revoked": REVOKED_KEY}
         for conn_id, key in connections.items():
             running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})
-        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped")]
+        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy")]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
 
@@ -101,6 +102,14 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     for way in ONE_ID:
         generation_id = sandbox.add_generation(f"e2e-{way}", states=FOREVER)
         started[way] = airflow.trigger(f"e2e_{way}", {"generation_id": generation_id})
+    sandbox.add_generation("e2e-policy", states=[["completed", 0]])
+    answer = {
+        "status": 503,
+        "body": {"code": "busy", "message": "later", "data": None},
+        "headers": {"Retry-After": "3"},
+    }
+    sandbox.add_fault({"match": {"kind": "query", "id": "e2e-policy"}, "times": 1, "action": answer})
+    started["policy"] = airflow.trigger("e2e_policy", {"generation_id": "e2e-policy"})
     started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
     started["example"] = airflow.trigger(
         "vidu_prompt_to_file", {"prompt": "a lighthouse", "destination": f"{videos.as_uri()}/example/"}
@@ -108,6 +117,12 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     started["example_mapped"] = airflow.trigger(
         "vidu_mapped_prompts",
         {"prompts": ["a boat", "[fail:CreationPolicyViolation] a kite"], "destination": f"{videos.as_uri()}/mapped/"},
+    )
+    started["example_two_operators"] = airflow.trigger(
+        "vidu_generate_and_download", {"prompt": "a mill", "destination": f"{videos.as_uri()}/two/"}
+    )
+    started["example_storyboard"] = airflow.trigger(
+        "vidu_storyboard", {"scenes": ["dawn", "dusk"], "destination": f"{videos.as_uri()}/story/"}
     )
     known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
     started["example_known"] = airflow.trigger(

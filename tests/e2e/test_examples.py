@@ -26,6 +26,29 @@ def test_prompt_to_file(airflow, sandbox, runs, videos):
     assert "?" not in record["source"]
 
 
+def test_two_operators(airflow, sandbox, runs, videos):
+    """The generate operator's id leads the download to the same generation; it was billed once."""
+    run = runs["example_two_operators"]
+    assert airflow.wait(run) == "success", airflow.states(run)
+    generation = airflow.xcom(run, "generate")
+    record = airflow.xcom(run, "download")
+    assert airflow.xcom(run, "generate", key="generation_id") == generation["id"] == record["generation_id"]
+    assert _file(record).read_bytes() == sandbox.file_bytes(generation["id"])
+    assert len([create for create in sandbox.creates if create.body.get("prompt") == "a mill"]) == 1
+
+
+def test_storyboard(airflow, sandbox, runs, videos):
+    """Each scene ends in a video and a cover whose names belong together."""
+    run = runs["example_storyboard"]
+    assert airflow.wait(run) == "success", airflow.states(run)
+    for index in range(2):
+        generation_id = airflow.xcom(run, "scene.generate", map_index=index)["id"]
+        video, cover = (_file(airflow.xcom(run, f"scene.{name}", map_index=index)) for name in ("video", "cover"))
+        assert video.read_bytes() == sandbox.file_bytes(generation_id)
+        assert cover.read_bytes() == sandbox.file_bytes(generation_id, "cover")
+        assert cover.name.startswith(video.stem)
+
+
 def test_one_refused_prompt_does_not_hold_up_the_others(airflow, sandbox, runs, videos):
     """In the mapped example the good prompt ends in a file, the refused one in a failed wait."""
     run = runs["example_mapped"]

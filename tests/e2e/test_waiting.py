@@ -52,6 +52,14 @@ def test_a_rescheduled_wait_comes_back(airflow, runs, finish):
     assert airflow.xcom(run, "wait")["id"] == "e2e-reschedule"
 
 
+def test_the_retry_policy_takes_the_services_delay(airflow, sandbox, runs):
+    """A try that failed with Retry-After: 3 is repeated after 3 seconds, though retry_delay is an hour."""
+    task = _ended(airflow, runs["policy"], state="success")
+    assert task.try_number == 2
+    first, second = (request.wall_time for request in sandbox.requests("query", "e2e-policy")[:2])
+    assert 3 <= second - first < 60
+
+
 def test_mapped_waits_end_one_by_one(airflow, runs, mapped_ids, finish):
     """Ten waits of one task are deferred together, and each returns its own generation."""
     run = runs["mapped"]

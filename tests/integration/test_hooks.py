@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.models import GenerationStatus
+from airflow_provider_vidu.models import Cancellation, GenerationStatus
 
 pytestmark = pytest.mark.integration
 
@@ -146,10 +146,10 @@ def test_the_wait_is_bounded(dialect, sandbox):
 def test_connection_verdicts(dialect, sandbox, monkeypatch):
     """test_connection() tells apart: fine, key refused, not Vidu, cannot reach, not configured."""
     assert ViduHook().test_connection() == (True, f"Fine: {sandbox.url} speaks {dialect} and accepts the key.")
-    sandbox.rotate_keys(["another"])
-    assert "key was refused" in ViduHook().test_connection()[1]
     sandbox.add_fault({"match": {}, "action": {"garbage": "html"}})
     assert "not a Vidu service" in ViduHook().test_connection()[1]
+    sandbox.rotate_keys(["another"])
+    assert "key was refused" in ViduHook().test_connection()[1]
     monkeypatch.setenv(
         "AIRFLOW_CONN_DEAD", '{"conn_type": "vidu", "host": "http://127.0.0.1:1", "password": "k-12345"}'
     )
@@ -189,3 +189,35 @@ def test_the_key_never_follows_a_redirect(connect, sandbox):
     with pytest.raises(exceptions.ViduResponseError, match="never follows a redirect"):
         ViduHook().get_generation("g")
     assert len(sandbox.requests()) == 1
+
+
+def test_balance_and_list(connect, sandbox):
+    """ent-v2 tells what is left and lists what was submitted; vidu-native says that it cannot."""
+    connect("ent-v2")
+    hook = ViduHook()
+    first, second = (hook.create_generation(prompt=prompt, model="m").id for prompt in ("x", "y"))
+    assert hook.get_credits().remaining == 100_000 - 2 * 80
+    assert {generation.id for generation in hook.list_generations()} == {first, second}
+    connect("vidu-native")
+    for ask in (ViduHook().get_credits, ViduHook().list_generations):
+        with pytest.raises(exceptions.ViduConfigError, match="vidu-native has no"):
+            ask()
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_cancel(connect, sandbox, way):
+    """What waits is cancelled, what runs is not, and vidu-native has no cancel; none of it raises."""
+
+    def cancel(name: str) -> Cancellation:
+        return ViduHook().cancel_generation(name) if way == "sync" else asyncio.run(ViduHook().acancel_generation(name))
+
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    waiting, running = (ViduHook().create_generation(prompt=prompt, model="m").id for prompt in ("x", "y"))
+    assert cancel(waiting).accepted
+    sandbox.advance(10)
+    refused = cancel(running)
+    assert not refused
+    assert "scheduled" in refused.reason
+    connect("vidu-native")
+    assert "no request to cancel" in cancel("x").reason

@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, dag, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_vidu.retry_policy import vidu_retry_policy
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
 LONG = 900
@@ -23,6 +25,16 @@ WAYS: dict[str, dict[str, Any]] = {
     "timed_out": {"deferrable": True, "timeout": 8, **RETRIES},
     "soft_fail": {"deferrable": True, "timeout": 8, "soft_fail": True, **RETRIES},
 }
+
+
+if AIRFLOW_V_3_3_PLUS:
+    # One failed poll fails the try; the policy then takes the delay that the service asked for.
+    WAYS["policy"] = {
+        "max_failures": 0,
+        "retries": 1,
+        "retry_policy": vidu_retry_policy(),
+        "retry_delay": timedelta(hours=1),
+    }
 
 
 def wait_dag(way: str, options: dict[str, Any]) -> DAG:

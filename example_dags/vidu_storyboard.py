@@ -1,0 +1,73 @@
+"""A storyboard: one generation for each scene, and of each scene the video and its cover.
+
+The scenes are mapped, so there may be any number of them, and the waits hold no worker. How many are
+submitted at the same time is limited by `max_active_tis_per_dag`: accounts have a limit on concurrent
+generations, and what is above it waits at the service.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Param, dag, task, task_group
+
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+
+# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    tags=["vidu", "example"],
+    doc_md=__doc__,
+    params={
+        "scenes": Param(
+            ["A lighthouse at dusk", "The keeper climbs the stairs", "The lamp is lit"],
+            type="array",
+            items={"type": "string"},
+            minItems=1,
+        ),
+        "style": Param("hand-drawn, soft light", type="string", description="Added to each scene's prompt."),
+        "model": Param("vidu2.0", type="string"),
+        "destination": Param(DESTINATION, type="string", description="A folder, with a slash at the end."),
+    },
+)
+def vidu_storyboard() -> None:
+    """Map one chain per scene: each goes on as soon as its own generation is done."""
+
+    @task
+    def prompts(params: dict[str, Any]) -> list[str]:
+        return [f"{scene}, {params['style']}" for scene in params["scenes"]]
+
+    @task_group
+    def scene(prompt: str) -> None:
+        generate = ViduGenerateOperator(
+            task_id="generate",
+            prompt=prompt,
+            model="{{ params.model }}",
+            deferrable=True,
+            poll_interval=5,
+            timeout=timedelta(hours=1),
+            retries=2,
+            max_active_tis_per_dag=8,
+        )
+        # Both come from the id, so both can be fetched again later, and their names belong together.
+        for artifact in ("video", "cover"):
+            download = ViduDownloadOperator(
+                task_id=artifact,
+                generation_id=generate.output["id"],
+                destination="{{ params.destination }}",
+                artifact=artifact,
+                retries=3,
+                retry_delay=timedelta(seconds=30),
+            )
+            generate >> download
+
+    scene.expand(prompt=prompts())  # type: ignore[call-arg]
+
+
+vidu_storyboard()
