@@ -47,6 +47,16 @@ def make_event(
     }
 
 
+def id_in(event: object) -> str | None:
+    """Return the id of the generation that an event speaks of, if it is one of ours.
+
+    Airflow can deliver the event of a trigger that a clear has orphaned to the deferral after the clear
+    (SQLite hands the row id of a deleted trigger out again), so a task compares before it believes.
+    """
+    found = event.get("generation_id") if isinstance(event, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:
     """Return when the event reports success for ``generation_id``; raise what it reports otherwise.
 

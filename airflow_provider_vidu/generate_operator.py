@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_vidu.events import read_event
+from airflow_provider_vidu.events import id_in, read_event
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
@@ -147,18 +147,23 @@ class ViduGenerateOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
-        self._generation_id = _id_of(event)
+        generation_id = self._generation_id = self._published(context) or id_in(event) or ""
         hook = self._hook()
         self._config = hook.config
+        if id_in(event) not in (None, generation_id):
+            self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
+            if not hook.get_generation(generation_id).is_done:
+                self._defer(generation_id)
+            return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
         try:
-            read_event(event, self._generation_id)
+            read_event(event, generation_id)
         except ViduTimeoutError:
             self._cancel("the time is over")
             raise
         except ViduGenerationFailedError:
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
-        return self._finished(context, self._wait(hook, self._generation_id, timeout=DEFER_MARGIN_SECONDS))
+        return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
@@ -244,6 +249,12 @@ class ViduGenerateOperator(BaseOperator):
         else:
             self.log.info("Generation %s, because %s: %s.", self._generation_id, why, verdict.reason)
 
+    def _published(self, context: Context) -> str | None:
+        """Return the id that this try has published; a new try begins without one."""
+        ti: Any = context["ti"]
+        found = ti.xcom_pull(task_ids=ti.task_id, key=ID_KEY, map_indexes=ti.map_index)
+        return found if isinstance(found, str) else None
+
     def _hook(self) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook
 
@@ -255,8 +266,3 @@ def _seconds(name: str, value: timedelta | float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
         raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
     return float(seconds)
-
-
-def _id_of(event: object) -> str:
-    found = event.get("generation_id") if isinstance(event, Mapping) else None
-    return found if isinstance(found, str) else ""

@@ -1,8 +1,9 @@
 """Telling a user's kill from a triggerer's hand-over, before a remote job is cancelled.
 
 Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions
-cancel the coroutine in both cases. The task instance itself tells them apart: as long as it is
-deferred and its XCom names this generation, somebody else goes on waiting for it.
+cancel the coroutine in both cases. The task instance itself tells them apart: while it is deferred
+and its XCom names this generation, somebody else goes on waiting for it; once it has ended, or a new
+try has begun, nobody does.
 """
 
 from __future__ import annotations
@@ -16,39 +17,57 @@ from airflow_provider_vidu.exceptions import ViduError
 ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
-_ATTEMPTS: Final = 4
+_ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
+_ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 log = logging.getLogger(__name__)
 
 
-async def is_handed_over(ti: Any, generation_id: str) -> bool:
-    """Whether the task instance still waits, deferred, for this very generation.
+async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS) -> bool:
+    """Whether the task instance still works on this very generation, in whatever process.
 
     :param ti: the task instance as the triggerer gave it to the trigger.
     :param generation_id: the generation that the trigger watches.
+    :param pause: seconds between two looks, while the state does not tell yet.
     :raises ViduError: when the task instance cannot be asked; then nothing may be cancelled.
     """
     from asgiref.sync import sync_to_async
 
-    for attempt in range(_ATTEMPTS):
+    failed: Exception | None = None
+    for _ in range(_ATTEMPTS):
         try:
-            return await sync_to_async(_is_waiting)(ti, generation_id)
-        except Exception as error:  # the API server may be restarting; the answer decides over money
-            if attempt == _ATTEMPTS - 1:
-                raise ViduError(
-                    f"The task's state could not be asked ({type(error).__name__}); nothing is cancelled.",
-                    generation_id=generation_id,
-                ) from error
-        await asyncio.sleep(_PAUSE_SECONDS)
-    raise AssertionError("unreachable")
+            state, published = await sync_to_async(_look)(ti)
+        except Exception as error:  # noqa: BLE001 - the API server may be restarting; the answer decides over money
+            failed = error
+        else:
+            failed = None
+            if (known := verdict(state, published == generation_id)) is not None:
+                return known
+        await asyncio.sleep(pause)
+    if failed is not None:
+        raise ViduError(
+            f"The task's state could not be asked ({type(failed).__name__}); nothing is cancelled.",
+            generation_id=generation_id,
+        ) from failed
+    return True  # a minute on the way or at work, with this id: this try goes on
 
 
-def _is_waiting(ti: Any, generation_id: str) -> bool:
+def verdict(state: str | None, is_mine: bool) -> bool | None:
+    """Return whether the wait goes on elsewhere, or None when that is not certain yet.
+
+    :param state: the task instance's state.
+    :param is_mine: whether its published id is the one the trigger watches.
+    """
+    if not is_mine or state in _ENDED:
+        return False
+    # Cleared and resumed tasks look alike until they run: a new try removes the published id.
+    return True if state == "deferred" else None
+
+
+def _look(ti: Any) -> tuple[str | None, Any]:
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    if AIRFLOW_V_3_0_PLUS:
-        return _state(ti) == "deferred" and _published_id(ti) == generation_id
-    return _is_waiting_in_database(ti, generation_id)
+    return (_state(ti), _published_id(ti)) if AIRFLOW_V_3_0_PLUS else _look_into_database(ti)
 
 
 def _state(ti: Any) -> str | None:
@@ -70,7 +89,7 @@ def _published_id(ti: Any) -> Any:
     return XCom.get_one(key=ID_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
 
 
-def _is_waiting_in_database(ti: Any, generation_id: str) -> bool:
+def _look_into_database(ti: Any) -> tuple[str | None, Any]:
     """Ask the metadata database: in Airflow 2 the triggerer has one."""
     from airflow.models import TaskInstance, XCom
     from airflow.utils.session import create_session
@@ -78,7 +97,5 @@ def _is_waiting_in_database(ti: Any, generation_id: str) -> bool:
     where = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
     with create_session() as session:
         found = session.query(TaskInstance).filter_by(**where).one_or_none()
-        if found is None or str(found.state) != "deferred":
-            return False
-        published = XCom.get_one(key=ID_KEY, session=session, **where)
-    return bool(published == generation_id)
+        state = str(found.state) if found is not None and found.state else None
+        return state, XCom.get_one(key=ID_KEY, session=session, **where)

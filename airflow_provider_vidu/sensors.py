@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_vidu.dialects import checked_id
-from airflow_provider_vidu.events import read_event
+from airflow_provider_vidu.events import id_in, read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.policy import PollPolicy, Step, Watch
 
@@ -105,6 +105,9 @@ class ViduGenerationSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired: ask afresh, so that the returned URLs are new."""
+        if id_in(event) not in (None, self.generation_id):
+            self.log.warning("Woken for %s, which this task does not wait for: waiting on.", id_in(event))
+            return self._execute_deferrable(context)
         read_event(event, self.generation_id)
         generation = self._hook().wait(self.generation_id, timeout=DEFER_MARGIN_SECONDS, poll_interval=5)
         self.log.info("Generation %s: %s", self.generation_id, generation.describe())

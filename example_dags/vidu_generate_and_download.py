@@ -40,14 +40,14 @@ def vidu_generate_and_download() -> None:
         retries=2,
         retry_delay=timedelta(seconds=30),
     )
-    download = ViduDownloadOperator(
+    # The id is an XCom of its own; taking it also puts the tasks in order.
+    ViduDownloadOperator(
         task_id="download",
-        generation_id="{{ ti.xcom_pull('generate')['id'] }}",
+        generation_id=generate.output["generation_id"],
         destination="{{ params.destination }}",
         retries=3,
         retry_delay=timedelta(seconds=30),
     )
-    generate >> download
 
 
 vidu_generate_and_download()

@@ -57,15 +57,14 @@ def vidu_storyboard() -> None:
         )
         # Both come from the id, so both can be fetched again later, and their names belong together.
         for artifact in ("video", "cover"):
-            download = ViduDownloadOperator(
+            ViduDownloadOperator(
                 task_id=artifact,
-                generation_id=generate.output["id"],
+                generation_id=generate.output["generation_id"],
                 destination="{{ params.destination }}",
                 artifact=artifact,
                 retries=3,
                 retry_delay=timedelta(seconds=30),
             )
-            generate >> download
 
     scene.expand(prompt=prompts())  # type: ignore[call-arg]
 

@@ -394,7 +394,7 @@ class PrivateAirflow:
         if self._token is None:
             login = {"username": USER, "password": self.password}
             self._token = str(self._request("POST", "/auth/token", login)["access_token"])
-        return self._request(method, f"/api/v2{path}", body, self._token)
+        return self._patient_request(method, f"/api/v2{path}", body)
 
     def add_connection(self, conn_id: str, fields: Mapping[str, Any]) -> None:
         """Create or replace a connection.
@@ -496,6 +496,17 @@ class PrivateAirflow:
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "airflow", *arguments]
+
+    def _patient_request(self, method: str, path: str, body: Any) -> Any:
+        """Ask again when SQLite was busy: the API server then answers 500, and nothing was done."""
+        for pause in (0.5, 1.0, 2.0):
+            try:
+                return self._request(method, path, body, self._token)
+            except ApiError as error:
+                if error.status != 500 or "Database error" not in str(error):
+                    raise
+            time.sleep(pause)
+        return self._request(method, path, body, self._token)
 
     def _request(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         request = urllib.request.Request(

@@ -107,6 +107,8 @@ def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, way):
     )
     assert wait_for(lambda: len(_billed(patient, f"clear {way}")) == 2, 120), orders.airflow.states(run)
     assert wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "charged"], 60)
+    # A kill that comes before a triggerer has taken the new wait up tells nobody.
+    _asked_for(patient, _billed(patient, f"clear {way}")[1].id)
     _mark(orders, run, "failed")
     assert wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "cancelled"], 60)
 
@@ -157,4 +159,9 @@ def _mark(orders: Orders, run: Run, state: str) -> None:
 def _submitted(orders: Orders, run: Run, sandbox: Sandbox, way: str, prompt: str) -> None:
     """Wait until the job was submitted and the task waits for it."""
     orders.airflow.wait_for_task(run, "film", "deferred" if way == "deferred" else "running")
-    assert wait_for(lambda: any(sandbox.requests("query", create.id) for create in _billed(sandbox, prompt)), 60)
+    assert wait_for(lambda: _billed(sandbox, prompt) != [], 60)
+    _asked_for(sandbox, _billed(sandbox, prompt)[0].id)
+
+
+def _asked_for(sandbox: Sandbox, generation_id: str) -> None:
+    assert wait_for(lambda: sandbox.requests("query", generation_id) != [], 60)

@@ -52,7 +52,7 @@ class Task:
         ti = SimpleNamespace(
             dag_id="d", run_id="r", task_id="film", map_index=-1,
             try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=2),
-            xcom_push=self.push,
+            xcom_push=self.push, xcom_pull=lambda task_ids, key, map_indexes: self.xcoms.get(key),
         )  # fmt: skip
         return {"ti": ti, "task_instance": ti, "task_state_store": self.store}
 
@@ -113,6 +113,22 @@ def test_the_id_is_published_before_the_wait(dialect, sandbox):
     assert deferred.value.trigger.cancel_on_kill is True
 
 
+def test_an_event_of_the_order_before_a_clear_is_not_believed(dialect, sandbox):
+    """The orphaned trigger's event wakes the new try; it goes on waiting for its own generation."""
+    sandbox.set_speed(0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    old = task.xcoms["generation_id"]
+    task.clear()
+    with pytest.raises(TaskDeferred):
+        task.start()
+    stale = {"outcome": "failed", "generation_id": old, "error": {"type": "ViduGenerationFailedError"}}
+    with pytest.raises(TaskDeferred) as deferred:
+        ViduGenerateOperator(**task.kwargs).execute_complete(task.context(), stale)
+    assert deferred.value.trigger.generation_id == task.xcoms["generation_id"] != old
+
+
 def test_without_waiting(dialect, sandbox):
     """wait_for_completion=False returns the generation as it was accepted."""
     found = Task(wait_for_completion=False).run()
@@ -121,11 +137,13 @@ def test_without_waiting(dialect, sandbox):
 
 def test_retries_pay_once_and_a_clear_pays_again(dialect, sandbox):
     """Three tries of one order are one create; a clear makes it two."""
+    sandbox.set_speed(0)
     task = Task(deferrable=True)
     with pytest.raises(TaskDeferred):
         task.start()
     with pytest.raises(TaskDeferred):
         task.start()
+    sandbox.set_speed(50)
     first = task.run()
     assert len(sandbox.creates) == 1
     task.clear()

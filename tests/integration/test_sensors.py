@@ -11,7 +11,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+FAST = 5000
+"""Sandbox seconds per second: what takes ten seconds at the fixture's speed is over in a tenth."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
 
@@ -23,10 +27,14 @@ def sensor(**kwargs: Any) -> ViduGenerationSensor:
     )
 
 
-def run_deferred(task: ViduGenerationSensor, context: dict[str, Any]) -> Any:
-    """Execute until the task defers, run its trigger, and resume a fresh instance, as Airflow does."""
+def run_deferred(task: ViduGenerationSensor, context: dict[str, Any], sandbox: Sandbox) -> Any:
+    """Execute until the task defers, run its trigger, and resume a fresh instance, as Airflow does.
+
+    The sandbox's clock all but stands until the task has deferred, however slow the machine is.
+    """
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context)
+    sandbox.set_speed(FAST)
 
     async def first_event() -> Any:
         async for event in deferred.value.trigger.run():
@@ -38,12 +46,20 @@ def run_deferred(task: ViduGenerationSensor, context: dict[str, Any]) -> Any:
     return fresh.resume_execution(deferred.value.method_name, {"event": event}, context)
 
 
+def run(task: ViduGenerationSensor, context: dict[str, Any], sandbox: Sandbox) -> Any:
+    """Run a task to its end, deferred or in the worker."""
+    if task.deferrable:
+        return run_deferred(task, context, sandbox)
+    sandbox.set_speed(FAST)
+    return task.execute(context)
+
+
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 def test_it_returns_the_generation(dialect, sandbox, context, deferrable):
     """Both ways end with the succeeded generation as plain JSON, with a URL."""
-    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 20]])
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 500]])
     task = sensor(deferrable=deferrable)
-    found = run_deferred(task, context) if deferrable else task.execute(context)
+    found = run(task, context, sandbox)
     assert json.loads(json.dumps(found)) == found
     assert (found["id"], found["status"]) == ("123", "succeeded")
     assert found["video_url"].startswith(sandbox.url)
@@ -60,11 +76,11 @@ def test_a_finished_generation_needs_no_deferral(dialect, sandbox, context):
 def test_a_failed_generation_fails_without_a_retry(dialect, sandbox, context, deferrable):
     """The error is one that Airflow never retries, with reason, id and code."""
     sandbox.add_generation(
-        "123", dialect=dialect, states=[["processing", 0], ["failed", 10]], error="AuditSubmitIllegal"
+        "123", dialect=dialect, states=[["processing", 0], ["failed", 500]], error="AuditSubmitIllegal"
     )
     task = sensor(deferrable=deferrable)
     with pytest.raises(exceptions.ViduGenerationFailedError, match="generation 123, code AuditSubmitIllegal") as caught:
-        run_deferred(task, context) if deferrable else task.execute(context)
+        run(task, context, sandbox)
     assert not caught.value.retryable
 
 
@@ -74,18 +90,18 @@ def test_a_time_out_tells_state_and_id(dialect, sandbox, context, deferrable):
     sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
     task = sensor(deferrable=deferrable, timeout=0.3)
     with pytest.raises(AirflowSensorTimeout, match=r"last known state is running.*generation 123"):
-        run_deferred(task, context) if deferrable else task.execute(context)
+        run(task, context, sandbox)
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 @pytest.mark.parametrize("fault", ["failed", "timeout"])
 def test_soft_fail_skips(dialect, sandbox, context, deferrable, fault):
     """With soft_fail a failure and a time-out skip the task instead."""
-    states = [["processing", 0], ["failed", 5]] if fault == "failed" else [["processing", 0]]
+    states = [["processing", 0], ["failed", 500]] if fault == "failed" else [["processing", 0]]
     sandbox.add_generation("123", dialect=dialect, states=states)
     task = sensor(deferrable=deferrable, soft_fail=True, timeout=0.3 if fault == "timeout" else 20)
     with pytest.raises(AirflowSkipException):
-        run_deferred(task, context) if deferrable else task.execute(context)
+        run(task, context, sandbox)
 
 
 def test_soft_fail_counts_before_the_deferral(dialect, sandbox, context):
@@ -109,7 +125,7 @@ def test_trouble_does_not_prevent_the_deferral(dialect, sandbox, context):
     """A service that is down when the sensor starts is the triggerer's to wait for."""
     sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
     sandbox.add_fault({"match": {"kind": "query"}, "times": 3, "action": {"status": 503}})
-    assert run_deferred(sensor(deferrable=True), context)["status"] == "succeeded"
+    assert run_deferred(sensor(deferrable=True), context, sandbox)["status"] == "succeeded"
 
 
 def test_reschedule_pokes_once(dialect, sandbox, context):
@@ -143,9 +159,17 @@ def test_a_bad_budget_fails_at_parse():
         sensor(max_failures=-1)
 
 
-def test_an_event_of_another_generation_is_refused(context):
-    """An event that does not fit fails loudly."""
-    with pytest.raises(exceptions.ViduError, match="another generation"):
-        sensor().execute_complete(context, {"outcome": "succeeded", "generation_id": "9"})
+def test_an_event_of_another_generation_is_not_believed(dialect, sandbox, context):
+    """The event of an orphaned trigger neither ends nor fails the wait; it goes on."""
+    stale = {"outcome": "failed", "generation_id": "9", "error": {"type": "ViduGenerationFailedError"}}
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    with pytest.raises(TaskDeferred):
+        sensor(deferrable=True).execute_complete(context, stale)
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    assert sensor(deferrable=True).execute_complete(context, stale)["id"] == "123"
+
+
+def test_an_event_that_is_none_of_ours_is_refused(context):
+    """An event that is not understood fails loudly."""
     with pytest.raises(exceptions.ViduError, match="not understood"):
         sensor().execute_complete(context, {"status": "ok"})
