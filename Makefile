@@ -28,8 +28,6 @@ help: ## Show this list.
 
 setup: $(STAMP) ## Make .venv with pinned versions (only when something changed).
 	@mkdir -p "$(TMPDIR)"
-# Tests that start a pytest of their own do so in there, and it must not pick up this project's settings.
-	@: > "$(TMPDIR)/pytest.ini"
 
 # To change the Python of an existing .venv: `make clean`, then `make setup PYTHON=...`.
 $(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -246,9 +247,15 @@ def _why_failed(airflow: PrivateAirflow, run: Run) -> str:
     logs = airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
     lines = [f"the DAG run failed in: {', '.join(task.name for task in failed) or 'no task'}. Logs: {logs}"]
     for task in failed:
-        errors = [line for line in airflow.task_log(run, task.name).splitlines() if '"level":"error"' in line]
-        lines += [line[:600] for line in errors[-3:]]
+        lines += [f"{task.name}: {error}" for error in _errors(airflow.task_log(run, task.name))[-3:]]
     return "\n".join(lines)
+
+
+def _errors(log: str) -> list[str]:
+    """Return the messages of the exceptions in a task's log, which is a JSON object per line."""
+    records = [json.loads(line) for line in log.splitlines() if line.startswith('{"')]
+    details = [detail for record in records for detail in record.get("error_detail") or []]
+    return [f"{detail.get('exc_type')}: {detail.get('exc_value')}"[:600] for detail in details]
 
 
 def _show_file(record: dict[str, Any]) -> None:

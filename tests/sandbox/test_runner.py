@@ -237,6 +237,8 @@ def test_the_plugin_gives_a_fresh_sandbox_to_each_test(tmp_path) -> None:
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     plugin = "airflow_provider_vidu.sandbox.pytest_plugin"
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", plugin, "-p", "no:cacheprovider"]
+    # Wherever the temporary folder lies, the settings of a project around it are not meant.
+    command += ["-c", os.devnull, "--rootdir", str(tmp_path)]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60, env=env)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
