@@ -258,7 +258,9 @@ def test_the_first_delay_has_a_floor(interval: float, roll: float, expected: flo
     assert PollPolicy(interval=interval).first_delay(rng=lambda: roll) == expected
 
 
-@pytest.mark.parametrize(("left", "expected"), [(None, 900), (1000, 900), (60, 60), (3, FIRST_POLL_FLOOR), (-9, FIRST_POLL_FLOOR)])
+@pytest.mark.parametrize(
+    ("left", "expected"), [(None, 900), (1000, 900), (60, 60), (3, FIRST_POLL_FLOOR), (-9, FIRST_POLL_FLOOR)]
+)
 def test_the_first_delay_does_not_oversleep_the_deadline(left: float | None, expected: float) -> None:
     """Before the deadline, but never below the floor."""
     assert PollPolicy(interval=900).first_delay(left, middle) == expected
