@@ -289,7 +289,8 @@ def _base_url(read: _Fields, conn: AirflowConnection, dialect: Dialect) -> str:
     _check_host(read, parts, host)
     if port and conn.port and port != conn.port:
         raise read.error("port", f"is {conn.port}, but the host says {port}. Leave one of them out.")
-    if conn.port is not None and not 0 < conn.port < 65536:
+    # 0 means "not set": the UI's Test button sends it for a port that is empty.
+    if conn.port is not None and not 0 <= conn.port < 65536:
         raise read.error("port", f"{conn.port} is no port: give a number between 1 and 65535.")
     port = port or conn.port
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

@@ -157,6 +157,7 @@ def test_bad_paths(field: str, path: Any) -> None:
         pytest.param({"host": HOST, "schema": "http"}, HOST, id="the host's scheme wins"),
         pytest.param({"host": "HTTPS://GW.Example.COM/Path"}, "https://gw.example.com/Path", id="capitals"),
         pytest.param({"host": HOST, "port": 8443}, f"{HOST}:8443", id="port"),
+        pytest.param({"host": HOST, "port": 0}, HOST, id="port 0, which the test button sends"),
         pytest.param({"host": f"{HOST}:8443/p", "port": 8443}, f"{HOST}:8443/p", id="the same port twice"),
         pytest.param({"host": f"{HOST}/p", "port": 8443}, f"{HOST}:8443/p", id="port and prefix"),
         pytest.param({"host": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080", id="IPv4"),
