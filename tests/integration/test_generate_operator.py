@@ -273,13 +273,3 @@ def test_a_field_given_twice(connect, sandbox):
     connect()
     with pytest.raises(exceptions.ViduConfigError, match="prompt is given twice"):
         Task(parameters={"prompt": "another"}).run()
-
-
-def test_the_link_needs_an_id(dialect):
-    """A link is built from the XCom alone, without anything of the service in it."""
-    from airflow_provider_vidu.links import xcom_page
-
-    key = SimpleNamespace(dag_id="my dag", run_id="manual__2026-01-01T00:00:00+00:00", task_id="film", map_index=3)
-    assert xcom_page(key).endswith(
-        "/dags/my%20dag/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/tasks/film/mapped/3/xcom"
-    )
