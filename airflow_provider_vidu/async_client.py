@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from airflow.providers.common.compat.sdk import conf
 from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
@@ -23,14 +24,12 @@ from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduRespo
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.tls import ssl_context
-from airflow_provider_vidu.wire import MAX_BODY_BYTES, ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import CHUNK_BYTES, MAX_BODY_BYTES, TOTAL_TIMEOUTS, ApiAnswer, ApiRequest
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CHUNK_BYTES: Final = 64 * 1024
-TOTAL_TIMEOUTS: Final = 4
-"""An answer must be complete within this many time-outs: a trickle is no life sign."""
+DEFAULT_MAX_CONNECTIONS: Final = 32
 KEEPALIVE_SECONDS: Final = 75.0
 """Idle connections outlive the usual poll interval, so that polls need no new handshakes."""
 CONFIG_AGE_SECONDS: Final = 300.0
@@ -190,16 +189,18 @@ _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] =
 
 
 @asynccontextmanager
-async def async_client(conn_id: str, max_connections: int = 32) -> AsyncIterator[AsyncClient]:
+async def async_client(conn_id: str, max_connections: int | None = None) -> AsyncIterator[AsyncClient]:
     """Lend the client that all users of ``conn_id`` on this event loop share.
 
     :param conn_id: the Airflow connection.
-    :param max_connections: the most sockets; the first user's number counts.
+    :param max_connections: the most sockets; ``[vidu] max_connections`` (32) where left out. The first
+        user's number counts.
     """
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     client = clients.get(conn_id)
     if client is None:
-        client = clients[conn_id] = AsyncClient(conn_id, max_connections)
+        limit = max_connections or conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
+        client = clients[conn_id] = AsyncClient(conn_id, limit)
     client.users += 1
     try:
         yield client

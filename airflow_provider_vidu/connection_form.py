@@ -6,7 +6,6 @@ versions from two methods of the hook. Both are made from what stands here.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 CONNECTION_TYPE: Final = "vidu"
@@ -99,8 +98,3 @@ def form_widgets() -> dict[str, Any]:
         return kind(lazy_gettext(spec["label"]), description=spec["description"], widget=widget)
 
     return {name: field(spec) for name, spec in CONN_FIELDS.items()}
-
-
-def example_json(host: str, key: str, **extra: Any) -> str:
-    """Return a connection as the JSON that ``AIRFLOW_CONN_<ID>`` and ``airflow connections add`` take."""
-    return json.dumps({"conn_type": CONNECTION_TYPE, "host": host, "password": key, "extra": extra})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_vidu.config import DEFAULT_CONN_ID
 from airflow_provider_vidu.events import id_in, read_event
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
@@ -18,6 +19,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.guard import ID_KEY
 from airflow_provider_vidu.links import ViduGenerationLink
+from airflow_provider_vidu.policy import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.submission import Submission, failed
 
 if TYPE_CHECKING:
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
-
-DEFER_MARGIN_SECONDS: Final = 300.0
-"""The trigger reports a time-out by itself; Airflow's own is only the net below it."""
 
 
 class ViduGenerateOperator(BaseOperator):
@@ -87,7 +86,7 @@ class ViduGenerateOperator(BaseOperator):
         endpoint: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
-        vidu_conn_id: str = "vidu_default",
+        vidu_conn_id: str = DEFAULT_CONN_ID,
         storage_conn_id: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),

@@ -176,7 +176,7 @@ class Stream:
         try:
             self._send({**headers, **({name: value.reveal() for name, value in access.headers} if own else {})})
             self._response = self._connection.getresponse()
-        except BaseException:
+        except BaseException:  # also for what a signal handler raises: the socket may not stay open
             self.close()
             raise
         lowered: dict[str, str] = {}

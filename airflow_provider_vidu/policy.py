@@ -28,6 +28,10 @@ fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged
 
 LONGEST_GROWN_INTERVAL: Final = 3600.0
 
+DEFER_MARGIN_SECONDS: Final = 300.0
+"""How much longer than the deadline a deferral may last: the trigger reports a time-out by itself, and
+Airflow's own is only the net below it."""
+
 Random = Callable[[], float]
 
 

@@ -17,18 +17,16 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_vidu.config import DEFAULT_CONN_ID
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.events import id_in, read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.policy import PollPolicy, Step, Watch
+from airflow_provider_vidu.policy import DEFER_MARGIN_SECONDS, PollPolicy, Step, Watch
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
-
-DEFER_MARGIN_SECONDS = 300.0
-"""The trigger reports a time-out by itself; Airflow's own is only the net below it."""
 
 
 class ViduGenerationSensor(BaseSensorOperator):
@@ -61,7 +59,7 @@ class ViduGenerationSensor(BaseSensorOperator):
         self,
         *,
         generation_id: str,
-        vidu_conn_id: str = "vidu_default",
+        vidu_conn_id: str = DEFAULT_CONN_ID,
         poke_interval: timedelta | float = 15,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_failures: int = 10,

@@ -15,9 +15,8 @@ from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.exceptions import ViduResponseError, ViduTransportError
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.tls import ssl_context
-from airflow_provider_vidu.wire import MAX_BODY_BYTES, ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import CHUNK_BYTES, MAX_BODY_BYTES, TOTAL_TIMEOUTS, ApiAnswer, ApiRequest
 
-CHUNK_BYTES = 64 * 1024
 _BEFORE_SENDING = (
     NewConnectionError,
     NameResolutionError,
@@ -26,8 +25,6 @@ _BEFORE_SENDING = (
     socket.gaierror,
     ssl.SSLCertVerificationError,
 )
-TOTAL_TIMEOUTS = 4
-"""An answer must be complete within this many time-outs: a trickle is no life sign."""
 
 
 class SyncClient:

@@ -7,11 +7,11 @@ import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_vidu.config import DEFAULT_CONN_ID
 from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.guard import is_handed_over
@@ -20,7 +20,6 @@ from airflow_provider_vidu.policy import PollPolicy, Step, Watch
 if TYPE_CHECKING:
     from airflow_provider_vidu.async_client import AsyncClient
 
-DEFAULT_MAX_CONNECTIONS: Final = 32
 _cancelling: set[asyncio.Task[None]] = set()
 """A task that nothing refers to may be collected before it has run."""
 
@@ -55,7 +54,7 @@ class ViduGenerationTrigger(BaseTrigger):
         self,
         *,
         generation_id: str,
-        vidu_conn_id: str = "vidu_default",
+        vidu_conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float = 15.0,
         deadline: float | None = None,
         since: float | None = None,
@@ -136,8 +135,7 @@ class ViduGenerationTrigger(BaseTrigger):
     async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
         # The first import of the HTTP client takes longer than the loop may be blocked.
         module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
-        limit = conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
-        client: AbstractAsyncContextManager[AsyncClient] = module.async_client(self.vidu_conn_id, limit)
+        client: AbstractAsyncContextManager[AsyncClient] = module.async_client(self.vidu_conn_id)
         return client
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:

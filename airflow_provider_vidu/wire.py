@@ -14,6 +14,11 @@ from airflow_provider_vidu.text import shown, unescaped
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The largest answer that is read; an honest one has a few KiB."""
 
+CHUNK_BYTES: Final = 64 * 1024
+
+TOTAL_TIMEOUTS: Final = 4
+"""An answer must be complete within this many time-outs: a trickle is no life sign."""
+
 MAX_DEPTH: Final = 100
 MAX_INTEGER: Final = 10**300
 

@@ -13,9 +13,7 @@ import pytest
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection_form import (
     CONN_FIELDS,
-    CONNECTION_TYPE,
     UI_FIELD_BEHAVIOUR,
-    example_json,
     form_widgets,
     ui_field_behaviour,
 )
@@ -151,9 +149,3 @@ def test_the_widgets_of_older_versions(monkeypatch) -> None:
         assert kind == widget == ("password" if name in ("proxy", "headers") else "text")
         assert label == CONN_FIELDS[name]["label"]
         assert description == CONN_FIELDS[name]["description"]
-
-
-def test_the_example_is_a_connection() -> None:
-    """The example's JSON is what Airflow takes."""
-    found = json.loads(example_json("https://h", "k", dialect="ent-v2"))
-    assert found == {"conn_type": CONNECTION_TYPE, "host": "https://h", "password": "k", "extra": {"dialect": "ent-v2"}}
