@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from private_airflow import USER, Guard, PrivateAirflow, PrivateAirflowError, Run, TaskState
+from private_airflow import USER, PrivateAirflow, PrivateAirflowError, Run, TaskState, errors_in
+from processes import Guard
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 EXAMPLES: Final = ROOT / "example_dags"
@@ -155,6 +155,8 @@ def _airflow(home: Path, service: Service, say: Reporter) -> Iterator[PrivateAir
         home,
         [EXAMPLES],
         port=_wanted_port(),
+        # The clip pages play what the downloads have stored.
+        settings={"VIDU__PREVIEW_ROOTS": str(VIDEOS)},
         environment={"VIDU_EXAMPLES_DESTINATION": VIDEOS.as_uri() + "/"},
         # Whoever comes back to the UI finds the runs of last time; the demo starts from nothing.
         fresh=not is_ui,
@@ -247,15 +249,8 @@ def _why_failed(airflow: PrivateAirflow, run: Run) -> str:
     logs = airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
     lines = [f"the DAG run failed in: {', '.join(task.name for task in failed) or 'no task'}. Logs: {logs}"]
     for task in failed:
-        lines += [f"{task.name}: {error}" for error in _errors(airflow.task_log(run, task.name))[-3:]]
+        lines += [f"{task.name}: {error}" for error in errors_in(airflow.task_log(run, task.name))[-3:]]
     return "\n".join(lines)
-
-
-def _errors(log: str) -> list[str]:
-    """Return the messages of the exceptions in a task's log, which is a JSON object per line."""
-    records = [json.loads(line) for line in log.splitlines() if line.startswith('{"')]
-    details = [detail for record in records for detail in record.get("error_detail") or []]
-    return [f"{detail.get('exc_type')}: {detail.get('exc_value')}"[:600] for detail in details]
 
 
 def _show_file(record: dict[str, Any]) -> None:

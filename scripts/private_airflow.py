@@ -1,4 +1,4 @@
-"""A private Airflow: one folder, four processes, free ports, stopped without a trace.
+"""A private Airflow: one folder, a handful of processes, free ports, stopped without a trace.
 
 Used by the demo and by the end-to-end tests::
 
@@ -8,7 +8,7 @@ Used by the demo and by the end-to-end tests::
         for change in airflow.watch(run):
             print(change)
 
-SQLite, LocalExecutor and the four components, each in a session of its own: ``airflow standalone``
+SQLite, LocalExecutor and four components, each in a session of its own: ``airflow standalone``
 starts the same four, but as one that can only be stopped as a whole, on fixed ports for its logs.
 """
 
@@ -27,18 +27,26 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import psutil
 
-COMPONENTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
-LOCALHOST: Final = "127.0.0.1"
+from processes import LOCALHOST, Component, Guard, free_port, members_of, signals_held, tail, wait_for
+
+#: The parts of a small Airflow: a name for each, and what follows ``airflow`` on its command line.
+COMPONENTS: Final[Mapping[str, Sequence[str]]] = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler",),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer",),
+}
 USER: Final = "admin"
+PAGE: Final = 100  # the most entries that the REST API returns at a time
 ENDED: Final = frozenset({"success", "failed"})
 _BUNDLE: Final = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
@@ -84,61 +92,6 @@ class TaskState:
     record: Mapping[str, Any] = field(compare=False, repr=False)
 
 
-@dataclass
-class Component:
-    """One running part of Airflow, the leader of its own session."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def members(self) -> list[psutil.Process]:
-        """Return every living process of the session.
-
-        The session, not the process group: Airflow puts each task into a group of its own.
-        """
-        return _session_members(self.process.pid)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to every process of the session."""
-        for member in self.members():
-            with suppress(psutil.Error):
-                member.send_signal(number)
-
-
-class Guard:
-    """Kills what it watches when this process dies without cleaning up (SIGKILL, a CI's time limit).
-
-    A process of its own, which notices the end of this one by the end of a pipe.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), "--guard"], stdin=subprocess.PIPE, start_new_session=True
-        )
-
-    def watch(self, process: subprocess.Popen[Any]) -> None:
-        """Kill the session that ``process`` leads, should this process die."""
-        self._tell(f"{process.pid}\n")
-
-    def dismiss(self) -> None:
-        """End the watch without killing anything."""
-        self._tell("dismissed\n")
-        with suppress(BrokenPipeError):
-            self._pipe.close()
-        self._process.wait()
-
-    @property
-    def _pipe(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    def _tell(self, line: str) -> None:
-        with suppress(BrokenPipeError):
-            self._pipe.write(line.encode())
-            self._pipe.flush()
-
-
 class PrivateAirflow:
     """Airflow in a folder of its own.
 
@@ -147,6 +100,7 @@ class PrivateAirflow:
     :param port: the port of UI and API; a free one is chosen when None.
     :param settings: further settings as ``{"SECTION__NAME": value}``.
     :param environment: further environment variables of its processes.
+    :param components: what it consists of, by name; see :data:`COMPONENTS`.
     :param fresh: whether to start with an empty ``home``.
     :param serve_logs: whether the UI can show the logs of tasks that are still running.
     """
@@ -159,6 +113,7 @@ class PrivateAirflow:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        components: Mapping[str, Sequence[str]] = COMPONENTS,
         fresh: bool = True,
         serve_logs: bool = False,
     ) -> None:
@@ -166,6 +121,7 @@ class PrivateAirflow:
         self.dag_folders = [folder.resolve() for folder in dag_folders]
         self.port = port
         self.components: dict[str, Component] = {}
+        self._commands = {name: tuple(command) for name, command in components.items()}
         self._guard: Guard | None = None
         self._settings = dict(settings or {})
         self._environment = dict(environment or {})
@@ -201,16 +157,21 @@ class PrivateAirflow:
         """The password of the user ``admin``."""
         return self._secrets["password"]
 
+    def password_of(self, user: str) -> str:
+        """Return the password of a user that the settings name; Airflow has made it when it started."""
+        passwords: dict[str, str] = json.loads((self.home / "passwords.json").read_text())
+        return passwords[user]
+
     @property
     def output(self) -> Path:
         """The folder with what the components print, a file for each."""
         return self.home / "output"
 
     def start(self) -> None:
-        """Make the database and start the four components, without waiting for them."""
+        """Make the database and start the components, without waiting for them."""
         self.prepare()
         self.migrate()
-        for name in COMPONENTS:
+        for name in self._commands:
             self.start_component(name)
 
     def prepare(self) -> None:
@@ -238,18 +199,21 @@ class PrivateAirflow:
                 check=False,
             )
         if done.returncode:
-            raise PrivateAirflowError(f"The metadata database could not be made.\n{_tail(log)}")
+            raise PrivateAirflowError(f"The metadata database could not be made.\n{tail(log)}")
 
-    def start_component(self, name: str) -> Component:
+    def start_component(self, name: str, *options: str) -> Component:
         """Start one component; used again after :meth:`kill_component`.
 
-        :param name: one of COMPONENTS.
+        :param name: one of its components.
+        :param options: further options for its command line.
         """
         log = self.output / f"{name}.log"
-        options = ["--skip-serve-logs"] if name in ("scheduler", "triggerer") and not self._serve_logs else []
+        command = self._commands[name]
+        # Each of these would serve the logs of its tasks on a port of its own.
+        silent = not self._serve_logs and not {"scheduler", "triggerer", "worker"}.isdisjoint(command)
         with log.open("ab") as out:
             process = subprocess.Popen(
-                self._command(name, *options),
+                self._command(*command, *(["--skip-serve-logs"] if silent else []), *options),
                 env=self.environment(),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -265,11 +229,9 @@ class PrivateAirflow:
     def kill_component(self, name: str) -> None:
         """End a component at once (SIGKILL), as a crash of its machine would.
 
-        :param name: one of COMPONENTS.
+        :param name: one of its components.
         """
-        component = self.components.pop(name)
-        component.signal(signal.SIGKILL)
-        component.process.wait()
+        self.components.pop(name).kill()
 
     def stop(self, patience: float = 5) -> None:
         """Stop every process; those that do not end within ``patience`` seconds are killed.
@@ -280,15 +242,16 @@ class PrivateAirflow:
         :raises PrivateAirflowError: when a process is left all the same.
         """
         # A second Ctrl-C must not leave half of the processes behind.
-        with _signals_held():
+        with signals_held():
             components = list(self.components.values())
             for component in components:
                 component.signal(signal.SIGTERM)
-            wait_for(lambda: not _members(components), patience)
+                component.signal(signal.SIGCONT)  # a frozen one would never hear of it
+            wait_for(lambda: not members_of(components), patience)
             for component in components:
                 component.signal(signal.SIGKILL)
-            wait_for(lambda: not _members(components), 5)
-            left = _members(components)
+            wait_for(lambda: not members_of(components), 5)
+            left = members_of(components)
             self.components.clear()
             if self._guard:
                 self._guard.dismiss()
@@ -298,12 +261,12 @@ class PrivateAirflow:
 
     def members(self) -> list[psutil.Process]:
         """Return every living process of this Airflow."""
-        return _members(self.components.values())
+        return members_of(self.components.values())
 
     # -- waiting --------------------------------------------------------------------------------
 
     def wait_healthy(self, timeout: float = 180) -> None:
-        """Wait until all four components report that they are well.
+        """Wait until all parts that report on themselves are well.
 
         :param timeout: seconds until that counts as a failure.
         """
@@ -330,7 +293,7 @@ class PrivateAirflow:
         if not wait_for(known, timeout, every=0.5):
             raise PrivateAirflowError(
                 f"Airflow did not find {', '.join(sorted(missing))} within {timeout:.0f} s.\n"
-                f"{_tail(self.output / 'dag-processor.log')}"
+                f"{tail(self.output / 'dag-processor.log')}"
             )
 
     def wait(self, run: Run, timeout: float = 180) -> str:
@@ -422,8 +385,12 @@ class PrivateAirflow:
 
     def tasks(self, run: Run) -> list[TaskState]:
         """Return the states of all tasks of a run, in a stable order."""
-        records = self.api("GET", f"{run.path}/taskInstances?limit=200")["task_instances"]
-        return sorted((_task_state(record) for record in records), key=lambda task: task.name)
+        records: list[Mapping[str, Any]] = []
+        while True:
+            page = self.api("GET", f"{run.path}/taskInstances?limit={PAGE}&offset={len(records)}&order_by=id")
+            records += page["task_instances"]
+            if not page["task_instances"] or len(records) >= page["total_entries"]:
+                return sorted((_task_state(record) for record in records), key=lambda task: task.name)
 
     def states(self, run: Run) -> dict[str, str]:
         """Return the state of each task by its name."""
@@ -442,6 +409,10 @@ class PrivateAirflow:
         return "\n".join(path.read_text("utf-8", "replace") for path in sorted(folder.glob("attempt=*")))
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def component_log(self, name: str, lines: int = 200) -> str:
+        """Return the end of what a component has printed."""
+        return tail(self.components[name].log, lines)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the processes: nobody else's Airflow settings, and no key."""
@@ -492,6 +463,8 @@ class PrivateAirflow:
             "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             # Nothing is reported to anybody.
             "USAGE_DATA_COLLECTION__ENABLED": "False",
+            # Its listener makes the scheduler's transactions longer, which SQLite cannot stand.
+            "OPENLINEAGE__DISABLED": "True",
         }
 
     def _command(self, *arguments: str) -> list[str]:
@@ -538,21 +511,21 @@ class PrivateAirflow:
     def _check_components(self) -> None:
         for component in self.components.values():
             if (code := component.process.poll()) is not None:
-                raise PrivateAirflowError(f"{component.name} ended with status {code}.\n{_tail(component.log)}")
+                raise PrivateAirflowError(f"{component.name} ended with status {code}.\n{tail(component.log)}")
 
     def _tails(self) -> str:
-        return "\n".join(_tail(component.log, 12) for component in self.components.values())
+        return "\n".join(tail(component.log, 12) for component in self.components.values())
 
 
 # Proxies of the environment are for the outside world.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
+def errors_in(log: str) -> list[str]:
+    """Return the messages of the exceptions in a task's log, which is a JSON object per line."""
+    records = [json.loads(line) for line in log.splitlines() if line.startswith('{"')]
+    details = [detail for record in records for detail in record.get("error_detail") or []]
+    return [f"{detail.get('exc_type')}: {detail.get('exc_value')}"[:600] for detail in details]
 
 
 def _checked_port(port: int) -> int:
@@ -597,75 +570,5 @@ def _listed(tasks: Iterable[TaskState]) -> str:
     return ", ".join(f"{task.name} {task.state}" for task in tasks)
 
 
-def _session_of(process: psutil.Process) -> int | None:
-    try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return os.getsid(process.pid)
-    except (psutil.Error, OSError):
-        return None
-
-
-def _session_members(leader: int) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _session_of(process) == leader]
-
-
-def _members(components: Iterable[Component]) -> list[psutil.Process]:
-    for component in components:
-        component.process.poll()  # reap, so that an ended leader does not count
-    return [process for component in components for process in component.members()]
-
-
-def wait_for(condition: Callable[[], bool], timeout: float, every: float = 0.2) -> bool:
-    """Ask until ``condition`` holds; return whether it did within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every)
-    return True
-
-
-class _signals_held:  # noqa: N801  (used like contextlib's lower-case managers)
-    """Ignores INT and TERM in the main thread while a clean-up runs."""
-
-    def __enter__(self) -> None:
-        self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(ValueError):  # not in the main thread
-                self._before[number] = signal.signal(number, signal.SIG_IGN)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def _tail(log: Path, lines: int = 25) -> str:
-    """Return the last lines of a log with its path above them."""
-    try:
-        # The access log is this module's own asking.
-        text = [line for line in log.read_text("utf-8", "replace").splitlines() if "[http.access]" not in line][-lines:]
-    except OSError:
-        text = ["(no log was written)"]
-    return "\n".join((f"--- last lines of {log}", *text))
-
-
 def _quoted(text: str) -> str:
     return urllib.parse.quote(text, safe="")
-
-
-def _stand_guard() -> None:
-    """Wait until the other end of standard input is closed; kill the sessions it named unless dismissed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    lines = [line.strip() for line in sys.stdin]
-    if lines and lines[-1] == "dismissed":
-        return
-    for leader in map(int, lines):
-        for member in _session_members(leader):
-            with suppress(psutil.Error):
-                member.kill()
-
-
-if __name__ == "__main__" and sys.argv[1:] == ["--guard"]:
-    _stand_guard()

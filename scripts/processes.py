@@ -1,0 +1,175 @@
+"""Processes that are watched and ended by their sessions, so that demo and tests leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import psutil
+
+LOCALHOST: Final = "127.0.0.1"
+
+
+@dataclass
+class Component:
+    """One running part of Airflow, or a service that it needs: the leader of its own session."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def members(self) -> list[psutil.Process]:
+        """Return every living process of the session.
+
+        The session, not the process group: Airflow puts each task into a group of its own.
+        """
+        return session_members(self.process.pid)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the session."""
+        for member in self.members():
+            with suppress(psutil.Error):
+                member.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), frozen or not, and wait until nothing of it is left."""
+
+        def is_gone() -> bool:
+            self.signal(signal.SIGKILL)  # again: it may have been starting a process just then
+            self.process.poll()
+            return not self.members()
+
+        wait_for(is_gone, 10, every=0.05)
+
+
+class Guard:
+    """Ends what it watches when this process dies without cleaning up (SIGKILL, a CI's time limit).
+
+    A process of its own, which notices the end of this one by the end of a pipe.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), "--guard"], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def watch(self, process: subprocess.Popen[Any], number: int = signal.SIGKILL) -> None:
+        """Signal the session that ``process`` leads, should this process die.
+
+        :param number: the signal; one that lets the session clean up after itself, if it has to.
+        """
+        self._tell(f"{process.pid} {int(number)}\n")
+
+    def keep_tidy(self, folder: Path) -> None:
+        """Remove ``folder``, should this process die."""
+        self._tell(f"{folder}\n")
+
+    def dismiss(self) -> None:
+        """End the watch without killing anything."""
+        self._tell("dismissed\n")
+        with suppress(BrokenPipeError):
+            self._pipe.close()
+        self._process.wait()
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _tell(self, line: str) -> None:
+        with suppress(BrokenPipeError):
+            self._pipe.write(line.encode())
+            self._pipe.flush()
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return os.getsid(process.pid)
+    except (psutil.Error, OSError):
+        return None
+
+
+def session_members(leader: int) -> list[psutil.Process]:
+    """Return the living processes of the session that a process leads, or has led."""
+    return [process for process in psutil.process_iter() if _session_of(process) == leader]
+
+
+def members_of(components: Iterable[Component]) -> list[psutil.Process]:
+    """Return the living processes of several components."""
+    for component in components:
+        component.process.poll()  # reap, so that an ended leader does not count
+    return [process for component in components for process in component.members()]
+
+
+def wait_for(condition: Callable[[], bool], timeout: float, every: float = 0.2) -> bool:
+    """Ask until ``condition`` holds; return whether it did within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+class signals_held:  # noqa: N801  (used like contextlib's lower-case managers)
+    """Ignores INT and TERM in the main thread while a clean-up runs."""
+
+    def __enter__(self) -> None:
+        self._before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(ValueError):  # not in the main thread
+                self._before[number] = signal.signal(number, signal.SIG_IGN)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def tail(log: Path, lines: int = 25) -> str:
+    """Return the last lines of a log with its path above them."""
+    try:
+        # The access log is this module's own asking.
+        text = [line for line in log.read_text("utf-8", "replace").splitlines() if "[http.access]" not in line][-lines:]
+    except OSError:
+        text = ["(no log was written)"]
+    return "\n".join((f"--- last lines of {log}", *text))
+
+
+def _stand_guard() -> None:
+    """Wait until the other end of standard input is closed; end what it named unless dismissed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    lines = [line.strip() for line in sys.stdin]
+    if lines and lines[-1] == "dismissed":
+        return
+    watched = [line.split() for line in lines if not line.startswith("/")]
+    for leader, wanted in watched:
+        for member in session_members(int(leader)):
+            with suppress(psutil.Error):
+                member.send_signal(int(wanted))
+    wait_for(lambda: not any(session_members(int(leader)) for leader, _ in watched), 10)
+    for folder in (line for line in lines if line.startswith("/")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--guard"]:
+    _stand_guard()
