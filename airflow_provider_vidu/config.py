@@ -19,15 +19,14 @@ from airflow_provider_vidu import __version__
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.dialects.base import check_template
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.text import one_line
+from airflow_provider_vidu.text import STRIKE, one_line
 from airflow_provider_vidu.values import number
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, inflated
 
-DEFAULT_CONN_ID: Final = "vidu_default"
 USER_AGENT: Final = f"airflow-provider-vidu/{__version__}"
 DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_MAX_RETRIES: Final = 5
-HIDDEN: Final = "***"
+HIDDEN: Final = STRIKE
 SHORTEST_STRUCK: Final = 8
 """Secrets shorter than this are struck out of error answers only."""
 
@@ -119,6 +118,11 @@ class ViduConfig:
     proxy: Secret | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
+    # Worked out once, for it is needed several times per poll.
+    _secrets: tuple[Secret, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_secrets", tuple(map(Secret, self._find_secrets())))
 
     @classmethod
     def from_connection(cls, conn_id: str, conn: AirflowConnection, extra: Mapping[str, Any]) -> ViduConfig:
@@ -168,6 +172,7 @@ class ViduConfig:
         key = self.api_key.reveal()
         ours = {
             "Accept": "application/json",
+            "Accept-Encoding": "identity",
             # Both headers are marked as required, even on the GET (gateway's API page).
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
@@ -179,6 +184,9 @@ class ViduConfig:
 
     def secrets(self) -> list[str]:
         """Return every string that must be masked in logs."""
+        return [secret.reveal() for secret in self._secrets]
+
+    def _find_secrets(self) -> list[str]:
         found = {self.api_key.reveal()}
         if self.proxy:
             parts = urlsplit(self.proxy.reveal())
@@ -194,10 +202,16 @@ class ViduConfig:
 
         Some gateways quote the key in their refusal; from here on no message can hold it. In a good
         answer a short secret is left alone: it would make holes into ids and URLs.
+
+        :raises ViduResponseError: when the body cannot be unpacked, or only into too much.
         """
-        lowered = {name.lower(): self.scrub(value) for name, value in headers}
+        lowered = {name.lower(): value for name, value in headers}
+        told = "\n".join(lowered.values())
+        if self.scrub(told) != told:
+            lowered = {name: self.scrub(value) for name, value in lowered.items()}
         shortest = 0 if status >= 400 else SHORTEST_STRUCK
-        return ApiAnswer(status, lowered, body, lambda text: self.scrub(text, shortest))
+        plain = inflated(body, lowered.get("content-encoding", ""), status)
+        return ApiAnswer(status, lowered, plain, lambda text: self.scrub(text, shortest))
 
     def scrub(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars."""

@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.defaults import check_interval, is_adaptive
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, Sighting
+from airflow_provider_vidu.schedule import BEGINNING, Course, first_interval, spread
+from airflow_provider_vidu.schedule import interval as scheduled
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.values import number
 
@@ -27,10 +31,6 @@ FIRST_POLL_FLOOR: Final = 10.0
 fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
 
 LONGEST_GROWN_INTERVAL: Final = 3600.0
-
-DEFER_MARGIN_SECONDS: Final = 300.0
-"""How much longer than the deadline a deferral may last: the trigger reports a time-out by itself, and
-Airflow's own is only the net below it."""
 
 Random = Callable[[], float]
 
@@ -139,6 +139,7 @@ class PollPolicy:
     :param missing_url_polls: further polls when success is reported without a URL.
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
     :param max_wait: seconds that a growing interval never exceeds; an hour where left out.
+    :param adaptive: ask when ``schedule`` says so, and not every ``interval`` seconds.
     """
 
     interval: float = 15.0
@@ -148,10 +149,16 @@ class PollPolicy:
     missing_url_polls: int = 3
     exponential: bool = False
     max_wait: float | None = None
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_interval(self.interval)
 
     @classmethod
+    @lru_cache(maxsize=64, typed=True)  # thousands of triggers, a handful of policies
     def unattended(cls, interval: float, max_failures: int = 10, **more: Any) -> PollPolicy:
         """Return the policy of a trigger: failures back off from the interval up to five minutes."""
+        more = {"adaptive": is_adaptive(interval), **more}
         return cls(
             interval=interval,
             max_failures=max_failures,
@@ -162,18 +169,24 @@ class PollPolicy:
     @classmethod
     def in_worker(cls, interval: float, max_failures: int) -> PollPolicy:
         """Return the policy of a process that holds a worker: failures back off from one second."""
-        return cls(interval=interval, max_failures=max_failures, backoff=Backoff(base=1.0, cap=60.0))
+        backoff = Backoff(base=1.0, cap=60.0)
+        return cls(interval=interval, max_failures=max_failures, backoff=backoff, adaptive=is_adaptive(interval))
 
     def first_delay(self, left: float | None = None, rng: Random = random.random) -> float:
         """Return the seconds before a trigger's first poll: spread, so that a wave falls out of step.
 
         :param left: seconds until the deadline, which is not overslept; None where there is none.
         """
-        delay = self.interval * (0.5 + rng())
-        return max(delay if left is None else min(delay, left), FIRST_POLL_FLOOR)
+        interval = first_interval() if self.adaptive else self.interval
+        # The floor moves the whole spread and cuts nothing off it: half a crowd would poll at the floor.
+        delay = max(interval * 0.5, FIRST_POLL_FLOOR) + interval * rng()
+        return delay if left is None else max(min(delay, left), FIRST_POLL_FLOOR)
 
-    def delay(self, polls: int = 1, rng: Random = random.random) -> float:
+    def delay(self, polls: int = 1, rng: Random = random.random, course: Course | None = None) -> float:
         """Return the seconds until the next poll while all goes well, after ``polls`` good ones."""
+        if self.adaptive and course is not None:
+            delay = spread(scheduled(course), rng)
+            return delay if self.max_wait is None else min(delay, self.max_wait)
         interval = self.interval
         if self.exponential:
             interval = min(interval * 2.0 ** min(polls - 1, 30), max(LONGEST_GROWN_INTERVAL, interval))
@@ -205,11 +218,17 @@ class Watch:
     """The memory of one wait: put in what each poll brought, get out what to do.
 
     :param policy: the numbers.
-    :param generation_id: named in every error.
+    :param generation_id: named in every error, and so is ``conn_id``.
     :param since: epoch seconds at which the wait (over all its legs) began.
     :param deadline: epoch seconds at which it ends, or None for no end.
     :param rng: numbers in [0, 1).
     """
+
+    # A triggerer holds thousands of these.
+    __slots__ = (
+        "_course", "_failures", "_polls", "_rng", "_trouble", "_without_url", "conn_id", "deadline", "generation_id",
+        "last", "policy", "since",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -218,38 +237,46 @@ class Watch:
         generation_id: str,
         since: float,
         deadline: float | None = None,
+        conn_id: str | None = None,
         rng: Random = random.random,
     ) -> None:
         self.policy = policy
         self.generation_id = generation_id
+        self.conn_id = conn_id
         self.since = since
         self.deadline = deadline
-        self.last: Generation | None = None
+        self.last: Sighting | None = None
         self._rng = rng
+        self._trouble: ViduError | None = None
         self._failures = 0
         self._without_url = 0
         self._polls = 0
+        self._course = BEGINNING
 
     def saw(self, generation: Generation, now: float) -> Step:
         """Take the answer of a poll at ``now`` (epoch seconds)."""
         recovered, self._failures = self._failures, 0
+        self._trouble = None
         self._polls += 1
-        note = self._changed(generation)
+        sighting = generation.sighting()
+        note = None if sighting == self.last else sighting.describe()
         if recovered and note is None:
             note = f"reachable again after {recovered} failed polls: {generation.describe()}"
-        self.last = generation
+        self.last = sighting
         if generation.failed:
-            return Step(generation=generation, error=failure(generation), note=note)
+            return Step(generation=generation, error=failure(generation).located(conn_id=self.conn_id), note=note)
         if generation.succeeded and generation.video_url:
             return Step(generation=generation, note=note)
         if generation.succeeded:
             return self._no_url(generation, now, note)
         self._without_url = 0
-        return self._wait(self.policy.delay(self._polls, self._rng), now, note)
+        if self.policy.adaptive:
+            self._course = self._course.after(generation.status, generation.progress, max(now - self.since, 0.0))
+        return self._wait(self.policy.delay(self._polls, self._rng, self._course), now, note)
 
     def missed(self, error: ViduError, now: float) -> Step:
         """Take the failure of a poll at ``now`` (epoch seconds)."""
-        error.located(generation_id=self.generation_id)
+        self._trouble = error.located(generation_id=self.generation_id, conn_id=self.conn_id)
         if not self._tolerable(error, now):
             return Step(error=error)
         self._failures += 1
@@ -262,10 +289,12 @@ class Watch:
     def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
         """Return the error of a wait that has lasted too long: how long, which state, which id."""
         state = self.last.describe() if self.last else "never seen"
+        trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
-            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}. The "
+            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}.{trouble} The "
             "generation may still finish: wait for it again by its id, or raise the timeout.",
             generation_id=self.generation_id,
+            conn_id=self.conn_id,
         )
 
     def _tolerable(self, error: ViduError, now: float) -> bool:
@@ -283,6 +312,7 @@ class Watch:
                     f"The service reports {generation.provider_status!r}, but {self._without_url} answers "
                     "in a row held no usable video URL. Ask its support with this id.",
                     generation_id=self.generation_id,
+                    conn_id=self.conn_id,
                 ),
                 note=note,
             )
@@ -297,9 +327,6 @@ class Watch:
             return Step(error=self.timeout_error(now), note=note)
         # One last poll at the deadline itself.
         return Step(delay=min(delay, left), note=note)
-
-    def _changed(self, generation: Generation) -> str | None:
-        return None if self.last and self.last.describe() == generation.describe() else generation.describe()
 
 
 def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
@@ -316,8 +343,15 @@ def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
 
 
 def _given_up(error: ViduError, failures: int) -> ViduError:
-    error.reason = f"{failures} polls in a row failed; the last one: {error.reason}"
+    error.reason = (
+        f"{failures} polls in a row failed; the last one: {_sentence(error.reason)} The generation itself may "
+        "be fine: wait for it again by its id."
+    )
     return error
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _human(seconds: float) -> str:

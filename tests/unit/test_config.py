@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.config import (
-    DEFAULT_CONN_ID,
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
     HIDDEN,
@@ -22,6 +21,7 @@ from airflow_provider_vidu.config import (
     is_loopback,
     origin_of,
 )
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.dialects import EntV2, ViduNative
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.wire import ApiRequest
@@ -477,8 +477,8 @@ def test_request_headers() -> None:
     sent = config({"headers": {"X-Team": "media"}}).request_headers()
     assert sent.pop("User-Agent").startswith("airflow-provider-vidu/")
     assert sent == {
-        "Accept": "application/json", "Content-Type": "application/json", "X-Team": "media",
-        "Authorization": f"Bearer {KEY}",
+        "Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json",
+        "X-Team": "media", "Authorization": f"Bearer {KEY}",
     }  # fmt: skip
 
 

@@ -251,10 +251,10 @@ def test_a_long_interval_does_not_shrink() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "roll", "expected"), [(30, 0.0, 15), (15, 1.0, 22.5), (1, 0.0, FIRST_POLL_FLOOR), (60, 0.5, 60)]
+    ("interval", "roll", "expected"), [(30, 0.0, 15), (15, 1.0, 25), (10, 0.5, 15), (1, 0.0, FIRST_POLL_FLOOR), (60, 0.5, 60)]
 )
 def test_the_first_delay_has_a_floor(interval: float, roll: float, expected: float) -> None:
-    """A trigger never fires within the first seconds of its deferral."""
+    """A trigger never fires within the first seconds of its deferral; the floor leaves the spread whole."""
     assert PollPolicy(interval=interval).first_delay(rng=lambda: roll) == expected
 
 
@@ -466,7 +466,8 @@ def test_the_budget_is_told() -> None:
     watch.missed(broken(), 0)
     step = watch.missed(E.ViduServerError("in trouble", status_code=502, trace_id="04e5"), 1)
     assert str(step.error) == (
-        "2 polls in a row failed; the last one: in trouble (generation g1, HTTP status 502, trace id 04e5)"
+        "2 polls in a row failed; the last one: in trouble. The generation itself may be fine: wait for it again "
+        "by its id. (generation g1, HTTP status 502, trace id 04e5)"
     )
 
 
@@ -481,6 +482,24 @@ def test_a_time_out_tells_how_long(elapsed: float, told: str) -> None:
     error = watch.timeout_error(1000 + elapsed)
     assert f"Gave up waiting after {told}; the last known state is running (processing)" in str(error)
     assert "generation g1" in str(error)
+
+
+def test_a_time_out_tells_the_last_trouble() -> None:
+    """Whoever reads only the time-out learns that the service was out of reach, and connection and id."""
+    watch = Watch(PollPolicy(), generation_id="g1", conn_id="c1", since=1000, deadline=1001, rng=middle)
+    watch.missed(broken(), 1000)
+    told = str(watch.missed(broken(), 1001).error)
+    assert "The last poll failed: in trouble. The generation may still finish" in told
+    assert "(generation g1, connection c1)" in told
+    watch.saw(RUNNING, 1001)
+    assert "failed" not in str(watch.timeout_error(1001))
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf")])
+def test_an_interval_of_nothing_is_refused(interval: float) -> None:
+    """Polling without a pause would be an attack on the service."""
+    with pytest.raises(E.ViduConfigError, match="more than 0 seconds"):
+        PollPolicy.unattended(interval)
 
 
 def test_a_time_out_before_any_answer() -> None:

@@ -1,0 +1,62 @@
+"""What a DAG file needs to know when it is parsed: names, defaults and the checks of arguments.
+
+Kept apart from what uses it, so that parsing a DAG loads no more than this.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Final, TypeGuard
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+DEFAULT_CONN_ID: Final = "vidu_default"
+
+ID_KEY: Final = "generation_id"
+"""The XCom under which an operator publishes the id of its generation."""
+
+DEFER_MARGIN_SECONDS: Final = 300.0
+"""How much longer than the deadline a deferral may last: the trigger reports a time-out by itself, and
+Airflow's own is only the net below it."""
+
+
+class AdaptiveInterval(float):
+    """A default interval that means "as the adaptive schedule says"; a plain number means that number.
+
+    It equals the number that Airflow shows and uses where only a number will do.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"adaptive ({float(self):g} s where it must be a number)"
+
+
+ADAPTIVE: Final = AdaptiveInterval(15.0)
+"""The default of ``poke_interval`` and ``poll_interval``; it tells "left out" from "set to 15"."""
+
+
+def is_adaptive(interval: object) -> TypeGuard[AdaptiveInterval]:
+    """Whether an interval was left at its default."""
+    return isinstance(interval, AdaptiveInterval)
+
+
+def check_interval(seconds: float) -> None:
+    """Refuse a wait without a pause between its polls: it would be an attack on the service.
+
+    :raises ViduConfigError: when ``seconds`` is not above 0, or has no end.
+    """
+    if not 0 < seconds < math.inf:
+        raise ViduConfigError(f"The interval between polls must be more than 0 seconds, not {seconds!r}.")
+
+
+def checked_seconds(name: str, value: timedelta | float) -> float:
+    """Return the seconds of an argument.
+
+    :raises ViduConfigError: when it is no timedelta and no number, or not above 0.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
+        raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
+    return float(seconds)
