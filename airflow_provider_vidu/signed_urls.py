@@ -1,0 +1,39 @@
+"""Signed URLs in what Airflow keeps: the return values of tasks, and their rendered fields.
+
+Whoever has a signed URL has the file until it expires, so this is the one place that decides where one may
+stand: in the XCom that a task returns, as users pass it on, unless the deployment says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf, mask_secret
+
+from airflow_provider_vidu.text import signatures
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vidu.models import Generation
+
+
+def as_result(generation: Generation) -> dict[str, Any]:
+    """Return a generation as a task returns it: with its signed URLs, or as ``[vidu] signed_urls_in_xcom`` says."""
+    return generation.as_xcom(signed_urls=conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True))
+
+
+class SignedURLOperator(BaseOperator):
+    """An operator whose templates may render to signed URLs: neither the UI nor a log shows their signatures.
+
+    Airflow stores the rendered fields after rendering them, with all masked secrets struck out.
+    """
+
+    # Not render_template_fields: a mapped task calls this one of its unmapped operator.
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        for part in sorted(signatures([getattr(parent, name, None) for name in template_fields])):
+            mask_secret(part)
