@@ -1,0 +1,54 @@
+"""Event-driven: keep the video of every generation of the account that finishes, whoever submitted it.
+
+Needs Airflow 3.0 or newer and a connection of dialect `ent-v2` (the other dialect has no list of generations; with
+it, name those to watch in `generation_ids`). It starts paused: from the moment it is unpaused it looks at the
+account once a minute.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Asset, dag, task
+from airflow.sdk import AssetWatcher
+
+from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
+from airflow_provider_vidu.operators import ViduDownloadOperator
+
+# Where videos go. Replace it by a folder of your own.
+DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+
+FINISHED = Asset(
+    "vidu-finished",
+    watchers=[AssetWatcher(name="vidu", trigger=ViduGenerationFinishedTrigger(poll_interval=60))],
+)
+
+
+@dag(
+    schedule=[FINISHED],
+    catchup=False,
+    is_paused_upon_creation=True,
+    tags=["vidu", "example"],
+    doc_md=__doc__,
+)
+def vidu_on_finished() -> None:
+    """Run when generations finish."""
+
+    # One run takes up all events that have come until then, so there may be several.
+    @task
+    def succeeded(triggering_asset_events: Any = None) -> list[str]:
+        payloads = [event.extra["payload"] for event in triggering_asset_events[FINISHED]]
+        return [payload["generation_id"] for payload in payloads if payload["outcome"] == "succeeded"]
+
+    ViduDownloadOperator.partial(
+        task_id="download",
+        destination=DESTINATION,
+        overwrite="skip",
+        retries=3,
+        retry_delay=timedelta(seconds=30),
+    ).expand(generation_id=succeeded())
+
+
+vidu_on_finished()

@@ -1,0 +1,278 @@
+"""The trigger for event-driven scheduling, run on a loop against the sandbox as the triggerer would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseEventTrigger
+
+from airflow_provider_vidu import event_triggers
+from airflow_provider_vidu.event_triggers import STATE_KEY, ViduGenerationFinishedTrigger
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
+
+ROOT = Path(__file__).parents[2]
+BUSY = [["processing", 0]]
+DONE = [["success", 0]]
+
+
+class Store:
+    """Keeps what Airflow would keep beside the asset."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    @property
+    def told(self) -> list[str]:
+        """The generations that were remembered as told."""
+        return json.loads(self.kept.get(STATE_KEY, "{}")).get("told", [])
+
+    async def aget(self, key: str) -> Any:
+        """Return a copy of what was stored."""
+        return json.loads(self.kept[key]) if key in self.kept else None
+
+    async def aset(self, key: str, value: Any) -> None:
+        """Store plain JSON."""
+        self.kept[key] = json.dumps(value)
+
+
+def made(store: Store | None = None, **kwargs: Any) -> ViduGenerationFinishedTrigger:
+    """Return a trigger that went through the database."""
+    _, stored = ViduGenerationFinishedTrigger(**{"poll_interval": 0.05, **kwargs}).serialize()
+    trigger = ViduGenerationFinishedTrigger(**json.loads(json.dumps(stored)))
+    trigger.asset_state_store = store
+    return trigger
+
+
+class Watching:
+    """A running trigger and the events that it has fired so far."""
+
+    def __init__(self, trigger: ViduGenerationFinishedTrigger) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._trigger = trigger
+
+    async def __aenter__(self) -> Watching:
+        self._task = asyncio.create_task(self._collect())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _collect(self) -> None:
+        async with aclosing(self._trigger.run()) as fired:
+            async for event in fired:
+                self.events.append(json.loads(json.dumps(event.payload)))
+
+    @property
+    def ids(self) -> list[str]:
+        """The generations that were told."""
+        return [event["generation_id"] for event in self.events]
+
+
+async def until(condition, seconds: float = 30) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the sandbox runs in another thread
+            await asyncio.sleep(0.02)
+
+
+async def rounds(sandbox, kind: str, more: int = 3) -> None:
+    """Wait until the service was asked some more times."""
+    seen = len(sandbox.requests(kind))
+    await until(lambda: len(sandbox.requests(kind)) >= seen + more)
+
+
+async def test_named_generations_fire_once_each(dialect, sandbox):
+    """A success and a failure are told once each, without URL or key, and then nobody is asked any more."""
+    sandbox.add_generation("1", dialect=dialect, states=DONE)
+    sandbox.add_generation("2", dialect=dialect, states=BUSY)
+    async with Watching(made(generation_ids=["1", "2"])) as watching:
+        await until(lambda: watching.ids == ["1"])
+        await rounds(sandbox, "query")
+        sandbox.add_generation("2", dialect=dialect, states=[["failed", 0]], error="CreationPolicyViolation")
+        await until(lambda: watching.ids == ["1", "2"])
+        asked = len(sandbox.requests("query"))
+        await asyncio.sleep(0.5)
+    assert len(sandbox.requests("query")) == asked
+    assert [event["outcome"] for event in watching.events] == ["succeeded", "failed"]
+    assert watching.events[1]["error"]["code"] == "CreationPolicyViolation"
+    told = json.dumps(watching.events)
+    assert "http" not in told
+    assert sandbox.key not in told
+
+
+async def test_a_whole_account(connect, sandbox):
+    """Whatever finishes after the first look is told, whoever submitted it; what had finished before is not."""
+    connect("ent-v2")
+    sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+    sandbox.add_generation("2", dialect="ent-v2", states=BUSY)
+    async with Watching(made()) as watching:
+        await rounds(sandbox, "list")
+        assert sandbox.requests("query") == []
+        sandbox.add_generation("2", dialect="ent-v2", states=DONE)
+        await until(lambda: watching.ids == ["2"])
+        sandbox.add_generation("3", dialect="ent-v2", states=DONE)
+        await until(lambda: watching.ids == ["2", "3"])
+        await rounds(sandbox, "list")
+    assert watching.ids == ["2", "3"]
+
+
+async def test_more_generations_than_a_page_shows(connect, sandbox):
+    """Thirty newer ones push a generation off the list's first page (20); its end is told all the same."""
+    connect("ent-v2")
+    sandbox.add_generation("1", dialect="ent-v2", states=BUSY)
+    async with Watching(made()) as watching:
+        await rounds(sandbox, "list")
+        for number in range(100, 130):
+            sandbox.add_generation(str(number), dialect="ent-v2", states=BUSY)
+        await rounds(sandbox, "list")
+        sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+        await until(lambda: "1" in watching.ids)
+
+
+async def test_a_restart_with_a_memory_tells_nothing_twice(connect, sandbox, monkeypatch):
+    """Another triggerer tells what finished in between, and nothing that was told."""
+    monkeypatch.setattr(event_triggers, "SETTLE_SECONDS", 0.01)
+    connect("ent-v2")
+    store = Store()
+    sandbox.add_generation("1", dialect="ent-v2", states=BUSY)
+    async with Watching(made(store)) as watching:
+        await rounds(sandbox, "list")
+        sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+        await until(lambda: watching.ids == ["1"])
+        await until(lambda: store.told == ["1"])
+    sandbox.add_generation("2", dialect="ent-v2", states=DONE)
+    async with Watching(made(store)) as watching:
+        await until(lambda: watching.ids)
+        await rounds(sandbox, "list")
+    assert watching.ids == ["2"]
+
+
+async def test_a_crash_right_after_an_event_repeats_it(connect, sandbox):
+    """The memory is stored some seconds after the event: what Airflow may not have stored is told again."""
+    connect()
+    store = Store()
+    sandbox.add_generation("g", states=[["completed", 0]])
+    for _ in range(2):
+        async with Watching(made(store, generation_ids="g", poll_interval=60)) as watching:
+            await until(lambda watching=watching: watching.ids == ["g"])
+    assert store.kept == {}
+
+
+async def test_a_store_that_cannot_be_asked_costs_only_the_memory(connect, sandbox):
+    """Several assets that share a trigger have no store in common: it works without."""
+
+    class Shared(Store):
+        async def aget(self, key: str) -> Any:
+            raise ValueError("Task has 2 concrete inlets")
+
+        async def aset(self, key: str, value: Any) -> None:
+            pytest.fail("stored")
+
+    connect()
+    sandbox.add_generation("g", states=[["completed", 0]])
+    async with Watching(made(Shared(), generation_ids="g")) as watching:
+        await until(lambda: watching.ids == ["g"])
+        await asyncio.sleep(0.2)
+
+
+async def test_a_dialect_without_a_list_says_what_to_do(connect, sandbox, capsys):
+    """``vidu-native`` has no list: the log names dialect and argument, once, and no request is sent."""
+    connect("vidu-native")
+    async with Watching(made()) as watching:
+        await asyncio.sleep(1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no list of generations" in line]
+    assert len(lines) == 1
+    assert "vidu_default" in lines[0]
+    assert sandbox.requests() == []
+    assert watching.events == []
+
+
+async def test_trouble_of_the_service_ends_nothing(dialect, sandbox, capsys):
+    """A dozen failing answers delay the event; they leave one line, and one when it is over."""
+    sandbox.add_generation("1", dialect=dialect, states=DONE)
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 12, "action": {"status": 503}})
+    async with Watching(made(generation_ids="1")) as watching:
+        await until(lambda: watching.ids == ["1"])
+    out = capsys.readouterr().out
+    assert out.count("Trying again in") == 1
+    assert out.count("reachable again after 12 rounds") == 1
+
+
+async def test_an_unknown_generation_does_not_stop_the_others(dialect, sandbox):
+    """A wrong id among the named ones costs nothing but its own event."""
+    sandbox.add_generation("2", dialect=dialect, states=DONE)
+    async with Watching(made(generation_ids=["1", "2"])) as watching:
+        await until(lambda: watching.ids == ["2"])
+
+
+async def test_the_end_leaves_nothing_open(connect, sandbox):
+    """A trigger that the triggerer cancels closes its session."""
+    from airflow_provider_vidu.async_client import _clients
+
+    connect()
+    sandbox.add_generation("g", states=BUSY)
+    async with Watching(made(generation_ids="g")):
+        await rounds(sandbox, "query")
+    assert not _clients.get(asyncio.get_running_loop())
+
+
+def test_equal_arguments_make_one_trigger():
+    """Airflow knows a trigger again by its arguments, which therefore do not change from parse to parse."""
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    first = ViduGenerationFinishedTrigger(generation_ids="g", since=since)
+    second = ViduGenerationFinishedTrigger(generation_ids=["g"], since="2026-01-01T00:00:00Z")
+    other = ViduGenerationFinishedTrigger(generation_ids=["g"])
+    hashes = [BaseEventTrigger.hash(*trigger.serialize()) for trigger in (first, second, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"generation_ids": ""},
+        {"generation_ids": []},
+        {"poll_interval": 0},
+        {"since": "soon"},
+        {"since": datetime(2026, 1, 1)},  # noqa: DTZ001 - that it has no zone is the point
+    ],
+)
+def test_wrong_arguments_fail_at_parse_time(wrong):
+    """What is wrong in every run is told when the DAG is read."""
+    with pytest.raises(ViduConfigError):
+        ViduGenerationFinishedTrigger(**wrong)
+
+
+def test_an_airflow_without_event_driven_scheduling():
+    """On Airflow 2 the module says what it needs, and everything else works."""
+    code = (
+        "import airflow.triggers.base as base; del base.BaseEventTrigger\n"
+        "import airflow_provider_vidu.triggers, airflow_provider_vidu.operators\n"
+        "import airflow_provider_vidu.event_triggers"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "AirflowOptionalProviderFeatureException" in done.stderr
+    assert "needs Airflow 3.0 or newer" in done.stderr
+    assert "ViduGenerationFinishedTrigger" in done.stderr
+    assert "NameError" not in done.stderr
+
+
+def test_the_loudness_of_trouble():
+    """What only a user can mend is an error, what may pass is a warning, its end is information."""
+    from airflow_provider_vidu.exceptions import ViduAuthError, ViduServerError
+
+    assert event_triggers._level([ViduServerError("503")]) == logging.WARNING
+    assert event_triggers._level([ViduServerError("503"), ViduAuthError("no")]) == logging.ERROR
+    assert event_triggers._level([]) == logging.INFO

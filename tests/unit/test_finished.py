@@ -1,0 +1,189 @@
+"""The memory of an event source: which generations have ended, each told once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduNotFoundError,
+    ViduRateLimitError,
+    ViduServerError,
+)
+from airflow_provider_vidu.finished import HOPELESS_PAUSE, KEPT, Finished, named
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.policy import PollPolicy
+
+NOW = 1_800_000_000.0
+POLICY = PollPolicy.unattended(60.0)
+URL = "https://cdn.example.com/v.mp4?sig=hush"
+
+
+def seen(name: str, status: str = "succeeded", *, age: float | None = 0, url: str | None = URL) -> Generation:
+    """Return a generation that was created ``age`` seconds ago."""
+    created = None if age is None else datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=age)
+    return Generation(id=name, status=status, provider_status=status, video_url=url, created_at=created)
+
+
+def tell(finished: Finished, *generations: Generation) -> list[str]:
+    """Let the service answer every question of a round with these; return the ids that were told."""
+    by_id = {generation.id: generation for generation in generations}
+    told = []
+    for name in finished.to_ask(NOW):
+        event, _ = finished.saw(by_id[name], NOW)
+        told += [event["generation_id"]] if event else []
+    return told
+
+
+def test_named_generations_are_told_once():
+    """Each is told when it has ended, also when that was before the first look, and never again."""
+    finished = Finished(POLICY, ["a", "b"])
+    assert tell(finished, seen("a"), seen("b", "running")) == ["a"]
+    assert finished.to_ask(NOW) == ["b"]
+    assert tell(finished, seen("b", "failed")) == ["b"]
+    assert finished.to_ask(NOW) == []
+
+
+def test_an_event_is_that_of_the_other_trigger_and_holds_no_url():
+    """A failure carries its reason; no URL is in any event."""
+    finished = Finished(POLICY, ["a"])
+    finished.to_ask(NOW)
+    event, note = finished.saw(seen("a", "failed"), NOW)
+    assert (event["outcome"], event["error"]["type"]) == ("failed", "ViduGenerationFailedError")
+    assert "hush" not in json.dumps(event)
+    assert "Generation a" in note
+
+
+def test_success_without_a_url_is_no_end_yet():
+    """The service is asked some more times before the event tells that there is no video."""
+    finished = Finished(POLICY, ["a"])
+    found = []
+    for _ in range(POLICY.missing_url_polls + 1):
+        finished.to_ask(NOW)
+        found.append(finished.saw(seen("a", url=None), NOW)[0])
+    assert found[:-1] == [None] * POLICY.missing_url_polls
+    assert found[-1]["error"]["type"] == "ViduMissingVideoError"
+
+
+def test_the_first_look_at_a_list_tells_nothing_old():
+    """What had ended before the first look is no news; what ends after it is."""
+    finished = Finished(POLICY)
+    finished.listed([seen("new", "running"), seen("old")], NOW)
+    assert finished.to_ask(NOW) == []
+    finished.listed([seen("new"), seen("old")], NOW)
+    assert tell(finished, seen("new")) == ["new"]
+    finished.listed([seen("new"), seen("old")], NOW)
+    assert finished.to_ask(NOW) == []
+
+
+def test_since_draws_the_line_by_the_time_of_creation():
+    """With ``since`` the first look tells what was created after it; the oldest comes first."""
+    finished = Finished(POLICY, since=NOW - 100)
+    finished.listed([seen("c", age=10), seen("b", age=50), seen("a", age=500), seen("undated", age=None)], NOW)
+    assert finished.to_ask(NOW) == ["b", "c"]
+    finished.listed([seen("a", age=500)], NOW)
+    assert "a" not in finished.to_ask(NOW)
+
+
+def test_what_the_list_shows_no_longer_is_asked_by_its_id():
+    """A generation that newer ones have pushed off the list's page is not lost."""
+    finished = Finished(POLICY)
+    finished.listed([seen("a", "running")], NOW)
+    finished.listed([seen("b", "running")], NOW)
+    assert finished.to_ask(NOW) == ["a"]
+    assert tell(finished, seen("a")) == ["a"]
+
+
+def test_a_memory_goes_on_where_another_process_ended():
+    """What ended in between is told, what was told is not, what was at work is asked."""
+    first = Finished(POLICY)
+    first.listed([seen("open", "running"), seen("old")], NOW)
+    memory = json.loads(json.dumps(first.memory()))
+    second = Finished(POLICY)
+    second.remember(memory, NOW)
+    second.listed([seen("between"), seen("old")], NOW)
+    assert tell(second, seen("open"), seen("between")) == ["open", "between"]
+
+
+def test_a_memory_of_named_generations():
+    """A named generation that was told is not asked again."""
+    first = Finished(POLICY, ["a", "b"])
+    tell(first, seen("a"), seen("b", "running"))
+    second = Finished(POLICY, ["a", "b"])
+    second.remember(first.memory(), NOW)
+    assert second.to_ask(NOW) == ["b"]
+
+
+@pytest.mark.parametrize("memory", [None, "x", [], {"told": 7, "open": [None]}])
+def test_a_memory_that_is_none(memory):
+    """Nonsense in the store is no memory and no error."""
+    finished = Finished(POLICY)
+    finished.remember(memory, NOW)
+    finished.listed([seen("a", "running")], NOW)
+    assert finished.to_ask(NOW) == []
+
+
+def test_the_memory_is_bounded():
+    """An account with many generations does not fill the store, and the newest stay known."""
+    finished = Finished(POLICY)
+    finished.listed([seen(str(number)) for number in reversed(range(KEPT + 50))], NOW)
+    told = finished.memory()["told"]
+    assert len(told) == KEPT
+    assert told[-1] == str(KEPT + 49)
+
+
+def test_an_unknown_id_is_given_up_after_the_grace():
+    """A generation may be unknown for a moment; after that it is watched no longer, and that is said."""
+    finished = Finished(POLICY, ["a"])
+    finished.to_ask(NOW)
+    assert finished.missed("a", ViduNotFoundError("no such task"), NOW + 1) is None
+    assert "watched no longer" in finished.missed("a", ViduNotFoundError("no such task"), NOW + POLICY.grace)
+    assert finished.to_ask(NOW) == []
+
+
+def test_trouble_is_told_when_it_changes():
+    """Rounds with the same trouble are silent and farther apart; its end is told."""
+    finished = Finished(POLICY)
+    delays, notes = zip(*(finished.pause([ViduServerError("HTTP 503")]) for _ in range(4)), strict=True)
+    assert [bool(note) for note in notes] == [True, False, False, False]
+    assert delays[0] >= 60
+    assert delays[-1] >= 300
+    assert "4 rounds" in finished.pause([])[1]
+    assert finished.pause([])[1] is None
+
+
+def test_the_services_own_delay_counts():
+    """Retry-After is a lower bound."""
+    assert Finished(POLICY).pause([ViduRateLimitError("HTTP 429", retry_after=400)])[0] >= 400
+
+
+def test_what_only_a_user_can_mend_is_not_asked_in_a_hurry():
+    """A refused key is asked about every five minutes at the most."""
+    delay, note = Finished(PollPolicy.unattended(1.0)).pause([ViduAuthError("refused"), ViduServerError("503")])
+    assert delay >= HOPELESS_PAUSE
+    assert "refused" in note
+
+
+def test_a_connection_that_comes_later_is_found_soon():
+    """A missing connection asks nobody outside, so it is looked up again after the interval, then ever later."""
+    finished = Finished(PollPolicy.unattended(2.0))
+    delays = [finished.pause([ViduConfigError("no connection")])[0] for _ in range(12)]
+    assert delays[0] < 3
+    assert delays[-1] >= 300
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, None), ("a", ["a"]), (("b", "a", "b"), ["b", "a"])])
+def test_one_id_or_several(given, found):
+    """Ids keep their order, each once."""
+    assert named(given) == found
+
+
+@pytest.mark.parametrize("given", ["", ["a", ""], [7], 7, ["None"], []])
+def test_what_cannot_be_an_id(given):
+    """An id that cannot be one is refused when the DAG is read."""
+    with pytest.raises(ViduConfigError):
+        named(given)
