@@ -1,42 +1,105 @@
-"""Links from a task in the Airflow UI to its generation."""
+"""From a task in the Airflow UI to its generation: the Watch link, and what the page behind it needs to know."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
-from airflow_provider_vidu.guard import ID_KEY
+from airflow_provider_vidu.defaults import ID_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
+WATCH_KEY: Final = "vidu_watch"
+"""The XCom beside the id: which connection knows the generation, and what the task does with it."""
 
-class ViduGenerationLink(BaseOperatorLink):
-    """Leads to what the task knows of its generation: its id, and the result with state and times.
+PAGE_PREFIX: Final = "/vidu"
+"""Where the plugin's pages are mounted in the API server."""
 
-    It appears as soon as there is an id. It is built from the XCom alone, because a resumed operator
-    is a fresh instance, and it never holds a URL of the service.
+PAGES_SINCE: Final = (3, 1, 1)
+"""The first Airflow whose plugins may have pages of their own (3.1) and whose login holds for them: before
+3.1.1 it gave its session to its own scripts alone, and whoever opened another page had to log in for ever."""
+
+Role = Literal["generate", "submit", "wait", "download"]
+"""What a task does with a generation; ``submit`` is a generate that does not wait for the result."""
+
+
+class ViduWatchLink(BaseOperatorLink):
+    """Opens the page of the task's clip, where it can be watched once it is there.
+
+    It appears as soon as there is an id. It is built from the task instance's names and the XCom alone,
+    because a resumed operator is a fresh instance, and it never holds a URL of the service. Where Airflow
+    cannot have the page (:func:`has_pages`), it leads to the task instance's XComs.
     """
 
-    name = "Vidu generation"
+    name = "Watch"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the task instance's XComs, or nothing while there is no id."""
+        """Return the address of the clip's page, or nothing while there is no id."""
         if not XCom.get_value(ti_key=ti_key, key=ID_KEY):
             return ""
+        return watch_page(ti_key)
+
+
+def publish(
+    context: Mapping[str, Any], generation_id: str, *, conn_id: str, role: Role, artifact: str | None = None
+) -> None:
+    """Publish a task's generation, so that its page can be opened from now on.
+
+    :param context: the task's context; outside a task (an empty one) there is nobody to tell.
+    :param generation_id: the id at Vidu.
+    :param conn_id: the connection that knows it.
+    :param role: what the task does with it.
+    :param artifact: which file a download keeps.
+    """
+    ti = context.get("ti")
+    if ti is None:
+        return
+    ti.xcom_push(key=ID_KEY, value=generation_id)
+    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact})
+    # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none till then.
+    if key := getattr(ViduWatchLink(), "xcom_key", None):
+        ti.xcom_push(key=key, value=watch_page(ti))
+
+
+def has_pages() -> bool:
+    """Whether this Airflow can have the clip pages."""
+    from airflow.providers.common.compat import version_compat
+
+    return version_compat.get_base_airflow_version_tuple() >= PAGES_SINCE
+
+
+def watch_page(ti_key: Any) -> str:
+    """Return the address of a task instance's clip page, or of its XComs where Airflow cannot have such a page."""
+    if not has_pages():
         return xcom_page(ti_key)
+    # The path alone: it holds for every host name (and tunnel) under which the UI is reached.
+    return urlsplit(_base("api")).path + PAGE_PREFIX + _task_path(ti_key)
 
 
 def xcom_page(ti_key: Any) -> str:
     """Return the address of a task instance's XComs in the UI of this Airflow."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    dag, run, task = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
-    if not AIRFLOW_V_3_0_PLUS:
-        base = conf.get("webserver", "base_url", fallback="").rstrip("/")
-        return f"{base}/dags/{dag}/grid?dag_run_id={run}&task_id={task}&map_index={ti_key.map_index}&tab=xcom"
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
+    if AIRFLOW_V_3_0_PLUS:
+        return f"{_base('api')}{_task_path(ti_key)}/xcom"
+    dag, run, task = _quoted(ti_key)
+    return f"{_base('webserver')}/dags/{dag}/grid?dag_run_id={run}&task_id={task}&map_index={ti_key.map_index}&tab=xcom"
+
+
+def _base(section: str) -> str:
+    return str(conf.get(section, "base_url", fallback="")).rstrip("/")
+
+
+def _task_path(ti_key: Any) -> str:
+    dag, run, task = _quoted(ti_key)
     mapped = "" if ti_key.map_index is None or ti_key.map_index < 0 else f"/mapped/{ti_key.map_index}"
-    return f"{base}/dags/{dag}/runs/{run}/tasks/{task}{mapped}/xcom"
+    return f"/dags/{dag}/runs/{run}/tasks/{task}{mapped}"
+
+
+def _quoted(ti_key: Any) -> tuple[str, str, str]:
+    dag, run, task = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
+    return dag, run, task

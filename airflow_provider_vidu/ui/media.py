@@ -1,0 +1,68 @@
+"""Sending a stored file to the player: ranges, validators, constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from airflow_provider_vidu import ranges
+from airflow_provider_vidu.ui.preview import Preview
+
+
+class FileResponse(StreamingResponse):
+    """A part of a stored file; it is closed however the transfer ends."""
+
+    def __init__(self, preview: Preview, part: ranges.Part, headers: dict[str, str]) -> None:
+        super().__init__(self._pieces(preview, part), status_code=part.status, headers=headers)
+        self._preview = preview
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._preview.close()
+
+    @staticmethod
+    async def _pieces(preview: Preview, part: ranges.Part) -> AsyncIterator[bytes]:
+        position = part.start
+        while position < part.stop:
+            data = await run_in_threadpool(preview.read, position, min(preview.piece, part.stop - position))
+            if not data:
+                # The file has become shorter: break off, so that the player does not take it for whole.
+                raise RuntimeError("The stored file has changed while it was sent.")
+            position += len(data)
+            yield data
+
+
+def file_response(request: Request, preview: Preview) -> Response:
+    """Answer a GET or HEAD with the part of the file that is asked for."""
+    # RFC 9110, 14.2: Range is defined for GET alone.
+    wanted = request.headers.get("range") if request.method == "GET" else None
+    part = ranges.decide(wanted, request.headers.get("if-range"), size=preview.size, etag=preview.etag, modified="")
+    headers = {
+        "Content-Type": preview.content_type,
+        "Content-Length": str(part.stop - part.start),
+        "Accept-Ranges": "bytes",
+        "ETag": preview.etag,
+        # Airflow compresses whatever does not say that it is encoded: a range of that would be useless.
+        "Content-Encoding": "identity",
+        "Cache-Control": "private, no-cache",
+    }
+    if (content_range := part.content_range(preview.size)) is not None:
+        headers["Content-Range"] = content_range
+    if part.status == 416 or request.method == "HEAD" or _is_known(request, preview):
+        preview.close()
+        if part.status != 416 and request.method != "HEAD":
+            return Response(status_code=304, headers={"ETag": preview.etag, "Content-Encoding": "identity"})
+        return Response(status_code=part.status, headers=headers)
+    return FileResponse(preview, part, headers)
+
+
+def _is_known(request: Request, preview: Preview) -> bool:
+    listed = request.headers.get("if-none-match", "")
+    return preview.etag in [tag.strip().removeprefix("W/") for tag in listed.split(",")]

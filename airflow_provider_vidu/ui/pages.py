@@ -1,0 +1,98 @@
+"""The HTML shells and the headers that guard them; what a page shows comes as JSON, and is text to the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from html import escape
+from typing import Any, Final
+
+from starlette.datastructures import MutableHeaders
+
+from airflow_provider_vidu import __version__
+
+# The player follows a redirect to wherever the service keeps its files; nothing else leaves this origin.
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' http: https:",
+        "media-src 'self' http: https:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_SHELL: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="vidu-root" content="{root}">
+<title>{title}</title>
+<link rel="icon" type="image/svg+xml" href="{root}static/icon.svg">
+<link rel="stylesheet" href="{root}static/vidu.css?{version}">
+<script src="{root}static/theme.js?{version}"></script>
+<script type="module" src="{root}static/{script}.js?{version}"></script>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header class="top" id="top"></header>
+<main id="main" tabindex="-1"><p class="quiet">{body}</p></main>
+<div id="announcer" class="hidden" role="status" aria-live="polite"></div>
+</body>
+</html>
+"""
+
+
+def shell(script: str, depth: int, title: str) -> str:
+    """Return a page that fills itself.
+
+    :param script: the module that fills it.
+    :param depth: how many folders below the plugin's root the page lies: its addresses are relative, so that
+        they hold under whatever path Airflow is deployed.
+    """
+    body = '<span class="loading">Loading…</span><noscript>This page needs JavaScript.</noscript>'
+    return _page("../" * depth, title, script, body)
+
+
+def refusal(depth: int, title: str, sentence: str) -> str:
+    """Return a page that says no, and nothing else."""
+    return _page("../" * depth, title, "refusal", escape(sentence))
+
+
+def _page(root: str, title: str, script: str, body: str) -> str:
+    return _SHELL.format(root=root, title=escape(title), script=script, body=body, version=__version__)
+
+
+class GuardHeaders:
+    """Adds the headers that every answer needs, errors included; what an answer says itself stays.
+
+    :param app: the ASGI application inside.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on, and the answer back with its headers."""
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)

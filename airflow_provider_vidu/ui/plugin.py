@@ -1,0 +1,70 @@
+"""The plugin that Airflow finds: imported by every one of its processes, so it loads next to nothing.
+
+The application behind it is built at the first request, which only the API server ever gets.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vidu.links import PAGE_PREFIX, has_pages
+
+Message = MutableMapping[str, Any]
+App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+class LateApp:
+    """An ASGI application that builds the real one at its first request."""
+
+    def __init__(self) -> None:
+        self._app: App | None = None
+        self._lock = threading.Lock()
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Pass the request on."""
+        await self._real()(scope, receive, send)
+
+    def _real(self) -> App:
+        if self._app is None:
+            with self._lock:
+                if self._app is None:
+                    from airflow_provider_vidu.ui.app import make_app
+
+                    self._app = make_app()
+        return self._app
+
+
+def _run_tab() -> list[dict[str, Any]]:
+    """Return the tab "Vidu clips" of every DAG run, unless the deployment does not want it."""
+    if not conf.getboolean("vidu", "run_tab", fallback=True):
+        return []
+    return [
+        {
+            "name": "Vidu clips",
+            # Relative: the UI completes it with the path that Airflow is deployed under.
+            "href": f"{PAGE_PREFIX[1:]}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "vidu-clips",
+            "icon": f"{PAGE_PREFIX[1:]}/static/icon.svg",
+            "icon_dark_mode": f"{PAGE_PREFIX[1:]}/static/icon-dark.svg",
+        }
+    ]
+
+
+class ViduPlugin(AirflowPlugin):
+    """Mounts the clip pages in the API server (Airflow 3.1.1 and later; elsewhere it registers nothing)."""
+
+    name = "vidu"
+    if has_pages():
+        fastapi_apps = [{"name": "vidu", "app": LateApp(), "url_prefix": PAGE_PREFIX}]
+        external_views = _run_tab()

@@ -1,0 +1,181 @@
+"""Opening a stored file for the player: only beneath the deployment's roots, only videos and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from airflow.configuration import conf
+
+from airflow_provider_vidu.content import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.storage import MIB
+from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.ui.roots import Root, Spot, read_roots, root_of
+
+log = logging.getLogger(__name__)
+
+LOCAL_PIECE: Final = MIB // 4
+REMOTE_PIECE: Final = 2 * MIB
+
+
+class PreviewError(Exception):
+    """The file cannot be shown; the message says why and is fit for the page."""
+
+
+class Preview(ABC):
+    """A stored file that may be shown, opened.
+
+    :param size: its size in bytes.
+    :param etag: an entity tag that changes with the content.
+    :param piece: how many bytes are read at a time.
+    """
+
+    size: int
+    etag: str
+    piece: int
+    content_type: str
+
+    @abstractmethod
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``start`` on; fewer only at the end."""
+
+    def close(self) -> None:  # noqa: B027 - there is not always something to close
+        """Release what was opened."""
+
+    def sniff(self) -> None:
+        """Look at the first bytes.
+
+        :raises PreviewError: when they are no video and no picture that a browser shows without running it.
+        """
+        kind = sniffed(self.read(0, SNIFF_BYTES))
+        if kind is None or kind.partition("/")[0] not in ("video", "image"):
+            raise PreviewError("The stored file is neither a video nor a picture.")
+        self.content_type = kind
+
+
+def roots() -> Sequence[Root]:
+    """Return the folders that the deployment allows to be shown; none unless it says so."""
+    return _roots_in(conf.get("vidu", "preview_roots", fallback="") or "")
+
+
+@lru_cache(maxsize=4)
+def _roots_in(setting: str) -> tuple[Root, ...]:
+    found, refused = read_roots(setting)
+    for item in refused:
+        log.error("[vidu] preview_roots: %r is no absolute folder or bucket; it is left out.", shown(item))
+    return tuple(found)
+
+
+def can_show(uri: str) -> bool:
+    """Whether a stored file lies beneath a root, by its name."""
+    return root_of(uri, roots()) is not None
+
+
+def open_preview(uri: str) -> Preview:
+    """Open a stored file.
+
+    :param uri: where an XCom says that it lies; not trusted.
+    :raises PreviewError: when it lies beneath no root, is not there, or is no video or picture.
+    """
+    found = root_of(uri, roots())
+    if found is None:
+        raise PreviewError("The file does not lie beneath one of this deployment's preview roots.")
+    root, spot = found
+    preview = _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
+    try:
+        preview.sniff()
+    except BaseException:
+        preview.close()
+        raise
+    return preview
+
+
+class _LocalFile(Preview):
+    """A local file, judged by what the descriptor really stands for: links and races cannot lead it astray."""
+
+    piece = LOCAL_PIECE
+
+    def __init__(self, root: Root, spot: Spot) -> None:
+        try:
+            # Without O_NONBLOCK a pipe of that name would hold the thread until somebody writes.
+            self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise PreviewError(_why(error)) from None
+        try:
+            status = os.fstat(self._descriptor)
+            if not stat.S_ISREG(status.st_mode) or not _is_really_beneath(self._descriptor, spot.path, root):
+                raise PreviewError("The file does not lie beneath one of this deployment's preview roots.")
+        except BaseException:
+            self.close()
+            raise
+        self.size = status.st_size
+        self.etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read at a position; the file may be read by several requests at once."""
+        return os.pread(self._descriptor, length, start)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
+    """Whether the open file itself lies below the root, links resolved on both sides."""
+    try:
+        real = Path(f"/proc/self/fd/{descriptor}").readlink() if Path("/proc/self/fd").is_dir() else None
+    except OSError:
+        return False
+    if real is None:
+        # No /proc (macOS): the resolved path must still lead to the very file that was opened.
+        real = Path(os.path.realpath(path))
+        if not os.path.samestat(os.fstat(descriptor), real.lstat()):
+            return False
+    folder = Path(os.path.realpath(root.spot.path))
+    return folder in real.parents
+
+
+class _RemoteFile(Preview):
+    """An object in a store, read piece by piece with the root's own connection."""
+
+    piece = REMOTE_PIECE
+
+    def __init__(self, root: Root, spot: Spot) -> None:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            path: Any = ObjectStoragePath(spot.uri, conn_id=root.conn_id)
+            self._store, self._path = path.fs, str(path.path)
+            known = self._store.info(self._path)
+        except Exception as error:  # whatever a provider or its client library raises
+            raise PreviewError(_why(error)) from error
+        if known.get("type") != "file" or not isinstance(known.get("size"), int):
+            raise PreviewError("There is no file of that name.")
+        self.size = known["size"]
+        version = [str(known.get(name)) for name in ("ETag", "etag", "LastModified", "mtime", "updated")]
+        self.etag = f'"{hashlib.sha256(repr((version, self.size)).encode()).hexdigest()[:32]}"'
+
+    def read(self, start: int, length: int) -> bytes:
+        """Fetch one piece."""
+        try:
+            data: bytes = self._store.cat_file(self._path, start=start, end=min(start + length, self.size))
+        except Exception as error:  # whatever a client library raises
+            raise PreviewError(_why(error)) from error
+        return data
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "The stored file is no longer there."
+    if isinstance(error, PermissionError):
+        return "The API server may not read the stored file: permission denied."
+    return f"The stored file cannot be read ({type(error).__name__})."

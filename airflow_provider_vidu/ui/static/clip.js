@@ -1,0 +1,240 @@
+// The page of one clip: how far it is, then the clip itself.
+import {
+  airflow, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
+  STATES, taskName, taskPath, time, topBar,
+} from "./common.js";
+
+const STEPS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", stored: "Stored" };
+const WAITS = {
+  waiting: "In the service's queue",
+  running: "Being made",
+  unknown: "The state is not known yet",
+  failed: "There is no clip",
+  succeeded: "There is no clip to play",
+  stored: "There is no clip to play",
+};
+
+const main = document.getElementById("main");
+const parts = {};
+let lastState = null;
+
+function build() {
+  const part = (name, tag, attributes) => (parts[name] = el(tag, attributes));
+  main.replaceChildren(
+    el("h1.hidden", {}, "Vidu clip"),
+    el(
+      "div.clip",
+      {},
+      el(
+        "div.clip-main",
+        {},
+        part("stage", "div.stage", {}),
+        part("alerts", "div.alerts", {}),
+        part("texts", "div.texts", {}),
+      ),
+      el(
+        "aside.clip-side",
+        { "aria-label": "About this clip" },
+        part("state", "section.state", {}),
+        part("timeline", "section.panel", {}),
+        part("facts", "section.panel", {}),
+        part("files", "section.panel", {}),
+      ),
+    ),
+  );
+}
+
+function show(view) {
+  if (!parts.stage) build();
+  document.title = `${STATES[view.state] ?? ""} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.task, view.before, view.after], () => bar(view));
+  showStage(view);
+  fill(parts.alerts, [view.error, view.notice], () => alerts(view));
+  fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
+  fill(parts.state, [view.state, view.progress, view.refresh === null], () => state(view));
+  fill(parts.timeline, view.timeline, timeline);
+  fill(parts.facts, [view.model, view.credits, view.details, view.provider_status, view.generation_id, view.conn_id, view.tasks], () => facts(view));
+  fill(parts.files, view.files, files);
+  const told = `${STATES[view.state] ?? view.state}${view.progress === null ? "" : `, ${view.progress} percent`}`;
+  if (lastState !== null && lastState !== told) announce(told);
+  lastState = told;
+}
+
+function bar(view) {
+  const run = new URL(runPath(view), airflow).pathname;
+  const sheet = here.slice(0, here.indexOf("/tasks/"));
+  const task = { ...view, ...view.task };
+  const step = (index, label, sign) =>
+    index === null
+      ? null
+      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip` }, sign);
+  return topBar(
+    [
+      crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
+      crumb(view.run_id, run),
+      crumb(taskName(task), run + taskPath(task)),
+    ],
+    [step(view.before, "Previous", "‹"), step(view.after, "Next", "›"), el("a.plain", { href: sheet }, "All clips of this run")],
+  );
+}
+
+function showStage(view) {
+  const details = view.details ?? {};
+  if (details.width > 0 && details.height > 0) {
+    parts.stage.style.setProperty("--shape", `${details.width} / ${details.height}`);
+  }
+  if (view.video.from) {
+    // A player that runs is never replaced.
+    fill(parts.stage, view.video.from === "storage" ? "storage" : "service", () => player(view));
+  } else {
+    fill(parts.stage, [view.state, view.progress, view.video, view.done], () => placeholder(view));
+  }
+}
+
+function player(view) {
+  const video = el("video", {
+    controls: true, playsinline: true, preload: "metadata", src: `${here}/video`,
+    poster: view.has_cover ? `${here}/cover` : null, "aria-label": "The clip", tabindex: "0",
+  });
+  video.addEventListener("loadedmetadata", () => {
+    if (video.videoWidth) parts.stage.style.setProperty("--shape", `${video.videoWidth} / ${video.videoHeight}`);
+  });
+  video.addEventListener("error", () => whyNot(video));
+  return video;
+}
+
+/** Ask why the clip does not play, and say so in its place. */
+async function whyNot(video) {
+  let reason = "This browser cannot play the clip.";
+  try {
+    const answer = await fetch(`${here}/video`, { method: "HEAD", redirect: "manual" });
+    if (answer.type === "opaqueredirect") {
+      reason = "The service's link to this clip no longer works. Reload the page to ask for a new one.";
+    } else if (!answer.ok) {
+      const told = await (await fetch(`${here}/video`, { redirect: "manual" })).json();
+      reason = told.detail;
+    }
+  } catch {
+    reason = "The clip could not be loaded.";
+  }
+  video.replaceWith(still("!", reason));
+  announce(reason);
+}
+
+function placeholder(view) {
+  const text = view.video.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
+  return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null ? "" : ` · ${view.progress} %`));
+}
+
+function still(sign, text) {
+  return el("div.still", {}, el("div.sign", { "aria-hidden": "true" }, sign), el("p", {}, text));
+}
+
+function state(view) {
+  return [
+    el(
+      "div.state-line",
+      {},
+      badge(view.state),
+      view.refresh !== null && el("span.live", { title: "This page refreshes by itself" }, "live"),
+    ),
+    view.progress !== null &&
+      el(
+        "div.progress",
+        { role: "progressbar", "aria-valuenow": view.progress, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Progress" },
+        progressBar(view.progress),
+      ),
+  ];
+}
+
+function progressBar(percent) {
+  const filled = el("div.progress-filled");
+  filled.style.width = `${percent}%`;
+  return filled;
+}
+
+function alerts(view) {
+  const { error, notice } = view;
+  return [
+    error &&
+      el(
+        "div.alert.is-error",
+        { role: "alert" },
+        el("h2", {}, error.title),
+        el("p", {}, error.code && el("code", {}, error.code), error.code && error.message ? " · " : "", error.message),
+        error.advice && el("p.quiet", {}, error.advice),
+      ),
+    notice &&
+      el(
+        "div.alert.is-notice",
+        { role: "status" },
+        el("h2", {}, "The service could not be asked"),
+        el("p", {}, notice.message),
+        notice.advice && el("p.quiet", {}, notice.advice),
+      ),
+  ];
+}
+
+function texts(view) {
+  const block = (title, text) => text && el("section.panel", {}, el("h2", {}, title), el("p.prose", {}, text));
+  return [block("Prompt", view.prompt), block("Enhanced prompt", view.enhanced_prompt)];
+}
+
+function timeline(steps) {
+  const item = (step) =>
+    el(
+      `li${step.reached ? ".reached" : ""}${step.current ? ".current" : ""}${step.name === "failed" ? ".failed" : ""}`,
+      { "aria-current": step.current ? "step" : null },
+      el("span.step", {}, STEPS[step.name]),
+      el("span.when", {}, step.at ? time(step.at) : step.reached ? "–" : ""),
+      el("span.took", {}, step.seconds ? `+ ${seconds(step.seconds)}` : ""),
+    );
+  return [el("h2", {}, "Timeline"), el("ol.timeline", {}, steps.map(item))];
+}
+
+function facts(view) {
+  const details = view.details ?? {};
+  const size = details.width && details.height ? `${details.width} × ${details.height}` : null;
+  const length = details.duration ? seconds(details.duration) : null;
+  const rows = [
+    ["Model", view.model],
+    ["Credits", view.credits],
+    ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
+    ["Reported as", view.provider_status && el("q", {}, view.provider_status)],
+    ["Generation", copyable(view.generation_id, "the id")],
+    ["Connection", view.conn_id],
+    ["Tasks", el("ul.tasks", {}, view.tasks.map((task) => taskItem(view, task)))],
+  ];
+  return [el("h2", {}, "Details"), list(rows)];
+}
+
+function taskItem(view, task) {
+  const href = new URL(runPath(view), airflow).pathname + taskPath(task);
+  const tried = task.try_number > 1 ? `, try ${task.try_number}` : "";
+  return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`));
+}
+
+function files(found) {
+  if (!found.length) return [];
+  const item = (file) =>
+    list([
+      ["Stored at", copyable(file.uri, "the address")],
+      ["Size", `${bytes(file.size)} (${file.size.toLocaleString()} bytes)`],
+      ["Type", file.content_type],
+      ["SHA-256", file.sha256 && copyable(file.sha256, "the SHA-256")],
+    ]);
+  return [el("h2", {}, found.length > 1 ? "Files" : "File"), ...found.map(item)];
+}
+
+function list(rows) {
+  const kept = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return el("dl", {}, kept.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
+}
+
+if (isFramed) document.documentElement.dataset.framed = "true";
+keepAsking(async () => {
+  const view = await getJson(`${here}/clip.json`);
+  show(view);
+  return view.refresh;
+});

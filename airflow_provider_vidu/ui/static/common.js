@@ -1,0 +1,187 @@
+// What both pages share. Everything shown goes through textContent: clips come from whoever writes a DAG.
+
+const root = new URL(document.querySelector('meta[name="vidu-root"]').content, location.href);
+export const airflow = new URL("..", root);
+export const here = location.pathname.replace(/\/+$/, "");
+export const isFramed = window.self !== window.top;
+
+export const STATES = {
+  waiting: "Waiting",
+  running: "Running",
+  succeeded: "Done",
+  stored: "Stored",
+  failed: "Failed",
+  unknown: "Unknown",
+};
+
+/** Make an element; children are elements or text, absent ones are left out. */
+export function el(tag, attributes = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const made = document.createElement(name);
+  if (classes.length) made.className = classes.join(" ");
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else made.setAttribute(key, value === true ? "" : value);
+  }
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined && child !== false) made.append(child);
+  }
+  return made;
+}
+
+/** Replace what is in an element, but only when it would change: focus and selection stay. */
+export function fill(element, value, make) {
+  const key = JSON.stringify(value);
+  if (element.shownKey === key) return;
+  element.shownKey = key;
+  element.replaceChildren(...[make(value)].flat().filter(Boolean));
+}
+
+export function badge(state) {
+  return el(`span.badge.is-${state in STATES ? state : "unknown"}`, {}, STATES[state] ?? STATES.unknown);
+}
+
+export function taskName(view) {
+  return view.map_index >= 0 ? `${view.task_id} [${view.map_index}]` : view.task_id;
+}
+
+export function taskPath(view) {
+  const mapped = view.map_index >= 0 ? `/mapped/${view.map_index}` : "";
+  return `/tasks/${encodeURIComponent(view.task_id)}${mapped}`;
+}
+
+export function runPath(view) {
+  return `dags/${encodeURIComponent(view.dag_id)}/runs/${encodeURIComponent(view.run_id)}`;
+}
+
+export function announce(text) {
+  const place = document.getElementById("announcer");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+export function bytes(size) {
+  if (size < 1000) return `${size} bytes`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let value = size;
+  let unit = -1;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value.toFixed(value < 10 ? 2 : 1)} ${units[unit]}`;
+}
+
+export function seconds(value) {
+  if (value < 60) return `${value < 10 ? Math.round(value * 10) / 10 : Math.round(value)} s`;
+  const minutes = Math.floor(value / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(value % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export function time(iso) {
+  const moment = new Date(iso);
+  const isToday = moment.toDateString() === new Date().toDateString();
+  const shown = isToday
+    ? moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
+    : moment.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+  return el("time", { datetime: iso, title: moment.toString() }, shown);
+}
+
+/** A value with a button that copies it. */
+export function copyable(value, label) {
+  const button = el("button.copy", { type: "button", "aria-label": `Copy ${label}` }, "Copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(value);
+      button.textContent = "Copied";
+      announce(`${label} copied`);
+    } catch {
+      // No clipboard on plain http: select it instead, so that one key is left to press.
+      const range = document.createRange();
+      range.selectNodeContents(button.previousElementSibling);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  return el("span.copyable", {}, el("code", {}, value), button);
+}
+
+/** The bar above: where one is, and the way back. */
+export function topBar(crumbs, actions) {
+  const trail = el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, crumbs.map((crumb) => el("li", {}, crumb))));
+  return [trail, el("div.actions", {}, actions)];
+}
+
+export function crumb(text, href) {
+  return href && !isFramed ? el("a", { href }, text) : el("span", {}, text);
+}
+
+/** Ask again and again while the page is seen: `load` returns the seconds until next time, or null for never. */
+export function keepAsking(load) {
+  let timer = null;
+  let failures = 0;
+  let wanted = true;
+  async function ask() {
+    timer = null;
+    let pause;
+    try {
+      pause = await load();
+      failures = 0;
+    } catch (error) {
+      failures += 1;
+      pause = Math.min(5 * 2 ** failures, 60);
+      trouble(error, pause);
+    }
+    wanted = pause !== null;
+    if (wanted && !document.hidden) timer = setTimeout(ask, pause * 1000);
+  }
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      clearTimeout(timer);
+      timer = null;
+    } else if (wanted && timer === null) {
+      ask();
+    }
+  });
+  ask();
+  return () => {
+    clearTimeout(timer);
+    return ask();
+  };
+}
+
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+export async function getJson(address) {
+  const answer = await fetch(address, { headers: { Accept: "application/json" }, cache: "no-store" });
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(answer.status, typeof body.detail === "string" ? body.detail : "");
+  document.querySelector(".trouble")?.remove();
+  return body;
+}
+
+function trouble(error, pause) {
+  document.querySelector(".trouble")?.remove();
+  const status = error instanceof Refused ? error.status : null;
+  const text =
+    status === 401
+      ? "Your session has ended."
+      : status === 403
+        ? "You may not see the clips of this DAG."
+        : status === 404
+          ? error.message
+          : `Airflow does not answer; trying again in ${pause} s.`;
+  const again = status === 401 && el("button.plain", { type: "button", onclick: () => location.reload() }, "Log in");
+  const main = document.getElementById("main");
+  if (!(error instanceof Refused)) console.error(error);
+  main.querySelector(".loading")?.remove();
+  main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again)));
+}

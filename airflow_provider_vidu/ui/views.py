@@ -1,0 +1,326 @@
+"""What the pages show of a clip, as plain JSON: no URL of the service in it, every text cut and redacted. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.dialects.ent_v2 import PASSING_FAILURES, EntV2
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.text import one_line, redact_urls, shown
+from airflow_provider_vidu.ui.facts import MAX_TEXT_CHARS, Clip, Record, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.values import whole
+
+URL_LIFE: Final = timedelta(hours=24)
+"""How long the service's URLs live at the most."""
+SURE_URL_LIFE: Final = timedelta(minutes=45)
+"""How long they live at the least: some products hand out an hour."""
+
+REFRESH_SECONDS: Final = 5
+SLOW_REFRESH_SECONDS: Final = 15
+_BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_ADVICE: Final[Mapping[type[ViduError], str]] = {
+    exceptions.ViduPolicyError: "The content was refused: change the prompt or the images, then clear the task.",
+    exceptions.ViduImageError: "The service cannot use an image: replace it, then clear the task.",
+    exceptions.ViduImageDownloadError: "The service could not fetch an image: check its address, then clear the task.",
+    exceptions.ViduCreditError: "The account has too few credits: top it up, then clear the task.",
+    exceptions.ViduRequestError: "The service refused the request: change what it names, then clear the task.",
+    exceptions.ViduAuthError: "Check the API key and auth_scheme of the connection.",
+    exceptions.ViduNotFoundError: "Check the id, and whether the connection leads to the host that made it.",
+    exceptions.ViduConfigError: "Mend the field of the connection that the message names.",
+    exceptions.ViduRateLimitError: "Nothing to do: the page asks again.",
+    exceptions.ViduServerError: "Nothing to do: the page asks again.",
+    exceptions.ViduTransportError: "If it lasts, check host and proxy of the connection, as seen from the API server.",
+    exceptions.ViduResponseError: "If it lasts, check the host of the connection: what answers there is no Vidu.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the service said when it was asked: a generation or an error, and when.
+
+    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always tell.
+    """
+
+    generation: Generation | None = None
+    error: ViduError | None = None
+    asked_at: datetime | None = None
+    running_since: datetime | None = None
+    done_since: datetime | None = None
+
+
+NOT_ASKED: Final = Live()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a video or cover can be played from: ``storage``, ``service``, or nowhere for a ``reason``."""
+
+    kind: str | None
+    reason: str | None = None
+
+
+def must_ask(clip: Clip) -> bool:
+    """Whether only the service knows how far the generation is: no result holds its end yet."""
+    result = clip.result
+    return clip.conn_id is not None and not (result and result[0].is_done)
+
+
+def may_ask(clip: Clip) -> bool:
+    """Whether the service can be asked for a fresh URL."""
+    return clip.conn_id is not None
+
+
+def url_of(generation: Generation | None, *, cover: bool) -> str | None:
+    """Return the service's URL of the video or the cover, whether still valid or not."""
+    if generation is None or not generation.succeeded:
+        return None
+    return generation.cover_url if cover else generation.video_url
+
+
+def is_surely_fresh(url: str, since: datetime | None, now: datetime) -> bool:
+    """Whether a URL of that age is valid beyond doubt, and whole (a signature stands in the query)."""
+    return since is not None and now - since < SURE_URL_LIFE and "?" in url
+
+
+def may_be_valid(since: datetime | None, now: datetime) -> bool:
+    """Whether a URL of that age may still be valid."""
+    return since is not None and now - since < URL_LIFE
+
+
+def source_of(clip: Clip, live: Live, *, stored: bool, cover: bool, now: datetime) -> Source:
+    """Decide where a video or cover is played from.
+
+    :param stored: whether a stored file lies beneath one of the deployment's preview roots.
+    """
+    if stored:
+        return Source("storage")
+    known, since = clip.result or (None, None)
+    generation = live.generation or known
+    if generation is None or not generation.succeeded:
+        return Source(None)
+    if url_of(generation, cover=cover) is None:
+        return Source(None, None if cover else "The service reports success, but it handed out no video.")
+    if live.generation or may_ask(clip) or may_be_valid(since, now):
+        return Source("service")
+    return Source(None, expired(clip))
+
+
+def expired(clip: Clip) -> str:
+    """Say that the service's URL has expired and where the file is, in one or two sentences."""
+    told = "The service's link to this clip has expired (links live for a day at the most)."
+    if records := clip.records(cover=False):
+        return f"{told} The file is kept at {shown(records[0].uri, 400)}."
+    return f"{told} No task of this run has stored the clip."
+
+
+def clip_view(clip: Clip, task: TaskFacts, live: Live, *, stored: Mapping[str, bool], now: datetime) -> dict[str, Any]:
+    """Return all that the page of one clip shows.
+
+    :param task: the task instance whose page it is.
+    :param live: what the service said, where it was asked.
+    :param stored: whether the ``video`` and the ``cover`` can be read from storage.
+    """
+    known = clip.result
+    generation = live.generation or (known[0] if known else None)
+    done = bool(generation and generation.is_done)
+    video = source_of(clip, live, stored=stored["video"], cover=False, now=now)
+    records = clip.records(cover=False)
+    prompt, enhanced = _block(prompt_of(clip)), _block(generation.enhanced_prompt) if generation else None
+    return {
+        **card_view(clip, live, stored=stored, now=now),
+        "task": _task(task),
+        "conn_id": _line(clip.conn_id),
+        "provider_status": _line(generation.provider_status) if generation else None,
+        "prompt": prompt,
+        "enhanced_prompt": enhanced if enhanced != prompt else None,
+        "video": {"from": video.kind, "reason": video.reason},
+        "files": [_file(record) for record in (*records, *clip.records(cover=True))],
+        "timeline": _timeline(clip, generation, live, records),
+        "tasks": [_task(each) for each in clip.tasks],
+        "details": _details(generation),
+        "done": done,
+        "asked_at": _iso(live.asked_at),
+        "refresh": _refresh(clip, done=done),
+    }
+
+
+def card_view(clip: Clip, live: Live, *, stored: Mapping[str, bool], now: datetime) -> dict[str, Any]:
+    """Return what the contact sheet shows of a clip."""
+    known = clip.result
+    generation = live.generation or (known[0] if known else None)
+    status = generation.status if generation else None
+    main = clip.main
+    return {
+        "generation_id": _line(clip.generation_id, 300),
+        "task_id": main.task_id,
+        "map_index": main.map_index,
+        "prompt": _line(prompt_of(clip), 300),
+        "model": _line(model_of(clip, generation)),
+        "credits": generation.credits if generation else None,
+        "state": _state(clip, status),
+        "stage": clip.stage,
+        "progress": generation.progress if generation and not generation.is_done else None,
+        "error": _failure(generation, clip),
+        "notice": _notice(clip, live),
+        "can_play": source_of(clip, live, stored=stored["video"], cover=False, now=now).kind is not None,
+        "has_cover": source_of(clip, live, stored=stored["cover"], cover=True, now=now).kind is not None,
+    }
+
+
+def _state(clip: Clip, status: GenerationStatus | None) -> str:
+    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``unknown``: one word for the badge."""
+    if clip.stage == "stored":
+        return "stored"
+    if status is not None:
+        return status.value
+    return "failed" if clip.stage == "failed" else "unknown"
+
+
+def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None:
+    if generation is not None and generation.failed:
+        code = _line(generation.error_code)
+        return {
+            "title": "The generation failed",
+            "code": code,
+            "message": _line(generation.error_message, 1000) or ("" if code else "The service gave no reason."),
+            "advice": _advice(generation.error_code),
+        }
+    lost = [task for task in clip.tasks if task.state in ("failed", "upstream_failed") and task.role is not None]
+    if not lost or clip.stage in ("stored", "working"):
+        return None
+    failed = lost[0]
+    if failed.role == "download":
+        return {
+            "title": "The clip is not stored",
+            "code": None,
+            "message": f"The task {_line(failed.task_id)} failed; its log says why.",
+            "advice": "Clear that task: the clip is paid for, and downloading it again costs nothing.",
+        }
+    return {
+        "title": "The task failed",
+        "code": None,
+        "message": f"The task {_line(failed.task_id)} failed; its log says why. The generation itself may live on.",
+        "advice": "",
+    }
+
+
+def _advice(code: str | None) -> str:
+    word = (code or "").lower()
+    if word in PASSING_FAILURES:
+        return "This may pass: a retry or a cleared task submits it anew."
+    kind = EntV2.errors.get(word, ViduError)
+    return _ADVICE.get(kind, "Change the prompt or the settings, then clear the task: that is a new order.")
+
+
+def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
+    """Say in plain words why the service could not tell the state."""
+    if live.error is None:
+        if clip.conn_id or clip.result:
+            return None
+        return {"message": "The state is not known: no task has told which connection to ask.", "advice": ""}
+    advice = next((_ADVICE[kind] for kind in type(live.error).__mro__ if kind in _ADVICE), "")
+    return {"message": shown(live.error.reason, 600), "advice": advice}
+
+
+def _timeline(clip: Clip, generation: Generation | None, live: Live, records: list[Record]) -> list[dict[str, Any]]:
+    status = generation.status if generation else None
+    done = bool(generation and generation.is_done)
+    queued = (generation.created_at if generation else None) or clip.main.announced_at
+    running = live.running_since if live.running_since and not (queued and live.running_since < queued) else None
+    ended = _ended_at(clip, generation, live) if done else None
+    kept = records[0].stored_at if records else None
+    failed = status is GenerationStatus.FAILED
+    reached = {
+        "queued": True,
+        # The service does not tell when it began: a row without a time says nothing once it is over.
+        **({"running": done or status is GenerationStatus.RUNNING} if running or not done else {}),
+        "failed" if failed else "done": done,
+        **({} if failed else {"stored": bool(records)}),
+    }
+    times = {"queued": queued, "running": running, "done": ended, "failed": ended, "stored": kept}
+    return _with_durations([(name, times[name], is_reached) for name, is_reached in reached.items()])
+
+
+def _with_durations(steps: list[tuple[str, datetime | None, bool]]) -> list[dict[str, Any]]:
+    shown_steps: list[dict[str, Any]] = []
+    before: datetime | None = None
+    current = max((index for index, (_, _, reached) in enumerate(steps) if reached), default=0)
+    for index, (name, at, reached) in enumerate(steps):
+        seconds = (at - before).total_seconds() if at and before else None
+        shown_steps.append(
+            {
+                "name": name,
+                "at": _iso(at),
+                "seconds": max(round(seconds, 1), 0) if seconds is not None else None,
+                "reached": reached,
+                "current": index == current,
+            }
+        )
+        before = at or before
+    return shown_steps
+
+
+def _ended_at(clip: Clip, generation: Generation | None, live: Live) -> datetime | None:
+    if generation is None:
+        return None
+    result = clip.result
+    return generation.completed_at or generation.updated_at or (result[1] if result else None) or live.done_since
+
+
+def _refresh(clip: Clip, *, done: bool) -> int | None:
+    """Return after how many seconds the page should ask again; None when nothing will change by itself."""
+    busy = any(not task.has_ended for task in clip.tasks)
+    if clip.run_is_over and (done or not may_ask(clip)):
+        return None
+    # While the run goes on, a download may be about to start: it has announced nothing yet.
+    return REFRESH_SECONDS if busy or not done else SLOW_REFRESH_SECONDS
+
+
+def _task(task: TaskFacts) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "map_index": task.map_index,
+        "state": task.state,
+        "try_number": task.try_number,
+        "role": task.role,
+    }
+
+
+def _file(record: Record) -> dict[str, Any]:
+    return {
+        "uri": redact_urls(one_line(record.uri, 2000)),
+        "size": record.size,
+        "sha256": record.sha256,
+        "content_type": record.content_type,
+        "stored_at": _iso(record.stored_at),
+    }
+
+
+def _details(generation: Generation | None) -> dict[str, Any] | None:
+    first = generation.artifacts[0] if generation and generation.artifacts else None
+    if first is None:
+        return None
+    return {name: whole(getattr(first, name)) for name in ("duration", "fps", "width", "height")}
+
+
+def _line(value: Any, limit: int = 200) -> str | None:
+    return shown(value, limit) or None if value is not None else None
+
+
+def _block(value: str | None) -> str | None:
+    """Return a text of several lines, cut, redacted and without characters that could disguise it."""
+    if value is None:
+        return None
+    text = value[: MAX_TEXT_CHARS * 2].encode("utf-8", "replace").decode("utf-8")
+    return redact_urls(_BROKEN_LINES.sub(" ", text.replace("\r\n", "\n")))[:MAX_TEXT_CHARS].strip() or None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

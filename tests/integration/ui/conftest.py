@@ -1,0 +1,233 @@
+"""A real API server with the plugin in it, under a path of its own, and a metadata database that tests fill."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from airflow_provider_vidu.sandbox import Sandbox
+from private_airflow import free_port
+
+HERE = Path(__file__).parent
+PATH = "/tools/airflow"
+KEY = "sk-clip-pages-7d21"
+RUN = "manual__2026-01-01T00:00:00+00:00"
+PASSWORDS = {"admin": "a-word", "vera": "another", "nobody": "a third"}
+
+
+@dataclass
+class Pages:
+    """The API server and its database.
+
+    :param url: its address, with the path that it is deployed under.
+    :param home: its AIRFLOW_HOME.
+    :param root: the folder that clips may be played from.
+    """
+
+    url: str
+    home: Path
+    root: Path
+    sandbox: Sandbox
+    engine: Any
+    run: str = RUN
+    sessions: dict[str | None, requests.Session] = field(default_factory=dict)
+
+    def get(self, path: str, user: str | None = "vera", method: str = "GET", **more: Any) -> requests.Response:
+        """Ask as a user (None: anonymous); redirects are not followed."""
+        if user not in self.sessions:
+            session = self.sessions[user] = requests.Session()
+            session.trust_env = False
+            if user is not None:
+                login = {"username": user, "password": PASSWORDS[user]}
+                answer = requests.post(f"{self.url}/auth/token", json=login, timeout=60)
+                answer.raise_for_status()
+                # The UI's way: a cookie, not a header.
+                session.cookies.set("_token", answer.json()["access_token"])
+        headers = {"Accept-Encoding": "identity", **more.pop("headers", {})}
+        return self.sessions[user].request(
+            method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **more
+        )
+
+    def at(self, task: str, *, dag: str = "film", index: int = -1, then: str = "") -> str:
+        """Return the path of a clip's page, or of something below it."""
+        mapped = f"/mapped/{index}" if index >= 0 else ""
+        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{mapped}{then}"
+
+    def clip(self, task: str, **where: Any) -> Any:
+        """Return what the page of a clip gets as JSON."""
+        answer = self.get(self.at(task, then="/clip.json", **where))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def add(
+        self,
+        task: str,
+        generation_id: Any,
+        *,
+        dag: str = "film",
+        index: int = -1,
+        state: str = "success",
+        at: datetime | None = None,
+        watch: Any = None,
+        result: Any = None,
+        fields: Any = None,
+    ) -> None:
+        """Add a task instance with its XComs, as a worker would have left them."""
+        from airflow.models.renderedtifields import RenderedTaskInstanceFields
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.models.xcom import XComModel
+
+        names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
+        at = at or datetime.now(UTC)
+        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        with self.engine.begin() as database:
+            run_id = self._run(database, dag)
+            instance = {**names, "state": state, "try_number": 1, "pool": "default_pool"}
+            database.execute(TaskInstance.__table__.insert().values(**instance, start_date=at, end_date=at))
+            for key, value in xcoms.items():
+                if value is not None:
+                    row = {**names, "dag_run_id": run_id, "key": key, "value": value, "timestamp": at}
+                    database.execute(XComModel.__table__.insert().values(**row))
+            if fields is not None:
+                database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
+
+    def _run(self, database: Any, dag: str) -> int:
+        from airflow.models.dagrun import DagRun
+
+        table = DagRun.__table__
+        found = database.execute(table.select().with_only_columns(table.c.id).where(table.c.dag_id == dag)).scalar()
+        if found is None:
+            now = datetime.now(UTC)
+            row = {"dag_id": dag, "run_id": RUN, "run_type": "manual", "state": "success", "run_after": now}
+            found = database.execute(table.insert().values(**row)).inserted_primary_key[0]
+        return found
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Run an S3 with one bucket; return its address."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    client_of(endpoint, boto3).create_bucket(Bucket="clips")
+    yield endpoint
+    server.stop()
+
+
+def client_of(endpoint: str, boto3: Any) -> Any:
+    """Return a client of that S3."""
+    known = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=endpoint, **known)
+
+
+@pytest.fixture
+def put(s3) -> Callable[[str, bytes], None]:
+    """Return a function that puts an object into the bucket."""
+    boto3 = pytest.importorskip("boto3")
+    return lambda key, body: client_of(s3, boto3).put_object(Bucket="clips", Key=key, Body=body)
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory, s3) -> Iterator[Pages]:
+    """Run the API server for all tests of the clip pages."""
+    from sqlalchemy import create_engine
+
+    folder = tmp_path_factory.mktemp("pages")
+    home, root, port = folder / "home", folder / "clips", free_port()
+    for path in (home, root):
+        path.mkdir()
+    (home / "passwords.json").write_text(json.dumps(PASSWORDS))
+    with Sandbox(keys=[KEY], speed=50, queue=5, duration=20) as sandbox:
+        process = _start(home, root, port, sandbox, s3)
+        engine = create_engine(f"sqlite:///{home / 'airflow.db'}")
+        try:
+            _await_ready(process, home)
+            yield Pages(f"http://127.0.0.1:{port}{PATH}", home, root, sandbox, engine)
+        finally:
+            engine.dispose()
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+            process.kill()
+            process.wait()
+
+
+def _start(home: Path, root: Path, port: int, sandbox: Sandbox, s3: str) -> subprocess.Popen[bytes]:
+    settings = {
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__UNIT_TEST_MODE": "False",
+        "CORE__DAGS_FOLDER": str(home),
+        "CORE__AUTH_MANAGER": "vidu_test_auth.PerDagAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "API__BASE_URL": f"http://127.0.0.1:{port}{PATH}",
+        "API__SECRET_KEY": "made-up-for-the-tests-of-the-pages",
+        "API_AUTH__JWT_SECRET": "made-up-for-the-tests-of-the-pages-too",
+        # A neighbour whose name begins alike is not beneath the root.
+        "VIDU__PREVIEW_ROOTS": f"{root}, relative/nonsense, s3://studio@clips/shown",
+    }
+    extra = {"endpoint_url": s3, "region_name": "us-east-1"}
+    connections = {
+        "STUDIO": json.dumps({"conn_type": "aws", "login": "made-up", "password": "made-up", "extra": extra}),
+        "VIDU_DEFAULT": sandbox.connection_json("ent-v2", max_retries=0, timeout=5),
+        "NOT_VIDU": json.dumps({"conn_type": "http", "host": sandbox.url, "password": KEY}),
+        "WRONG_KEY": json.dumps({"conn_type": "vidu", "host": sandbox.url, "password": "sk-wrong-9e3b"}),
+    }
+    environment = {
+        **os.environ,
+        **{f"AIRFLOW__{name}": value for name, value in settings.items()},
+        **{f"AIRFLOW_CONN_{name}": value for name, value in connections.items()},
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": os.pathsep.join((str(HERE / "server"), *filter(None, sys.path))),
+    }
+    with (home / "output.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "server" / "run_api_server.py"), str(port)],
+            env=environment, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+
+
+def _await_ready(process: subprocess.Popen[bytes], home: Path) -> None:
+    """Read the output until the ready line; Airflow prints before it."""
+    seen = b""
+    while b"ready\n" not in seen:
+        readable, _, _ = select.select([process.stdout], [], [], 240)
+        more = os.read(process.stdout.fileno(), 65536) if readable else b""
+        assert more, f"the API server did not start: {(home / 'output.log').read_text()[-3000:]}"
+        seen += more
+
+
+_numbers = itertools.count(911088422699962368)
+
+
+@pytest.fixture
+def generation(pages, monkeypatch) -> Callable[..., tuple[str, dict[str, Any]]]:
+    """Return a function that makes a generation at the service and returns its id and its XCom."""
+    from airflow_provider_vidu.hooks import ViduHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_CLIP_PAGES", pages.sandbox.connection_json("ent-v2"))
+
+    def make(**known: Any) -> tuple[str, dict[str, Any]]:
+        known = {"dialect": "ent-v2", "states": [["success", 0]], **known}
+        generation_id = pages.sandbox.add_generation(str(next(_numbers)), **known)
+        return generation_id, ViduHook("clip_pages").get_generation(generation_id).as_xcom()
+
+    return make

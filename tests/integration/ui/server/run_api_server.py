@@ -1,0 +1,33 @@
+"""The API server alone, on a database of its own: what the clip pages live in. Ends with its standard input."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+
+def main(port: int) -> None:
+    """Make the database and serve; ``ready`` is printed when requests are taken."""
+    import uvicorn
+    from airflow.utils.db import initdb
+
+    initdb()
+    from airflow.api_fastapi.main import app
+
+    class Server(uvicorn.Server):
+        async def startup(self, *args, **kwargs):
+            await super().startup(*args, **kwargs)
+            print("ready", flush=True)
+
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+
+    def end() -> None:
+        sys.stdin.read()
+        server.should_exit = True
+
+    threading.Thread(target=end, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,238 @@
+"""The clip pages in a real API server: what they show, and to whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages"),
+]
+MADE = {"conn_id": "vidu_default", "role": "generate"}
+KEPT = {"conn_id": "vidu_default", "role": "download", "artifact": "video"}
+EVERY_ROUTE = ("", "/clip.json", "/video", "/cover")
+
+
+@pytest.fixture(scope="module")
+def secret(pages):
+    """Add a clip of a DAG that the viewer may not see."""
+    pages.add("made", "secret-id", dag="secret", watch=MADE, fields={"prompt": "a secret prompt"})
+    return "secret"
+
+
+@pytest.mark.parametrize("then", EVERY_ROUTE[1:])
+@pytest.mark.parametrize(("user", "status"), [(None, 401), ("vera", 403), ("nobody", 403)])
+def test_without_permission_there_is_not_one_byte(pages, secret, then, user, status):
+    """Data and media answer 401 to the anonymous and 403 to those who may not see this DAG, and say nothing."""
+    answer = pages.get(pages.at("made", dag=secret, then=then), user=user)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"detail"}
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("user", ["vera", "nobody"])
+def test_a_page_without_permission_says_no(pages, secret, user):
+    """The page of a DAG that one may not see is a refusal that names nothing of it."""
+    for path in (pages.at("made", dag=secret), pages.at("made", dag=secret).partition("/tasks")[0]):
+        answer = pages.get(path, user=user)
+        assert answer.status_code == 403
+        assert "secret" not in answer.text
+        assert "may not see" in answer.text
+
+
+def test_the_contact_sheet_is_guarded_too(pages, secret):
+    """The list of a run's clips needs the same permission."""
+    path = pages.at("made", dag=secret).partition("/tasks")[0] + "/clips.json"
+    assert [pages.get(path, user=user).status_code for user in (None, "vera", "admin")] == [401, 403, 200]
+
+
+def test_visitors_are_sent_to_the_login(pages, secret):
+    """A page leads whoever is not logged in to Airflow's login, and from there back to the page."""
+    path = pages.at("made", dag=secret)
+    answer = pages.get(path, user=None)
+    assert answer.status_code == 307
+    login = urlsplit(urljoin(pages.url + path, answer.headers["Location"]))
+    assert login.path == "/tools/airflow/api/v2/auth/login"
+    following = pages.get(login.path.removeprefix("/tools/airflow") + "?" + login.query, user=None)
+    assert following.status_code == 307, following.text
+    assert parse_qs(urlsplit(following.headers["Location"]).query)["next"][0].startswith("/tools/airflow/vidu/dags/")
+
+
+def test_the_link_leads_to_the_page(pages, monkeypatch, generation):
+    """What the operators publish as their link is an address of this server, under its path."""
+    from airflow_provider_vidu.links import watch_page
+    from airflow_provider_vidu.ui.facts import TaskFacts
+
+    generation_id, made = generation()
+    pages.add("linked", generation_id, index=3, watch=MADE, result=made)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", pages.url)
+    link = watch_page(TaskFacts("film", pages.run, "linked", 3, generation_id))
+    answer = pages.get(link.removeprefix("/tools/airflow"))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_the_page_loads_nothing_from_elsewhere(pages, generation):
+    """Scripts and styles are this server's own files, found under its path; nothing stands inline."""
+    generation_id, made = generation()
+    pages.add("shell", generation_id, index=1, watch=MADE, result=made)
+    page = pages.get(pages.at("shell", index=1))
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert page.headers["Cache-Control"] == "no-store"
+    named = re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text)
+    assert len(named) >= 4
+    assert not re.search(r"<script(?![^>]*src)|<style|\son\w+=|style=", page.text)
+    for name in named:
+        address = urljoin(page.url, name)
+        assert address.startswith(f"{pages.url}/vidu/static/")
+        assert pages.get(address.removeprefix(pages.url), user=None).status_code == 200
+
+
+def test_a_finished_clip(pages, generation):
+    """State, prompt, file and times of a clip that one task made and another has stored."""
+    generation_id, made = generation(model="viduq3", credits=20)
+    (pages.root / "done.mp4").write_bytes(pages.sandbox.file_bytes(generation_id))
+    record = {"uri": f"file://{pages.root}/done.mp4", "size": 7, "sha256": "b" * 64, "generation_id": generation_id}
+    pages.add("make", generation_id, watch=MADE, result=made, fields={"prompt": "a cat\nwith <b>wings</b>"})
+    pages.add("keep", generation_id, watch=KEPT, result={**record, "content_type": "video/mp4", "source": None})
+    for task in ("make", "keep"):
+        shown = pages.clip(task)
+        assert (shown["state"], shown["done"], shown["refresh"]) == ("stored", True, None)
+        assert shown["prompt"] == "a cat\nwith <b>wings</b>"
+        assert shown["video"]["from"] == "storage"
+        assert shown["files"][0]["sha256"] == "b" * 64
+        assert {each["task_id"] for each in shown["tasks"]} == {"make", "keep"}
+        assert shown["task"]["task_id"] == task
+
+
+def test_no_signed_url_in_any_answer(pages, generation):
+    """Neither the page nor its data hold a URL of the service; only the player's redirect does."""
+    generation_id, made = generation()
+    signature = urlsplit(made["video_url"]).query
+    assert len(signature) > 20
+    pages.add("signed", generation_id, watch=MADE, result=made)
+    for then in ("", "/clip.json"):
+        assert signature not in pages.get(pages.at("signed", then=then)).text
+    sheet = pages.get(pages.at("signed").partition("/tasks")[0] + "/clips.json?limit=100").text
+    assert generation_id in sheet
+    assert signature not in sheet
+
+
+def test_a_running_generation_is_asked_for_once(pages, generation):
+    """However many watch a clip, the service is asked once in five seconds; the page then shows the progress."""
+    generation_id, _ = generation(states=[["processing", 0]])
+    before = len(pages.sandbox.requests(kind="query", id=generation_id))
+    pages.add("waiting", generation_id, state="deferred", watch=MADE)
+    pages.clip("waiting")
+    with ThreadPoolExecutor(8) as viewers:
+        seen = list(viewers.map(lambda _: pages.clip("waiting"), range(24)))
+    asked = len(pages.sandbox.requests(kind="query", id=generation_id)) - before
+    assert {view["state"] for view in seen} == {"running"}
+    assert all(view["refresh"] for view in seen)
+    # On a busy machine these requests may take longer than five seconds.
+    assert 1 <= asked <= 3
+
+
+def test_a_failed_generation_is_explained(pages, generation):
+    """The service's code comes with what to do, although the failed task has left no result."""
+    generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
+    pages.add("refused", generation_id, state="failed", watch=MADE)
+    shown = pages.clip("refused")
+    assert (shown["state"], shown["error"]["code"]) == ("failed", "CreationPolicyViolation")
+    assert "prompt" in shown["error"]["advice"]
+
+
+def test_a_refused_key_is_told_without_the_key(pages, generation):
+    """Trouble with the service is told in words; the key stands nowhere."""
+    generation_id, _ = generation()
+    pages.add("locked", generation_id, state="running", watch={**MADE, "conn_id": "wrong_key"})
+    shown = pages.clip("locked")
+    assert shown["notice"]["message"]
+    assert "sk-wrong" not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "word"), [("not_vidu", "of type"), ("missing_one", "no Airflow connection"), ("../x", "connection")]
+)
+def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id, word):
+    """A connection of another type keeps its password: nothing is asked with it."""
+    generation_id, _ = generation()
+    before = len(pages.sandbox.requests(id=generation_id))
+    task = f"chosen-{len(conn_id)}"
+    pages.add(task, generation_id, state="running", watch={**MADE, "conn_id": conn_id})
+    assert word in pages.clip(task)["notice"]["message"]
+    assert len(pages.sandbox.requests(id=generation_id)) == before
+
+
+@pytest.mark.parametrize("value", [5, None, ["x"], {"id": "x"}, "", "..", "x" * 5000, "a\nb"])
+def test_an_xcom_that_is_no_id(pages, value):
+    """A task that has published something else, or nothing, has no page; its neighbours are not disturbed."""
+    task = f"odd-{abs(hash(str(value)))}"
+    pages.add(task, value)
+    assert pages.get(pages.at(task, then="/clip.json")).status_code == 404
+
+
+def test_hostile_xcoms_are_text(pages):
+    """Markup in every field an XCom has arrives as plain strings of JSON, and the page is served all the same."""
+    evil = "</script><img src=x onerror=alert(1)>"
+    result = {"id": evil, "status": "succeeded", "model": evil, "raw": {"prompt": evil}, "enhanced_prompt": evil}
+    pages.add("evil", evil, watch={"conn_id": evil, "role": evil}, result=result, fields={"prompt": evil, "body": evil})
+    answer = pages.get(pages.at("evil", then="/clip.json"))
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json()["prompt"] == evil
+    assert evil not in pages.get(pages.at("evil")).text
+
+
+def test_the_contact_sheet(pages):
+    """A run of a thousand mapped clips comes in pages, in the order of its scenes, and by stage."""
+    now = datetime.now(UTC)
+    for index in range(200):
+        state = "failed" if index % 10 == 0 else "success"
+        pages.add("scene", f"scene-{index}", dag="sheet", index=index, state=state, watch=MADE, at=now)
+    path = pages.at("scene", dag="sheet").partition("/tasks")[0]
+    assert pages.get(path, user="admin").status_code == 200
+    first = pages.get(f"{path}/clips.json", user="admin").json()
+    last = pages.get(f"{path}/clips.json?offset=192", user="admin").json()
+    assert (first["total"], len(first["clips"]), len(last["clips"])) == (200, 24, 8)
+    assert [clip["map_index"] for clip in first["clips"]] == list(range(24))
+    assert first["counts"] == {"working": 0, "ready": 180, "stored": 0, "failed": 20}
+    failed = pages.get(f"{path}/clips.json?stage=failed", user="admin").json()
+    assert [clip["map_index"] for clip in failed["clips"]] == list(range(0, 200, 10))
+    assert pages.get(f"{path}/clips.json?stage=any", user="admin").status_code == 422
+    middle = pages.get(pages.at("scene", dag="sheet", index=7, then="/clip.json"), user="admin").json()
+    assert (middle["before"], middle["after"]) == (6, 8)
+
+
+def test_a_run_that_is_not_there(pages):
+    """A run that does not exist is told as such; one without clips is an empty sheet."""
+    assert pages.get("/vidu/dags/film/runs/nothing/clips.json").status_code == 404
+    assert pages.get("/vidu/dags/film/runs/nothing/elsewhere").status_code == 404
+    pages.add("other", None, dag="empty")
+    path = pages.at("other", dag="empty").partition("/tasks")[0]
+    assert pages.get(f"{path}/clips.json", user="admin").json()["clips"] == []
+
+
+def test_an_old_clip_without_a_connection(pages, generation):
+    """When the link has expired and nobody can be asked, the page says so, and where the clip is."""
+    generation_id, made = generation()
+    old = datetime.now(UTC) - timedelta(days=2)
+    pages.add("old", generation_id, result=made, at=old)
+    record = {"uri": "s3://far/away.mp4", "size": 7, "generation_id": generation_id, "content_type": "video/mp4"}
+    pages.add("old-keep", generation_id, result=record, at=old)
+    shown = pages.clip("old")
+    assert shown["video"]["from"] is None
+    assert "s3://far/away.mp4" in shown["video"]["reason"]
+    answer = pages.get(pages.at("old", then="/video"))
+    assert answer.status_code == 410
+    assert "expired" in answer.json()["detail"]

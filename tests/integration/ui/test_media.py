@@ -1,0 +1,250 @@
+"""Playing a clip: from storage byte for byte and in ranges, never from anywhere else on this server."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages"),
+]
+MADE = {"conn_id": "vidu_default", "role": "generate"}
+MP4 = b"\0\0\0\x20ftypisom" + b"a secret that is no clip of this root" * 10
+
+
+@pytest.fixture(scope="module")
+def film(pages):
+    """Store a clip of 3 MB beneath the root; return its path and content."""
+    content = b"\0\0\0\x20ftypisom" + os.urandom(3_000_000)
+    (pages.root / "deep").mkdir()
+    (pages.root / "deep" / "a film%20.mp4").write_bytes(content)
+    record(pages, "stored", f"file://{pages.root}/deep/a film%20.mp4")
+    return pages.at("stored", then="/video"), content
+
+
+def record(pages, task, uri, content_type="video/mp4"):
+    """Add a task that says it has stored a file there."""
+    result = {"uri": uri, "size": 1, "sha256": "c" * 64, "content_type": content_type, "generation_id": task}
+    pages.add(task, task, result=result, watch={"role": "download"})
+
+
+def test_the_whole_file(pages, film):
+    """The player gets the stored bytes, whole, with their type and length, uncompressed."""
+    path, content = film
+    answer = pages.get(path, headers={"Accept-Encoding": "gzip"})
+    assert answer.status_code == 200
+    assert answer.content == content
+    assert (answer.headers["Content-Type"], answer.headers["Content-Length"]) == ("video/mp4", str(len(content)))
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "start", "stop"),
+    [
+        ("bytes=0-99", 206, 0, 100),
+        ("bytes=1000000-2000000", 206, 1_000_000, 2_000_001),
+        ("bytes=2999000-", 206, 2_999_000, None),
+        ("bytes=-500", 206, -500, None),
+        ("bytes=2999000-99999999", 206, 2_999_000, None),
+        ("bytes=0-1,5-9", 200, 0, None),
+        ("bytes=9-1", 200, 0, None),
+        ("nonsense", 200, 0, None),
+    ],
+)
+def test_ranges(pages, film, wanted, status, start, stop):
+    """Seeking asks for ranges and gets exactly these; what is no single range gets the whole file."""
+    path, content = film
+    answer = pages.get(path, headers={"Range": wanted, "Accept-Encoding": "gzip, br"})
+    assert answer.status_code == status
+    assert answer.content == content[start:stop]
+    if status == 206:
+        first, _, last = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")[0].partition("-")
+        assert content[int(first) : int(last) + 1] == answer.content
+
+
+def test_beyond_the_end(pages, film):
+    """A range behind the end is refused with the size."""
+    path, content = film
+    answer = pages.get(path, headers={"Range": f"bytes={len(content)}-"})
+    assert (answer.status_code, answer.content) == (416, b"")
+    assert answer.headers["Content-Range"] == f"bytes */{len(content)}"
+
+
+def test_validators(pages, film):
+    """HEAD tells size and tag; the tag makes a range or saves the transfer; another tag gets the whole file."""
+    path, content = film
+    head = pages.get(path, method="HEAD", headers={"Range": "bytes=0-1"})
+    assert (head.status_code, head.headers["Content-Length"], head.content) == (200, str(len(content)), b"")
+    tag = head.headers["ETag"]
+    some = pages.get(path, headers={"Range": "bytes=0-1", "If-Range": tag})
+    other = pages.get(path, headers={"Range": "bytes=0-1", "If-Range": '"another"'})
+    known = pages.get(path, headers={"If-None-Match": f'"x", W/{tag}'})
+    assert (some.status_code, other.status_code, known.status_code) == (206, 200, 304)
+    assert len(other.content) == len(content)
+
+
+def test_many_at_once(pages, film):
+    """Viewers do not disturb each other."""
+    path, content = film
+    pages.get(path, method="HEAD")
+    with ThreadPoolExecutor(6) as viewers:
+        starts = [number * 100_000 for number in range(12)]
+        parts = viewers.map(lambda at: pages.get(path, headers={"Range": f"bytes={at}-{at + 9999}"}).content, starts)
+    assert list(parts) == [content[at : at + 10_000] for at in starts]
+
+
+def test_a_picture(pages):
+    """A stored cover is sent as the picture that its bytes are, whatever the record says."""
+    png = b"\x89PNG\r\n\x1a\n" + b"\0" * 50
+    (pages.root / "cover.png").write_bytes(png)
+    record(pages, "pictured", f"file://{pages.root}/cover.png", content_type="image/svg+xml")
+    answer = pages.get(pages.at("pictured", then="/cover"))
+    assert (answer.status_code, answer.headers["Content-Type"], answer.content) == (200, "image/png", png)
+
+
+def test_from_a_bucket(pages, put):
+    """A clip in a bucket is read with the root's own connection, and only as much of it as is asked for."""
+    content = b"\0\0\0\x20ftypisom" + os.urandom(5_000_000)
+    put("shown/a.mp4", content)
+    put("hidden/a.mp4", content)
+    for folder in ("shown", "hidden"):
+        record(pages, f"bucket-{folder}", f"s3://clips/{folder}/a.mp4")
+    path = pages.at("bucket-shown", then="/video")
+    assert pages.get(path).content == content
+    some = pages.get(path, headers={"Range": "bytes=4000000-4099999"})
+    assert (some.status_code, some.content) == (206, content[4_000_000:4_100_000])
+    assert pages.get(pages.at("bucket-hidden", then="/video")).status_code == 410
+
+
+@pytest.fixture(scope="module")
+def outside(pages):
+    """Lay out what must never be read: neighbours, targets of links, things that are no clip."""
+    beside = pages.root.parent
+    (beside / "clips-secret").mkdir()
+    (beside / "clips-secret" / "a.mp4").write_bytes(MP4)
+    (beside / "secret.mp4").write_bytes(MP4)
+    (pages.root / "link.mp4").symlink_to(beside / "secret.mp4")
+    (pages.root / "folder-link").symlink_to(beside / "clips-secret")
+    (pages.root / "inner.mp4").symlink_to(pages.root / "deep" / "a film%20.mp4")
+    (pages.root / "folder.mp4").mkdir(exist_ok=True)
+    (pages.root / "page.mp4").write_bytes(b"<!doctype html><script>alert(1)</script> secret")
+    (pages.root / "vector.mp4").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/> secret")
+    (pages.root / "zip.mp4").write_bytes(gzip.compress(MP4))
+    (pages.root / "empty.mp4").touch()
+    os.mkfifo(pages.root / "pipe.mp4")
+    return pages.root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "{root}/../secret.mp4",
+        "{root}/deep/../../secret.mp4",
+        "{root}-secret/a.mp4",
+        "{root}/link.mp4",
+        "{root}/folder-link/a.mp4",
+        "{root}/folder.mp4",
+        "{root}/page.mp4",
+        "{root}/vector.mp4",
+        "{root}/zip.mp4",
+        "{root}/empty.mp4",
+        "{root}/pipe.mp4",
+        "{root}/nothing.mp4",
+        "{root}",
+        "{root}/",
+        "{root}/%2e%2e/secret.mp4",
+        "{root}/..\\secret.mp4",
+        "/proc/self/environ",
+        "/proc/self/root{root}/../secret.mp4",
+        "http://127.0.0.1/secret.mp4",
+        "s3://bucket/secret.mp4",
+        "memory://secret.mp4",
+    ],
+)
+def test_nothing_else_is_ever_read(pages, film, outside, name):
+    """Names, links and contents that lead out of the root, or are no clip, give no byte but the reason."""
+    for scheme in ("file://", "") if name.startswith("{root}") else ("",):
+        uri = scheme + name.format(root=outside)
+        task = f"out-{abs(hash(uri))}"
+        record(pages, task, uri)
+        answer = pages.get(pages.at(task, then="/video"))
+        assert answer.status_code == 410, uri
+        assert answer.headers["Content-Type"] == "application/json"
+        assert b"secret that" not in answer.content
+        assert b"root:" not in answer.content
+
+
+def test_a_link_within_the_root(pages, film, outside):
+    """A link that stays beneath the root is followed."""
+    record(pages, "inner", f"file://{outside}/inner.mp4")
+    assert pages.get(pages.at("inner", then="/video")).content == film[1]
+
+
+def test_a_fresh_url_is_passed_on_verbatim(pages, generation):
+    """Without a stored file the player is led to the service's own URL, which nobody may keep or pass on."""
+    generation_id, made = generation()
+    pages.add("fresh", generation_id, result=made, watch=MADE)
+    before = len(pages.sandbox.requests(id=generation_id))
+    answer = pages.get(pages.at("fresh", then="/video"))
+    assert (answer.status_code, answer.headers["Location"]) == (307, made["video_url"])
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    # The API server itself has fetched nothing.
+    assert len(pages.sandbox.requests(id=generation_id)) == before
+    assert pages.get(pages.at("fresh", then="/cover")).headers["Location"] == made["cover_url"]
+
+
+def test_an_old_url_is_replaced_by_a_fresh_one(pages, generation):
+    """When the result's URL is old, or came without its signature, the service is asked for a new one."""
+    for task, spoilt, age in (("aged", {}, 3), ("bare", {"video_url": "https://cdn.example.com/v.mp4"}, 0)):
+        generation_id, made = generation()
+        at = datetime.now(UTC) - timedelta(days=age)
+        pages.add(task, generation_id, result={**made, **spoilt}, watch=MADE, at=at)
+        answer = pages.get(pages.at(task, then="/video"))
+        assert answer.status_code == 307
+        told, known = urlsplit(answer.headers["Location"]), urlsplit(made["video_url"])
+        assert (told.netloc, told.path) == (known.netloc, known.path)
+        assert told.query
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "file:///etc/passwd", "//evil", "ftp://host/v", "https://", "x"]
+)
+def test_only_web_addresses_are_passed_on(pages, url):
+    """What an XCom calls a URL is passed on only when it is one of the web."""
+    task = f"url-{abs(hash(url))}"
+    result = {"id": task, "status": "succeeded", "video_url": url, "cover_url": url}
+    pages.add(task, task, result=result)
+    for then in ("/video", "/cover"):
+        answer = pages.get(pages.at(task, then=then))
+        assert answer.status_code == 410
+        assert "Location" not in answer.headers
+
+
+def test_a_url_with_a_line_break_adds_no_header(pages):
+    """A URL in an XCom cannot smuggle a header into the answer."""
+    result = {"id": "split", "status": "succeeded", "video_url": "https://cdn.example.com/\r\nSet-Cookie: a=b"}
+    pages.add("split", "split", result=result)
+    answer = pages.get(pages.at("split", then="/video"))
+    assert answer.status_code == 410
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_the_address_bar_is_not_led_away(pages, generation):
+    """A link to the media route is no way to send a logged-in user to a page of a DAG's choice."""
+    generation_id, made = generation()
+    pages.add("bar", generation_id, result=made, watch=MADE)
+    for place, status in (("document", 400), ("iframe", 400), ("video", 307)):
+        answer = pages.get(pages.at("bar", then="/video"), headers={"Sec-Fetch-Dest": place})
+        assert answer.status_code == status

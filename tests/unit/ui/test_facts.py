@@ -1,0 +1,211 @@
+"""Odd XComs: whatever a DAG has written, the pages read it without a fault and show nothing they must not."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_vidu.exceptions import ViduAuthError
+from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from airflow_provider_vidu.ui import views
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
+RECORD = {
+    "uri": "file:///data/clips/g.mp4",
+    "size": 100,
+    "sha256": "a" * 64,
+    "content_type": "video/mp4",
+    "generation_id": "g",
+    "source": "https://cdn.example.com/v.mp4",
+}
+
+
+def task(task_id: str = "film", map_index: int = -1, generation_id: str = "g", **more: Any) -> TaskFacts:
+    """Return a task instance that has published an id."""
+    return TaskFacts("d", "r", task_id, map_index, generation_id, **{"announced_at": NOW, "state": "success", **more})
+
+
+def made(**more: Any) -> dict[str, Any]:
+    """Return a succeeded generation as an XCom."""
+    known = {
+        "status": GenerationStatus.SUCCEEDED,
+        "video_url": SIGNED,
+        "cover_url": SIGNED,
+        "created_at": NOW - timedelta(seconds=30),
+        "completed_at": NOW,
+        "artifacts": (Artifact(url=SIGNED, cover_url=SIGNED, width=640),),
+        "raw": {"url": SIGNED},
+    }
+    return Generation(id="g", **{**known, **more}).as_xcom()
+
+
+def view(
+    *tasks: TaskFacts, live: views.Live = views.NOT_ASKED, stored: bool = False, over: bool = True
+) -> dict[str, Any]:
+    """Return what the page shows of the only clip that these tasks make."""
+    (clip,) = grouped(tasks, run_is_over=over)
+    shown = views.clip_view(clip, clip.main, live, stored={"video": stored, "cover": stored}, now=NOW)
+    json.dumps(shown, allow_nan=False)
+    return shown
+
+
+def test_a_finished_clip():
+    """State, times with durations, file and prompt of a generation that was made and stored."""
+    film = task(result=made(), result_at=NOW, watch={"conn_id": "c", "role": "generate"}, fields={"prompt": "a cat"})
+    kept = task(
+        "keep",
+        announced_at=NOW + timedelta(seconds=1),
+        watch={"conn_id": "c", "role": "download", "artifact": "video"},
+        result=RECORD,
+        result_at=NOW + timedelta(seconds=3),
+    )
+    shown = view(kept, film)
+    assert (shown["state"], shown["task_id"], shown["prompt"], shown["conn_id"]) == ("stored", "film", "a cat", "c")
+    assert shown["refresh"] is None
+    assert [(step["name"], step["seconds"]) for step in shown["timeline"]] == [
+        ("queued", None), ("done", 30), ("stored", 3),
+    ]  # fmt: skip
+    assert shown["files"][0]["sha256"] == "a" * 64
+    assert shown["video"] == {"from": "service", "reason": None}
+
+
+def test_a_start_that_was_seen_is_a_step():
+    """The service does not tell when it began; when this server has seen it running, that is shown."""
+    live = views.Live(running_since=NOW - timedelta(seconds=20))
+    shown = view(task(result=made(), result_at=NOW, watch={"role": "generate"}), live=live)
+    assert [(step["name"], step["seconds"]) for step in shown["timeline"]][:3] == [
+        ("queued", None), ("running", 10), ("done", 20),
+    ]  # fmt: skip
+
+
+def test_no_signed_url_is_ever_shown():
+    """URLs of the service stand neither in the texts nor in the fields that the page gets."""
+    film = task(
+        watch={"conn_id": SIGNED, "role": "generate"},
+        result=made(enhanced_prompt=f"look at {SIGNED}", model=SIGNED, error_message=SIGNED, provider_status=SIGNED),
+        fields={"prompt": f"like {SIGNED}"},
+    )
+    kept = task("keep", result={**RECORD, "uri": SIGNED, "content_type": SIGNED}, watch={"role": "download"})
+    assert "hush-hush" not in json.dumps(view(film, kept))
+
+
+@pytest.mark.parametrize(
+    ("generation", "stored", "since", "kind"),
+    [
+        (made(), True, NOW, "storage"),
+        (made(), False, NOW, "service"),
+        (made(), False, NOW - timedelta(hours=25), None),
+        (made(video_url=None), False, NOW, None),
+        (made(status=GenerationStatus.RUNNING), False, NOW, None),
+    ],
+)
+def test_where_the_clip_plays_from(generation, stored, since, kind):
+    """From storage where that is allowed, else from the service while its URL can be valid, else nowhere."""
+    shown = view(task(result=generation, result_at=since), stored=stored)
+    assert shown["video"]["from"] == kind
+
+
+def test_an_expired_link_tells_where_the_file_is():
+    """After a day the page says what happened and where the clip was stored."""
+    old = NOW - timedelta(days=3)
+    shown = view(task(result=made(), result_at=old), task("keep", result=RECORD, result_at=old))
+    assert "expired" in shown["video"]["reason"]
+    assert "/data/clips/g.mp4" in shown["video"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [("CreationPolicyViolation", "refused"), ("InternalServiceFailure", "may pass"), ("x", "order")]
+)
+def test_a_failure_is_explained(code, word):
+    """The service's code and text come with what to do about it."""
+    failed = made(status=GenerationStatus.FAILED, error_code=code, error_message="because")
+    error = view(task(state="failed", watch={"conn_id": "c"}), live=views.Live(Generation.model_validate(failed)))[
+        "error"
+    ]
+    assert (error["code"], error["message"]) == (code, "because")
+    assert word in error["advice"]
+
+
+def test_a_service_that_cannot_be_asked_is_told():
+    """The page shows the reason and the advice instead of the state, and goes on asking."""
+    error = ViduAuthError("The key was refused.", conn_id="c")
+    shown = view(task(state="deferred", watch={"conn_id": "c"}), live=views.Live(error=error), over=False)
+    assert shown["notice"]["message"] == "The key was refused."
+    assert "key" in shown["notice"]["advice"]
+    assert shown["refresh"] == views.REFRESH_SECONDS
+
+
+def test_nobody_knows_whom_to_ask():
+    """Without a connection and without a result the page says why it knows nothing."""
+    assert "connection" in view(task(state="running"))["notice"]["message"]
+
+
+def test_the_connection_stands_in_the_rendered_fields_too():
+    """A task of an older version has published the id alone; what it was rendered with names the connection."""
+    clip = Clip("g", [task(fields={"vidu_conn_id": "older"})])
+    assert clip.conn_id == "older"
+    assert views.must_ask(clip)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "stage"),
+    [
+        ([task(state="deferred", watch={"role": "generate"})], "working"),
+        ([task(watch={"role": "generate"})], "ready"),
+        ([task(watch={"role": "submit"})], "working"),
+        ([task(watch={"role": "generate"}), task("k", watch={"role": "download"}, state="running")], "ready"),
+        ([task(watch={"role": "generate"}), task("k", watch={"role": "download"})], "stored"),
+        ([task(watch={"role": "generate"}), task("k", watch={"role": "download", "artifact": "cover"})], "ready"),
+        ([task(state="failed", watch={"role": "generate"})], "failed"),
+        ([task(state="failed"), task("w", state="up_for_retry", watch={"role": "wait"})], "working"),
+    ],
+)
+def test_how_far_a_clip_is(tasks, stage):
+    """The tasks' states alone tell the stage, so that a run of thousands is sorted without reading results."""
+    assert grouped(tasks)[0].stage == stage
+
+
+def test_clips_stand_in_the_order_of_their_scenes():
+    """Mapped tasks come by their index, whatever finished first; tasks of one generation are one clip."""
+    scenes = [task("scene", index, f"g{index}", announced_at=NOW - timedelta(seconds=index)) for index in (2, 0, 1)]
+    kept = [task("keep", index, f"g{index}", announced_at=NOW + timedelta(seconds=9)) for index in (0, 1, 2)]
+    clips = grouped([*kept, *scenes, task("later", generation_id="x", announced_at=NOW + timedelta(hours=1))])
+    assert [(clip.main.task_id, clip.main.map_index) for clip in clips] == [
+        ("scene", 0), ("scene", 1), ("scene", 2), ("later", -1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, 5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"'])
+def test_what_is_no_id(value):
+    """An XCom of that name that holds no id is no clip."""
+    assert usable_id(value) in (None, '"')
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20) | st.just(SIGNED),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = "video_url progress credits created_at completed_at raw artifacts sha256 content_type enhanced_prompt model"
+FIELDS = dict.fromkeys(NAMES.split(), JSON)
+RESULT = st.one_of(
+    JSON,
+    st.fixed_dictionaries({"id": st.just("g"), "status": st.sampled_from(["succeeded", "failed", 3])}, optional=FIELDS),
+    st.fixed_dictionaries({"generation_id": st.just("g"), "uri": st.text(), "size": st.integers()}, optional=FIELDS),
+)
+
+
+@given(RESULT, JSON, JSON)
+def test_no_xcom_breaks_the_page(result, watch, fields):
+    """Any JSON as result, as connection note and as rendered fields gives a page that is valid JSON itself."""
+    shown = view(
+        task(result=result, watch=watch, fields=fields, result_at=NOW), task("k", result=RECORD, result_at=NOW)
+    )
+    assert "hush-hush" not in json.dumps(shown)
