@@ -110,6 +110,11 @@ class Arrival:
             return f"The connection ended after {self.received:,} bytes, in the middle of the video."
         return None
 
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether the file's own structure tells that its end has come."""
+        return self._boxes.is_whole()
+
     def complete(self) -> None:
         """Write what a very short file still has in the buffer."""
         if self._sink is None:

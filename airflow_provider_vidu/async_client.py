@@ -9,22 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from airflow.providers.common.compat.sdk import conf
+from multidict import CIMultiDict
 from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.tls import ssl_context
-from airflow_provider_vidu.wire import CHUNK_BYTES, MAX_BODY_BYTES, TOTAL_TIMEOUTS, ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import (
+    CHUNK_BYTES,
+    MAX_BODY_BYTES,
+    TOTAL_TIMEOUTS,
+    ApiAnswer,
+    ApiRequest,
+    Loss,
+    no_answer,
+    too_large,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,7 +45,7 @@ KEEPALIVE_SECONDS: Final = 75.0
 CONFIG_AGE_SECONDS: Final = 300.0
 """After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""A refused key makes every trigger ask for the connection anew: one look-up answers them all."""
+"""A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
 
 
 class AsyncClient:
@@ -53,8 +63,12 @@ class AsyncClient:
         self._lock = asyncio.Lock()
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
+        self._found_nothing_at = float("-inf")
+        self._next_look_up = 0.0
         self._session: aiohttp.ClientSession | None = None
         self._sessions: list[aiohttp.ClientSession] = []
+        self._options_of: ViduConfig | None = None
+        self._known_options: dict[str, Any] = {}
 
     async def close(self) -> None:
         """Close the session and its sockets, and those of settings that no longer hold."""
@@ -88,14 +102,32 @@ class AsyncClient:
 
         return await self._with_current_key(ask, generation_id)
 
-    async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str) -> T:
+    async def list_generations(self) -> list[Generation]:
+        """Ask once for the account's recent generations (``ent-v2``: the first page, the newest first).
+
+        :raises ViduConfigError: when the connection's dialect has no list.
+        :raises ViduError: when the service could not be asked.
+        """
+
+        async def ask(config: ViduConfig) -> list[Generation]:
+            request = config.dialect.search()
+            if request is None:
+                raise ViduConfigError(
+                    f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
+                )
+            return config.dialect.read_list(await self.send(config, request))
+
+        return await self._with_current_key(ask, None)
+
+    async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""
         try:
             config = await self.config()
+            asked_at = asyncio.get_running_loop().time()
             try:
                 return await ask(config)
             except ViduAuthError:
-                renewed = await self._refresh(config)
+                renewed = await self._after_refusal(config, asked_at)
                 if renewed == config:
                     raise
                 return await ask(renewed)
@@ -110,28 +142,41 @@ class AsyncClient:
         now = asyncio.get_running_loop().time()
         if self._config is not None and now - self._resolved_at < CONFIG_AGE_SECONDS:
             return self._config
-        return await self._refresh(self._config)
-
-    async def _refresh(self, seen: ViduConfig | None) -> ViduConfig:
-        """Look the connection up anew unless another user has just done it."""
         async with self._lock:
-            now = asyncio.get_running_loop().time()
-            fresh = now - self._resolved_at < REFRESH_PAUSE_SECONDS
-            if self._config is not None and (fresh or self._config != seen):
-                return self._config
-            try:
-                found = await aresolve(self.conn_id)
-            except ViduError as error:
-                if self._config is None or not error.retryable:
-                    raise
-                log.warning("Keeping the known connection %r: %s", self.conn_id, error)
-                found = self._config
-            self._resolved_at = now
-            await self._adopt(found)
-            return found
+            if self._config is None or self._resolved_at <= now - CONFIG_AGE_SECONDS:
+                return await self._look_up()
+            return self._config
+
+    async def _after_refusal(self, seen: ViduConfig, asked_at: float) -> ViduConfig:
+        """Return the connection as it stood after ``asked_at``, when the refused request went out.
+
+        An older look-up proves nothing: the key may have been rotated since. After one that brought nothing
+        new the next keeps a pause, so that a revoked key which a thousand waits stumble over is no storm.
+        """
+        async with self._lock:
+            if self._config is None or (self._config == seen and self._resolved_at < asked_at):
+                await asyncio.sleep(self._next_look_up - asyncio.get_running_loop().time())
+                found = await self._look_up()
+                if found == seen:
+                    self._next_look_up = self._resolved_at + REFRESH_PAUSE_SECONDS
+                return found
+            return self._config
+
+    async def _look_up(self) -> ViduConfig:
+        now = asyncio.get_running_loop().time()
+        try:
+            found = await aresolve(self.conn_id)
+        except ViduError as error:
+            if self._config is None or not error.retryable:
+                raise
+            log.warning("Keeping the known connection %r: %s", self.conn_id, error)
+            found = self._config
+        self._resolved_at = now
+        await self._adopt(found)
+        return found
 
     async def _adopt(self, config: ViduConfig) -> None:
-        # Only the trust lives in the session; key, host and proxy are read for each request.
+        # Only the trust lives in the session; key, host and proxy go with each request.
         if self._config is not None and self._config.verify != config.verify:
             self._session = None  # the old one is still in use; it is closed with the client
         if self._session is None:
@@ -141,8 +186,13 @@ class AsyncClient:
                 limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
             )
             # No .netrc and no cookies: what is sent is decided by this package alone.
+            # Unpacking, with its limit, is not left to the library.
             self._session = aiohttp.ClientSession(
-                connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+                trace_configs=[_one_new_connection()],
+                connector=connector,
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
             )
             self._sessions.append(self._session)
         self._config = config
@@ -164,64 +214,106 @@ class AsyncClient:
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         if self._session is None:
             raise RuntimeError("The client was closed while it was in use.")
-        url = config.url(request)
         async with self._session.request(
             request.method,
-            URL(url, encoded=True),
-            headers=config.request_headers(),
+            URL(config.url(request), encoded=True),
             json=request.body,
             allow_redirects=False,
-            proxy=proxy_for(url, config.proxy),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.timeout, sock_read=config.timeout),
+            **self._options(config),
         ) as response:
             body = bytearray()
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     response.close()
-                    raise ViduResponseError(
-                        f"The answer is larger than {MAX_BODY_BYTES} bytes.", status_code=response.status
-                    )
+                    raise too_large(response.status)
             return config.answer(response.status, response.headers.items(), bytes(body))
+
+    def _options(self, config: ViduConfig) -> dict[str, Any]:
+        """Return what is the same for every request of a connection, worked out once."""
+        if self._options_of is not config:
+            self._options_of = config
+            self._known_options = {
+                "headers": CIMultiDict(config.request_headers()),
+                "proxy": proxy_for(config.base_url, config.proxy),
+                "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout, sock_read=config.timeout),
+            }
+        return self._known_options
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()
 
 
-@asynccontextmanager
-async def async_client(conn_id: str, max_connections: int | None = None) -> AsyncIterator[AsyncClient]:
+class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger weighs more
     """Lend the client that all users of ``conn_id`` on this event loop share.
 
     :param conn_id: the Airflow connection.
     :param max_connections: the most sockets; ``[vidu] max_connections`` (32) where left out. The first
         user's number counts.
     """
-    clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    client = clients.get(conn_id)
-    if client is None:
-        limit = max_connections or conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
-        client = clients[conn_id] = AsyncClient(conn_id, limit)
-    client.users += 1
-    try:
-        yield client
-    finally:
+
+    __slots__ = ("_client", "_clients", "_conn_id", "_max_connections")
+
+    def __init__(self, conn_id: str, max_connections: int | None = None) -> None:
+        self._conn_id = conn_id
+        self._max_connections = max_connections
+
+    async def __aenter__(self) -> AsyncClient:
+        self._clients = _clients.setdefault(asyncio.get_running_loop(), {})
+        client = self._clients.get(self._conn_id)
+        if client is None:
+            limit = self._max_connections or conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
+            client = self._clients[self._conn_id] = AsyncClient(self._conn_id, limit)
+        client.users += 1
+        self._client = client
+        return client
+
+    async def __aexit__(self, *_: object) -> None:
+        client = self._client
         client.users -= 1
         if client.users == 0:
-            clients.pop(conn_id, None)
+            self._clients.pop(self._conn_id, None)
             # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
             await asyncio.shield(client.close())
 
 
+def _one_new_connection() -> aiohttp.TraceConfig:
+    """Let a request make one connection at the most.
+
+    aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
+    that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
+    """
+
+    async def count(_session: aiohttp.ClientSession, request: SimpleNamespace, _params: object) -> None:
+        if getattr(request, "has_connected", False):
+            raise aiohttp.ServerDisconnectedError("the server ended it without an answer")
+        request.has_connected = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_create_start.append(count)
+    return tracing
+
+
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
-    scheme, host, port = config.origin
-    sent = not isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL))
-    what = "broke" if sent else "could not be made"
-    if isinstance(error, TimeoutError):
-        what = f"{'was silent' if sent else 'could not be made'} for {config.timeout:g} s"
-    reason = config.scrub(_reason(error))
-    return ViduTransportError(
-        f"The connection to {scheme}://{host}:{port} {what}: {reason}", conn_id=config.conn_id, sent=sent
+    return no_answer(
+        _loss(error),
+        config.scrub(_reason(error)),
+        origin=config.origin,
+        timeout=config.timeout,
+        conn_id=config.conn_id,
     )
+
+
+def _loss(error: Exception) -> Loss:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return Loss.UNTRUSTED
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Loss.UNREACHED
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)):
+        return Loss.UNMADE
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return Loss.SILENT
+    return Loss.SLOW if isinstance(error, TimeoutError) else Loss.BROKEN
 
 
 def _reason(error: Any) -> str:

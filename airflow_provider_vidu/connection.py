@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
@@ -28,10 +30,8 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     :raises ViduConnectionNotFoundError: when there is no such connection.
     :raises ViduConfigError: when a field is missing or wrong.
     """
-    try:
+    with _told(conn_id):
         conn = hook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        raise _not_found(conn_id) from None
     config = _checked(conn_id, conn, lambda: conn.extra_dejson)
     for secret in config.secrets():
         mask_secret(secret)
@@ -46,21 +46,39 @@ async def aresolve(conn_id: str) -> ViduConfig:
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
-    try:
+    with _told(conn_id):
         conn = await get_async_connection(conn_id)
         extra = await get_async_extra_dejson(conn)
+    config = _checked(conn_id, conn, lambda: extra)
+    for secret in config.secrets():
+        await _amask(secret)
+    return config
+
+
+async def connection_type(conn_id: str) -> str | None:
+    """Return the type of an Airflow connection, without blocking the event loop.
+
+    :raises ViduConnectionNotFoundError: when there is no such connection.
+    :raises ViduTransportError: when the look-up itself failed.
+    """
+    from airflow.providers.common.compat.connection import get_async_connection
+
+    with _told(conn_id):
+        found: str | None = (await get_async_connection(conn_id)).conn_type
+    return found
+
+
+@contextmanager
+def _told(conn_id: str) -> Iterator[None]:
+    """Turn what a look-up raises into this package's errors."""
+    try:
+        yield
     except AirflowNotFoundException:
         raise _not_found(conn_id) from None
     except ViduError:
         raise
     except Exception as error:  # whatever a secrets backend raises: the wait must survive its outage
-        raise ViduTransportError(
-            f"The connection could not be looked up ({type(error).__name__}).", conn_id=conn_id, sent=False
-        ) from error
-    config = _checked(conn_id, conn, lambda: extra)
-    for secret in config.secrets():
-        await _amask(secret)
-    return config
+        raise _outage(conn_id, error) from error
 
 
 def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
@@ -85,6 +103,15 @@ def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
         f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
         f"AIRFLOW_CONN_{conn_id.upper()}.",
         conn_id=conn_id,
+    )
+
+
+def _outage(conn_id: str, error: Exception) -> ViduTransportError:
+    return ViduTransportError(
+        f"The connection could not be looked up ({type(error).__name__}): check Airflow's API server or the "
+        "secrets backend.",
+        conn_id=conn_id,
+        sent=False,
     )
 
 

@@ -28,6 +28,14 @@ _GENERIC: Final = frozenset(
 _BOXED: Final = ("video/mp4", "video/quicktime")
 _MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre)\b|\s*<[?!]", re.IGNORECASE)
 _JSON = re.compile(rb'\s*(?:\{\s*(?:"|\})|\[\s*(?:[\[{"\]]|-?\d+\s*[,\]]))')
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    # A gateway that compresses without saying so, or hands out an archive.
+    (b"\x1f\x8b\x08", "application/gzip"),
+    (b"PK\x03\x04", "application/zip"),
+)
 _BOMS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -41,10 +49,7 @@ def sniffed(head: bytes) -> str | None:
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
     if head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI "):
         return "image/webp" if head[8:12] == b"WEBP" else "video/x-msvideo"
-    for magic, kind in ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif")):
-        if head.startswith(magic):
-            return kind
-    return None
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
 def text_kind(head: bytes) -> str | None:
@@ -124,6 +129,10 @@ class BoxWalk:
     def is_cut(self) -> bool:
         """Whether the last box claims bytes that have not come (false where the file is no MP4)."""
         return self._follows and self._position < self._next
+
+    def is_whole(self) -> bool:
+        """Whether the file is an MP4 that ends where its last box does."""
+        return self._follows and 0 < self._position == self._next
 
     def _box_size(self) -> int | None:
         if len(self._header) < 8:

@@ -9,15 +9,17 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
-from airflow_provider_vidu.config import DEFAULT_CONN_ID
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.naming import ARTIFACTS, Artifact, candidate_names, checked_destination, file_name, stem_of
+from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.values import web_url
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
     from airflow_provider_vidu.destination import Destination
     from airflow_provider_vidu.http_stream import Access
     from airflow_provider_vidu.models import Generation
@@ -28,7 +30,7 @@ Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
 
 
-class ViduDownloadOperator(BaseOperator):
+class ViduDownloadOperator(SignedURLOperator):
     """Download the file of a generation into any place that Airflow's object storage reaches.
 
     The file streams through with constant memory, is hashed on the way, and appears under its final
@@ -41,6 +43,9 @@ class ViduDownloadOperator(BaseOperator):
     The return value is ``{"uri", "size", "sha256", "content_type", "generation_id", "source"}``: size
     in bytes, the digest in hex, ``source`` the URL without its query (None when ``overwrite="skip"``
     fetched nothing and only the id was known).
+
+    ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt
+    (where the service tells them) as ``extra``, and an alias becomes the stored object.
 
     :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
         ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
@@ -64,6 +69,7 @@ class ViduDownloadOperator(BaseOperator):
         "storage_conn_id",
         "vidu_conn_id",
     )
+    operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
 
     def __init__(
@@ -89,14 +95,29 @@ class ViduDownloadOperator(BaseOperator):
         self.artifact = artifact
         self.max_bytes = max_bytes
         self._transfer: Transfer | None = None
+        self._generation: Generation | None = None
+        self._record: dict[str, Any] | None = None
         self._check_arguments()
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Download, publish, and return the record of the file."""
+        """Download, publish, tell the outlets, and return the record of the file."""
+        url, generation_id = self._rendered()
+        if generation_id is not None:
+            publish(context, generation_id, conn_id=self.vidu_conn_id, role="download", artifact=self.artifact)
+        self._record = self._stored(url, generation_id)
+        self._fill_outlet_events(context, self._record)
+        return self._record
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return where the file came from and what it became; called by the OpenLineage provider alone."""
+        from airflow_provider_vidu.announce import openlineage_facets
+
+        return openlineage_facets(self._record, self._generation)
+
+    def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
         from airflow_provider_vidu.destination import Destination
         from airflow_provider_vidu.storage import DestinationExistsError
 
-        url, generation_id = self._rendered()
         destination = Destination(checked_destination(self.destination), self._storage_conn_id())
         stem = stem_of(generation_id, url) if destination.is_folder else ""
         if self.overwrite != "replace" and (place := self._existing(destination, stem)):
@@ -108,13 +129,38 @@ class ViduDownloadOperator(BaseOperator):
             if self.overwrite == "skip" and (found := self._existing(destination, stem)):
                 return self._kept(found, url, generation_id)
             raise
-        self.log.info("Stored %s: %s bytes, SHA-256 %s", place.uri, f"{received.size:,}", received.sha256)
+        told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
+        self.log.info("Stored %s: %s", place.uri, told)
         return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
 
     def on_kill(self) -> None:
         """Stop the transfer; what was written so far is discarded."""
         if self._transfer is not None:
             self._transfer.cancel()
+
+    # -- who is told ----------------------------------------------------------------------------
+
+    def _fill_outlet_events(self, context: Any, record: dict[str, Any]) -> None:
+        if not self.outlets:
+            return
+        from airflow_provider_vidu.announce import fill_outlet_events
+        from airflow_provider_vidu.lineage import event_extra
+
+        def extra() -> dict[str, Any]:
+            return event_extra(record, self._known_generation(record["generation_id"]), self.artifact)
+
+        fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
+
+    def _known_generation(self, generation_id: str | None) -> Generation | None:
+        """Return what the service knows of the generation, asking it unless that has been done."""
+        from airflow_provider_vidu.hooks import ViduHook
+
+        if self._generation is None and generation_id is not None:
+            try:
+                self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, retries=1)
+            except ViduError as error:  # the file is there; only prompt and model stay unknown
+                self.log.warning("The asset event will lack prompt and model: %s", error)
+        return self._generation
 
     # -- arguments ------------------------------------------------------------------------------
 
@@ -242,7 +288,7 @@ class ViduDownloadOperator(BaseOperator):
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.policy import failure
 
-        generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
+        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
         if generation.failed:
             raise failure(generation)
         url = _artifact_url(generation, self.artifact)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduTimeoutError, from_details
-from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.policy import Step
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.values import mapping
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.models import Generation, Sighting
+    from airflow_provider_vidu.policy import Step
 
 EVENT_VERSION: Final = 1
 
@@ -34,7 +37,7 @@ class Outcome(enum.StrEnum):
 
 
 def make_event(
-    outcome: Outcome, generation_id: str, generation: Generation | None, error: ViduError | None
+    outcome: Outcome, generation_id: str, generation: Generation | Sighting | None, error: ViduError | None
 ) -> dict[str, Any]:
     """Return the event as plain JSON: id, outcome and reason, and nothing that is secret or expires."""
     return {
@@ -55,6 +58,17 @@ def id_in(event: object) -> str | None:
     """
     found = event.get("generation_id") if isinstance(event, Mapping) else None
     return found if isinstance(found, str) else None
+
+
+def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) -> ViduTimeoutError:
+    """Return the error of a wait without an event: Airflow gave it up, long after its own deadline had passed."""
+    return ViduTimeoutError(
+        f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {timeout:.0f} s: no triggerer has "
+        f"taken the wait up in time ([triggerer] capacity); the last known state is {state}. The generation may "
+        "still finish: wait for it again by its id.",
+        generation_id=generation_id,
+        conn_id=conn_id,
+    )
 
 
 def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:

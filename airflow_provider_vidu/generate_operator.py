@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, conf
 
-from airflow_provider_vidu.config import DEFAULT_CONN_ID
-from airflow_provider_vidu.events import id_in, read_event
+from airflow_provider_vidu.defaults import (
+    ADAPTIVE,
+    DEFAULT_CONN_ID,
+    DEFER_MARGIN_SECONDS,
+    ID_KEY,
+    checked_seconds,
+    is_adaptive,
+)
+from airflow_provider_vidu.events import id_in, never_fired, read_event
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
     ViduGenerationFailedError,
     ViduTimeoutError,
 )
-from airflow_provider_vidu.guard import ID_KEY
-from airflow_provider_vidu.links import ViduGenerationLink
-from airflow_provider_vidu.policy import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.submission import Submission, failed
+from airflow_provider_vidu.links import Role, ViduWatchLink, publish
+from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
 
 
-class ViduGenerateOperator(BaseOperator):
+class ViduGenerateOperator(SignedURLOperator):
     """Submits a generation once and returns it, succeeded, as JSON (see ``models.Generation``).
 
     *Paid once*: the order is recorded before the request is sent and the id right after it. A retry
@@ -52,7 +57,8 @@ class ViduGenerateOperator(BaseOperator):
     :param wait_for_completion: False returns right after the submit, with the generation as accepted.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
-    :param poll_interval: seconds (or timedelta) between polls.
+    :param poll_interval: seconds (or timedelta) between polls, kept as set. Left out, the adaptive schedule
+        decides: more rarely in a queue, more often near the end (see ``schedule``).
     :param timeout: seconds (or timedelta) to wait; off-peak generations may take 48 hours.
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
     :param durable: remember the order between tries. False submits, and pays, at every try.
@@ -74,7 +80,7 @@ class ViduGenerateOperator(BaseOperator):
         "storage_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
-    operator_extra_links = (ViduGenerationLink(),)
+    operator_extra_links = (ViduWatchLink(),)
     ui_color = "#d6c9f8"
 
     def __init__(
@@ -90,7 +96,7 @@ class ViduGenerateOperator(BaseOperator):
         storage_conn_id: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: timedelta | float = 15,
+        poll_interval: timedelta | float = ADAPTIVE,
         timeout: timedelta | float = 24 * 3600,
         cancel_on_kill: bool = True,
         durable: bool = True,
@@ -112,8 +118,10 @@ class ViduGenerateOperator(BaseOperator):
         self.storage_conn_id = storage_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = _seconds("poll_interval", poll_interval)
-        self.timeout = _seconds("timeout", timeout)
+        self.poll_interval = (
+            poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
+        )
+        self.timeout = checked_seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
         if not isinstance(max_failures, int) or max_failures < 0:
@@ -126,6 +134,7 @@ class ViduGenerateOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or find what an earlier try has submitted; publish the id; wait."""
         from airflow_provider_vidu.durable import order_of, store_for
+        from airflow_provider_vidu.submission import Submission
 
         hook = self._hook()
         self._config = hook.config
@@ -133,7 +142,8 @@ class ViduGenerateOperator(BaseOperator):
         submission = Submission(hook, store, order_of(context), self.log, cancel_abandoned=self.cancel_on_kill)
         generation = submission.generation(self._request(), self.endpoint)
         self._generation_id = generation.id
-        context["ti"].xcom_push(key=ID_KEY, value=generation.id)
+        role: Role = "generate" if self.wait_for_completion else "submit"
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role)
         if self._killed:
             # The kill came while the create was under way: only now there is an id to cancel.
             self._cancel("the task was killed")
@@ -163,6 +173,15 @@ class ViduGenerateOperator(BaseOperator):
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
         return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if type(error).__name__ != "TaskDeferralTimeout":  # Airflow 2 and 3 keep it in different places
+                raise
+            return self._never_taken_up(context, error)
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
@@ -202,17 +221,31 @@ class ViduGenerateOperator(BaseOperator):
         except ViduGenerationFailedError as error:
             generation = hook.get_generation(generation_id)
             if generation.failed:
+                from airflow_provider_vidu.submission import failed
+
                 raise failed(generation, may_pass=hook.config.dialect.may_pass(generation)) from error
             raise
+
+    def _never_taken_up(self, context: Context, timeout: Exception) -> dict[str, Any]:
+        """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
+        generation_id = self._generation_id = self._published(context) or ""
+        hook = self._hook()
+        self._config = hook.config
+        generation = hook.get_generation(generation_id)
+        if generation.is_done:
+            return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
+        self._cancel("the time is over")
+        raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe()) from timeout
 
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         if self.durable:
             from airflow_provider_vidu.durable import store_for
 
             store_for(context).finished()
-        spent = "" if generation.credits is None else f"; {generation.credits} credits spent"
-        self.log.info("Generation %s: %s%s", generation.id, generation.describe(), spent)
-        return generation.as_xcom()
+        if generation.credits is not None:
+            # The wait, or the submit, has told the state.
+            self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
+        return as_result(generation)
 
     def _defer(self, generation_id: str) -> NoReturn:
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -258,10 +291,3 @@ class ViduGenerateOperator(BaseOperator):
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self.vidu_conn_id)
-
-
-def _seconds(name: str, value: timedelta | float) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
-        raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
-    return float(seconds)

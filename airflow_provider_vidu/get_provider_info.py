@@ -13,8 +13,9 @@ _INTEGRATION = "Vidu"
 def get_provider_info() -> dict[str, Any]:
     """Return the metadata; Airflow validates it against ``provider_info.schema.json``."""
 
-    def modules(name: str) -> list[dict[str, Any]]:
-        return [{"integration-name": _INTEGRATION, "python-modules": [f"airflow_provider_vidu.{name}"]}]
+    def modules(*names: str) -> list[dict[str, Any]]:
+        listed = [f"airflow_provider_vidu.{name}" for name in names]
+        return [{"integration-name": _INTEGRATION, "python-modules": listed}]
 
     return {
         "package-name": "airflow-provider-vidu",
@@ -31,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": modules("hooks"),
         "operators": modules("operators"),
         "sensors": modules("sensors"),
-        "triggers": modules("triggers"),
+        "triggers": modules("triggers", "event_triggers"),
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,
@@ -41,7 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
-        "extra-links": ["airflow_provider_vidu.links.ViduGenerationLink"],
+        "extra-links": ["airflow_provider_vidu.links.ViduWatchLink"],
         "config": {
             "vidu": {
                 "description": "Settings of the Vidu provider that hold for the whole deployment.",
@@ -53,6 +54,33 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": "64",
                         "default": "32",
+                    },
+                    "signed_urls_in_xcom": {
+                        "description": "Whether the generation that a task returns as its XCom holds the signed URLs "
+                        "of its files, which open them for anybody until they expire. With False every URL in it "
+                        "lacks its query: give ViduDownloadOperator the generation_id, and it asks for a fresh one.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "False",
+                        "default": "True",
+                    },
+                    "preview_roots": {
+                        "description": "Folders and buckets whose files the clip pages may play, separated by commas: "
+                        "local paths, or object storage such as s3://bucket/clips or, with the connection to read "
+                        "it with, s3://my_aws@bucket/clips. Whoever may see a DAG's XComs can then see the videos "
+                        "and pictures beneath them that the DAG names. Empty: clips play from the service's own "
+                        "links, as long as these are valid.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/data/clips, s3://my_aws@bucket/clips",
+                        "default": "",
+                    },
+                    "run_tab": {
+                        "description": "Whether every DAG run has the tab 'Vidu clips'.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
                     },
                 },
             }

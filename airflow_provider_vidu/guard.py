@@ -2,8 +2,10 @@
 
 Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions
 cancel the coroutine in both cases. The task instance itself tells them apart: while it is deferred
-and its XCom names this generation, somebody else goes on waiting for it; once it has ended, or a new
-try has begun, nobody does.
+and its XCom names this generation, somebody else goes on waiting for it; once it has ended, or its
+XCom names another one, nobody does. A new try begins without an XCom, and tells by what it publishes:
+a retry goes on with this generation, a clear has ordered another (and has cancelled this one itself,
+where it remembers it). A triggerer that wakes up minutes late may see any of these.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
-
-ID_KEY: Final = "generation_id"
-"""The XCom under which an operator publishes the id of its generation."""
 
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
@@ -41,7 +41,7 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
             failed = error
         else:
             failed = None
-            if (known := verdict(state, published == generation_id)) is not None:
+            if (known := verdict(state, published, generation_id)) is not None:
                 return known
         await asyncio.sleep(pause)
     if failed is not None:
@@ -49,19 +49,20 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
             f"The task's state could not be asked ({type(failed).__name__}); nothing is cancelled.",
             generation_id=generation_id,
         ) from failed
-    return True  # a minute on the way or at work, with this id: this try goes on
+    return True  # a minute on the way or at work, and no other generation: in doubt it is still wanted
 
 
-def verdict(state: str | None, is_mine: bool) -> bool | None:
+def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
     """Return whether the wait goes on elsewhere, or None when that is not certain yet.
 
     :param state: the task instance's state.
-    :param is_mine: whether its published id is the one the trigger watches.
+    :param published: the id that the task instance has published; None when it has not (yet).
+    :param generation_id: the generation that the trigger watches.
     """
-    if not is_mine or state in _ENDED:
+    if state in _ENDED or published not in (None, generation_id):
         return False
-    # Cleared and resumed tasks look alike until they run: a new try removes the published id.
-    return True if state == "deferred" else None
+    # Retried, cleared and resumed tasks look alike until they publish an id, wait or end.
+    return True if (state, published) == ("deferred", generation_id) else None
 
 
 def _look(ti: Any) -> tuple[str | None, Any]:

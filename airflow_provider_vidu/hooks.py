@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_vidu import connection_form
-from airflow_provider_vidu.config import DEFAULT_CONN_ID, ViduConfig
+from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import resolve
+from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -24,6 +25,8 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
+from airflow_provider_vidu.telling import request_lines
+from airflow_provider_vidu.text import without_query
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
 
 T = TypeVar("T")
@@ -89,7 +92,7 @@ class ViduHook(BaseHook):
             return dialect.read_generation(generation_id, self._send(dialect.query(generation_id)))
 
         try:
-            return self._repeated(ask, bills=False, retries=retries)
+            return self._repeated(ask, bills=False, retries=retries, generation_id=generation_id)
         except ViduError as error:
             raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
 
@@ -119,6 +122,7 @@ class ViduHook(BaseHook):
             return dialect.read_created(self._send(dialect.create(payload, endpoint)))
 
         try:
+            self._tell_request(payload, endpoint)
             generation = self._repeated(submit, bills=True)
         except ViduError as error:
             if outcome_is_unknown(error):
@@ -134,7 +138,7 @@ class ViduHook(BaseHook):
         generation_id: str,
         timeout: float | None = None,
         *,
-        poll_interval: float = 15.0,
+        poll_interval: float = ADAPTIVE,
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
     ) -> Generation:
@@ -142,7 +146,7 @@ class ViduHook(BaseHook):
 
         :param generation_id: the id at Vidu.
         :param timeout: seconds to wait at the most; None waits for ever.
-        :param poll_interval: seconds between polls.
+        :param poll_interval: seconds between polls; left out, the adaptive schedule decides (see ``schedule``).
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
         :raises ViduGenerationFailedError: when it failed.
@@ -155,13 +159,14 @@ class ViduHook(BaseHook):
             generation_id=checked_id(generation_id),
             since=now,
             deadline=None if timeout is None else now + timeout,
+            conn_id=self.vidu_conn_id,
         )
         while True:
-            step = self._watched_poll(watch)
+            step, seen = self._watched_poll(watch)
             if step.note:
                 self.log.info("Generation %s: %s", generation_id, step.note)
-                if on_change and watch.last:
-                    on_change(watch.last)
+                if on_change and seen:
+                    on_change(seen)
             if step.error is not None:
                 raise step.error
             if step.delay is None and step.generation is not None:
@@ -251,7 +256,10 @@ class ViduHook(BaseHook):
 
         checked_id(generation_id)
         async with async_client(self.vidu_conn_id) as client:
-            limit = (await client.config()).max_retries if retries is None else retries
+            try:
+                limit = (await client.config()).max_retries if retries is None else retries
+            except ViduError as error:
+                raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
             attempts = Attempts(limit, bills=False)
             while True:
                 try:
@@ -271,12 +279,20 @@ class ViduHook(BaseHook):
         async with async_client(self.vidu_conn_id) as client:
             return await client.cancel_generation(checked_id(generation_id))
 
-    def _watched_poll(self, watch: Watch) -> Step:
+    def _tell_request(self, payload: Mapping[str, Any], endpoint: str | None) -> None:
+        """Log what is submitted, as a group that Airflow's log view folds."""
+        url = self.config.url(self.config.dialect.create(payload, endpoint))
+        self.log.info("::group::Request to %s", without_query(url))
+        for line in request_lines(payload):
+            self.log.info("%s", self.config.scrub(line))
+        self.log.info("::endgroup::")
+
+    def _watched_poll(self, watch: Watch) -> tuple[Step, Generation | None]:
         try:
             generation = self.get_generation(watch.generation_id, retries=0)
         except ViduError as error:
-            return watch.missed(error, time.time())
-        return watch.saw(generation, time.time())
+            return watch.missed(error, time.time()), None
+        return watch.saw(generation, time.time()), generation
 
     def _not_in_dialect(self, what: str) -> ViduConfigError:
         return ViduConfigError(f"The dialect {self.config.dialect.name} has no {what}.", conn_id=self.vidu_conn_id)
@@ -297,14 +313,17 @@ class ViduHook(BaseHook):
         answer: ApiAnswer = self._client.send(request)
         return answer
 
-    def _repeated(self, call: Callable[[], T], *, bills: bool, retries: int | None = None) -> T:
+    def _repeated(
+        self, call: Callable[[], T], *, bills: bool, retries: int | None = None, generation_id: str | None = None
+    ) -> T:
         attempts = Attempts(self.config.max_retries if retries is None else retries, bills=bills)
         while True:
             try:
                 return self._with_current_key(call)
             except ViduError as error:
                 delay = attempts.after(error)
-                self.log.warning("Trying again in %.1f s: %s", delay, error.located(conn_id=self.vidu_conn_id))
+                error.located(generation_id=generation_id, conn_id=self.vidu_conn_id)
+                self.log.warning("Trying again in %.1f s: %s", delay, error)
             time.sleep(delay)
 
     def _with_current_key(self, call: Callable[[], T]) -> T:

@@ -11,11 +11,14 @@ import base64
 import contextlib
 import html
 import http.client
+import io
 import json
+import re
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from airflow_provider_vidu.addresses import Resolver, permitted_addresses
@@ -33,7 +36,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefuse
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.tls import ssl_context
-from airflow_provider_vidu.transfer_policy import Answer
+from airflow_provider_vidu.transfer_policy import SLOW_TIMEOUTS, Answer
 from airflow_provider_vidu.values import web_url
 
 ERROR_BODY_BYTES: Final = 2048
@@ -80,7 +83,7 @@ class Access:
         carried = {
             name: Secret(value)
             for name, value in config.request_headers().items()
-            if name.lower() not in ("accept", "content-type", "user-agent")
+            if name.lower() not in ("accept", "accept-encoding", "content-type", "user-agent")
         }
         return cls(
             origin=config.origin,
@@ -160,6 +163,14 @@ def _url_shown(url: str) -> str:
     return repr(one_line(shown_url, 120))
 
 
+class TooSlowError(TimeoutError):
+    """Bytes come, but too few of them."""
+
+
+class UnclearLengthError(http.client.HTTPException):
+    """The headers do not tell where the body ends."""
+
+
 class Stream:
     """An answer whose body is still on the wire. Use as a context manager.
 
@@ -171,26 +182,36 @@ class Stream:
         self.target = target
         self._access = access
         self._socket: socket.socket | None = None
-        self._response: http.client.HTTPResponse
+        self._response: _Response
         self._connection = _Connection(target, access, self)
         try:
             self._send({**headers, **({name: value.reveal() for name, value in access.headers} if own else {})})
-            self._response = self._connection.getresponse()
+            self._response = self._connection.answer()
+            self.headers = _lowered(self._response)
+            self.status = self._response.status
+            self.length = self._announced()
         except BaseException:  # also for what a signal handler raises: the socket may not stay open
             self.close()
             raise
-        lowered: dict[str, str] = {}
-        for name, value in self._response.getheaders():
-            lowered[name.lower()] = f"{lowered[name.lower()]}, {value}" if name.lower() in lowered else value
-        self.headers = lowered
-        self.status = self._response.status
-        self.length = None if self._response.chunked else self._response.length
         self._left = self.length
+
+    def _announced(self) -> int | None:
+        """Return the length of the body, or None where it ends by itself.
+
+        :raises UnclearLengthError: when the end of the body cannot be told. ``http.client`` would read on
+            until the connection ends, and take a cut file, or one with chunk sizes in it, for the video.
+        """
+        coding = self.headers.get("transfer-encoding", "identity").strip().lower()
+        lengths = {part.strip() for part in self.headers.get("content-length", "0").split(",")}
+        if coding not in ("identity", "chunked") or len(lengths) > 1 or not re.fullmatch("[0-9]+", lengths.pop()):
+            raise UnclearLengthError
+        return None if self._response.chunked else self._response.length
 
     def answer(self) -> Answer:
         """Return status and headers, and of an error the beginning of its body."""
         body = b""
         if self.status >= 400:
+            self._response.patience.renew(self._access.timeout)
             try:
                 body = self._access.scrub(self._response.read(ERROR_BODY_BYTES))
             except NETWORK_ERRORS:
@@ -202,6 +223,7 @@ class Stream:
 
         :raises OSError, http.client.HTTPException: when the connection broke.
         """
+        self._response.patience.renew(self._access.timeout)
         if self._response.chunked or self._response.fp is None:
             data = self._response.read1(len(buffer))
             buffer[: len(data)] = data
@@ -214,12 +236,17 @@ class Stream:
             self._left -= count
         return count
 
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether a body that is cut can be told from one that has ended."""
+        return self.length is not None or self._response.chunked
+
     def has_surplus(self) -> bool:
         """Whether bytes beyond the announced length have arrived already (does not wait for any)."""
         if self._socket is None or self._response.chunked or self._response.fp is None or self.length is None:
             return False
         try:
-            self._socket.settimeout(0)
+            self._response.patience.end()
             return bool(self._response.fp.peek(1))
         except OSError:
             return False
@@ -259,8 +286,75 @@ class Stream:
         connection.endheaders()
 
 
+class _Patience(io.RawIOBase):
+    """The reading end of a socket, with an end to all waiting.
+
+    A socket's own time-out begins anew with every byte: a server that sends its headers byte by byte
+    would hold a worker for days.
+    """
+
+    def __init__(self, raw: Any, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._silence: float = sock.gettimeout() or DEFAULT_TIMEOUT
+        self._until: float | None
+        self.renew(SLOW_TIMEOUTS * self._silence)
+
+    def renew(self, seconds: float) -> None:
+        """Wait so long, from now on, for all that will be read."""
+        self._until = time.monotonic() + seconds
+        self._heard = False
+
+    def end(self) -> None:
+        """Wait no longer: take only what has arrived."""
+        self._until = None
+
+    def readable(self) -> bool:
+        """Return True: nothing else is done with it."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what comes next.
+
+        :raises TimeoutError: when the wait has come to its end.
+        """
+        left = 0.0 if self._until is None else self._until - time.monotonic()
+        if left <= 0 and self._until is not None:
+            raise TooSlowError
+        self._sock.settimeout(min(left, self._silence))
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            raise (TooSlowError if self._heard else TimeoutError) from None
+        self._heard = True
+        return count
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that is read with :class:`_Patience`."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
+        super().__init__(sock, *args, **settings)
+        self.patience = _Patience(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self.patience)
+
+
+def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
+    lowered: dict[str, str] = {}
+    for name, value in response.getheaders():
+        lowered[name.lower()] = f"{lowered[name.lower()]}, {value}" if name.lower() in lowered else value
+    return lowered
+
+
 class _Connection(http.client.HTTPConnection):
     """Connects to an address that was checked, or through a proxy."""
+
+    response_class = _Response
 
     def __init__(self, target: Target, access: Access, stream: Stream) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
@@ -272,6 +366,12 @@ class _Connection(http.client.HTTPConnection):
         relayed = self._proxy is not None and target.scheme == "http"
         self.request_target = f"http://{target.authority}{target.path}" if relayed else target.path
         self.proxy_headers = self._proxy.headers() if self._proxy and relayed else {}
+
+    def answer(self) -> _Response:
+        """Read the head of the answer."""
+        response = self.getresponse()
+        assert isinstance(response, _Response)
+        return response
 
     def connect(self) -> None:
         """Resolve, check and connect in one step; then TLS where the scheme wants it."""
@@ -348,8 +448,12 @@ def failure_text(error: BaseException) -> str:
     """Return in a few words what a network error means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate cannot be verified ({one_line(error.verify_message, 100)})"
+    if isinstance(error, TooSlowError):
+        return "the transfer became too slow"
     if isinstance(error, TimeoutError):
         return "the server fell silent"
+    if isinstance(error, UnclearLengthError):
+        return "the answer's headers do not tell where its body ends"
     if isinstance(error, http.client.RemoteDisconnected):
         return "the server closed the connection without an answer"
     if isinstance(error, http.client.IncompleteRead):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_vidu.text import one_line
+from airflow_provider_vidu.text import one_line, without_signatures
 
 
 class GenerationStatus(enum.StrEnum):
@@ -25,6 +26,22 @@ class GenerationStatus(enum.StrEnum):
     def is_terminal(self) -> bool:
         """Whether nothing will change any more."""
         return self in (GenerationStatus.SUCCEEDED, GenerationStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The state in an answer, without the answer: thousands of waits remember one each."""
+
+    status: GenerationStatus
+    provider_status: str = ""
+    progress: int | None = None
+
+    def describe(self) -> str:
+        """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
+        told: str = self.status.value
+        if self.provider_status and self.provider_status.lower() != told:
+            told += f" ({one_line(self.provider_status, 60)})"
+        return told if self.progress is None else f"{told}, {self.progress} %"
 
 
 class Artifact(BaseModel):
@@ -89,16 +106,22 @@ class Generation(BaseModel):
         """Whether the generation has failed, was cancelled or has expired."""
         return self.status is GenerationStatus.FAILED
 
-    def as_xcom(self) -> dict[str, Any]:
-        """Return the generation as plain JSON: what operators and sensors push as their return value."""
-        return self.model_dump(mode="json")
+    def as_xcom(self, *, signed_urls: bool = True) -> dict[str, Any]:
+        """Return the generation as plain JSON: what operators and sensors push as their return value.
+
+        :param signed_urls: False leaves nothing that is signed: every URL, also in ``raw`` and inside
+            texts, loses its query. Such a URL opens no file, but the id can always be asked for a new one.
+        """
+        told = self.model_dump(mode="json")
+        return told if signed_urls else {**without_signatures(told), "id": self.id}
+
+    def sighting(self) -> Sighting:
+        """Return what a wait remembers of this answer."""
+        return Sighting(self.status, self.provider_status, self.progress)
 
     def describe(self) -> str:
         """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
-        told: str = self.status.value
-        if self.provider_status and self.provider_status.lower() != told:
-            told += f" ({one_line(self.provider_status, 60)})"
-        return told if self.progress is None else f"{told}, {self.progress} %"
+        return self.sighting().describe()
 
 
 class Credits(BaseModel):

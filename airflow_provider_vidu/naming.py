@@ -13,7 +13,7 @@ from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.text import one_line
+from airflow_provider_vidu.text import SIGNING_PARAMETER, one_line
 
 Artifact = Literal["video", "cover", "watermarked"]
 ARTIFACTS: Final[tuple[Artifact, ...]] = ("video", "cover", "watermarked")
@@ -44,12 +44,6 @@ EXTENSIONS: Final[dict[str, str]] = {
 }
 _MEDIA_SUFFIX = re.compile(r"\.(mp4|m4v|mov|webm|mkv|jpe?g|png|webp|gif|bin)$", re.IGNORECASE)
 
-# What signed URLs carry besides the name of the object. Too few of them here give one file two names;
-# too many would give two files one name, so anything doubtful is missing.
-_SIGNING_PARAMETER = re.compile(
-    r"(?i)(?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]*|q-(?:sign|ak|key|header|url)[\w-]*|signature|sig|sign"
-    r"|expires?|policy|key-pair-id|\w*accesskeyid|googleaccessid|auth_key|token|security-token)"
-)
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -128,7 +122,7 @@ def type_of_name(name: str) -> str | None:
 def _unsigned(query: str) -> str:
     pairs = [(pair.partition("=")[0], pair) for pair in query.split("&")]
     is_azure = {"sig", "sv"} <= {name.lower() for name, _ in pairs}
-    kept = [pair for name, pair in pairs if not _SIGNING_PARAMETER.fullmatch(name)]
+    kept = [pair for name, pair in pairs if not SIGNING_PARAMETER.fullmatch(name)]
     return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
 
 

@@ -13,7 +13,7 @@ from airflow_provider_vidu.text import shown
 
 log = logging.getLogger(__name__)
 
-UPLOAD_BYTES: Final = 8 * MIB
+UPLOAD_BYTES: Final = 5 * MIB
 """Size of an upload's parts, and with it the memory an upload takes (about three times this)."""
 MOST_PARTS: Final = 9_500  # S3 accepts 10,000
 _COMPLETES_UPLOADS: Final = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az"})
@@ -94,7 +94,10 @@ class _FileSink(Sink):
         except ViduDownloadRefusedError:
             raise
         except Exception as error:  # each store has exceptions of its own
-            raise storage_error("completed", self._uri, error) from error
+            published = self._is_published()
+            if not published:
+                raise storage_error("completed", self._uri, error, certain=published is not None) from error
+            log.warning("The store lost its last answer (%s), but %s is there, whole.", shown(error), self._uri)
         self._done = True
 
     def discard(self) -> None:
@@ -106,6 +109,10 @@ class _FileSink(Sink):
             self._abandon()
         except Exception as error:  # noqa: BLE001 - best effort; why it is discarded matters more
             log.warning("Left-overs of %s could not be removed: %s", self._uri, shown(error))
+
+    def _is_published(self) -> bool | None:
+        """Return whether the file was completed although the store reported a failure; None where nobody can tell."""
+        return False
 
     @abstractmethod
     def _complete(self) -> None: ...
@@ -141,6 +148,20 @@ class UploadSink(_FileSink):
         self._file.close()
         if _overrides(self._file, "commit"):
             self._file.commit()
+
+    def _is_published(self) -> bool | None:
+        # Only this process knows the upload. If it can be aborted, it was not completed; if the store does not
+        # know it any more, the request has arrived and its answer was lost.
+        if not _overrides(self._file, "discard"):
+            return None
+        try:
+            self._file.discard()
+        except FileNotFoundError:
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path) and self._fs.info(self._path).get("size") == self._file.tell())
+        except Exception:  # noqa: BLE001 - the store cannot be asked; why it failed first matters more
+            return None
+        return False
 
     def _abandon(self) -> None:
         try:

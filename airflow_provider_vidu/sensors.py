@@ -17,16 +17,23 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_vidu.config import DEFAULT_CONN_ID
-from airflow_provider_vidu.dialects import checked_id
-from airflow_provider_vidu.events import id_in, read_event
+from airflow_provider_vidu.defaults import (
+    ADAPTIVE,
+    DEFAULT_CONN_ID,
+    DEFER_MARGIN_SECONDS,
+    check_interval,
+    is_adaptive,
+)
+from airflow_provider_vidu.events import id_in, never_fired, read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.policy import DEFER_MARGIN_SECONDS, PollPolicy, Step, Watch
+from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.signed_urls import as_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.policy import Step, Watch
 
 
 class ViduGenerationSensor(BaseSensorOperator):
@@ -43,7 +50,9 @@ class ViduGenerationSensor(BaseSensorOperator):
 
     :param generation_id: the id at Vidu (what its API calls ``task_id``). Templated; may be mapped.
     :param vidu_conn_id: the Airflow connection. Templated.
-    :param poke_interval: seconds (or timedelta) between polls.
+    :param poke_interval: seconds (or timedelta) between polls, kept as set. Left out, a deferred wait asks when
+        the adaptive schedule says so (more rarely in a queue, more often near the end; see ``schedule``), and the
+        modes that hold or restart a worker ask every 15 s.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
     :param max_failures: failed polls in a row that are tolerated.
@@ -53,6 +62,7 @@ class ViduGenerationSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "vidu_conn_id")
+    operator_extra_links = (ViduWatchLink(),)
     ui_color = "#e7defc"
 
     def __init__(
@@ -60,7 +70,7 @@ class ViduGenerationSensor(BaseSensorOperator):
         *,
         generation_id: str,
         vidu_conn_id: str = DEFAULT_CONN_ID,
-        poke_interval: timedelta | float = 15,
+        poke_interval: timedelta | float = ADAPTIVE,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_failures: int = 10,
         **kwargs: Any,
@@ -68,15 +78,21 @@ class ViduGenerationSensor(BaseSensorOperator):
         super().__init__(poke_interval=poke_interval, **kwargs)
         if not isinstance(max_failures, int) or max_failures < 0:
             raise ViduConfigError(f"max_failures must be a whole number of 0 or more, not {max_failures!r}.")
+        # An interval of nothing is refused when the DAG is parsed.
+        check_interval(self.poke_interval)
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
         self.deferrable = deferrable
         self.max_failures = max_failures
+        # Airflow keeps a plain number, so what was left out is noted here; exponential_backoff is a wish, too.
+        self._adaptive = is_adaptive(poke_interval) and not self.exponential_backoff
         self._watch: Watch | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
-        checked_id(self.generation_id)
+        from airflow_provider_vidu.dialects import checked_id
+
+        publish(context, checked_id(self.generation_id), conn_id=self.vidu_conn_id, role="wait")
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
@@ -99,7 +115,7 @@ class ViduGenerationSensor(BaseSensorOperator):
             raise step.error
         if step.generation is None:
             return False
-        return PokeReturnValue(is_done=True, xcom_value=step.generation.as_xcom())
+        return PokeReturnValue(is_done=True, xcom_value=as_result(step.generation))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired: ask afresh, so that the returned URLs are new."""
@@ -107,9 +123,23 @@ class ViduGenerationSensor(BaseSensorOperator):
             self.log.warning("Woken for %s, which this task does not wait for: waiting on.", id_in(event))
             return self._execute_deferrable(context)
         read_event(event, self.generation_id)
+        return self._asked_afresh()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; where Airflow has given up a wait that no triggerer took up in time, look once more."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except ViduError:
+            raise
+        except AirflowSensorTimeout as error:
+            generation = self._hook().get_generation(self.generation_id)
+            if generation.is_done:
+                return self._asked_afresh()
+            raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe()) from error
+
+    def _asked_afresh(self) -> dict[str, Any]:
         generation = self._hook().wait(self.generation_id, timeout=DEFER_MARGIN_SECONDS, poll_interval=5)
-        self.log.info("Generation %s: %s", self.generation_id, generation.describe())
-        return generation.as_xcom()
+        return as_result(generation)
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:
         watch = self._watching(context)
@@ -118,7 +148,7 @@ class ViduGenerationSensor(BaseSensorOperator):
         if step.error is not None:
             raise step.error
         if step.generation is not None:
-            return step.generation.as_xcom()
+            return as_result(step.generation)
         return self._defer(watch)
 
     def _defer(self, watch: Watch) -> NoReturn:
@@ -135,6 +165,7 @@ class ViduGenerationSensor(BaseSensorOperator):
                 max_failures=self.max_failures,
                 exponential_backoff=self.exponential_backoff,
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+                adaptive=self._adaptive,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFER_MARGIN_SECONDS),
@@ -154,12 +185,15 @@ class ViduGenerationSensor(BaseSensorOperator):
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""
         if self._watch is None:
+            from airflow_provider_vidu.policy import PollPolicy, Watch
+
             since = self._began(context)
             self._watch = Watch(
                 PollPolicy.in_worker(self.poke_interval, self.max_failures),
                 generation_id=self.generation_id,
                 since=since,
                 deadline=since + self.timeout,
+                conn_id=self.vidu_conn_id,
             )
         return self._watch
 

@@ -77,10 +77,11 @@ class Place(ABC):
         """
 
 
-def storage_error(verb: str, uri: str, error: Exception) -> ViduStorageError:
+def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True) -> ViduStorageError:
     """Return the error of a store, naming the destination and the reason.
 
     :param verb: what could not be done to it: ``written``, ``read``, …
+    :param certain: whether it is known that nothing was published.
     """
     reasons = {
         PermissionError: "permission denied",
@@ -92,9 +93,9 @@ def storage_error(verb: str, uri: str, error: Exception) -> ViduStorageError:
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     detail = shown(told or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
-    return ViduStorageError(
-        f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason}. Nothing was published."
-    )
+    refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
+    what = "Nothing was published." if refused else "It holds the old file or the whole new one; nobody can tell which."
+    return ViduStorageError(f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what}")
 
 
 def temporary_name(name: str) -> str:

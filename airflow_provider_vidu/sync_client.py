@@ -5,17 +5,27 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_vidu.config import ViduConfig
-from airflow_provider_vidu.exceptions import ViduResponseError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.tls import ssl_context
-from airflow_provider_vidu.wire import CHUNK_BYTES, MAX_BODY_BYTES, TOTAL_TIMEOUTS, ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import (
+    CHUNK_BYTES,
+    MAX_BODY_BYTES,
+    TOTAL_TIMEOUTS,
+    ApiAnswer,
+    ApiRequest,
+    Loss,
+    no_answer,
+    too_large,
+)
 
 _BEFORE_SENDING = (
     NewConnectionError,
@@ -72,35 +82,39 @@ class SyncClient:
             ) as response:
                 body = self._body(response, started)
                 return self.config.answer(response.status_code, response.headers.items(), body)
-        except requests.RequestException as error:
+        # requests does not wrap everything that urllib3 and the sockets below it may raise.
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise self._transport_error(error) from None
 
     def _body(self, response: requests.Response, started: float) -> bytes:
+        # Read as it comes: unpacking, with its limit, is not left to the library.
         body = bytearray()
-        for chunk in response.iter_content(CHUNK_BYTES):
+        for chunk in _arrivals(response):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise ViduResponseError(
-                    f"The answer is larger than {MAX_BODY_BYTES} bytes.",
-                    status_code=response.status_code,
-                    conn_id=self.config.conn_id,
-                )
+                raise too_large(response.status_code).located(conn_id=self.config.conn_id)
             if time.monotonic() - started > TOTAL_TIMEOUTS * self.config.timeout:
-                raise requests.ReadTimeout("the answer trickles")
+                raise _SlowAnswerError("the answer trickles")
         return bytes(body)
 
-    def _transport_error(self, error: requests.RequestException) -> ViduTransportError:
-        scheme, host, port = self.config.origin
-        sent = not _never_connected(error)
-        what = "broke" if sent else "could not be made"
-        if isinstance(error, requests.Timeout):
-            what = f"{'was silent' if sent else 'could not be made'} for {self.config.timeout:g} s"
-        reason = self.config.scrub(str(_root(error)))
-        return ViduTransportError(
-            f"The connection to {scheme}://{host}:{port} {what}: {reason}",
+    def _transport_error(self, error: Exception) -> ViduTransportError:
+        return no_answer(
+            _loss(error),
+            self.config.scrub(str(_root(error))),
+            origin=self.config.origin,
+            timeout=self.config.timeout,
             conn_id=self.config.conn_id,
-            sent=sent,
         )
+
+
+class _SlowAnswerError(requests.Timeout):
+    """Bytes keep coming, but too slowly."""
+
+
+def _arrivals(response: requests.Response) -> Iterator[bytes]:
+    """Yield what has arrived as soon as it has: iter_content would sit through a trickle until a chunk is full."""
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+        yield chunk
 
 
 class _TrustingAdapter(HTTPAdapter):
@@ -128,7 +142,19 @@ def _root(error: BaseException) -> BaseException:
     return error if inner is None else _root(inner)
 
 
-def _never_connected(error: requests.RequestException) -> bool:
+def _loss(error: Exception) -> Loss:
+    root = _root(error)
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return Loss.UNTRUSTED
+    if _never_connected(error):
+        return Loss.UNREACHED if isinstance(error, requests.Timeout) else Loss.UNMADE
+    if isinstance(error, _SlowAnswerError):
+        return Loss.SLOW
+    silent = isinstance(error, requests.Timeout) or isinstance(root, (ReadTimeoutError, TimeoutError))
+    return Loss.SILENT if silent else Loss.BROKEN
+
+
+def _never_connected(error: Exception) -> bool:
     """Whether the request certainly never left: nothing was connected, or no TLS session came about."""
     if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
         return True

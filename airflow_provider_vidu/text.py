@@ -7,13 +7,28 @@ every message of this package passes through here first.
 from __future__ import annotations
 
 import re
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 SNIPPET_CHARS: Final = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 # Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
+
+SIGNING_PARAMETER: Final = re.compile(
+    r"(?i)(?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]*|q-(?:sign|ak|key|header|url)[\w-]*|signature|sig|sign"
+    r"|expires?|policy|key-pair-id|\w*accesskeyid|googleaccessid|auth_key|token|security-token)"
+)
+"""What signed URLs carry besides the name of the object.
+
+Files are named by what is left of a URL. A parameter missing here gives one file two names; one too many
+would give two files one name, so anything doubtful is missing.
+"""
+
+STRIKE: Final = "***"
+_SECRET_CHARS: Final = 20
+_SECRET_VARIETY: Final = 10
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\([/\"\\])")
 
 
@@ -53,6 +68,67 @@ def unescaped(text: str) -> str:
 def redact_urls(text: str) -> str:
     """Return ``text`` with the query of every http(s) URL in it removed (it may be a signature)."""
     return _URL.sub(lambda found: without_query(re.split(r"[?#]", unescaped(found.group()))[0]), text)
+
+
+def signatures(value: Any) -> set[str]:
+    """Return the secret parts of all signed URLs in ``value``: whole queries, and the values that sign.
+
+    What is short or of few characters (a number, a word, a date) is left out: masking it would make
+    holes into everything.
+
+    :param value: a text, or lists and mappings of texts to any depth.
+    """
+    parts: set[str] = set()
+    for text in _texts(value):
+        for url in _urls(text):
+            query = url.partition("?")[2].partition("#")[0]
+            pairs = [pair.partition("=") for pair in query.split("&")]
+            signing = [value for name, _, value in pairs if SIGNING_PARAMETER.fullmatch(unquote(name))]
+            parts |= {query, *signing, *map(unquote, signing)}
+    return {part for part in parts if len(part) >= _SECRET_CHARS and len(set(part)) >= _SECRET_VARIETY}
+
+
+def without_signatures(value: Any) -> Any:
+    """Return JSON in which every http(s) URL has lost its query, and no signature stands anywhere else.
+
+    :param value: plain JSON; it is not changed.
+    """
+    # The longest first: a query holds its values.
+    return _stripped(value, sorted(signatures(value), key=lambda part: (-len(part), part)))
+
+
+def _stripped(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        bare = without_query(value) if _is_url(value) else redact_urls(value)
+        for secret in secrets:
+            bare = bare.replace(secret, STRIKE)
+        return bare
+    if isinstance(value, Mapping):
+        return {_stripped(name, secrets): _stripped(item, secrets) for name, item in value.items()}
+    return [_stripped(item, secrets) for item in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(name)
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _texts(item)
+
+
+def _urls(text: str) -> list[str]:
+    if text.startswith("data:"):  # an image of megabytes
+        return []
+    return [text] if _is_url(text) else [unescaped(found) for found in _URL.findall(text)]
+
+
+def _is_url(text: str) -> bool:
+    """Whether the whole text is one URL; inside a text a quotation mark ends one."""
+    return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
 
 
 def shown(value: object, limit: int = SNIPPET_CHARS) -> str:

@@ -22,12 +22,14 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Access, Stream, Target, failure_text
+from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Access, Stream, Target, TooSlowError, failure_text
 from airflow_provider_vidu.naming import Artifact
 from airflow_provider_vidu.policy import Backoff
+from airflow_provider_vidu.telling import Telling, duration, size
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.transfer_policy import (
     MAX_FRESH_URLS,
+    SLOW_TIMEOUTS,
     Budget,
     Do,
     Pace,
@@ -38,11 +40,14 @@ from airflow_provider_vidu.transfer_policy import (
     validator_of,
 )
 
-BUFFER_BYTES: Final = 256 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 _ACCEPT: Final = {"cover": "image/*,*/*;q=0.5"}
 _ACCEPT_VIDEO: Final = "video/*,application/octet-stream;q=0.9,*/*;q=0.5"
 _NAP: Final = 0.5
-_TOO_SLOW: Final = "the transfer became too slow"
+_UNPROVEN: Final = (
+    "The server announced no length and closed the connection after %s bytes, and this kind of file does not show "
+    "where it ends: nothing proves that it is whole."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,8 @@ class Rules:
     :param artifact: what is fetched; a cover must be an image.
     :param max_bytes: the largest file that is accepted.
     :param backoff: the delays between failed requests.
-    :param least_rate: bytes a second below which, over ``rate_window`` seconds, a transfer counts as stalled.
-    :param rate_window: seconds.
-    :param log_interval: seconds between two lines about the progress.
+    :param least_rate: bytes a second below which, over twice the connection's time-out, a transfer counts as stalled.
+    :param log_interval: seconds between two lines about the progress (more in a long transfer).
     :param clock: seconds, monotonic.
     :param sleep: waits for so many seconds.
     """
@@ -63,7 +67,6 @@ class Rules:
     max_bytes: int | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
     least_rate: float = 1024.0
-    rate_window: float = 60.0
     log_interval: float = 10.0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
@@ -107,7 +110,8 @@ class Transfer:
         self._fresh_url = fresh_url
         self._log: Any = log or logging.getLogger(__name__)
         self._budget = Budget(self._access.max_retries, self._rules.backoff)
-        self._pace = Pace(self._rules.least_rate, self._rules.rate_window)
+        self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
+        self._telling = Telling(self._rules.log_interval)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._fresh_urls = 0
         self._cancelled = False
@@ -245,19 +249,21 @@ class Transfer:
             self._file.describe(stream.headers.get("content-type"), validator_of(stream.headers), path)
         file, clock = self._file, self._rules.clock
         file.expect(verdict.total, stream.headers.get("content-encoding", "").strip().lower())
-        began = told = clock()
-        already = file.received
-        self._pace.start(began, already)
+        began = clock()
+        self._pace.start(began, file.received)
+        self._telling.start(began, file.received, file.total)
         while count := stream.readinto(self._buffer):
             file.accept(self._buffer[:count])
             now = clock()
-            if now - told >= self._rules.log_interval:
-                told = now
-                self._log_progress(now - began, file.received - already)
+            if told := self._telling.line(now, file.received, file.total):
+                self._log.info("%s", told)
             if self._cancelled or self._pace.is_too_slow(now, file.received):
                 self._check_cancelled()
-                raise TimeoutError(_TOO_SLOW)
-        return file.problem(surplus=file.received == file.total and stream.has_surplus())
+                raise TooSlowError
+        problem = file.problem(surplus=file.received == file.total and stream.has_surplus())
+        if problem is None and not (stream.shows_its_end or file.shows_its_end):
+            self._log.warning(_UNPROVEN, f"{file.received:,}")
+        return problem
 
     def _finish(self, problem: str | None) -> bool:
         """Take the end of a body; return whether the file is complete, else wait for another try."""
@@ -275,7 +281,7 @@ class Transfer:
     # -- failures -------------------------------------------------------------------------------
 
     def _broken(self, error: BaseException) -> ViduDownloadError:
-        told = _TOO_SLOW if str(error) == _TOO_SLOW else failure_text(error)
+        told = failure_text(error)
         if self._file.received == 0:
             return ViduDownloadError(f"The file at {self._source} could not be fetched: {told}.")
         of = f" of {self._file.total:,}" if self._file.total is not None else ""
@@ -315,17 +321,7 @@ class Transfer:
     def _source(self) -> str:
         return one_line(without_query(self._url), 300) if self._url else "the generation's URL"
 
-    def _log_progress(self, seconds: float, fetched: int) -> None:
-        rate = fetched / seconds if seconds > 0 else 0.0
-        told = f"{self._file.received:,} bytes"
-        if total := self._file.total:
-            told = f"{self._file.received:,} of {total:,} bytes ({100 * self._file.received // total} %)"
-            told += f", about {(total - self._file.received) / rate:,.0f} s left" if rate else ""
-        self._log.info("%s, %.1f MB/s", told, rate / 1e6)
-
     def _log_speed(self, verb: str, seconds: float) -> None:
-        rate = self._file.received / seconds / 1e6 if seconds > 0 else 0.0
-        self._log.info(
-            "%s %s bytes of %s in %.1f s (%.1f MB/s), SHA-256 %s",
-            verb, f"{self._file.received:,}", self._file.content_type, seconds, rate, self._file.sha256,
-        )  # fmt: skip
+        rate = self._file.received / seconds if seconds > 0 else 0.0
+        taken = f"{verb} {size(self._file.received)} of {self._file.content_type} in {duration(seconds)}"
+        self._log.info("%s (%s/s)", taken, size(rate))

@@ -18,6 +18,11 @@ MAX_REDIRECTS: Final = 5
 MAX_FRESH_URLS: Final = 3
 """How often a generation is asked for a new URL within one attempt of the task."""
 
+LEAST_GAIN: Final = 4096
+"""Bytes beyond the furthest point that count as getting on; a trickle brings a few more every time."""
+SLOW_TIMEOUTS: Final = 2
+"""So many of the connection's time-outs an answer's head may take, and a body may be too slow."""
+
 _CONTENT_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
 _PASSING_STATUSES: Final = frozenset({202, 408, 425, 429})
@@ -118,9 +123,11 @@ def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdi
 
 
 def _is_other_version(answer: Answer, progress: Progress) -> bool:
-    # A server may know Range but not If-Range, and then continue with another file.
-    name = "etag" if (progress.validator or "").startswith('"') else "last-modified"
-    return answer.headers.get(name, progress.validator) != progress.validator
+    # A server may know Range but not If-Range, and then continue with another file. A 206 must repeat the
+    # ETag (RFC 9110, 15.3.7), so one without it proves nothing; of a date it says that it need not.
+    if (progress.validator or "").startswith('"'):
+        return answer.headers.get("etag", "").strip() != progress.validator
+    return answer.headers.get("last-modified", progress.validator) != progress.validator
 
 
 def _after_failure(answer: Answer) -> Verdict:
@@ -173,8 +180,8 @@ def _date(value: str | None) -> datetime | None:
 class Budget:
     """How many failures a transfer survives.
 
-    Bytes that go beyond the furthest point so far reset the count, so that a large file over a shaky
-    line arrives; ten times the number of retries is the end all the same.
+    Getting further than before by at least ``LEAST_GAIN`` resets the count, so that a large file over a
+    shaky line arrives; ten times the number of retries is the end all the same.
 
     :param retries: failures in a row that are tolerated.
     :param backoff: the delays between them.
@@ -189,7 +196,7 @@ class Budget:
 
     def spend(self, error: ViduError, received: int) -> float | None:
         """Note a failure after ``received`` bytes; return the seconds to wait, or None when it was one too many."""
-        if received > self._furthest:
+        if received - self._furthest >= LEAST_GAIN:
             self._furthest, self.failures = received, 0
         self.failures += 1
         self._all += 1

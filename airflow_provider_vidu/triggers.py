@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vidu.config import DEFAULT_CONN_ID
+from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive
 from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.guard import is_handed_over
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 _cancelling: set[asyncio.Task[None]] = set()
 """A task that nothing refers to may be collected before it has run."""
+
+
+async def lent_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
+    """Return the loop's shared client of a connection, to be used in ``async with``."""
+    # The first import of the HTTP client takes longer than the loop may be blocked.
+    module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
+    client: AbstractAsyncContextManager[AsyncClient] = module.async_client(conn_id)
+    return client
 
 
 class ViduGenerationTrigger(BaseTrigger):
@@ -38,7 +46,7 @@ class ViduGenerationTrigger(BaseTrigger):
 
     :param generation_id: the id at Vidu (what its API calls ``task_id``).
     :param vidu_conn_id: the Airflow connection.
-    :param poll_interval: seconds between polls.
+    :param poll_interval: seconds between polls; left out, the adaptive schedule decides (see ``schedule``).
     :param deadline: epoch seconds after which a ``timeout`` event fires; None waits for ever. It is
         absolute, so that it does not move when another triggerer takes over.
     :param since: epoch seconds at which the wait began (for messages, and for the time in which an id
@@ -48,6 +56,8 @@ class ViduGenerationTrigger(BaseTrigger):
     :param max_wait: seconds that a growing interval never exceeds.
     :param cancel_on_kill: cancel the generation at the service when a user kills or clears the task;
         the operator must have published the id as XCom ``generation_id`` before it deferred.
+    :param adaptive: whether the adaptive schedule decides; as ``poll_interval`` says, where left out.
+        (What is stored is a plain number. A row of an older version lacks this and stays at its interval.)
     """
 
     def __init__(
@@ -55,18 +65,20 @@ class ViduGenerationTrigger(BaseTrigger):
         *,
         generation_id: str,
         vidu_conn_id: str = DEFAULT_CONN_ID,
-        poll_interval: float = 15.0,
+        poll_interval: float = ADAPTIVE,
         deadline: float | None = None,
         since: float | None = None,
         max_failures: int = 10,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         cancel_on_kill: bool = False,
+        adaptive: bool | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
-        self.poll_interval = poll_interval
+        self.poll_interval = float(poll_interval)
+        self.adaptive = is_adaptive(poll_interval) if adaptive is None else adaptive
         self.deadline = deadline
         self.since = time.time() if since is None else since
         self.max_failures = max_failures
@@ -88,6 +100,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "cancel_on_kill": self.cancel_on_kill,
+                "adaptive": self.adaptive,
             },
         )
 
@@ -100,6 +113,9 @@ class ViduGenerationTrigger(BaseTrigger):
             if not hasattr(BaseTrigger, "on_kill"):
                 await self.on_kill()  # before Airflow 3.3 nothing else tells of a kill
             raise
+        except ViduError as error:
+            error.located(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
+            event = make_event(Outcome.ERROR, self.generation_id, None, error)
         except Exception as error:  # the boundary: an unknown fault must reach the task as an event
             self.log.exception("The watch of generation %s broke.", self.generation_id)
             fault = ViduError(
@@ -127,25 +143,39 @@ class ViduGenerationTrigger(BaseTrigger):
                 self.log.info("Generation %s is handed to another triggerer.", self.generation_id)
                 return
             async with await self._client() as client:
+                if await self._is_over(client):
+                    self.log.info("Generation %s is done: there is nothing to cancel.", self.generation_id)
+                    return
                 verdict = await client.cancel_generation(self.generation_id)
             self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, verdict.reason)
         except ViduError as error:  # best effort: there is nobody left to raise it to
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
+    async def _is_over(self, client: AsyncClient) -> bool:
+        """Whether the generation is done: a triggerer that wakes up late takes an ended task for a killed one."""
+        try:
+            return (await client.get_generation(self.generation_id)).is_done
+        except ViduError:  # what is not known to be done is cancelled
+            return False
+
     async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
-        # The first import of the HTTP client takes longer than the loop may be blocked.
-        module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
-        client: AbstractAsyncContextManager[AsyncClient] = module.async_client(self.vidu_conn_id)
-        return client
+        return await lent_client(self.vidu_conn_id)
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
         policy = PollPolicy.unattended(
             self.poll_interval,
             self.max_failures,
             exponential=self.exponential_backoff,
+            adaptive=self.adaptive,
             max_wait=self.max_wait,
         )
-        watch = Watch(policy, generation_id=self.generation_id, since=self.since, deadline=self.deadline)
+        watch = Watch(
+            policy,
+            generation_id=self.generation_id,
+            since=self.since,
+            deadline=self.deadline,
+            conn_id=self.vidu_conn_id,
+        )
         delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
         while True:
             await asyncio.sleep(delay)
@@ -160,5 +190,5 @@ class ViduGenerationTrigger(BaseTrigger):
         try:
             generation = await client.get_generation(self.generation_id)
         except ViduError as error:
-            return watch.missed(error.located(conn_id=self.vidu_conn_id), time.time())
+            return watch.missed(error, time.time())
         return watch.saw(generation, time.time())

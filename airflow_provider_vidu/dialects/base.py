@@ -19,11 +19,13 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Found, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
-from airflow_provider_vidu.text import one_line
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.text import one_line, shown
+from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
 _UNFIT_ID = re.compile(r"[\x00-\x1f\x7f]")
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+"""What stands in a URL as it is."""
 
 ErrorClass = type[ViduAPIError]
 
@@ -176,7 +178,7 @@ class Dialect(ABC):
         payload = self._object(answer)
         if not self._speaks_of_a_generation(payload):
             raise ViduResponseError(
-                f"The answer has no {self.status_field}: its fields are {sorted(payload)[:20]}",
+                f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
                 status_code=answer.status,
             )
         return self._generation(generation_id, payload)
@@ -239,9 +241,12 @@ class Dialect(ABC):
         }
         if 300 <= answer.status < 400:
             return ViduResponseError(_redirect_message(answer), **known)
-        if answer.status == 403 and payload is None and answer.body.strip():
-            # A proxy or firewall in front refuses in HTML; the key's refusal comes as JSON.
-            return ViduResponseError(f"Something in front of the service answered: {answer.snippet()}", **known)
+        if answer.status in (403, 404) and payload is None and answer.body.strip():
+            # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while
+            # the gateway is redeployed; the refusal of a key and "no such generation" come as JSON.
+            return ViduResponseError(
+                f"Something in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **known
+            )
         kind = self._error_class(answer.status, (told.code, *told.others))
         return kind(_error_message(kind, answer, told), **known)
 
@@ -250,7 +255,9 @@ class Dialect(ABC):
             raise self.error(answer)
         payload = answer.json()
         if not isinstance(payload, dict):
-            raise ViduResponseError(f"The answer is JSON but no object: {answer.snippet()}", status_code=answer.status)
+            raise ViduResponseError(
+                f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
+            )
         return payload
 
     def _error_class(self, status: int, codes: Iterable[str | None]) -> ErrorClass:
@@ -286,7 +293,7 @@ def fill(template: str, **values: str) -> str:
     ``str.format`` is not used, because a template is user input and could reach into objects.
     """
     for name, value in values.items():
-        encoded = quote(value, safe="")
+        encoded = value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
         for alias in (name, "task_id", "generation_id") if name == "id" else (name,):
             template = template.replace("{" + alias + "}", encoded)
     return template
@@ -313,7 +320,7 @@ def check_template(field: str, template: str, *, required: Iterable[str] = ()) -
 
 
 def _redirect_message(answer: ApiAnswer) -> str:
-    target = one_line(answer.headers.get("location", "nowhere"))
+    target = shown(answer.headers.get("location", "nowhere"))
     return (
         f"The service redirects to {target}. The API key never follows a redirect: "
         "put the final address into the connection's host."
@@ -324,12 +331,14 @@ _ADVICE: Final[Mapping[ErrorClass, str]] = {
     exceptions.ViduAuthError: "The API key was refused: check the connection's password and auth_scheme.",
     exceptions.ViduCreditError: "No credits or quota are left: top up the account.",
     exceptions.ViduNotFoundError: "The service does not know this: check the id and the connection's host.",
-    exceptions.ViduRateLimitError: "Too many requests or concurrent generations.",
-    exceptions.ViduServerError: "The service is in trouble.",
+    exceptions.ViduRateLimitError: "Too many requests or concurrent generations: ask less often, or later.",
+    exceptions.ViduServerError: "The service is in trouble, which may pass.",
+    exceptions.ViduBusyError: "The service is still at work on it: ask again later.",
+    exceptions.ViduImageDownloadError: "The service could not fetch an image, which may pass.",
 }
 
 
 def _error_message(kind: ErrorClass, answer: ApiAnswer, told: ErrorText) -> str:
-    advice = _ADVICE.get(kind, "The service refused the request.")
+    advice = _ADVICE.get(kind, "The service refused the request; the same one again will be refused as well.")
     detail = told.message or answer.snippet()
     return f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason."

@@ -4,7 +4,7 @@ On the command line: ``python -m airflow_provider_vidu.sandbox``. In Python: :cl
 ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``. Needs ``aiohttp`` and nothing else.
 
 The rooms: ``pictures``, ``h264`` and ``mp4`` make the videos; ``clock`` and ``generations`` say what is true
-when; ``native`` and ``ent`` say it in the two dialects; ``signing``, ``ranges`` and ``files`` guard the
+when; ``native`` and ``ent`` say it in the two dialects; ``signing`` and ``files`` guard the
 downloads; ``ledger`` keeps the books; ``faults`` spoils answers; ``core`` decides, ``app`` and ``delivery``
 do the I/O.
 """

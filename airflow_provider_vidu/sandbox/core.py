@@ -11,6 +11,7 @@ import secrets
 import string
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,10 @@ from airflow_provider_vidu.sandbox.routing import Route, route, split_target
 _SCHEMES: dict[Dialect, tuple[str, ...]] = {NATIVE: ("bearer",), ENT: ("token", "bearer")}
 #: The service's ids lie beyond 2 ** 53, where a client that reads them as floating point numbers goes wrong.
 _FIRST_ENT_ID = 911_000_000_000_000_000
+
+
+#: Signatures that are remembered, for tests that look where they stand.
+KEPT_URLS = 200_000
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Core:
             self._files: dict[str, tuple[Generation, int]] = {}
             self._serial = 0
             self.rules: list[Rule] = []
+            self.issued: deque[tuple[str, str]] = deque(maxlen=KEPT_URLS)
             self.ledger = Ledger(self.settings.balance, self._sink)
 
     # -- what tests and the control API do ---------------------------------------------------------------------------
@@ -331,6 +337,7 @@ class Core:
         urls = []
         for creation in range(1, generation.creations + 1):
             signed = {a: self._signer.sign(files.path(generation, creation, a), expires) for a in artifacts}
+            self.issued.extend((generation.id, signing.signature_of(target)) for target in signed.values())
             found = {artifact: origin + target for artifact, target in signed.items()}
             if generation.video_url is not None:
                 found["video"] = generation.video_url

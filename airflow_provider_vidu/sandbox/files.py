@@ -6,7 +6,8 @@ import hashlib
 from email.utils import formatdate
 from functools import lru_cache
 
-from airflow_provider_vidu.sandbox import mp4, pictures, ranges
+from airflow_provider_vidu import ranges
+from airflow_provider_vidu.sandbox import mp4, pictures
 from airflow_provider_vidu.sandbox.answers import Answer, Bytes, Content, Padded
 from airflow_provider_vidu.sandbox.faults import Action
 from airflow_provider_vidu.sandbox.generations import Generation

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.sandbox.app import Server
 from airflow_provider_vidu.sandbox.control import snapshot
@@ -62,11 +62,16 @@ class Sandbox:
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start the server and return when it listens; OSError when the port is taken."""
+        """Start the server and return when it listens; OSError when the port is taken.
+
+        After a :meth:`stop` it listens where it did before and remembers everything, as a service does that
+        was restarted.
+        """
         started: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="vidu-sandbox", daemon=True)
         self._thread.start()
         self._url = started.result()
+        self._address = self._address[0], urlsplit(self._url).port or 0
         return self
 
     def stop(self) -> None:
@@ -191,6 +196,14 @@ class Sandbox:
         """
         with self.core.lock:
             return [r for r in self.core.ledger.requests if kind in (None, r.kind) and id in (None, r.id)]
+
+    def issued_signatures(self, id: str | None = None) -> set[str]:  # noqa: A002 - the name that users type
+        """Return the signatures of all URLs handed out for one generation ``id`` (None: all).
+
+        A test that searches logs and databases for them knows where signed URLs have gone.
+        """
+        with self.core.lock:
+            return {signature for owner, signature in self.core.issued if id in (None, owner)}
 
     def file_bytes(self, id: str, artifact: str = "video", creation: int = 1) -> bytes:  # noqa: A002 - the name that users type
         """Return the bytes that a right download of an artifact must yield.

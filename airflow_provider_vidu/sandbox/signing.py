@@ -54,6 +54,11 @@ class Signer:
         return f"{query}&Signature=v1~{encoded}"
 
 
+def signature_of(url: str) -> str:
+    """Return the secret part of a URL that a :class:`Signer` has signed."""
+    return url.rpartition("&Signature=")[2]
+
+
 def refusal(code: str, trace_id: str) -> str:
     """Return the XML body with which such stores refuse."""
     messages = {

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_vidu import policy
 from airflow_provider_vidu.sandbox import Sandbox
 
 KEY = "sk-integration-4f1c9a"
@@ -38,22 +35,3 @@ def dialect(request, connect) -> str:
     """Each dialect in turn, with the default connection speaking it."""
     connect(request.param, max_retries=2, timeout=2)
     return request.param
-
-
-@pytest.fixture
-def context() -> dict[str, Any]:
-    """As much of a task's context as the operators need outside a running Airflow."""
-    ti = SimpleNamespace(start_date=datetime.now(UTC), try_number=1, xcom_push=lambda **_: None)
-    return {"ti": ti, "task_instance": ti}
-
-
-@pytest.fixture
-def no_first_wait(monkeypatch) -> None:
-    """Let triggers poll at once; the floor only matters to a running Airflow."""
-    monkeypatch.setattr(policy, "FIRST_POLL_FLOOR", 0.0)
-
-
-@pytest.fixture
-def quick_backoff(monkeypatch) -> None:
-    """Let repeated requests follow each other quickly."""
-    monkeypatch.setattr(policy.Backoff, "delay", lambda *_args, **_kwargs: 0.01)

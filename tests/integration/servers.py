@@ -16,9 +16,10 @@ LAST_MODIFIED = "Mon, 06 Jul 2026 10:00:00 GMT"
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it stood on the wire."""
+    """A request as it stood on the wire: its head, and as much of its body as came with it."""
 
     raw: bytes
+    body: bytes = b""
     line: str = field(init=False)
     method: str = field(init=False)
     target: str = field(init=False)
@@ -135,7 +136,8 @@ class Server:
                 if not (data := sock.recv(65536)):
                     return
                 raw += data
-            request = Request(raw.partition(b"\r\n\r\n")[0])
+            head, _, body = raw.partition(b"\r\n\r\n")
+            request = Request(head, body)
             with self._lock:
                 self.requests.append(request)
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -66,12 +66,11 @@ async def test_a_cancelled_user_leaves_the_others_alone(connect, sandbox):
 
 
 async def test_a_rotated_key_costs_one_look_up(connect, sandbox, mocker):
-    """When the key is rotated, fifty waits notice it through a single new look-up."""
+    """When the key is rotated, even right after a look-up, fifty waits notice it through a single new one."""
     connect()
     sandbox.add_generation("g", states=[["processing", 0]])
     async with async_client("vidu_default") as client:
         await client.get_generation("g")
-        client._resolved_at -= module.REFRESH_PAUSE_SECONDS
         looked_up = mocker.spy(module, "aresolve")
         sandbox.rotate_keys(["sk-rotated-0a4c"])
         connect()
@@ -87,7 +86,22 @@ async def test_a_revoked_key_is_no_storm(connect, sandbox, mocker):
     async with async_client("vidu_default") as client:
         await client.get_generation("g")
         sandbox.rotate_keys(["sk-unknown-to-the-connection"])
+        looked_up = mocker.spy(module, "aresolve")
         before = len(sandbox.requests("query"))
         results = await asyncio.gather(*(client.get_generation("g") for _ in range(20)), return_exceptions=True)
     assert all(isinstance(result, ViduAuthError) for result in results)
     assert len(sandbox.requests("query")) - before == 20
+    assert looked_up.call_count == 1
+
+
+async def test_a_key_rotated_twice_in_a_row(connect, sandbox):
+    """A second rotation within seconds of the first is noticed as well: no wait ends because of it."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    async with async_client("vidu_default") as client:
+        for key in ("sk-rotated-1", "sk-rotated-2", "sk-rotated-3"):
+            sandbox.rotate_keys([key])
+            connect()
+            found = await asyncio.gather(*(client.get_generation("g") for _ in range(10)))
+            assert len(found) == 10
+    assert sum(record.status == 401 for record in sandbox.requests("query")) <= 30

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,50 +23,14 @@ from airflow_provider_vidu.exceptions import (
     ViduGenerationFailedError,
     ViduMissingVideoError,
     ViduNotFoundError,
-    ViduURLExpiredError,
 )
-from tests.integration.servers import Server, fixed, ranged, video, whole
+from tests.faults.transfer_world import KEY, Gateway, connection
+from tests.integration.servers import Server, fixed, video, whole
 
 BODY = video(60_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(3000)
 ROOT = Path(__file__).parents[2]
-KEY = "sk-operator-51c7"
-
-
-def connection(server: Server | None = None, **extra) -> str:
-    """Return a connection to ``server``, as Airflow reads it from the environment."""
-    host = server.url("") if server else "https://vidu.example.com"
-    extra = {"max_retries": 1, "timeout": 2, **extra}
-    return json.dumps({"conn_type": "vidu", "host": host, "password": KEY, "extra": extra})
-
-
-class Gateway(Server):
-    """A vidu-native gateway with one generation; its files lie on the same server."""
-
-    def __init__(self, *files, state: str = "completed") -> None:
-        super().__init__(self._answer)
-        self.files = list(files)
-        self.polls = 0
-        self._state = state
-        self.urls: dict[str, str] = {}
-
-    def _answer(self, request, wire) -> None:
-        if "/vidu-native/" not in request.target:
-            file = self.files.pop(0) if len(self.files) > 1 else self.files[0]
-            file(request, wire)
-            return
-        self.polls += 1
-        generation_id = request.target.rpartition("/")[2]
-        answer = {"id": generation_id, "status": self._state}
-        if self._state == "completed":
-            answer |= {"video_url": self.url(f"/f/video.mp4?sig=hush{self.polls}"), **self.urls}
-        fixed(200, json.dumps(answer).encode(), Content_Type="application/json")(request, wire)
-
-    @property
-    def fetched(self) -> list[str]:
-        """The targets of all requests for files."""
-        return [request.target for request in self.requests if "/vidu-native/" not in request.target]
 
 
 @pytest.fixture
@@ -209,16 +170,6 @@ def test_a_broken_connection_does_not_stop_a_public_url(tmp_path, connect, caplo
     assert "'timeout'" in caplog.text + capsys.readouterr().out  # Airflow 3 logs past the logging module
 
 
-def test_an_expired_url_without_an_id(tmp_path, connect):
-    """The URL is named, without its query, and the remedy too."""
-    connect(allowed_hosts="127.0.0.1")
-    with (
-        Server(fixed(403)) as server,
-        pytest.raises(ViduURLExpiredError, match=r"/clip\.mp4 is not valid.*generation_id"),
-    ):
-        download(video_url=server.url("/clip.mp4?sig=hush"), destination=f"{tmp_path}/")
-
-
 # -- with an id ---------------------------------------------------------------------------------
 
 
@@ -241,23 +192,6 @@ def test_a_given_url_is_tried_first(tmp_path, connect):
         download(generation_id="t", video_url=gateway.url("/given.mp4?a"), destination=f"{tmp_path}/")
     assert (gateway.polls, gateway.fetched) == (0, ["/given.mp4?a"])
     assert (tmp_path / "t.mp4").exists()
-
-
-def test_an_expired_url_is_asked_for_again(tmp_path, connect):
-    """Twenty-four hours later the id still leads to the file."""
-    with Gateway(fixed(403), whole(BODY)) as gateway:
-        connect(gateway)
-        record = download(generation_id="t", video_url=gateway.url("/old.mp4"), destination=f"{tmp_path}/")
-    assert gateway.fetched == ["/old.mp4", "/f/video.mp4?sig=hush1"]
-    assert record["source"] == gateway.url("/f/video.mp4")
-
-
-def test_a_url_that_expires_in_the_middle_is_asked_for_again(tmp_path, connect, quick_backoff):
-    """The rest comes from the fresh URL."""
-    with Gateway(whole(BODY, cut=30_000), fixed(403), ranged(BODY)) as gateway:
-        connect(gateway)
-        assert download(generation_id="t", destination=f"{tmp_path}/")["sha256"] == SHA
-    assert gateway.polls == 2
 
 
 @pytest.mark.parametrize(
@@ -478,41 +412,6 @@ def test_on_kill_ends_the_download(tmp_path, connect):
         with pytest.raises(ViduDownloadError, match="cancelled"):
             operator.execute({})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_kill_9_in_the_middle(tmp_path):
-    """The operator killed for good: under the final name stands the old file, beside it a hidden part."""
-    target = tmp_path / "t.mp4"
-    target.write_bytes(b"old")
-    arrived = threading.Event()
-
-    def stalling(request, wire):
-        wire.head(200, Content_Type="video/mp4", Content_Length=len(BODY))
-        wire.send(BODY[:30_000])
-        arrived.set()
-        wire.hold()
-
-    script = f"""
-        from airflow_provider_vidu.operators import ViduDownloadOperator
-        ViduDownloadOperator(task_id="d", generation_id="t", destination={str(target)!r}).execute({{}})
-    """
-    with Gateway(stalling) as gateway:
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            cwd=ROOT,
-            env={**os.environ, "AIRFLOW_CONN_VIDU_DEFAULT": connection(gateway, timeout=30)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        assert arrived.wait(60)
-        until = time.monotonic() + 10
-        while not any(path.stat().st_size for path in tmp_path.glob(".*.part")) and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert target.read_bytes() == b"old"
-    left = [path.name for path in tmp_path.iterdir() if path != target]
-    assert [name[:7] + name[-5:] for name in left] == [".t.mp4..part"]
 
 
 @pytest.mark.parametrize(

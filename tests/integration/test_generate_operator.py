@@ -183,6 +183,25 @@ def test_a_time_out_cancels(connect, sandbox, deferrable):
     assert [create.charge for create in sandbox.creates] == ["cancelled"]
 
 
+@pytest.mark.parametrize("is_done", [False, True], ids=["still queued", "done meanwhile"])
+def test_a_wait_that_no_triggerer_took_up(connect, sandbox, is_done):
+    """Given up by Airflow after the time-out, a job is cancelled and the error says why; a finished one is kept."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.operator = ViduGenerateOperator(**task.kwargs)
+    given_up = ("__fail__", {"error": "Trigger timeout"}, task.context())
+    if is_done:
+        sandbox.advance(3600)
+        assert task.operator.resume_execution(*given_up)["status"] == "succeeded"
+    else:
+        with pytest.raises(exceptions.ViduTimeoutError, match="no triggerer has taken the wait up"):
+            task.operator.resume_execution(*given_up)
+    assert [create.charge for create in sandbox.creates] == ["charged" if is_done else "cancelled"]
+
+
 def test_a_kill_cancels(connect, sandbox):
     """on_kill cancels what this try waits for; a refusal is told and not raised."""
     connect("ent-v2")

@@ -99,6 +99,24 @@ def test_both_clients_raise_the_same(connect, sandbox, action, error):
             ask("g")
 
 
+def test_the_request_is_told_in_a_group(dialect, sandbox, capsys, quick_backoff):
+    """The log shows what is submitted, folded, without image bytes, signatures or the key, and once for all repeats."""
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 429}})
+    image = "data:image/png;base64," + "QUJD" * 500
+    ViduHook().create_generation(
+        prompt=f"a cat, {sandbox.key}", model="m", images=[image], style="https://x.y/z?sig=hush"
+    )
+    out = capsys.readouterr().out
+    begin, end = out.index("::group::Request to "), out.index("::endgroup::")
+    group = out[begin:end]
+    assert out.count("::group::") == 1
+    assert end < out.index("Submitted generation")
+    assert "prompt: a cat, ***" in group
+    assert "(inline image/png, 2.0 kB in the request)" in group
+    for secret in ("QUJD", "hush", sandbox.key):
+        assert secret not in out
+
+
 def test_an_unanswered_create_is_never_repeated(dialect, sandbox):
     """When the answer to a create is lost, nothing is sent again and the error says how to go on."""
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})

@@ -79,7 +79,9 @@ def test_a_failed_generation_fails_without_a_retry(dialect, sandbox, context, de
         "123", dialect=dialect, states=[["processing", 0], ["failed", 500]], error="AuditSubmitIllegal"
     )
     task = sensor(deferrable=deferrable)
-    with pytest.raises(exceptions.ViduGenerationFailedError, match="generation 123, code AuditSubmitIllegal") as caught:
+    with pytest.raises(
+        exceptions.ViduGenerationFailedError, match=r"generation 123, .*code AuditSubmitIllegal"
+    ) as caught:
         run(task, context, sandbox)
     assert not caught.value.retryable
 
@@ -102,6 +104,21 @@ def test_soft_fail_skips(dialect, sandbox, context, deferrable, fault):
     task = sensor(deferrable=deferrable, soft_fail=True, timeout=0.3 if fault == "timeout" else 20)
     with pytest.raises(AirflowSkipException):
         run(task, context, sandbox)
+
+
+@pytest.mark.parametrize("soft_fail", [False, True], ids=["fails", "skips"])
+def test_a_wait_that_no_triggerer_took_up(dialect, sandbox, context, soft_fail):
+    """Given up by Airflow after the time-out, it looks once more: done is done, and the error says what happened."""
+    given_up = ("__fail__", {"error": "Trigger timeout"}, context)
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    if soft_fail:
+        with pytest.raises(AirflowSkipException):
+            sensor(deferrable=True, soft_fail=True).resume_execution(*given_up)
+        return
+    with pytest.raises(AirflowSensorTimeout, match=r"no triggerer .* state is running.*generation 123"):
+        sensor(deferrable=True).resume_execution(*given_up)
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    assert sensor(deferrable=True).resume_execution(*given_up)["status"] == "succeeded"
 
 
 def test_soft_fail_counts_before_the_deferral(dialect, sandbox, context):
@@ -159,6 +176,12 @@ def test_a_bad_budget_fails_at_parse():
         sensor(max_failures=-1)
 
 
+def test_an_interval_of_nothing_fails_at_parse():
+    """Polling without a pause is refused when the DAG is parsed."""
+    with pytest.raises(exceptions.ViduConfigError, match="more than 0 seconds"):
+        sensor(poke_interval=0)
+
+
 def test_an_event_of_another_generation_is_not_believed(dialect, sandbox, context):
     """The event of an orphaned trigger neither ends nor fails the wait; it goes on."""
     stale = {"outcome": "failed", "generation_id": "9", "error": {"type": "ViduGenerationFailedError"}}
@@ -173,3 +196,30 @@ def test_an_event_that_is_none_of_ours_is_refused(context):
     """An event that is not understood fails loudly."""
     with pytest.raises(exceptions.ViduError, match="not understood"):
         sensor().execute_complete(context, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "adaptive"),
+    [({}, True), ({"poke_interval": 15}, False), ({"poke_interval": timedelta(seconds=15)}, False),
+     ({"exponential_backoff": True}, False)],
+    ids=["left out", "seconds", "timedelta", "a growing interval"],
+)  # fmt: skip
+def test_the_interval_of_a_user_is_kept(connect, sandbox, context, asked, adaptive):
+    """A deferred wait follows the schedule only where nobody has set an interval."""
+    connect()
+    sandbox.add_generation("123", states=[["processing", 0]])
+    task = ViduGenerationSensor(task_id="wait", generation_id="123", deferrable=True, **asked)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    assert (deferred.value.trigger.poll_interval, deferred.value.trigger.adaptive) == (15.0, adaptive)
+
+
+def test_a_mapped_sensor_keeps_the_default():
+    """Mapping over the ids neither loses the adaptive default nor a set interval."""
+    from airflow.sdk import DAG
+
+    with DAG("mapped"):
+        left_out = ViduGenerationSensor.partial(task_id="a").expand(generation_id=["1"])
+        was_set = ViduGenerationSensor.partial(task_id="b", poke_interval=15).expand(generation_id=["1"])
+    assert left_out.unmap({"generation_id": "1"})._adaptive
+    assert not was_set.unmap({"generation_id": "1"})._adaptive

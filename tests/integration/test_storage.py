@@ -225,14 +225,6 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         Destination(f"{tmp_path}/file/a.mp4").place().sink(None, replace=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_writable_is_told(tmp_path):
-    """Permission denied names the destination."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(ViduStorageError, match=r"a\.mp4.*permission denied"):
-        Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
-
-
 def test_a_store_that_denies_is_told(plainfs, monkeypatch):
     """A store's refusal becomes an error that names the destination and the reason."""
 

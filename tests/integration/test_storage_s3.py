@@ -4,65 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 
 import pytest
+import s3fs
 
-boto3 = pytest.importorskip("boto3")
-s3fs = pytest.importorskip("s3fs")
-server_module = pytest.importorskip("moto.server")
-
-from airflow.sdk.io import store  # noqa: E402
-
-from airflow_provider_vidu.destination import Destination  # noqa: E402
-from airflow_provider_vidu.download_operator import ViduDownloadOperator  # noqa: E402
-from airflow_provider_vidu.exceptions import ViduDownloadError, ViduIncompleteError, ViduStorageError  # noqa: E402
-from airflow_provider_vidu.remote_store import UPLOAD_BYTES, UploadSink  # noqa: E402
-from airflow_provider_vidu.storage import MIB, DestinationExistsError  # noqa: E402
-from tests.integration.servers import Server, ranged, video, whole  # noqa: E402
+from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
+from airflow_provider_vidu.remote_store import UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.storage import MIB, DestinationExistsError
+from tests.faults.transfer_s3 import body_of, keys, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
+from tests.integration.servers import Server, ranged, video, whole
 
 OLD = b"the old file"
 NEW = bytes(range(256)) * 1000
 LARGE = NEW * 40  # 10 MB: two parts
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    """Start an S3 server for this module; return its URL."""
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint, monkeypatch):
-    """Point the environment's credentials and Airflow's at the server; return a client."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    conn = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_MY_STORE", json.dumps(conn))
-    store._STORE_CACHE.clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield boto3.client("s3", endpoint_url=endpoint)
-    store._STORE_CACHE.clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def bucket(s3):
-    """Return a new, empty bucket."""
-    name = f"clips-{uuid.uuid4().hex[:12]}"
-    s3.create_bucket(Bucket=name)
-    return name
 
 
 @pytest.fixture(params=["environment", "connection"])
@@ -72,17 +28,6 @@ def conn_id(request):
         return None
     pytest.importorskip("airflow.providers.amazon")
     return "my_store"
-
-
-def keys(s3, bucket):
-    """Return what the bucket shows, and how many uploads hang in it."""
-    listed = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
-    return listed, len(s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
-
-
-def body_of(s3, bucket, key):
-    """Return an object's content."""
-    return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
 @pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
@@ -114,40 +59,9 @@ def test_a_discarded_upload_is_aborted(s3, bucket, conn_id, body):
     assert body_of(s3, bucket, "a.mp4") == OLD
 
 
-def test_a_missing_bucket_is_told(s3, conn_id):
-    """The error names destination and reason."""
-    sink = Destination("s3://no-such-bucket-here/a.mp4", conn_id).place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    with pytest.raises(ViduStorageError, match=r"s3://no-such-bucket-here/a\.mp4.*bucket.*does not exist"):
-        sink.publish()
-    sink.discard()
-
-
 def test_no_file_in_a_missing_bucket(s3, conn_id):
     """Looking for an existing file where there is no bucket finds none."""
     assert Destination("s3://no-such-bucket-here/a.mp4", conn_id).place().size() is None
-
-
-@pytest.mark.parametrize("method", ["upload_part", "complete_multipart_upload"])
-def test_a_store_that_fails_late_publishes_nothing(s3, bucket, monkeypatch, method):
-    """A last part that fails, or a completion that does, aborts the upload."""
-    s3.put_object(Bucket=bucket, Key="a.mp4", Body=OLD)
-    sink = Destination(f"s3://{bucket}/a.mp4").place().sink(len(LARGE), replace=True)
-    for at in range(0, len(LARGE), MIB):
-        sink.write(memoryview(LARGE)[at : at + MIB])
-    call = s3fs.S3FileSystem.call_s3
-
-    def fail(self, name, *args, **kwargs):
-        if name == method:
-            raise PermissionError("Access Denied")
-        return call(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", fail)
-    with pytest.raises(ViduStorageError, match=r"permission denied \(Access Denied\)"):
-        sink.publish()
-    sink.discard()
-    assert keys(s3, bucket) == (["a.mp4"], 0)
-    assert body_of(s3, bucket, "a.mp4") == OLD
 
 
 def test_wrong_credentials_are_told(s3, bucket, monkeypatch):
@@ -221,22 +135,6 @@ def test_the_operator_stores_on_s3(s3, bucket, conn_id, loopback, quick_backoff)
     assert hashlib.sha256(body_of(s3, bucket, key)).hexdigest() == record["sha256"]
     assert record["size"] == len(body)
     assert keys(s3, bucket) == ([key], 0)
-
-
-def test_a_transfer_that_starts_over_leaves_no_upload(s3, bucket, loopback, quick_backoff):
-    """A 200 in answer to a range throws the first upload away."""
-    first, second = video(9_500_000), video(9_000_000, seed=2)
-    with Server(whole(first, cut=9_000_000), whole(second, ETag='"v2"')) as server:
-        operator(video_url=server.url(), destination=f"s3://{bucket}/a.mp4").execute({})
-    assert body_of(s3, bucket, "a.mp4") == second
-    assert keys(s3, bucket) == (["a.mp4"], 0)
-
-
-def test_a_transfer_that_fails_leaves_no_upload(s3, bucket, loopback, quick_backoff):
-    """Nothing under the final name, nothing hanging."""
-    with Server(whole(video(9_500_000), cut=9_000_000)) as server, pytest.raises(ViduIncompleteError):
-        operator(video_url=server.url(), destination=f"s3://{bucket}/a.mp4").execute({})
-    assert keys(s3, bucket) == ([], 0)
 
 
 def test_skip_and_error_on_s3(s3, bucket, conn_id, loopback):

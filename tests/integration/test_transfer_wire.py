@@ -90,16 +90,6 @@ def test_the_key_stays_at_home():
     assert "x-team" not in foreign.requests[0].headers
 
 
-def test_the_key_does_not_follow_a_redirect_and_does_not_come_back():
-    """From home to a foreign host and back: only the first request carries the key."""
-    with Server() as home, Server() as foreign:
-        home.answers = [redirect(foreign.url("/there")), whole(BODY)]
-        foreign.answers = [redirect(home.url("/back"))]
-        fetch(home.url("/start"), **owning(home))
-    assert [KEY.encode() in request.raw for request in home.requests] == [True, False]
-    assert KEY.encode() not in foreign.requests[0].raw
-
-
 def test_a_foreign_redirect_does_not_get_the_key_sent_home():
     """A URL from outside cannot make the worker use its key."""
     with Server(whole(BODY)) as home, Server(redirect(home.url("/admin"))) as foreign:
@@ -127,16 +117,7 @@ def test_redirects_are_followed_verbatim(location, target, status):
     assert server.requests[1].target == target
 
 
-def test_a_redirect_loop_ends():
-    """Five redirects are followed, the sixth is not."""
-    with Server(redirect("/again")) as server, pytest.raises(ViduDownloadRefusedError, match="more than 5 redirects"):
-        fetch(server.url())
-    assert len(server.requests) == 6
-
-
-@pytest.mark.parametrize(
-    "location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/", "http://", "http://u:p@127.0.0.1/"]
-)
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1/x", "gopher://127.0.0.1/", "http://", "http://u:p@127.0.0.1/"])
 def test_redirects_out_of_http_are_refused(location):
     """Other schemes, and URLs with a user, are not followed."""
     with Server(redirect(location)) as server, pytest.raises(ViduDownloadRefusedError, match="no http"):
@@ -170,15 +151,6 @@ def test_private_addresses_are_refused_before_a_connection(host):
     with Server(whole(BODY)) as server, pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
         fetch(server.url(host=host), allowed_hosts=frozenset())
     assert server.requests == []
-
-
-def test_a_redirect_to_a_private_address_is_refused():
-    """A public host cannot send the worker to an inner one."""
-    with Server(whole(BODY)) as inner, Server() as outer:
-        outer.answers = [redirect(inner.url(host="localhost"))]
-        with pytest.raises(ViduDownloadRefusedError, match="'localhost' has the loopback address"):
-            fetch(outer.url())
-    assert inner.requests == []
 
 
 def test_a_name_that_resolves_to_a_private_address_is_refused():
@@ -280,17 +252,6 @@ def test_verification_can_be_switched_off(https):
     """verify=false fetches from anyone."""
     with Server(whole(BODY), tls=https) as server:
         assert fetch(server.url(), verify=False).size == len(BODY)
-
-
-def test_https_never_redirects_to_http(https):
-    """What was encrypted stays encrypted."""
-    with (
-        Server(whole(BODY)) as plain,
-        Server(redirect(plain.url()), tls=https) as server,
-        pytest.raises(ViduDownloadRefusedError, match="unencrypted http"),
-    ):
-        fetch(server.url(), verify=False)
-    assert plain.requests == []
 
 
 def test_a_cut_over_tls_is_noticed(https):

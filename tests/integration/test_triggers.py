@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_vidu import triggers
+from airflow_provider_vidu import guard, triggers
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduGenerationFailedError, ViduTimeoutError
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -79,7 +80,8 @@ async def test_a_fresh_id_may_be_unknown_for_a_moment(dialect, sandbox):
     """An answer of "no such generation" within the grace is not final."""
 
     async def appear() -> None:
-        await asyncio.sleep(0.15)
+        while not sandbox.requests("query"):  # noqa: ASYNC110 - the sandbox announces no requests
+            await asyncio.sleep(0.01)
         sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
 
     event, _ = await asyncio.gather(fire(generation_id="123"), appear())
@@ -128,3 +130,34 @@ async def test_cancellation_leaves_nothing_open(connect, sandbox):
     from airflow_provider_vidu.async_client import _clients
 
     assert not _clients.get(asyncio.get_running_loop())
+
+
+@pytest.mark.parametrize(("word", "cancels"), [("created", 1), ("success", 0)])
+async def test_a_kill_cancels_what_is_not_done(sandbox, monkeypatch, word, cancels):
+    """The trigger of an ended task cancels its generation; a late triggerer, whose generation is done, does not."""
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json("ent-v2"))
+    monkeypatch.setattr(guard, "_look", lambda _ti: ("failed", "123"))
+    sandbox.add_generation("123", dialect="ent-v2", states=[[word, 0]])
+    trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True)
+    trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
+    await trigger.on_kill()
+    assert len(sandbox.requests("cancel", "123")) == cancels
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [({}, (15.0, True)), ({"poll_interval": 15}, (15.0, False)), ({"poll_interval": 7.5}, (7.5, False))],
+    ids=["left out", "set to the default's number", "set"],
+)
+def test_a_set_interval_is_stored_as_set(asked, stored):
+    """The stored row says whether the interval was left out, and a trigger made from it does the same."""
+    _, kwargs = ViduGenerationTrigger(generation_id="1", **asked).serialize()
+    again = ViduGenerationTrigger(**json.loads(json.dumps(kwargs)))
+    assert (kwargs["poll_interval"], kwargs["adaptive"]) == (again.poll_interval, again.adaptive) == stored
+
+
+def test_a_row_of_an_older_version_keeps_its_interval():
+    """A trigger stored before the schedule existed goes on at its fixed interval."""
+    _, kwargs = ViduGenerationTrigger(generation_id="1").serialize()
+    del kwargs["adaptive"]
+    assert not ViduGenerationTrigger(**json.loads(json.dumps(kwargs))).adaptive

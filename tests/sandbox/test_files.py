@@ -36,6 +36,17 @@ def test_a_url_expires_and_a_query_renews_it(sandbox, client, fetch, url) -> Non
     assert fetch(client.query("done")["video_url"]).status == 200
 
 
+def test_every_signature_is_remembered(sandbox, client, url) -> None:
+    """Each query hands out new ones, and the sandbox can tell which, for one generation and for all."""
+    first = sandbox.issued_signatures("done")
+    again = client.query("done")["video_url"]
+    found = sandbox.issued_signatures("done")
+    assert url.rpartition("Signature=")[2] in first
+    assert again.rpartition("Signature=")[2] in found - first
+    assert sandbox.issued_signatures() == found
+    assert sandbox.issued_signatures("other") == set()
+
+
 def test_an_unknown_file_is_a_404(sandbox, fetch) -> None:
     """A file that never was is told from one that expired."""
     assert fetch(f"{sandbox.url}/files/{'0' * 32}.mp4?a=b").status == 404

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.sandbox import generations, ranges, routing, signing
+from airflow_provider_vidu import ranges
+from airflow_provider_vidu.sandbox import generations, routing, signing
 from airflow_provider_vidu.sandbox.clock import Clock
 from airflow_provider_vidu.sandbox.generations import ENT, NATIVE, Generation
 

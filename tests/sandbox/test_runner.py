@@ -158,6 +158,21 @@ class TestLife:
         assert started < 1
         assert stopped < 1
 
+    def test_it_can_be_restarted(self) -> None:
+        """After a stop it listens where it did before, with the same generations and books."""
+        with Sandbox() as sandbox:
+            url = sandbox.url
+            sandbox.add_generation("x", states=[["processing", 0]])
+            sandbox.stop()
+            with pytest.raises(requests.ConnectionError):
+                requests.get(url, timeout=5)
+            sandbox.start()
+            assert sandbox.url == url
+            headers = {"Authorization": f"Bearer {sandbox.key}"}
+            answer = requests.get(f"{url}/vidu-native/video/generations/x", headers=headers, timeout=5)
+            assert answer.json()["status"] == "processing"
+            assert len(sandbox.requests("query")) == 1
+
     def test_a_taken_port_is_an_os_error(self, sandbox) -> None:
         """start() raises and leaves no thread behind."""
         with pytest.raises(OSError, match="address"):

@@ -19,21 +19,26 @@ NAME = "airflow_provider_vidu"
 PACKAGE = Path(airflow_provider_vidu.__file__).parent
 
 LAYERS: dict[str, tuple[str, ...]] = {
-    "ground": ("__init__", "text", "values", "exceptions", "models", "wire"),
+    "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges"),
     "decisions": (
+        "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
+        "lineage", "finished", "telling",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "async_client", "http_stream", "storage", "local_store",
         "remote_store", "destination",
-        "arrival", "transfer", "guard",
+        "arrival", "transfer", "guard", "announce",
     ),
     "hooks": ("hooks",),
-    "submission": ("submission", "durable", "links"),
+    "submission": ("submission", "durable", "links", "signed_urls"),
     "surface": (
         "triggers", "sensors", "operators", "generate_operator", "download_operator", "get_provider_info",
+        "event_triggers",
     ),
+    "ui": ("ui", "ui.facts", "ui.views", "ui.roots", "ui.store", "ui.live", "ui.preview", "ui.media", "ui.pages",
+           "ui.app", "ui.plugin"),
 }  # fmt: skip
 """From the bottom to the top: a module imports from its own layer, without cycles, and lower ones."""
 
@@ -111,7 +116,9 @@ def test_no_cycles() -> None:
         pytest.fail(f"cycle: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("module", [*LAYERS["ground"], *LAYERS["decisions"]])
+@pytest.mark.parametrize(
+    "module", [*LAYERS["ground"], *LAYERS["decisions"], "ui.facts", "ui.views", "ui.roots", "ui.pages"]
+)
 def test_decisions_do_no_io(module: str) -> None:
     """What decides opens no socket, no file and no thread."""
     if module in FILES:
@@ -120,10 +127,10 @@ def test_decisions_do_no_io(module: str) -> None:
 
 @pytest.mark.parametrize("module", SANDBOX)
 def test_the_sandbox_stands_alone(module: str) -> None:
-    """The sandbox shares nothing with what it tests, except the version."""
+    """The sandbox shares nothing with what it tests, except the version and what only servers of files need."""
     for name, what in imports(SANDBOX[module]):
         if name == NAME:
-            assert what == "__version__" or f"sandbox.{what}" in SANDBOX or what == "sandbox"
+            assert what in ("__version__", "ranges") or f"sandbox.{what}" in SANDBOX or what == "sandbox"
         elif name.startswith(f"{NAME}."):
             assert name.startswith(f"{NAME}.sandbox")
 
@@ -132,6 +139,18 @@ def test_the_sandbox_stands_alone(module: str) -> None:
 def test_nobody_needs_the_sandbox(module: str) -> None:
     """The product runs without its rehearsal stage."""
     assert not {other for other in ours(FILES[module]) if other.startswith("sandbox")}
+
+
+@EACH
+def test_no_client_serves_ranges(module: str) -> None:
+    """Ranges are served by the sandbox and the clip pages alone: what a download expects is decided on its own."""
+    assert module.startswith("ui.") or "ranges" not in ours(FILES[module])
+
+
+@EACH
+def test_nobody_needs_the_pages(module: str) -> None:
+    """Without its plugin the provider does all that it promises."""
+    assert module.startswith("ui") or not {other for other in ours(FILES[module]) if other.startswith("ui")}
 
 
 def compat_names() -> list[str]:
@@ -162,7 +181,8 @@ def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
     used = "\n".join(f"getattr(sdk, {name!r}, None)" for name in compat_names())
     code = (
         "import airflow.sdk, airflow.triggers.base, sys\nfrom airflow.providers.common.compat import sdk\n"
-        f"{used}\nbefore = set(sys.modules)\nimport {NAME}.sensors, {NAME}.operators, {NAME}.triggers"
+        f"{used}\nbefore = set(sys.modules)\n"
+        f"import {NAME}.sensors, {NAME}.operators, {NAME}.triggers, {NAME}.event_triggers"
     )
     more = loaded(code, tmp_path)
     assert {f"{NAME}.sensors", f"{NAME}.operators", f"{NAME}.triggers"} <= more

@@ -190,6 +190,20 @@ def test_an_outage_of_the_look_up_on_a_loop(mocker) -> None:
     assert "sk-unit" not in str(caught.value)
 
 
+def test_an_outage_of_the_look_up_in_a_worker() -> None:
+    """An outage of Airflow's own store is told as one that may pass, as an error of this provider."""
+
+    class Unreachable(BaseHook):
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Any:
+            raise RuntimeError("sk-unit-000001")
+
+    with pytest.raises(ViduTransportError, match=r"could not be looked up \(RuntimeError\)") as caught:
+        connection.resolve("unit_vidu", Unreachable)
+    assert caught.value.sent is False
+    assert "sk-unit" not in str(caught.value)
+
+
 def test_many_look_ups_at_once_on_a_loop(env, monkeypatch) -> None:
     """A thousand triggers that start together resolve without getting into each other's way."""
     monkeypatch.setattr(connection, "_warned", set())

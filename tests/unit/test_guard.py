@@ -13,22 +13,26 @@ TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
 
 
 @pytest.mark.parametrize(
-    ("state", "is_mine", "goes_on"),
+    ("state", "published", "goes_on"),
     [
-        ("deferred", True, True),
-        ("deferred", False, False),
-        ("failed", True, False),
-        ("success", True, False),
-        ("running", False, False),
-        ("running", True, None),
-        ("queued", True, None),
-        (None, True, None),
-        (None, False, False),
+        ("deferred", "g", True),
+        ("deferred", "other", False),
+        ("deferred", None, None),
+        ("failed", "g", False),
+        ("success", "g", False),
+        ("failed", None, False),
+        ("running", "other", False),
+        ("running", "g", None),
+        ("running", None, None),
+        ("queued", "g", None),
+        ("up_for_retry", "g", None),
+        (None, "g", None),
+        (None, None, None),
     ],
 )
-def test_verdict(state, is_mine, goes_on):
+def test_verdict(state, published, goes_on):
     """Deferred for this generation goes on; ended, or busy with another, does not; the rest shows later."""
-    assert guard.verdict(state, is_mine) is goes_on
+    assert guard.verdict(state, published, "g") is goes_on
 
 
 def looks(monkeypatch, *seen):
@@ -45,9 +49,21 @@ def looks(monkeypatch, *seen):
 
 
 async def test_a_clear_shows_when_the_new_try_has_begun(monkeypatch):
-    """Queued, the cleared task still shows the old id; running its new try, it does not."""
-    looks(monkeypatch, (None, "g"), ("queued", "g"), ("running", None))
+    """Queued, the cleared task still shows the old id; its new try begins without one and publishes another."""
+    looks(monkeypatch, (None, "g"), ("queued", "g"), ("running", None), ("running", "another"))
     assert await guard.is_handed_over(TI, "g", pause=0) is False
+
+
+async def test_a_retry_that_goes_on_with_the_generation_keeps_it(monkeypatch):
+    """A late triggerer that looks between the start of a retry and its publishing the same id cancels nothing."""
+    looks(monkeypatch, ("up_for_retry", "g"), ("running", None), ("running", None), ("deferred", "g"))
+    assert await guard.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_in_doubt_nothing_is_cancelled(monkeypatch):
+    """A try that publishes nothing for a minute says neither yes nor no: the generation is left alone."""
+    looks(monkeypatch, ("running", None))
+    assert await guard.is_handed_over(TI, "g", pause=0) is True
 
 
 async def test_an_outage_is_sat_out(monkeypatch):

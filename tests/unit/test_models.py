@@ -78,6 +78,36 @@ def test_xcom_of_the_least_generation() -> None:
     assert sent["artifacts"] == []
 
 
+SIGNATURE = "v1~Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"
+SIGNED = f"https://h/v.mp4?Expires=1&Signature={SIGNATURE}"
+
+
+def test_xcom_without_signatures() -> None:
+    """With signed_urls=False every URL has lost its query, at any depth and inside texts; the rest stays."""
+    full = Generation(
+        id="grok:1",
+        status=GenerationStatus.FAILED,
+        video_url=SIGNED,
+        error_message=f"cannot read {SIGNED}, sorry",
+        artifacts=(Artifact(url=SIGNED, cover_url=SIGNED, watermarked_url=SIGNED),),
+        raw={"urls": [{"deep": SIGNED.replace("&", "\\u0026")}], SIGNED: 1, "sig": SIGNATURE, "n": 7, "no": None},
+    )
+    bare = full.as_xcom(signed_urls=False)
+    assert SIGNATURE not in json.dumps(bare)
+    assert bare["video_url"] == bare["artifacts"][0]["watermarked_url"] == "https://h/v.mp4"
+    assert bare["error_message"] == "cannot read https://h/v.mp4 sorry"
+    assert bare["raw"] == {
+        "urls": [{"deep": "https://h/v.mp4"}], "https://h/v.mp4": 1, "sig": "***", "n": 7, "no": None,
+    }  # fmt: skip
+    assert Generation.model_validate(bare).id == "grok:1"
+    assert SIGNATURE in json.dumps(full.as_xcom())
+
+
+def test_the_id_is_never_touched() -> None:
+    """An id that looks like a signed URL is still the id that was asked for."""
+    assert Generation(id=SIGNED, status=GenerationStatus.RUNNING).as_xcom(signed_urls=False)["id"] == SIGNED
+
+
 def test_repr_shows_no_url_and_no_prompt() -> None:
     """A generation in a log line shows nothing that is signed or private."""
     assert "GEHEIM" not in repr(FULL)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.text import SNIPPET_CHARS, one_line, redact_urls, shown, without_query
+from airflow_provider_vidu.text import (
+    SNIPPET_CHARS,
+    one_line,
+    redact_urls,
+    shown,
+    signatures,
+    without_query,
+    without_signatures,
+)
 
 quiet = settings(database=None, deadline=None, max_examples=60)
 
@@ -116,3 +124,61 @@ def test_shown_is_one_line_and_bounded() -> None:
     """Redacting and cleaning go together."""
     assert shown(f"a\n{SIGNED}\nb") == "a https://cdn.example.com/v.mp4 b"
     assert len(shown("y" * 5000, 60)) == 60
+
+
+SECRET = "vjbyPxybdZaNmGa+yT272YEAiv4="
+QUOTED = "vjbyPxybdZaNmGa%2ByT272YEAiv4%3D"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(f"https://h/v?Expires=1790000000&Signature={QUOTED}", id="alone"),
+        pytest.param(f"see https://h/v?Signature={QUOTED} there", id="in a text"),
+        pytest.param({"a": [{"b": (f"https://h/v?X-Amz-Signature={QUOTED}&x=1",)}]}, id="nested"),
+        pytest.param({f"https://h/v?sig={QUOTED}": 1}, id="as a key"),
+        pytest.param(f'{{"u":"https:\\/\\/h\\/v?a=1\\u0026sign={QUOTED}"}}', id="JSON as PHP and Go write it"),
+        pytest.param(f'https://h/"quoted"?Signature={QUOTED}', id="with a quotation mark"),
+    ],
+)
+def test_signatures_are_found_in_both_spellings(value: object) -> None:
+    """What a masker must know: the value as it stands in the URL, and decoded."""
+    assert {SECRET, QUOTED} <= signatures(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://h/v?Expires=1790000000&Key-Pair-Id=SANDBOX&policy=true",
+        "https://h/v?id=7&token=1",
+        "https://h/v?token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "https://h/v",
+        "no URL: Signature=" + QUOTED,
+        "data:image/png;base64,aHR0cHM6Ly9o?Signature=" + QUOTED,
+        None,
+        7,
+        b"https://h/v?Signature=" + QUOTED.encode(),
+    ],
+)
+def test_common_words_are_no_signatures(value: object) -> None:
+    """Numbers, words and dates are left alone: masking one of them would make holes into everything."""
+    assert not {part for part in signatures(value) if "?" not in part and "&" not in part and "=" not in part}
+
+
+def test_an_id_in_a_query_is_no_signature() -> None:
+    """An id beside the signature is only hidden together with the whole query."""
+    found = signatures(f"https://h/v?task_id=48038932-0ff5-4251-8b4b-7a76c09fd114&sig={QUOTED}")
+    assert not {part for part in found if part.startswith("48038932")}
+
+
+LEAVES = st.none() | st.integers() | st.text(st.characters(), max_size=10) | st.just(f"x https://h/v?sig={QUOTED}!")
+
+
+@quiet
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))
+def test_nothing_signed_is_left_at_any_depth(value: object) -> None:
+    """Stripped JSON keeps its shape and holds no signature; stripping twice changes nothing."""
+    bare = without_signatures(value)
+    assert QUOTED not in json.dumps(bare)
+    assert without_signatures(bare) == bare
+    assert type(bare) is type(value)

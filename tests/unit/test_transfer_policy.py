@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
 from airflow_provider_vidu.policy import Backoff
 from airflow_provider_vidu.transfer_policy import (
+    LEAST_GAIN,
     Answer,
     Budget,
     Do,
@@ -26,18 +27,22 @@ REST = {"content-range": "bytes 50-99/100", "etag": '"v1"'}
     [
         (REST, 50, HALF, Do.TAKE_REST),
         (REST, None, HALF, Do.TAKE_REST),
-        ({"content-range": "bytes 50-99/*"}, 50, HALF, Do.TAKE_REST),
-        ({"content-range": "bytes 50-69/100"}, 20, HALF, Do.TAKE_REST),
-        ({"content-range": "BYTES  50-99/100"}, 50, HALF, Do.TAKE_REST),
-        ({"content-range": "bytes 50-99/100"}, 50, Progress(50, None, '"v1"'), Do.TAKE_REST),
-        ({"content-range": "bytes 49-99/100"}, 51, HALF, Do.START_OVER),
-        ({"content-range": "bytes 0-99/100"}, 100, HALF, Do.START_OVER),
-        ({"content-range": "bytes 50-119/120"}, 70, HALF, Do.START_OVER),
-        ({"content-range": "bytes 50-100/100"}, 51, HALF, Do.START_OVER),
-        ({"content-range": "bytes 50-49/100"}, 0, HALF, Do.START_OVER),
-        ({"content-range": "bytes 50-99/100"}, 49, HALF, Do.START_OVER),
-        ({"content-range": "bytes 50-99/100", "etag": '"v2"'}, 50, HALF, Do.START_OVER),
-        ({"content-range": "items 50-99/100"}, 50, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 50-99/*"}, 50, HALF, Do.TAKE_REST),
+        ({**REST, "content-range": "bytes 50-69/100"}, 20, HALF, Do.TAKE_REST),
+        ({**REST, "content-range": "BYTES  50-99/100"}, 50, HALF, Do.TAKE_REST),
+        ({**REST, "content-range": "bytes 50-99/100"}, 50, Progress(50, None, '"v1"'), Do.TAKE_REST),
+        ({**REST, "content-range": "bytes 49-99/100"}, 51, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 0-99/100"}, 100, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 50-119/120"}, 70, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 50-100/100"}, 51, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 50-49/100"}, 0, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes 50-99/100"}, 49, HALF, Do.START_OVER),
+        ({**REST, "etag": '"v2"'}, 50, HALF, Do.START_OVER),
+        ({**REST, "etag": 'W/"v1"'}, 50, HALF, Do.START_OVER),
+        ({"content-range": "bytes 50-99/100"}, 50, HALF, Do.START_OVER),
+        ({"content-range": "bytes 50-99/100"}, 50, Progress(50, 100, "a date"), Do.TAKE_REST),
+        ({"content-range": "bytes 50-99/100", "last-modified": "new"}, 50, Progress(50, 100, "a date"), Do.START_OVER),
+        ({**REST, "content-range": "items 50-99/100"}, 50, HALF, Do.START_OVER),
         ({}, 50, HALF, Do.START_OVER),
         ({"content-type": "multipart/byteranges; boundary=x"}, 500, HALF, Do.START_OVER),
     ],
@@ -139,13 +144,21 @@ def test_the_budget_resets_only_beyond_the_furthest_byte():
     """Progress earns new tries; coming to the same point again and again does not."""
     budget = Budget(2, Backoff(base=1.0))
     error = ViduDownloadError("broken")
-    assert [budget.spend(error, at) is None for at in (10, 10, 20, 20, 20)] == [False, False, False, False, True]
+    reached = (LEAST_GAIN, LEAST_GAIN, 2 * LEAST_GAIN, 2 * LEAST_GAIN, 2 * LEAST_GAIN)
+    assert [budget.spend(error, at) is None for at in reached] == [False, False, False, False, True]
+
+
+def test_a_trickle_earns_no_new_tries():
+    """A few bytes more at every try are no progress."""
+    budget = Budget(2, Backoff(base=1.0))
+    error = ViduDownloadError("too slow")
+    assert [budget.spend(error, at) is None for at in (40, 41, 43)] == [False, False, True]
 
 
 def test_the_budget_ends_even_with_progress():
-    """A server that gives one byte per connection does not hold the worker for ever."""
+    """A server that gives a little per connection does not hold the worker for ever."""
     budget = Budget(2, Backoff(base=1.0))
-    spent = [budget.spend(ViduDownloadError("broken"), at) is None for at in range(1, 30)]
+    spent = [budget.spend(ViduDownloadError("broken"), at * LEAST_GAIN) is None for at in range(1, 30)]
     assert spent.index(True) == 20
 
 

@@ -219,8 +219,8 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>Attention Required!</title></head><
 @pytest.mark.parametrize(("status", "kind"), [*BY_STATUS, (200, exceptions.ViduResponseError)])
 @BOTH
 def test_html_at_any_status(dialect: Dialect, status: int, kind: type[ViduError]) -> None:
-    """An error page is shown by its beginning, in one line; a refusal in HTML is a proxy's, not the key's."""
-    expected = exceptions.ViduResponseError if status == 403 else kind
+    """An error page is shown by its beginning, in one line; a refusal in HTML is a proxy's, not the service's."""
+    expected = exceptions.ViduResponseError if status in (403, 404) else kind
     with pytest.raises(ViduError) as caught:
         dialect.read_generation("a", ApiAnswer(status, {"content-type": "text/html"}, HTML))
     assert type(caught.value) is expected

@@ -1,0 +1,247 @@
+"""``scripts/faults.py``: real runs of small pytest files, the table, the summary, the exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+import faults
+from fault_table import CLEAR_ERROR, LIMIT, PARTS, REFUSED, SURVIVED
+
+ROOT = Path(__file__).parents[2]
+ALL_PARTS = """
+    import pytest
+    from fault_table import PARTS, SURVIVED, CLEAR_ERROR
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_part(part, fault_row):
+        fault_row(part, f"a fault of {part}", side="async", seen="HTTP 503 | a `line`", requests=3, outcome=SURVIVED)
+
+    def test_error(fault_row):
+        fault_row("polling", "an error", seen="x" * 300, requests=1, outcome=CLEAR_ERROR)
+"""
+RED = """
+    from fault_table import SURVIVED
+
+    def test_red(fault_row):
+        fault_row("polling", "a red one", seen="", outcome=SURVIVED)
+        assert not "as it should be"
+"""
+HANGS = """
+    import pathlib, subprocess, sys, time
+
+    def test_hangs():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        here = pathlib.Path(__file__).parent
+        (here / "pid.new").write_text(str(child.pid))
+        (here / "pid.new").rename(here / "pid")
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def part(tmp_path):
+    """Return a function that makes a run of one small test file."""
+
+    def part(name: str, code: str, limit: float = 60.0) -> faults.Part:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT / 'scripts'}\n")
+        (folder / "conftest.py").write_text('pytest_plugins = ["fault_table"]\n')
+        (folder / f"test_{name}.py").write_text(textwrap.dedent(code))
+        return faults.Part(name, ("-p", "no:cacheprovider", str(folder / f"test_{name}.py")), limit)
+
+    return part
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Return a folder with a README that has the marks."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "README.md").write_text(f"before\n{faults.MARKS[0]}\nold\n{faults.MARKS[1]}\nafter\n")
+    return folder
+
+
+def row(**fields):
+    """Return a row as a run writes it."""
+    base = {"part": "polling", "fault": "a fault", "side": "sync", "seen": "it failed", "requests": "2"}
+    return {**base, "outcome": SURVIVED, "test": "tests/x.py::test", "green": True, **fields}
+
+
+def ended(*rows, code=0):
+    """Return a run with these rows."""
+    return faults.Result(faults.Part("short", (), 1.0), code, 1.0, "3 passed in 1 s", list(rows))
+
+
+def test_a_complete_green_run(part, root, capfd):
+    """A run in which every part has green rows ends with 0 and writes the document and the README."""
+    assert faults.main([], [part("all", ALL_PARTS)], root) == 0
+    said = capfd.readouterr().out
+    assert "7 passed" in said
+    assert "7 faults: 6 survived, 1 ended in a clear error, 0 refused" in said
+    assert "nothing lost" in said
+    assert max(map(len, said.partition("seen by the user")[2].splitlines()[1:9])) <= 160
+    document = (root / "docs" / "faults.md").read_text()
+    assert all(f"a fault of {name}" in document for name in PARTS)
+    assert "HTTP 503 \\| a \\`line\\`" in document
+    assert "x" * 300 in document
+    assert "ViduSubmitUnknownError" in document
+    readme = (root / "README.md").read_text()
+    assert readme.startswith("before\n")
+    assert readme.endswith("after\n")
+    assert "old" not in readme
+    assert "| polling | 2 | 1 | 1 | 0 | 0 |" in readme
+
+
+def test_a_red_run(part, root, capfd):
+    """A failing test makes the whole red, is named, and the README keeps what it said."""
+    assert faults.main([], [part("all", ALL_PARTS), part("red", RED)], root) == 1
+    said = capfd.readouterr().out
+    assert "NOT GREEN: The run red ended with code 1" in said
+    assert "NOT GREEN: Red: polling, a red one" in said
+    assert "1 red." in said
+    assert "old" in (root / "README.md").read_text()
+    assert not (root / "docs" / "faults.md").exists()
+
+
+def test_a_run_that_hangs(part, root, capfd):
+    """A run that takes too long is stopped with all that it has started, and counts as failed."""
+    hanging = part("hangs", HANGS, limit=15.0)
+    assert faults.main([], [hanging], root) == 1
+    assert f"ended with code {faults.STOPPED}" in capfd.readouterr().out
+    assert_gone(int((Path(hanging.arguments[-1]).parent / "pid").read_text()))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c(part, root, tmp_path, sent):
+    """Ctrl-C (or a request to end) stops what was started and says so."""
+    hanging = part("hangs", HANGS)
+    program = f"import sys, pathlib, faults; sys.exit(faults.main([], [{hanging}], pathlib.Path({str(root)!r})))"
+    program = program.replace("[Part(", "[faults.Part(")
+    pid_file = Path(hanging.arguments[-1]).parent / "pid"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        until = time.monotonic() + 60
+        while not pid_file.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(sent)
+        said, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == faults.INTERRUPTED
+    assert "Stopped, with everything that was started." in said
+    assert_gone(int(pid_file.read_text()))
+
+
+def assert_gone(pid: int) -> None:
+    """Wait until a process is no more, or only waits to be reaped."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} is still there")
+
+
+def test_only_some_runs(part, root):
+    """A run of some parts is no complete one: empty parts are told, nothing is written."""
+    assert faults.main(["--only", "red"], [part("all", ALL_PARTS), part("red", RED)], root) == 1
+    assert not (root / "build" / "faults" / "all.jsonl").exists()
+    assert not (root / "docs").exists()
+
+
+def test_what_was_green_is_kept_for_the_same_code(part, root):
+    """A resumed run repeats what was red, and everything once the provider's code has changed."""
+    package = root / "airflow_provider_vidu"
+    package.mkdir()
+    (package / "a.py").write_text("first")
+    parts, rows = [part("all", ALL_PARTS), part("red", RED)], root / "build" / "faults" / "all.jsonl"
+    assert faults.main([], parts, root) == 1
+    rows.write_text(rows.read_text().replace("an error", "kept"))
+    assert faults.main(["--resume"], [parts[0], part("mended", RED.replace("not ", ""))], root) == 0
+    assert "kept" in (root / "docs" / "faults.md").read_text()
+    (package / "a.py").write_text("second")
+    assert faults.main(["--resume"], parts[:1], root) == 0
+    assert "kept" not in rows.read_text()
+
+
+def test_no_folder_of_this_machine_is_shown():
+    """A path in a message loses the part that belongs to whoever ran it."""
+    assert faults.plain(f"'file://{faults.ROOT}/build/x.mp4' is full") == "'file:///…/build/x.mp4' is full"
+
+
+def test_no_time_is_left(part, root):
+    """When the whole has used up its time, the rest is not begun and counts as failed."""
+    results = faults.run_all([part("all", ALL_PARTS)], root / "rows", 1.0)
+    assert [result.code for result in results] == [faults.STOPPED]
+    assert not (root / "rows" / "all.jsonl").exists()
+
+
+def test_what_is_wrong():
+    """A failed run, a red row and each empty part are problems of their own."""
+    every = [row(part=name) for name in PARTS]
+    assert faults.problems([ended(*every)]) == []
+    assert faults.problems([ended(*every, code=5)]) == ["The run short ended with code 5: 3 passed in 1 s"]
+    assert faults.problems([ended(*every[1:])]) == ["The part 'polling' of the table is empty."]
+    assert faults.problems([ended(*every, row(green=False))]) == ["Red: polling, a fault (tests/x.py::test)"]
+
+
+def test_summary():
+    """Every outcome is counted once, red rows apart."""
+    rows = [row(), row(outcome=CLEAR_ERROR), row(outcome=REFUSED), row(outcome=REFUSED), row(outcome=LIMIT)]
+    assert faults.Summary.of(rows) == faults.Summary(5, 1, 1, 2, 1, 0)
+    assert "nothing lost" in faults.Summary.of(rows).sentence()
+    assert "1 red" in faults.Summary.of([*rows, row(green=False)]).sentence()
+
+
+def test_terminal_table():
+    """A row is one line of at most 160 columns, whatever the error contains."""
+    table = faults.terminal_table([row(seen="\x1b[31mred\x1b[0m\tand\x07 long " + "y" * 200, green=False)])
+    line = table.splitlines()[-1]
+    assert len(line) <= 160
+    assert line.endswith("RED")
+    assert "red and long yyy" in line
+    assert "…" in line
+    assert not re.search(r"[\x00-\x1f]", line)
+
+
+def test_order():
+    """Rows stand part by part in the order of the table, whichever run brought them."""
+    rows = [row(part=name) for name in reversed(PARTS)]
+    assert [one["part"] for one in faults.in_order(rows)] == list(PARTS)
+
+
+def test_marks_are_needed():
+    """A README without the marks is not touched."""
+    with pytest.raises(ValueError, match="faults:begin"):
+        faults.between_marks("no marks", "new")
+
+
+def test_the_readme_has_the_marks():
+    """The project's own README has a place for the summary."""
+    text = (ROOT / "README.md").read_text()
+    assert faults.MARKS[0] in faults.between_marks(text, "new")
+
+
+def test_document_names_versions_and_time():
+    """The document says when, with what and how long."""
+    document = faults.document([ended(row())], 600.0, datetime(2026, 1, 2, tzinfo=UTC))
+    assert "2026-01-02, Python 3." in document
+    assert "apache-airflow " in document
+    assert f"seed {faults.SEED}, 10.0 minutes" in document
+    assert "What cannot be survived" in document
