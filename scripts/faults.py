@@ -1,0 +1,474 @@
+"""``make faults``: every fault test in its runs, then the table, the summary and ``docs/faults.md``.
+
+Each run is a pytest of its own in a process group of its own, with a time limit; its output streams through, so
+that its closing line can be read. The rows come from ``--fault-table`` (see :mod:`fault_table`). The exit code is
+0 only when every run passed, every row is green and no part of the table is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from fault_table import CLEAR_ERROR, LIMIT, PARTS, REFUSED, SURVIVED
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+MARKS: Final = ("<!-- faults:begin -->", "<!-- faults:end -->")
+GRACE_SECONDS: Final = 30.0
+"""How long a run that must end may clean up before it is killed."""
+
+ECHO_SECONDS: Final = 5.0
+STOPPED: Final = 124
+INTERRUPTED: Final = 130
+SEED: Final = "4"
+
+LIMITS: Final = """\
+- **`vidu-native`: a worker dies between the submit and the recorded id.** This API has neither an idempotency key
+  nor a list of generations. The retry ends with `ViduSubmitUnknownError` and submits nothing: the job may run, and
+  may have been paid for, once. (`ent-v2` finds it by its marker.)
+- **A task is killed after it has deferred and before a triggerer has taken its wait up.** Airflow tells nobody (no
+  `on_kill` runs): the generation goes on. Its id stays in the XCom; clearing the task cancels it.
+- **The service is out of reach at the moment of a cancel.** A cancel is sent once; that it failed is logged with
+  the id. `vidu-native` documents no cancel at all.
+- **A key is revoked before the connection has the new one.** Waits that poll in between end with `ViduAuthError`:
+  put the new key into the connection first.
+- **A URL has expired and no `generation_id` was given.** Nobody can ask for a fresh one: `ViduURLExpiredError`.
+- **`kill -9` in the middle of an upload to S3.** Nothing appears under the final name, but the unfinished multipart
+  upload stays until the bucket's lifecycle rule (`AbortIncompleteMultipartUpload`) removes it.
+- **`kill -9` in the middle of a local download.** A hidden `.part` file stays; a download to the same name a day later
+  removes it."""
+
+INTRODUCTION: Final = """\
+# The table of faults
+
+Written by `make faults`; not edited by hand. Each row is a test: what went wrong, what the user sees, how many
+requests the service counted, and how it ended. *survived*: only the log notices. *clear error*: the task ends with
+an error that says what to do, nothing is lost, a rerun succeeds. *refused*: before anything was sent or written.
+*documented limit*: see below."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One pytest run.
+
+    :param name: also the name of its file of rows.
+    :param arguments: what pytest is given.
+    :param limit: seconds after which it is stopped.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    limit: float
+
+
+RUNS: Final = (
+    Part("short", ("-n", "2", "tests/faults"), 480.0),
+    Part("pipelines", ("-m", "e2e", "tests/e2e/test_zz_secrets.py"), 420.0),
+    Part("airflow", ("-m", "cluster", "tests/cluster"), 900.0),
+    Part("soak", ("-m", "soak", "tests/soak"), 600.0),
+)
+"""Each ends far earlier on an idle machine; together they never take longer than ``TOTAL_SECONDS``."""
+
+TOTAL_SECONDS: Final = 1740.0
+"""With the set-up before it: less than half an hour."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    :param code: the exit code; ``STOPPED`` for one that was stopped at its limit.
+    :param closing: pytest's last line.
+    """
+
+    part: Part
+    code: int
+    seconds: float
+    closing: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Interrupted(BaseException):
+    """The request to end; Ctrl-C brings KeyboardInterrupt."""
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+def run_part(part: Part, folder: Path, limit: float) -> Result:
+    """Run one part, in a process group of its own; nothing of it is left afterwards."""
+    table = folder / f"{part.name}.jsonl"
+    table.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", *part.arguments, "--fault-table", str(table)]
+    print(f"\n── {part.name}: pytest {' '.join(part.arguments)} (at most {limit:.0f} s)", flush=True)
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    echo = _Echo(process)
+    try:
+        code = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        print("\nThis took too long; it is stopped.", flush=True)
+        code = STOPPED
+    finally:
+        stop_group(process)
+        echo.join(ECHO_SECONDS)
+    return Result(part, code, time.monotonic() - began, echo.closing, read_rows(table))
+
+
+_CLOSING: Final = re.compile(r"\b(passed|failed|errors?|deselected|no tests ran)\b.* in \d+\.\d+s")
+
+
+class _Echo(threading.Thread):
+    """Prints what a process says as it says it, also while the process is being stopped."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(name="echo", daemon=True)
+        self._stream = process.stdout
+        self.closing = ""
+        self.start()
+
+    def run(self) -> None:
+        for line in self._stream or ():
+            print(line, end="", flush=True)
+            said = plain(line).strip("= ")
+            if _CLOSING.search(said) or not _CLOSING.search(self.closing):
+                self.closing = said or self.closing
+
+
+def stop_group(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it has started: first politely, so that it can clean up by itself."""
+    with _undisturbed():
+        _stop_group(process, _descendants(process.pid))
+
+
+def _stop_group(process: subprocess.Popen[str], family: list[psutil.Process]) -> None:
+    for sent, wait in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is None:
+            _signal(process.pid, sent)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+    _signal(process.pid, signal.SIGKILL)  # children that outlived their parent
+    for left in family:
+        # A child in a group of its own whose parent had no time to stop it; psutil knows it from a reused id.
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let an impatient second Ctrl-C pass: what was started has to be stopped first."""
+    known = {sent: signal.signal(sent, signal.SIG_IGN) for sent in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sent, handler in known.items():
+            signal.signal(sent, handler)
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found
+
+
+def _signal(group: int, sent: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, sent)
+
+
+def read_rows(table: Path) -> list[dict[str, Any]]:
+    """Return the rows that a run has written."""
+    if not table.exists():
+        return []
+    return [json.loads(line) for line in table.read_text().splitlines() if line.strip()]
+
+
+# -- judging ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of the table."""
+
+    faults: int
+    survived: int
+    clear_errors: int
+    refused: int
+    limits: int
+    red: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Summary:
+        """Count."""
+        every = list(rows)
+        number = {outcome: sum(row["outcome"] == outcome for row in every) for outcome in OUTCOMES_IN_ORDER}
+        return cls(
+            len(every),
+            number[SURVIVED],
+            number[CLEAR_ERROR],
+            number[REFUSED],
+            number[LIMIT],
+            sum(not row["green"] for row in every),
+        )
+
+    def sentence(self) -> str:
+        """Return them in one sentence."""
+        lost = "nothing lost" if not self.red else f"{self.red} red"
+        return (
+            f"{self.faults} faults: {self.survived} survived, {self.clear_errors} ended in a clear error, "
+            f"{self.refused} refused before anything was sent or written, {self.limits} documented limits; {lost}."
+        )
+
+
+OUTCOMES_IN_ORDER: Final = (SURVIVED, CLEAR_ERROR, REFUSED, LIMIT)
+
+
+def problems(results: Sequence[Result]) -> list[str]:
+    """Return why the whole is not green; nothing when it is."""
+    rows = [row for result in results for row in result.rows]
+    found = [
+        f"The run {result.part.name} ended with code {result.code}: {result.closing}"
+        for result in results
+        if result.code != 0
+    ]
+    found += [f"Red: {row['part']}, {row['fault']} ({row['test']})" for row in rows if not row["green"]]
+    found += [f"The part {part!r} of the table is empty." for part in PARTS if not any(r["part"] == part for r in rows)]
+    return found
+
+
+# -- showing ---------------------------------------------------------------------------------------
+
+#: 159 columns with the spaces between.
+_WIDTHS: Final = {"part": 13, "fault": 44, "side": 7, "seen by the user": 59, "requests": 9, "outcome": 16, "": 5}
+
+
+def plain(text: str) -> str:
+    """Return text without colours, control characters and this machine's folders, on one line."""
+    without = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    for folder in (str(ROOT), tempfile.gettempdir()):
+        without = without.replace(folder, "/…")
+    return " ".join("".join(char if char.isprintable() else " " for char in without).split())
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the cells of one row."""
+    texts = [plain(str(row[name])) for name in ("part", "fault", "side", "seen", "requests", "outcome")]
+    return [*texts, "green" if row["green"] else "RED"]
+
+
+def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows part by part, in a part as the tests stand."""
+    return sorted(
+        rows, key=lambda row: (PARTS.index(row["part"]), row["test"].split("[")[0], row["fault"], row["side"])
+    )
+
+
+def terminal_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table for a terminal of 160 columns."""
+    lines = [_line(list(_WIDTHS)), "─" * (sum(_WIDTHS.values()) + len(_WIDTHS) - 1)]
+    return "\n".join(lines + [_line(cells(row)) for row in rows])
+
+
+def _line(texts: Sequence[str]) -> str:
+    pairs = zip(texts, _WIDTHS.values(), strict=True)
+    return " ".join(_fitted(text, width) for text, width in pairs).rstrip()
+
+
+def _fitted(text: str, width: int) -> str:
+    return (text if len(text) <= width else text[: width - 1] + "…").ljust(width)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the same in Markdown, nothing shortened."""
+    head = ["| part | fault | side | seen by the user | requests | outcome | |", "|---|---|---|---|---|---|---|"]
+    return "\n".join(head + [f"| {' | '.join(_escaped(text) for text in cells(row))} |" for row in rows])
+
+
+def _escaped(text: str) -> str:
+    for char in ("\\", "|", "<", "*", "_", "`", "[", "]"):
+        text = text.replace(char, f"\\{char}" if char != "<" else "&lt;")
+    return text
+
+
+def versions() -> str:
+    """Return what this was run with."""
+    names = ("apache-airflow", "airflow-provider-vidu", "aiohttp", "requests")
+    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in names)])
+
+
+def document(results: Sequence[Result], seconds: float, when: datetime) -> str:
+    """Return ``docs/faults.md``."""
+    rows = in_order(row for result in results for row in result.rows)
+    runs = [f"| {one.part.name} | {_escaped(one.closing)} | {one.seconds:.0f} s |" for one in results]
+    return "\n".join(
+        [
+            INTRODUCTION,
+            "",
+            f"{when:%Y-%m-%d}, {versions()}, seed {SEED}, {seconds / 60:.1f} minutes.",
+            "",
+            f"**{Summary.of(rows).sentence()}**",
+            "",
+            "| run | its closing line | time |",
+            "|---|---|---|",
+            *runs,
+            "",
+            "## What cannot be survived",
+            "",
+            LIMITS,
+            "",
+            "## The table",
+            "",
+            markdown_table(rows),
+            "",
+        ]
+    )
+
+
+def readme_section(results: Sequence[Result], seconds: float, when: datetime) -> str:
+    """Return what stands between the marks in the README."""
+    rows = [row for result in results for row in result.rows]
+    lines = [
+        "| part | faults | survived | clear error | refused | documented limit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in PARTS:
+        one = Summary.of(row for row in rows if row["part"] == part)
+        lines.append(f"| {part} | {one.faults} | {one.survived} | {one.clear_errors} | {one.refused} | {one.limits} |")
+    said = f"{Summary.of(rows).sentence()} ({when:%Y-%m-%d}, {seconds / 60:.0f} minutes)"
+    return "\n".join([said, "", *lines])
+
+
+def between_marks(text: str, content: str) -> str:
+    """Return ``text`` with ``content`` between the marks; ValueError when they are not there."""
+    begin, end = (text.find(mark) for mark in MARKS)
+    if not 0 <= begin < end:
+        raise ValueError(f"the marks {MARKS[0]} … {MARKS[1]} are missing")
+    return f"{text[: begin + len(MARKS[0])]}\n{content}\n{text[end:]}"
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def run_all(parts: Sequence[Part], folder: Path, total: float, known: Mapping[str, Result] = {}) -> list[Result]:
+    """Run the parts one after the other, each within its limit and what is left of the whole.
+
+    :param known: results of parts that need not run again, by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    end, results = time.monotonic() + total, []
+    for part in parts:
+        left = end - time.monotonic() - GRACE_SECONDS
+        if part.name in known:
+            results.append(known[part.name])
+        elif left > 0:
+            results.append(run_part(part, folder, min(part.limit, left)))
+        else:
+            results.append(Result(part, STOPPED, 0.0, "no time was left"))
+    return results
+
+
+def fingerprint(package: Path) -> str:
+    """Return a digest of the provider's code: a result is worth nothing for any other."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def remember(results: Iterable[Result], folder: Path, code: str) -> None:
+    """Note the green parts beside their rows, for ``--resume``."""
+    for result in results:
+        if result.code == 0 and all(row["green"] for row in result.rows):
+            note = {"code": code, "seconds": result.seconds, "closing": result.closing}
+            (folder / f"{result.part.name}.json").write_text(json.dumps(note))
+
+
+def remembered(parts: Iterable[Part], folder: Path, code: str) -> dict[str, Result]:
+    """Return the parts that were green with exactly this code of the provider."""
+    found = {}
+    for part in parts:
+        note = folder / f"{part.name}.json"
+        said = json.loads(note.read_text()) if note.exists() else {}
+        if said.get("code") == code:
+            rows = read_rows(folder / f"{part.name}.jsonl")
+            found[part.name] = Result(part, 0, said["seconds"], said["closing"], rows)
+    return found
+
+
+def report(results: Sequence[Result], seconds: float) -> list[str]:
+    """Print table and summary; return the problems."""
+    rows = in_order(row for result in results for row in result.rows)
+    print(f"\n{terminal_table(rows)}\n")
+    for result in results:
+        print(f"{result.part.name:>10}: {result.closing}")
+    print(f"\n{Summary.of(rows).sentence()} It took {seconds / 60:.1f} minutes.")
+    print("What cannot be survived stands in docs/faults.md.")
+    found = problems(results)
+    for problem in found:
+        print(f"NOT GREEN: {problem}")
+    return found
+
+
+def write(results: Sequence[Result], seconds: float, root: Path) -> None:
+    """Write ``docs/faults.md`` and the README's section."""
+    now = datetime.now(UTC)
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "faults.md").write_text(document(results, seconds, now))
+    readme = root / "README.md"
+    readme.write_text(between_marks(readme.read_text(), readme_section(results, seconds, now)))
+
+
+def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = RUNS, root: Path = ROOT) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Run all tests of faults and print their table.")
+    parser.add_argument("--only", action="append", choices=[part.name for part in parts], help="only this run")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the runs that were green with the provider's code as it is"
+    )
+    options = parser.parse_args(arguments)
+    chosen = [part for part in parts if not options.only or part.name in options.only]
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder, code = root / "build" / "faults", fingerprint(root / "airflow_provider_vidu")
+    try:
+        results = run_all(chosen, folder, TOTAL_SECONDS, remembered(chosen, folder, code) if options.resume else {})
+    except (KeyboardInterrupt, Interrupted):
+        print("\nStopped, with everything that was started.")
+        return INTERRUPTED
+    remember(results, folder, code)
+    seconds = sum(result.seconds for result in results)
+    found = report(results, seconds)
+    if len(chosen) == len(parts) and not found:
+        # Only a complete and green run may speak for the project.
+        write(results, seconds, root)
+    return 1 if found else 0
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise Interrupted
+
+
+if __name__ == "__main__":
+    sys.exit(main())

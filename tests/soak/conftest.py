@@ -1,0 +1,51 @@
+"""The soak runs as programs of its own, so that what is measured is theirs alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+LIMIT_SECONDS = 480.0
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark these tests: they take minutes."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.soak)
+
+
+@pytest.fixture
+def run(tmp_path) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a program of this folder and returns its report and its log."""
+
+    def run(name: str, *arguments: str) -> dict[str, Any]:
+        report, log = tmp_path / "report.json", tmp_path / "log"
+        command = [sys.executable, "-m", f"tests.soak.{name}", "--report", str(report), *arguments]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=HERE.parents[1], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            try:
+                code = process.wait(LIMIT_SECONDS)
+            finally:
+                # Its own session: also the forked runner of a soak that did not end by itself.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        text = log.read_text(errors="replace")
+        assert code == 0, text[-3000:]
+        return {**json.loads(report.read_text()), "log": text}
+
+    return run
