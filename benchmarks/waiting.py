@@ -1,0 +1,273 @@
+"""Waiting: thousands of generations on one trigger runner, over TLS, beside two providers and bare aiohttp."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from typing import Any, Final
+
+from cryptography.fernet import Fernet
+
+from benchmarks import harness
+from benchmarks.harness import KIB, Bar, at_least, at_most, table
+
+TITLE: Final = "Waiting"
+INTERVAL: Final = 10.0
+CROWD: Final = 5000
+OURS, HTTP, DBT, BARE, IDLE = (
+    "ViduGenerationTrigger",
+    "HttpSensorTrigger",
+    "DbtCloudRunJobTrigger",
+    "bare aiohttp",
+    "idle",
+)
+KEY: Final = "bench-key-0123456789"
+
+RUNS: Final = (
+    (1000, (OURS, HTTP, DBT, BARE, IDLE)),
+    (CROWD, (OURS, HTTP, DBT, BARE, IDLE)),
+    (10_000, (OURS, BARE, IDLE)),
+)
+"""Jobs, and who runs with them. At 10,000 the peers need more than the core they have."""
+
+TRIGGERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    OURS: (
+        "airflow_provider_vidu.triggers.ViduGenerationTrigger",
+        {"generation_id": "830674162707{number}", "vidu_conn_id": "bench_vidu", "poll_interval": INTERVAL},
+    ),
+    HTTP: (
+        "airflow.providers.http.triggers.http.HttpSensorTrigger",
+        {"endpoint": "absent/{number}", "http_conn_id": "bench_http", "poke_interval": INTERVAL},
+    ),
+    DBT: (
+        "airflow.providers.dbt.cloud.triggers.dbt.DbtCloudRunJobTrigger",
+        {
+            "run_id": "{number}",
+            "account_id": 1,
+            "conn_id": "bench_dbt",
+            "end_time": 4e9,
+            "poll_interval": INTERVAL,
+        },
+    ),
+    IDLE: ("benchmarks.triggerer.IdleTrigger", {"interval": INTERVAL, "job": "{number}"}),
+}
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Measure every contestant at every size, one after the other, each in processes of its own."""
+    folder = harness.RESULTS / "waiting"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    runs = []
+    for jobs, contestants in RUNS[1:2] if quick else RUNS:
+        for name in _asked_for(contestants):
+            print(f"  {name}, {jobs} jobs", flush=True)
+            runs.append({"name": name, **_run(name, jobs, 20.0 if quick else 60.0 if jobs == CROWD else 40.0)})
+            print("   ", _in_short(runs[-1]), flush=True)
+    return {
+        "interval": INTERVAL,
+        "runs": runs,
+        "versions": harness.versions(
+            "apache-airflow",
+            "airflow-provider-vidu",
+            "apache-airflow-providers-http",
+            "apache-airflow-providers-dbt-cloud",
+            "aiohttp",
+        ),
+    }
+
+
+def _asked_for(contestants: tuple[str, ...]) -> list[str]:
+    """Return the contestants; ``BENCH_CONTESTANTS=idle,bare`` leaves only those that begin so (for development)."""
+    chosen = [word.strip().lower() for word in os.environ.get("BENCH_CONTESTANTS", "").split(",") if word.strip()]
+    return [name for name in contestants if not chosen or any(name.lower().startswith(word) for word in chosen)]
+
+
+def _run(name: str, jobs: int, window: float) -> dict[str, Any]:
+    folder = harness.RESULTS / "waiting"
+    stem = f"{name.replace(' ', '-')}-{jobs}"
+    log = folder / f"{stem}.log"
+    with harness.serving(["benchmarks.poll_server", str(folder)], log=folder / f"{stem}.server.log") as (_, ready):
+        port = ready["port"]
+        spec: dict[str, Any] = {
+            "jobs": jobs,
+            "server": f"https://localhost:{port}",
+            "settle": 4.0,
+            # Our first polls come 10 to 15 s after the start; by then every trigger must have been created.
+            "ramp": 25.0 if jobs <= CROWD else 35.0,
+            "window": window,
+            "interval": INTERVAL,
+            "headers": {"Authorization": f"Bearer {KEY}", "Accept": "application/json"},
+            "lag_file": str(folder / f"{stem}.lag"),
+            "connections": _connections(port),
+        }
+        module = "benchmarks.bare"
+        if name != BARE:
+            module = "benchmarks.triggerer"
+            spec["classpath"], spec["arguments"] = TRIGGERS[name]
+        path = folder / f"{stem}.json"
+        path.write_text(json.dumps(spec), "utf-8")
+        environment = {
+            # Whatever the machine sets: the service's own authority is the only one trusted, by everybody.
+            **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(folder / "ca.pem")),
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "PYTHONASYNCIODEBUG": "",
+        }
+        found = harness.run_child([module, str(path)], environment=environment, log=log)
+    found["busiest"] = _busiest(found["steady"].pop("bins"), found["steady"]["now"])
+    found["ramp"].pop("bins")
+    return found
+
+
+def _connections(port: int) -> dict[str, dict[str, Any]]:
+    return {
+        "bench_vidu": {"conn_type": "vidu", "host": f"https://localhost:{port}", "password": KEY},
+        "bench_http": {
+            "conn_type": "http",
+            "host": f"https://localhost:{port}",
+            "extra": json.dumps({"Authorization": f"Bearer {KEY}"}),
+        },
+        "bench_dbt": {"conn_type": "dbt_cloud", "host": f"localhost:{port}", "password": KEY},
+    }
+
+
+def _busiest(bins: list[list[int]], now: float) -> dict[str, float]:
+    """Return the polls in the busiest 100 ms (at any offset of 10 ms) against the mean of all 100 ms."""
+    if not bins:
+        return {"most": 0, "mean": 0.0, "ratio": 0.0}
+    counts = Counter(dict(bins))
+    first, last = bins[0][0], bins[-1][0]
+    running = most = 0
+    for at in range(first, last + 1):
+        running += counts[at] - counts[at - 10]
+        most = max(most, running)
+    mean = sum(counts.values()) / max((last - first + 1) / 10, 1)
+    return {"most": most, "mean": mean, "ratio": most / mean}
+
+
+# -- reading a run ----------------------------------------------------------------------------------
+
+
+def _polls_per_cpu_second(run: dict[str, Any]) -> float:
+    return run["steady"]["polls"] / run["window"]["cpu_seconds"] if run["window"]["cpu_seconds"] else 0.0
+
+
+def _fresh_connections(run: dict[str, Any]) -> float:
+    return 1000 * run["steady"]["opened"] / run["steady"]["polls"] if run["steady"]["polls"] else 0.0
+
+
+def _in_short(run: dict[str, Any]) -> str:
+    return (
+        f"{100 * run['window']['core_share']:.1f} % of a core, {run['steady']['polls']} polls, "
+        f"{_polls_per_cpu_second(run):.0f} per CPU-second, {run['memory_per_job']['rss'] / KIB:.1f} KiB per job, "
+        f"lag {run['lag'].get('worst', 0):.0f} ms (ramp {run['lag_ramp'].get('worst', 0):.0f}), "
+        f"{_fresh_connections(run):.1f} connections per 1,000 polls, busiest {run['busiest']['ratio']:.1f} x, "
+        f"{run['running']} running, {run['failed']} failed, server {100 * run['server_share']:.0f} %"
+    )
+
+
+def _find(result: dict[str, Any], name: str, jobs: int) -> dict[str, Any] | None:
+    return next((run for run in result["runs"] if run["name"] == name and run["jobs"] == jobs), None)
+
+
+def bars(result: dict[str, Any]) -> list[Bar]:
+    """Return what issue 5 asks of waiting, at 5,000 jobs."""
+    ours = _find(result, OURS, CROWD)
+    if ours is None:
+        return []
+    share = ours["window"]["core_share"]
+    peers = [run for name in (HTTP, DBT) if (run := _find(result, name, CROWD))]
+    by_peer = [share / run["window"]["core_share"] for run in peers]
+    bare = _find(result, BARE, CROWD)
+    few = _find(result, OURS, 1000)
+    looked_up = [sum(run["lookups"].values()) for run in (few, ours) if run]
+    return [
+        at_most("at 5,000, at most 0.3 × the CPU of either peer", max(by_peer, default=None), 0.3, "{:.2f} ×"),
+        at_most("at 5,000, at most 20 % of one core", 100 * share, 20, "{:.1f} %"),
+        at_most("at 5,000, worst loop lag below 50 ms", ours["lag"].get("worst"), 50, "{:.0f} ms"),
+        at_most("at 5,000, at most 22 KiB per job", ours["memory_per_job"]["rss"] / KIB, 22, "{:.1f} KiB"),
+        at_least(
+            "at least 80 % of bare aiohttp's polls per CPU-second",
+            100 * _polls_per_cpu_second(ours) / _polls_per_cpu_second(bare) if bare else None,
+            80,
+            "{:.0f} %",
+        ),
+        at_most("about 0 new connections per 1,000 polls", _fresh_connections(ours), 1, "{:.2f}"),
+        at_most("open sockets within the pool's limit (32)", ours["steady"]["most_open"], 32, "{:.0f}"),
+        Bar(
+            "connection look-ups independent of the number of triggers",
+            " and ".join(map(str, looked_up)) + (" at 1,000 and 5,000" if few else " at 5,000"),
+            max(looked_up) <= 2,
+        ),
+        at_most("busiest 100 ms at most 3 × the mean", ours["busiest"]["ratio"], 3, "{:.2f} ×"),
+    ]
+
+
+METHOD: Final = """\
+**Method.** Airflow's own `TriggerRunner` in the process that Airflow's own `TriggerRunnerSupervisor` forks
+(`benchmarks/triggerer.py`; only what would ask the metadata database is replaced), the same for every contestant. All
+triggers come in one message, as after 5,000 tasks have deferred, each with its own encrypted arguments and task
+instance; connections are asked for over the supervisor's socket and counted there. A service in a process of its own
+(`benchmarks/poll_server.py`, HTTPS with keep-alive on loopback, verified certificate) answers each poll with "not
+yet": to `HttpSensorTrigger` as the 404 that it waits on, to `DbtCloudRunJobTrigger` as dbt Cloud's API does. Poll
+interval 10 s for everybody; nothing else is set for the peers, their defaults are what they recommend. *Bare
+aiohttp* is one session on one loop without Airflow: sleep, GET, JSON. *Idle* is a trigger that only sleeps: what
+Airflow itself spends on that many triggers, contained in every other row but bare aiohttp's.
+
+CPU is user and system time of the runner's process alone, over the window after the ramp-up; memory per job is its
+RSS at the end of the window less its RSS before the first trigger, divided by the jobs (so it holds the import of
+the HTTP client as well). Loop lag is how late a task that wants to run every 10 ms gets its turn. Connections, open
+sockets and the busiest 100 ms are the server's record. The ramp-up (25 s: creating the triggers and their first polls)
+is reported apart, because its worst moment is Airflow decoding one message with all triggers."""
+
+
+def section(result: dict[str, Any]) -> str:
+    """Return the tables and the method."""
+    parts = [METHOD]
+    for jobs in sorted({run["jobs"] for run in result["runs"]}):
+        runs = [run for run in result["runs"] if run["jobs"] == jobs]
+        parts += [f"### {jobs:,} jobs", table(_HEAD, [_row(run, _find(result, OURS, jobs)) for run in runs])]
+    return "\n\n".join(parts)
+
+
+_HEAD: Final = (
+    "Contestant",
+    "CPU, % of a core",
+    "ours / theirs",
+    "polls/s",
+    "polls per CPU-s",
+    "KiB per job (RSS; USS)",
+    "lag, worst; 99.9 % (ms)",
+    "lag in ramp-up (ms)",
+    "new connections per 1,000 polls",
+    "most open sockets",
+    "look-ups",
+    "log lines per 1,000 polls",
+    "busiest 100 ms",
+    "server, % of a core",
+)
+
+
+def _row(run: dict[str, Any], ours: dict[str, Any] | None) -> list[str]:
+    lag, polls = run["lag"], run["steady"]["polls"]
+    lookups = run.get("lookups")
+    return [
+        run["name"],
+        f"{100 * run['window']['core_share']:.1f}",
+        harness.ratio(ours["window"]["core_share"] if ours else None, run["window"]["core_share"]),
+        f"{polls / run['window']['seconds']:.0f}",
+        f"{_polls_per_cpu_second(run):.0f}" if polls else "–",
+        f"{run['memory_per_job']['rss'] / KIB:.1f}; {run['memory_per_job']['uss'] / KIB:.1f}",
+        f"{lag.get('worst', 0):.0f}; {lag.get('p999', 0):.0f}",
+        f"{run['lag_ramp'].get('worst', 0):.0f}",
+        f"{_fresh_connections(run):.2f}" if polls else "–",
+        f"{run['steady']['most_open']}",
+        f"{sum(lookups.values())}" if lookups else "–",
+        f"{1000 * run['log_lines'] / polls:.0f}" if polls and "log_lines" in run else "–",
+        f"{run['busiest']['ratio']:.2f} ×" if polls else "–",
+        f"{100 * run['server_share']:.0f}",
+    ]
