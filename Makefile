@@ -9,9 +9,12 @@ MAKEFLAGS += --no-print-directory
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+FAULTS_STAMP := $(CURDIR)/build/services/.set-up
 CONSTRAINTS := constraints/airflow-3.3.2.txt
 # How many test processes; the suite is tuned for two cores.
 JOBS ?= 2
+# Which benchmarks `make bench` runs, such as ONLY=waiting; all where left out.
+ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".
 ARGS ?=
 
@@ -21,7 +24,7 @@ export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup test test-fast check demo ui clean
+.PHONY: help setup setup-faults test test-fast faults check demo ui bench clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,13 +45,35 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh
 	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev]'
 	@touch "$(STAMP)"
 
-test: setup ## Run every test: units, integration, then a private Airflow.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e" $(ARGS)
-# In one process: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
+# Not in the list: `make faults` calls it. Celery's client, PostgreSQL and Redis; nothing is installed on the system.
+setup-faults: setup $(FAULTS_STAMP)
+
+$(FAULTS_STAMP): $(STAMP) scripts/services.py
+	@echo "Installing what the tests on a scaled-out Airflow need"
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,cluster]'
+	@"$(BIN)/python" scripts/services.py
+	@mkdir -p "$(@D)"
+	@touch "$@"
+
+test: setup ## Run every test: units, integration, then a private Airflow, seen in a browser as well.
+	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak" $(ARGS)
+# In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
 	@"$(BIN)/python" -m pytest -m e2e $(ARGS)
+	@"$(BIN)/python" -m pytest -m browser $(ARGS)
 
 test-fast: setup ## Run the tests that need no Airflow processes.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e" $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak" $(ARGS)
+
+faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).
+	@"$(BIN)/python" scripts/faults.py $(ARGS)
+
+# Internal: what .ci/run needs beside `setup`; the only thing here that may change the machine.
+setup-browser:
+	@scripts/find_browser.sh --install
+
+# Internal: renew the README's pictures with what the browser tests see.
+pictures: setup
+	@BROWSER_PICTURES="$(CURDIR)/docs/images" "$(BIN)/python" -m pytest -m browser $(ARGS)
 
 check: setup ## Lint and type-check.
 	@"$(BIN)/ruff" check .
@@ -59,6 +84,15 @@ demo: setup ## From a prompt to an MP4 on a private Airflow, against the sandbox
 
 ui: setup ## Keep the private Airflow open until Ctrl-C; prints address and login.
 	@"$(BIN)/python" scripts/demo.py --ui
+
+# The peers go into the same environment, at their pinned versions.
+$(VENV)/.bench: $(STAMP)
+	@echo "Installing what the benchmarks compare with"
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,bench,cluster]'
+	@touch "$@"
+
+bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (half an hour, quiet machine); writes benchmarks/RESULTS.md.
+	@"$(BIN)/python" -m benchmarks --only "$(ONLY)"
 
 clean: ## Remove everything that was made here, .venv included.
 	@rm -rf .venv .airflow build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

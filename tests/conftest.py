@@ -10,7 +10,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,8 +45,8 @@ def _isolate() -> None:
 
 _isolate()
 
-# Brings the fixture vidu_sandbox: a fast, fresh sandbox for each test that asks for it.
-pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]
+# The first brings the fixture vidu_sandbox (a fast, fresh sandbox for each test), the second the table of faults.
+pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin", "fault_table"]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,30 @@ def vidu_connection(vidu_sandbox, monkeypatch):
     return vidu_sandbox
 
 
+@pytest.fixture
+def context() -> dict[str, Any]:
+    """As much of a task's context as the operators need outside a running Airflow."""
+    names = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+    ti = SimpleNamespace(**names, start_date=datetime.now(UTC), try_number=1, xcom_push=lambda **_: None)
+    return {"ti": ti, "task_instance": ti}
+
+
+@pytest.fixture
+def no_first_wait(monkeypatch) -> None:
+    """Let triggers poll at once; the floor only matters to a running Airflow."""
+    from airflow_provider_vidu import policy
+
+    monkeypatch.setattr(policy, "FIRST_POLL_FLOOR", 0.0)
+
+
+@pytest.fixture
+def quick_backoff(monkeypatch) -> None:
+    """Let repeated requests follow each other quickly."""
+    from airflow_provider_vidu import policy
+
+    monkeypatch.setattr(policy.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the end-to-end tests last: they take minutes, and a broken unit explains them."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+    """Put the tests on a whole Airflow last: they take minutes, and a broken unit explains them."""
+    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("e2e", "browser")))

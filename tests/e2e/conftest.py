@@ -77,7 +77,9 @@ def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
         connections = {"vidu_default": KEY, "vidu_wrong_key": WRONG_KEY, "vidu_revoked": REVOKED_KEY}
         for conn_id, key in connections.items():
             running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})
-        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy")]
+        ent = {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}}
+        running.add_connection("vidu_ent", ent)
+        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified")]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
 
@@ -124,6 +126,13 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
         "vidu_storyboard", {"scenes": ["dawn", "dusk"], "destination": f"{videos.as_uri()}/story/"}
     )
     known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
+    sandbox.add_generation("e2e-outlets", states=[["completed", 0]])
+    started["outlets"] = airflow.trigger(
+        "e2e_outlets", {"generation_id": "e2e-outlets", "destination": f"{videos.as_uri()}/outlets/"}
+    )
+    told = {"code": "ModelGone", "message": "no such model; see https://cdn.example.com/why?sig=e2e-signature"}
+    sandbox.add_generation("e2e-notified", states=[["processing", 0], ["failed", 8]], error=told)
+    started["notified"] = airflow.trigger("e2e_notified", {"generation_id": "e2e-notified"})
     started["example_known"] = airflow.trigger(
         "vidu_wait_and_download", {"generation_id": known, "destination": f"{videos.as_uri()}/known/film.mp4"}
     )

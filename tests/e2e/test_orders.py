@@ -110,7 +110,8 @@ def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, way):
     # A kill that comes before a triggerer has taken the new wait up tells nobody.
     _asked_for(patient, _billed(patient, f"clear {way}")[1].id)
     _mark(orders, run, "failed")
-    assert wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "cancelled"], 60)
+    ended = wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "cancelled"], 90)
+    assert ended, f"{orders.airflow.states(run)}\n{orders.airflow.task_log(run, 'film')}\n{orders.airflow.component_log('triggerer')}"
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
