@@ -19,6 +19,8 @@ from airflow_provider_vidu.exceptions import ViduError
 
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 20.0
+"""A look that Airflow never answers counts as a failed one."""
 _ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,9 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
     failed: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            state, published = await sync_to_async(_look)(ti)
+            # In a thread of its own: all that is thread-sensitive shares one, and one silence would be everybody's.
+            async with asyncio.timeout(_LOOK_SECONDS):
+                state, published = await sync_to_async(_look, thread_sensitive=False)(ti)
         except Exception as error:  # noqa: BLE001 - the API server may be restarting; the answer decides over money
             failed = error
         else:

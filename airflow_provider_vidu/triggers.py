@@ -15,10 +15,13 @@ from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptiv
 from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.guard import is_handed_over
-from airflow_provider_vidu.policy import PollPolicy, Step, Watch
+from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.async_client import AsyncClient
+
+CANCEL_RETRIES = 5
+"""What is not cancelled goes on costing money, and nobody asks again: the waits grow to half a minute."""
 
 _cancelling: set[asyncio.Task[None]] = set()
 """A task that nothing refers to may be collected before it has run."""
@@ -142,14 +145,24 @@ class ViduGenerationTrigger(BaseTrigger):
             if await is_handed_over(self.task_instance, self.generation_id):
                 self.log.info("Generation %s is handed to another triggerer.", self.generation_id)
                 return
-            async with await self._client() as client:
-                if await self._is_over(client):
-                    self.log.info("Generation %s is done: there is nothing to cancel.", self.generation_id)
+            attempts = Attempts(CANCEL_RETRIES, bills=False)
+            while True:
+                try:
+                    self.log.info(
+                        "Generation %s, because the task was killed: %s.", self.generation_id, await self._end()
+                    )
                     return
-                verdict = await client.cancel_generation(self.generation_id)
-            self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, verdict.reason)
+                except ViduError as error:
+                    await asyncio.sleep(attempts.after(error))
         except ViduError as error:  # best effort: there is nobody left to raise it to
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
+
+    async def _end(self) -> str:
+        """Ask once to cancel the generation; return what became of it."""
+        async with await self._client() as client:
+            if await self._is_over(client):
+                return "it is done, there is nothing to cancel"
+            return (await client.cancel_generation(self.generation_id)).reason
 
     async def _is_over(self, client: AsyncClient) -> bool:
         """Whether the generation is done: a triggerer that wakes up late takes an ended task for a killed one."""

@@ -111,7 +111,9 @@ def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, way):
     _asked_for(patient, _billed(patient, f"clear {way}")[1].id)
     _mark(orders, run, "failed")
     ended = wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "cancelled"], 90)
-    assert ended, f"{orders.airflow.states(run)}\n{orders.airflow.task_log(run, 'film')}\n{orders.airflow.component_log('triggerer')}"
+    assert ended, (
+        f"{orders.airflow.states(run)}\n{orders.airflow.task_log(run, 'film')}\n{orders.airflow.component_log('triggerer')}"
+    )
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])

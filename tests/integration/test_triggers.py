@@ -144,6 +144,18 @@ async def test_a_kill_cancels_what_is_not_done(sandbox, monkeypatch, word, cance
     assert len(sandbox.requests("cancel", "123")) == cancels
 
 
+async def test_a_cancel_that_is_refused_for_the_moment_is_repeated(sandbox, monkeypatch):
+    """What is not cancelled costs money, and nobody else will ask: a busy service is asked again."""
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json("ent-v2"))
+    monkeypatch.setattr(guard, "_look", lambda _ti: ("failed", "123"))
+    sandbox.add_generation("123", dialect="ent-v2", states=[["created", 0]])
+    sandbox.add_fault({"match": {"kind": "cancel"}, "times": 1, "action": {"status": 503, "body": {}}})
+    trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True)
+    trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
+    await trigger.on_kill()
+    assert len(sandbox.requests("cancel", "123")) == 2
+
+
 @pytest.mark.parametrize(
     ("asked", "stored"),
     [({}, (15.0, True)), ({"poll_interval": 15}, (15.0, False)), ({"poll_interval": 7.5}, (7.5, False))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,26 @@ async def test_an_outage_is_sat_out(monkeypatch):
     """An API server that is away for a moment does not decide over a generation."""
     looks(monkeypatch, OSError("away"), ("deferred", "g"))
     assert await guard.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_a_look_without_an_answer_is_given_up(monkeypatch):
+    """A request that Airflow never answers holds up neither this guard nor the next one."""
+    done = threading.Event()
+    seen = []
+
+    def look(_ti):
+        seen.append(1)
+        if len(seen) == 1:
+            done.wait(30)
+        return "failed", "g"
+
+    monkeypatch.setattr(guard, "_look", look)
+    monkeypatch.setattr(guard, "_LOOK_SECONDS", 0.2)
+    try:
+        assert await guard.is_handed_over(TI, "g", pause=0) is False
+        assert len(seen) == 2
+    finally:
+        done.set()
 
 
 async def test_nothing_is_cancelled_blindly(monkeypatch):

@@ -251,7 +251,8 @@ def test_a_long_interval_does_not_shrink() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "roll", "expected"), [(30, 0.0, 15), (15, 1.0, 25), (10, 0.5, 15), (1, 0.0, FIRST_POLL_FLOOR), (60, 0.5, 60)]
+    ("interval", "roll", "expected"),
+    [(30, 0.0, 15), (15, 1.0, 25), (10, 0.5, 15), (1, 0.0, FIRST_POLL_FLOOR), (60, 0.5, 60)],
 )
 def test_the_first_delay_has_a_floor(interval: float, roll: float, expected: float) -> None:
     """A trigger never fires within the first seconds of its deferral; the floor leaves the spread whole."""
