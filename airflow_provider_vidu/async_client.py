@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
+from aiohttp.connector import Connection
 from airflow.providers.common.compat.sdk import conf
 from multidict import CIMultiDict
 from yarl import URL
@@ -46,6 +47,32 @@ CONFIG_AGE_SECONDS: Final = 300.0
 """After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
+
+
+_has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
+"""Whether the exchange that this task is in has made a new connection."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Lets an exchange make one new connection at the most.
+
+    aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
+    that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
+    (Tracing could tell the same, for a tenth more CPU per poll.)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: WeakSet[Any] = WeakSet()
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
+        if _has_connected.get(False):
+            raise aiohttp.ServerDisconnectedError("the server ended it without an answer")
+        connection = await super().connect(req, traces, timeout)
+        if connection.protocol not in self._known:
+            self._known.add(connection.protocol)
+            _has_connected.set(True)
+        return connection
 
 
 class AsyncClient:
@@ -182,13 +209,12 @@ class AsyncClient:
         if self._session is None:
             # Loading the CA bundles reads files: not on the loop.
             context = await asyncio.to_thread(ssl_context, config.verify)
-            connector = aiohttp.TCPConnector(
+            connector = _Connector(
                 limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
             )
             # No .netrc and no cookies: what is sent is decided by this package alone.
             # Unpacking, with its limit, is not left to the library.
             self._session = aiohttp.ClientSession(
-                trace_configs=[_one_new_connection()],
                 connector=connector,
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -214,6 +240,7 @@ class AsyncClient:
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         if self._session is None:
             raise RuntimeError("The client was closed while it was in use.")
+        _has_connected.set(False)
         async with self._session.request(
             request.method,
             URL(config.url(request), encoded=True),
@@ -275,23 +302,6 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
             self._clients.pop(self._conn_id, None)
             # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
             await asyncio.shield(client.close())
-
-
-def _one_new_connection() -> aiohttp.TraceConfig:
-    """Let a request make one connection at the most.
-
-    aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
-    that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
-    """
-
-    async def count(_session: aiohttp.ClientSession, request: SimpleNamespace, _params: object) -> None:
-        if getattr(request, "has_connected", False):
-            raise aiohttp.ServerDisconnectedError("the server ended it without an answer")
-        request.has_connected = True
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_start.append(count)
-    return tracing
 
 
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:

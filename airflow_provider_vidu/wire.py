@@ -49,8 +49,10 @@ class ApiRequest:
 
         :raises ViduConfigError: when JSON cannot hold a value (bytes, NaN, an object).
         """
+        if self.body is None:
+            return
         try:
-            json.dumps(None if self.body is None else dict(self.body), allow_nan=False)
+            json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ViduConfigError(f"The request cannot be sent, it is no JSON: {error}") from None
 

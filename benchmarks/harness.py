@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import importlib.metadata
 import json
 import os
@@ -185,9 +186,10 @@ class LagMeter:
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        notes = array("d")
+        notes, pauses = array("d"), array("d")
         clock = time.monotonic
-        with self.path.open("ab", buffering=0) as file:
+        _note_collections(pauses)
+        with self.path.open("ab", buffering=0) as file, collections_of(self.path).open("ab", buffering=0) as beside:
             flushed = clock()
             while True:
                 before = clock()
@@ -195,21 +197,70 @@ class LagMeter:
                 now = clock()
                 notes.extend((now, now - before - self.step))
                 if now - flushed > 1.0:
-                    notes.tofile(file)
-                    del notes[:]
+                    for kept, place in ((notes, file), (pauses, beside)):
+                        kept.tofile(place)
+                        del kept[:]
                     flushed = now
 
 
+def collections_of(path: Path) -> Path:
+    """Return where a meter that writes to ``path`` notes the pauses of Python's garbage collection."""
+    return path.with_suffix(".gc")
+
+
+def _note_collections(pauses: array[float]) -> None:
+    """Note the end and the length of each collection of the oldest generation, the one that looks at every object."""
+    began = 0.0
+
+    def note(phase: str, told: dict[str, int]) -> None:
+        nonlocal began
+        if told["generation"] == 2:
+            now = time.monotonic()
+            if phase == "start":
+                began = now
+            else:
+                pauses.extend((now, now - began))
+
+    gc.callbacks.append(note)
+
+
+AFTERMATH: Final = 0.5
+"""Seconds after a collection in which the loop works off what has waited meanwhile."""
+
+
 def lags(path: Path, start: float, end: float) -> dict[str, float]:
-    """Return worst, 99.9th and 99th percentile of the lag between two moments, in milliseconds."""
+    """Return worst, 99.9th and 99th percentile of the lag between two moments, in milliseconds.
+
+    ``collections`` counts Python's full garbage collections, ``longest_collection`` is the longest in
+    milliseconds, and ``worst_without`` is the worst lag apart from these pauses and the half second after each.
+    """
+    late = [(at, lag) for at, lag in _pairs(path) if start <= at <= end]
+    pauses = [(at - took, at, took) for at, took in _pairs(collections_of(path)) if start <= at <= end]
+    if not late:
+        return {}
+    ranked = sorted(lag * 1000 for _, lag in late)
+    without = [
+        lag * 1000
+        for at, lag in late
+        if not any(began <= at and at - lag <= ended + AFTERMATH for began, ended, _ in pauses)
+    ]
+    return {
+        "worst": ranked[-1],
+        "p999": percentile(ranked, 99.9),
+        "p99": percentile(ranked, 99),
+        "samples": len(ranked),
+        "collections": len(pauses),
+        "longest_collection": 1000 * max((took for *_, took in pauses), default=0.0),
+        "worst_without": max(without, default=0.0),
+    }
+
+
+def _pairs(path: Path) -> list[tuple[float, float]]:
     notes = array("d")
     if path.exists():
         raw = path.read_bytes()
         notes.frombytes(raw[: len(raw) // 16 * 16])
-    late = sorted(notes[i + 1] * 1000 for i in range(0, len(notes), 2) if start <= notes[i] <= end)
-    if not late:
-        return {}
-    return {"worst": late[-1], "p999": percentile(late, 99.9), "p99": percentile(late, 99), "samples": len(late)}
+    return list(zip(notes[::2], notes[1::2], strict=True))
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
