@@ -27,7 +27,7 @@ DISK: Final = "disk"
 BUCKET: Final = "bench"
 MEMORY_BAR_MIB: Final = 32.0
 #: What moto holds of an object of one byte while it puts its parts together, with some room for the rest.
-MOTO_SHARE: Final = 2.6
+MOTO_SHARE: Final = 5.5
 
 
 def measure(quick: bool) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def render(run: dict[str, Any], interval: float, date: str) -> str:
     lag = run["lag"].get("worst", 0)
     cores, memory = GOAL / jobs * share, GOAL * kib / KIB / KIB
     return f"""\
-Measured ({date}, section *Waiting* of [RESULTS.md](../benchmarks/RESULTS.md), {jobs:,} waits in Airflow's own
+Measured ({date}, section *Waiting* of `benchmarks/RESULTS.md`, {jobs:,} waits in Airflow's own
 trigger runner, each polled every {interval:g} s over TLS): {100 * share:.1f} % of one core, {kib:.1f} KiB of memory
 per wait, worst loop lag {lag:.0f} ms. No more is put on one triggerer here than was measured on one, and no more than
 {CORE_SHARE:.0%} of its core: **{waits:,} waits per triggerer**.
