@@ -24,7 +24,7 @@ export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-faults test test-fast faults check demo ui bench clean
+.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +93,15 @@ $(VENV)/.bench: $(STAMP)
 
 bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (half an hour, quiet machine); writes benchmarks/RESULTS.md.
 	@"$(BIN)/python" -m benchmarks --only "$(ONLY)"
+
+$(VENV)/.docs: $(STAMP)
+	@echo "Installing what builds the manual"
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,docs]'
+	@touch "$@"
+
+docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
+	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 clean: ## Remove everything that was made here, .venv included.
 	@rm -rf .venv .airflow build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

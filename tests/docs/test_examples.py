@@ -1,0 +1,153 @@
+"""Every code block of the README and the manual runs, or is checked against what it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```([a-z-]+|\{[a-z-]+\}[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What a reader of a page has at hand: the classes, as in the section "The imports".
+PRELUDE = """
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, DAG
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    return [code for kind, code in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def having(language: str) -> list[Path]:
+    """Return the pages with code in a language."""
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Run the sandbox behind the connection that the pages use."""
+    with Sandbox(queue=0.2, duration=0.4) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json())
+        yield sandbox
+
+
+@pytest.mark.parametrize("page", having("python"), ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page, service):
+    """The blocks of a page run one after the other, as a reader would type them, and against the sandbox."""
+    names: dict[str, Any] = {}
+    exec(PRELUDE, names)  # noqa: S102 - the repository's own pages
+    with names["DAG"]("docs"):
+        for code in blocks(page, "python"):
+            exec(compile(code, page.name, "exec"), names)  # noqa: S102
+
+
+@pytest.mark.parametrize("page", having("sh"), ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist(page):
+    """Each command of a page names a target, an extra, an option or a setting that there is."""
+    for code in blocks(page, "sh"):
+        for words in commands(code):
+            check(words)
+
+
+def commands(code: str) -> Iterator[list[str]]:
+    """Split a block into commands: comments go, lines that go on are joined, quotes may span lines."""
+    text = code.replace("\\\n", " ").replace("$VIDU_API_KEY", "key")
+    pending = ""
+    for line in text.splitlines():
+        pending += line + "\n"
+        try:
+            words = shlex.split(pending, comments=True)
+        except ValueError:  # an open quote
+            continue
+        pending = ""
+        if words:
+            yield words
+    assert not pending.strip(), pending
+
+
+def check(words: list[str]) -> None:
+    """Assert that a command is one that exists."""
+    first, *rest = words
+    if first == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert rest[0] in targets
+    elif first == "pip":
+        for name in rest[1:]:
+            found = re.fullmatch(r"airflow-provider-vidu(?:\[([a-z0-9,]+)\])?", name)
+            assert found, name
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+            assert not found[1] or set(found[1].split(",")) <= extras.keys()
+    elif first == "airflow":
+        from airflow.cli import cli_parser
+
+        cli_parser.get_parser().parse_args(rest)
+    elif first == "export":
+        name, _, value = rest[0].partition("=")
+        assert re.fullmatch(r"AIRFLOW_(CONN_[A-Z_]+|_[A-Z]+__[A-Z_]+)", name), name
+        assert value
+        setting = re.fullmatch(r"AIRFLOW__VIDU__(\w+)", name)
+        if setting:
+            from airflow_provider_vidu.get_provider_info import get_provider_info
+
+            assert setting[1].lower() in get_provider_info()["config"]["vidu"]["options"]
+    elif words[:2] == ["python", "-m"]:
+        options = [word for word in rest[2:] if word.startswith("--")]
+        told = subprocess.run(
+            [sys.executable, "-m", rest[1], "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert all(option in told for option in options)
+    else:
+        raise AssertionError(f"an unknown command: {shlex.join(words)}")
+
+
+def test_every_setting_is_documented():
+    """The manual's table of settings is that of the provider's metadata."""
+    from airflow_provider_vidu.get_provider_info import get_provider_info
+
+    told = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for option in get_provider_info()["config"]["vidu"]["options"]:
+        assert f"`[vidu] {option}`" in told
+
+
+def test_every_error_is_documented():
+    """The README's table of errors names every class that users can meet."""
+    from airflow_provider_vidu import exceptions
+
+    told = (ROOT / "README.md").read_text("utf-8")
+    kinds = [
+        name
+        for name, kind in vars(exceptions).items()
+        if isinstance(kind, type) and kind.__module__ == exceptions.__name__
+    ]
+    missing = [
+        name for name in kinds if not name.startswith("_") and f"`{name}`" not in told and name != "ViduAPIError"
+    ]
+    assert missing == [] or missing == ["ViduError"]
+
+
+def test_every_parameter_is_documented():
+    """The README's tables name every parameter of the operators and the sensor that is theirs."""
+    import inspect
+
+    from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+    from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+    told = (ROOT / "README.md").read_text("utf-8")
+    for kind in (ViduDownloadOperator, ViduGenerateOperator, ViduGenerationSensor):
+        for name in inspect.signature(inspect.unwrap(kind.__init__)).parameters:
+            assert name in ("self", "kwargs", "vidu_conn_id") or f"`{name}`" in told, (kind.__name__, name)
