@@ -1,0 +1,70 @@
+"""The public names and signatures are pinned: a change of them is a decision, not an accident."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+PINNED = Path(__file__).parent.parent / "fixtures" / "public_api.txt"
+
+PUBLIC = {
+    "airflow_provider_vidu.hooks": ["ViduHook"],
+    "airflow_provider_vidu.sensors": ["ViduGenerationSensor"],
+    "airflow_provider_vidu.operators": ["ViduGenerateOperator", "ViduDownloadOperator"],
+    "airflow_provider_vidu.triggers": ["ViduGenerationTrigger"],
+    "airflow_provider_vidu.event_triggers": ["ViduGenerationFinishedTrigger"],
+    "airflow_provider_vidu.events": ["read_event"],
+    "airflow_provider_vidu.links": ["ViduWatchLink"],
+    "airflow_provider_vidu.retry_policy": ["vidu_retry_policy"],
+    "airflow_provider_vidu.models": ["Artifact", "Cancellation", "Credits", "Generation", "GenerationStatus"],
+    "airflow_provider_vidu.sandbox": ["Sandbox"],
+}
+"""What the policy in CONTRIBUTING calls public; the exceptions are added below."""
+
+
+def described() -> list[str]:
+    """Return a line for every public name: what it takes, and for models and words what they hold."""
+    lines = []
+    for module_name, names in PUBLIC.items():
+        module = importlib.import_module(module_name)
+        for name in names:
+            lines += _lines(f"{module_name}.{name}", getattr(module, name))
+    errors = importlib.import_module("airflow_provider_vidu.exceptions")
+    for name, kind in sorted(vars(errors).items()):
+        if inspect.isclass(kind) and kind.__module__ == errors.__name__ and not name.startswith("_"):
+            parents = ", ".join(sorted(base.__name__ for base in kind.__mro__[1:] if base.__name__.startswith("Vidu")))
+            lines.append(f"{errors.__name__}.{name}({parents})")
+    return lines
+
+
+def _lines(path: str, thing: Any) -> list[str]:
+    if not inspect.isclass(thing):
+        return [path + _signature(thing)]
+    fields = getattr(thing, "model_fields", None)
+    if fields is not None:
+        return [f"{path}: {', '.join(sorted(fields))}"]
+    if hasattr(thing, "__members__"):
+        return [f"{path}: {', '.join(sorted(thing.__members__))}"]
+    lines = [path + _signature(thing.__init__)]
+    for name, member in sorted(vars(thing).items()):
+        if not name.startswith("_") and inspect.isfunction(inspect.unwrap(member) if callable(member) else None):
+            lines.append(f"{path}.{name}{_signature(member)}")
+    return lines
+
+
+def _signature(function: Any) -> str:
+    """Return names, kinds and defaults; annotations are prose to a caller."""
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(inspect.unwrap(function)).parameters.values()
+        if parameter.name != "self"
+    ]
+    return str(inspect.Signature(parameters))
+
+
+def test_the_public_names_are_as_pinned() -> None:
+    """Nothing that users write against changes without a change of the pinned list (and of the change log)."""
+    pinned = PINNED.read_text("utf-8").splitlines()
+    assert described() == pinned, "\n".join(described())
