@@ -118,9 +118,21 @@ class Pipelines:
         return [task.record for task in self.airflow.tasks(self.runs[name])]
 
 
+CATCH = """
+    create table caught (line text);
+    create trigger catch_row after insert on "trigger"
+        begin insert into caught values (new.classpath || ' ' || new.kwargs); end;
+    create trigger catch_event after update of next_kwargs on task_instance when new.next_kwargs is not null
+        begin insert into caught values (coalesce(new.next_method, '') || ' ' || new.next_kwargs); end;
+"""
+"""An event stands in its row for less than a second: the database itself takes note of every one."""
+
+
 @pytest.fixture(scope="module")
 def pipelines(airflow, sandbox, keys, tmp_path_factory) -> Pipelines:
-    """Run both pipelines, looking at triggers and events while they exist."""
+    """Run both pipelines; every trigger row and event that was ever stored is caught."""
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+        database.executescript(CATCH)
     sandbox.rotate_keys([keys.good])
     airflow.wait_for_dags(["e2e_signed", "e2e_unsigned"])
     for name in ("signed", "unsigned"):
@@ -141,9 +153,7 @@ def pipelines(airflow, sandbox, keys, tmp_path_factory) -> Pipelines:
 
     def ended() -> bool:
         with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
-            made.waiting |= {str(row) for row in database.execute("select * from trigger")}
-            events = "select next_method, next_kwargs from task_instance where next_kwargs is not null"
-            made.waiting |= {str(row) for row in database.execute(events)}
+            made.waiting |= {line for (line,) in database.execute("select line from caught")}
         if all(f"{name}-good" in str(made.waiting) for name in runs) and not finished:
             finished.extend(sandbox.add_generation(f"{name}-good", states=[["completed", 0]]) for name in runs)
         try:
@@ -152,6 +162,8 @@ def pipelines(airflow, sandbox, keys, tmp_path_factory) -> Pipelines:
             return False
 
     assert wait_for(ended, 300, every=1), {name: airflow.states(run) for name, run in runs.items()}
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
+        database.executescript("drop trigger catch_row; drop trigger catch_event; drop table caught;")
     made.states.update({name: airflow.states(run) for name, run in runs.items()})
     return made
 
@@ -231,10 +243,11 @@ def test_switched_off_signatures_stand_nowhere(pipelines, fault_row):
 
 
 def test_triggers_and_events_hold_no_secret(pipelines, keys, fault_row):
-    """Trigger rows and events, caught while they existed, hold neither key nor signature."""
+    """Trigger rows and events, every one that was stored, hold neither key nor signature."""
     caught = "\n".join(pipelines.waiting)
+    assert "ViduGenerationTrigger" in caught
     assert "signed-good" in caught
-    assert '"outcome"' in caught.replace("'", '"').replace("\\", "")
+    assert "outcome" in caught
     assert not _signatures(caught)
     assert keys.good not in caught
     seen = f"{len(pipelines.waiting)} snapshots of trigger rows and events: no key, no signature"
