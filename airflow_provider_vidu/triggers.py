@@ -8,6 +8,7 @@ import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 CANCEL_RETRIES = 5
 """What is not cancelled goes on costing money, and nobody asks again: the waits grow to half a minute."""
 
+_client_module: ModuleType | None = None
+
 _cancelling: set[asyncio.Task[None]] = set()
 """A task that nothing refers to may be collected before it has run."""
 
 
 async def lent_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
     """Return the loop's shared client of a connection, to be used in ``async with``."""
-    # The first import of the HTTP client takes longer than the loop may be blocked.
-    module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
-    client: AbstractAsyncContextManager[AsyncClient] = module.async_client(conn_id)
+    global _client_module
+    if _client_module is None:
+        # The first import of the HTTP client takes longer than the loop may be blocked.
+        _client_module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
+    client: AbstractAsyncContextManager[AsyncClient] = _client_module.async_client(conn_id)
     return client
 
 
