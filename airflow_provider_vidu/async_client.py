@@ -58,7 +58,7 @@ class _Connector(aiohttp.TCPConnector):
 
     aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
     that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
-    (Tracing could tell the same, for a tenth more CPU per poll.)
+    (Tracing could tell the same, with a handful of signals sent for every poll.)
     """
 
     def __init__(self, **options: Any) -> None:

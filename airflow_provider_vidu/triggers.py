@@ -97,7 +97,7 @@ class ViduGenerationTrigger(BaseTrigger):
 
     @property
     def log(self) -> Any:
-        """One logger for all: thousands of triggers would each hold two kilobytes of their own."""
+        """One logger for all, so that thousands of triggers do not hold one each."""
         return _log()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

@@ -91,7 +91,7 @@ def open_preview(uri: str) -> Preview:
     preview = _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
     try:
         preview.sniff()
-    except BaseException:
+    except BaseException:  # whatever ends it, the file may not stay open
         preview.close()
         raise
     return preview
@@ -112,7 +112,7 @@ class _LocalFile(Preview):
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode) or not _is_really_beneath(self._descriptor, spot.path, root):
                 raise PreviewError("The file does not lie beneath one of this deployment's preview roots.")
-        except BaseException:
+        except BaseException:  # whatever ends it, the descriptor may not stay open
             self.close()
             raise
         self.size = status.st_size
