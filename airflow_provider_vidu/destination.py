@@ -46,7 +46,8 @@ class Destination:
             path: Any = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
             self._protocol = str(path.protocol or "")
             self._path = str(path.path)
-            self._conn_id = path.conn_id
+            # Before Airflow 3.2 the path has no such property and keeps the connection among its options.
+            self._conn_id = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
         except (ValueError, TypeError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
