@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 EVENT_VERSION: Final = 1
 
+# What Airflow's scheduler writes into a deferred task that it gives up, up to 2.11 and since 3.0.
+_FAIL: Final = "__fail__"
+_GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
+
 
 class Outcome(enum.StrEnum):
     """How a watch can end."""
@@ -58,6 +62,14 @@ def id_in(event: object) -> str | None:
     """
     found = event.get("generation_id") if isinstance(event, Mapping) else None
     return found if isinstance(found, str) else None
+
+
+def was_never_taken_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether Airflow resumes a task only to fail it, because no trigger has fired before the deferral's time-out.
+
+    Each Airflow raises something else for it (2 only its general error), so a task looks before it is raised.
+    """
+    return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
 
 
 def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) -> ViduTimeoutError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.defaults import (
     ADAPTIVE,
@@ -17,7 +17,7 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
     is_adaptive,
 )
-from airflow_provider_vidu.events import id_in, never_fired, read_event
+from airflow_provider_vidu.events import id_in, never_fired, read_event, was_never_taken_up
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
@@ -176,12 +176,9 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if type(error).__name__ != "TaskDeferralTimeout":  # Airflow 2 and 3 keep it in different places
-                raise
-            return self._never_taken_up(context, error)
+        if was_never_taken_up(next_method, next_kwargs):
+            return self._never_taken_up(context)
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
@@ -226,7 +223,7 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise failed(generation, may_pass=hook.config.dialect.may_pass(generation)) from error
             raise
 
-    def _never_taken_up(self, context: Context, timeout: Exception) -> dict[str, Any]:
+    def _never_taken_up(self, context: Context) -> dict[str, Any]:
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
         generation_id = self._generation_id = self._published(context) or ""
         hook = self._hook()
@@ -235,7 +232,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if generation.is_done:
             return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
         self._cancel("the time is over")
-        raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe()) from timeout
+        raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         if self.durable:

@@ -24,7 +24,7 @@ from airflow_provider_vidu.defaults import (
     check_interval,
     is_adaptive,
 )
-from airflow_provider_vidu.events import id_in, never_fired, read_event
+from airflow_provider_vidu.events import id_in, never_fired, read_event, was_never_taken_up
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import as_result
@@ -127,15 +127,13 @@ class ViduGenerationSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; where Airflow has given up a wait that no triggerer took up in time, look once more."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except ViduError:
-            raise
-        except AirflowSensorTimeout as error:
+        with self._softened():
+            if not was_never_taken_up(next_method, next_kwargs):
+                return super().resume_execution(next_method, next_kwargs, context)
             generation = self._hook().get_generation(self.generation_id)
             if generation.is_done:
                 return self._asked_afresh()
-            raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe()) from error
+            raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _asked_afresh(self) -> dict[str, Any]:
         generation = self._hook().wait(self.generation_id, timeout=DEFER_MARGIN_SECONDS, poll_interval=5)
@@ -212,7 +210,7 @@ class ViduGenerationSensor(BaseSensorOperator):
 
     @contextmanager
     def _softened(self) -> Iterator[None]:
-        """Apply soft_fail and never_fail to the leg before the deferral; Airflow does it for the others."""
+        """Apply soft_fail and never_fail to the legs around the deferral, alike on every Airflow."""
         try:
             yield
         except AirflowSkipException:
