@@ -99,9 +99,14 @@ def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
 
 
 def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
+    # These pass over a connection that they cannot write as a URI, and say nothing.
+    is_hiding = (3, 0) <= get_base_airflow_version_tuple() < (3, 2)
+    hint = " If there is one: this Airflow does not find a connection whose extra is no JSON object." if is_hiding else ""
     return ViduConnectionNotFoundError(
         f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
-        f"AIRFLOW_CONN_{conn_id.upper()}.",
+        f"AIRFLOW_CONN_{conn_id.upper()}.{hint}",
         conn_id=conn_id,
     )
 
