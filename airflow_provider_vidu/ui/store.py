@@ -157,20 +157,7 @@ def _with_results(session: Session, tasks: Sequence[TaskFacts]) -> list[TaskFact
             )
         )
     }
-    rendered = {
-        (row.task_id, row.map_index): row.rendered_fields
-        for row in session.execute(
-            select(
-                RenderedTaskInstanceFields.task_id,
-                RenderedTaskInstanceFields.map_index,
-                RenderedTaskInstanceFields.rendered_fields,
-            ).where(
-                RenderedTaskInstanceFields.dag_id == dag_id,
-                RenderedTaskInstanceFields.run_id == run_id,
-                _are(RenderedTaskInstanceFields, keys),
-            )
-        )
-    }
+    rendered = _rendered(session, dag_id, run_id, keys)
     return [
         replace(
             task,
@@ -180,6 +167,30 @@ def _with_results(session: Session, tasks: Sequence[TaskFacts]) -> list[TaskFact
         )
         for task in tasks
     ]
+
+
+def _rendered(
+    session: Session, dag_id: str, run_id: str, keys: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], Any]:
+    if hasattr(RenderedTaskInstanceFields, "get_for_attempt"):
+        # Since Airflow 3.4 they belong to one try, and only Airflow's own method knows where those from before lie.
+        tries = session.execute(
+            select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
+                TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(TaskInstance, keys)
+            )
+        )
+        found = {
+            (row.task_id, row.map_index): RenderedTaskInstanceFields.get_for_attempt(row.id, session=session)
+            for row in tries.all()
+        }
+        return {key: fields.rendered_fields for key, fields in found.items() if fields is not None}
+    model = RenderedTaskInstanceFields
+    rows = session.execute(
+        select(model.task_id, model.map_index, model.rendered_fields).where(
+            model.dag_id == dag_id, model.run_id == run_id, _are(model, keys)
+        )
+    )
+    return {(row.task_id, row.map_index): row.rendered_fields for row in rows}
 
 
 def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
