@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 import s3fs
-from airflow.sdk.io import store
 from moto.server import ThreadedMotoServer
 
 from tests.faults.transfer_world import LARGE
 from tests.integration.servers import Request, Server, Wire
+from tests.versions import object_stores
 
 
 @pytest.fixture(scope="module", name="endpoint")
@@ -49,7 +49,7 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process find S3 at ``endpoint``, and forget where it was before."""
     for name, value in settings(endpoint).items():
         monkeypatch.setenv(name, value)
-    store._STORE_CACHE.clear()
+    object_stores()._STORE_CACHE.clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -58,7 +58,7 @@ def s3_client(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Point the environment's credentials and Airflow's at the server; return a client."""
     point_at(endpoint, monkeypatch)
     yield boto3.client("s3", endpoint_url=endpoint)
-    store._STORE_CACHE.clear()
+    object_stores()._STORE_CACHE.clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("airflow.sdk", reason="event-driven scheduling came with Airflow 3.0")
+
 from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_vidu import event_triggers

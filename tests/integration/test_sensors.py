@@ -216,7 +216,7 @@ def test_the_interval_of_a_user_is_kept(connect, sandbox, context, asked, adapti
 
 def test_a_mapped_sensor_keeps_the_default():
     """Mapping over the ids neither loses the adaptive default nor a set interval."""
-    from airflow.sdk import DAG
+    from airflow.providers.common.compat.sdk import DAG
 
     with DAG("mapped"):
         left_out = ViduGenerationSensor.partial(task_id="a").expand(generation_id=["1"])

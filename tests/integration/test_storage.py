@@ -29,6 +29,7 @@ class PlainFileSystem(DirFileSystem):
     """Stands for a store of a package that this provider has never heard of."""
 
     protocol = "plainfs"
+    sep = "/"  # on the class: older path libraries look it up there, and find its parent's property
 
 
 @pytest.fixture

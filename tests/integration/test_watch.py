@@ -12,6 +12,7 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import watch_page
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+from tests.versions import AIRFLOW
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +39,8 @@ def check(ti: Recorder, generation_id: str, role: str, artifact: str | None = No
     """Compare what was published with what the page needs."""
     assert ti.pushed["generation_id"] == generation_id
     assert ti.pushed["vidu_watch"] == {"conn_id": "vidu_default", "role": role, "artifact": artifact}
-    assert ti.pushed["_link_ViduWatchLink"] == watch_page(ti)
+    if AIRFLOW >= (3, 0):  # Airflow 2 asks the link itself when somebody looks
+        assert ti.pushed["_link_ViduWatchLink"] == watch_page(ti)
     assert "http" not in str(ti.pushed).replace(watch_page(ti), "")
 
 

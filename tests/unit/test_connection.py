@@ -14,8 +14,12 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_vidu import connection
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduTransportError
+from tests.versions import AIRFLOW, redact
 
 Resolve = Callable[[str], ViduConfig]
+
+HIDES_BROKEN_EXTRAS = (3, 0) <= AIRFLOW < (3, 2)
+"""There a connection whose extra is no JSON object is not found at all."""
 
 
 def on_a_loop(conn_id: str) -> ViduConfig:
@@ -76,7 +80,7 @@ def test_from_the_environment(env, resolve: Resolve, value: str, base_url: str) 
 
 def test_without_extras(env, resolve: Resolve) -> None:
     """No extra is needed."""
-    for extra in ({}, None, "", "null"):
+    for extra in ({}, None, "") if HIDES_BROKEN_EXTRAS else ({}, None, "", "null"):
         env(host="gw.example.com", password="sk-unit-000001", extra=extra)
         assert resolve("unit_vidu").timeout == 30
 
@@ -94,7 +98,8 @@ def test_no_such_connection(resolve: Resolve) -> None:
 def test_a_broken_extra(env, resolve: Resolve, extra: str) -> None:
     """Extras that cannot be read are told, not dropped: dialect, proxy and verify stand in them."""
     env(host="gw.example.com", password="sk-unit-000001", extra=extra)
-    with pytest.raises(ViduConfigError, match="'unit_vidu', field 'extra'"):
+    told = "'unit_vidu'.*extra is no JSON object" if HIDES_BROKEN_EXTRAS else "'unit_vidu', field 'extra'"
+    with pytest.raises(ViduConfigError, match=told):
         resolve("unit_vidu")
 
 
@@ -138,15 +143,6 @@ def test_no_warning_where_it_is_safe(env, resolve: Resolve, caplog, host: str) -
     assert not [record for record in caplog.records if record.name == connection.__name__]
 
 
-def redacted(text: str) -> str:
-    """Return what Airflow's masker makes of a text."""
-    try:
-        from airflow.sdk.log import redact
-    except ImportError:  # before 3.0
-        from airflow.utils.log.secrets_masker import redact
-    return str(redact(text))
-
-
 def test_secrets_are_masked(env, resolve: Resolve, request) -> None:
     """Key, proxy password and sensitive headers are unreadable in any log from here on."""
     mark = f"m{abs(hash(request.node.name))}"
@@ -160,7 +156,7 @@ def test_secrets_are_masked(env, resolve: Resolve, request) -> None:
         },
     )
     resolve("unit_vidu")
-    told = redacted(" ".join(secrets.values()) + " media")
+    told = str(redact(" ".join(secrets.values()) + " media"))
     assert mark not in told
     assert "media" in told
 

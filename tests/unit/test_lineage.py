@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_vidu import lineage
 from airflow_provider_vidu.models import Generation
+from tests.versions import AIRFLOW
 
 RECORD = {
     "uri": "s3://bucket/clips/a.mp4",
@@ -36,7 +37,8 @@ RECORD = {
 def test_the_uri_of_an_asset(stored, asset):
     """Airflow keeps the URI as it is, and two objects never become one asset."""
     assert lineage.asset_uri(stored) == asset
-    assert Asset(uri=lineage.asset_uri(stored)).uri == asset
+    if asset.isascii() or AIRFLOW >= (3, 1):  # before that Airflow refuses an asset with such a name
+        assert Asset(uri=lineage.asset_uri(stored)).uri == asset
 
 
 @pytest.mark.parametrize("raw", [{"prompt": "a cat"}, {"data": {"prompt": "a cat"}}])

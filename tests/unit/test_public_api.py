@@ -7,6 +7,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from tests.versions import AIRFLOW
+
 PINNED = Path(__file__).parent.parent / "fixtures" / "public_api.txt"
 
 PUBLIC = {
@@ -23,11 +25,16 @@ PUBLIC = {
 }
 """What the policy in CONTRIBUTING calls public; the exceptions are added below."""
 
+SINCE = {"airflow_provider_vidu.event_triggers": (3, 0)}
+"""What an older Airflow cannot have."""
+
 
 def described() -> list[str]:
     """Return a line for every public name: what it takes, and for models and words what they hold."""
     lines = []
     for module_name, names in PUBLIC.items():
+        if SINCE.get(module_name, (0,)) > AIRFLOW:
+            continue
         module = importlib.import_module(module_name)
         for name in names:
             lines += _lines(f"{module_name}.{name}", getattr(module, name))
@@ -66,5 +73,6 @@ def _signature(function: Any) -> str:
 
 def test_the_public_names_are_as_pinned() -> None:
     """Nothing that users write against changes without a change of the pinned list (and of the change log)."""
-    pinned = PINNED.read_text("utf-8").splitlines()
+    absent = tuple(module for module, since in SINCE.items() if since > AIRFLOW)
+    pinned = [line for line in PINNED.read_text("utf-8").splitlines() if not line.startswith(absent or "-")]
     assert described() == pinned, "\n".join(described())

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
-from airflow.sdk._shared.secrets_masker import redact, reset_secrets_masker
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.signed_urls import as_result
+from tests.versions import redact, reset_secrets_masker
 
 SIGNATURE = "v1~Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"
 SIGNED = f"https://h/v.mp4?Expires=1&Signature={SIGNATURE}"

@@ -21,6 +21,7 @@ import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import free_port
+from tests.versions import AIRFLOW
 
 HERE = Path(__file__).parent
 PATH = "/tools/airflow"
@@ -89,18 +90,27 @@ class Pages:
         """Add a task instance with its XComs, as a worker would have left them."""
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
-        from airflow.models.xcom import XComModel
+
+        if AIRFLOW >= (3, 4):
+            from airflow.models.xcom import XComModelV2 as XComModel
+        else:
+            from airflow.models.xcom import XComModel
 
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
         xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
-            instance = {**names, "state": state, "try_number": 1, "pool": "default_pool"}
-            database.execute(TaskInstance.__table__.insert().values(**instance, start_date=at, end_date=at))
+            own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at, "end_date": at}
+            owner = {**names, "dag_run_id": run_id}
+            if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
+                own["region_index"] = own.pop("map_index")
+            made = database.execute(TaskInstance.__table__.insert().values(**own)).inserted_primary_key[0]
+            if AIRFLOW >= (3, 4):
+                owner = names = {"task_instance_id": made}
             for key, value in xcoms.items():
                 if value is not None:
-                    row = {**names, "dag_run_id": run_id, "key": key, "value": value, "timestamp": at}
+                    row = {**owner, "key": key, "value": value, "timestamp": at}
                     database.execute(XComModel.__table__.insert().values(**row))
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
