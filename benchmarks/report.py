@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 from typing import Any, Final
 
@@ -28,19 +29,35 @@ def modules() -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"benchmarks.{name}") for name in BENCHMARKS}
 
 
-def render() -> str:
-    """Return the whole page for the results that are there."""
-    kept = {name: (module, read(name)) for name, module in modules().items()}
-    done = {name: (module, found) for name, (module, found) in kept.items() if found}
-    parts = [INTRODUCTION, _summary(done)]
-    for module, found in done.values():
-        parts.append(f"## {module.TITLE}\n\n{_measured_on(found)}\n\n{module.section(found['result']).strip()}")
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+def render(earlier: str = "") -> str:
+    """Return the whole page for the results that are there.
+
+    :param earlier: the page so far: what was not measured here keeps its section and its bars, with their date.
+    """
+    kept = _sections(earlier)
+    rows: list[str] = []
+    parts: list[str] = []
+    for name, module in modules().items():
+        found = read(name)
+        if found:
+            rows += _rows(module, found)
+            parts.append(f"## {module.TITLE}\n\n{_measured_on(found)}\n\n{module.section(found['result']).strip()}")
+        elif module.TITLE in kept:
+            rows += [line for line in earlier.splitlines() if line.startswith(f"| {module.TITLE}: ")]
+            parts.append(kept[module.TITLE])
+    summary = "\n".join([table(("Bar", "Seen", "Verdict"), []), *rows])
+    return "\n\n".join(part.strip() for part in (INTRODUCTION, summary, *parts)) + "\n"
+
+
+def _sections(page: str) -> dict[str, str]:
+    """Return the sections of a page by their titles, each with its heading."""
+    found = re.split(r"^(?=## )", page, flags=re.MULTILINE)[1:]
+    return {section.partition("\n")[0].removeprefix("## "): section.strip() for section in found}
 
 
 def write_page() -> None:
     """Write ``benchmarks/RESULTS.md``, and the arithmetic that ``docs/scaling.md`` makes of it."""
-    PAGE.write_text(render(), "utf-8")
+    PAGE.write_text(render(PAGE.read_text("utf-8") if PAGE.exists() else ""), "utf-8")
     scaling.write()
 
 
@@ -54,13 +71,9 @@ def summary_text() -> str:
     )
 
 
-def _summary(done: dict[str, tuple[ModuleType, dict[str, Any]]]) -> str:
-    rows = [
-        (f"{module.TITLE}: {bar.text}", bar.seen, _verdict(bar))
-        for module, found in done.values()
-        for bar in module.bars(found["result"])
-    ]
-    return table(("Bar", "Seen", "Verdict"), rows)
+def _rows(module: ModuleType, found: dict[str, Any]) -> list[str]:
+    bars = [(f"{module.TITLE}: {bar.text}", bar.seen, _verdict(bar)) for bar in module.bars(found["result"])]
+    return table(("", "", ""), bars).splitlines()[2:]
 
 
 def _verdict(bar: Bar) -> str:

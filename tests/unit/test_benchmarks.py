@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import downloads, end_to_end, parsing, scaling
+from benchmarks import downloads, end_to_end, parsing, report, scaling
 from benchmarks.harness import MIB, at_least, at_most, percentile
 
 TIMES = {"mib_per_second": 800.0, "fastest": 900.0, "cpu_per_gib": 1.0, "rounds": 5}
@@ -83,3 +83,11 @@ def test_no_triggerer_is_planned_beyond_what_was_measured():
     assert "**3,000 waits per triggerer**" in told
     assert "**34 triggerers**" in told
     assert scaling.largest([run, {**run, "jobs": 1000}, {**run, "name": "other", "jobs": 10_000}]) is run
+
+
+def test_a_page_keeps_what_was_not_measured_again(tmp_path, monkeypatch) -> None:
+    """One benchmark of a fresh clone replaces its own section and bars, and leaves those of the others."""
+    monkeypatch.setattr(report, "read", lambda _name: None)
+    page = report.PAGE.read_text("utf-8")
+    assert report.render(page) == page
+    assert "## " not in report.render("")
