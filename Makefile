@@ -24,7 +24,7 @@ export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs clean
+.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs matrix clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,13 +56,13 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@touch "$@"
 
 test: setup ## Run every test: units, integration, then a private Airflow, seen in a browser as well.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak" $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak and not matrix" $(ARGS)
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
 	@"$(BIN)/python" -m pytest -m e2e $(ARGS)
 	@"$(BIN)/python" -m pytest -m browser $(ARGS)
 
 test-fast: setup ## Run the tests that need no Airflow processes.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak" $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak and not matrix" $(ARGS)
 
 faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).
 	@"$(BIN)/python" scripts/faults.py $(ARGS)
@@ -102,6 +102,9 @@ $(VENV)/.docs: $(STAMP)
 docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
+
+matrix: setup ## The same wheel on every supported Airflow and Python (half an hour; ARGS=--ends: oldest and newest).
+	@"$(BIN)/python" scripts/matrix.py $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included.
 	@rm -rf .venv .airflow build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -103,7 +103,7 @@ def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
 
     # These pass over a connection that they cannot write as a URI, and say nothing.
     is_hiding = (3, 0) <= get_base_airflow_version_tuple() < (3, 2)
-    hint = " If there is one: this Airflow does not find a connection whose extra is no JSON object." if is_hiding else ""
+    hint = " If there is one: this Airflow finds none whose extra is no JSON object." if is_hiding else ""
     return ViduConnectionNotFoundError(
         f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
         f"AIRFLOW_CONN_{conn_id.upper()}.{hint}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 from typing import Any, Final
 
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
@@ -45,3 +47,13 @@ def reset_secrets_masker() -> None:
 def object_stores() -> Any:
     """Return the module that keeps Airflow's object stores."""
     return first_of(_STORES)
+
+
+def printed_json(text: str) -> Any:
+    """Return the list that an ``airflow`` command has printed as JSON, behind log lines that may begin alike."""
+    for found in re.finditer(r"^\[", text, flags=re.MULTILINE):
+        try:
+            return json.JSONDecoder().raw_decode(text, found.start())[0]
+        except ValueError:
+            continue
+    raise AssertionError(f"no JSON in: {text[-2000:]}")

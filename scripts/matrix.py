@@ -1,0 +1,215 @@
+"""``make matrix``: the same wheel on every supported Airflow and Python, each in an environment of its own.
+
+For each cell: the wheel beside that Airflow at pinned versions, then unit and integration tests; once for each
+Airflow also a run with scheduler and triggerer. The tests see the installed package only: they run in a copy of
+this folder without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BUILD: Final = ROOT / "build" / "matrix"
+NEWEST_COMPAT: Final = ("apache-airflow-providers-common-compat", "asgiref")
+"""What is resolved without regard to the date: the provider needs a newer common-compat than old Airflows knew."""
+
+#: Airflow by Airflow, oldest first, with the Pythons that it allows (of those that this provider supports).
+MATRIX: Final = {
+    "2.11.2": ("3.11", "3.12"),
+    "3.0.6": ("3.11", "3.12"),
+    "3.1.8": ("3.11", "3.12", "3.13"),
+    "3.2.2": ("3.11", "3.12", "3.13"),
+    "3.3.2": ("3.11", "3.12", "3.13"),
+    "3.4.0b2": ("3.11", "3.12", "3.13"),
+}
+COPIED: Final = (
+    "tests", "scripts", "example_dags", "docs", "benchmarks", "constraints", "pyproject.toml", "README.md", "Makefile",
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
+)  # fmt: skip
+NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not matrix"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One Airflow on one Python.
+
+    :param runs: whether it gets the run with scheduler and triggerer as well.
+    """
+
+    airflow: str
+    python: str
+    runs: bool
+
+    @property
+    def name(self) -> str:
+        """How it is called in the table and in ``build/matrix``."""
+        return f"airflow-{self.airflow}-py{self.python}"
+
+
+def cells() -> list[Cell]:
+    """Return every cell; the first Python of each Airflow has the whole run."""
+    return [
+        Cell(airflow, python, runs=python == pythons[0]) for airflow, pythons in MATRIX.items() for python in pythons
+    ]
+
+
+def ends(found: list[Cell]) -> list[Cell]:
+    """Return the oldest Airflow and the newest, each on one Python: what every change is tested on."""
+    whole = [cell for cell in found if cell.runs]
+    return [whole[0], whole[-1]]
+
+
+def find_python(version: str) -> str | None:
+    """Return a Python of this version that runs, or None."""
+    folder = os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))
+    names = [f"python{version}", *sorted(glob.glob(f"{folder}/versions/{version}.*/bin/python"), reverse=True)]  # noqa: PTH207
+    for name in [sys.executable, *names]:
+        probe = "import sys, sqlite3, ssl; print('%d.%d' % sys.version_info[:2]); print(sys._base_executable)"
+        try:
+            done = subprocess.run([name, "-c", probe], capture_output=True, text=True, check=False, timeout=30)
+        except OSError:
+            continue
+        told = done.stdout.split("\n")
+        if done.returncode == 0 and told[0] == version:
+            return told[1]
+    return None
+
+
+def build_wheel() -> Path:
+    """Build the wheel once, from a clean folder; return it."""
+    folder = BUILD / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    _run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)], "wheel.log")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def install(cell: Cell, python: str, wheel: Path) -> Path:
+    """Make the cell's environment anew; return its Python."""
+    venv = BUILD / cell.name / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    pins = ROOT / "constraints" / f"airflow-{cell.airflow}.txt"
+    log = f"{cell.name}/install.log"
+    _run(_uv("venv", "--python", python, str(venv)), log)
+    wanted = [f"airflow-provider-vidu[test] @ {wheel.as_uri()}", f"apache-airflow=={cell.airflow}"]
+    install_into = _uv("pip", "install", "--python", str(venv / "bin" / "python"), "--prerelease", "allow")
+    _run([*install_into, "--constraint", str(pins), *wanted], log)
+    return venv / "bin" / "python"
+
+
+def test(cell: Cell, python: Path) -> list[str]:
+    """Run the cell's tests; return what failed, in a word each."""
+    work = BUILD / cell.name / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, work / name)
+    pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    goes = {"tests": [*pytest, "-n", "2", "-m", NOT_HERE, "tests/unit", "tests/integration", "tests/test_example_dags.py"]}
+    if cell.runs:
+        goes["run"] = [*pytest, "-m", "matrix", "tests/matrix"]
+    failed = []
+    for name, command in goes.items():
+        log = f"{cell.name}/{name}.log"
+        if not _run(command, log, cwd=work, path=python.parent, check=False):
+            failed.append(name)
+        print(f"  {cell.name} {name}: {_last_line(BUILD / log)}", flush=True)
+    return failed
+
+
+def renew(airflow: str, date: str) -> None:
+    """Write the constraints of an Airflow: what there was on a date, such as the day after its release."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    wanted = BUILD / f"{airflow}.in"
+    wanted.write_text(f"apache-airflow=={airflow}\nairflow-provider-vidu[test] @ {build_wheel().as_uri()}\n", "utf-8")
+    out = ROOT / "constraints" / f"airflow-{airflow}.txt"
+    newest = [f"--exclude-newer-package={name}={time.strftime('%Y-%m-%d')}" for name in NEWEST_COMPAT]
+    resolved = BUILD / f"{airflow}.txt"
+    command = _uv("pip", "compile", "--universal", "--python-version", "3.11", "--no-annotate", "--no-header")
+    _run([*command, "--exclude-newer", date, *newest, str(wanted), "--output-file", str(resolved)], "renew.log")
+    pins = [line for line in resolved.read_text("utf-8").splitlines() if not line.startswith("airflow-provider-vidu")]
+    head = out.read_text("utf-8").splitlines()[:2] if out.exists() else []
+    out.write_text("\n".join([*head, *pins]) + "\n", "utf-8")
+
+
+def _uv(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "uv", "--quiet", *arguments]
+
+
+def _run(command: list[str], log: str, *, cwd: Path = ROOT, path: Path | None = None, check: bool = True) -> bool:
+    """Run a command with its output in ``build/matrix``; tell whether it went well."""
+    target = BUILD / log
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = BUILD / "tmp"
+    scratch.mkdir(exist_ok=True)
+    env = os.environ | {
+        "TMPDIR": str(scratch),
+        "UV_CACHE_DIR": str(BUILD / "uv-cache"),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "PATH": os.pathsep.join([*([str(path)] if path else []), os.environ.get("PATH", os.defpath)]),
+    }
+    env.pop("VIRTUAL_ENV", None)
+    with target.open("ab") as out:
+        out.write(f"$ {' '.join(command)}\n".encode())
+        out.flush()
+        code = subprocess.run(command, cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
+    if code and check:
+        raise SystemExit(f"This failed (status {code}), see {target.relative_to(ROOT)}:\n{_end(target)}")
+    return code == 0
+
+
+def _end(log: Path) -> str:
+    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-25:])
+
+
+def _last_line(log: Path) -> str:
+    return next((line for line in reversed(log.read_text("utf-8", "replace").splitlines()) if line.strip()), "no output")
+
+
+def main() -> int:
+    """Run the matrix; the exit status tells whether every cell is green."""
+    parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
+    parser.add_argument("--ends", action="store_true", help="only the oldest Airflow and the newest")
+    parser.add_argument("--only", default="", help="only cells whose name contains this")
+    parser.add_argument("--renew", nargs=2, metavar=("AIRFLOW", "DATE"), help="resolve the constraints of one Airflow")
+    options = parser.parse_args()
+    if options.renew:
+        renew(*options.renew)
+        return 0
+    wanted = ends(cells()) if options.ends else [cell for cell in cells() if options.only in cell.name]
+    wheel = build_wheel()
+    told: dict[str, str] = {}
+    for cell in wanted:
+        began = time.monotonic()
+        shutil.rmtree(BUILD / cell.name, ignore_errors=True)
+        python = find_python(cell.python)
+        if python is None:
+            told[cell.name] = f"not run: there is no Python {cell.python} here"
+            continue
+        failed = test(cell, install(cell, python, wheel))
+        logs = ", ".join(f"build/matrix/{cell.name}/{name}.log" for name in failed)
+        told[cell.name] = f"FAILED, see {logs}" if failed else f"green in {time.monotonic() - began:.0f} s"
+        for name in failed:
+            print(_end(BUILD / cell.name / f"{name}.log"))
+    print(f"\n{wheel.name}:")
+    for name, text in told.items():
+        print(f"  {name:<28} {text}")
+    return 0 if all(text.startswith("green") for text in told.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

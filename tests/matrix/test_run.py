@@ -1,0 +1,74 @@
+"""A run with scheduler, triggerer and worker, and the provider as Airflow lists it, on whatever Airflow there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import airflow_provider_vidu
+from tests.versions import AIRFLOW, printed_json
+
+
+def airflow_says(tmp_path: Path, *arguments: str) -> Any:
+    """Return what an ``airflow`` command prints, decoded."""
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments, "--output", "json"],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return printed_json(done.stdout)
+
+
+def test_it_is_the_wheel_that_runs() -> None:
+    """The package under test is the installed one, not a source tree beside the tests."""
+    place = Path(airflow_provider_vidu.__file__)
+    assert "site-packages" in place.parts
+    assert distribution("airflow-provider-vidu").version == airflow_provider_vidu.__version__
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "value"),
+    [
+        ("list", "package_name", "airflow-provider-vidu"),
+        ("hooks", "connection_type", "vidu"),
+        ("links", "extra_link_class_name", "airflow_provider_vidu.links.ViduWatchLink"),
+        ("triggers", "trigger", "airflow_provider_vidu.triggers.ViduGenerationTrigger"),
+    ],
+)
+def test_airflow_lists_it(tmp_path, command, field, value) -> None:
+    """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
+    rows = airflow_says(tmp_path, "providers", command)
+    found = json.dumps(rows)
+    assert value in found or value.rpartition(".")[0] in found, (field, found[-2000:])
+
+
+def test_the_connection_form(tmp_path) -> None:
+    """Airflow knows the fields of the form for connections of type vidu."""
+    widgets = json.dumps(airflow_says(tmp_path, "providers", "widgets"))
+    for name in ("dialect", "timeout", "max_retries", "verify", "proxy", "allowed_hosts"):
+        assert f"extra__vidu__{name}" in widgets or name in widgets, name
+    assert "vidu" in json.dumps(airflow_says(tmp_path, "providers", "behaviours"))
+
+
+def test_a_prompt_becomes_a_file(airflow, sandbox, tmp_path) -> None:
+    """Submitted once, waited for without a worker, downloaded whole: the example DAG on a real Airflow."""
+    destination = f"{tmp_path.as_uri()}/out/"
+    run = airflow.trigger("vidu_generate_and_download", {"prompt": "a mill", "destination": destination})
+    airflow.wait_for_task(run, "generate", "deferred", timeout=120)
+    assert airflow.wait(run, timeout=240) == "success", airflow.states(run)
+
+    (create,) = sandbox.creates
+    (file,) = (tmp_path / "out").iterdir()
+    content = file.read_bytes()
+    assert content == sandbox.file_bytes(create.id)
+    assert create.charge == "charged"
+    if AIRFLOW >= (3, 0):
+        assert airflow.xcom(run, "download")["size"] == len(content)
