@@ -36,6 +36,7 @@ COPIED: Final = (
     "tests", "scripts", "example_dags", "docs", "benchmarks", "constraints", "pyproject.toml", "README.md", "Makefile",
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
 )  # fmt: skip
+TESTED: Final = ("tests/unit", "tests/integration", "tests/test_example_dags.py", "tests/test_provider_info.py")
 NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not matrix"
 
 
@@ -119,7 +120,7 @@ def test(cell: Cell, python: Path) -> list[str]:
         else:
             shutil.copy2(source, work / name)
     pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    goes = {"tests": [*pytest, "-n", "2", "-m", NOT_HERE, "tests/unit", "tests/integration", "tests/test_example_dags.py"]}
+    goes = {"tests": [*pytest, "-n", "2", "-m", NOT_HERE, *TESTED]}
     if cell.runs:
         goes["run"] = [*pytest, "-m", "matrix", "tests/matrix"]
     failed = []
@@ -177,7 +178,8 @@ def _end(log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    return next((line for line in reversed(log.read_text("utf-8", "replace").splitlines()) if line.strip()), "no output")
+    lines = log.read_text("utf-8", "replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "no output")
 
 
 def main() -> int:
