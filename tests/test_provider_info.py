@@ -11,10 +11,12 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 import airflow_provider_vidu
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.get_provider_info import get_provider_info
+from tests.versions import AIRFLOW
 
 DISTRIBUTION = "airflow-provider-vidu"
 
@@ -96,7 +98,11 @@ def test_every_module_can_be_imported(info):
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
             for module in entry["python-modules"]:
-                importlib.import_module(module)
+                try:
+                    importlib.import_module(module)
+                except AirflowOptionalProviderFeatureException:
+                    # What Airflow's own loading passes over; which module that is, the README's table tells.
+                    assert AIRFLOW < (3, 0), module
 
 
 def test_every_integration_is_declared(info):
