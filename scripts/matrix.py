@@ -45,28 +45,40 @@ class Cell:
     """One Airflow on one Python.
 
     :param runs: whether it gets the run with scheduler and triggerer as well.
+    :param pins: the name of its constraints where they are not the Airflow's own.
     """
 
     airflow: str
     python: str
     runs: bool
+    pins: str = ""
 
     @property
     def name(self) -> str:
         """How it is called in the table and in ``build/matrix``."""
-        return f"airflow-{self.airflow}-py{self.python}"
+        return f"{self.pins or f'airflow-{self.airflow}'}-py{self.python}"
+
+    @property
+    def constraints(self) -> Path:
+        """The versions that it installs."""
+        return ROOT / "constraints" / f"{self.pins or f'airflow-{self.airflow}'}.txt"
+
+
+LOWEST: Final = Cell("2.11.0", "3.11", runs=True, pins="lowest")
+"""Each dependency at the lowest version that pyproject.toml allows."""
 
 
 def cells() -> list[Cell]:
     """Return every cell; the first Python of each Airflow has the whole run."""
-    return [
+    found = [
         Cell(airflow, python, runs=python == pythons[0]) for airflow, pythons in MATRIX.items() for python in pythons
     ]
+    return [*found, LOWEST]
 
 
 def ends(found: list[Cell]) -> list[Cell]:
     """Return the oldest Airflow and the newest, each on one Python: what every change is tested on."""
-    whole = [cell for cell in found if cell.runs]
+    whole = [cell for cell in found if cell.runs and not cell.pins]
     return [whole[0], whole[-1]]
 
 
@@ -99,12 +111,11 @@ def install(cell: Cell, python: str, wheel: Path) -> Path:
     """Make the cell's environment anew; return its Python."""
     venv = BUILD / cell.name / "venv"
     shutil.rmtree(venv, ignore_errors=True)
-    pins = ROOT / "constraints" / f"airflow-{cell.airflow}.txt"
     log = f"{cell.name}/install.log"
     _run(_uv("venv", "--python", python, str(venv)), log)
     wanted = [f"airflow-provider-vidu[test] @ {wheel.as_uri()}", f"apache-airflow=={cell.airflow}"]
     install_into = _uv("pip", "install", "--python", str(venv / "bin" / "python"), "--prerelease", "allow")
-    _run([*install_into, "--constraint", str(pins), *wanted], log)
+    _run([*install_into, "--constraint", str(cell.constraints), *wanted], log)
     return venv / "bin" / "python"
 
 

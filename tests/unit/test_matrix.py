@@ -1,0 +1,42 @@
+"""The matrix agrees with what the package says of itself."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import matrix
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+@pytest.mark.parametrize("cell", matrix.cells(), ids=lambda cell: cell.name)
+def test_each_cell_is_pinned(cell) -> None:
+    """Its constraints hold this very Airflow, and no address."""
+    pins = cell.constraints.read_text("utf-8")
+    assert f"\napache-airflow=={cell.airflow}\n" in pins
+    assert "://" not in pins
+
+
+def test_the_lowest_cell_is_the_lowest() -> None:
+    """Every dependency stands there at the version that pyproject.toml gives as the lowest."""
+    pins = matrix.LOWEST.constraints.read_text("utf-8").splitlines()
+    lowest = [re.sub(r">=", "==", wanted) for wanted in PROJECT["dependencies"]]
+    assert not [pin for pin in lowest if pin not in pins]
+
+
+def test_oldest_and_newest_are_of_every_change() -> None:
+    """What .ci/run takes are the two ends of the table, each with the whole run."""
+    oldest, newest = matrix.ends(matrix.cells())
+    assert (oldest.airflow, newest.airflow) == (next(iter(matrix.MATRIX)), list(matrix.MATRIX)[-1])
+    assert oldest.runs
+    assert newest.runs
+
+
+def test_each_python_of_the_classifiers_is_in_it() -> None:
+    """A Python that the package says it supports has a cell."""
+    said = {text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)}
+    assert said == {cell.python for cell in matrix.cells()}
