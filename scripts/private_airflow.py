@@ -354,10 +354,14 @@ class PrivateAirflow:
         :param path: what follows ``/api/v2``, query included.
         :param body: sent as JSON when not None.
         """
+        return self.ask(method, f"/api/v2{path}", body)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask Airflow's server for any path, such as those of the UI, and return the decoded answer."""
         if self._token is None:
             login = {"username": USER, "password": self.password}
             self._token = str(self._request("POST", "/auth/token", login)["access_token"])
-        return self._patient_request(method, f"/api/v2{path}", body)
+        return self._patient_request(method, path, body)
 
     def add_connection(self, conn_id: str, fields: Mapping[str, Any]) -> None:
         """Create or replace a connection.

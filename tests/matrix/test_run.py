@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import airflow_provider_vidu
+from airflow_provider_vidu.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from tests.versions import AIRFLOW, printed_json
 
 
@@ -50,11 +51,19 @@ def test_airflow_lists_it(tmp_path, command, field, value) -> None:
     assert value in found or value.rpartition(".")[0] in found, (field, found[-2000:])
 
 
-def test_the_connection_form(tmp_path) -> None:
-    """Airflow knows the fields of the form for connections of type vidu."""
-    widgets = json.dumps(airflow_says(tmp_path, "providers", "widgets"))
-    for name in ("dialect", "timeout", "max_retries", "verify", "proxy", "allowed_hosts"):
-        assert f"extra__vidu__{name}" in widgets or name in widgets, name
+def test_the_connection_form(airflow, tmp_path) -> None:
+    """The form for connections of type vidu has every field: as the UI gets it, before 3.0 as Airflow lists it."""
+    if AIRFLOW >= (3, 0):
+        (form,) = [
+            known
+            for known in airflow.ask("GET", "/ui/connections/hook_meta")
+            if known["connection_type"] == "vidu"
+        ]
+        assert set(form["extra_fields"]) == set(CONN_FIELDS)
+        assert form["standard_fields"]["password"]["title"] == UI_FIELD_BEHAVIOUR["relabeling"]["password"]
+        return
+    widgets = {row["connection_parameter_name"] for row in airflow_says(tmp_path, "providers", "widgets")}
+    assert {f"extra__vidu__{name}" for name in CONN_FIELDS} <= widgets
     assert "vidu" in json.dumps(airflow_says(tmp_path, "providers", "behaviours"))
 
 
