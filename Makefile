@@ -91,7 +91,7 @@ $(VENV)/.bench: $(STAMP)
 	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,bench,cluster]'
 	@touch "$@"
 
-bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (half an hour, quiet machine); writes benchmarks/RESULTS.md.
+bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (over an hour, quiet machine); writes benchmarks/RESULTS.md.
 	@"$(BIN)/python" -m benchmarks --only "$(ONLY)"
 
 $(VENV)/.docs: $(STAMP)
@@ -103,7 +103,7 @@ docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an e
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-matrix: setup ## The same wheel on every supported Airflow and Python (half an hour; ARGS=--ends: oldest and newest).
+matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest).
 	@"$(BIN)/python" scripts/matrix.py $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included.
