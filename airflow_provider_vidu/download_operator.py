@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_vidu.destination import Destination
-    from airflow_provider_vidu.http_stream import Access
+    from airflow_provider_vidu.http_target import Access
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.storage import Place, Sink
     from airflow_provider_vidu.transfer import Received, Transfer
@@ -264,7 +264,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return what the connection grants; without one, what anybody may do."""
         from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
         from airflow_provider_vidu.hooks import ViduHook
-        from airflow_provider_vidu.http_stream import Access
+        from airflow_provider_vidu.http_target import Access
 
         try:
             return Access.of(ViduHook(self.vidu_conn_id).config)

@@ -22,7 +22,9 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Access, Stream, Target, TooSlowError, failure_text
+from airflow_provider_vidu.http_connection import TooSlowError
+from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Stream, failure_text
+from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.naming import Artifact
 from airflow_provider_vidu.policy import Backoff
 from airflow_provider_vidu.telling import Telling, duration, size

@@ -17,7 +17,7 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.http_stream import Access
+from airflow_provider_vidu.http_target import Access
 from airflow_provider_vidu.storage import Sink
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Server, chunked, fixed, video, whole

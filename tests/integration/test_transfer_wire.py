@@ -11,7 +11,7 @@ import trustme
 
 from airflow_provider_vidu.config import Secret
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
-from airflow_provider_vidu.http_stream import Access, Target
+from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Server, fixed, redirect, video, whole
 from tests.integration.test_transfer import BODY, LOOPBACK, Shelf

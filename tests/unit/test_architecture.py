@@ -28,8 +28,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "lineage", "finished", "telling",
     ),
     "shells": (
-        "tls", "addresses", "connection", "sync_client", "async_client", "http_stream", "storage", "local_store",
-        "remote_store", "destination",
+        "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",
+        "http_stream", "storage", "local_store", "remote_store", "destination",
         "arrival", "transfer", "guard", "announce",
     ),
     "hooks": ("hooks",),
