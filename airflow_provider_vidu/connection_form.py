@@ -86,15 +86,37 @@ def ui_field_behaviour() -> dict[str, Any]:
 def form_widgets() -> dict[str, Any]:
     """Return the extras as WTForms fields for ``get_connection_form_widgets`` of Airflow < 3.2.
 
-    The form libraries are imported here: only the webserver of those versions has them.
+    Airflow 2 draws its form with them. Airflow 3.0 and 3.1 put classes of their own in the place of WTForms' and ask
+    those; 3.0 does so only where WTForms is installed, which it does not do itself, so this provider does.
     """
-    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-    from flask_babel import lazy_gettext
     from wtforms import PasswordField, StringField
+    from wtforms.validators import Optional, any_of
+
+    label, text_widget, password_widget = _looks()
 
     def field(spec: dict[str, Any]) -> Any:
-        secret = spec["schema"].get("format") == "password"
-        kind, widget = (PasswordField, BS3PasswordFieldWidget()) if secret else (StringField, BS3TextFieldWidget())
-        return kind(lazy_gettext(spec["label"]), description=spec["description"], widget=widget)
+        schema = spec["schema"]
+        secret = schema.get("format") == "password"
+        kind, widget = (PasswordField, password_widget()) if secret else (StringField, text_widget())
+        choice = [Optional(), any_of(schema["enum"])] if "enum" in schema else []
+        return kind(
+            label(spec["label"]),
+            validators=choice,
+            description=spec["description"],
+            default=schema.get("default"),
+            widget=widget,
+        )
 
     return {name: field(spec) for name, spec in CONN_FIELDS.items()}
+
+
+def _looks() -> tuple[Any, Any, Any]:
+    """Return what translates a label, and the widgets of a text and of a password."""
+    try:
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+    except ModuleNotFoundError:  # Airflow 3.0 without the FAB provider: its form knows no widgets
+        from wtforms.widgets import PasswordInput, TextInput
+
+        return str, TextInput, PasswordInput
+    return lazy_gettext, BS3TextFieldWidget, BS3PasswordFieldWidget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,26 +126,40 @@ def test_the_form_is_plain_json() -> None:
     assert json.loads(json.dumps([CONN_FIELDS, UI_FIELD_BEHAVIOUR])) == [CONN_FIELDS, UI_FIELD_BEHAVIOUR]
 
 
-def test_the_widgets_of_older_versions(monkeypatch) -> None:
-    """Each field is a text or password field with its label and help."""
+class Posted(dict[str, list[str]]):
+    """What a browser has sent, in the shape that WTForms reads."""
 
-    def module(name: str, **content: Any) -> None:
-        made = ModuleType(name)
-        vars(made).update(content)
-        monkeypatch.setitem(sys.modules, name, made)
+    def getlist(self, name: str) -> list[str]:
+        """Return all values of a field."""
+        return self.get(name, [])
 
-    def field(kind: str) -> Any:
-        return lambda label, description, widget: (kind, label, description, widget)
 
-    module("flask_appbuilder")
-    module(
-        "flask_appbuilder.fieldwidgets", BS3PasswordFieldWidget=lambda: "password", BS3TextFieldWidget=lambda: "text"
-    )
-    module("flask_babel", lazy_gettext=str)
-    module("wtforms", PasswordField=field("password"), StringField=field("text"))
-    found = form_widgets()
-    assert set(found) == set(CONN_FIELDS)
-    for name, (kind, label, description, widget) in found.items():
-        assert kind == widget == ("password" if name in ("proxy", "headers") else "text")
-        assert label == CONN_FIELDS[name]["label"]
-        assert description == CONN_FIELDS[name]["description"]
+@pytest.fixture(scope="module")
+def old_form() -> Any:
+    """Return the form's class as Airflow before 3.2 puts it together."""
+    from wtforms import Form
+
+    return type("ConnectionForm", (Form,), form_widgets())
+
+
+@pytest.mark.parametrize("name", CONN_FIELDS)
+def test_a_field_of_older_versions(old_form, name: str) -> None:
+    """A text or password field with the label and the help of the newer versions' field."""
+    field, spec = old_form()[name], CONN_FIELDS[name]
+    assert (str(field.label.text), field.description) == (spec["label"], spec["description"])
+    assert field.data == spec["schema"].get("default")
+    shown = field()
+    assert ('type="password"' in shown) == (spec["schema"].get("format") == "password")
+
+
+@pytest.mark.parametrize(("dialect", "fits"), [("ent-v2", True), ("", True), ("ent-v3", False)])
+def test_the_form_of_older_versions_checks_the_dialect(old_form, dialect: str, fits: bool) -> None:
+    """A dialect that there is, or none; anything else is refused before it is stored."""
+    assert old_form(formdata=Posted(dialect=[dialect])).validate() is fits
+
+
+def test_an_airflow_without_form_libraries_takes_the_plain_widgets(monkeypatch) -> None:
+    """Airflow 3.0 has neither Flask-AppBuilder nor Flask-Babel, and its form gets every field all the same."""
+    for name in ("flask_appbuilder", "flask_appbuilder.fieldwidgets", "flask_babel"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert set(form_widgets()) == set(CONN_FIELDS)
