@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -113,7 +114,7 @@ def install(cell: Cell, python: str, wheel: Path) -> Path:
     log = f"{cell.name}/install.log"
     _run(_uv("venv", "--python", python, str(venv)), log)
     wanted = [f"airflow-provider-vidu[test] @ {wheel.as_uri()}", f"apache-airflow=={cell.airflow}"]
-    install_into = _uv("pip", "install", "--python", str(venv / "bin" / "python"), "--prerelease", "allow")
+    install_into = _uv("pip", "install", "--python", str(venv / "bin" / "python"))
     _run([*install_into, "--constraint", str(cell.constraints), *wanted], log)
     return venv / "bin" / "python"
 
@@ -142,19 +143,38 @@ def test(cell: Cell, python: Path) -> list[str]:
     return failed
 
 
-def renew(airflow: str, date: str) -> None:
-    """Write the constraints of an Airflow: what there was on a date, such as the day after its release."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    wanted = BUILD / f"{airflow}.in"
-    wanted.write_text(f"apache-airflow=={airflow}\nairflow-provider-vidu[test] @ {build_wheel().as_uri()}\n", "utf-8")
-    out = ROOT / "constraints" / f"airflow-{airflow}.txt"
-    newest = [f"--exclude-newer-package={name}={time.strftime('%Y-%m-%d')}" for name in NEWEST_COMPAT]
-    resolved = BUILD / f"{airflow}.txt"
-    command = _uv("pip", "compile", "--universal", "--python-version", "3.11", "--no-annotate", "--no-header")
-    _run([*command, "--exclude-newer", date, *newest, str(wanted), "--output-file", str(resolved)], "renew.log")
+def renew(name: str, date: str) -> None:
+    """Write the constraints of an Airflow, or the lowest ones: what there was on a date, the day after a release.
+
+    :param name: an Airflow of the matrix, or ``lowest``.
+    :param date: year, month and day with dashes between them.
+    """
+    wanted = BUILD / f"{name}.in"
+    wheel = build_wheel()
+    fixed = lowest_versions() if name == LOWEST.pins else [f"apache-airflow=={name}"]
+    wanted.write_text("\n".join([*fixed, f"airflow-provider-vidu[test] @ {wheel.as_uri()}"]) + "\n", "utf-8")
+    newest = [f"--exclude-newer-package={package}={time.strftime('%Y-%m-%d')}" for package in NEWEST_COMPAT]
+    resolved = BUILD / f"{name}.txt"
+    resolved.unlink(missing_ok=True)  # uv would keep to what it says
+    command = _uv("pip", "compile", "--universal", "--python-version", "3.11")
+    options = ["--no-annotate", "--no-header", "--exclude-newer", date, *newest]
+    _run([*command, *options, str(wanted), "--output-file", str(resolved)], "renew.log")
     pins = [line for line in resolved.read_text("utf-8").splitlines() if not line.startswith("airflow-provider-vidu")]
-    head = out.read_text("utf-8").splitlines()[:2] if out.exists() else []
-    out.write_text("\n".join([*head, *pins]) + "\n", "utf-8")
+    what = "of the lowest cell" if name == LOWEST.pins else f"beside Airflow {name}"
+    head = [
+        f"# Versions that `make matrix` installs {what}: what there was on {date} (and the newest common-compat).",
+        f"# To renew: .venv/bin/python scripts/matrix.py --renew {name} {date}",
+    ]
+    if name == LOWEST.pins:
+        head.insert(1, "# Each dependency of pyproject.toml stands here at the lowest version that it allows.")
+    target = LOWEST if name == LOWEST.pins else Cell(name, "", runs=False)
+    target.constraints.write_text("\n".join([*head, *pins]) + "\n", "utf-8")
+
+
+def lowest_versions() -> list[str]:
+    """Return every dependency of the package at the lowest version that it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [str(wanted).replace(">=", "==") for wanted in project["dependencies"]]
 
 
 def _uv(*arguments: str) -> list[str]:
@@ -197,7 +217,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
     parser.add_argument("--ends", action="store_true", help="only the oldest Airflow and the newest")
     parser.add_argument("--only", default="", help="only cells whose name contains this")
-    parser.add_argument("--renew", nargs=2, metavar=("AIRFLOW", "DATE"), help="resolve the constraints of one Airflow")
+    parser.add_argument(
+        "--renew",
+        nargs=2,
+        metavar=("AIRFLOW", "DATE"),
+        help="resolve the constraints of one Airflow, or the lowest ones, as of a date",
+    )
     options = parser.parse_args()
     if options.renew:
         renew(*options.renew)

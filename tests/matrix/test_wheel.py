@@ -49,7 +49,7 @@ def test_extras_bring_what_they_say() -> None:
     assert wanted["openlineage"] == {"apache-airflow-providers-openlineage"}
     assert wanted[""] == {
         "apache-airflow", "apache-airflow-providers-common-compat",
-        "aiohttp", "pydantic", "requests", "urllib3", "yarl",
+        "aiohttp", "certifi", "multidict", "pydantic", "requests", "urllib3", "wtforms", "yarl",
     }  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,23 @@ def test_no_client_serves_ranges(module: str) -> None:
 def test_nobody_needs_the_pages(module: str) -> None:
     """Without its plugin the provider does all that it promises."""
     assert module.startswith("ui") or not {other for other in ours(FILES[module]) if other.startswith("ui")}
+
+
+COMES_WITH_AIRFLOW = frozenset({"airflow", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
+OPTIONAL = frozenset({"flask_appbuilder", "flask_babel", "openlineage", "pytest"})
+"""Asked for where they are there: the forms of Airflow 2, lineage, the fixture of a user's own tests."""
+
+
+def test_every_library_is_declared() -> None:
+    """What is imported, pip installs: a dependency of a dependency may go at any time."""
+    declared = {
+        re.match(r"[\w-]+", wanted)[0]
+        for wanted in requires("airflow-provider-vidu") or []
+        if "extra ==" not in wanted
+    }  # fmt: skip
+    imported = {name.partition(".")[0] for path in ALL.values() for name, _ in imports(path)}
+    foreign = imported - set(sys.stdlib_module_names) - {NAME} - COMES_WITH_AIRFLOW - OPTIONAL
+    assert foreign == {name for name in declared if not name.startswith("apache-airflow")}
 
 
 def compat_names() -> list[str]:
