@@ -1,8 +1,8 @@
 """``make matrix``: the same wheel on every supported Airflow and Python, each in an environment of its own.
 
 For each cell: the wheel beside that Airflow at pinned versions, then unit and integration tests; once for each
-Airflow also a run with scheduler and triggerer. The tests see the installed package only: they run in a copy of
-this folder without it.
+Airflow also a run with scheduler and triggerer. Besides: the wheel beside a bare Airflow, and each dependency at its
+lowest version. The tests see the installed package only: they run in a copy of this folder without it.
 """
 
 from __future__ import annotations
@@ -45,41 +45,63 @@ NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not 
 class Cell:
     """One Airflow on one Python.
 
-    :param runs: whether it gets the run with scheduler and triggerer as well.
-    :param pins: the name of its constraints where they are not the Airflow's own.
+    :param airflow: its version.
+    :param python: the Python's version.
+    :param goes: what is run there, of :data:`GOES`.
+    :param title: its name, where Airflow and Python are not enough.
+    :param pins: the name of its constraints, where they are not the Airflow's own.
+    :param extras: what of the wheel's extras is installed.
     """
 
     airflow: str
     python: str
-    runs: bool
+    goes: tuple[str, ...]
+    title: str = ""
     pins: str = ""
+    extras: str = "[test]"
 
     @property
     def name(self) -> str:
         """How it is called in the table and in ``build/matrix``."""
-        return f"{self.pins or f'airflow-{self.airflow}'}-py{self.python}"
+        return f"{self.title or f'airflow-{self.airflow}'}-py{self.python}"
 
     @property
     def constraints(self) -> Path:
         """The versions that it installs."""
-        return ROOT / "constraints" / f"{self.pins or f'airflow-{self.airflow}'}.txt"
+        return constraints_of(self.pins or self.airflow)
 
 
-LOWEST: Final = Cell("2.11.0", "3.11", runs=True, pins="lowest")
-"""Each dependency at the lowest version that pyproject.toml allows. Not green yet: it runs by ``--only lowest``."""
+GOES: Final = {
+    "tests": ("-n", "2", "-m", NOT_HERE, *TESTED),
+    "run": ("-m", "matrix", "tests/matrix"),
+    "bare": ("-m", "matrix", "tests/bare"),
+}
+"""What pytest is asked for, by name: units and integration, a whole Airflow, the wheel beside a bare Airflow."""
+LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run"), title="lowest", pins="lowest")
+"""Each dependency at the lowest version that pyproject.toml allows."""
+BARE: Final = Cell("3.3.2", "3.11", ("bare",), title="bare", extras="")
+"""Airflow and the wheel, and none of what tests need: they look at it from outside."""
+
+
+def constraints_of(name: str) -> Path:
+    """Return the file with the constraints of an Airflow, or of a cell that has its own."""
+    return ROOT / "constraints" / (f"airflow-{name}.txt" if name in MATRIX else f"{name}.txt")
 
 
 def cells() -> list[Cell]:
     """Return every cell; the first Python of each Airflow has the whole run."""
-    return [
-        Cell(airflow, python, runs=python == pythons[0]) for airflow, pythons in MATRIX.items() for python in pythons
+    of_versions = [
+        Cell(airflow, python, ("tests", "run") if python == pythons[0] else ("tests",))
+        for airflow, pythons in MATRIX.items()
+        for python in pythons
     ]
+    return [BARE, LOWEST, *of_versions]
 
 
 def ends(found: list[Cell]) -> list[Cell]:
-    """Return the oldest Airflow and the newest, each on one Python: what every change is tested on."""
-    whole = [cell for cell in found if cell.runs and not cell.pins]
-    return [whole[0], whole[-1]]
+    """Return what every change is tested on: the bare wheel, the oldest Airflow and the newest on one Python each."""
+    whole = [cell for cell in found if "run" in cell.goes and not cell.title]
+    return [BARE, whole[0], whole[-1]]
 
 
 def find_python(version: str) -> str | None:
@@ -113,7 +135,7 @@ def install(cell: Cell, python: str, wheel: Path) -> Path:
     shutil.rmtree(venv, ignore_errors=True)
     log = f"{cell.name}/install.log"
     _run(_uv("venv", "--python", python, str(venv)), log)
-    wanted = [f"airflow-provider-vidu[test] @ {wheel.as_uri()}", f"apache-airflow=={cell.airflow}"]
+    wanted = [f"airflow-provider-vidu{cell.extras} @ {wheel.as_uri()}", f"apache-airflow=={cell.airflow}"]
     install_into = _uv("pip", "install", "--python", str(venv / "bin" / "python"))
     _run([*install_into, "--constraint", str(cell.constraints), *wanted], log)
     return venv / "bin" / "python"
@@ -130,14 +152,13 @@ def test(cell: Cell, python: Path) -> list[str]:
             shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, work / name)
-    pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    goes = {"tests": [*pytest, "-n", "2", "-m", NOT_HERE, *TESTED]}
-    if cell.runs:
-        goes["run"] = [*pytest, "-m", "matrix", "tests/matrix"]
     failed = []
-    for name, command in goes.items():
+    for name in cell.goes:
+        # A bare environment has no pytest: this one's looks at it.
+        runner = sys.executable if name == "bare" else str(python)
+        command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *GOES[name]]
         log = f"{cell.name}/{name}.log"
-        if not _run(command, log, cwd=work, path=python.parent, check=False):
+        if not _run(command, log, cwd=work, path=python.parent, check=False, BARE_PYTHON=str(python)):
             failed.append(name)
         print(f"  {cell.name} {name}: {_last_line(BUILD / log)}", flush=True)
     return failed
@@ -167,8 +188,7 @@ def renew(name: str, date: str) -> None:
     ]
     if name == LOWEST.pins:
         head.insert(1, "# Each dependency of pyproject.toml stands here at the lowest version that it allows.")
-    target = LOWEST if name == LOWEST.pins else Cell(name, "", runs=False)
-    target.constraints.write_text("\n".join([*head, *pins]) + "\n", "utf-8")
+    constraints_of(name).write_text("\n".join([*head, *pins]) + "\n", "utf-8")
 
 
 def lowest_versions() -> list[str]:
@@ -181,7 +201,9 @@ def _uv(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "uv", "--quiet", *arguments]
 
 
-def _run(command: list[str], log: str, *, cwd: Path = ROOT, path: Path | None = None, check: bool = True) -> bool:
+def _run(
+    command: list[str], log: str, *, cwd: Path = ROOT, path: Path | None = None, check: bool = True, **variables: str
+) -> bool:
     """Run a command with its output in ``build/matrix``; tell whether it went well."""
     target = BUILD / log
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +214,7 @@ def _run(command: list[str], log: str, *, cwd: Path = ROOT, path: Path | None = 
         "UV_CACHE_DIR": str(BUILD / "uv-cache"),
         "UV_PYTHON_DOWNLOADS": "never",
         "PATH": os.pathsep.join([*([str(path)] if path else []), os.environ.get("PATH", os.defpath)]),
+        **variables,
     }
     env.pop("VIRTUAL_ENV", None)
     with target.open("ab") as out:
@@ -215,7 +238,7 @@ def _last_line(log: Path) -> str:
 def main() -> int:
     """Run the matrix; the exit status tells whether every cell is green."""
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
-    parser.add_argument("--ends", action="store_true", help="only the oldest Airflow and the newest")
+    parser.add_argument("--ends", action="store_true", help="only the bare wheel, the oldest Airflow and the newest")
     parser.add_argument("--only", default="", help="only cells whose name contains this")
     parser.add_argument(
         "--renew",
@@ -227,8 +250,7 @@ def main() -> int:
     if options.renew:
         renew(*options.renew)
         return 0
-    known = [LOWEST] if options.only == LOWEST.pins else cells()
-    wanted = ends(known) if options.ends else [cell for cell in known if options.only in cell.name]
+    wanted = ends(cells()) if options.ends else [cell for cell in cells() if options.only in cell.name]
     wheel = build_wheel()
     told: dict[str, str] = {}
     for cell in wanted:

@@ -103,6 +103,7 @@ class PrivateAirflow:
     :param components: what it consists of, by name; see :data:`COMPONENTS`.
     :param fresh: whether to start with an empty ``home``.
     :param serve_logs: whether the UI can show the logs of tasks that are still running.
+    :param python: the interpreter whose Airflow it is; this process's own where None.
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class PrivateAirflow:
         components: Mapping[str, Sequence[str]] = COMPONENTS,
         fresh: bool = True,
         serve_logs: bool = False,
+        python: Path | None = None,
     ) -> None:
         self.home = home.resolve()
+        self.python = python or Path(sys.executable)
         self.dag_folders = [folder.resolve() for folder in dag_folders]
         self.port = port
         self.components: dict[str, Component] = {}
@@ -426,7 +429,7 @@ class PrivateAirflow:
         return {
             **inherited,
             "AIRFLOW_HOME": str(self.home),
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), inherited.get("PATH", os.defpath))),
+            "PATH": os.pathsep.join((str(self.python.parent), inherited.get("PATH", os.defpath))),
             "NO_PROXY": quiet,
             "no_proxy": quiet,
             "PYTHONUNBUFFERED": "1",
@@ -472,7 +475,7 @@ class PrivateAirflow:
         }
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "airflow", *arguments]
+        return [str(self.python), "-m", "airflow", *arguments]
 
     def _patient_request(self, method: str, path: str, body: Any) -> Any:
         """Ask again when SQLite was busy: the API server then answers 500, and nothing was done."""

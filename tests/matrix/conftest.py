@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,11 @@ import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run, TaskState
-from processes import wait_for
+from processes import members_of, wait_for
 from tests.versions import AIRFLOW, printed_json
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parent.parent / "example_dags"
+DAGS = [HERE.parent.parent / "example_dags", HERE / "dags"]
 KEY = f"vda-matrix-{secrets.token_hex(16)}"
 
 
@@ -29,19 +32,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.matrix)
 
 
-class CommandLineAirflow(PrivateAirflow):
+class AnyAirflow(PrivateAirflow):
+    """What the tests do to every Airflow."""
+
+    def fail_task(self, run: Run, name: str) -> None:
+        """Mark a task as failed, as a user does."""
+        self.api("PATCH", f"{run.path}/taskInstances/{name}", {"new_state": "failed"})
+
+    def end_component(self, name: str, number: signal.Signals) -> None:
+        """Send a component a signal and wait until it has ended; a minute is enough for a shutdown."""
+        component = self.components[name]
+        component.signal(number)
+        wait_for(lambda: not members_of([component]), 60)
+        self.kill_component(name)  # what is left of its session, if anything
+
+
+class CommandLineAirflow(AnyAirflow):
     """An Airflow 2: without the API of Airflow 3, so everything is asked on its command line."""
 
-    def __init__(self, home: Path, examples: Path, connection: str) -> None:
+    def __init__(self, home: Path, connections: Mapping[str, str]) -> None:
+        # Airflow 2 has one folder for all DAGs.
+        dags = home.parent / "dags"
+        for folder in DAGS:
+            shutil.copytree(folder, dags, dirs_exist_ok=True)
         settings = {
-            "CORE__DAGS_FOLDER": str(examples),
+            "CORE__DAGS_FOLDER": str(dags),
             # The one executor that Airflow 2 allows on SQLite.
             "CORE__EXECUTOR": "SequentialExecutor",
             "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
         }
         parts = {name: (name,) for name in ("scheduler", "triggerer")}
-        variables = {"AIRFLOW_CONN_VIDU_DEFAULT": connection}
-        super().__init__(home, [examples], settings=settings, environment=variables, components=parts)
+        variables = {f"AIRFLOW_CONN_{name.upper()}": connection for name, connection in connections.items()}
+        super().__init__(home, [dags], settings=settings, environment=variables, components=parts)
 
     def run(self, *arguments: str) -> str:
         """Run an ``airflow`` command and return what it prints."""
@@ -88,6 +110,16 @@ class CommandLineAirflow(PrivateAirflow):
             row["state"] for row in self.read("dags", "list-runs", "-d", run.dag_id) if row["run_id"] == run.run_id
         )
 
+    def fail_task(self, run: Run, name: str) -> None:
+        """Mark a task as failed by the call that the page of Airflow 2 makes."""
+        code = f"""
+from airflow.models.serialized_dag import SerializedDagModel
+SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
+    task_id={name!r}, run_id={run.run_id!r}, state="failed", commit=True
+)"""
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, env=self.environment(), cwd=self.home, check=True, timeout=120)
+
     def tasks(self, run: Run) -> list[TaskState]:
         """Return the states of all tasks of a run."""
         rows = self.read("tasks", "states-for-dag-run", run.dag_id, run.run_id)
@@ -102,16 +134,28 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
-    """Run Airflow with the example DAGs, connected to the sandbox."""
+def patient() -> Iterator[Sandbox]:
+    """Run a service at which everything stays queued, where it can be cancelled."""
+    with Sandbox(keys=[KEY], queue=3600) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
+    """Run Airflow with the example DAGs and those of these tests, connected to the sandboxes."""
     home = tmp_path_factory.mktemp("matrix") / "airflow"
-    fields = {"conn_type": "vidu", "host": sandbox.url, "password": KEY}
+    connections = {
+        "vidu_default": {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {}},
+        "vidu_patient": {"conn_type": "vidu", "host": patient.url, "password": KEY, "extra": {"dialect": "ent-v2"}},
+    }
     if AIRFLOW < (3, 0):
-        running: PrivateAirflow = CommandLineAirflow(home, EXAMPLES, json.dumps(fields))
+        told = {name: json.dumps(fields) for name, fields in connections.items()}
+        running: PrivateAirflow = CommandLineAirflow(home, told)
     else:
-        running = PrivateAirflow(home, [EXAMPLES])
+        running = AnyAirflow(home, DAGS)
     with running:
         if AIRFLOW >= (3, 0):
-            running.add_connection("vidu_default", {**fields, "extra": {}})
-        running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file"])
+            for name, fields in connections.items():
+                running.add_connection(name, fields)
+        running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file", "matrix_order"])
         yield running

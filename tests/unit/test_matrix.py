@@ -13,7 +13,7 @@ import matrix
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-@pytest.mark.parametrize("cell", [*matrix.cells(), matrix.LOWEST], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", matrix.cells(), ids=lambda cell: cell.name)
 def test_each_cell_is_pinned(cell) -> None:
     """Its constraints hold this very Airflow, and no address."""
     pins = cell.constraints.read_text("utf-8")
@@ -29,11 +29,16 @@ def test_the_lowest_cell_is_the_lowest() -> None:
 
 
 def test_oldest_and_newest_are_of_every_change() -> None:
-    """What .ci/run takes are the two ends of the table, each with the whole run."""
-    oldest, newest = matrix.ends(matrix.cells())
+    """What .ci/run takes are the bare wheel and the two ends of the table, each with the whole run."""
+    bare, oldest, newest = matrix.ends(matrix.cells())
     assert (oldest.airflow, newest.airflow) == (next(iter(matrix.MATRIX)), list(matrix.MATRIX)[-1])
-    assert oldest.runs
-    assert newest.runs
+    assert (bare.goes, oldest.goes, newest.goes) == (("bare",), ("tests", "run"), ("tests", "run"))
+
+
+def test_each_airflow_has_a_run_of_its_own() -> None:
+    """Every Airflow of the table gets scheduler and triggerer once, every cell gets some test."""
+    assert {cell.airflow for cell in matrix.cells() if "run" in cell.goes and not cell.title} == set(matrix.MATRIX)
+    assert all(set(cell.goes) <= set(matrix.GOES) and cell.goes for cell in matrix.cells())
 
 
 def test_each_python_of_the_classifiers_is_in_it() -> None:
