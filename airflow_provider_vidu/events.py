@@ -86,6 +86,8 @@ def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) ->
 def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:
     """Return when the event reports success for ``generation_id``; raise what it reports otherwise.
 
+    :param event: what the trigger has fired; None where Airflow lost it.
+    :param generation_id: the generation that is waited for.
     :raises ViduError: the error that ended the watch, as its own class; also for an event that is
         not one of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger` or speaks of another
         generation.

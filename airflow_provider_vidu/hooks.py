@@ -179,6 +179,8 @@ class ViduHook(BaseHook):
         ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
         "scheduled". ``vidu-native`` documents no cancel.
 
+        :param generation_id: the id at Vidu.
+        :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
         request = self.config.dialect.cancel(checked_id(generation_id))
@@ -212,6 +214,7 @@ class ViduHook(BaseHook):
     def find_generation(self, marker: str) -> Found:
         """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
 
+        :param marker: what the create's ``payload`` held.
         :return: its id, or none; ``complete`` tells whether "none" proves that there is none.
         """
         request = self.config.dialect.search()
@@ -272,6 +275,8 @@ class ViduHook(BaseHook):
     async def acancel_generation(self, generation_id: str) -> Cancellation:
         """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.
 
+        :param generation_id: the id at Vidu.
+        :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
         from airflow_provider_vidu.async_client import async_client

@@ -27,11 +27,18 @@ class Sandbox:
 
     ``with Sandbox(speed=50) as sandbox: requests.get(sandbox.url + "/…")``
 
-    ``keys``: accepted API keys. ``speed``: sandbox seconds per real second. ``queue``, ``duration``: sandbox
-    seconds that a generation waits and then runs. ``clip_seconds``: playing time of the videos.
-    ``url_lifetime``: sandbox seconds that a result URL is good for. ``balance``: credits at the start; a
-    create takes ``price``. ``seed``: makes ids repeatable. ``host``, ``port``: where to listen (port 0: any
-    free one). ``tls``: files of a certificate and its key, for https.
+    :param keys: accepted API keys.
+    :param speed: sandbox seconds per real second.
+    :param queue: sandbox seconds that a generation waits.
+    :param duration: sandbox seconds that it then runs.
+    :param clip_seconds: playing time of the videos, in seconds.
+    :param url_lifetime: sandbox seconds that a result URL is good for.
+    :param balance: credits at the start.
+    :param price: credits that a create takes.
+    :param seed: makes ids and signatures repeatable.
+    :param host: the address to listen on; loopback unless told otherwise.
+    :param port: the port to listen on; 0 takes any free one.
+    :param tls: the files of a certificate and its key, both PEM, for https.
     """
 
     def __init__(
@@ -121,7 +128,8 @@ class Sandbox:
     def connection_json(self, dialect: str = NATIVE, **extra: Any) -> str:
         """Return an Airflow connection of type ``vidu`` as JSON, for AIRFLOW_CONN_VIDU_DEFAULT.
 
-        ``extra`` are further extras of the connection.
+        :param dialect: ``vidu-native`` or ``ent-v2``.
+        :param extra: further extras of the connection.
         """
         body = {
             "conn_type": "vidu",
@@ -132,7 +140,11 @@ class Sandbox:
         return json.dumps(body)
 
     def connection_uri(self, dialect: str = NATIVE, **extra: Any) -> str:
-        """Return the same connection as a URI; values of ``extra`` that are no texts are written as JSON."""
+        """Return the same connection as a URI.
+
+        :param dialect: ``vidu-native`` or ``ent-v2``.
+        :param extra: further extras; values that are no texts are written as JSON.
+        """
         fields = {"dialect": dialect, **extra}
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
         query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in texts.items())
@@ -141,7 +153,11 @@ class Sandbox:
     # -- what it shall do --------------------------------------------------------------------------
 
     def add_fault(self, rule: dict[str, Any]) -> None:
-        """Add a fault rule, see :mod:`~airflow_provider_vidu.sandbox.faults`; ValueError when not understood."""
+        """Let requests go wrong from now on.
+
+        :param rule: what is hit and what happens; see :mod:`airflow_provider_vidu.sandbox.faults`.
+        :raises ValueError: when it is not understood.
+        """
         self.core.add_rule(rule)
 
     def clear_faults(self) -> None:
@@ -149,26 +165,37 @@ class Sandbox:
         self.core.clear_rules()
 
     def add_generation(self, id: str, **fields: Any) -> str:  # noqa: A002 - the name that users type
-        """Add a generation with a script of its own and return its id; ValueError when not understood.
+        """Add a generation with a script of its own and return its id.
 
-        ``fields``: ``states`` (pairs of word and sandbox seconds from now), ``dialect``, ``error`` (a code or
-        ``{"code", "message"}``), ``size`` (bytes of the video), ``answer`` (any JSON, instead of the query's
-        body), ``age`` (sandbox seconds since its creation), ``credits``, ``creations`` (count), ``endpoint``,
-        ``without_url``, ``video_url``, ``prompt``, ``model``, ``payload``, ``watermark``, ``bgm``,
-        ``off_peak``.
+        :param id: its id; one that is there is replaced.
+        :param fields: ``states`` (pairs of word and sandbox seconds from now), ``dialect``, ``error`` (a code or
+            ``{"code", "message"}``), ``size`` (bytes of the video), ``answer`` (any JSON, instead of the query's
+            body), ``age`` (sandbox seconds since its creation), ``credits``, ``creations`` (count), ``endpoint``,
+            ``without_url``, ``video_url``, ``prompt``, ``model``, ``payload``, ``watermark``, ``bgm``,
+            ``off_peak``.
+        :raises ValueError: when they are not understood.
         """
         return self.core.add_generation({"id": id, **fields}).id
 
     def rotate_keys(self, keys: Iterable[str]) -> None:
-        """Accept ``keys`` and no others from now on."""
+        """Accept other keys from now on.
+
+        :param keys: all that are accepted.
+        """
         self.core.rotate_keys(keys)
 
     def set_speed(self, speed: float) -> None:
-        """Let ``speed`` sandbox seconds pass per real second; 0 stands still."""
+        """Let the sandbox's time pass faster or slower.
+
+        :param speed: sandbox seconds per real second; 0 stands still.
+        """
         self.core.clock.set_speed(speed)
 
     def advance(self, seconds: float) -> None:
-        """Jump ahead by ``seconds`` of sandbox time."""
+        """Jump ahead.
+
+        :param seconds: sandbox seconds.
+        """
         self.core.clock.advance(seconds)
 
     def reset(self) -> None:
@@ -190,17 +217,20 @@ class Sandbox:
             return list(self.core.ledger.creates.values())
 
     def requests(self, kind: str | None = None, id: str | None = None) -> list[RecordedRequest]:  # noqa: A002 - the name that users type
-        """Return the requests of one ``kind`` and for one generation ``id`` (None: all), in their order.
+        """Return the requests that came, in their order.
 
-        Kinds: create, query, cancel, list, credits, file, other.
+        :param kind: ``create``, ``query``, ``cancel``, ``list``, ``credits``, ``file`` or ``other``; None for all.
+        :param id: the generation that they are for; None for all.
         """
         with self.core.lock:
             return [r for r in self.core.ledger.requests if kind in (None, r.kind) and id in (None, r.id)]
 
     def issued_signatures(self, id: str | None = None) -> set[str]:  # noqa: A002 - the name that users type
-        """Return the signatures of all URLs handed out for one generation ``id`` (None: all).
+        """Return the signatures of all URLs that were handed out.
 
         A test that searches logs and databases for them knows where signed URLs have gone.
+
+        :param id: the generation that they are for; None for all.
         """
         with self.core.lock:
             return {signature for owner, signature in self.core.issued if id in (None, owner)}
@@ -208,8 +238,13 @@ class Sandbox:
     def file_bytes(self, id: str, artifact: str = "video", creation: int = 1) -> bytes:  # noqa: A002 - the name that users type
         """Return the bytes that a right download of an artifact must yield.
 
-        ``artifact``: ``video``, ``cover`` or ``watermarked``. KeyError for an unknown generation, ValueError
-        for an unknown artifact. A ``size`` of gigabytes is held in memory whole.
+        A ``size`` of gigabytes is held in memory whole.
+
+        :param id: the generation.
+        :param artifact: ``video``, ``cover`` or ``watermarked``.
+        :param creation: which of its creations, from 1.
+        :raises KeyError: when the generation is unknown.
+        :raises ValueError: when the artifact is.
         """
         content = self.core.content_of(id, artifact, creation)
         return content.read(0, content.size)

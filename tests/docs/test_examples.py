@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent.parent
@@ -100,6 +101,8 @@ def check(words: list[str]) -> None:
         name, _, value = rest[0].partition("=")
         assert re.fullmatch(r"AIRFLOW_(CONN_[A-Z_]+|_[A-Z]+__[A-Z_]+)", name), name
         assert value
+        if name.startswith("AIRFLOW_CONN_"):
+            check_connection(name, value)
         setting = re.fullmatch(r"AIRFLOW__VIDU__(\w+)", name)
         if setting:
             from airflow_provider_vidu.get_provider_info import get_provider_info
@@ -113,6 +116,26 @@ def check(words: list[str]) -> None:
         assert all(option in told for option in options)
     else:
         raise AssertionError(f"an unknown command: {shlex.join(words)}")
+
+
+def check_connection(name: str, value: str) -> None:
+    """Assert that a connection in the environment is one that the hook accepts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, value)
+        config = ViduHook(name.removeprefix("AIRFLOW_CONN_").lower()).config
+    assert config.base_url.startswith("https://")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_escapes(page):
+    """Code is marked as Python or shell, and so it is tested; a block without a language is a drawing."""
+    text = page.read_text("utf-8")
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    opening = fences[::2]
+    assert len(fences) % 2 == 0
+    assert {kind for kind in opening if not kind.startswith("{")} <= {"python", "sh", ""}
+    inside = re.split(r"^```.*$", text, flags=re.MULTILINE)[1::2]
+    assert all("─" in content for kind, content in zip(opening, inside, strict=True) if not kind)
 
 
 def test_every_setting_is_documented():

@@ -76,3 +76,45 @@ def test_the_public_names_are_as_pinned() -> None:
     absent = tuple(module for module, since in SINCE.items() if since > AIRFLOW)
     pinned = [line for line in PINNED.read_text("utf-8").splitlines() if not line.startswith(absent or "-")]
     assert described() == pinned, "\n".join(described())
+
+
+AIRFLOWS_OWN = frozenset({"resume_execution", "get_openlineage_facets_on_complete", "get_link"})
+"""Methods that Airflow calls, with the arguments that Airflow chose."""
+
+
+def undescribed() -> list[str]:
+    """Return every parameter of a public class or function that its docstring does not describe."""
+    found = []
+    for module_name, names in PUBLIC.items():
+        if SINCE.get(module_name, (0,)) > AIRFLOW:
+            continue
+        for name in names:
+            thing = getattr(importlib.import_module(module_name), name)
+            found += [f"{name}.{missing}" for missing in _undescribed(thing)]
+    return found
+
+
+def _undescribed(thing: Any) -> list[str]:
+    if not inspect.isclass(thing):
+        return _not_in(thing, inspect.getdoc(thing))
+    if hasattr(thing, "model_fields") or hasattr(thing, "__members__"):
+        return []
+    missing = _not_in(thing.__init__, inspect.getdoc(thing)) if "__init__" in vars(thing) else []
+    for name, member in vars(thing).items():
+        function = inspect.unwrap(getattr(member, "__func__", member))
+        if not name.startswith("_") and inspect.isfunction(function) and name not in AIRFLOWS_OWN:
+            missing += [f"{name}: {parameter}" for parameter in _not_in(function, inspect.getdoc(member))]
+    return missing
+
+
+def _not_in(function: Any, doc: str | None) -> list[str]:
+    """Return the parameters of a function that ``doc`` says nothing of; Airflow's own are no news to anybody."""
+    names = set(inspect.signature(inspect.unwrap(function)).parameters)
+    return sorted(
+        name for name in names - {"self", "cls", "kwargs", "context", "event"} if f":param {name}:" not in (doc or "")
+    )
+
+
+def test_every_parameter_is_described() -> None:
+    """The reference is made of the docstrings: each parameter of what is public has its sentence."""
+    assert undescribed() == []
