@@ -120,7 +120,7 @@ class PrivateAirflow:
         python: Path | None = None,
     ) -> None:
         self.home = home.resolve()
-        self.python = python or Path(sys.executable)
+        self.python = (python or Path(sys.executable)).absolute()  # not resolved: that would leave its environment
         self.dag_folders = [folder.resolve() for folder in dag_folders]
         self.port = port
         self.components: dict[str, Component] = {}
