@@ -6,9 +6,11 @@ import json
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run, TaskState
 from processes import members_of, wait_for
-from tests.versions import AIRFLOW, printed_json
+from tests.versions import AIRFLOW
 
 HERE = Path(__file__).parent
 DAGS = [HERE.parent.parent / "example_dags", HERE / "dags"]
@@ -39,16 +41,16 @@ class AnyAirflow(PrivateAirflow):
         """Mark a task as failed, as a user does."""
         self.api("PATCH", f"{run.path}/taskInstances/{name}", {"new_state": "failed"})
 
-    def end_component(self, name: str, number: signal.Signals) -> None:
-        """Send a component a signal and wait until it has ended; a minute is enough for a shutdown."""
+    def shut_down(self, name: str) -> None:
+        """Ask a component to end and wait until it has; a minute is enough for that."""
         component = self.components[name]
-        component.signal(number)
-        wait_for(lambda: not members_of([component]), 60)
-        self.kill_component(name)  # what is left of its session, if anything
+        component.signal(signal.SIGTERM)
+        assert wait_for(lambda: not members_of([component]), 60), self.component_log(name)
+        del self.components[name]
 
 
 class CommandLineAirflow(AnyAirflow):
-    """An Airflow 2: without the API of Airflow 3, so everything is asked on its command line."""
+    """An Airflow 2: without the API of Airflow 3, so it is told on its command line and read in its database."""
 
     def __init__(self, home: Path, connections: Mapping[str, str]) -> None:
         # Airflow 2 has one folder for all DAGs.
@@ -74,29 +76,26 @@ class CommandLineAirflow(AnyAirflow):
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    def read(self, *arguments: str) -> Any:
-        """Run an ``airflow`` command that prints JSON."""
-        return printed_json(self.run(*arguments, "--output", "json"))
+    def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """Read the metadata database: every ``airflow`` command costs seconds of a core."""
+        address = f"{(self.home / 'airflow.db').as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
+            return database.execute(query, values).fetchall()
 
     def wait_healthy(self, timeout: float = 180) -> None:
-        """Wait until scheduler and triggerer beat."""
+        """Wait until scheduler and triggerer run."""
 
-        def beats() -> bool:
+        def run() -> bool:
             self._check_components()
-            try:
-                for kind in ("SchedulerJob", "TriggererJob"):
-                    self.run("jobs", "check", "--job-type", kind)
-            except AssertionError:
-                return False
-            return True
+            return len(self.rows("SELECT DISTINCT job_type FROM job WHERE state = 'running'")) == len(self.components)
 
-        assert wait_for(beats, timeout, every=1), self._tails()
+        assert wait_for(run, timeout, every=0.5), self._tails()
 
     def wait_for_dags(self, dag_ids: Iterable[str], timeout: float = 90) -> None:
         """Wait until the scheduler has read these DAGs."""
-        wanted = set(dag_ids)
-        found = wait_for(lambda: wanted <= {dag["dag_id"] for dag in self.read("dags", "list")}, timeout, every=1)
-        assert found, self.run("dags", "list-import-errors")
+        wanted = {(dag_id,) for dag_id in dag_ids}
+        found = wait_for(lambda: wanted <= set(self.rows("SELECT dag_id FROM serialized_dag")), timeout, every=0.5)
+        assert found, self.rows("SELECT filename, stacktrace FROM import_error")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
         """Start a DAG run with ``conf`` as its params."""
@@ -106,9 +105,8 @@ class CommandLineAirflow(AnyAirflow):
 
     def run_state(self, run: Run) -> str:
         """Return the state of a DAG run."""
-        return next(
-            row["state"] for row in self.read("dags", "list-runs", "-d", run.dag_id) if row["run_id"] == run.run_id
-        )
+        ((state,),) = self.rows("SELECT state FROM dag_run WHERE dag_id = ? AND run_id = ?", run.dag_id, run.run_id)
+        return str(state)
 
     def fail_task(self, run: Run, name: str) -> None:
         """Mark a task as failed by the call that the page of Airflow 2 makes."""
@@ -122,8 +120,18 @@ SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
 
     def tasks(self, run: Run) -> list[TaskState]:
         """Return the states of all tasks of a run."""
-        rows = self.read("tasks", "states-for-dag-run", run.dag_id, run.run_id)
-        return [TaskState(row["task_id"], row["state"] or "none", 1, row) for row in rows]
+        rows = self.rows(
+            "SELECT task_id, state, try_number FROM task_instance WHERE dag_id = ? AND run_id = ?",
+            run.dag_id,
+            run.run_id,
+        )
+        return [TaskState(name, state or "none", tries, {}) for name, state, tries in rows]
+
+    def xcom(self, run: Run, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return what a task has left as an XCom, decoded."""
+        query = "SELECT value FROM xcom WHERE dag_id = ? AND run_id = ? AND task_id = ? AND key = ? AND map_index = ?"
+        ((value,),) = self.rows(query, run.dag_id, run.run_id, task_id, key, str(map_index))
+        return json.loads(value)
 
 
 @pytest.fixture(scope="session")

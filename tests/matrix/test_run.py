@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,22 @@ from airflow_provider_vidu.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOU
 from tests.versions import AIRFLOW, printed_json
 
 
-def airflow_says(tmp_path: Path, *arguments: str) -> Any:
-    """Return what an ``airflow`` command prints, decoded."""
-    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", *arguments, "--output", "json"],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return printed_json(done.stdout)
+@pytest.fixture(scope="module")
+def airflow_says(tmp_path_factory) -> Callable[..., Any]:
+    """Return a function that asks an ``airflow`` command for JSON, each command once."""
+    home = tmp_path_factory.mktemp("asked")
+
+    @cache
+    def asked(*arguments: str) -> Any:
+        env = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments, "--output", "json"],
+            env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return printed_json(done.stdout)
+
+    return asked
 
 
 def test_it_is_the_wheel_that_runs() -> None:
@@ -45,25 +54,23 @@ def test_it_is_the_wheel_that_runs() -> None:
         ("triggers", "class", "airflow_provider_vidu.triggers"),
     ],
 )
-def test_airflow_lists_it(tmp_path, command, field, value) -> None:
+def test_airflow_lists_it(airflow_says, command, field, value) -> None:
     """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
-    assert value in [row[field] for row in airflow_says(tmp_path, "providers", command)]
+    assert value in [row[field] for row in airflow_says("providers", command)]
 
 
-def test_the_connection_form(airflow, tmp_path) -> None:
+def test_the_connection_form(airflow, airflow_says) -> None:
     """The form for connections of type vidu has every field: as the UI gets it, before 3.0 as Airflow lists it."""
     if AIRFLOW >= (3, 0):
         (form,) = [
-            known
-            for known in airflow.ask("GET", "/ui/connections/hook_meta")
-            if known["connection_type"] == "vidu"
+            known for known in airflow.ask("GET", "/ui/connections/hook_meta") if known["connection_type"] == "vidu"
         ]
         assert set(form["extra_fields"]) == set(CONN_FIELDS)
         assert form["standard_fields"]["password"]["title"] == UI_FIELD_BEHAVIOUR["relabeling"]["password"]
         return
-    widgets = {row["connection_parameter_name"] for row in airflow_says(tmp_path, "providers", "widgets")}
+    widgets = {row["connection_parameter_name"] for row in airflow_says("providers", "widgets")}
     assert {f"extra__vidu__{name}" for name in CONN_FIELDS} <= widgets
-    assert "vidu" in json.dumps(airflow_says(tmp_path, "providers", "behaviours"))
+    assert "vidu" in json.dumps(airflow_says("providers", "behaviours"))
 
 
 def test_a_prompt_becomes_a_file(airflow, sandbox, tmp_path) -> None:
@@ -78,5 +85,4 @@ def test_a_prompt_becomes_a_file(airflow, sandbox, tmp_path) -> None:
     content = file.read_bytes()
     assert content == sandbox.file_bytes(create.id)
     assert create.charge == "charged"
-    if AIRFLOW >= (3, 0):
-        assert airflow.xcom(run, "download")["size"] == len(content)
+    assert airflow.xcom(run, "download")["size"] == len(content)
