@@ -25,7 +25,8 @@ _LOCAL: Final = frozenset({"", "file", "local"})
 _EXTRAS: Final = {
     **dict.fromkeys(("s3", "s3a", "s3n"), "s3"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
-    **dict.fromkeys(("abfs", "abfss", "az", "adl", "wasb", "wasbs"), "azure"),
+    # Not "wasb", which nothing in Python knows, nor "adl", which Airflow's provider names and upath 0.3 refuses.
+    **dict.fromkeys(("abfs", "abfss", "az"), "azure"),
 }
 
 

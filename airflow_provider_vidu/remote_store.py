@@ -94,7 +94,7 @@ class _FileSink(Sink):
         except ViduDownloadRefusedError:
             raise
         except Exception as error:  # each store has exceptions of its own
-            published = self._is_published()
+            published = self._is_published(error)
             if not published:
                 raise storage_error("completed", self._uri, error, certain=published is not None) from error
             log.warning("The store lost its last answer (%s), but %s is there, whole.", shown(error), self._uri)
@@ -110,8 +110,8 @@ class _FileSink(Sink):
         except Exception as error:  # noqa: BLE001 - best effort; why it is discarded matters more
             log.warning("Left-overs of %s could not be removed: %s", self._uri, shown(error))
 
-    def _is_published(self) -> bool | None:
-        """Return whether the file was completed although the store reported a failure; None where nobody can tell."""
+    def _is_published(self, error: Exception) -> bool | None:
+        """Return whether the file was completed although the store reported ``error``; None where nobody can tell."""
         return False
 
     @abstractmethod
@@ -126,6 +126,8 @@ class UploadSink(_FileSink):
 
     ``autocommit=False`` keeps a file that is closed or collected by accident from being published;
     adlfs has no such switch, it publishes only when the file is closed.
+
+    :raises OSError: when what is written would be visible at once.
     """
 
     def __init__(self, fs: Any, path: str, uri: str, total: int | None, *, replace: bool) -> None:
@@ -133,6 +135,11 @@ class UploadSink(_FileSink):
         size = max(UPLOAD_BYTES, -(-(total or 0) // MOST_PARTS))
         size = -(-size // MIB) * MIB
         self._file = self._opened("wb" if replace else "xb", size)
+        if hasattr(self._file, "aaow"):
+            # Newer gcsfs (seen: 2026.10) appends to objects of Google's zonal buckets, under their final names, and
+            # cannot take it back: its discard() only logs that.
+            self._file.closed = True
+            raise OSError("files in a zonal bucket are visible while they are written; use another bucket")
 
     def _opened(self, mode: str, size: int) -> Any:
         try:
@@ -149,12 +156,14 @@ class UploadSink(_FileSink):
         if _overrides(self._file, "commit"):
             self._file.commit()
 
-    def _is_published(self) -> bool | None:
+    def _is_published(self, error: Exception) -> bool | None:
         # Only this process knows the upload. If it can be aborted, it was not completed; if the store does not
         # know it any more, the request has arrived and its answer was lost.
         if not _overrides(self._file, "discard"):
-            return None
+            return False if _is_refusal(error) else None
         try:
+            if self._is_complete_on_google():
+                return True
             self._file.discard()
         except FileNotFoundError:
             self._fs.invalidate_cache()
@@ -162,6 +171,17 @@ class UploadSink(_FileSink):
         except Exception:  # noqa: BLE001 - the store cannot be asked; why it failed first matters more
             return None
         return False
+
+    def _is_complete_on_google(self) -> bool:
+        """Ask Google what became of the upload; False for the other stores.
+
+        There, cancelling an upload tells nothing: it is answered alike (499) when the upload is complete.
+        """
+        upload, store = getattr(self._file, "location", None), getattr(self._file, "gcsfs", None)
+        if store is None or not upload:
+            return False
+        _, content = store.call("PUT", upload, headers={"Content-Range": "bytes */*", "Content-Length": "0"})
+        return bool(content)  # a complete upload is answered with its object, an open one (308) with nothing
 
     def _abandon(self) -> None:
         try:
@@ -200,6 +220,16 @@ class MovedSink(_FileSink):
         finally:
             if self._fs.exists(self._temporary):
                 self._fs.rm_file(self._temporary)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Return whether the store has answered that it will not do it; adlfs wraps that in a RuntimeError."""
+    while error is not None:
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and 400 <= status < 500 and status != 408:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _overrides(file: Any, method: str) -> bool:

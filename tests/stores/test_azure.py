@@ -1,0 +1,87 @@
+"""What only Azure Blob Storage does: no way to abort an upload, and names of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
+from airflow_provider_vidu.remote_store import UploadSink
+from tests.faults.transfer_s3 import Door
+from tests.stores.conftest import AzureContainer, point_at
+from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
+
+# A status that Azure's client does not try again; 503 would be tried for a minute.
+LOST = b"HTTP/1.1 501 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def behind(door, azurite, azure, monkeypatch):
+    """Let the store be reached through a door."""
+    text = azurite.connection_string.replace(azurite.url, door.url("/devstoreaccount1"))
+    point_at(AzureContainer._found(text, azure.conn_id), monkeypatch)
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["arrived", "not-arrived"])
+def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypatch):
+    """An upload cannot be asked what became of it; what lies there is whole, and the error promises no more."""
+    azure.put("a.mp4", OLD)
+    with Door(azurite.url, lambda request: LOST if "comp=blocklist" in request.target else None, after=after) as door:
+        behind(door, azurite, azure, monkeypatch)
+        sink = place_of(azure).sink(len(LARGE), replace=True)
+        write(sink, LARGE)
+        with pytest.raises(ViduStorageError, match="nobody can tell"):
+            sink.publish()
+        sink.discard()
+        assert door.turned_away
+    assert azure.content("a.mp4") == (LARGE if after else OLD)
+
+
+def test_a_file_that_came_meanwhile_is_replaced_or_stays(azure):
+    """A file put there meanwhile is replaced, or stays where the store drops our blocks with it: one of both, whole.
+
+    Azure's manual says that it drops them; Azurite 3.37 keeps them.
+    """
+    for body in (NEW, LARGE):
+        sink = place_of(azure).sink(len(body), replace=True)
+        write(sink, body)
+        azure.put("a.mp4", OLD)
+        try:
+            sink.publish()
+        except ViduStorageError:
+            assert azure.content("a.mp4") == OLD
+        else:
+            assert azure.content("a.mp4") == body
+        sink.discard()
+
+
+@pytest.mark.parametrize("conn_id", ["my_store"])
+def test_the_other_scheme(azure, conn_id):
+    """What begins with abfss:// is the same store."""
+    place = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).place()
+    sink = place.sink(len(NEW), replace=True)
+    assert isinstance(sink, UploadSink)
+    write(sink, NEW)
+    assert azure.keys() == []
+    sink.publish()
+    assert azure.content("clips/a.mp4") == NEW
+    assert place.size() == len(NEW)
+    assert b"".join(place.read()) == NEW
+
+
+@pytest.mark.parametrize("conn_id", [None])
+def test_a_scheme_that_only_fsspec_knows(azure, conn_id):
+    """Airflow does not know az://; with the environment's credentials it works all the same."""
+    place = Destination(azure.uri("a.mp4").replace("abfs", "az")).place()
+    sink = place.sink(len(NEW), replace=True)
+    write(sink, NEW)
+    sink.publish()
+    assert azure.content("a.mp4") == NEW
+
+
+@pytest.mark.parametrize("scheme", ["wasb", "wasbs"])
+@pytest.mark.parametrize("conn_id", [None])
+def test_a_scheme_of_hadoop_is_refused(azure, conn_id, scheme):
+    """No file system in Python knows wasb://; nobody is told to install what would not help."""
+    with pytest.raises(ViduConfigError, match="There is no file system") as caught:
+        Destination(azure.uri("a.mp4").replace("abfs", scheme)).place()
+    assert "pip install" not in str(caught.value)

@@ -1,0 +1,311 @@
+"""Publishing on Google Cloud Storage and Azure, against emulators on sockets: whole files, or none."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
+from airflow_provider_vidu.remote_store import UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.storage import MIB, DestinationExistsError
+from tests.integration.servers import Server, ranged, video, whole
+from tests.stores.conftest import forget_stores, point_at
+
+OLD = b"the old file"
+NEW = bytes(range(256)) * 1000
+LARGE = NEW * 40  # 10 MB: two blocks
+WRITE = 256 * 1024
+
+sizes = pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
+
+
+def place_of(store, key="a.mp4"):
+    """Return the place of a key."""
+    return Destination(store.uri(key), store.conn_id).place()
+
+
+def write(sink, body):
+    """Write in pieces of the size that the transfer has."""
+    for at in range(0, len(body), WRITE):
+        sink.write(memoryview(body)[at : at + WRITE])
+
+
+@sizes
+def test_an_upload_is_published(store, body):
+    """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
+    place = place_of(store, "deep/a b.mp4")
+    sink = place.sink(len(body), replace=True)
+    assert isinstance(sink, UploadSink)
+    for at in range(0, len(body), WRITE):
+        sink.write(memoryview(body)[at : at + WRITE])
+        assert store.keys() == []
+    sink.publish()
+    assert store.content("deep/a b.mp4") == body
+    assert place.uri == store.uri("deep/a b.mp4")
+    assert place.size() == len(body)
+    assert b"".join(place.read()) == body
+    assert store.keys() == ["deep/a b.mp4"]
+    assert store.unfinished() == 0
+
+
+def test_odd_pieces_arrive_whole(store):
+    """Pieces that do not add up to blocks are cut into blocks without a loss."""
+    sink = place_of(store).sink(None, replace=True)
+    for at in range(0, len(LARGE), 1_000_003):
+        sink.write(memoryview(LARGE)[at : at + 1_000_003])
+    sink.publish()
+    assert store.content("a.mp4") == LARGE
+
+
+@sizes
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_new_file_needs_no_old_one(store, body, replace):
+    """Whether it may replace or not, a new file is published."""
+    sink = place_of(store).sink(len(body), replace=replace)
+    write(sink, body)
+    sink.publish()
+    sink.discard()
+    assert store.content("a.mp4") == body
+    assert store.unfinished() == 0
+
+
+def test_the_old_file_is_replaced_at_the_end(store):
+    """Until the new file is published, everybody reads the old one."""
+    store.put("a.mp4", OLD)
+    sink = place_of(store).sink(len(LARGE), replace=True)
+    write(sink, LARGE)
+    assert store.content("a.mp4") == OLD
+    sink.publish()
+    assert store.content("a.mp4") == LARGE
+    assert store.keys() == ["a.mp4"]
+
+
+@sizes
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_discarded_upload_publishes_nothing(store, body, replace):
+    """The old object stands, no upload hangs, and collecting the file publishes nothing."""
+    key = "a.mp4" if replace else "new.mp4"
+    store.put("a.mp4", OLD)
+    sink = place_of(store, key).sink(None, replace=replace)
+    write(sink, body)
+    sink.discard()
+    sink._fs.transaction.files.clear()  # fsspec keeps its open files, too
+    del sink
+    gc.collect()
+    assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
+    assert store.content("a.mp4") == OLD
+
+
+@sizes
+def test_a_forgotten_upload_publishes_nothing(store, body):
+    """A sink that nobody publishes and nobody discards leaves the old object when it is collected."""
+    store.put("a.mp4", OLD)
+    sink = place_of(store).sink(None, replace=True)
+    write(sink, body)
+    del sink
+    forget_stores()
+    gc.collect()
+    assert store.content("a.mp4") == OLD
+
+
+@sizes
+def test_a_process_that_ends_publishes_nothing(store, body, airflow_home):
+    """A process that leaves in the middle of an upload leaves the old object."""
+    store.put("a.mp4", OLD)
+    code = (
+        "import sys\n"
+        "from airflow_provider_vidu.destination import Destination\n"
+        f"sink = Destination({store.uri('a.mp4')!r}, {store.conn_id!r}).place().sink(None, replace=True)\n"
+        f"body = memoryview(bytes({len(body)}))\n"
+        f"for at in range(0, len(body), {WRITE}):\n"
+        f"    sink.write(body[at:at + {WRITE}])\n"
+        "print('written', flush=True)\n"
+        "sys.exit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **store.settings}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert "written" in done.stdout, done.stderr[-3000:]
+    assert done.returncode == 3
+    assert store.content("a.mp4") == OLD
+    assert store.keys() == ["a.mp4"]
+
+
+def test_an_object_that_must_not_be_replaced_stays(store):
+    """An object that came while ours was being uploaded wins."""
+    sink = place_of(store).sink(None, replace=False)
+    write(sink, LARGE)
+    store.put("a.mp4", OLD)
+    with pytest.raises(DestinationExistsError):
+        sink.publish()
+    sink.discard()
+    assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
+    assert store.content("a.mp4") == OLD
+
+
+@sizes
+def test_the_store_itself_refuses_to_replace(store, body, monkeypatch):
+    """An object that comes between the last look and the end wins as well: the store compares, not we."""
+    place = place_of(store)
+    sink = place.sink(None, replace=False)
+    write(sink, body)
+    store.put("a.mp4", OLD)
+    # What the look before the end would say a moment earlier.
+    monkeypatch.setattr(type(sink._fs), "exists", lambda *_args, **_kwargs: False)
+    with pytest.raises(DestinationExistsError):
+        sink.publish()
+    sink.discard()
+    assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
+    assert store.content("a.mp4") == OLD
+
+
+def test_of_two_uploads_one_wins_whole(store):
+    """Two uploads to one name leave one of the files, whole; the other one succeeds as well or says so."""
+    first, second = place_of(store).sink(None, replace=True), place_of(store).sink(None, replace=True)
+    other = LARGE[::-1]
+    for at in range(0, len(LARGE), WRITE):
+        first.write(memoryview(LARGE)[at : at + WRITE])
+        second.write(memoryview(other)[at : at + WRITE])
+    first.publish()
+    assert store.content("a.mp4") == LARGE
+    try:
+        second.publish()
+    except ViduStorageError:
+        second.discard()
+        assert store.content("a.mp4") == LARGE
+    else:
+        assert store.content("a.mp4") == other
+
+
+def test_no_file_in_a_missing_bucket(store):
+    """Looking for an existing file where there is no bucket finds none; writing there is told."""
+    place = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).place()
+    assert place.size() is None
+
+    def publish():
+        sink = place.sink(None, replace=True)
+        try:
+            sink.write(memoryview(NEW))
+            sink.publish()
+        finally:
+            sink.discard()
+
+    with pytest.raises(ViduStorageError, match=r"no-such-bucket-here/a\.mp4.* could not be") as caught:
+        publish()
+    assert "Nothing was published" in str(caught.value)
+
+
+def test_wrong_credentials_are_told(store, monkeypatch):
+    """A store that does not know us ends in an error of ours, which says why."""
+    point_at(store.stranger, monkeypatch)
+    with pytest.raises(ViduStorageError, match=store.refusal):
+        place_of(store).size()
+
+    def publish():
+        sink = place_of(store).sink(None, replace=True)
+        try:
+            sink.write(memoryview(NEW))
+            sink.publish()
+        finally:
+            sink.discard()
+
+    with pytest.raises(ViduStorageError, match=store.refusal):
+        publish()
+    assert store.keys() == []
+
+
+def test_a_key_that_is_also_a_prefix_is_a_file_to_be(store):
+    """Object stores have no folders: other keys below it are no obstacle."""
+    store.put("a/b.mp4", OLD)
+    place = place_of(store, "a")
+    assert place.size() is None
+    sink = place.sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    assert store.content("a") == NEW
+    assert store.content("a/b.mp4") == OLD
+    assert place.size() == len(NEW)
+
+
+def test_an_empty_object_counts_as_nothing(store):
+    """An object of no bytes has the size 0, and is replaced by a file."""
+    store.put("a.mp4", b"")
+    place = place_of(store)
+    assert place.size() == 0
+    sink = place.sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    assert place.size() == len(NEW)
+
+
+@pytest.mark.parametrize("total", [None, 10**9, 10**11, 5 * 10**12])
+def test_parts_grow_with_the_file(store, total):
+    """Blocks have a size that the store accepts, whatever the file's size."""
+    sink = place_of(store).sink(total, replace=True)
+    assert sink._file.blocksize % MIB == 0
+    assert (total or 0) / sink._file.blocksize < 10_000
+    sink.discard()
+
+
+@pytest.fixture
+def loopback(monkeypatch):
+    """Make a Vidu connection that allows loopback and does not wait long."""
+    extra = {"allowed_hosts": "127.0.0.1", "max_retries": 1, "timeout": 2}
+    conn = {"conn_type": "vidu", "host": "http://127.0.0.2:9", "password": "sk-x", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(conn))
+
+
+def operator(**arguments):
+    """Return an operator that may fetch from loopback."""
+    return ViduDownloadOperator(task_id="download", **arguments)
+
+
+def test_the_operator_stores_the_file(store, loopback, quick_backoff):
+    """From the URL into the bucket, resumed on the way, with the digest of what lies there."""
+    body = video(10_000_000)
+    with Server(whole(body, cut=9_000_000), ranged(body)) as server:
+        record = operator(
+            video_url=server.url("/clip.mp4?sig=hush"), destination=store.uri("clips/"), storage_conn_id=store.conn_id
+        ).execute({})
+    key = record["uri"].removeprefix(store.uri(""))
+    assert hashlib.sha256(store.content(key)).hexdigest() == record["sha256"]
+    assert record["size"] == len(body)
+    assert (store.keys(), store.unfinished()) == ([key], 0)
+
+
+def test_a_broken_download_publishes_nothing(store, loopback, quick_backoff):
+    """A download that never ends whole leaves the old object and no upload."""
+    store.put("a.mp4", OLD)
+    body = video(10_000_000)
+    with Server(whole(body, cut=9_000_000)) as server, pytest.raises(ViduDownloadError):
+        operator(
+            video_url=server.url("/clip.mp4"), destination=store.uri("a.mp4"), storage_conn_id=store.conn_id
+        ).execute({})
+    forget_stores()
+    gc.collect()
+    assert store.content("a.mp4") == OLD
+    assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
+
+
+def test_skip_and_error(store, loopback):
+    """An object that is there is described, or is an error; nothing is fetched."""
+    store.put("a.mp4", video(5000))
+    arguments = {
+        "video_url": "http://127.0.0.1:9/a.mp4?sig=hush",
+        "destination": store.uri("a.mp4"),
+        "storage_conn_id": store.conn_id,
+    }
+    record = operator(overwrite="skip", **arguments).execute({})
+    assert record["sha256"] == hashlib.sha256(video(5000)).hexdigest()
+    assert (record["size"], record["content_type"]) == (5000, "video/mp4")
+    with pytest.raises(ViduDownloadError, match="exists already"):
+        operator(overwrite="error", **arguments).execute({})
