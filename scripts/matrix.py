@@ -1,8 +1,8 @@
 """``make matrix``: the same wheel on every supported Airflow and Python, each in an environment of its own.
 
 For each cell: the wheel beside that Airflow at pinned versions, then unit and integration tests; once for each
-Airflow also a run with scheduler and triggerer. Besides: the wheel beside a bare Airflow, and each dependency at its
-lowest version. The tests see the installed package only: they run in a copy of this folder without it.
+Airflow also a run with scheduler and triggerer. Besides: the wheel beside a bare Airflow, each dependency at its
+lowest version, and every extra. The tests see the installed package only: they run in a copy of this folder without it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,7 @@ COPIED: Final = (
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
 )  # fmt: skip
 TESTED: Final = ("tests/unit", "tests/integration", "tests/test_example_dags.py", "tests/test_provider_info.py")
-NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not matrix"
+NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not matrix and not stores"
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,15 @@ class Cell:
 GOES: Final = {
     "tests": ("-n", "2", "-m", NOT_HERE, *TESTED),
     "run": ("-m", "matrix", "tests/matrix"),
+    "stores": ("-m", "stores", "tests/stores"),
     "bare": ("-m", "matrix", "tests/bare"),
 }
-"""What pytest is asked for, by name: units and integration, a whole Airflow, the wheel beside a bare Airflow."""
-LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run"), title="lowest", pins="lowest")
-"""Each dependency at the lowest version that pyproject.toml allows."""
+"""What pytest is asked for, by name: units and integration, a whole Airflow, other stores than S3, the bare wheel."""
+EVERY_EXTRA: Final = "[s3,gcs,azure,openlineage,test]"
+LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run", "stores"), title="lowest", pins="lowest", extras=EVERY_EXTRA)
+"""Each dependency at the lowest version that pyproject.toml allows, those of the extras as well."""
+EXTRAS: Final = Cell("3.3.2", "3.11", ("stores",), title="extras", pins="extras", extras=EVERY_EXTRA)
+"""Every extra at today's version."""
 BARE: Final = Cell("3.3.2", "3.11", ("bare",), title="bare", extras="")
 """Airflow and the wheel, and none of what tests need: they look at it from outside."""
 
@@ -95,7 +100,7 @@ def cells() -> list[Cell]:
         for airflow, pythons in MATRIX.items()
         for python in pythons
     ]
-    return [BARE, LOWEST, *of_versions]
+    return [BARE, LOWEST, EXTRAS, *of_versions]
 
 
 def ends(found: list[Cell]) -> list[Cell]:
@@ -152,6 +157,9 @@ def test(cell: Cell, python: Path) -> list[str]:
             shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, work / name)
+    if "stores" in cell.goes:
+        (work / "build").mkdir()
+        (work / "build" / "azurite").symlink_to(ROOT / "build" / "azurite")
     failed = []
     for name in cell.goes:
         # A bare environment has no pytest: this one's looks at it.
@@ -164,16 +172,31 @@ def test(cell: Cell, python: Path) -> list[str]:
     return failed
 
 
-def renew(name: str, date: str) -> None:
-    """Write the constraints of an Airflow, or the lowest ones: what there was on a date, the day after a release.
+def whole(cell: Cell, wheel: Path) -> str:
+    """Install and test a cell; return how that went."""
+    began = time.monotonic()
+    shutil.rmtree(BUILD / cell.name, ignore_errors=True)
+    python = find_python(cell.python)
+    if python is None:
+        return f"not run: there is no Python {cell.python} here"
+    failed = test(cell, install(cell, python, wheel))
+    for name in failed:
+        print(_end(BUILD / cell.name / f"{name}.log"), flush=True)
+    logs = ", ".join(f"build/matrix/{cell.name}/{name}.log" for name in failed)
+    return f"FAILED, see {logs}" if failed else f"green in {time.monotonic() - began:.0f} s"
 
-    :param name: an Airflow of the matrix, or ``lowest``.
+
+def renew(name: str, date: str) -> None:
+    """Write the constraints of an Airflow or a cell: what there was on a date, such as the day after a release.
+
+    :param name: an Airflow of the matrix, ``lowest`` or ``extras``.
     :param date: year, month and day with dashes between them.
     """
     wanted = BUILD / f"{name}.in"
     wheel = build_wheel()
-    fixed = lowest_versions() if name == LOWEST.pins else [f"apache-airflow=={name}"]
-    wanted.write_text("\n".join([*fixed, f"airflow-provider-vidu[test] @ {wheel.as_uri()}"]) + "\n", "utf-8")
+    cell = next((cell for cell in cells() if cell.pins == name), Cell(name, "", ()))
+    fixed = lowest_versions() if cell == LOWEST else [f"apache-airflow=={cell.airflow}"]
+    wanted.write_text("\n".join([*fixed, f"airflow-provider-vidu{cell.extras} @ {wheel.as_uri()}"]) + "\n", "utf-8")
     newest = [f"--exclude-newer-package={package}={time.strftime('%Y-%m-%d')}" for package in NEWEST_COMPAT]
     resolved = BUILD / f"{name}.txt"
     resolved.unlink(missing_ok=True)  # uv would keep to what it says
@@ -181,20 +204,25 @@ def renew(name: str, date: str) -> None:
     options = ["--no-annotate", "--no-header", "--exclude-newer", date, *newest]
     _run([*command, *options, str(wanted), "--output-file", str(resolved)], "renew.log")
     pins = [line for line in resolved.read_text("utf-8").splitlines() if not line.startswith("airflow-provider-vidu")]
-    what = "of the lowest cell" if name == LOWEST.pins else f"beside Airflow {name}"
+    what = "beside Airflow " + cell.airflow if not cell.title else f"in the cell {cell.title!r}"
     head = [
         f"# Versions that `make matrix` installs {what}: what there was on {date} (and the newest common-compat).",
+        *(
+            ["# Each dependency and extra of pyproject.toml stands here at its lowest version."]
+            if cell == LOWEST
+            else []
+        ),
         f"# To renew: .venv/bin/python scripts/matrix.py --renew {name} {date}",
     ]
-    if name == LOWEST.pins:
-        head.insert(1, "# Each dependency of pyproject.toml stands here at the lowest version that it allows.")
     constraints_of(name).write_text("\n".join([*head, *pins]) + "\n", "utf-8")
 
 
 def lowest_versions() -> list[str]:
-    """Return every dependency of the package at the lowest version that it allows."""
+    """Return every dependency of the package and of its users' extras at the lowest version that it allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [str(wanted).replace(">=", "==") for wanted in project["dependencies"]]
+    optional = project["optional-dependencies"]
+    extras = [wanted for name in EVERY_EXTRA.strip("[]").split(",") if name != "test" for wanted in optional[name]]
+    return [wanted.replace(">=", "==") for wanted in (*project["dependencies"], *extras)]
 
 
 def _uv(*arguments: str) -> list[str]:
@@ -240,11 +268,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
     parser.add_argument("--ends", action="store_true", help="only the bare wheel, the oldest Airflow and the newest")
     parser.add_argument("--only", default="", help="only cells whose name contains this")
+    parser.add_argument("--lanes", type=int, default=2, help="how many cells at a time: a whole Airflow mostly waits")
     parser.add_argument(
         "--renew",
         nargs=2,
         metavar=("AIRFLOW", "DATE"),
-        help="resolve the constraints of one Airflow, or the lowest ones, as of a date",
+        help="resolve the constraints of one Airflow, `lowest` or `extras`, as of a date",
     )
     options = parser.parse_args()
     if options.renew:
@@ -252,22 +281,13 @@ def main() -> int:
         return 0
     wanted = ends(cells()) if options.ends else [cell for cell in cells() if options.only in cell.name]
     wheel = build_wheel()
-    told: dict[str, str] = {}
-    for cell in wanted:
-        began = time.monotonic()
-        shutil.rmtree(BUILD / cell.name, ignore_errors=True)
-        python = find_python(cell.python)
-        if python is None:
-            told[cell.name] = f"not run: there is no Python {cell.python} here"
-            continue
-        failed = test(cell, install(cell, python, wheel))
-        logs = ", ".join(f"build/matrix/{cell.name}/{name}.log" for name in failed)
-        told[cell.name] = f"FAILED, see {logs}" if failed else f"green in {time.monotonic() - began:.0f} s"
-        for name in failed:
-            print(_end(BUILD / cell.name / f"{name}.log"))
+    if any("stores" in cell.goes for cell in wanted):
+        _run([sys.executable, "scripts/azurite.py"], "azurite.log")
+    with ThreadPoolExecutor(options.lanes) as lanes:
+        told = dict(zip(wanted, lanes.map(lambda cell: whole(cell, wheel), wanted), strict=True))
     print(f"\n{wheel.name}:")
-    for name, text in told.items():
-        print(f"  {name:<28} {text}")
+    for cell, text in told.items():
+        print(f"  {cell.name:<28} {text}")
     return 0 if all(text.startswith("green") for text in told.values()) else 1
 
 
