@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
@@ -57,3 +60,28 @@ def printed_json(text: str) -> Any:
         except ValueError:
             continue
     raise AssertionError(f"no JSON in: {text[-2000:]}")
+
+
+LISTED: Final = [
+    ("list", "package_name", "airflow-provider-vidu"),
+    ("hooks", "connection_type", "vidu"),
+    ("hooks", "class", "airflow_provider_vidu.hooks.ViduHook"),
+    ("links", "extra_link_class_name", "airflow_provider_vidu.links.ViduWatchLink"),
+    ("triggers", "class", "airflow_provider_vidu.triggers"),
+]
+"""What ``airflow providers …`` lists of this one: command, column, entry."""
+
+
+def run_python(python: Path | str, home: Path, *arguments: str) -> str:
+    """Run an interpreter in an Airflow home of its own; return what it prints."""
+    env = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    done = subprocess.run(
+        [str(python), *arguments], env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def ask_airflow(python: Path | str, home: Path, *arguments: str) -> Any:
+    """Run an ``airflow`` command of an interpreter and decode the JSON that it prints."""
+    return printed_json(run_python(python, home, "-m", "airflow", *arguments, "--output", "json"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.versions import printed_json
+from tests.versions import ask_airflow, run_python
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("BARE_PYTHON", "")
@@ -34,27 +34,12 @@ def python() -> Path:
 
 
 @pytest.fixture
-def run(python, tmp_path) -> Callable[..., str]:
-    """Return a function that runs the interpreter in an Airflow home of its own, and gives what it prints."""
-
-    def ran(*arguments: str) -> str:
-        env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-        done = subprocess.run(
-            [str(python), *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    return ran
-
-
-@pytest.fixture
-def run_json(run) -> Callable[[str], Any]:
+def run_json(python, tmp_path) -> Callable[[str], Any]:
     """Return a function that runs a piece of Python and decodes the JSON of its last line."""
-    return lambda code: json.loads(run("-c", code).strip().splitlines()[-1])
+    return lambda code: json.loads(run_python(python, tmp_path, "-c", code).strip().splitlines()[-1])
 
 
-@pytest.fixture
-def airflow_says(run) -> Callable[..., Any]:
-    """Return a function that asks an ``airflow`` command for JSON."""
-    return lambda *arguments: printed_json(run("-m", "airflow", *arguments, "--output", "json"))
+@pytest.fixture(scope="session")
+def airflow_says(python, tmp_path_factory) -> Callable[..., Any]:
+    """Return a function that asks an ``airflow`` command for JSON, each command once."""
+    return cache(partial(ask_airflow, python, tmp_path_factory.mktemp("asked")))

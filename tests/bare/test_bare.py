@@ -13,6 +13,7 @@ import pytest
 
 from private_airflow import PrivateAirflow
 from processes import Guard
+from tests.versions import LISTED
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 TEST_TOOLS = ("pytest", "moto", "hypothesis", "s3fs", "apache-airflow-providers-amazon", "gcsfs", "adlfs")
@@ -43,15 +44,7 @@ print(json.dumps(failed))
     assert failed == [["airflow_provider_vidu.sandbox.pytest_plugin", "pytest"]]
 
 
-@pytest.mark.parametrize(
-    ("command", "field", "value"),
-    [
-        ("list", "package_name", "airflow-provider-vidu"),
-        ("hooks", "connection_type", "vidu"),
-        ("links", "extra_link_class_name", "airflow_provider_vidu.links.ViduWatchLink"),
-        ("triggers", "class", "airflow_provider_vidu.triggers"),
-    ],
-)
+@pytest.mark.parametrize(("command", "field", "value"), LISTED)
 def test_airflow_lists_it(airflow_says, command, field, value) -> None:
     """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
     assert value in [row[field] for row in airflow_says("providers", command)]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 
 import airflow_provider_vidu
 from airflow_provider_vidu.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from tests.versions import AIRFLOW, printed_json
+from tests.versions import AIRFLOW, LISTED, ask_airflow
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +22,7 @@ def airflow_says(tmp_path_factory) -> Callable[..., Any]:
     """Return a function that asks an ``airflow`` command for JSON, each command once."""
     home = tmp_path_factory.mktemp("asked")
 
-    @cache
-    def asked(*arguments: str) -> Any:
-        env = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments, "--output", "json"],
-            env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return printed_json(done.stdout)
-
-    return asked
+    return cache(partial(ask_airflow, sys.executable, home))
 
 
 def test_it_is_the_wheel_that_runs() -> None:
@@ -44,16 +32,7 @@ def test_it_is_the_wheel_that_runs() -> None:
     assert distribution("airflow-provider-vidu").version == airflow_provider_vidu.__version__
 
 
-@pytest.mark.parametrize(
-    ("command", "field", "value"),
-    [
-        ("list", "package_name", "airflow-provider-vidu"),
-        ("hooks", "connection_type", "vidu"),
-        ("hooks", "class", "airflow_provider_vidu.hooks.ViduHook"),
-        ("links", "extra_link_class_name", "airflow_provider_vidu.links.ViduWatchLink"),
-        ("triggers", "class", "airflow_provider_vidu.triggers"),
-    ],
-)
+@pytest.mark.parametrize(("command", "field", "value"), LISTED)
 def test_airflow_lists_it(airflow_says, command, field, value) -> None:
     """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
     assert value in [row[field] for row in airflow_says("providers", command)]
