@@ -134,6 +134,7 @@ class UploadSink(_FileSink):
         super().__init__(fs, path, uri, replace=replace)
         size = max(UPLOAD_BYTES, -(-(total or 0) // MOST_PARTS))
         size = -(-size // MIB) * MIB
+        self._block = self._room = size
         self._file = self._opened("wb" if replace else "xb", size)
         if hasattr(self._file, "aaow"):
             # Newer gcsfs (seen: 2026.10) appends to objects of Google's zonal buckets, under their final names, and
@@ -151,10 +152,32 @@ class UploadSink(_FileSink):
                 raise
             return self._opened("wb", size)
 
+    def write(self, data: memoryview) -> None:
+        """Append to the upload, so that its parts are of one size.
+
+        Older gcsfs (seen: 2025.5) sends all that it holds when that is a part or more, and Google takes only
+        multiples of 256 KiB.
+        """
+        while len(data):
+            piece, data = data[: self._room], data[self._room :]
+            super().write(piece)
+            self._room = self._room - len(piece) or self._block
+
     def _complete(self) -> None:
+        if self._google is not None:
+            # Older gcsfs sends the rest as a part like any other, which Google refuses, unless it is told before that
+            # this completes the upload.
+            self._file.autocommit = True
+            self._file.close()
+            return
         self._file.close()
         if _overrides(self._file, "commit"):
             self._file.commit()
+
+    @property
+    def _google(self) -> Any:
+        """Google's file system, or None for the other stores."""
+        return getattr(self._file, "gcsfs", None)
 
     def _is_published(self, error: Exception) -> bool | None:
         # Only this process knows the upload. If it can be aborted, it was not completed; if the store does not
@@ -177,10 +200,11 @@ class UploadSink(_FileSink):
 
         There, cancelling an upload tells nothing: it is answered alike (499) when the upload is complete.
         """
-        upload, store = getattr(self._file, "location", None), getattr(self._file, "gcsfs", None)
-        if store is None or not upload:
+        if self._google is None or not self._file.location:
             return False
-        _, content = store.call("PUT", upload, headers={"Content-Range": "bytes */*", "Content-Length": "0"})
+        _, content = self._google.call(
+            "PUT", self._file.location, headers={"Content-Range": "bytes */*", "Content-Length": "0"}
+        )
         return bool(content)  # a complete upload is answered with its object, an open one (308) with nothing
 
     def _abandon(self) -> None:

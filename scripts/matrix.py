@@ -22,8 +22,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BUILD: Final = ROOT / "build" / "matrix"
-NEWEST_COMPAT: Final = ("apache-airflow-providers-common-compat", "asgiref")
-"""What is resolved without regard to the date: the provider needs a newer common-compat than old Airflows knew."""
+DATELESS: Final = ("apache-airflow-providers-common-compat", "asgiref", "adlfs")
+"""What is resolved without regard to the date: the provider needs newer ones than there were with old Airflows."""
 
 #: Airflow by Airflow, oldest first, with the Pythons that it allows (of those that this provider supports).
 MATRIX: Final = {
@@ -197,7 +197,7 @@ def renew(name: str, date: str) -> None:
     cell = next((cell for cell in cells() if cell.pins == name), Cell(name, "", ()))
     fixed = lowest_versions() if cell == LOWEST else [f"apache-airflow=={cell.airflow}"]
     wanted.write_text("\n".join([*fixed, f"airflow-provider-vidu{cell.extras} @ {wheel.as_uri()}"]) + "\n", "utf-8")
-    newest = [f"--exclude-newer-package={package}={time.strftime('%Y-%m-%d')}" for package in NEWEST_COMPAT]
+    newest = [f"--exclude-newer-package={package}={time.strftime('%Y-%m-%d')}" for package in DATELESS]
     resolved = BUILD / f"{name}.txt"
     resolved.unlink(missing_ok=True)  # uv would keep to what it says
     command = _uv("pip", "compile", "--universal", "--python-version", "3.11")

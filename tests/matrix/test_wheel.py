@@ -45,7 +45,7 @@ def test_extras_bring_what_they_say() -> None:
         wanted.setdefault(extra[1] if extra else "", set()).add(name[0])
     assert wanted["s3"] == {"apache-airflow-providers-amazon"}
     assert wanted["gcs"] == {"apache-airflow-providers-google"}
-    assert wanted["azure"] == {"apache-airflow-providers-microsoft-azure"}
+    assert wanted["azure"] == {"apache-airflow-providers-microsoft-azure", "adlfs"}
     assert wanted["openlineage"] == {"apache-airflow-providers-openlineage"}
     assert wanted[""] == {
         "apache-airflow", "apache-airflow-providers-common-compat",
