@@ -142,6 +142,12 @@ class UploadSink(_FileSink):
             self._file.closed = True
             raise OSError("files in a zonal bucket are visible while they are written; use another bucket")
 
+    def __del__(self) -> None:
+        # Who forgets a sink publishes nothing. The collector would close the file: that publishes on Azure, and at the
+        # end of a process it waits for a loop that runs no more (seen: minutes).
+        if self._file is not None:
+            self._file.closed = True
+
     def _opened(self, mode: str, size: int) -> Any:
         try:
             return self._fs.open(self._path, mode, block_size=size, autocommit=False)
@@ -212,7 +218,7 @@ class UploadSink(_FileSink):
             if _overrides(self._file, "discard"):
                 self._file.discard()
         finally:
-            # Otherwise the garbage collector would close the file, which on some stores publishes it.
+            # As in __del__: the file may outlive this sink.
             self._file.closed = True
 
 
