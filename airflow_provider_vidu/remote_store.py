@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -139,14 +140,13 @@ class UploadSink(_FileSink):
         if hasattr(self._file, "aaow"):
             # Newer gcsfs (seen: 2026.10) appends to objects of Google's zonal buckets, under their final names, and
             # cannot take it back: its discard() only logs that.
-            self._file.closed = True
+            _leave(self._file)
             raise OSError("files in a zonal bucket are visible while they are written; use another bucket")
 
     def __del__(self) -> None:
         # Who forgets a sink publishes nothing. The collector would close the file: that publishes on Azure, and at the
         # end of a process it waits for a loop that runs no more (seen: minutes).
-        if self._file is not None:
-            self._file.closed = True
+        _leave(self._file)
 
     def _opened(self, mode: str, size: int) -> Any:
         try:
@@ -218,8 +218,7 @@ class UploadSink(_FileSink):
             if _overrides(self._file, "discard"):
                 self._file.discard()
         finally:
-            # As in __del__: the file may outlive this sink.
-            self._file.closed = True
+            _leave(self._file)  # it may outlive this sink
 
 
 class MovedSink(_FileSink):
@@ -260,6 +259,12 @@ def _is_refusal(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _leave(file: Any) -> None:
+    """Let a file be as it is: its finalizer closes what is not closed yet, and with it sends and publishes."""
+    with contextlib.suppress(AttributeError):  # not one of fsspec's own kind
+        file.closed = True
 
 
 def _overrides(file: Any, method: str) -> bool:
