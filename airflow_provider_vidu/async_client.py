@@ -90,16 +90,16 @@ class AsyncClient:
         self._lock = asyncio.Lock()
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
-        self._found_nothing_at = float("-inf")
         self._next_look_up = 0.0
-        self._session: aiohttp.ClientSession | None = None
+        # Only the trust lives in a session; key, host and proxy go with each request.
+        self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
         self._options_of: ViduConfig | None = None
         self._known_options: dict[str, Any] = {}
 
     async def close(self) -> None:
         """Close the session and its sockets, and those of settings that no longer hold."""
-        self._session = None
+        self._session_for.clear()
         while self._sessions:
             await self._sessions.pop().close()
 
@@ -198,30 +198,29 @@ class AsyncClient:
                 raise
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             found = self._config
-        self._resolved_at = now
-        await self._adopt(found)
+        # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there. One that
+        # cannot be used is no more known than one that was not found: the next to ask looks it up again.
+        if self._config is None or self._config.verify != found.verify:
+            await self._open(found.verify)
+        self._config, self._resolved_at = found, now
         return found
 
-    async def _adopt(self, config: ViduConfig) -> None:
-        # Only the trust lives in the session; key, host and proxy go with each request.
-        if self._config is not None and self._config.verify != config.verify:
-            self._session = None  # the old one is still in use; it is closed with the client
-        if self._session is None:
-            # Loading the CA bundles reads files: not on the loop.
-            context = await asyncio.to_thread(ssl_context, config.verify)
-            connector = _Connector(
-                limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
-            )
-            # No .netrc and no cookies: what is sent is decided by this package alone.
-            # Unpacking, with its limit, is not left to the library.
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-            self._sessions.append(self._session)
-        self._config = config
+    async def _open(self, verify: bool | str) -> None:
+        # Loading the CA bundles reads files: not on the loop.
+        context = await asyncio.to_thread(ssl_context, verify)
+        connector = _Connector(
+            limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
+        )
+        # No .netrc and no cookies: what is sent is decided by this package alone.
+        # Unpacking, with its limit, is not left to the library.
+        session = self._session_for[verify] = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        # The former ones stay for the requests that are under way or wait for a slot; they are closed with the client.
+        self._sessions.append(session)
 
     async def send(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         """Send one request, once, and return the whole answer; redirects are not followed.
@@ -238,10 +237,11 @@ class AsyncClient:
                 raise _transport_error(config, error) from None
 
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
-        if self._session is None:
+        session = self._session_for.get(config.verify)
+        if session is None:
             raise RuntimeError("The client was closed while it was in use.")
         _has_connected.set(False)
-        async with self._session.request(
+        async with session.request(
             request.method,
             URL(config.url(request), encoded=True),
             json=request.body,

@@ -49,7 +49,9 @@ class SyncClient:
         # No .netrc, no environment: proxies and trust are decided by this package alone.
         self._session.trust_env = False
         self._session.verify = config.verify is not False
-        self._session.mount("https://", _TrustingAdapter(config))
+        adapter = _TrustingAdapter(config)
+        for scheme in ("https://", "http://"):  # cleartext may go through a proxy that speaks TLS
+            self._session.mount(scheme, adapter)
         self._session.headers.clear()
 
     def close(self) -> None:
@@ -64,16 +66,15 @@ class SyncClient:
         """
         url = self.config.url(request)
         proxy = proxy_for(url, self.config.proxy)
-        headers = self.config.request_headers()
         if request.bills:
-            # An idle connection that the server has just closed would make the outcome unknown.
-            headers["Connection"] = "close"
+            # On an idle connection that was closed, or silently dropped on its way, the outcome would be unknown.
+            self._session.close()  # only what is open: it connects anew
         started = time.monotonic()
         try:
             with self._session.request(
                 request.method,
                 url,
-                headers=headers,
+                headers=self.config.request_headers(),
                 json=None if request.body is None else dict(request.body),
                 timeout=self.config.timeout,
                 allow_redirects=False,
@@ -128,7 +129,14 @@ class _TrustingAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if proxy.lower().startswith("https:"):  # the one kind that has a certificate of its own
+            kwargs["proxy_ssl_context"] = self._context
         return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        # requests would name certifi's bundle here, and urllib3 load it into the context, for all who share it.
+        conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
+        conn.ca_certs = conn.ca_cert_dir = None
 
 
 def _root(error: BaseException) -> BaseException:

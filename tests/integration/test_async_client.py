@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import trustme
 
 from airflow_provider_vidu import async_client as module
 from airflow_provider_vidu.async_client import async_client
-from airflow_provider_vidu.exceptions import ViduAuthError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError
 from airflow_provider_vidu.sandbox import Sandbox
+from tests.integration.conftest import KEY
 
 pytestmark = pytest.mark.integration
 
@@ -47,8 +52,9 @@ async def test_the_last_user_closes(connect, sandbox):
     sandbox.add_generation("g", states=[["processing", 0]])
     async with async_client("vidu_default") as first:
         await first.get_generation("g")
-        session = first._session
-    assert session.closed
+        assert open_sockets(sandbox) == 1
+    await asyncio.sleep(0.05)
+    assert open_sockets(sandbox) == 0
     async with async_client("vidu_default") as second:
         assert second is not first
 
@@ -105,3 +111,82 @@ async def test_a_key_rotated_twice_in_a_row(connect, sandbox):
             found = await asyncio.gather(*(client.get_generation("g") for _ in range(10)))
             assert len(found) == 10
     assert sum(record.status == 401 for record in sandbox.requests("query")) <= 30
+
+
+@pytest.fixture
+def age(monkeypatch) -> float:
+    """Let the connection be looked up again after half a second instead of five minutes."""
+    monkeypatch.setattr(module, "CONFIG_AGE_SECONDS", 0.5)
+    return 0.5
+
+
+def feed(pipe: Path, text: bytes) -> None:
+    """Give a named pipe's reader the text; return when it has come."""
+    for _ in range(1000):
+        try:
+            end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.005)
+        else:
+            os.write(end, text)
+            return os.close(end)
+    raise TimeoutError(f"nobody read {pipe}")
+
+
+async def test_a_new_bundle_is_read_while_others_poll(connect, sandbox, age, tmp_path):
+    """When verify is changed, polls go on while the new bundle is still being read, however slowly."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    slow, authority = tmp_path / "slow.pem", trustme.CA()
+    os.mkfifo(slow)
+    async with async_client("vidu_default") as client:
+        await client.get_generation("g")
+        connect(verify=str(slow))
+        await asyncio.sleep(age)
+        polls = [asyncio.create_task(client.get_generation("g"))]
+        await asyncio.sleep(0.05)
+        polls += [asyncio.create_task(client.get_generation("g")) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(feed, slow, authority.cert_pem.bytes())
+        results = await asyncio.gather(*polls, return_exceptions=True)
+        assert [getattr(result, "id", result) for result in results] == ["g"] * 21
+        assert (await client.config()).verify == str(slow)
+
+
+async def test_a_wrong_bundle_is_told_to_all_and_mended(connect, sandbox, age, tmp_path):
+    """When verify is changed to a wrong path, every poll names it, now and later; once it is right, they go on."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    async with async_client("vidu_default") as client:
+        await client.get_generation("g")
+        connect(verify=str(tmp_path / "missing.pem"))
+        await asyncio.sleep(age)
+        for _ in range(2):
+            results = await asyncio.gather(*(client.get_generation("g") for _ in range(10)), return_exceptions=True)
+            assert {type(result) for result in results} == {ViduConfigError}
+            assert all("missing.pem" in str(result) for result in results)
+        connect()
+        assert (await client.get_generation("g")).id == "g"
+
+
+async def test_a_request_keeps_the_trust_it_was_made_with(connect, monkeypatch, age, tmp_path):
+    """When the service moves behind another CA, polls under way or in the queue still reach the old place."""
+    places = []
+    for name in ("old", "new"):
+        authority, ca, pem = trustme.CA(), tmp_path / f"{name}-ca.pem", tmp_path / f"{name}.pem"
+        authority.cert_pem.write_to_path(str(ca))
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        places.append((Sandbox(keys=[KEY], speed=0, tls=(pem, pem)), str(ca)))
+    (old, old_ca), (new, new_ca) = places
+    with old, new:
+        for place in (old, new):
+            place.add_generation("g", states=[["processing", 0]])
+        old.add_fault({"match": {"kind": "query"}, "times": 1, "action": {"delay": 2 * age}})
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", old.connection_json(verify=old_ca))
+        async with async_client("vidu_default", max_connections=1) as client:
+            polls = [asyncio.create_task(client.get_generation("g")) for _ in range(3)]
+            await asyncio.sleep(age * 1.2)
+            monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", new.connection_json(verify=new_ca))
+            polls.append(asyncio.create_task(client.get_generation("g")))
+            assert [found.id for found in await asyncio.gather(*polls)] == ["g"] * 4
+        assert [len(place.requests("query")) for place in (old, new)] == [3, 1]
