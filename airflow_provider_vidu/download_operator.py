@@ -95,6 +95,7 @@ class ViduDownloadOperator(SignedURLOperator):
         self.artifact = artifact
         self.max_bytes = max_bytes
         self._transfer: Transfer | None = None
+        self._chosen: Place | None = None
         self._generation: Generation | None = None
         self._record: dict[str, Any] | None = None
         self._check_arguments()
@@ -126,8 +127,8 @@ class ViduDownloadOperator(SignedURLOperator):
             place, received = self._download(destination, stem, url, generation_id)
         except DestinationExistsError:
             # Another task was faster than this one.
-            if self.overwrite == "skip" and (found := self._existing(destination, stem)):
-                return self._kept(found, url, generation_id)
+            if self.overwrite == "skip" and self._chosen is not None:
+                return self._kept(self._chosen, url, generation_id)
             raise
         told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
         self.log.info("Stored %s: %s", place.uri, told)
@@ -235,15 +236,14 @@ class ViduDownloadOperator(SignedURLOperator):
     ) -> tuple[Place, Received]:
         from airflow_provider_vidu.transfer import Rules, Transfer
 
-        chosen: list[Place] = []
         if not destination.is_folder:
             destination.place().size()  # a folder or an unknown scheme is reported before anything is fetched
 
         def open_sink(content_type: str, total: int | None) -> Sink:
             name = file_name(stem, self.artifact, content_type) if destination.is_folder else None
-            chosen[:] = [destination.place(name)]
-            self.log.info("Storing it as %s", chosen[0].uri)
-            return chosen[0].sink(total, replace=self.overwrite == "replace" or chosen[0].size() == 0)
+            place = self._chosen = destination.place(name)
+            self.log.info("Storing it as %s", place.uri)
+            return place.sink(total, replace=self.overwrite == "replace" or place.size() == 0)
 
         self._transfer = Transfer(
             url,
@@ -258,7 +258,8 @@ class ViduDownloadOperator(SignedURLOperator):
         except ViduError as error:
             error.located(generation_id=generation_id)
             raise
-        return chosen[0], received
+        assert self._chosen is not None  # nothing is received without a sink
+        return self._chosen, received
 
     def _access(self, *, needed: bool) -> Access:
         """Return what the connection grants; without one, what anybody may do."""

@@ -36,13 +36,16 @@ EXTENSIONS: Final[dict[str, str]] = {
     "video/quicktime": ".mov",
     "video/webm": ".webm",
     "video/x-matroska": ".mkv",
+    "video/x-msvideo": ".avi",
     "image/jpeg": ".jpg",
     "image/png": ".png",
     "image/webp": ".webp",
     "image/gif": ".gif",
+    "image/avif": ".avif",
+    "image/heic": ".heic",
     "application/octet-stream": ".bin",
 }
-_MEDIA_SUFFIX = re.compile(r"\.(mp4|m4v|mov|webm|mkv|jpe?g|png|webp|gif|bin)$", re.IGNORECASE)
+_MEDIA_SUFFIX = re.compile(r"\.(mp4|m4v|mov|webm|mkv|avi|jpe?g|png|webp|gif|avif|heic|bin)$", re.IGNORECASE)
 
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
@@ -102,8 +105,10 @@ def file_name(stem: str, artifact: Artifact, content_type: str) -> str:
 
 def candidate_names(stem: str, artifact: Artifact) -> list[str]:
     """Return every name :func:`file_name` commonly gives to this artifact, the likeliest first."""
-    wanted = "image/" if artifact == "cover" else ("video/", "application/octet-stream")
-    return [file_name(stem, artifact, kind) for kind in EXTENSIONS if kind.startswith(wanted)]
+    # A cover whose bytes prove nothing, or an animated result that comes as an image, has such a name as well.
+    wanted = ("image/",) if artifact == "cover" else ("video/", "image/gif", "image/webp")
+    kinds = [kind for kind in EXTENSIONS if kind.startswith(wanted)]
+    return [file_name(stem, artifact, kind) for kind in (*kinds, "application/octet-stream")]
 
 
 def extension(content_type: str) -> str:

@@ -24,6 +24,7 @@ from airflow_provider_vidu.exceptions import (
     ViduMissingVideoError,
     ViduNotFoundError,
 )
+from airflow_provider_vidu.naming import extension
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Server, fixed, video, whole
 
@@ -354,6 +355,28 @@ def test_a_file_that_comes_in_the_meantime(tmp_path, connect, overwrite):
                 download(**arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["t.mp4"]
     assert (tmp_path / "t.mp4").read_bytes() == BODY[:5000]
+
+
+def film(kind: str) -> bytes:
+    """Return a file that is told as ``kind`` and whose bytes do not contradict it."""
+    return {"image/gif": b"GIF89a", "image/webp": b"RIFF\0\0\0\0WEBP"}.get(kind, b"\x47\x40") + BODY
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fetches"),
+    [("image/gif", "t.gif", 1), ("image/webp", "t.webp", 1), ("video/mpeg", f"t{extension('video/mpeg')}", 2)],
+)
+def test_skip_knows_files_of_every_kind(tmp_path, connect, kind, name, fetches):
+    """A second run keeps what the first has stored; one with a rare name is only recognised when it would be stored."""
+    with Gateway(whole(film(kind), Content_Type=kind)) as gateway:
+        connect(gateway)
+        arguments = {"generation_id": "t", "destination": f"{tmp_path}/", "overwrite": "skip"}
+        first = download(**arguments)
+        again = download(**arguments)
+    assert first["uri"].endswith(name)
+    assert (again["uri"], again["sha256"]) == (first["uri"], first["sha256"])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(gateway.fetched) == fetches
 
 
 def test_a_folder_without_its_slash_is_told_before_fetching(tmp_path, connect):

@@ -161,3 +161,13 @@ def test_folders_end_in_a_slash():
     """Only the slash makes a folder."""
     assert is_folder("/a/")
     assert not is_folder("/a")
+
+
+def test_every_kind_of_file_is_looked_for():
+    """Whatever a download may be stored as is found again by the names that are tried."""
+    kinds = {
+        "video": ("video/mp4", "video/webm", "video/x-msvideo", "image/gif", "image/webp", "application/octet-stream"),
+        "cover": ("image/jpeg", "image/png", "image/avif", "image/heic", "application/octet-stream"),
+    }
+    for artifact, stored in kinds.items():
+        assert {file_name("a", artifact, kind) for kind in stored} <= set(candidate_names("a", artifact))
