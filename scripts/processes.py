@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import IO, Any, Final
 import psutil
 
 LOCALHOST: Final = "127.0.0.1"
+PORTS: Final = range(20_000, 32_768)
+"""Below those that systems give to outgoing connections: of those, one that is free may soon be taken."""
 
 
 @dataclass
@@ -93,10 +96,16 @@ class Guard:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port of the loopback interface that is free, and that no outgoing connection will take.
+
+    :raises OSError: when there is none among a hundred.
+    """
+    # Chance from outside: a test's seed would give the same ports to every process of the tests.
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOCALHOST, port))
+            return port
+    raise OSError(f"no free port on {LOCALHOST} from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def _session_of(process: psutil.Process) -> int | None:

@@ -33,9 +33,11 @@ def run(tmp_path) -> Callable[..., dict[str, Any]]:
     def run(name: str, *arguments: str) -> dict[str, Any]:
         report, log = tmp_path / "report.json", tmp_path / "log"
         command = [sys.executable, "-m", f"tests.soak.{name}", "--report", str(report), *arguments]
+        root = HERE.parents[1]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, root / "scripts")))}
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command, cwd=HERE.parents[1], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=root, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
             try:
                 code = process.wait(LIMIT_SECONDS)

@@ -1,4 +1,6 @@
-"""The soak of downloads: ``python -m tests.soak.downloads --report FILE --folder DIR``, many in one process.
+"""The soak of downloads, many in one process.
+
+``PYTHONPATH=scripts python -m tests.soak.downloads --report FILE --folder DIR`` runs it by hand.
 
 Each is what a task does: an operator, executed; after an error that may be retried, executed anew, as Airflow
 would. Files and memory are looked at in this same process.
@@ -24,8 +26,8 @@ from typing import Any
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.sandbox import Sandbox
+from processes import free_port
 from tests.soak.probe import measure_process
-from tests.soak.waits import free_port
 from tests.soak.weather import FILE_ACTIONS, POLL_ACTIONS, Weather, scatter
 
 CONN_ID = "soak_files"

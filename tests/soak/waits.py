@@ -1,4 +1,6 @@
-"""The soak of waits: ``python -m tests.soak.waits --report FILE``. Runs Airflow's trigger runner under bad weather.
+"""The soak of waits, in Airflow's own trigger runner under bad weather.
+
+``PYTHONPATH=scripts python -m tests.soak.waits --report FILE`` runs it by hand.
 
 An hour of the service's time passes in ``--seconds`` of the wall clock's. Waits arrive all along; they finish,
 fail, time out, are killed and handed over. The report holds what was noticed and what was measured in the
@@ -10,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import structlog
 
 from airflow_provider_vidu.sandbox import Sandbox
+from processes import free_port
 from tests.soak import crowd
 from tests.soak.probe import ProbeTrigger
 from tests.soak.rig import WorldlySupervisor
@@ -132,7 +134,7 @@ class Town:
         ]
         for wait in due:
             if wait.kind == "killed" and self.restarting():
-                continue  # a cancel is sent once and best effort: not into a service that is down
+                continue  # a cancel is repeated a few times and best effort: not into a service that is down
             self._acting.remove(wait)
             wait.acted = True
             wait.ended = now
@@ -291,14 +293,6 @@ class Soak:
         lives = sum((wait.ended or time.monotonic()) - wait.started for wait in self.town.waits)
         refused = sum(record.status == 401 for record in self.town.sandbox.requests("query"))
         return lives / (0.95 * crowd.POLL_INTERVAL) + 2 * len(self.town.waits) + refused
-
-
-def free_port() -> int:
-    """Return a port that is free now; a restarted service must come back to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
-from private_airflow import free_port
 from tests.versions import AIRFLOW
 
 HERE = Path(__file__).parent
@@ -160,12 +160,17 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
     from sqlalchemy import create_engine
 
     folder = tmp_path_factory.mktemp("pages")
-    home, root, port = folder / "home", folder / "clips", free_port()
+    home, root = folder / "home", folder / "clips"
     for path in (home, root):
         path.mkdir()
     (home / "passwords.json").write_text(json.dumps(PASSWORDS))
-    with Sandbox(keys=[KEY], speed=50, queue=5, duration=20) as sandbox:
-        process = _start(home, root, port, sandbox, s3)
+    # Bound here: a port that is only known to be free may be taken while Airflow starts.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Sandbox(keys=[KEY], speed=50, queue=5, duration=20) as sandbox,
+    ):
+        port = listener.getsockname()[1]
+        process = _start(home, root, listener, sandbox, s3)
         engine = create_engine(f"sqlite:///{home / 'airflow.db'}")
         try:
             _await_ready(process, home)
@@ -179,7 +184,7 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
             process.wait()
 
 
-def _start(home: Path, root: Path, port: int, sandbox: Sandbox, s3: str) -> subprocess.Popen[bytes]:
+def _start(home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3: str) -> subprocess.Popen[bytes]:
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__UNIT_TEST_MODE": "False",
@@ -188,7 +193,7 @@ def _start(home: Path, root: Path, port: int, sandbox: Sandbox, s3: str) -> subp
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
-        "API__BASE_URL": f"http://127.0.0.1:{port}{PATH}",
+        "API__BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}",
         "API__SECRET_KEY": "made-up-for-the-tests-of-the-pages",
         "API_AUTH__JWT_SECRET": "made-up-for-the-tests-of-the-pages-too",
         # A neighbour whose name begins alike is not beneath the root.
@@ -210,8 +215,9 @@ def _start(home: Path, root: Path, port: int, sandbox: Sandbox, s3: str) -> subp
     }
     with (home / "output.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, str(HERE / "server" / "run_api_server.py"), str(port)],
-            env=environment, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            [sys.executable, str(HERE / "server" / "run_api_server.py"), str(listener.fileno())],
+            env=environment, cwd=home, pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
 
 

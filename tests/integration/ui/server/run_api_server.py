@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 
 
-def main(port: int) -> None:
-    """Make the database and serve; ``ready`` is printed when requests are taken."""
+def main(descriptor: int) -> None:
+    """Make the database and serve on an inherited socket; ``ready`` is printed when requests are taken."""
     import uvicorn
     from airflow.utils.db import initdb
 
@@ -19,14 +20,14 @@ def main(port: int) -> None:
             await super().startup(*args, **kwargs)
             print("ready", flush=True)
 
-    server = Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    server = Server(uvicorn.Config(app, log_level="warning"))
 
     def end() -> None:
         sys.stdin.read()
         server.should_exit = True
 
     threading.Thread(target=end, daemon=True).start()
-    server.run()
+    server.run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":
