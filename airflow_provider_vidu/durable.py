@@ -87,8 +87,9 @@ class VariableStore:
         Variable.delete(self._key)
 
     def finished(self) -> None:
-        """Remove the Variable: thousands of them would be a nuisance."""
-        self.clear()
+        """Remove the Variable, if there is one: thousands of them would be a nuisance."""
+        if self.load() is not None:
+            self.clear()
 
 
 def _identity(ti: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -130,6 +131,9 @@ class ViduGenerateOperator(SignedURLOperator):
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._killed = False
+        # Not among the arguments: there it would take the place of a callback from default_args.
+        given: Any = self.on_success_callback or []
+        self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or find what an earlier try has submitted; publish the id; wait."""
@@ -148,11 +152,14 @@ class ViduGenerateOperator(SignedURLOperator):
             # The kill came while the create was under way: only now there is an id to cancel.
             self._cancel("the task was killed")
         if not self.wait_for_completion:
+            if generation.failed:
+                # Some creates are answered with the failure at once.
+                raise submission.failure(generation)
             submission.handed_over()
-            return self._finished(context, generation)
+            return self._finished(generation)
         if self.deferrable and not generation.is_done:
             self._defer(generation.id)
-        return self._finished(context, self._wait(hook, generation.id))
+        return self._finished(self._wait(hook, generation.id))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
@@ -163,7 +170,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
             if not hook.get_generation(generation_id).is_done:
                 self._defer(generation_id)
-            return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
+            return self._finished(self._ask_afresh(hook, generation_id))
         try:
             read_event(event, generation_id)
         except ViduTimeoutError:
@@ -172,7 +179,7 @@ class ViduGenerateOperator(SignedURLOperator):
         except ViduGenerationFailedError:
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
-        return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
+        return self._finished(self._ask_afresh(hook, generation_id))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
@@ -204,17 +211,29 @@ class ViduGenerateOperator(SignedURLOperator):
             raise ViduConfigError(f"{', '.join(sorted(twice))} is given twice: as an argument and in parameters.")
         return {**fields, **(self.parameters or {})}
 
-    def _wait(self, hook: ViduHook, generation_id: str, timeout: float | None = None) -> Generation:
+    def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:
-            return hook.wait(
-                generation_id,
-                timeout=self.timeout if timeout is None else timeout,
-                poll_interval=self.poll_interval if timeout is None else min(self.poll_interval, 5.0),
-                max_failures=self.max_failures,
-            )
+            with self._told_why(hook, generation_id):
+                return hook.wait(
+                    generation_id,
+                    timeout=self.timeout,
+                    poll_interval=self.poll_interval,
+                    max_failures=self.max_failures,
+                )
         except ViduTimeoutError:
             self._cancel("the time is over")
             raise
+
+    def _ask_afresh(self, hook: ViduHook, generation_id: str) -> Generation:
+        with self._told_why(hook, generation_id):
+            interval = min(self.poll_interval, 5.0)
+            return hook.ask_afresh(generation_id, poll_interval=interval, max_failures=self.max_failures)
+
+    @contextmanager
+    def _told_why(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
+        """Let a failure say whether a new submit may succeed."""
+        try:
+            yield
         except ViduGenerationFailedError as error:
             generation = hook.get_generation(generation_id)
             if generation.failed:
@@ -230,15 +249,11 @@ class ViduGenerateOperator(SignedURLOperator):
         self._config = hook.config
         generation = hook.get_generation(generation_id)
         if generation.is_done:
-            return self._finished(context, self._wait(hook, generation_id, timeout=DEFER_MARGIN_SECONDS))
+            return self._finished(self._ask_afresh(hook, generation_id))
         self._cancel("the time is over")
         raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
-    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
-        if self.durable:
-            from airflow_provider_vidu.durable import store_for
-
-            store_for(context).finished()
+    def _finished(self, generation: Generation) -> dict[str, Any]:
         if generation.credits is not None:
             # The wait, or the submit, has told the state.
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
@@ -288,3 +303,10 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self.vidu_conn_id)
+
+
+def _forget_order(context: Context) -> None:
+    """Forget the order when Airflow knows of the success: a try that fails after ``execute`` still needs it."""
+    from airflow_provider_vidu.durable import store_for
+
+    store_for(context).finished()

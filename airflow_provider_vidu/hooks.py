@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_vidu import connection_form
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import resolve
-from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID
+from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -161,17 +161,31 @@ class ViduHook(BaseHook):
             deadline=None if timeout is None else now + timeout,
             conn_id=self.vidu_conn_id,
         )
-        while True:
-            step, seen = self._watched_poll(watch)
-            if step.note:
-                self.log.info("Generation %s: %s", generation_id, step.note)
-                if on_change and seen:
-                    on_change(seen)
-            if step.error is not None:
-                raise step.error
-            if step.delay is None and step.generation is not None:
-                return step.generation
-            time.sleep(step.delay or 0.0)
+        return self._watched(watch, on_change)
+
+    def ask_afresh(self, generation_id: str, *, poll_interval: float = 5.0, max_failures: int = 10) -> Generation:
+        """Return a generation whose end was told already, by a trigger's event, with the URLs of now.
+
+        It asks for five minutes at the most. A service that is out of reach meanwhile is no time-out: the
+        error may be retried.
+
+        :param generation_id: the id at Vidu.
+        :param poll_interval: seconds between polls, where the first does not show the end.
+        :param max_failures: failed polls in a row that are tolerated.
+        :raises ViduGenerationFailedError: when it failed.
+        :raises ViduBusyError: when the service goes on calling it unfinished.
+        :raises ViduError: when polling became hopeless.
+        """
+        now = time.time()
+        watch = Watch(
+            PollPolicy.in_worker(poll_interval, max_failures),
+            generation_id=checked_id(generation_id),
+            since=now,
+            deadline=now + DEFER_MARGIN_SECONDS,
+            conn_id=self.vidu_conn_id,
+            told=True,
+        )
+        return self._watched(watch)
 
     def cancel_generation(self, generation_id: str) -> Cancellation:
         """Ask the service to cancel a generation; that it refuses is told, not raised.
@@ -291,6 +305,19 @@ class ViduHook(BaseHook):
         for line in request_lines(payload):
             self.log.info("%s", self.config.scrub(line))
         self.log.info("::endgroup::")
+
+    def _watched(self, watch: Watch, on_change: Callable[[Generation], None] | None = None) -> Generation:
+        while True:
+            step, seen = self._watched_poll(watch)
+            if step.note:
+                self.log.info("Generation %s: %s", watch.generation_id, step.note)
+                if on_change and seen:
+                    on_change(seen)
+            if step.error is not None:
+                raise step.error
+            if step.delay is None and step.generation is not None:
+                return step.generation
+            time.sleep(step.delay or 0.0)
 
     def _watched_poll(self, watch: Watch) -> tuple[Step, Generation | None]:
         try:

@@ -221,13 +221,15 @@ class Watch:
     :param generation_id: named in every error, and so is ``conn_id``.
     :param since: epoch seconds at which the wait (over all its legs) began.
     :param deadline: epoch seconds at which it ends, or None for no end.
+    :param told: whether the generation's end was told already: then the deadline is not the user's, and that it
+        passes is the service's trouble and no time-out.
     :param rng: numbers in [0, 1).
     """
 
     # A triggerer holds thousands of these.
     __slots__ = (
         "_course", "_failures", "_polls", "_rng", "_trouble", "_without_url", "conn_id", "deadline", "generation_id",
-        "last", "policy", "since",
+        "last", "policy", "since", "told",
     )  # fmt: skip
 
     def __init__(
@@ -238,9 +240,11 @@ class Watch:
         since: float,
         deadline: float | None = None,
         conn_id: str | None = None,
+        told: bool = False,
         rng: Random = random.random,
     ) -> None:
         self.policy = policy
+        self.told = told
         self.generation_id = generation_id
         self.conn_id = conn_id
         self.since = since
@@ -297,6 +301,18 @@ class Watch:
             conn_id=self.conn_id,
         )
 
+    def _never_shown(self, now: float) -> ViduError:
+        """Return the error of an end that was told and that no answer has shown since: a retry may see it."""
+        if self._trouble is not None:
+            return _given_up(self._trouble, self._failures)
+        state = self.last.describe() if self.last else "never seen"
+        return exceptions.ViduBusyError(
+            f"The generation was told to have ended, but {_human(now - self.since)} later its state is still {state}. "
+            "A retry asks again.",
+            generation_id=self.generation_id,
+            conn_id=self.conn_id,
+        )
+
     def _tolerable(self, error: ViduError, now: float) -> bool:
         if isinstance(error, exceptions.ViduNotFoundError):
             # A generation may be unknown for a moment after its creation.
@@ -324,7 +340,7 @@ class Watch:
             return Step(delay=delay, note=note)
         left = self.deadline - now
         if left <= 0:
-            return Step(error=self.timeout_error(now), note=note)
+            return Step(error=self._never_shown(now) if self.told else self.timeout_error(now), note=note)
         # One last poll at the deadline itself.
         return Step(delay=min(delay, left), note=note)
 

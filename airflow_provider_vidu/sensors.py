@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -136,8 +137,7 @@ class ViduGenerationSensor(BaseSensorOperator):
             raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _asked_afresh(self) -> dict[str, Any]:
-        generation = self._hook().wait(self.generation_id, timeout=DEFER_MARGIN_SECONDS, poll_interval=5)
-        return as_result(generation)
+        return as_result(self._hook().ask_afresh(self.generation_id, max_failures=self.max_failures))
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:
         watch = self._watching(context)
@@ -197,8 +197,7 @@ class ViduGenerationSensor(BaseSensorOperator):
 
     def _began(self, context: Context) -> float:
         """Return when the wait began, in epoch seconds; a rescheduled one began with its first poke."""
-        ask = getattr(context["ti"], "get_first_reschedule_date", None) if self.reschedule else None
-        first = ask(context) if ask else None
+        first = _first_poke(context) if self.reschedule else None
         return first.timestamp() if first else time.time()
 
     def _hook(self) -> ViduHook:
@@ -219,3 +218,19 @@ class ViduGenerationSensor(BaseSensorOperator):
             if self.soft_fail or getattr(self, "never_fail", False):
                 raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
             raise
+
+
+def _first_poke(context: Context) -> datetime | None:
+    """Return when a rescheduled task was first poked since its last clear, if it was."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    ti: Any = context["ti"]
+    if AIRFLOW_V_3_0_PLUS:
+        ask = getattr(ti, "get_first_reschedule_date", None)
+        found: datetime | None = ask(context) if ask else None
+        return found
+    # Airflow 2 has no name for it but this one, which its own sensors ask.
+    base: Any = import_module("airflow.sensors.base")
+    first_try = (ti.max_tries or 0) - (ti.task.retries or 0) + 1
+    begun: datetime | None = base._orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try)
+    return begun

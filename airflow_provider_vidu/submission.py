@@ -13,6 +13,8 @@ marker; where the dialect cannot, it fails with an error instead of paying a sec
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,10 +24,12 @@ from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
+    ViduNotFoundError,
+    ViduRequestError,
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Found, Generation
 from airflow_provider_vidu.policy import failure
 
 if TYPE_CHECKING:
@@ -54,7 +58,8 @@ class Record:
     """What is stored about an order: the intent, and the id as soon as there is one.
 
     ``at`` is the intent's time in epoch seconds; ``marked`` tells whether the request carries the
-    marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own.
+    marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
+    ``request`` is a digest of what was sent.
     """
 
     order: int
@@ -63,6 +68,7 @@ class Record:
     marked: bool = False
     generation_id: str | None = None
     handed_over: bool = False
+    request: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -90,7 +96,7 @@ class RecordStore(Protocol):
         """Forget the record."""
 
     def finished(self) -> None:
-        """Take note that the task has reached its end."""
+        """Take note that Airflow knows of the task's success."""
 
 
 class Submission:
@@ -124,13 +130,14 @@ class Submission:
         """Return the order's generation, submitting it when no earlier try has.
 
         :raises ViduSubmitUnknownError: when a create may have been carried out and cannot be found.
-        :raises ViduSubmitUncertainError: the same, when the next try can look for it.
+        :raises ViduSubmitUncertainError: the same, when the next try, or a clear, can look for it.
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
         record = self._store.load() if self._store else None
         if record is not None and record.order != self._order.number:
-            self._abandon(record)
+            if (found := self._after_clear(record, _digest(body, endpoint))) is not None:
+                return found
             record = None
         if record is None and self._store is not None and self._order.is_retry:
             record = self._unrecorded()
@@ -142,6 +149,11 @@ class Submission:
         record = self._store.load() if self._store else None
         if self._store is not None and record is not None:
             self._store.save(replace(record, handed_over=True))
+
+    def failure(self, generation: Generation) -> ViduError:
+        """Return the error of a failed generation, which says whether a retry submits anew."""
+        may_pass = self._hook.config.dialect.may_pass(generation)
+        return failed(generation, may_pass=may_pass).located(conn_id=self._hook.vidu_conn_id)
 
     def _earlier(self, record: Record) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
@@ -163,7 +175,7 @@ class Submission:
 
     def _unrecorded(self) -> Record | None:
         """Without a durable store the marker alone can tell of an earlier try."""
-        found = self._hook.find_generation(self._order.marker)
+        found = self._search(self._order.marker)
         if found.generation_id is None:
             return None
         return Record(self._order.number, self._order.marker, time.time(), True, found.generation_id)
@@ -175,14 +187,22 @@ class Submission:
         age = time.time() - record.at
         if 0 <= age < SETTLE_SECONDS:
             self._sleep(SETTLE_SECONDS - age)
-        found = self._hook.find_generation(record.marker)
+        found = self._search(record.marker)
         if found.generation_id is None and not found.complete:
             raise _unknown(self._hook.vidu_conn_id)
         return found.generation_id
 
+    def _search(self, marker: str) -> Found:
+        try:
+            return self._hook.find_generation(marker)
+        except (ViduNotFoundError, ViduRequestError) as error:
+            self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
+            return Found()
+
     def _submit(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
         marked = self._hook.config.dialect.marked(body, self._order.marker) if self._store else None
-        record = Record(self._order.number, self._order.marker, time.time(), marked is not None)
+        digest = _digest(body, endpoint)
+        record = Record(self._order.number, self._order.marker, time.time(), marked is not None, request=digest)
         if self._store is not None:
             self._store.save(record)
         try:
@@ -200,17 +220,42 @@ class Submission:
             self._store.save(replace(record, generation_id=generation.id))
         return generation
 
-    def _abandon(self, record: Record) -> None:
+    def _after_clear(self, record: Record, request: str) -> Generation | None:
+        """Return the generation of the order before a clear where this one is to go on with it.
+
+        A known one was the user's to give up. One whose create had no known outcome is what the user still
+        waits for: the clear is the only way on for a task without retries.
+        """
+        generation_id = record.generation_id
+        if generation_id is None and record.marked:
+            try:
+                generation_id = self._lost(record)
+            except ViduSubmitUnknownError:
+                # The user is told once, and a further clear orders anew.
+                if self._store is not None:
+                    self._store.save(replace(record, order=self._order.number, marked=False))
+                raise
+            if generation_id is not None and record.request == request:
+                generation = self._hook.get_generation(generation_id)
+                if not generation.failed:
+                    self._log.info("Going on with generation %s, whose create had no known outcome.", generation_id)
+                    if self._store is not None:
+                        found = replace(record, order=self._order.number, generation_id=generation_id)
+                        self._store.save(found)
+                    return generation
+        if generation_id is not None and not record.handed_over and self._cancel_abandoned:
+            self._abandon(generation_id)
+        return None
+
+    def _abandon(self, generation_id: str) -> None:
         """Cancel, best effort, what the order before a clear has left running."""
-        if record.generation_id is None or record.handed_over or not self._cancel_abandoned:
-            return
         try:
-            if self._hook.get_generation(record.generation_id).is_done:
+            if self._hook.get_generation(generation_id).is_done:
                 return
-            verdict = self._hook.cancel_generation(record.generation_id)
-            self._log.info("Generation %s of the order before the clear: %s.", record.generation_id, verdict.reason)
+            verdict = self._hook.cancel_generation(generation_id)
+            self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
-            self._log.warning("Generation %s of the order before the clear: %s", record.generation_id, error)
+            self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
 
 
 def failed(generation: Generation, *, may_pass: bool) -> ViduError:
@@ -226,6 +271,12 @@ def failed(generation: Generation, *, may_pass: bool) -> ViduError:
     )
 
 
+def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
+    """Return a short name of a request; the same for the same request."""
+    text = json.dumps([endpoint, body], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 def _unknown(conn_id: str) -> ViduSubmitUnknownError:
     return ViduSubmitUnknownError(
         "An earlier try of this task was interrupted while it submitted a generation, which may have been "
@@ -238,8 +289,8 @@ def _unknown(conn_id: str) -> ViduSubmitUnknownError:
 
 def _uncertain(error: ViduError) -> ViduSubmitUncertainError:
     return ViduSubmitUncertainError(
-        f"The create was sent, but its outcome is unknown: {error.__cause__ or error.reason}. The next try "
-        "looks for the generation before it submits anything.",
+        f"The create was sent, but its outcome is unknown: {error.__cause__ or error.reason}. A retry, or "
+        "clearing the task, looks for the generation before it submits anything.",
         conn_id=error.conn_id,
         status_code=error.status_code,
         code=error.code,

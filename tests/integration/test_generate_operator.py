@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
-from airflow_provider_vidu import exceptions
+from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 
@@ -133,6 +133,52 @@ def test_without_waiting(dialect, sandbox):
     """wait_for_completion=False returns the generation as it was accepted."""
     found = Task(wait_for_completion=False).run()
     assert found["status"] == "waiting"
+
+
+def test_a_create_that_is_answered_as_failed(connect, sandbox):
+    """Whoever does not wait is told all the same when the answer to the create is the failure itself."""
+    connect("ent-v2")
+    answer = {"task_id": "77", "state": "failed", "err_code": "CreationPolicyViolation"}
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 200, "body": answer}})
+    task = Task(wait_for_completion=False)
+    with pytest.raises(exceptions.ViduGenerationFailedError, match="generation 77, connection vidu_default"):
+        task.run()
+    assert task.xcoms["generation_id"] == "77"
+
+
+def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, monkeypatch):
+    """The clip is made: what the worker meets then is the service's trouble, no time-out, and cancels nothing."""
+    connect("ent-v2", timeout=2)
+    monkeypatch.setattr(hooks, "DEFER_MARGIN_SECONDS", 0.1)
+    task = Task(deferrable=True, max_failures=10_000)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    sandbox.advance(1000)
+    trouble = {"match": {"kind": "query"}, "skip": 1, "times": None, "action": {"status": 503, "body": {}}}
+    sandbox.add_fault(trouble)
+    with pytest.raises(exceptions.ViduServerError, match="wait for it again by its id") as caught:
+        task.resume(deferred.value)
+    assert caught.value.retryable
+    assert sandbox.requests("cancel") == []
+    sandbox.clear_faults()
+    assert task.run()["status"] == "succeeded"
+    assert len(sandbox.creates) == 1
+
+
+def test_the_order_is_remembered_until_airflow_knows_of_the_success():
+    """Not in ``execute``: what fails after it leads to a retry. A user's callbacks, from wherever, stay."""
+
+    def given(context: Any) -> None:
+        """Do nothing."""
+
+    with DAG("d", default_args={"on_success_callback": given}):
+        inherited = ViduGenerateOperator(task_id="inherited", prompt="x")
+    for operator in (inherited, ViduGenerateOperator(task_id="own", prompt="x", on_success_callback=[given])):
+        first, ours = operator.on_success_callback
+        assert first is given
+        removed: list[str] = []
+        ours({"ti": None, "task_state_store": SimpleNamespace(delete=removed.append)})
+        assert removed == []  # this store keeps it for good
 
 
 def test_retries_pay_once_and_a_clear_pays_again(dialect, sandbox):

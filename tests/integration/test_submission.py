@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.submission import Order, Record, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
@@ -45,11 +46,13 @@ class Memory:
         """Do nothing."""
 
 
-def run(store: Memory | None, *, number: int = 0, is_retry: bool = False, **kwargs: Any) -> str:
+def run(
+    store: Memory | None, *, number: int = 0, is_retry: bool = False, body: dict[str, Any] = BODY, **kwargs: Any
+) -> str:
     """Make one try of an order; return the id of its generation."""
     order = Order(number, f"airflow:marker-{number}", is_retry)
     submission = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None, **kwargs)
-    return submission.generation(BODY, None).id
+    return submission.generation(body, None).id
 
 
 def test_a_retry_goes_on_with_the_first_try(dialect, sandbox):
@@ -159,6 +162,88 @@ def test_a_clear_is_a_new_order(dialect, sandbox):
     assert second != first
     assert len(sandbox.creates) == 2
     assert len(sandbox.requests("cancel", first)) == (1 if dialect == "ent-v2" else 0)
+
+
+def lose_a_create(store: Memory, sandbox: Sandbox) -> str:
+    """Make a try whose create is carried out and not answered; return the id of its generation."""
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    with pytest.raises(exceptions.ViduSubmitUncertainError, match="or clearing the task, looks for the generation"):
+        run(store)
+    return sandbox.creates[0].id
+
+
+def test_a_clear_goes_on_with_a_create_of_unknown_outcome(connect, sandbox):
+    """A task without retries is cleared: what may have been paid for is looked for first, and is not paid again."""
+    connect("ent-v2")
+    store = Memory()
+    lost = lose_a_create(store, sandbox)
+    assert run(store, number=1) == lost
+    assert run(store, number=1, is_retry=True) == lost
+    assert len(sandbox.creates) == 1
+    assert sandbox.requests("cancel") == []
+
+
+def test_a_clear_with_another_request_cancels_what_was_lost(connect, sandbox):
+    """Where the user has changed the request, the lost generation is found and cancelled, and a new one ordered."""
+    connect("ent-v2")
+    store = Memory()
+    sandbox.set_speed(0)
+    lost = lose_a_create(store, sandbox)
+    assert run(store, number=1, body={**BODY, "prompt": "a dog"}) != lost
+    assert [create.charge for create in sandbox.creates] == ["cancelled", "charged"]
+
+
+def test_a_clear_orders_anew_after_a_lost_failure(connect, sandbox):
+    """A lost generation that has failed meanwhile is no use to a new order."""
+    connect("ent-v2")
+    store = Memory()
+    lost = lose_a_create(store, sandbox)
+    sandbox.add_generation(lost, dialect="ent-v2", states=[["failed", 0]], error="CreationPolicyViolation")
+    assert run(store, number=1, is_retry=False) != lost
+    assert len(sandbox.creates) == 2
+
+
+def test_a_clear_of_what_cannot_be_found_is_told_once(connect, sandbox):
+    """Where the list proves nothing, a clear fails with what the user must look at; the next one orders anew."""
+    connect("ent-v2", max_retries=0)
+    store = Memory()
+    lose_a_create(store, sandbox)
+    body = {"tasks": [], "next_page_token": "more"}
+    sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": {"status": 200, "body": body}})
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
+        run(store, number=1)
+    with pytest.raises(exceptions.ViduSubmitUnknownError):
+        run(store, number=1, is_retry=True)
+    assert len(sandbox.creates) == 1
+    run(store, number=2)
+    assert len(sandbox.creates) == 2
+
+
+NO_LIST = {"match": {"kind": "list"}, "times": None, "action": {"status": 404, "body": {"message": "no such path"}}}
+
+
+def test_a_service_without_a_list_spoils_no_retry(connect, sandbox):
+    """A create that was turned away is submitted by the retry, also where the service cannot be searched."""
+    connect("ent-v2", max_retries=0)
+    store = Memory()
+    sandbox.add_fault(NO_LIST)
+    busy = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": busy})
+    with pytest.raises(exceptions.ViduRateLimitError):
+        run(store)
+    run(store, is_retry=True)
+    assert len(sandbox.creates) == 1
+
+
+def test_a_service_without_a_list_cannot_find_what_was_lost(connect, sandbox):
+    """A create of unknown outcome stays unknown there: the error says that, and not that an id is wrong."""
+    connect("ent-v2", max_retries=0)
+    store = Memory()
+    lose_a_create(store, sandbox)
+    sandbox.add_fault(NO_LIST)
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="cannot be searched"):
+        run(store, is_retry=True)
+    assert len(sandbox.creates) == 1
 
 
 def test_a_handed_over_generation_is_left_alone(dialect, sandbox):

@@ -41,6 +41,10 @@ class AnyAirflow(PrivateAirflow):
         """Mark a task as failed, as a user does."""
         self.api("PATCH", f"{run.path}/taskInstances/{name}", {"new_state": "failed"})
 
+    def variables(self) -> list[str]:
+        """Return the names of all Variables."""
+        return [one["key"] for one in self.api("GET", "/variables?limit=100")["variables"]]
+
     def shut_down(self, name: str) -> None:
         """Ask a component to end and wait until it has; a minute is enough for that."""
         component = self.components[name]
@@ -118,6 +122,10 @@ SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
         command = [sys.executable, "-c", code]
         subprocess.run(command, env=self.environment(), cwd=self.home, check=True, timeout=120)
 
+    def variables(self) -> list[str]:
+        """Return the names of all Variables."""
+        return [key for (key,) in self.rows("SELECT key FROM variable")]
+
     def tasks(self, run: Run) -> list[TaskState]:
         """Return the states of all tasks of a run."""
         rows = self.rows(
@@ -165,5 +173,16 @@ def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
         if AIRFLOW >= (3, 0):
             for name, fields in connections.items():
                 running.add_connection(name, fields)
-        running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file", "matrix_order"])
+        ours = ["matrix_order", "matrix_retried", "matrix_rescheduled"]
+        running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file", *ours])
         yield running
+
+
+@pytest.fixture(scope="session")
+def begun(airflow, patient) -> dict[str, Run]:
+    """Start what goes on by itself while other tests run."""
+    endless = patient.add_generation("77", dialect="ent-v2", states=[["processing", 0]])
+    return {
+        "retried": airflow.trigger("matrix_retried"),
+        "rescheduled": airflow.trigger("matrix_rescheduled", {"generation_id": endless}),
+    }

@@ -37,7 +37,7 @@ class Order:
 
 
 @pytest.fixture(scope="module")
-def orders(airflow, patient) -> dict[str, Order]:
+def orders(airflow, begun, patient) -> dict[str, Order]:
     """Submit one order for each test; they wait beside each other."""
     names = ("killed", "handed over")
     runs = {name: airflow.trigger("matrix_order", {"prompt": name}) for name in names}

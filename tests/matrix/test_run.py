@@ -59,7 +59,7 @@ def test_a_prompt_becomes_a_file(airflow, sandbox, tmp_path) -> None:
     airflow.wait_for_task(run, "generate", "deferred", timeout=120)
     assert airflow.wait(run, timeout=240) == "success", airflow.states(run)
 
-    (create,) = sandbox.creates
+    (create,) = [create for create in sandbox.creates if create.body["prompt"] == "a mill"]
     (file,) = (tmp_path / "out").iterdir()
     content = file.read_bytes()
     assert content == sandbox.file_bytes(create.id)

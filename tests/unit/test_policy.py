@@ -579,3 +579,25 @@ def test_a_watch_with_a_deadline_always_ends(
         assert now + step.delay <= start + length
         now += step.delay
     pytest.fail(f"no end within {bound} polls")
+
+
+# -- an end that was told already -------------------------------------------------------------------
+
+
+def test_an_end_that_was_told_is_no_time_out():
+    """A service that fails until the end of the margin leaves its own error, which may be retried."""
+    watch = Watch(PollPolicy(max_failures=100), generation_id="g", since=0, deadline=300, conn_id="c", told=True)
+    assert watch.missed(ViduTransportError("no route"), 10).error is None
+    error = watch.missed(ViduTransportError("no route"), 301).error
+    assert type(error) is ViduTransportError
+    assert error.retryable
+    assert "2 polls in a row failed; the last one: no route." in str(error)
+
+
+def test_an_end_that_is_not_shown_may_be_asked_for_again():
+    """A service that takes its word back is called busy, with the state that it tells."""
+    watch = Watch(PollPolicy(), generation_id="g", since=0, deadline=300, conn_id="c", told=True)
+    error = watch.saw(seen("processing", "running"), 301).error
+    assert type(error) is E.ViduBusyError
+    assert error.retryable
+    assert "5 min 1 s later its state is still running" in str(error)
