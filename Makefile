@@ -55,7 +55,7 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@mkdir -p "$(@D)"
 	@touch "$@"
 
-test: setup ## Run every test: units, integration, then a private Airflow, seen in a browser as well.
+test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
 	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak and not matrix and not stores" $(ARGS)
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
 	@"$(BIN)/python" -m pytest -m e2e $(ARGS)
@@ -103,7 +103,7 @@ docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an e
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest).
+matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest; stores need npm).
 	@"$(BIN)/python" scripts/matrix.py $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included.

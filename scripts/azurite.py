@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from processes import LOCALHOST, Component, Guard, free_port, tail, wait_for
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERSION: Final = "3.37.0"
 FOLDER: Final = ROOT / "build" / "azurite"
+NPM_CACHE: Final = ROOT / "build" / "npm-cache"
 _BLOB_SERVICE: Final = FOLDER / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 #: The account that every Azurite has; its key is printed in Microsoft's manual and opens nothing else.
 ACCOUNT: Final = "devstoreaccount1"
@@ -45,7 +47,9 @@ def install_azurite() -> None:
         raise AzuriteError("Azurite needs node and npm: install them (Debian: apt-get install npm).")
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
-    if subprocess.run([*command, f"azurite@{VERSION}"], check=False).returncode != 0:
+    # Its cache stays in this folder, too.
+    environment = {**os.environ, "npm_config_cache": str(NPM_CACHE)}
+    if subprocess.run([*command, f"azurite@{VERSION}"], env=environment, check=False).returncode != 0:
         raise AzuriteError("npm could not install Azurite; its messages stand above.")
 
 

@@ -44,16 +44,20 @@ SEED: Final = "4"
 LIMITS: Final = """\
 - **`vidu-native`: a worker dies between the submit and the recorded id.** This API has neither an idempotency key
   nor a list of generations. The retry ends with `ViduSubmitUnknownError` and submits nothing: the job may run, and
-  may have been paid for, once. (`ent-v2` finds it by its marker.)
+  may have been paid for, once.
+- **`ent-v2`: the same, and the marker does not help.** The retry finds the job by its marker. A request with a
+  `payload` of its own carries none, and a list with a further page does not prove that a job is missing: the retry
+  ends with `ViduSubmitUnknownError` as well, and submits nothing.
 - **A task is killed after it has deferred and before a triggerer has taken its wait up.** Airflow tells nobody (no
   `on_kill` runs): the generation goes on. Its id stays in the XCom; clearing the task cancels it.
-- **The service is out of reach at the moment of a cancel.** A cancel is sent once; that it failed is logged with
-  the id. `vidu-native` documents no cancel at all.
+- **The service is out of reach at the moment of a cancel.** A cancel is repeated a few times with growing pauses; that
+  it failed in the end is logged with the id. `vidu-native` documents no cancel at all.
 - **A key is revoked before the connection has the new one.** Waits that poll in between end with `ViduAuthError`:
   put the new key into the connection first.
 - **A URL has expired and no `generation_id` was given.** Nobody can ask for a fresh one: `ViduURLExpiredError`.
-- **`kill -9` in the middle of an upload to S3.** Nothing appears under the final name, but the unfinished multipart
-  upload stays until the bucket's lifecycle rule (`AbortIncompleteMultipartUpload`) removes it.
+- **`kill -9` in the middle of an upload.** Nothing appears under the final name, but what was sent stays for a while.
+  On S3, give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`), which removes the unfinished upload. On
+  Google Cloud Storage it lapses after a week, and Azure drops uncommitted blocks after a week.
 - **`kill -9` in the middle of a local download.** A hidden `.part` file stays; a download to the same name a day later
   removes it."""
 

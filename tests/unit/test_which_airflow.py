@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,16 @@ def watch() -> str:
     return "page" if has_pages() else "XComs"
 
 
+def execution_timeout() -> str:
+    """Return what a task's execution_timeout counts: Airflow 2 gives it to the trigger as well."""
+    try:
+        runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
+    except ModuleNotFoundError:
+        runner = importlib.import_module("airflow.models.taskinstance")
+    counts = "execution_timeout" in inspect.getsource(runner._defer_task)
+    return "also the deferred wait" if counts else "time in a worker"
+
+
 def finished_trigger() -> str:
     """Tell whether a DAG can run when a generation finishes."""
     try:
@@ -87,6 +98,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "record of an order": record,
     "a killed deferred wait is told by": kill,
     "Watch leads to": watch,
+    "`execution_timeout` counts": execution_timeout,
     "`ViduGenerationFinishedTrigger`": finished_trigger,
     "`vidu_retry_policy`": retry_policy,
     "asset names beyond ASCII": asset_names,
