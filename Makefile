@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 FAULTS_STAMP := $(CURDIR)/build/services/.set-up
 CONSTRAINTS := constraints/airflow-3.3.2.txt
+# Installs from constraints: by uv, which is much faster, or by pip where that fails, as behind a mirror that only pip knows.
+INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS) --no-build-isolation --editable
 # How many test processes; the suite is tuned for two cores.
 JOBS ?= 2
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all where left out.
@@ -21,6 +23,7 @@ ARGS ?=
 # Temporary files, pip's cache and Airflow's home stay in here as well.
 export TMPDIR := $(CURDIR)/build/tmp
 export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
+export UV_CACHE_DIR := $(CURDIR)/build/uv-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
@@ -41,8 +44,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh
 	    "$$(cat build/python)" -m venv "$(VENV)"; \
 	fi
 	@echo "Installing pinned dependencies (some minutes the first time)"
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) 'hatchling' 'editables'
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev]'
+	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) 'hatchling' 'editables' 'uv'
+	@$(INSTALL) '.[dev]'
 	@touch "$(STAMP)"
 
 # Not in the list: `make faults` calls it. Celery's client, PostgreSQL and Redis; nothing is installed on the system.
@@ -50,7 +53,7 @@ setup-faults: setup $(FAULTS_STAMP)
 
 $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@echo "Installing what the tests on a scaled-out Airflow need"
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,cluster]'
+	@$(INSTALL) '.[dev,cluster]'
 	@"$(BIN)/python" scripts/services.py
 	@mkdir -p "$(@D)"
 	@touch "$@"
@@ -88,7 +91,7 @@ ui: setup ## Keep the private Airflow open until Ctrl-C; prints address and logi
 # The peers go into the same environment, at their pinned versions.
 $(VENV)/.bench: $(STAMP)
 	@echo "Installing what the benchmarks compare with"
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,bench,cluster]'
+	@$(INSTALL) '.[dev,bench,cluster]'
 	@touch "$@"
 
 bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (over an hour, quiet machine); writes benchmarks/RESULTS.md.
@@ -96,14 +99,14 @@ bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers 
 
 $(VENV)/.docs: $(STAMP)
 	@echo "Installing what builds the manual"
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) --no-build-isolation --editable '.[dev,docs]'
+	@$(INSTALL) '.[dev,docs]'
 	@touch "$@"
 
 docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest; stores need npm).
+matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest only; stores need npm).
 	@"$(BIN)/python" scripts/matrix.py $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included.

@@ -31,16 +31,23 @@ def test_the_lowest_cell_is_the_lowest() -> None:
 
 
 def test_oldest_and_newest_are_of_every_change() -> None:
-    """What .ci/run takes are the bare wheel and the two ends of the table, each with the whole run."""
-    bare, oldest, newest = matrix.ends(matrix.cells())
+    """What .ci/run takes are the two ends of the table, each with the whole run."""
+    oldest, newest = matrix.ends(matrix.cells())
     assert (oldest.airflow, newest.airflow) == (next(iter(matrix.MATRIX)), list(matrix.MATRIX)[-1])
-    assert (bare.goes, oldest.goes, newest.goes) == (("bare",), ("tests", "run"), ("tests", "run"))
+    assert oldest.goes == newest.goes == ("tests", "run")
 
 
 def test_each_airflow_has_a_run_of_its_own() -> None:
     """Every Airflow of the table gets scheduler and triggerer once, every cell gets some test."""
     assert {cell.airflow for cell in matrix.cells() if "run" in cell.goes and not cell.title} == set(matrix.MATRIX)
     assert all(set(cell.goes) <= set(matrix.GOES) and cell.goes for cell in matrix.cells())
+
+
+def test_only_tests_of_tools_are_left_out() -> None:
+    """What the cells do not run is there, and looks at nothing of the package that users install."""
+    for name in matrix.OF_THE_HOUSE:
+        text = (Path(__file__).parent / f"test_{name}.py").read_text("utf-8")
+        assert not re.search(r"(?m)^\s*(from|import) airflow_provider_vidu", text)
 
 
 def test_each_python_of_the_classifiers_is_in_it() -> None:
