@@ -131,9 +131,10 @@ class ViduGenerateOperator(SignedURLOperator):
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._killed = False
-        # Not among the arguments: there it would take the place of a callback from default_args.
-        given: Any = self.on_success_callback or []
-        self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
+        if durable:
+            # Not among the arguments: there it would take the place of a callback from default_args.
+            given: Any = self.on_success_callback or []
+            self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or find what an earlier try has submitted; publish the id; wait."""

@@ -179,6 +179,7 @@ def test_the_order_is_remembered_until_airflow_knows_of_the_success():
         removed: list[str] = []
         ours({"ti": None, "task_state_store": SimpleNamespace(delete=removed.append)})
         assert removed == []  # this store keeps it for good
+    assert not ViduGenerateOperator(task_id="forgetful", prompt="x", durable=False).on_success_callback
 
 
 def test_retries_pay_once_and_a_clear_pays_again(dialect, sandbox):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,3 +55,14 @@ def test_each_python_of_the_classifiers_is_in_it() -> None:
     """A Python that the package says it supports has a cell."""
     said = {text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)}
     assert said == {cell.python for cell in matrix.cells()}
+
+
+def test_a_cell_that_cannot_be_installed_is_told(tmp_path, monkeypatch) -> None:
+    """It is one red line of the table; the other cells go on."""
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.setattr(matrix, "BUILD", tmp_path / "build" / "matrix")
+    python = "{}.{}".format(*sys.version_info)
+    cell = matrix.Cell("2.11.0", python, ("bare",), title="broken", pins="there-are-no-such-pins")
+    wheel = tmp_path / "airflow_provider_vidu-0-py3-none-any.whl"
+    assert matrix.whole(cell, wheel) == f"FAILED to install, see build/matrix/broken-py{python}/install.log"
+    assert "there-are-no-such-pins" in (matrix.BUILD / cell.name / "install.log").read_text("utf-8")
