@@ -139,7 +139,7 @@ class ViduGenerateOperator(SignedURLOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or find what an earlier try has submitted; publish the id; wait."""
         from airflow_provider_vidu.durable import order_of, store_for
-        from airflow_provider_vidu.submission import Submission
+        from airflow_provider_vidu.submission import Submission, failed
 
         hook = self._hook()
         self._config = hook.config
@@ -155,7 +155,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if not self.wait_for_completion:
             if generation.failed:
                 # Some creates are answered with the failure at once.
-                raise submission.failure(generation)
+                raise failed(hook, generation)
             submission.handed_over()
             return self._finished(generation)
         if self.deferrable and not generation.is_done:
@@ -240,7 +240,7 @@ class ViduGenerateOperator(SignedURLOperator):
             if generation.failed:
                 from airflow_provider_vidu.submission import failed
 
-                raise failed(generation, may_pass=hook.config.dialect.may_pass(generation)) from error
+                raise failed(hook, generation) from error
             raise
 
     def _never_taken_up(self, context: Context) -> dict[str, Any]:

@@ -153,15 +153,8 @@ class ViduHook(BaseHook):
         :raises ViduTimeoutError: when the time is over.
         :raises ViduError: when polling became hopeless.
         """
-        now = time.time()
-        watch = Watch(
-            PollPolicy.in_worker(poll_interval, max_failures),
-            generation_id=checked_id(generation_id),
-            since=now,
-            deadline=None if timeout is None else now + timeout,
-            conn_id=self.vidu_conn_id,
-        )
-        return self._watched(watch, on_change)
+        policy = PollPolicy.in_worker(poll_interval, max_failures)
+        return self._watched(generation_id, policy, timeout, on_change=on_change)
 
     def ask_afresh(self, generation_id: str, *, poll_interval: float = 5.0, max_failures: int = 10) -> Generation:
         """Return a generation whose end was told already, by a trigger's event, with the URLs of now.
@@ -176,16 +169,8 @@ class ViduHook(BaseHook):
         :raises ViduBusyError: when the service goes on calling it unfinished.
         :raises ViduError: when polling became hopeless.
         """
-        now = time.time()
-        watch = Watch(
-            PollPolicy.in_worker(poll_interval, max_failures),
-            generation_id=checked_id(generation_id),
-            since=now,
-            deadline=now + DEFER_MARGIN_SECONDS,
-            conn_id=self.vidu_conn_id,
-            told=True,
-        )
-        return self._watched(watch)
+        policy = PollPolicy.in_worker(poll_interval, max_failures)
+        return self._watched(generation_id, policy, DEFER_MARGIN_SECONDS, told=True)
 
     def cancel_generation(self, generation_id: str) -> Cancellation:
         """Ask the service to cancel a generation; that it refuses is told, not raised.
@@ -306,7 +291,24 @@ class ViduHook(BaseHook):
             self.log.info("%s", self.config.scrub(line))
         self.log.info("::endgroup::")
 
-    def _watched(self, watch: Watch, on_change: Callable[[Generation], None] | None = None) -> Generation:
+    def _watched(
+        self,
+        generation_id: str,
+        policy: PollPolicy,
+        timeout: float | None,
+        *,
+        told: bool = False,
+        on_change: Callable[[Generation], None] | None = None,
+    ) -> Generation:
+        now = time.time()
+        watch = Watch(
+            policy,
+            generation_id=checked_id(generation_id),
+            since=now,
+            deadline=None if timeout is None else now + timeout,
+            conn_id=self.vidu_conn_id,
+            told=told,
+        )
         while True:
             step, seen = self._watched_poll(watch)
             if step.note:

@@ -150,11 +150,6 @@ class Submission:
         if self._store is not None and record is not None:
             self._store.save(replace(record, handed_over=True))
 
-    def failure(self, generation: Generation) -> ViduError:
-        """Return the error of a failed generation, which says whether a retry submits anew."""
-        may_pass = self._hook.config.dialect.may_pass(generation)
-        return failed(generation, may_pass=may_pass).located(conn_id=self._hook.vidu_conn_id)
-
     def _earlier(self, record: Record) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
         generation_id = record.generation_id or self._lost(record)
@@ -258,14 +253,16 @@ class Submission:
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
 
 
-def failed(generation: Generation, *, may_pass: bool) -> ViduError:
+def failed(hook: ViduHook, generation: Generation) -> ViduError:
     """Return the error of a failed generation: retryable when a new submit may succeed."""
     error: ViduGenerationFailedError = failure(generation)
-    if not may_pass:
+    error.located(conn_id=hook.vidu_conn_id)
+    if not hook.config.dialect.may_pass(generation):
         return error
     return ViduGenerationInterruptedError(
         f"{error.reason}. A retry submits it anew.",
         generation_id=error.generation_id,
+        conn_id=error.conn_id,
         code=error.code,
         trace_id=error.trace_id,
     )

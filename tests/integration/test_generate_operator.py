@@ -205,7 +205,7 @@ def test_a_failure_for_good(dialect, sandbox, deferrable):
     with pytest.raises(exceptions.ViduGenerationFailedError) as caught:
         Task(prompt="[fail:CreationPolicyViolation] x", deferrable=deferrable).run()
     assert caught.value.code == "CreationPolicyViolation"
-    assert caught.value.generation_id == sandbox.creates[0].id
+    assert (caught.value.generation_id, caught.value.conn_id) == (sandbox.creates[0].id, "vidu_default")
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])

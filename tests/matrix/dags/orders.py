@@ -18,7 +18,6 @@ def fail_once(context: Any, _result: Any) -> None:
 
 
 # Stays queued at the service: killed, or handed from one triggerer to the next.
-
 with DAG("matrix_order", schedule=None, params={"prompt": Param(type="string")}):
     ViduGenerateOperator(
         task_id="film",
