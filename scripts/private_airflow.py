@@ -46,8 +46,10 @@ COMPONENTS: Final[Mapping[str, Sequence[str]]] = {
     "triggerer": ("triggerer",),
 }
 USER: Final = "admin"
+REQUEST_TIMEOUT: Final = 90  # seconds
 PAGE: Final = 100  # the most entries that the REST API returns at a time
 ENDED: Final = frozenset({"success", "failed"})
+_SQLITE_SETTINGS: Final = Path(__file__).with_name("sqlite_settings.py")
 _BUNDLE: Final = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
@@ -183,6 +185,9 @@ class PrivateAirflow:
             shutil.rmtree(self.home)
         self.output.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
+        config = self.home / "config"  # on Airflow's import path
+        config.mkdir(exist_ok=True)
+        shutil.copyfile(_SQLITE_SETTINGS, config / "airflow_local_settings.py")
         self._secrets = _kept_secrets(self.home / "private.json")
         _write_private(self.home / "passwords.json", json.dumps({USER: self.password}))
         self.port = free_port() if self.port is None else _checked_port(self.port)
@@ -496,7 +501,8 @@ class PrivateAirflow:
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            with _OPENER.open(request, timeout=30) as answer:
+            # Longer than the API server may wait for its database.
+            with _OPENER.open(request, timeout=REQUEST_TIMEOUT) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
             told = error.read(2000).decode("utf-8", "replace")
