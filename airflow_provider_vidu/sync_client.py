@@ -164,9 +164,13 @@ def _loss(error: Exception) -> Loss:
 
 def _never_connected(error: Exception) -> bool:
     """Whether the request certainly never left: nothing was connected, or no TLS session came about."""
+    root = _root(error)
+    if isinstance(root, ConnectionError) and not isinstance(root, ConnectionRefusedError):
+        # Behind a proxy urllib3 calls a connection that broke after the request was sent a proxy's error, too.
+        return False
     if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
         return True
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
         return True
     # Another SSLError may come from a session that broke after the request was sent.
-    return isinstance(_root(error), _BEFORE_SENDING)
+    return isinstance(root, _BEFORE_SENDING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -224,3 +225,16 @@ def video(size: int = 100_000, seed: int = 1) -> bytes:
     length = size - len(head)
     pattern = b"".join((n * 2654435761 + seed).to_bytes(8, "big") for n in range(length // 8 + 1))
     return head + length.to_bytes(4, "big") + b"mdat" + pattern[: length - 8]
+
+
+def tunnel(request: Request, wire: Wire) -> None:
+    """Answer CONNECT as a proxy does, and carry the bytes."""
+    wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    host, _, port = request.target.partition(":")
+    with socket.create_connection((host, int(port))) as onward:
+        ends = {wire.sock: onward, onward: wire.sock}
+        while True:
+            for ready in select.select(list(ends), [], [], 5)[0]:
+                if not (data := ready.recv(65536)):
+                    return
+                ends[ready].sendall(data)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import select
-import socket
 import ssl
 from urllib.parse import urlsplit
 
@@ -16,7 +14,7 @@ from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.tls import ssl_context
-from tests.integration.servers import Request, Server, Wire, fixed
+from tests.integration.servers import Server, fixed, tunnel
 
 pytestmark = pytest.mark.integration
 
@@ -78,19 +76,6 @@ def ask(request):
     if request.param == "sync":
         return lambda: ViduHook().get_generation("g")
     return lambda: asyncio.run(ViduHook().aget_generation("g"))
-
-
-def tunnel(request: Request, wire: Wire) -> None:
-    """Answer CONNECT as a proxy does, and carry the bytes."""
-    wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    host, _, port = request.target.partition(":")
-    with socket.create_connection((host, int(port))) as onward:
-        ends = {wire.sock: onward, onward: wire.sock}
-        while True:
-            for ready in select.select(list(ends), [], [], 5)[0]:
-                if not (data := ready.recv(65536)):
-                    return
-                ends[ready].sendall(data)
 
 
 @pytest.mark.parametrize("named_by", ["verify", "environment", "nobody"])
