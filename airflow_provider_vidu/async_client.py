@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
@@ -22,7 +23,7 @@ from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.tls import ssl_context
@@ -94,6 +95,7 @@ class AsyncClient:
         # Only the trust lives in a session; key, host and proxy go with each request.
         self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
+        self._trust: ssl.SSLContext | None = None
         self._options_of: ViduConfig | None = None
         self._known_options: dict[str, Any] = {}
 
@@ -193,21 +195,24 @@ class AsyncClient:
         now = asyncio.get_running_loop().time()
         try:
             found = await aresolve(self.conn_id)
+            # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
+            # Loading the CA bundles reads files: not on the loop. One that was replaced is another context.
+            trust = await asyncio.to_thread(ssl_context, found.verify)
         except ViduError as error:
-            if self._config is None or not error.retryable:
+            # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
+            # good as long as the service takes it; that the connection was removed is no slip.
+            if self._config is None or isinstance(error, ViduConnectionNotFoundError):
                 raise
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
-            found = self._config
-        # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there. One that
-        # cannot be used is no more known than one that was not found: the next to ask looks it up again.
-        if self._config is None or self._config.verify != found.verify:
-            await self._open(found.verify)
+            self._resolved_at = now
+            return self._config
+        if trust is not self._trust or found.verify not in self._session_for:
+            self._open(found.verify, trust)
         self._config, self._resolved_at = found, now
         return found
 
-    async def _open(self, verify: bool | str) -> None:
-        # Loading the CA bundles reads files: not on the loop.
-        context = await asyncio.to_thread(ssl_context, verify)
+    def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
+        self._trust = context
         connector = _Connector(
             limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
         )

@@ -51,7 +51,7 @@ def _default() -> ssl.SSLContext:
     return _http1(context)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _trusting(source: str, path: str, _fingerprint: tuple[int, int]) -> ssl.SSLContext:
     place = Path(path).expanduser()
     try:

@@ -14,7 +14,12 @@ import trustme
 
 from airflow_provider_vidu import async_client as module
 from airflow_provider_vidu.async_client import async_client
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduConnectionNotFoundError,
+    ViduTransportError,
+)
 from airflow_provider_vidu.sandbox import Sandbox
 from tests.integration.conftest import KEY
 
@@ -153,20 +158,78 @@ async def test_a_new_bundle_is_read_while_others_poll(connect, sandbox, age, tmp
         assert (await client.config()).verify == str(slow)
 
 
-async def test_a_wrong_bundle_is_told_to_all_and_mended(connect, sandbox, age, tmp_path):
-    """When verify is changed to a wrong path, every poll names it, now and later; once it is right, they go on."""
+@pytest.mark.parametrize("slip", [{"verify": "missing.pem"}, {"timeout": "abc"}, {"dialect": "ent-v3"}])
+async def test_a_slip_of_the_pen_ends_no_wait(connect, sandbox, age, caplog, slip):
+    """While a connection that was edited cannot be used, polls go on with the known one; the log names the field."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    async with async_client("vidu_default") as client:
+        known = await client.config()
+        connect(**slip)
+        for _ in range(2):
+            await asyncio.sleep(age)
+            results = await asyncio.gather(*(client.get_generation("g") for _ in range(10)))
+            assert {result.id for result in results} == {"g"}
+        told = [record.getMessage() for record in caplog.records if "Keeping the known" in record.getMessage()]
+        assert len(told) == 2
+        assert all("vidu_default" in line and next(iter(slip.values())) in line for line in told)
+        connect(timeout=7)
+        await asyncio.sleep(age)
+        assert (await client.config(), known.timeout) != (known, 7)
+        assert (await client.config()).timeout == 7
+
+
+async def test_a_slip_and_a_refused_key(connect, sandbox, age):
+    """The known connection is kept as long as the service takes it, and no longer."""
     connect()
     sandbox.add_generation("g", states=[["processing", 0]])
     async with async_client("vidu_default") as client:
         await client.get_generation("g")
-        connect(verify=str(tmp_path / "missing.pem"))
-        await asyncio.sleep(age)
+        sandbox.rotate_keys(["sk-rotated"])
+        connect(timeout="abc")
+        with pytest.raises(ViduAuthError):
+            await client.get_generation("g")
+
+
+async def test_a_connection_that_cannot_be_used_is_told_to_all(connect, sandbox, tmp_path):
+    """Where no connection is known yet, every poll names what is wrong with it; once it is right, they go on."""
+    connect(verify=str(tmp_path / "missing.pem"))
+    sandbox.add_generation("g", states=[["processing", 0]])
+    async with async_client("vidu_default") as client:
         for _ in range(2):
             results = await asyncio.gather(*(client.get_generation("g") for _ in range(10)), return_exceptions=True)
             assert {type(result) for result in results} == {ViduConfigError}
             assert all("missing.pem" in str(result) for result in results)
         connect()
         assert (await client.get_generation("g")).id == "g"
+
+
+async def test_a_connection_that_is_gone_ends_the_waits(connect, sandbox, age, monkeypatch):
+    """That a connection was removed is no slip: what it was for must not go on."""
+    connect()
+    sandbox.add_generation("g", states=[["processing", 0]])
+    async with async_client("vidu_default") as client:
+        await client.get_generation("g")
+        monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+        await asyncio.sleep(age)
+        with pytest.raises(ViduConnectionNotFoundError):
+            await client.get_generation("g")
+
+
+async def test_a_bundle_that_was_replaced_is_read(monkeypatch, age, tmp_path):
+    """A new CA under the old path is noticed with the connection's next look-up, as the sync client does."""
+    authority, bundle, pem = trustme.CA(), tmp_path / "ca.pem", tmp_path / "server.pem"
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    with Sandbox(keys=[KEY], speed=0, tls=(pem, pem)) as service:
+        service.add_generation("g", states=[["processing", 0]])
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", service.connection_json(verify=str(bundle)))
+        async with async_client("vidu_default") as client:
+            with pytest.raises(ViduTransportError, match="certificate"):
+                await client.get_generation("g")
+            authority.cert_pem.write_to_path(str(bundle))
+            await asyncio.sleep(age)
+            assert (await client.get_generation("g")).id == "g"
 
 
 async def test_a_request_keeps_the_trust_it_was_made_with(connect, monkeypatch, age, tmp_path):
