@@ -21,6 +21,10 @@ DEFER_MARGIN_SECONDS: Final = 300.0
 Airflow's own is only the net below it."""
 
 
+LONGEST_SECONDS: Final = 10 * 366 * 86_400.0
+"""No time-out is longer: Airflow adds it to a date, and dates end."""
+
+
 class AdaptiveInterval(float):
     """A default interval that means "as the adaptive schedule says"; a plain number means that number.
 
@@ -54,9 +58,11 @@ def check_interval(seconds: float) -> None:
 def checked_seconds(name: str, value: timedelta | float) -> float:
     """Return the seconds of an argument.
 
-    :raises ViduConfigError: when it is no timedelta and no number, or not above 0.
+    :raises ViduConfigError: when it is no timedelta and no number, not above 0, or more than ten years.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
+    if seconds > LONGEST_SECONDS:
+        raise ViduConfigError(f"{name} must be ten years at the most, not {value!r}.")
     return float(seconds)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduTimeoutError, from_details
@@ -70,6 +73,28 @@ def was_never_taken_up(next_method: str, next_kwargs: Mapping[str, Any] | None) 
     Each Airflow raises something else for it (2 only its general error), so a task looks before it is raised.
     """
     return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
+
+
+def check_execution_timeout(
+    next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None, timeout: float, generation: Generation
+) -> None:
+    """Raise Airflow's own error, which may be retried, when a wait was given up for the task's ``execution_timeout``.
+
+    Airflow 2 counts the wait into it, and tells both in the same words.
+
+    :param next_kwargs: what Airflow resumes the task with.
+    :param execution_timeout: the task's.
+    :param timeout: seconds that the wait may last.
+    :param generation: what is waited for.
+    :raises AirflowTaskTimeout: when it was that.
+    """
+    if (next_kwargs or {}).get("error") != _GIVEN_UP[0] or execution_timeout is None:
+        return
+    if execution_timeout.total_seconds() < timeout + DEFER_MARGIN_SECONDS:
+        raise AirflowTaskTimeout(
+            f"The execution_timeout of {execution_timeout.total_seconds():.0f} s, into which this Airflow counts the "
+            f"deferred wait, is over; the last known state of generation {generation.id} is {generation.describe()}."
+        )
 
 
 def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) -> ViduTimeoutError:

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
@@ -22,10 +23,17 @@ from airflow_provider_vidu.defaults import (
     ADAPTIVE,
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
+    LONGEST_SECONDS,
     check_interval,
     is_adaptive,
 )
-from airflow_provider_vidu.events import id_in, never_fired, read_event, was_never_taken_up
+from airflow_provider_vidu.events import (
+    check_execution_timeout,
+    id_in,
+    never_fired,
+    read_event,
+    was_never_taken_up,
+)
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import as_result
@@ -76,6 +84,10 @@ class ViduGenerationSensor(BaseSensorOperator):
         max_failures: int = 10,
         **kwargs: Any,
     ) -> None:
+        limit = kwargs.get("timeout")
+        seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
+        if isinstance(seconds, (int, float)) and not seconds <= LONGEST_SECONDS:  # NaN is not, either
+            raise ViduConfigError(f"timeout must be ten years at the most, not {limit!r}.")
         super().__init__(poke_interval=poke_interval, **kwargs)
         if not isinstance(max_failures, int) or max_failures < 0:
             raise ViduConfigError(f"max_failures must be a whole number of 0 or more, not {max_failures!r}.")
@@ -134,6 +146,7 @@ class ViduGenerationSensor(BaseSensorOperator):
             generation = self._hook().get_generation(self.generation_id)
             if generation.is_done:
                 return self._asked_afresh()
+            check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
             raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _asked_afresh(self) -> dict[str, Any]:
@@ -214,7 +227,7 @@ class ViduGenerationSensor(BaseSensorOperator):
             yield
         except AirflowSkipException:
             raise
-        except AirflowException as error:
+        except (AirflowException, AirflowTaskTimeout) as error:
             if self.soft_fail or getattr(self, "never_fail", False):
                 raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
             raise

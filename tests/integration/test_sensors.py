@@ -225,3 +225,10 @@ def test_a_mapped_sensor_keeps_the_default():
         was_set = ViduGenerationSensor.partial(task_id="b", poke_interval=15).expand(generation_id=["1"])
     assert left_out.unmap({"generation_id": "1"})._adaptive
     assert not was_set.unmap({"generation_id": "1"})._adaptive
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e12, timedelta(days=4000)])
+def test_a_time_out_that_no_date_can_hold(timeout):
+    """It is refused when the DAG is parsed, and not where the wait begins."""
+    with pytest.raises(exceptions.ViduConfigError, match="ten years at the most"):
+        sensor(timeout=timeout)
