@@ -18,7 +18,13 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
     is_adaptive,
 )
-from airflow_provider_vidu.events import id_in, never_fired, read_event, was_never_taken_up
+from airflow_provider_vidu.events import (
+    check_execution_timeout,
+    id_in,
+    never_fired,
+    read_event,
+    was_never_taken_up,
+)
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
@@ -131,7 +137,9 @@ class ViduGenerateOperator(SignedURLOperator):
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._killed = False
-        if durable:
+        from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+        if durable and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
             # Not among the arguments: there it would take the place of a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
@@ -144,7 +152,14 @@ class ViduGenerateOperator(SignedURLOperator):
         hook = self._hook()
         self._config = hook.config
         store = store_for(context) if self.durable else None
-        submission = Submission(hook, store, order_of(context), self.log, cancel_abandoned=self.cancel_on_kill)
+        submission = Submission(
+            hook,
+            store,
+            order_of(context),
+            self.log,
+            cancel_abandoned=self.cancel_on_kill,
+            before_send=self._check_wanted,
+        )
         generation = submission.generation(self._request(), self.endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
@@ -185,8 +200,13 @@ class ViduGenerateOperator(SignedURLOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
         if was_never_taken_up(next_method, next_kwargs):
-            return self._never_taken_up(context)
+            return self._never_taken_up(context, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def _check_wanted(self) -> None:
+        """Refuse to submit for a task that was killed while it waited for its turn."""
+        if self._killed:
+            raise ViduError("The task was killed before its create was sent: nothing was submitted.")
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
@@ -243,7 +263,7 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise failed(hook, generation) from error
             raise
 
-    def _never_taken_up(self, context: Context) -> dict[str, Any]:
+    def _never_taken_up(self, context: Context, next_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
         generation_id = self._generation_id = self._published(context) or ""
         hook = self._hook()
@@ -252,6 +272,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if generation.is_done:
             return self._finished(self._ask_afresh(hook, generation_id))
         self._cancel("the time is over")
+        check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
         raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _finished(self, generation: Generation) -> dict[str, Any]:
@@ -307,7 +328,10 @@ class ViduGenerateOperator(SignedURLOperator):
 
 
 def _forget_order(context: Context) -> None:
-    """Forget the order when Airflow knows of the success: a try that fails after ``execute`` still needs it."""
+    """Forget the order on success, outside of ``execute``: a try that fails after it still needs it.
+
+    Airflow 3 calls this when it has taken note of the success, Airflow 2 right before.
+    """
     from airflow_provider_vidu.durable import store_for
 
     store_for(context).finished()

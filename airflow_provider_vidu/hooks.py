@@ -97,7 +97,12 @@ class ViduHook(BaseHook):
             raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
 
     def create_generation(
-        self, *, body: Mapping[str, Any] | None = None, endpoint: str | None = None, **fields: Any
+        self,
+        *,
+        body: Mapping[str, Any] | None = None,
+        endpoint: str | None = None,
+        before_send: Callable[[], None] | None = None,
+        **fields: Any,
     ) -> Generation:
         """Submit a generation, once. This is billed.
 
@@ -108,6 +113,8 @@ class ViduHook(BaseHook):
         :param body: the whole request body; excludes ``fields``.
         :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (chosen by the number of images
             where left out); in both dialects a path starting with a slash.
+        :param before_send: called right before each time that the request is sent; what it raises is raised, and
+            nothing is sent.
         :param fields: the fields of the body, such as ``model``, ``prompt``, ``images``, ``duration``.
         :return: the generation as the service has accepted it; ``id`` is what to keep.
         :raises ViduSubmitUnknownError: when nobody knows whether it was carried out. Never retried.
@@ -119,6 +126,8 @@ class ViduHook(BaseHook):
 
         def submit() -> Generation:
             dialect = self.config.dialect
+            if before_send is not None:
+                before_send()
             return dialect.read_created(self._send(dialect.create(payload, endpoint)))
 
         try:

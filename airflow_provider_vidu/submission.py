@@ -16,16 +16,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
     ViduError,
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
     ViduNotFoundError,
     ViduRequestError,
+    ViduResponseError,
+    ViduServerError,
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
@@ -36,28 +40,20 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
 
 SETTLE_SECONDS: Final = 20.0
-"""How old an intent must be before a search that finds nothing proves that nothing was created."""
+"""How long ago a create must have ended before a search that finds nothing proves that nothing was created."""
 
+GRACE_SECONDS: Final = 60.0
+"""How old an intent must be before "no such generation" is believed of its id."""
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the user has ordered once: a task instance between two clears, over all its tries.
-
-    :param number: another one after each clear, the same for all retries.
-    :param marker: names the order at the service.
-    :param is_retry: whether an earlier try may have submitted already.
-    """
-
-    number: int
-    marker: str
-    is_retry: bool
+GRACE_PAUSE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is stored about an order: the intent, and the id as soon as there is one.
 
-    ``at`` is the intent's time in epoch seconds; ``marked`` tells whether the request carries the
+    ``order`` is its number; ``marker`` names it at the service, and nothing else there; ``at`` is the intent's time
+    in epoch seconds, or that of the create's end without an answer; ``marked`` tells whether the request carries the
     marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
     ``request`` is a digest of what was sent.
     """
@@ -104,19 +100,21 @@ class Submission:
 
     :param hook: speaks to the service.
     :param store: keeps the record; None when the user wants no memory (``durable=False``).
-    :param order: what was ordered.
+    :param order: the number of what was ordered: another one after each clear, the same for all retries.
     :param log: gets one line for each decision.
     :param cancel_abandoned: cancel what an earlier order (before a clear) has left running.
+    :param before_send: called right before a create is sent; it raises where that is no longer wanted.
     """
 
     def __init__(
         self,
         hook: ViduHook,
         store: RecordStore | None,
-        order: Order,
+        order: int,
         log: Any,
         *,
         cancel_abandoned: bool = True,
+        before_send: Callable[[], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -124,6 +122,7 @@ class Submission:
         self._order = order
         self._log = log
         self._cancel_abandoned = cancel_abandoned
+        self._before_send = before_send
         self._sleep = sleep
 
     def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
@@ -135,14 +134,14 @@ class Submission:
         :raises ViduError: when the create was refused.
         """
         record = self._store.load() if self._store else None
-        if record is not None and record.order != self._order.number:
-            if (found := self._after_clear(record, _digest(body, endpoint))) is not None:
-                return found
-            record = None
-        if record is None and self._store is not None and self._order.is_retry:
-            record = self._unrecorded()
-        earlier = self._earlier(record) if record is not None else None
-        return earlier or self._submit(body, endpoint)
+        request = _digest(body, endpoint)
+        if record is None:
+            earlier = None
+        elif record.order == self._order:
+            earlier = self._earlier(record, request)
+        else:
+            earlier = self._after_clear(record, request)
+        return earlier or self._submit(body, endpoint, request)
 
     def handed_over(self) -> None:
         """Note that the task ends without waiting: a later clear must not cancel the generation."""
@@ -150,7 +149,7 @@ class Submission:
         if self._store is not None and record is not None:
             self._store.save(replace(record, handed_over=True))
 
-    def _earlier(self, record: Record) -> Generation | None:
+    def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
         generation_id = record.generation_id or self._lost(record)
         if generation_id is None:
@@ -158,9 +157,14 @@ class Submission:
             return None
         if record.generation_id is None and self._store is not None:
             self._store.save(replace(record, generation_id=generation_id))
-        generation = self._hook.get_generation(generation_id)
+        generation = self._known(generation_id, record)
         if not generation.failed:
             self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
+            if record.request not in ("", request):
+                self._log.warning(
+                    "Generation %s was submitted with another request than this try's. Clear the task to order that.",
+                    generation_id,
+                )
             return generation
         dialect = self._hook.config.dialect
         if dialect.may_pass(generation) or dialect.was_cancelled(generation):
@@ -168,19 +172,24 @@ class Submission:
             return None
         raise failure(generation).located(conn_id=self._hook.vidu_conn_id)
 
-    def _unrecorded(self) -> Record | None:
-        """Without a durable store the marker alone can tell of an earlier try."""
-        found = self._search(self._order.marker)
-        if found.generation_id is None:
-            return None
-        return Record(self._order.number, self._order.marker, time.time(), True, found.generation_id)
+    def _known(self, generation_id: str, record: Record) -> Generation:
+        """Ask for a generation; right after its create the service may not know it yet."""
+        for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
+            try:
+                return self._hook.get_generation(generation_id)
+            except ViduNotFoundError:
+                if not left or time.time() - record.at >= GRACE_SECONDS:
+                    raise
+            self._log.info("Generation %s is not known yet: asking again.", generation_id)
+            self._sleep(GRACE_PAUSE_SECONDS)
+        raise AssertionError("not reached")
 
     def _lost(self, record: Record) -> str | None:
         """Search for the generation of an intent without an id."""
         if not record.marked:
             raise _unknown(self._hook.vidu_conn_id)
-        age = time.time() - record.at
-        if 0 <= age < SETTLE_SECONDS:
+        age = max(time.time() - record.at, 0.0)  # another worker's clock may be ahead
+        if age < SETTLE_SECONDS:
             self._sleep(SETTLE_SECONDS - age)
         found = self._search(record.marker)
         if found.generation_id is None and not found.complete:
@@ -190,21 +199,29 @@ class Submission:
     def _search(self, marker: str) -> Found:
         try:
             return self._hook.find_generation(marker)
-        except (ViduNotFoundError, ViduRequestError) as error:
+        except ViduError as error:
+            if not _has_no_list(error):
+                raise
             self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
             return Found()
 
-    def _submit(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
-        marked = self._hook.config.dialect.marked(body, self._order.marker) if self._store else None
-        digest = _digest(body, endpoint)
-        record = Record(self._order.number, self._order.marker, time.time(), marked is not None, request=digest)
+    def _submit(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> Generation:
+        # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
+        marker = f"airflow:{uuid.uuid4().hex}"
+        marked = self._hook.config.dialect.marked(body, marker) if self._store else None
+        record = Record(self._order, marker, time.time(), marked is not None, request=request)
         if self._store is not None:
             self._store.save(record)
         try:
-            generation = self._hook.create_generation(body=marked or body, endpoint=endpoint)
+            generation = self._hook.create_generation(
+                body=marked or body, endpoint=endpoint, before_send=self._before_send
+            )
         except ViduSubmitUnknownError as error:
             if marked is None:
                 raise
+            if self._store is not None:
+                # The service may take as long again: what it settles counts from here.
+                self._store.save(replace(record, at=time.time()))
             raise _uncertain(error) from error
         except ViduError:
             # Refused, or never sent: nothing was created, so there is nothing to remember.
@@ -228,14 +245,14 @@ class Submission:
             except ViduSubmitUnknownError:
                 # The user is told once, and a further clear orders anew.
                 if self._store is not None:
-                    self._store.save(replace(record, order=self._order.number, marked=False))
+                    self._store.save(replace(record, order=self._order, marked=False))
                 raise
             if generation_id is not None and record.request == request:
-                generation = self._hook.get_generation(generation_id)
+                generation = self._known(generation_id, record)
                 if not generation.failed:
                     self._log.info("Going on with generation %s, whose create had no known outcome.", generation_id)
                     if self._store is not None:
-                        found = replace(record, order=self._order.number, generation_id=generation_id)
+                        found = replace(record, order=self._order, generation_id=generation_id)
                         self._store.save(found)
                     return generation
         if generation_id is not None and not record.handed_over and self._cancel_abandoned:
@@ -266,6 +283,14 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
         code=error.code,
         trace_id=error.trace_id,
     )
+
+
+def _has_no_list(error: ViduError) -> bool:
+    """Whether a search failed because there is nothing to search, rather than for trouble that may pass."""
+    if isinstance(error, (ViduNotFoundError, ViduRequestError, ViduResponseError)):
+        return True  # a gateway that has no such path may well answer with a page of its own
+    status = 501 if isinstance(error, ViduServerError) else 403 if isinstance(error, ViduAuthError) else None
+    return status is not None and error.status_code == status
 
 
 def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:

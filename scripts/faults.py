@@ -49,7 +49,8 @@ LIMITS: Final = """\
   `payload` of its own carries none, and a list with a further page does not prove that a job is missing: the retry
   ends with `ViduSubmitUnknownError` as well, and submits nothing.
 - **A task is killed after it has deferred and before a triggerer has taken its wait up.** Airflow tells nobody (no
-  `on_kill` runs): the generation goes on. Its id stays in the XCom; clearing the task cancels it.
+  `on_kill` runs): the generation goes on. Its id stays in the XCom; clearing the task cancels it
+  (on Airflow 3.4, which forgets it then, it does not).
 - **The service is out of reach at the moment of a cancel.** A cancel is repeated a few times with growing pauses; that
   it failed in the end is logged with the id. `vidu-native` documents no cancel at all.
 - **A key is revoked before the connection has the new one.** Waits that poll in between end with `ViduAuthError`:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_vidu import exceptions, hooks
+from airflow_provider_vidu import exceptions, hooks, policy
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 
@@ -165,8 +167,13 @@ def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, mo
     assert len(sandbox.creates) == 1
 
 
-def test_the_order_is_remembered_until_airflow_knows_of_the_success():
-    """Not in ``execute``: what fails after it leads to a retry. A user's callbacks, from wherever, stay."""
+@pytest.mark.parametrize("has_state", [False, True], ids=["before 3.3", "3.3"])
+def test_the_order_is_remembered_until_the_success(monkeypatch, has_state):
+    """Not in ``execute``: what fails after it leads to a retry. A user's callbacks, from wherever, stay.
+
+    Where Airflow keeps the order there is no callback but the user's, so that a policy's default finds its place.
+    """
+    monkeypatch.setattr("airflow.providers.common.compat.version_compat.AIRFLOW_V_3_3_PLUS", has_state)
 
     def given(context: Any) -> None:
         """Do nothing."""
@@ -174,11 +181,12 @@ def test_the_order_is_remembered_until_airflow_knows_of_the_success():
     with DAG("d", default_args={"on_success_callback": given}):
         inherited = ViduGenerateOperator(task_id="inherited", prompt="x")
     for operator in (inherited, ViduGenerateOperator(task_id="own", prompt="x", on_success_callback=[given])):
-        first, ours = operator.on_success_callback
+        given_back = operator.on_success_callback
+        first, *ours = given_back if isinstance(given_back, list) else [given_back]
         assert first is given
-        removed: list[str] = []
-        ours({"ti": None, "task_state_store": SimpleNamespace(delete=removed.append)})
-        assert removed == []  # this store keeps it for good
+        assert len(ours) == (0 if has_state else 1)
+        # The state store keeps it for good; how a Variable goes, the matrix shows.
+        assert not any(remove({"ti": None, "task_state_store": SimpleNamespace()}) for remove in ours)
     assert not ViduGenerateOperator(task_id="forgetful", prompt="x", durable=False).on_success_callback
 
 
@@ -262,6 +270,44 @@ def test_a_kill_cancels(connect, sandbox):
     assert len(sandbox.requests("cancel")) == 2
 
 
+def test_a_kill_during_the_backoff_of_a_create(dialect, sandbox, monkeypatch):
+    """A signal that comes while a refused create waits for its repetition: nothing is sent after it."""
+    action = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": action})
+    task = Task(deferrable=True)
+    # Airflow's supervisor lets the task go on for some seconds after this.
+    monkeypatch.setattr(policy.Backoff, "delay", lambda *_, **__: 1.0)
+    former = signal.signal(signal.SIGALRM, lambda *_: task.operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(exceptions.ViduError, match="killed before its create was sent"):
+            task.start()
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert sandbox.creates == []
+    assert task.store == {}
+
+
+@pytest.mark.parametrize(
+    ("execution_timeout", "error", "message"),
+    [
+        (30, AirflowTaskTimeout, r"execution_timeout of 30 s.*last known state"),
+        (9000, exceptions.ViduTimeoutError, "no triggerer has taken the wait up"),
+    ],
+)
+def test_the_execution_timeout_of_airflow_2(connect, sandbox, execution_timeout, error, message):
+    """Airflow 2 counts the deferred wait into it: the job is cancelled, and the error is one that may be retried."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = Task(deferrable=True, execution_timeout=timedelta(seconds=execution_timeout), timeout=600)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.operator = ViduGenerateOperator(**task.kwargs)
+    with pytest.raises(error, match=message):
+        task.operator.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, task.context())
+    assert [create.charge for create in sandbox.creates] == ["cancelled"]
+
+
 def test_a_kill_is_not_wanted(connect, sandbox):
     """cancel_on_kill=False leaves the job alone."""
     connect("ent-v2")
@@ -325,6 +371,9 @@ def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
         ({"prompt": None}, "nothing to submit"),
         ({"poll_interval": 0}, "poll_interval"),
         ({"timeout": -1}, "timeout"),
+        ({"timeout": float("inf")}, "timeout must be a timedelta or a positive number"),
+        ({"timeout": float("nan")}, "timeout must be a timedelta or a positive number"),
+        ({"timeout": timedelta(days=4000)}, "timeout must be ten years at the most"),
         ({"max_failures": "many"}, "max_failures"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.sandbox import Sandbox
-from airflow_provider_vidu.submission import Order, Record, Submission
+from airflow_provider_vidu.submission import SETTLE_SECONDS, Record, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -46,20 +46,17 @@ class Memory:
         """Do nothing."""
 
 
-def run(
-    store: Memory | None, *, number: int = 0, is_retry: bool = False, body: dict[str, Any] = BODY, **kwargs: Any
-) -> str:
+def run(store: Memory | None, *, number: int = 0, body: dict[str, Any] = BODY, **kwargs: Any) -> str:
     """Make one try of an order; return the id of its generation."""
-    order = Order(number, f"airflow:marker-{number}", is_retry)
-    submission = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None, **kwargs)
-    return submission.generation(body, None).id
+    kwargs = {"sleep": lambda _: None, **kwargs}
+    return Submission(ViduHook(), store, number, logging.getLogger(), **kwargs).generation(body, None).id
 
 
 def test_a_retry_goes_on_with_the_first_try(dialect, sandbox):
     """A retry after the id was stored finds the running generation and pays nothing."""
     store = Memory()
     first = run(store)
-    assert run(store, is_retry=True) == first
+    assert run(store) == first
     assert len(sandbox.creates) == 1
 
 
@@ -68,7 +65,7 @@ def test_a_retry_takes_a_finished_generation(dialect, sandbox):
     store = Memory()
     first = run(store)
     sandbox.advance(1000)
-    assert run(store, is_retry=True) == first
+    assert run(store) == first
     assert len(sandbox.creates) == 1
 
 
@@ -79,7 +76,7 @@ def test_dying_before_the_intent_costs_nothing(dialect, sandbox):
     with pytest.raises(KeyboardInterrupt):
         run(store)
     assert sandbox.creates == []
-    run(store, is_retry=True)
+    run(store)
     assert len(sandbox.creates) == 1
 
 
@@ -91,11 +88,11 @@ def test_dying_between_answer_and_id(dialect, sandbox):
         run(store)
     paid = sandbox.creates[0].id
     if dialect == "ent-v2":
-        assert run(store, is_retry=True) == paid
+        assert run(store) == paid
         assert store.load().generation_id == paid
     else:
         with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
-            run(store, is_retry=True)
+            run(store)
     assert len(sandbox.creates) == 1
 
 
@@ -110,7 +107,7 @@ def test_a_lost_answer(dialect, sandbox):
     with pytest.raises(expected):
         run(store)
     if dialect == "ent-v2":
-        assert run(store, is_retry=True) == sandbox.creates[0].id
+        assert run(store) == sandbox.creates[0].id
     assert len(sandbox.creates) == 1
 
 
@@ -122,11 +119,11 @@ def test_a_create_that_never_arrived(dialect, sandbox):
         run(store)
     assert sandbox.creates == []
     if dialect == "ent-v2":
-        run(store, is_retry=True)
+        run(store)
         assert len(sandbox.creates) == 1
     else:
         with pytest.raises(exceptions.ViduSubmitUnknownError):
-            run(store, is_retry=True)
+            run(store)
 
 
 def test_an_incomplete_list_proves_nothing(connect, sandbox):
@@ -136,7 +133,7 @@ def test_an_incomplete_list_proves_nothing(connect, sandbox):
     body = {"tasks": [], "next_page_token": "more"}
     sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": {"status": 200, "body": body}})
     with pytest.raises(exceptions.ViduSubmitUnknownError):
-        run(store, is_retry=True)
+        run(store)
     assert sandbox.creates == []
 
 
@@ -149,7 +146,7 @@ def test_a_refused_create_leaves_no_intent(dialect, sandbox):
     with pytest.raises(exceptions.ViduRequestError):
         run(store)
     assert store.load() is None
-    run(store, is_retry=True)
+    run(store)
     assert len(sandbox.creates) == 1
 
 
@@ -178,7 +175,7 @@ def test_a_clear_goes_on_with_a_create_of_unknown_outcome(connect, sandbox):
     store = Memory()
     lost = lose_a_create(store, sandbox)
     assert run(store, number=1) == lost
-    assert run(store, number=1, is_retry=True) == lost
+    assert run(store, number=1) == lost
     assert len(sandbox.creates) == 1
     assert sandbox.requests("cancel") == []
 
@@ -199,7 +196,7 @@ def test_a_clear_orders_anew_after_a_lost_failure(connect, sandbox):
     store = Memory()
     lost = lose_a_create(store, sandbox)
     sandbox.add_generation(lost, dialect="ent-v2", states=[["failed", 0]], error="CreationPolicyViolation")
-    assert run(store, number=1, is_retry=False) != lost
+    assert run(store, number=1) != lost
     assert len(sandbox.creates) == 2
 
 
@@ -213,36 +210,68 @@ def test_a_clear_of_what_cannot_be_found_is_told_once(connect, sandbox):
     with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
         run(store, number=1)
     with pytest.raises(exceptions.ViduSubmitUnknownError):
-        run(store, number=1, is_retry=True)
+        run(store, number=1)
     assert len(sandbox.creates) == 1
     run(store, number=2)
     assert len(sandbox.creates) == 2
 
 
-NO_LIST = {"match": {"kind": "list"}, "times": None, "action": {"status": 404, "body": {"message": "no such path"}}}
+PAGE = {"status": 200, "body": "<html>Welcome</html>", "headers": {"Content-Type": "text/html"}}
+NO_LISTS = [
+    {"status": 404, "body": {"message": "no such path"}},
+    {"status": 403, "body": {"message": "not for you"}},
+    {"status": 501, "body": {"message": "not here"}},
+    {**PAGE, "status": 404},
+    PAGE,
+]
+no_list = pytest.mark.parametrize("answer", NO_LISTS, ids=["404", "403", "501", "404 page", "200 page"])
 
 
-def test_a_service_without_a_list_spoils_no_retry(connect, sandbox):
+def hide_the_list(sandbox: Sandbox, answer: dict[str, Any]) -> None:
+    """Let the service answer as one does that has no list."""
+    sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": answer})
+
+
+@no_list
+def test_a_service_without_a_list_spoils_no_retry(connect, sandbox, answer):
     """A create that was turned away is submitted by the retry, also where the service cannot be searched."""
     connect("ent-v2", max_retries=0)
     store = Memory()
-    sandbox.add_fault(NO_LIST)
+    hide_the_list(sandbox, answer)
     busy = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": busy})
     with pytest.raises(exceptions.ViduRateLimitError):
         run(store)
-    run(store, is_retry=True)
+    run(store)
     assert len(sandbox.creates) == 1
 
 
-def test_a_service_without_a_list_cannot_find_what_was_lost(connect, sandbox):
-    """A create of unknown outcome stays unknown there: the error says that, and not that an id is wrong."""
+@no_list
+def test_a_service_without_a_list_cannot_find_what_was_lost(connect, sandbox, answer):
+    """A create of unknown outcome stays unknown there: the error says that; a clear says it once more, and no more."""
     connect("ent-v2", max_retries=0)
     store = Memory()
     lose_a_create(store, sandbox)
-    sandbox.add_fault(NO_LIST)
-    with pytest.raises(exceptions.ViduSubmitUnknownError, match="cannot be searched"):
-        run(store, is_retry=True)
+    hide_the_list(sandbox, answer)
+    for number in (0, 0, 1, 1):
+        with pytest.raises(exceptions.ViduSubmitUnknownError, match="cannot be searched"):
+            run(store, number=number)
+    assert len(sandbox.creates) == 1
+    run(store, number=2)
+    assert len(sandbox.creates) == 2
+
+
+def test_trouble_with_the_list_is_no_proof(connect, sandbox):
+    """While the list is out of reach for a while, a retry may come; nothing is ordered and nothing is given up."""
+    connect("ent-v2", max_retries=0)
+    store = Memory()
+    lost = lose_a_create(store, sandbox)
+    hide_the_list(sandbox, {"status": 503, "body": {"message": "later"}})
+    for number in (0, 1):
+        with pytest.raises(exceptions.ViduServerError):
+            run(store, number=number)
+    sandbox.clear_faults()
+    assert run(store, number=1) == lost
     assert len(sandbox.creates) == 1
 
 
@@ -250,8 +279,7 @@ def test_a_handed_over_generation_is_left_alone(dialect, sandbox):
     """A task that did not wait has handed its generation over: a later clear does not cancel it."""
     store = Memory()
     sandbox.set_speed(0)
-    order = Order(0, "airflow:marker-0", False)
-    submission = Submission(ViduHook(), store, order, logging.getLogger())
+    submission = Submission(ViduHook(), store, 0, logging.getLogger())
     submission.generation(BODY, None)
     submission.handed_over()
     run(store, number=1)
@@ -266,24 +294,103 @@ def test_only_a_failure_that_may_pass_is_submitted_again(connect, sandbox, code,
     sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error=code)
     store.save(Record(0, "airflow:marker-0", time.time(), True, "77"))
     if creates == 2:
-        run(store, is_retry=True)
+        run(store)
     else:
         with pytest.raises(exceptions.ViduGenerationFailedError, match=code):
-            run(store, is_retry=True)
+            run(store)
     assert len(sandbox.creates) == creates - 1
 
 
-def test_without_a_durable_record_the_marker_finds_it(connect, sandbox):
-    """Where the store lost its record (an old Airflow), ent-v2 still finds the order by its marker."""
-    connect("ent-v2")
-    first = run(Memory())
-    assert run(Memory(), is_retry=True) == first
+def test_orders_of_the_same_name_do_not_meet(connect, sandbox):
+    """Two Airflows with one key may have the same DAG and run: none takes, or cancels, what the other has ordered."""
+    connect("ent-v2", max_retries=0)
+    sandbox.set_speed(0)
+    production, staging = Memory(), Memory()
+    theirs = run(production)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 2, "action": {"reset": "before"}})
+    for number in (0, 1):
+        with pytest.raises(exceptions.ViduSubmitUncertainError):
+            run(staging, number=number, body={**BODY, "prompt": f"a draft {number}"})
+    assert run(staging, number=1) != theirs
+    assert run(production) == theirs
+    assert [create.charge for create in sandbox.creates] == ["charged", "charged"]
+    payloads = [create.body["payload"] for create in sandbox.creates]
+    assert len({*payloads}) == 2
+    assert all(payload.startswith("airflow:") and len(payload) == 40 for payload in payloads)
+
+
+def test_a_retry_of_another_request_says_so(dialect, sandbox, caplog):
+    """A request that was changed between two tries is not paid for as well: the log tells how to order it."""
+    store = Memory()
+    first = run(store)
+    assert run(store) == first
+    assert "another request" not in caplog.text
+    assert run(store, body={**BODY, "prompt": "a dog"}) == first
+    assert f"Generation {first} was submitted with another request than this try's" in caplog.text
+
+
+def test_what_was_killed_is_not_submitted(dialect, sandbox):
+    """Whoever no longer wants a create is asked right before it is sent, each time, and nothing is remembered."""
+    store = Memory()
+    action = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
+    sandbox.add_fault({"match": {"kind": "create"}, "times": None, "action": action})
+    asked = []
+
+    def check() -> None:
+        asked.append(store.load())
+        if len(asked) == 2:
+            raise exceptions.ViduError("no longer wanted")
+
+    with pytest.raises(exceptions.ViduError, match="no longer wanted"):
+        run(store, before_send=check)
+    assert [record is not None for record in asked] == [True, True]
+    assert len(sandbox.requests("create")) == 1
+    assert store.load() is None
+
+
+@pytest.mark.parametrize("unknown", [2, 100])
+def test_an_id_that_is_not_known_yet(dialect, sandbox, unknown):
+    """Right after the create the service may not know the id: it is asked again, and not for ever."""
+    store = Memory()
+    first = run(store)
+    sandbox.add_fault({"match": {"kind": "query"}, "times": unknown, "action": {"status": 404, "body": {}}})
+    if unknown == 2:
+        assert run(store) == first
+    else:
+        with pytest.raises(exceptions.ViduNotFoundError):
+            run(store)
+        assert len(sandbox.requests("query")) == 13
+    store.save(dataclasses.replace(store.load(), at=time.time() - 61))
+    sandbox.clear_faults()
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 1, "action": {"status": 404, "body": {}}})
+    with pytest.raises(exceptions.ViduNotFoundError):
+        run(store)
     assert len(sandbox.creates) == 1
+
+
+def test_the_time_to_settle_begins_when_the_create_has_ended(connect, sandbox):
+    """A create that the service took long over is not held for settled because it was sent long ago."""
+    connect("ent-v2", max_retries=0, timeout=1)
+    store, sleeps = Memory(), []
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"delay": 3}})
+    with pytest.raises(exceptions.ViduSubmitUncertainError):
+        run(store)
+    run(store, sleep=sleeps.append)
+    assert len(sleeps) == 1
+    assert SETTLE_SECONDS - 0.9 < sleeps[0] <= SETTLE_SECONDS
+
+
+def test_a_clock_that_was_ahead(connect, sandbox):
+    """An intent of the future, by another worker's clock, is given the whole time to settle."""
+    connect("ent-v2")
+    sleeps: list[float] = []
+    run(Memory(Record(0, "airflow:marker-0", time.time() + 3600, marked=True)), sleep=sleeps.append)
+    assert sleeps == [SETTLE_SECONDS]
 
 
 def test_not_durable_submits_every_time(dialect, sandbox):
     """durable=False has no memory: that is what it is for."""
-    assert run(None) != run(None, is_retry=True)
+    assert run(None) != run(None)
     assert len(sandbox.creates) == 2
     assert all("airflow:" not in str(create.body) for create in sandbox.creates)
 
@@ -292,9 +399,7 @@ def test_a_users_payload_is_kept(connect, sandbox):
     """A payload of the user's own is sent as it is; the order then cannot be searched for."""
     connect("ent-v2")
     store = Memory()
-    Submission(ViduHook(), store, Order(0, "airflow:x", False), logging.getLogger()).generation(
-        {**BODY, "payload": "mine"}, None
-    )
+    run(store, body={**BODY, "payload": "mine"})
     assert sandbox.creates[0].body["payload"] == "mine"
     assert store.load().marked is False
 

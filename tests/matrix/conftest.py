@@ -41,6 +41,11 @@ class AnyAirflow(PrivateAirflow):
         """Mark a task as failed, as a user does."""
         self.api("PATCH", f"{run.path}/taskInstances/{name}", {"new_state": "failed"})
 
+    def clear_task(self, run: Run, name: str) -> None:
+        """Clear a task, as a user does who leaves everything else as the dialog has it."""
+        body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": [name], "only_failed": False}
+        self.api("POST", f"/dags/{run.dag_id}/clearTaskInstances", body)
+
     def variables(self) -> list[str]:
         """Return the names of all Variables."""
         return [one["key"] for one in self.api("GET", "/variables?limit=100")["variables"]]
@@ -122,6 +127,10 @@ SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
         command = [sys.executable, "-c", code]
         subprocess.run(command, env=self.environment(), cwd=self.home, check=True, timeout=120)
 
+    def clear_task(self, run: Run, name: str) -> None:
+        """Clear a task."""
+        self.run("tasks", "clear", "--yes", "--task-regex", f"^{name}$", run.dag_id)
+
     def variables(self) -> list[str]:
         """Return the names of all Variables."""
         return [key for (key,) in self.rows("SELECT key FROM variable")]
@@ -162,6 +171,7 @@ def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
     home = tmp_path_factory.mktemp("matrix") / "airflow"
     connections = {
         "vidu_default": {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {}},
+        "vidu_ent": {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}},
         "vidu_patient": {"conn_type": "vidu", "host": patient.url, "password": KEY, "extra": {"dialect": "ent-v2"}},
     }
     if AIRFLOW < (3, 0):
@@ -173,16 +183,18 @@ def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
         if AIRFLOW >= (3, 0):
             for name, fields in connections.items():
                 running.add_connection(name, fields)
-        ours = ["matrix_order", "matrix_retried", "matrix_rescheduled"]
+        ours = ["matrix_order", "matrix_retried", "matrix_lost", "matrix_rescheduled"]
         running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file", *ours])
         yield running
 
 
 @pytest.fixture(scope="session")
-def begun(airflow, patient) -> dict[str, Run]:
+def begun(airflow, sandbox, patient) -> dict[str, Run]:
     """Start what goes on by itself while other tests run."""
+    sandbox.add_fault({"match": {"kind": "create", "dialect": "ent-v2"}, "times": 1, "action": {"lose_answer": True}})
     endless = patient.add_generation("77", dialect="ent-v2", states=[["processing", 0]])
     return {
         "retried": airflow.trigger("matrix_retried"),
+        "lost": airflow.trigger("matrix_lost"),
         "rescheduled": airflow.trigger("matrix_rescheduled", {"generation_id": endless}),
     }

@@ -42,6 +42,19 @@ with DAG("matrix_retried", schedule=None):
         post_execute=fail_once,
     )
 
+# Its create is carried out, and the answer lost: without retries only a clear leads on.
+with DAG("matrix_lost", schedule=None):
+    ViduGenerateOperator(
+        task_id="film",
+        prompt="lost",
+        model="m",
+        vidu_conn_id="vidu_ent",
+        deferrable=True,
+        poll_interval=1,
+        timeout=900,
+        retries=0,
+    )
+
 with DAG("matrix_rescheduled", schedule=None, params={"generation_id": Param(type="string")}):
     ViduGenerationSensor(
         task_id="wait",
