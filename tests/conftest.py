@@ -70,6 +70,40 @@ def context() -> dict[str, Any]:
     return {"ti": ti, "task_instance": ti}
 
 
+class Variables:
+    """Airflow's Variables, in memory: the real ones need a database or a supervisor.
+
+    ``kept`` holds them, ``asked`` counts the look-ups.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.asked = 0
+
+    def get(self, key: str, **default: Any) -> Any:
+        """Return a Variable, or the default."""
+        self.asked += 1
+        return self.kept.get(key, *default.values())
+
+    def set(self, key: str, value: str) -> None:
+        """Store a Variable."""
+        self.kept[key] = value
+
+    def delete(self, key: str) -> None:
+        """Remove a Variable."""
+        del self.kept[key]
+
+
+@pytest.fixture
+def variables(monkeypatch) -> Variables:
+    """Stand in for Airflow's Variables, which records of orders live in where a clear discards a task's state."""
+    from airflow_provider_vidu import durable
+
+    found = Variables()
+    monkeypatch.setattr(durable, "Variable", found)
+    return found
+
+
 @pytest.fixture
 def no_first_wait(monkeypatch) -> None:
     """Let triggers poll at once; the floor only matters to a running Airflow."""

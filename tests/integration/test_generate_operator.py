@@ -16,7 +16,7 @@ from airflow_provider_vidu import exceptions, hooks, policy
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
 
 class StateStoreAccessor(dict[str, Any]):
@@ -186,7 +186,7 @@ def test_the_order_is_remembered_until_the_success(monkeypatch, has_state):
         assert first is given
         assert len(ours) == (0 if has_state else 1)
         # The state store keeps it for good; how a Variable goes, the matrix shows.
-        assert not any(remove({"ti": None, "task_state_store": SimpleNamespace()}) for remove in ours)
+        assert not any(remove(Task().context()) for remove in ours)
     assert not ViduGenerateOperator(task_id="forgetful", prompt="x", durable=False).on_success_callback
 
 

@@ -34,29 +34,6 @@ class Accessor(dict[str, Any]):
         self.pop(key, None)
 
 
-@pytest.fixture
-def variables(monkeypatch) -> dict[str, str]:
-    """Stand in for Airflow's Variables, which need a database or a supervisor; ``asked`` counts the look-ups."""
-    kept: dict[str, str] = {}
-
-    class Variables:
-        """Airflow's class, in memory."""
-
-        asked = 0
-
-        @classmethod
-        def get(cls, key: str, **default: Any) -> Any:
-            """Return a Variable, or the default."""
-            cls.asked += 1
-            return kept.get(key, *default.values())
-
-        set = staticmethod(kept.__setitem__)
-        delete = staticmethod(kept.pop)
-
-    monkeypatch.setattr(durable, "Variable", Variables)
-    return kept
-
-
 @pytest.mark.parametrize(("try_number", "max_tries"), [(1, 2), (2, 2), (3, 2), (2, 3)])
 def test_a_clear_makes_another_order(try_number, max_tries):
     """Retries belong to one order; a clear, which raises what may be tried, starts a new one."""
@@ -82,7 +59,7 @@ def test_a_variable_belongs_to_a_task_instance(variables, same):
     assert VariableStore(ti(**same)).load() == INTENT
     for other in ({"map_index": 0}, {"task_id": "u"}, {"run_id": "s"}, {"dag_id": "e"}):
         assert VariableStore(ti(**other)).load() is None
-    assert [len(key) for key in variables] == [len(durable.VARIABLE_PREFIX) + 32]
+    assert [len(key) for key in variables.kept] == [len(durable.VARIABLE_PREFIX) + 32]
 
 
 def cleared_store(accessor: Accessor, try_number: int = 1) -> ClearedStateStore:
@@ -93,7 +70,7 @@ def cleared_store(accessor: Accessor, try_number: int = 1) -> ClearedStateStore:
 def test_a_first_try_asks_for_no_variable(variables):
     """Where nothing can have been cleared, nothing is asked that a secrets backend might charge for."""
     assert cleared_store(Accessor()).load() is None
-    assert durable.Variable.asked == 0
+    assert variables.asked == 0
 
 
 def test_a_clear_that_discards_the_state_leaves_the_intent(variables):
@@ -105,7 +82,7 @@ def test_a_clear_that_discards_the_state_leaves_the_intent(variables):
     assert after.load() == INTENT
     after.save(KNOWN)
     assert after.load() == KNOWN
-    assert variables == {}
+    assert variables.kept == {}
 
 
 @pytest.mark.parametrize("end", ["id", "refused", "told"])
@@ -113,7 +90,7 @@ def test_a_known_outcome_leaves_no_variable(variables, end):
     """With the id, after a refusal and after the user was told, the Variable is gone, also in a later try."""
     accessor = Accessor()
     cleared_store(accessor).save(INTENT)
-    assert variables
+    assert variables.kept
     later = cleared_store(accessor, 2)
     assert later.load() == INTENT
     if end == "refused":
@@ -123,10 +100,10 @@ def test_a_known_outcome_leaves_no_variable(variables, end):
         last = KNOWN if end == "id" else Record(3, "airflow:m", 5.0, marked=False)
         later.save(last)
         assert later.load() == last
-    assert variables == {}
+    assert variables.kept == {}
 
 
 def test_what_cannot_be_searched_for_is_not_doubled(variables):
     """A create without a marker could not be found after a clear either."""
     cleared_store(Accessor()).save(Record(2, "airflow:m", 5.0, marked=False))
-    assert variables == {}
+    assert variables.kept == {}

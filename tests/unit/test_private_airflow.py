@@ -6,6 +6,7 @@ import json
 import subprocess
 
 from private_airflow import PrivateAirflow
+from tests.versions import AIRFLOW
 
 _ASK = """
 import asyncio, json
@@ -18,6 +19,8 @@ def told(connection):
     return [connection.execute(text(f"PRAGMA {name}")).scalar() for name in PRAGMAS]
 
 async def asynchronously():
+    if not hasattr(settings, "async_engine"):  # Airflow 2
+        return None
     async with settings.async_engine.connect() as connection:
         found = await connection.run_sync(told)
     await settings.async_engine.dispose()
@@ -36,4 +39,5 @@ def test_a_busy_database_is_waited_for(tmp_path):
         [airflow.python, "-c", _ASK], env=airflow.environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout) == [[60_000, 1, "wal"], [60_000, 1, "wal"]]
+    told = [60_000, 1, "wal"]
+    assert json.loads(done.stdout.splitlines()[-1]) == [told, told if AIRFLOW >= (3, 0) else None]
