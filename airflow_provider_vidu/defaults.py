@@ -55,6 +55,21 @@ def check_interval(seconds: float) -> None:
         raise ViduConfigError(f"The interval between polls must be more than 0 seconds, not {seconds!r}.")
 
 
+def seconds_of(value: timedelta | float) -> float:
+    """Return a span of time in seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def checked_count(name: str, value: int) -> int:
+    """Return an argument that counts something.
+
+    :raises ViduConfigError: when it is no whole number of 0 or more.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ViduConfigError(f"{name} must be a whole number of 0 or more, not {value!r}.")
+    return value
+
+
 def checked_seconds(name: str, value: timedelta | float) -> float:
     """Return the seconds of an argument.
 

@@ -15,6 +15,7 @@ from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     ID_KEY,
+    checked_count,
     checked_seconds,
     is_adaptive,
 )
@@ -32,6 +33,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
 )
 from airflow_provider_vidu.links import Role, ViduWatchLink, publish
+from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -131,9 +133,8 @@ class ViduGenerateOperator(SignedURLOperator):
         self.timeout = checked_seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
-        if not isinstance(max_failures, int) or max_failures < 0:
-            raise ViduConfigError(f"max_failures must be a whole number of 0 or more, not {max_failures!r}.")
-        self.max_failures = max_failures
+        self.max_failures = checked_count("max_failures", max_failures)
+        self._held = held(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._killed = False
@@ -160,7 +161,7 @@ class ViduGenerateOperator(SignedURLOperator):
             cancel_abandoned=self.cancel_on_kill,
             before_send=self._check_wanted,
         )
-        generation = submission.generation(self._request(), self.endpoint)
+        generation = submission.generation(self._request(), text("endpoint", self.endpoint))
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role)
@@ -215,22 +216,10 @@ class ViduGenerateOperator(SignedURLOperator):
             self._cancel("the task was killed")
 
     def _request(self) -> dict[str, Any]:
-        if self.body is not None:
-            if not isinstance(self.body, Mapping) or not self.body:
-                raise ViduConfigError(f"body must be a JSON object, not {type(self.body).__name__}.")
-            return dict(self.body)
-        fields: dict[str, Any] = {"model": self.model, "prompt": self.prompt}
-        if self.images:
-            from airflow_provider_vidu.images import inlined
+        return request_of(self._arguments(), self._held, self.storage_conn_id)
 
-            fields["images"] = inlined(self.images, self.storage_conn_id)
-        if self.parameters is not None and not isinstance(self.parameters, Mapping):
-            raise ViduConfigError(f"parameters must be a JSON object, not {type(self.parameters).__name__}.")
-        fields = {name: value for name, value in fields.items() if value is not None}
-        twice = fields.keys() & (self.parameters or {}).keys()
-        if twice:
-            raise ViduConfigError(f"{', '.join(sorted(twice))} is given twice: as an argument and in parameters.")
-        return {**fields, **(self.parameters or {})}
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in NAMES}
 
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:

@@ -25,6 +25,8 @@ def inlined(images: Sequence[Any] | str, storage_conn_id: str | None = None) -> 
     :param storage_conn_id: the Airflow connection for the object storage.
     :raises ViduConfigError: when one cannot be read, is too large or is no image the API takes.
     """
+    if not isinstance(images, (str, list, tuple)):
+        raise ViduConfigError(f"images must be an address, a path or a list of them, not {type(images).__name__}.")
     listed = [images] if isinstance(images, str) else list(images)
     found = [_inlined(image, storage_conn_id) for image in listed]
     total = sum(map(len, found))
@@ -37,6 +39,8 @@ def inlined(images: Sequence[Any] | str, storage_conn_id: str | None = None) -> 
 
 
 def _inlined(image: Any, storage_conn_id: str | None) -> str:
+    if not (isinstance(image, str) and image.strip() and image != "None") and not hasattr(image, "open"):
+        raise ViduConfigError(f"images holds {shown(image)}: each must be an address or a path.")
     address = str(image)
     if address.startswith(("http://", "https://", "data:")):
         return address
@@ -54,7 +58,7 @@ def _read(image: Any, storage_conn_id: str | None) -> bytes:
         path = image if hasattr(image, "open") else ObjectStoragePath(image, conn_id=storage_conn_id)
         with path.open("rb") as source:
             content = bytes(source.read(MAX_IMAGE_BYTES + 1))
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # every store has errors of its own
         raise ViduConfigError(f"The image {shown(image)} cannot be read: {shown(error)}") from error
     if len(content) > MAX_IMAGE_BYTES:
         raise ViduConfigError(

@@ -388,3 +388,21 @@ def test_a_field_given_twice(connect, sandbox):
     connect()
     with pytest.raises(exceptions.ViduConfigError, match="prompt is given twice"):
         Task(parameters={"prompt": "another"}).run()
+
+
+@pytest.mark.parametrize("name", ["prompt", "model", "images", "endpoint"])
+def test_what_renders_to_nothing_is_not_paid_for(dialect, sandbox, name):
+    """An XCom that is not there leaves the word None; the task fails before anything is sent or remembered."""
+    task = Task(**{name: "{{ ti.xcom_pull(task_ids='nobody') }}"})
+    setattr(task.operator, name, "None")
+    task.try_number = 1
+    with pytest.raises(exceptions.ViduConfigError, match=f"{name} is the word None"):
+        task.operator.execute(task.context())
+    assert sandbox.creates == []
+    assert task.store == {}
+
+
+def test_names_of_several_types_within_the_request(dialect, sandbox):
+    """What JSON can say is sent, and can be compared with an earlier try's."""
+    assert Task(parameters={"meta": {5: 1, "x": 2}}).run()["status"] == "succeeded"
+    assert sandbox.creates[0].body["meta"] == {"5": 1, "x": 2}

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
-        "lineage", "finished", "telling",
+        "lineage", "finished", "telling", "request_fields",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",

@@ -1,0 +1,71 @@
+"""The request that an operator's arguments make, once their templates are rendered: checked before it is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.images import inlined
+
+NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
+
+
+def held(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the arguments that hold something before their templates are rendered."""
+    return frozenset(name for name in NAMES if arguments[name] is not None and arguments[name] not in ([], ()))
+
+
+def request_of(
+    arguments: Mapping[str, Any], expected: Collection[str], storage_conn_id: str | None = None
+) -> dict[str, Any]:
+    """Return the body of a create.
+
+    :param arguments: the rendered arguments, by their names in :data:`NAMES`.
+    :param expected: which of them must hold something: a template that renders to nothing would be paid for.
+    :param storage_conn_id: the Airflow connection of the object storage that images lie in.
+    :raises ViduConfigError: naming the argument that is wrong, or came from nothing.
+    """
+    for name in NAMES:
+        if name in expected:
+            _check_present(name, arguments[name])
+    if arguments["body"] is not None:
+        return _mapping("body", arguments["body"])
+    parameters = {} if arguments["parameters"] is None else _mapping("parameters", arguments["parameters"])
+    fields: dict[str, Any] = {name: text(name, arguments[name]) for name in ("model", "prompt")}
+    if images := arguments["images"]:
+        fields["images"] = inlined(images, storage_conn_id)
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if twice := fields.keys() & parameters.keys():
+        raise ViduConfigError(f"{', '.join(sorted(twice))} is given twice: as an argument and in parameters.")
+    return {**fields, **parameters}
+
+
+def text(name: str, value: object) -> str | None:
+    """Return an argument that is text; a number is one that a native template has made of text.
+
+    :raises ViduConfigError: when it is of another type.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ViduConfigError(f"{name} must be text, not {type(value).__name__}.")
+
+
+def _check_present(name: str, value: object) -> None:
+    word = value.strip() if isinstance(value, str) else value
+    if word is None or word in ("None", "", [], (), {}):
+        told = "the word None" if word == "None" else "None" if word is None else "empty"
+        raise ViduConfigError(
+            f"{name} is {told}: what it was to be rendered from held nothing. Check the XCom or the param. "
+            "Nothing was submitted."
+        )
+
+
+def _mapping(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
+    if wrong := [key for key in value if not isinstance(key, str)]:
+        raise ViduConfigError(f"{name} must be a JSON object: the name {wrong[0]!r} is no text.")
+    return dict(value)

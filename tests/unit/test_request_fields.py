@@ -1,0 +1,85 @@
+"""What an operator's rendered arguments make of a request, and what is not paid for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
+
+PICTURE = "https://example.com/a.png"
+
+
+def arguments(**some: Any) -> dict[str, Any]:
+    """Return all arguments, those that are not given as None."""
+    return {**dict.fromkeys(NAMES), **some}
+
+
+def test_the_fields_of_the_request():
+    """What is given goes into the body, what is left out does not."""
+    assert request_of(arguments(prompt="x", images=[PICTURE], parameters={"duration": 4}), ()) == {
+        "prompt": "x", "images": [PICTURE], "duration": 4,
+    }  # fmt: skip
+    assert request_of(arguments(body={"a": None}), ()) == {"a": None}
+    assert request_of(arguments(prompt=1984), ()) == {"prompt": "1984"}  # a native template makes numbers of digits
+
+
+def test_what_held_something_before_rendering():
+    """An argument that was left out, or an empty list, need not hold anything afterwards."""
+    assert held(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt", "parameters"}
+    assert request_of(arguments(prompt="x", images=[]), {"prompt"}) == {"prompt": "x"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("nothing", [None, "None", "", "  ", [], {}], ids=repr)
+def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
+    """The error names the argument and where to look."""
+    given = arguments(**{"prompt": "x", name: nothing}) if name != "body" else arguments(body=nothing)
+    with pytest.raises(ViduConfigError, match=rf"{name} is .*Check the XCom or the param. Nothing was submitted"):
+        request_of(given, {name})
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"prompt": ["a", "b"]}, "prompt must be text, not list"),
+    ({"model": {"a": 1}}, "model must be text, not dict"),
+    ({"parameters": [1]}, "parameters must be a JSON object, not list"),
+    ({"parameters": {5: 1, "x": 2}}, "parameters must be a JSON object: the name 5 is no text"),
+    ({"body": "x"}, "body must be a JSON object, not str"),
+    ({"images": 5}, "images must be an address, a path or a list of them, not int"),
+    ({"images": {"a": PICTURE}}, "images must be an address, a path or a list of them, not dict"),
+    ({"images": [None]}, "images holds None: each must be an address or a path"),
+    ({"images": [{"url": PICTURE}]}, "each must be an address or a path"),
+    ({"images": ["None"]}, "images holds None: each must be an address or a path"),
+    ({"prompt": "x", "parameters": {"prompt": "y"}}, "prompt is given twice"),
+])  # fmt: skip
+def test_arguments_of_the_wrong_kind(wrong, message):
+    """Each is named, and nothing else is told of."""
+    with pytest.raises(ViduConfigError, match=message):
+        request_of(arguments(**wrong), ())
+
+
+def test_an_image_whose_store_is_in_trouble():
+    """Whatever the store raises, the error says that it was for an image."""
+
+    class Broken:
+        """A path of a store that has errors of its own."""
+
+        def open(self, _mode: str) -> Any:
+            """Fail as no standard library does."""
+            raise RuntimeError("store is gone")
+
+        def __str__(self) -> str:
+            return "s3://bucket/a.png"
+
+    with pytest.raises(ViduConfigError, match=r"The image s3://bucket/a\.png cannot be read: store is gone"):
+        request_of(arguments(images=[Broken()]), ())
+
+
+@pytest.mark.parametrize("wrong", [True, ["x"], b"x"])
+def test_text_is_text(wrong):
+    """Anything but text and numbers is refused by name."""
+    assert (text("endpoint", None), text("endpoint", "/x"), text("endpoint", 5)) == (None, "/x", "5")
+    with pytest.raises(ViduConfigError, match="endpoint must be text"):
+        text("endpoint", wrong)
