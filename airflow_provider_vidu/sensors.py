@@ -25,6 +25,7 @@ from airflow_provider_vidu.defaults import (
     DEFER_MARGIN_SECONDS,
     LONGEST_SECONDS,
     check_interval,
+    checked_count,
     is_adaptive,
 )
 from airflow_provider_vidu.events import (
@@ -36,7 +37,7 @@ from airflow_provider_vidu.events import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
-from airflow_provider_vidu.signed_urls import as_result
+from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.policy import Step, Watch
 
 
-class ViduGenerationSensor(BaseSensorOperator):
+class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     """Waits until a generation has succeeded and returns it as JSON (see ``models.Generation``).
 
     A failed generation fails the task at once, whatever ``retries`` says, with the service's reason.
@@ -89,14 +90,14 @@ class ViduGenerationSensor(BaseSensorOperator):
         if isinstance(seconds, (int, float)) and not seconds <= LONGEST_SECONDS:  # NaN is not, either
             raise ViduConfigError(f"timeout must be ten years at the most, not {limit!r}.")
         super().__init__(poke_interval=poke_interval, **kwargs)
-        if not isinstance(max_failures, int) or max_failures < 0:
-            raise ViduConfigError(f"max_failures must be a whole number of 0 or more, not {max_failures!r}.")
         # An interval of nothing is refused when the DAG is parsed.
         check_interval(self.poke_interval)
+        if self.max_wait is not None and self.max_wait.total_seconds() <= 0:
+            raise ViduConfigError(f"max_wait must be more than 0 seconds, not {self.max_wait}.")
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
         self.deferrable = deferrable
-        self.max_failures = max_failures
+        self.max_failures = checked_count("max_failures", max_failures)
         # Airflow keeps a plain number, so what was left out is noted here; exponential_backoff is a wish, too.
         self._adaptive = is_adaptive(poke_interval) and not self.exponential_backoff
         self._watch: Watch | None = None
@@ -116,6 +117,10 @@ class ViduGenerationSensor(BaseSensorOperator):
         except AirflowSensorTimeout as error:
             # Airflow's own message knows neither the generation nor its state.
             raise self._watching(context).timeout_error(time.time()) from error
+        except AirflowSkipException as skip:
+            if skip.__cause__ is None:
+                skip.__cause__ = self._watching(context).timeout_error(time.time())
+            raise _told(skip) from skip.__cause__
         return found
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
@@ -225,12 +230,21 @@ class ViduGenerationSensor(BaseSensorOperator):
         """Apply soft_fail and never_fail to the legs around the deferral, alike on every Airflow."""
         try:
             yield
-        except AirflowSkipException:
-            raise
+        except AirflowSkipException as skip:
+            raise _told(skip) from skip.__cause__
         except (AirflowException, AirflowTaskTimeout) as error:
             if self.soft_fail or getattr(self, "never_fail", False):
-                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+                raise _skipped(error) from error
             raise
+
+
+def _skipped(error: BaseException) -> AirflowSkipException:
+    return AirflowSkipException(f"Skipped instead of failed: {error}")
+
+
+def _told(skip: AirflowSkipException) -> AirflowSkipException:
+    """Return a skip that says why: Airflow's own names no more than the option."""
+    return skip if skip.__cause__ is None or str(skip.__cause__) in str(skip) else _skipped(skip.__cause__)
 
 
 def _first_poke(context: Context) -> datetime | None:

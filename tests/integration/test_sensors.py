@@ -103,7 +103,8 @@ def test_soft_fail_skips(dialect, sandbox, context, deferrable, fault):
     states = [["processing", 0], ["failed", 500]] if fault == "failed" else [["processing", 0]]
     sandbox.add_generation("123", dialect=dialect, states=states)
     task = sensor(deferrable=deferrable, soft_fail=True, timeout=0.3 if fault == "timeout" else 20)
-    with pytest.raises(AirflowSkipException):
+    reason = "ended as" if fault == "failed" else "Gave up waiting after.*last known state is running"
+    with pytest.raises(AirflowSkipException, match=f"{reason}.*123"):
         run(task, context, sandbox)
 
 
@@ -113,7 +114,7 @@ def test_a_wait_that_no_triggerer_took_up(dialect, sandbox, context, soft_fail):
     given_up = ("__fail__", {"error": "Trigger timeout"}, context)
     sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
     if soft_fail:
-        with pytest.raises(AirflowSkipException):
+        with pytest.raises(AirflowSkipException, match=r"no triggerer .*generation 123"):
             sensor(deferrable=True, soft_fail=True).resume_execution(*given_up)
         return
     with pytest.raises(AirflowSensorTimeout, match=r"no triggerer .* state is running.*generation 123"):
@@ -232,3 +233,16 @@ def test_a_time_out_that_no_date_can_hold(timeout):
     """It is refused when the DAG is parsed, and not where the wait begins."""
     with pytest.raises(exceptions.ViduConfigError, match="ten years at the most"):
         sensor(timeout=timeout)
+
+
+def test_a_wait_never_grows_backwards():
+    """A longest wait of nothing would be polls without a pause."""
+    for wrong in (timedelta(seconds=-5), timedelta()):
+        with pytest.raises(exceptions.ViduConfigError, match="max_wait must be more than 0 seconds"):
+            sensor(exponential_backoff=True, max_wait=wrong)
+
+
+def test_a_whole_generation_as_id(context):
+    """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
+    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass the id alone: generate.output"):
+        sensor(generation_id={"id": "123"}).execute(context)

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.signed_urls import as_result
 from tests.versions import redact, reset_secrets_masker
 
@@ -41,8 +42,9 @@ def test_the_setting_decides(monkeypatch, setting, kept):
         lambda: ViduGenerateOperator(task_id="t", prompt="p", images=["{{ url }}"]),
         lambda: ViduGenerateOperator(task_id="t", parameters={"deep": [{"url": "{{ url }}"}]}, prompt="p"),
         lambda: ViduGenerateOperator(task_id="t", body={"text": "like {{ url }} please"}),
+        lambda: ViduGenerationSensor(task_id="t", generation_id="{{ url }}"),
     ],
-    ids=["video_url", "images", "parameters", "body"],
+    ids=["video_url", "images", "parameters", "body", "generation_id"],
 )
 def test_rendered_signatures_are_masked(masker, operator):
     """What a template has rendered to is known to Airflow's masker before the rendered fields are stored."""
