@@ -121,15 +121,17 @@ class ViduDownloadOperator(SignedURLOperator):
 
         destination = Destination(checked_destination(self.destination), self._storage_conn_id())
         stem = stem_of(generation_id, url) if destination.is_folder else ""
-        if self.overwrite != "replace" and (place := self._existing(destination, stem)):
-            return self._kept(place, url, generation_id)
         try:
+            if self.overwrite != "replace" and (place := self._existing(destination, stem)):
+                return self._kept(place, url, generation_id)
             place, received = self._download(destination, stem, url, generation_id)
-        except DestinationExistsError:
+        except DestinationExistsError as error:
             # Another task was faster than this one.
             if self.overwrite == "skip" and self._chosen is not None:
                 return self._kept(self._chosen, url, generation_id)
-            raise
+            raise error.located(generation_id=generation_id) from error.__cause__
+        except ViduError as error:
+            raise error.located(generation_id=generation_id) from error.__cause__
         told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
         self.log.info("Stored %s: %s", place.uri, told)
         return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
@@ -253,11 +255,7 @@ class ViduDownloadOperator(SignedURLOperator):
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
             log=self.log,
         )
-        try:
-            received = self._transfer.run()
-        except ViduError as error:
-            error.located(generation_id=generation_id)
-            raise
+        received = self._transfer.run()
         assert self._chosen is not None  # nothing is received without a sink
         return self._chosen, received
 
@@ -267,6 +265,8 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.http_target import Access
 
+        if not needed and _absent_as_none(self.vidu_conn_id) is None:
+            return Access()
         try:
             return Access.of(ViduHook(self.vidu_conn_id).config)
         except ViduConnectionNotFoundError:
@@ -291,7 +291,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
         generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
         if generation.failed:
-            raise failure(generation)
+            raise failure(generation).located(conn_id=self.vidu_conn_id)
         url = _artifact_url(generation, self.artifact)
         if url is not None:
             return url
@@ -300,9 +300,12 @@ class ViduDownloadOperator(SignedURLOperator):
                 f"The generation is not finished, its state is {generation.describe()}. Put a "
                 "ViduGenerationSensor before this task.",
                 generation_id=generation_id,
+                conn_id=self.vidu_conn_id,
             )
         raise ViduMissingVideoError(
-            f"The generation has succeeded, but it has no {self.artifact} URL.", generation_id=generation_id
+            f"The generation has succeeded, but it has no {self.artifact} URL.",
+            generation_id=generation_id,
+            conn_id=self.vidu_conn_id,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -12,7 +13,14 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_vidu import connection_form
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import resolve
-from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, DEFER_MARGIN_SECONDS
+from airflow_provider_vidu.defaults import (
+    ADAPTIVE,
+    DEFAULT_CONN_ID,
+    DEFER_MARGIN_SECONDS,
+    checked_count,
+    checked_seconds,
+    is_adaptive,
+)
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -122,7 +130,7 @@ class ViduHook(BaseHook):
         """
         if (body is None) == (not fields):
             raise ViduConfigError("create_generation needs either the fields of the request or body=, and not both.")
-        payload = dict(body) if body is not None else {name: v for name, v in fields.items() if v is not None}
+        payload = _payload(fields if body is None else body, drop_none=body is None)
 
         def submit() -> Generation:
             dialect = self.config.dialect
@@ -145,41 +153,43 @@ class ViduHook(BaseHook):
     def wait(
         self,
         generation_id: str,
-        timeout: float | None = None,
+        timeout: timedelta | float | None = None,
         *,
-        poll_interval: float = ADAPTIVE,
+        poll_interval: timedelta | float = ADAPTIVE,
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
     ) -> Generation:
         """Wait in this process until a generation has succeeded (in DAGs, prefer the sensor).
 
         :param generation_id: the id at Vidu.
-        :param timeout: seconds to wait at the most; None waits for ever.
-        :param poll_interval: seconds between polls; left out, the adaptive schedule decides (see ``schedule``).
+        :param timeout: seconds (or timedelta) to wait at the most; None waits for ever.
+        :param poll_interval: seconds (or timedelta) between polls; left out, the adaptive schedule decides
+            (see ``schedule``).
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduTimeoutError: when the time is over.
         :raises ViduError: when polling became hopeless.
         """
-        policy = PollPolicy.in_worker(poll_interval, max_failures)
-        return self._watched(generation_id, policy, timeout, on_change=on_change)
+        seconds = None if timeout is None else checked_seconds("timeout", timeout)
+        return self._watched(generation_id, _polls(poll_interval, max_failures), seconds, on_change=on_change)
 
-    def ask_afresh(self, generation_id: str, *, poll_interval: float = 5.0, max_failures: int = 10) -> Generation:
+    def ask_afresh(
+        self, generation_id: str, *, poll_interval: timedelta | float = 5.0, max_failures: int = 10
+    ) -> Generation:
         """Return a generation whose end was told already, by a trigger's event, with the URLs of now.
 
         It asks for five minutes at the most. A service that is out of reach meanwhile is no time-out: the
         error may be retried.
 
         :param generation_id: the id at Vidu.
-        :param poll_interval: seconds between polls, where the first does not show the end.
+        :param poll_interval: seconds (or timedelta) between polls, where the first does not show the end.
         :param max_failures: failed polls in a row that are tolerated.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduBusyError: when the service goes on calling it unfinished.
         :raises ViduError: when polling became hopeless.
         """
-        policy = PollPolicy.in_worker(poll_interval, max_failures)
-        return self._watched(generation_id, policy, DEFER_MARGIN_SECONDS, told=True)
+        return self._watched(generation_id, _polls(poll_interval, max_failures), DEFER_MARGIN_SECONDS, told=True)
 
     def cancel_generation(self, generation_id: str) -> Cancellation:
         """Ask the service to cancel a generation; that it refuses is told, not raised.
@@ -207,7 +217,7 @@ class ViduHook(BaseHook):
         request = self.config.dialect.credits()
         if request is None:
             raise self._not_in_dialect("balance")
-        return self._repeated(lambda: self.config.dialect.read_credits(self._send(request)), bills=False)
+        return self._asked(lambda: self.config.dialect.read_credits(self._send(request)))
 
     def list_generations(self) -> list[Generation]:
         """Return the account's recent generations (``ent-v2``: of the last 7 days, the first page).
@@ -217,7 +227,7 @@ class ViduHook(BaseHook):
         request = self.config.dialect.search()
         if request is None:
             raise self._not_in_dialect("list of generations")
-        return self._repeated(lambda: self.config.dialect.read_list(self._send(request)), bills=False)
+        return self._asked(lambda: self.config.dialect.read_list(self._send(request)))
 
     def find_generation(self, marker: str) -> Found:
         """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
@@ -228,7 +238,7 @@ class ViduHook(BaseHook):
         request = self.config.dialect.search()
         if request is None:
             return Found()
-        return self._repeated(lambda: self.config.dialect.read_search(self._send(request), marker), bills=False)
+        return self._asked(lambda: self.config.dialect.read_search(self._send(request), marker))
 
     def test_connection(self) -> tuple[bool, str]:
         """Say in one sentence whether the connection works; used by the UI's test button.
@@ -369,6 +379,13 @@ class ViduHook(BaseHook):
                 self.log.warning("Trying again in %.1f s: %s", delay, error)
             time.sleep(delay)
 
+    def _asked(self, call: Callable[[], T]) -> T:
+        """Ask for what is of the account, and not of a generation."""
+        try:
+            return self._repeated(call, bills=False)
+        except ViduError as error:
+            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
+
     def _with_current_key(self, call: Callable[[], T]) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""
         try:
@@ -384,6 +401,20 @@ class ViduHook(BaseHook):
         client, self._client = self._client, None
         if client is not None:
             client.close()
+
+
+def _polls(poll_interval: timedelta | float, max_failures: int) -> PollPolicy:
+    interval = poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
+    return PollPolicy.in_worker(interval, checked_count("max_failures", max_failures))
+
+
+def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
+    if not isinstance(fields, Mapping):
+        raise ViduConfigError(f"body must be a JSON object, not {type(fields).__name__}.")
+    payload = {name: value for name, value in fields.items() if not (drop_none and value is None)}
+    if not payload:
+        raise ViduConfigError("There is nothing to submit: the request is empty.")
+    return payload
 
 
 def _unknown_submit(error: ViduError, conn_id: str) -> ViduSubmitUnknownError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, RetryDecision, RetryPolicy
@@ -19,8 +19,11 @@ def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
     pass fails at once. Errors of others follow the task's own settings. ``retries`` stays the limit.
 
     :param delay: the delay where the service has not named one.
+    :raises ViduConfigError: when ``delay`` is none.
     :raises ImportError: on Airflow before 3.3, which has no retry policies.
     """
+    if delay is not None and (not isinstance(delay, timedelta) or delay < timedelta()):
+        raise ViduConfigError(f"delay must be a timedelta of 0 or more, not {delay!r}.")
     try:
         from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
     except (ImportError, AttributeError) as error:

@@ -8,12 +8,13 @@ import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive
+from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive, seconds_of
 from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.guard import is_handed_over
@@ -55,7 +56,8 @@ class ViduGenerationTrigger(BaseTrigger):
 
     :param generation_id: the id at Vidu (what its API calls ``task_id``).
     :param vidu_conn_id: the Airflow connection.
-    :param poll_interval: seconds between polls; left out, the adaptive schedule decides (see ``schedule``).
+    :param poll_interval: seconds (or timedelta) between polls; left out, the adaptive schedule decides (see
+        ``schedule``).
     :param deadline: epoch seconds after which a ``timeout`` event fires; None waits for ever. It is
         absolute, so that it does not move when another triggerer takes over.
     :param since: epoch seconds at which the wait began (for messages, and for the time in which an id
@@ -74,7 +76,7 @@ class ViduGenerationTrigger(BaseTrigger):
         *,
         generation_id: str,
         vidu_conn_id: str = DEFAULT_CONN_ID,
-        poll_interval: float = ADAPTIVE,
+        poll_interval: timedelta | float = ADAPTIVE,
         deadline: float | None = None,
         since: float | None = None,
         max_failures: int = 10,
@@ -86,7 +88,7 @@ class ViduGenerationTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
-        self.poll_interval = float(poll_interval)
+        self.poll_interval = seconds_of(poll_interval)
         self.adaptive = is_adaptive(poll_interval) if adaptive is None else adaptive
         self.deadline = deadline
         self.since = time.time() if since is None else since

@@ -71,7 +71,8 @@ def checked_id(generation_id: object) -> str:
         ``None``, or holds control characters.
     """
     if not isinstance(generation_id, str):
-        raise ViduConfigError(f"generation_id must be a string, not {type(generation_id).__name__}.")
+        hint = ' Pass the id alone: generate.output["generation_id"].' if isinstance(generation_id, Mapping) else ""
+        raise ViduConfigError(f"generation_id must be a string, not {type(generation_id).__name__}.{hint}")
     if not generation_id.strip() or generation_id == "None":
         raise ViduConfigError(
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
@@ -330,7 +331,9 @@ def _redirect_message(answer: ApiAnswer) -> str:
 _ADVICE: Final[Mapping[ErrorClass, str]] = {
     exceptions.ViduAuthError: "The API key was refused: check the connection's password and auth_scheme.",
     exceptions.ViduCreditError: "No credits or quota are left: top up the account.",
-    exceptions.ViduNotFoundError: "The service does not know this: check the id and the connection's host.",
+    exceptions.ViduNotFoundError: (
+        "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
+    ),
     exceptions.ViduRateLimitError: "Too many requests or concurrent generations: ask less often, or later.",
     exceptions.ViduServerError: "The service is in trouble, which may pass.",
     exceptions.ViduBusyError: "The service is still at work on it: ask again later.",

@@ -136,11 +136,12 @@ def test_importing_the_operator_loads_no_http_client():
 # -- with a URL only ----------------------------------------------------------------------------
 
 
-def test_a_url_needs_no_connection(tmp_path, monkeypatch):
+@pytest.mark.parametrize("conn_id", ["vidu_default", None])
+def test_a_url_needs_no_connection(tmp_path, monkeypatch, conn_id):
     """Without a Vidu connection a public URL is fetched, and a private one is refused with advice."""
     monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
     with Server(whole(BODY)) as server, pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
-        download(video_url=server.url(), destination=f"{tmp_path}/")
+        download(video_url=server.url(), destination=f"{tmp_path}/", vidu_conn_id=conn_id)
     assert server.requests == []
     assert list(tmp_path.iterdir()) == []
 
@@ -209,6 +210,7 @@ def test_a_generation_without_a_video(tmp_path, connect, state, error, words):
         with pytest.raises(error, match=words) as caught:
             download(generation_id="t", destination=f"{tmp_path}/")
     assert caught.value.generation_id == "t"
+    assert caught.value.conn_id == "vidu_default"
     assert caught.value.retryable == (state == "processing")
     assert list(tmp_path.iterdir()) == []
 
@@ -319,7 +321,7 @@ def test_error_fetches_nothing(tmp_path, connect):
     (tmp_path / "t.mp4").write_bytes(b"old")
     with Gateway(whole(BODY)) as gateway:
         connect(gateway)
-        with pytest.raises(ViduDownloadRefusedError, match="exists already"):
+        with pytest.raises(ViduDownloadRefusedError, match=r"exists already.*generation t"):
             download(generation_id="t", destination=f"{tmp_path}/", overwrite="error")
     assert gateway.requests == []
     assert (tmp_path / "t.mp4").read_bytes() == b"old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 
 import pytest
 
@@ -239,3 +240,46 @@ def test_cancel(connect, sandbox, way):
     assert "scheduled" in refused.reason
     connect("vidu-native")
     assert "no request to cancel" in cancel("x").reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"body": "x"}, "body must be a JSON object, not str"),
+        ({"body": {}}, "nothing to submit"),
+        ({"prompt": None}, "nothing to submit"),
+    ],
+)
+def test_an_order_of_nothing_is_not_sent(dialect, sandbox, arguments, message):
+    """An empty request, or one that is none, costs nothing."""
+    with pytest.raises(exceptions.ViduConfigError, match=message):
+        ViduHook().create_generation(**arguments)
+    assert sandbox.creates == []
+
+
+def test_spans_of_time_may_be_timedeltas(dialect, sandbox):
+    """As in the operators; what is neither that nor a number is refused by its name."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
+    with pytest.raises(exceptions.ViduTimeoutError):
+        ViduHook().wait("123", timedelta(seconds=0.2), poll_interval=timedelta(seconds=0.05))
+    for name, wrong in (("timeout", "1"), ("poll_interval", "1"), ("poll_interval", 0), ("max_failures", "x")):
+        with pytest.raises(exceptions.ViduConfigError, match=name):
+            ViduHook().wait("123", **{name: wrong})
+
+
+@pytest.mark.parametrize("method", ["get_credits", "list_generations"])
+def test_errors_about_the_account_name_the_connection(connect, sandbox, method):
+    """There is no generation to name; the connection is."""
+    connect("ent-v2")
+    sandbox.rotate_keys(["another"])
+    with pytest.raises(exceptions.ViduAuthError, match="connection vidu_default"):
+        getattr(ViduHook(), method)()
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "abc", "2.5"])
+async def test_the_number_of_sockets_must_be_one(connect, sandbox, monkeypatch, wrong):
+    """Without sockets a wait would never end; the setting is named."""
+    connect()
+    monkeypatch.setenv("AIRFLOW__VIDU__MAX_CONNECTIONS", wrong)
+    with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] max_connections .* whole number above 0"):
+        await ViduHook().aget_generation("123")

@@ -35,3 +35,10 @@ def test_decisions(error, action, delay):
 def test_it_serialises():
     """The policy tells Airflow what it is as plain JSON."""
     assert vidu_retry_policy().serialize() == {"__type": "ViduRetryPolicy", "delay": None}
+
+
+@pytest.mark.parametrize("wrong", [5, "1 min", timedelta(seconds=-1)])
+def test_a_delay_of_another_kind(wrong):
+    """It is refused when the DAG is parsed, not when a task fails."""
+    with pytest.raises(exceptions.ViduConfigError, match="delay must be a timedelta of 0 or more"):
+        vidu_retry_policy(wrong)
