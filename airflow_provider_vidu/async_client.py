@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ from airflow_provider_vidu.connection import aresolve
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
+from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.tls import ssl_context
 from airflow_provider_vidu.wire import (
     CHUNK_BYTES,
@@ -294,7 +296,7 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
         self._clients = _clients.setdefault(asyncio.get_running_loop(), {})
         client = self._clients.get(self._conn_id)
         if client is None:
-            limit = self._max_connections or conf.getint("vidu", "max_connections", fallback=DEFAULT_MAX_CONNECTIONS)
+            limit = _configured_sockets() if self._max_connections is None else self._max_connections
             client = self._clients[self._conn_id] = AsyncClient(self._conn_id, limit)
         client.users += 1
         self._client = client
@@ -307,6 +309,15 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
             self._clients.pop(self._conn_id, None)
             # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
             await asyncio.shield(client.close())
+
+
+def _configured_sockets() -> int:
+    told = conf.get("vidu", "max_connections", fallback=str(DEFAULT_MAX_CONNECTIONS)) or ""
+    if not re.fullmatch(r"\s*[0-9]{1,6}\s*", told) or not int(told):
+        raise ViduConfigError(
+            f"[vidu] max_connections in Airflow's configuration must be a whole number above 0, not {shown(told, 40)}."
+        )
+    return int(told)
 
 
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:

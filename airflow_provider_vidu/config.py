@@ -269,8 +269,14 @@ def _dialect(read: _Fields) -> Dialect:
         raise read.error("dialect", f"{one_line(name, 40)!r} is none of: {', '.join(DIALECTS)}.")
     return DIALECTS[name](
         read.checked("query_path", lambda path: check_template("query_path", path, required=("id",))),
-        read.checked("create_path", lambda path: check_template("create_path", path)),
+        read.checked("create_path", lambda path: _create_path(path, DIALECTS[name])),
     )
+
+
+def _create_path(path: str, dialect: type[Dialect]) -> str:
+    if "{endpoint}" in path and "{endpoint}" not in dialect.default_create_path:
+        raise ViduConfigError(f"the dialect {dialect.name} has a single endpoint: {{endpoint}} has no place in it.")
+    return check_template("create_path", path)
 
 
 def _auth_scheme(read: _Fields) -> str | None:
@@ -395,6 +401,10 @@ def _bare_host(read: _Fields, host: str) -> str:
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
     is_ipv6 = ":" in bare and not bare.startswith("[") and bare.count(":") > 1
+    if "*" in bare:
+        raise read.error(
+            "allowed_hosts", f"{one_line(host, 60)!r}: every host is named in full, there are no wildcards."
+        )
     if not bare.isprintable() or re.search(r"[/\\@?#\[\] ]", bare) or (":" in bare and not is_ipv6):
         raise read.error("allowed_hosts", f"{one_line(host, 60)!r} is no host name: no scheme, port or path.")
     return bare.rstrip(".")

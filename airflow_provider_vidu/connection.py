@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.connection_form import CONN_FIELDS
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduConnectionNotFoundError,
     ViduError,
     ViduTransportError,
 )
+from airflow_provider_vidu.text import one_line
 
 log = logging.getLogger(__name__)
-_warned: set[str] = set()
+_warned: set[str | tuple[str, ...]] = set()
 
 
 def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
@@ -30,6 +33,7 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     :raises ViduConnectionNotFoundError: when there is no such connection.
     :raises ViduConfigError: when a field is missing or wrong.
     """
+    _check_id(conn_id)
     with _told(conn_id):
         conn = hook.get_connection(conn_id)
     config = _checked(conn_id, conn, lambda: conn.extra_dejson)
@@ -46,6 +50,7 @@ async def aresolve(conn_id: str) -> ViduConfig:
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
+    _check_id(conn_id)
     with _told(conn_id):
         conn = await get_async_connection(conn_id)
         extra = await get_async_extra_dejson(conn)
@@ -63,9 +68,16 @@ async def connection_type(conn_id: str) -> str | None:
     """
     from airflow.providers.common.compat.connection import get_async_connection
 
+    _check_id(conn_id)
     with _told(conn_id):
         found: str | None = (await get_async_connection(conn_id)).conn_type
     return found
+
+
+def _check_id(conn_id: object) -> None:
+    if not isinstance(conn_id, str) or conn_id.strip() in ("", "None"):
+        told = repr(conn_id) if isinstance(conn_id, str) else "None" if conn_id is None else type(conn_id).__name__
+        raise ViduConfigError(f"vidu_conn_id must be the id of an Airflow connection of type vidu, not {told}.")
 
 
 @contextmanager
@@ -92,10 +104,22 @@ def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
     if not isinstance(extras, dict):
         raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': it is no JSON object.", conn_id=conn_id)
     config = ViduConfig.from_connection(conn_id, conn, extras)
+    _warn_of_unknown(conn_id, extras)
     if config.is_cleartext and conn_id not in _warned:
         _warned.add(conn_id)
         log.warning("Connection %r sends its API key over cleartext http to %s: use https.", conn_id, config.origin[1])
     return config
+
+
+def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
+    """Warn once of extras that mean nothing: a misspelt one would be left out silently."""
+    unknown = sorted(str(name) for name in extras if str(name).removeprefix("extra__vidu__") not in CONN_FIELDS)
+    if not unknown or (conn_id, *unknown) in _warned:
+        return
+    _warned.add((conn_id, *unknown))
+    near = {name: get_close_matches(name, CONN_FIELDS, 1) for name in unknown}
+    told = ", ".join(f"{one_line(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
+    log.warning("Connection %r has extras that are not used: %s.", conn_id, told)
 
 
 def _not_found(conn_id: str) -> ViduConnectionNotFoundError:

@@ -67,6 +67,10 @@ def checked_destination(value: object) -> str:
         raise ViduConfigError(f"destination {one_line(text, 80)!r} holds control characters.")
     if _has_lone_surrogates(text):
         raise ViduConfigError(f"destination {one_line(text, 80)!r} holds characters that cannot be encoded.")
+    if text.lower().startswith("file://") and not re.match(r"/|localhost/", text[7:], re.IGNORECASE):
+        raise ViduConfigError(
+            f"destination {one_line(text, 120)!r} names a host: the address of a local file begins with file:/// ."
+        )
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold a '..' segment.")

@@ -405,7 +405,14 @@ def test_allowed_hosts(value: Any, expected: set[str]) -> None:
     assert config({"allowed_hosts": value}).allowed_hosts == expected
 
 
-@pytest.mark.parametrize("value", [7, {"a": 1}, [1], ["a", None], True])
+def test_an_endpoint_where_there_is_only_one() -> None:
+    """A place for the endpoint means nothing to a dialect that has a single one: it would be sent as it stands."""
+    path = {"create_path": "/c/{endpoint}"}
+    assert config({"dialect": "ent-v2", **path}).dialect.create_path == "/c/{endpoint}"
+    refused("create_path", {"dialect": "vidu-native", **path})
+
+
+@pytest.mark.parametrize("value", [7, {"a": 1}, [1], ["a", None], True, "*.example.com", "a.local, *"])
 def test_bad_allowed_hosts(value: Any) -> None:
     """Anything but host names is refused."""
     refused("allowed_hosts", {"allowed_hosts": value})

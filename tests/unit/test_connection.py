@@ -132,6 +132,23 @@ def test_cleartext_warns_once(env, resolve: Resolve, caplog) -> None:
     assert "sk-unit" not in told[0]
 
 
+def test_extras_that_mean_nothing_are_told_once(env, resolve: Resolve, caplog) -> None:
+    """A misspelt extra would be left out silently: the warning names it, and what it may be meant for."""
+    env(host="https://gw.example.com", password="sk-unit-000001", extra={"dialct": "ent-v2", "note": 1, "timeout": 7})
+    with caplog.at_level(logging.WARNING, logger=connection.__name__):
+        for _ in range(3):
+            resolve("unit_vidu")
+    told = [record.getMessage() for record in caplog.records if record.name == connection.__name__]
+    assert told == ["Connection 'unit_vidu' has extras that are not used: 'dialct' (is it dialect?), 'note'."]
+
+
+@pytest.mark.parametrize("wrong", [None, "", " ", "None", 7])
+def test_what_can_be_no_connection_id(resolve: Resolve, wrong: Any) -> None:
+    """Nothing, and what a template makes of nothing, is named as such."""
+    with pytest.raises(ViduConfigError, match="vidu_conn_id must be the id of an Airflow connection"):
+        resolve(wrong)
+
+
 @pytest.mark.parametrize(
     "host", ["https://gw.example.com", "http://localhost:8080", "http://127.0.0.1", "http://[::1]"]
 )

@@ -84,7 +84,7 @@ def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
     jsonschema.validate(
         value, {key: part for key, part in CONN_FIELDS[name]["schema"].items() if key != "enum" or value}
     )
-    ViduConfig.from_connection("c", CONN, {name: value})
+    ViduConfig.from_connection("c", CONN, {"dialect": "ent-v2", name: value})
 
 
 @pytest.mark.parametrize("name", CONN_FIELDS)

@@ -149,7 +149,24 @@ def test_good_destinations(good):
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "  ", "/", "None", "/a/../b", "s3://b/../c", "a\0b", "a\nb", "..", "s3://", "a/\ud800", None, 7, "a\\..\\b"],
+    [
+        "",
+        "  ",
+        "/",
+        "None",
+        "/a/../b",
+        "s3://b/../c",
+        "a\0b",
+        "a\nb",
+        "..",
+        "s3://",
+        "a/\ud800",
+        None,
+        7,
+        "a\\..\\b",
+        "file://host/a.mp4",
+        "FILE://tmp/clips/",
+    ],
 )
 def test_bad_destinations(bad):
     """Empty ones, control characters and ways out of the folder are refused."""
