@@ -295,7 +295,8 @@ def _has_no_list(error: ViduError) -> bool:
 
 def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
     """Return a short name of a request; the same for the same request."""
-    plain = json.loads(json.dumps([endpoint, body], default=str))  # names of several types cannot be sorted
+    # Read back first: names of several types cannot be sorted. What is no JSON at all, the create refuses.
+    plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))
     text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
