@@ -180,9 +180,8 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
-        generation_id = self._generation_id = self._published(context) or id_in(event) or ""
-        hook = self._hook()
-        self._config = hook.config
+        generation_id = self._published(context) or id_in(event) or ""
+        hook = self._take_up(generation_id)
         if id_in(event) not in (None, generation_id):
             self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
             if not hook.get_generation(generation_id).is_done:
@@ -252,11 +251,20 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise failed(hook, generation) from error
             raise
 
+    def _take_up(self, generation_id: str) -> ViduHook:
+        """Take up the wait for a generation in another process than the one that ordered it."""
+        hook = self._hook()
+        # In this order: until the connection is known, a signal handler could only ask Airflow, which may be answering.
+        self._config = hook.config
+        self._generation_id = generation_id
+        if self._killed:
+            self._cancel("the task was killed")
+        return hook
+
     def _never_taken_up(self, context: Context, next_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
-        generation_id = self._generation_id = self._published(context) or ""
-        hook = self._hook()
-        self._config = hook.config
+        generation_id = self._published(context) or ""
+        hook = self._take_up(generation_id)
         generation = hook.get_generation(generation_id)
         if generation.is_done:
             return self._finished(self._ask_afresh(hook, generation_id))

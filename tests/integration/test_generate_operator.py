@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_vidu import exceptions, hooks, policy
+from airflow_provider_vidu import connection, exceptions, hooks, policy
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 
@@ -406,3 +406,26 @@ def test_names_of_several_types_within_the_request(dialect, sandbox):
     """What JSON can say is sent, and can be compared with an earlier try's."""
     assert Task(parameters={"meta": {5: 1, "x": 2}}).run()["status"] == "succeeded"
     assert sandbox.creates[0].body["meta"] == {"5": 1, "x": 2}
+
+
+def test_a_kill_while_a_woken_task_looks_its_connection_up(connect, sandbox, monkeypatch):
+    """The handler asks Airflow for nothing, which may be in the middle of an answer; the job is cancelled after it."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    task.operator = ViduGenerateOperator(**task.kwargs)
+    asked = []
+
+    def look_up(*args: Any) -> Any:
+        asked.append(args)
+        task.operator.on_kill()
+        assert len(asked) == 1
+        return connection.resolve(*args)
+
+    monkeypatch.setattr(hooks, "resolve", look_up)
+    event = {"version": 1, "outcome": "succeeded", "generation_id": task.xcoms["generation_id"]}
+    with pytest.raises(exceptions.ViduGenerationFailedError):
+        getattr(task.operator, deferred.value.method_name)(task.context(), event)
+    assert [create.charge for create in sandbox.creates] == ["cancelled"]
