@@ -57,7 +57,16 @@ def check_interval(seconds: float) -> None:
 
 def seconds_of(value: timedelta | float) -> float:
     """Return a span of time in seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def check_length(name: str, value: object) -> None:
+    """Refuse a time-out that no date can hold; what is no span of time is left to whoever reads it.
+
+    :raises ViduConfigError: when it is more than ten years, or no number at all (NaN).
+    """
+    if isinstance(value, (timedelta, int, float)) and not seconds_of(value) <= LONGEST_SECONDS:
+        raise ViduConfigError(f"{name} must be ten years at the most, not {value!r}.")
 
 
 def checked_count(name: str, value: int) -> int:
@@ -75,9 +84,7 @@ def checked_seconds(name: str, value: timedelta | float) -> float:
 
     :raises ViduConfigError: when it is no timedelta and no number, not above 0, or more than ten years.
     """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (timedelta, int, float)) or seconds_of(value) <= 0:
         raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")
-    if seconds > LONGEST_SECONDS:
-        raise ViduConfigError(f"{name} must be ten years at the most, not {value!r}.")
-    return float(seconds)
+    check_length(name, value)
+    return float(seconds_of(value))

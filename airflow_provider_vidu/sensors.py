@@ -23,8 +23,8 @@ from airflow_provider_vidu.defaults import (
     ADAPTIVE,
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
-    LONGEST_SECONDS,
     check_interval,
+    check_length,
     checked_count,
     is_adaptive,
 )
@@ -85,10 +85,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         max_failures: int = 10,
         **kwargs: Any,
     ) -> None:
-        limit = kwargs.get("timeout")
-        seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
-        if isinstance(seconds, (int, float)) and not seconds <= LONGEST_SECONDS:  # NaN is not, either
-            raise ViduConfigError(f"timeout must be ten years at the most, not {limit!r}.")
+        check_length("timeout", kwargs.get("timeout"))
         super().__init__(poke_interval=poke_interval, **kwargs)
         # An interval of nothing is refused when the DAG is parsed.
         check_interval(self.poke_interval)

@@ -139,8 +139,7 @@ class Transfer:
                 pass
             self._check_cancelled()
             self._file.publish()
-        except BaseException:
-            # Also for SystemExit and KeyboardInterrupt: nothing half-done may stay.
+        except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
             self._file.discard()
             raise
         self._log_speed("Fetched", self._rules.clock() - started)

@@ -88,7 +88,7 @@ class ViduGenerationTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
-        self.poll_interval = seconds_of(poll_interval)
+        self.poll_interval = float(seconds_of(poll_interval))
         self.adaptive = is_adaptive(poll_interval) if adaptive is None else adaptive
         self.deadline = deadline
         self.since = time.time() if since is None else since
