@@ -47,8 +47,9 @@ class Sighting:
 class Artifact(BaseModel):
     """One creation of a generation; a generation may have several.
 
-    ``url``, ``cover_url`` and ``watermarked_url`` are pre-signed and short-lived (24 hours at most).
-    ``duration`` is in seconds, ``width`` and ``height`` in pixels.
+    ``url`` is the result's, whatever its medium; ``speech_url`` and ``sound_url`` are the tracks that some products
+    return beside it. All URLs are pre-signed and short-lived (24 hours at most, a cover's one hour). ``duration`` is in
+    seconds, ``width`` and ``height`` in pixels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +58,8 @@ class Artifact(BaseModel):
     url: str | None = Field(default=None, repr=False)
     cover_url: str | None = Field(default=None, repr=False)
     watermarked_url: str | None = Field(default=None, repr=False)
+    speech_url: str | None = Field(default=None, repr=False)
+    sound_url: str | None = Field(default=None, repr=False)
     duration: float | None = None
     fps: float | None = None
     width: int | None = None
@@ -67,9 +70,10 @@ class Generation(BaseModel):
     """A job at Vidu as it stood when the service was asked.
 
     ``id`` is the id that was asked for (gateways answer with other spellings of it), ``provider_status``
-    the word received, ``raw`` the whole answer. ``video_url`` and ``cover_url`` belong to the first
-    artifact; they are pre-signed and die within a day. ``progress`` is 0–100, ``credits`` what the
-    generation cost. The times are aware UTC datetimes. URLs and ``raw`` stay out of ``repr``.
+    the word received, ``raw`` the whole answer. ``video_url`` is the URL of the result, whatever its medium; it and
+    ``cover_url`` belong to the first artifact that has one, and expire within a day. ``progress`` is 0–100, ``credits``
+    what the generation cost. ``is_transient`` is true for a failed generation whose reason a new submit may not meet
+    again. The times are aware UTC datetimes. URLs and ``raw`` stay out of ``repr``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,12 +83,14 @@ class Generation(BaseModel):
     provider_status: str = ""
     video_url: str | None = Field(default=None, repr=False)
     cover_url: str | None = Field(default=None, repr=False)
+    prompt: str | None = Field(default=None, repr=False)
     enhanced_prompt: str | None = Field(default=None, repr=False)
     progress: int | None = None
     model: str | None = None
     credits: int | float | None = None
     error_code: str | None = None
     error_message: str | None = None
+    is_transient: bool = False
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
@@ -105,6 +111,24 @@ class Generation(BaseModel):
     def failed(self) -> bool:
         """Whether the generation has failed, was cancelled or has expired."""
         return self.status is GenerationStatus.FAILED
+
+    def url_of(self, artifact: str | None = None, creation: int = 0) -> str | None:
+        """Return the URL of an artifact, or None where the generation has none.
+
+        :param artifact: ``cover``, ``watermarked``, ``speech`` or ``sound``; everything else, and None, is the result
+            itself, whose medium only its bytes prove.
+        :param creation: which creation, counted from 0 among those that have a result.
+        """
+        results = [found for found in self.artifacts if found.url] or list(self.artifacts)
+        if not 0 <= creation < max(len(results), 1):
+            return None
+        chosen = results[creation] if results else Artifact(url=self.video_url, cover_url=self.cover_url)
+        return {
+            "cover": chosen.cover_url,
+            "watermarked": chosen.watermarked_url,
+            "speech": chosen.speech_url,
+            "sound": chosen.sound_url,
+        }.get(artifact or "", chosen.url)
 
     def as_xcom(self, *, signed_urls: bool = True) -> dict[str, Any]:
         """Return the generation as plain JSON: what operators and sensors push as their return value.

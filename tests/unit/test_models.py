@@ -55,8 +55,8 @@ def test_the_contract_names_these_states() -> None:
 def test_the_contract_names_these_fields() -> None:
     """The fields are what users type."""
     assert set(Generation.model_fields) == {
-        "id", "status", "provider_status", "video_url", "cover_url", "enhanced_prompt", "progress", "model",
-        "credits", "error_code", "error_message", "created_at", "updated_at", "completed_at", "artifacts", "raw",
+        "id", "status", "provider_status", "video_url", "cover_url", "prompt", "enhanced_prompt", "progress", "model",
+        "credits", "error_code", "error_message", "is_transient", "created_at", "updated_at", "completed_at", "artifacts", "raw",
     }  # fmt: skip
 
 
@@ -144,3 +144,28 @@ def test_describe_cannot_forge_a_log_line() -> None:
     ).describe()
     assert "\n" not in told
     assert len(told) < 300
+
+@pytest.mark.parametrize(
+    ("artifact", "creation", "expected"),
+    [
+        (None, 0, "https://a/2.mp4"),
+        ("video", 1, "https://a/3.mp4"),
+        ("watermarked", 0, "https://a/2-w.mp4"),
+        ("cover", 1, "https://a/3.jpg"),
+        ("cover", 0, None),
+        ("video", 2, None),
+        ("sound", 0, "https://a/2.mp3"),
+    ],
+)
+def test_url_of_an_artifact_belongs_to_one_creation(artifact, creation, expected):
+    """A watermarked clip never comes from another creation than the clip itself."""
+    generation = Generation(
+        id="1",
+        status="succeeded",
+        artifacts=(
+            Artifact(watermarked_url="https://a/1-w.mp4"),
+            Artifact(url="https://a/2.mp4", watermarked_url="https://a/2-w.mp4", sound_url="https://a/2.mp3"),
+            Artifact(url="https://a/3.mp4", cover_url="https://a/3.jpg"),
+        ),
+    )
+    assert generation.url_of(artifact, creation) == expected
