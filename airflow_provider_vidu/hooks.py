@@ -22,6 +22,7 @@ from airflow_provider_vidu.defaults import (
     is_adaptive,
 )
 from airflow_provider_vidu.dialects import checked_id
+from airflow_provider_vidu.dialects.errors import MODEL_NOT_FOUND
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -34,8 +35,8 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 from airflow_provider_vidu.telling import request_lines
-from airflow_provider_vidu.text import without_query
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.text import shown, without_query
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, checked_request
 
 T = TypeVar("T")
 
@@ -146,9 +147,44 @@ class ViduHook(BaseHook):
                 raise _unknown_submit(error, self.vidu_conn_id) from error
             if isinstance(error, ViduCreditError):
                 error.reason += self._balance()
+            elif error.code == MODEL_NOT_FOUND:
+                error.reason += _named(payload.get("model"), error.reason)
             raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
         self.log.info("Submitted generation %s: %s", generation.id, generation.describe())
         return generation
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Mapping[str, Any] | None = None,
+        *,
+        bills: bool | None = None,
+    ) -> Any:
+        """Send a request that this hook has no method for, with the connection's key, retries and errors.
+
+        For subjects, the edit and compose steps of one-click products and everything else that is not modelled yet::
+
+            ViduHook().request("POST", "/ent/v2/subjects", {"name": "cat", "images": [...]})
+            ViduHook().request("GET", "/ent/v2/subjects?pager.page=1")
+
+        :param method: ``GET``, ``POST``, ``PUT``, ``PATCH`` or ``DELETE``.
+        :param path: the path from the connection's host on, percent-encoded, with or without a query.
+        :param json: the JSON object to send; None sends no body.
+        :param bills: whether the request may cost credits. Such a request is repeated only when it certainly was not
+            carried out. If omitted, a ``POST`` bills and nothing else does.
+        :return: the parsed answer: an object, a list, or None where it has no body.
+        :raises ViduConfigError: when method, path or body cannot be sent.
+        :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
+        :raises ViduError: what else the answer, or its absence, means.
+        """
+        request = checked_request(method, path, json, bills=bills)
+        try:
+            return self._repeated(lambda: self.config.dialect.read_json(self._send(request)), bills=request.bills)
+        except ViduError as error:
+            if request.bills and outcome_is_unknown(error):
+                raise _unknown_submit(error, self.vidu_conn_id, f"{request.method} {path.partition('?')[0]}") from error
+            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
 
     def wait(
         self,
@@ -417,11 +453,17 @@ def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
     return payload
 
 
-def _unknown_submit(error: ViduError, conn_id: str) -> ViduSubmitUnknownError:
+def _named(model: object, told: str) -> str:
+    """Name the model of the request where the gateway's message does not."""
+    return f" (model {shown(model, 100)})" if isinstance(model, str) and model not in told else ""
+
+
+def _unknown_submit(error: ViduError, conn_id: str, what: str = "create") -> ViduSubmitUnknownError:
     return ViduSubmitUnknownError(
-        f"The create was sent, but its outcome is unknown, and it may have been billed: {error.reason} "
+        f"The {what} was sent, but its outcome is unknown, and it may have been billed: {error.reason} "
         "It is not repeated. Look into the account's list of generations; if it is there, go on with its "
         "id, otherwise clear the task to submit again.",
+        generation_id=error.generation_id,
         conn_id=conn_id,
         status_code=error.status_code,
         code=error.code,

@@ -166,8 +166,7 @@ class Submission:
                     generation_id,
                 )
             return generation
-        dialect = self._hook.config.dialect
-        if dialect.may_pass(generation) or dialect.was_cancelled(generation):
+        if generation.is_transient or self._hook.config.dialect.was_cancelled(generation):
             self._log.info("Generation %s of an earlier try failed: submitting anew.", generation_id)
             return None
         raise failure(generation).located(conn_id=self._hook.vidu_conn_id)
@@ -274,7 +273,7 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
     """Return the error of a failed generation: retryable when a new submit may succeed."""
     error: ViduGenerationFailedError = failure(generation)
     error.located(conn_id=hook.vidu_conn_id)
-    if not hook.config.dialect.may_pass(generation):
+    if not generation.is_transient:
         return error
     return ViduGenerationInterruptedError(
         f"{error.reason}. A retry submits it anew.",

@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.dialects.base import Dialect, ErrorClass, ErrorText, fill, status_words
+from airflow_provider_vidu.dialects.answers import job_and_inner
+from airflow_provider_vidu.dialects.base import Dialect, fill
+from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.models import Artifact, Credits, Found, Generation, GenerationStatus
-from airflow_provider_vidu.values import first_text, mapping, moment, number, percent, text, web_url, whole
+from airflow_provider_vidu.models import Credits, Found, Generation
+from airflow_provider_vidu.values import first_text, mapping, number, objects, whole
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
 
 ENDPOINT_BY_IMAGES: Final = ("text2video", "img2video", "start-end2video")
 """The endpoint for 0, 1 and 2 images where the user names none; three and more are references."""
 
 BALANCE_FIELDS: Final = frozenset(
-    {"remains", "credits", "concurrency_limit", "current_concurrency", "queue_count", "data"}
-)
-
-PASSING_FAILURES: Final = frozenset({"internalservicefailure", "imagedownloadfailure", "systemthrottling"})
-"""``err_code`` of a failed generation that a new submit may not meet again."""
+    {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
+     "data"}
+)  # fmt: skip
 
 
 class EntV2(Dialect):
@@ -34,43 +33,12 @@ class EntV2(Dialect):
     auth_scheme: ClassVar[str] = "Token"
     root: ClassVar[str] = "/ent/v2"
     status_field: ClassVar[str] = "state"
+    key_hint: ClassVar[str] = (
+        "api.vidu.com (global) and api.vidu.cn (China) are two platforms: a key of one is refused by the other."
+    )
     default_host: ClassVar[str | None] = "https://api.vidu.com"
     default_query_path: ClassVar[str] = "/ent/v2/tasks/{id}/creations"
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
-
-    # scheduled, preparation, scheduling and canceled are undocumented but have been seen.
-    statuses: ClassVar[Mapping[str, GenerationStatus]] = status_words(
-        succeeded="success",
-        failed="failed canceled cancelled",
-        waiting="created queueing scheduled preparation scheduling",
-        running="processing",
-    )
-    errors: ClassVar[Mapping[str, ErrorClass]] = {
-        **dict.fromkeys(
-            ("badrequest", "fieldlacking", "fieldunwanted", "fielditemcountoutofrange", "fieldinvalid",
-             "pagesizeoutofrange", "modelunavailable", "usercancelled"),
-            exceptions.ViduRequestError,
-        ),
-        **dict.fromkeys(
-            ("imageformatinvalid", "imagecheckbodyjointsfailed", "imagecheckfacefailed",
-             "imageobjectsundetected"),
-            exceptions.ViduImageError,
-        ),
-        "imagedownloadfailure": exceptions.ViduImageDownloadError,
-        **dict.fromkeys(
-            ("taskpromptpolicyviolation", "auditsubmitillegal", "creationpolicyviolation"),
-            exceptions.ViduPolicyError,
-        ),
-        "operationinprocess": exceptions.ViduBusyError,
-        "creditinsufficient": exceptions.ViduCreditError,
-        **dict.fromkeys(("unauthorized", "forbidden"), exceptions.ViduAuthError),
-        **dict.fromkeys(("tasknotfound", "creationnotfound", "notfound"), exceptions.ViduNotFoundError),
-        "conflict": exceptions.ViduConflictError,
-        **dict.fromkeys(
-            ("quotaexceeded", "toomanyrequests", "systemthrottling"), exceptions.ViduRateLimitError
-        ),
-        "internalservicefailure": exceptions.ViduServerError,
-    }  # fmt: skip
 
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
         """Return the create request for ``endpoint``, or for the one that the number of images suggests."""
@@ -122,9 +90,9 @@ class EntV2(Dialect):
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance: the sum over the kinds of credits, and how busy the account is."""
         payload = self._object(answer)
-        remains = payload.get("remains")
-        kinds = [mapping(kind) for kind in remains] if isinstance(remains, list) else []
-        kinds = kinds or [payload]
+        job, _ = job_and_inner(payload)
+        # The page's table calls it remaining_credits, and its example remains.
+        kinds = list(objects(job.get("remains"))) or list(objects(job.get("remaining_credits"))) or [job]
 
         def total(name: str) -> float | None:
             found = [value for value in (number(kind.get(name)) for kind in kinds) if value is not None]
@@ -135,16 +103,12 @@ class EntV2(Dialect):
             return None if value is None else int(value)
 
         return Credits(
-            remaining=whole(total("credit_remain")),
+            remaining=whole(job.get("remaining_credits") if (listed := total("credit_remain")) is None else listed),
             concurrency_limit=count("concurrency_limit"),
             current_concurrency=count("current_concurrency"),
             queue_count=count("queue_count"),
             raw=payload,
         )
-
-    def may_pass(self, generation: Generation) -> bool:
-        """Judge by ``err_code``: trouble of the service, or an image it could not fetch."""
-        return (generation.error_code or "").lower() in PASSING_FAILURES
 
     def probe(self) -> ApiRequest:
         """Ask for the balance: it costs nothing and needs a valid key."""
@@ -152,59 +116,12 @@ class EntV2(Dialect):
 
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
         """Expect a balance, under whatever name a reseller gives it."""
-        return answer.ok and not BALANCE_FIELDS.isdisjoint(payload)
+        return answer.ok and not is_error(payload) and not BALANCE_FIELDS.isdisjoint(payload)
 
     def _beside_create(self, name: str) -> str:
         if "{endpoint}" in self.create_path:
             return fill(self.create_path, endpoint=name)
         return f"{self.create_path.rpartition('/')[0]}/{name}"
-
-    def _speaks_of_a_generation(self, payload: Mapping[str, Any]) -> bool:
-        return text(payload.get("state")) is not None or "creations" in payload
-
-    def _generation(self, generation_id: str, payload: dict[str, Any]) -> Generation:
-        word = text(payload.get("state"))
-        status = self._status(word)
-        artifacts = tuple(_artifacts(payload.get("creations")))
-        first = next((found for found in artifacts if found.url), None)
-        code = text(payload.get("err_code"))
-        return Generation(
-            id=generation_id,
-            status=status,
-            provider_status=word or "",
-            video_url=first.url if first else None,
-            cover_url=first.cover_url if first else None,
-            progress=percent(payload.get("progress")),
-            model=text(payload.get("model")),
-            credits=whole(payload.get("credits")),
-            error_code=code if status is GenerationStatus.FAILED else None,
-            error_message=first_text(payload.get("message"), payload.get("err_msg"))
-            if status is GenerationStatus.FAILED
-            else None,
-            created_at=moment(payload.get("created_at")),
-            updated_at=moment(payload.get("updated_at")),
-            completed_at=moment(payload.get("completed_at")),
-            artifacts=artifacts,
-            raw=payload,
-        )
-
-    def _created_id(self, payload: Mapping[str, Any]) -> str | None:
-        return first_text(payload.get("task_id"), payload.get("id"))
-
-    def _error_text(self, payload: Mapping[str, Any]) -> ErrorText:
-        metadata, error = mapping(payload.get("metadata")), mapping(payload.get("error"))
-        return ErrorText(
-            # Resellers answer some refusals in their own gateway's shape.
-            code=first_text(payload.get("reason"), _word(payload.get("code")), error.get("code"), error.get("type")),
-            others=tuple(filter(None, (_word(payload.get("code")), text(error.get("type"))))),
-            message=first_text(payload.get("message"), error.get("message")),
-            trace_id=first_text(metadata.get("trace_id"), payload.get("trace_id")),
-        )
-
-
-def _word(code: object) -> str | None:
-    """Return a code that is a word; the official API repeats the HTTP status in ``code``."""
-    return code if isinstance(code, str) and code.strip() and not code.strip().isdigit() else None
 
 
 def endpoint_for(images: object) -> str:
@@ -221,24 +138,3 @@ def endpoint_for(images: object) -> str:
 def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     listed = payload.get("tasks")
     return [mapping(entry) for entry in listed] if isinstance(listed, list) else None
-
-
-def _artifacts(creations: object) -> list[Artifact]:
-    listed = creations if isinstance(creations, list) else []
-    return [_artifact(mapping(creation)) for creation in listed if isinstance(creation, Mapping)]
-
-
-def _artifact(creation: Mapping[str, Any]) -> Artifact:
-    video = mapping(creation.get("video"))
-    size = mapping(video.get("resolution"))
-    width, height = number(size.get("width")), number(size.get("height"))
-    return Artifact(
-        id=text(creation.get("id")),
-        url=web_url(creation.get("url")),
-        cover_url=web_url(creation.get("cover_url")),
-        watermarked_url=web_url(creation.get("watermarked_url")),
-        duration=number(video.get("duration")),
-        fps=number(video.get("fps")),
-        width=int(width) if width is not None else None,
-        height=int(height) if height is not None else None,
-    )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.dialects.ent_v2 import PASSING_FAILURES, EntV2
+from airflow_provider_vidu.dialects.errors import ERRORS, is_transient
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.text import one_line, redact_urls, shown
@@ -190,7 +190,7 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
             "title": "The generation failed",
             "code": code,
             "message": _line(generation.error_message, 1000) or ("" if code else "The service gave no reason."),
-            "advice": _advice(generation.error_code),
+            "advice": _advice(generation),
         }
     lost = [task for task in clip.tasks if task.state in ("failed", "upstream_failed") and task.role is not None]
     if not lost or clip.stage in ("stored", "working"):
@@ -211,11 +211,11 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
     }
 
 
-def _advice(code: str | None) -> str:
-    word = (code or "").lower()
-    if word in PASSING_FAILURES:
+def _advice(generation: Generation) -> str:
+    # An XCom that an earlier version stored does not say so itself.
+    if generation.is_transient or is_transient(generation.error_code):
         return "This may pass: a retry or a cleared task submits it anew."
-    kind = EntV2.errors.get(word, ViduError)
+    kind = ERRORS.get((generation.error_code or "").lower(), ViduError)
     return _ADVICE.get(kind, "Change the prompt or the settings, then clear the task: that is a new order.")
 
 

@@ -57,7 +57,7 @@ def test_the_contract_names_these_fields() -> None:
     assert set(Generation.model_fields) == {
         "id", "status", "provider_status", "video_url", "cover_url", "prompt", "enhanced_prompt", "progress", "model",
         "credits", "error_code", "error_message", "is_transient", "created_at", "updated_at", "completed_at",
-            "artifacts", "raw",
+        "artifacts", "raw",
     }  # fmt: skip
 
 

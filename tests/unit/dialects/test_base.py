@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, EntV2, ViduNative, checked_id
-from airflow_provider_vidu.dialects.base import Dialect, check_template, fill, status_words
+from airflow_provider_vidu.dialects.answers import status_words
+from airflow_provider_vidu.dialects.base import Dialect, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.wire import ApiAnswer
@@ -303,7 +304,7 @@ GATEWAY_ERRORS = [
         exceptions.ViduAuthError, id="no permission"),
     pytest.param(
         503, {"error": {"message": "no channel", "type": "new_api_error", "code": "model_not_found"}},
-        exceptions.ViduServerError, id="no channel"),
+        exceptions.ViduRequestError, id="no channel"),
     pytest.param(
         429, {"error": {"message": "slow down", "type": "new_api_error", "code": "rate_limit"}},
         exceptions.ViduRateLimitError, id="too many"),
