@@ -26,6 +26,8 @@ from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, inflated
 USER_AGENT: Final = f"airflow-provider-vidu/{__version__}"
 DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_MAX_RETRIES: Final = 5
+NO_SCHEME: Final = "none"
+"""As ``auth_scheme``: the key is sent alone (``Authorization: KEY``), as some gateways want it."""
 HIDDEN: Final = STRIKE
 SHORTEST_STRUCK: Final = 8
 """Secrets shorter than this are struck out of error answers only."""
@@ -97,6 +99,7 @@ class ViduConfig:
 
     :param conn_id: the connection it came from; errors name it.
     :param base_url: scheme, host, port and path prefix, without a trailing slash.
+    :param auth_scheme: the authorization scheme before the key, such as ``Bearer``; empty where the key stands alone.
     :param api_key: the key; travels to :attr:`origin` only.
     :param timeout: seconds to connect, and seconds of silence that are tolerated.
     :param max_retries: how often a failed request is repeated.
@@ -140,7 +143,7 @@ class ViduConfig:
             base_url=_base_url(read, conn, dialect),
             dialect=dialect,
             dialect_key=(dialect.name, dialect.query_path, dialect.create_path),
-            auth_scheme=_auth_scheme(read) or dialect.auth_scheme,
+            auth_scheme=_auth_scheme(read, dialect),
             api_key=Secret(_api_key(read, conn)),
             timeout=read.number("timeout", DEFAULT_TIMEOUT, above=0, most=3600),
             max_retries=int(read.number("max_retries", DEFAULT_MAX_RETRIES, above=-1, most=100, whole=True)),
@@ -176,7 +179,7 @@ class ViduConfig:
             # Both headers are marked as required, even on the GET (gateway's API page).
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
-            "Authorization": f"{self.auth_scheme} {key}",
+            "Authorization": f"{self.auth_scheme} {key}" if self.auth_scheme else key,
         }
         # Names are compared without their case, or a header would go out twice.
         theirs = {name.lower(): (name, value.reveal()) for name, value in self.headers}
@@ -279,11 +282,13 @@ def _create_path(path: str, dialect: type[Dialect]) -> str:
     return check_template("create_path", path)
 
 
-def _auth_scheme(read: _Fields) -> str | None:
+def _auth_scheme(read: _Fields, dialect: Dialect) -> str:
     scheme = read.word("auth_scheme")
-    if scheme is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", scheme):
-        raise read.error("auth_scheme", "must be one word of plain letters, such as Bearer or Token.")
-    return scheme
+    if scheme is None:
+        return dialect.auth_scheme
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", scheme):
+        raise read.error("auth_scheme", "must be one word of plain letters, such as Bearer or Token, or none.")
+    return "" if scheme.lower() == NO_SCHEME else scheme
 
 
 def _api_key(read: _Fields, conn: AirflowConnection) -> str:

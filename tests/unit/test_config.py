@@ -106,9 +106,11 @@ def test_an_unknown_dialect_is_told_the_known_ones() -> None:
     assert "vidu-native, ent-v2" in refused("dialect", {"dialect": "v3"})
 
 
-@pytest.mark.parametrize(("scheme", "header"), [("Key", f"Key {KEY}"), (" Token ", f"Token {KEY}")])
+@pytest.mark.parametrize(
+    ("scheme", "header"), [("Key", f"Key {KEY}"), (" Token ", f"Token {KEY}"), ("none", KEY), (" NONE", KEY)]
+)
 def test_auth_scheme(scheme: str, header: str) -> None:
-    """Resellers want another word."""
+    """Resellers want another word, or the key alone."""
     assert config({"auth_scheme": scheme}).request_headers()["Authorization"] == header
 
 
@@ -125,12 +127,38 @@ def test_paths() -> None:
     assert found.url(found.dialect.create({"prompt": "p"})) == f"{HOST}/v/text2video"
 
 
+@pytest.mark.parametrize("dialect", ["vidu-native", "ent-v2"])
+def test_an_id_in_a_query(dialect: str) -> None:
+    """The id may be a query parameter; nothing in it can end the parameter or add another one."""
+    found = config({"dialect": dialect, "query_path": "/v1/video/query?v=1&id={task_id}", "create_path": "/v1/create"})
+    path = found.dialect.query("a&b=c#d/ é+%").path
+    assert path == "/v1/video/query?v=1&id=a%26b%3Dc%23d%2F%20%C3%A9%2B%25"
+    assert found.dialect.cancel("a") is None
+
+
+@pytest.mark.parametrize(
+    ("query_path", "cancel"),
+    [
+        (None, "/ent/v2/tasks/1%2F2/cancel"),
+        ("/vidu/ent/v2/task/{id}/creations", "/vidu/ent/v2/task/1%2F2/cancel"),
+        ("/v/{id}/creations?lang=en", "/v/1%2F2/cancel?lang=en"),
+        ("/v/{id}?id={id}", "/v/1%2F2/cancel?id=1%2F2"),
+    ],
+)
+def test_the_cancel_beside_a_query(query_path: str | None, cancel: str) -> None:
+    """A cancel has the query's path and keeps its query string."""
+    request = config({"dialect": "ent-v2", "query_path": query_path}).dialect.cancel("1/2")
+    assert request is not None
+    assert request.path == cancel
+
+
 @pytest.mark.parametrize(
     ("field", "path"),
     [
         ("query_path", "/v/tasks"), ("query_path", "v/{id}"), ("query_path", "/v/{x}/{id}"), ("query_path", 7),
-        ("query_path", "/v/{id}?x=1"), ("query_path", "/v\r\n/{id}"), ("create_path", "v"), ("create_path", "/{id}"),
-        ("create_path", ["/v"]), ("create_path", "/v /x"),
+        ("query_path", "/v/{id}?x=1?y=2"), ("query_path", "/v/{id}#x"), ("query_path", "/v\r\n/{id}"),
+        ("create_path", "v"), ("create_path", "/{id}"), ("create_path", ["/v"]), ("create_path", "/v /x"),
+        ("create_path", "/v?x=1"),
     ],
 )  # fmt: skip
 def test_bad_paths(field: str, path: Any) -> None:
