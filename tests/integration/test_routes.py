@@ -49,7 +49,9 @@ class Route:
 
 
 OFFICIAL: dict[str, Any] = {
-    "created": {"task_id": OFFICIAL_ID, "state": "created", "credits": 80, "created_at": "2026-01-20T06:52:02.323137590Z"},
+    "created": {
+        "task_id": OFFICIAL_ID, "state": "created", "credits": 80, "created_at": "2026-01-20T06:52:02.323137590Z",
+    },
     "done": {
         "id": OFFICIAL_ID, "state": "success", "err_code": "", "credits": 80, "payload": "",
         "creations": [{"id": "1", "url": URL, "cover_url": COVER, "watermarked_url": ""}],
@@ -67,7 +69,8 @@ ROUTES = {
         "/ent/v2/text2video", f"/ent/v2/tasks/{OFFICIAL_ID}/creations", "Token {}", host=None, **OFFICIAL
     ),
     "Official API, China": Route(
-        "/ent/v2/text2video", f"/ent/v2/tasks/{OFFICIAL_ID}/creations", "Token {}", host="https://api.vidu.cn", **OFFICIAL
+        "/ent/v2/text2video", f"/ent/v2/tasks/{OFFICIAL_ID}/creations", "Token {}",
+        host="https://api.vidu.cn", **OFFICIAL,
     ),
     "Gateway, vidu-native": Route(
         "/vidu-native/video/generations", f"/vidu-native/video/generations/{ENCODED}", "Bearer {}", **FLAT
@@ -153,9 +156,7 @@ def test_a_route(monkeypatch, name: str, client: str) -> None:
     stated = urlsplit(recipe.get("host", ""))
     assert (f"{stated.scheme}://{stated.netloc}" if stated.netloc else None) == route.host
     with Server(serve(route)) as server:
-        monkeypatch.setenv(
-            "AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(recipe | {"host": f"{server.url('')}{stated.path}"})
-        )
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(recipe | {"host": f"{server.url('')}{stated.path}"}))
         hook = ViduHook()
         created = hook.create_generation(model="viduq2", prompt="a cat")
         assert (created.id, created.succeeded, created.failed) == (route.id, False, False)
