@@ -66,7 +66,8 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "allowed_hosts": {
         "label": "Allowed download hosts",
-        "description": "Hosts that videos may be fetched from although their address is private, comma separated.",
+        "description": "Hosts or networks (198.18.0.0/15) that files may be fetched from although their address is "
+        "private, comma separated.",
         "schema": _TEXT,
     },
 }

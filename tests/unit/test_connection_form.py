@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.config import EXTRA_PREFIX, ViduConfig
 from airflow_provider_vidu.connection_form import (
     CONN_FIELDS,
     UI_FIELD_BEHAVIOUR,
@@ -44,7 +44,7 @@ def test_the_form_shows_what_is_read() -> None:
     """No field without an effect, none that only readers of the source know."""
     recorder = Recorder()
     ViduConfig.from_connection("c", CONN, recorder)
-    assert recorder.asked == set(CONN_FIELDS)
+    assert recorder.asked == {prefix + name for name in CONN_FIELDS for prefix in ("", EXTRA_PREFIX)}
 
 
 def test_the_fields_of_the_contract() -> None:
@@ -72,7 +72,7 @@ VALUES: dict[str, list[Any]] = {
     "headers": ['{"X-Team": "media"}'],
     "query_path": ["/vidu/ent/v2/task/{id}/creations", "/v1/video/query?id={id}"],
     "create_path": ["/v/{endpoint}", "/v"],
-    "allowed_hosts": ["10.0.0.5, minio.local"],
+    "allowed_hosts": ["10.0.0.5, minio.local", "198.18.0.0/15"],
 }
 
 
