@@ -54,6 +54,8 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 
 _has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
 """Whether the exchange that this task is in has made a new connection."""
+_was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
+"""Whether the exchange has got a connection to the service, so that its request may have arrived."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -62,6 +64,8 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
     that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
     (Tracing could tell the same, with a handful of signals sent for every poll.)
+
+    It also notes that there is a connection: what fails before has sent nothing to the service.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -75,6 +79,7 @@ class _Connector(aiohttp.TCPConnector):
         if connection.protocol not in self._known:
             self._known.add(connection.protocol)
             _has_connected.set(True)
+        _was_sent.set(True)
         return connection
 
 
@@ -237,11 +242,19 @@ class AsyncClient:
         """
         # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
         async with self._slots:
-            try:
-                async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
-                    return await self._exchange(config, request)
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                raise _transport_error(config, error) from None
+            outcome = await self._limited(config, request)
+        if isinstance(outcome, ViduError):
+            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            raise outcome
+        return outcome
+
+    async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
+        _was_sent.set(False)
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
+                return await self._exchange(config, request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _transport_error(config, error)
 
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         session = self._session_for.get(config.verify)
@@ -322,7 +335,7 @@ def _configured_sockets() -> int:
 
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
     return no_answer(
-        _loss(error),
+        _loss(error, config),
         config.scrub(_reason(error)),
         origin=config.origin,
         timeout=config.timeout,
@@ -330,16 +343,24 @@ def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
     )
 
 
-def _loss(error: Exception) -> Loss:
+def _loss(error: Exception, config: ViduConfig) -> Loss:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return Loss.UNTRUSTED
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Loss.UNREACHED
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)):
-        return Loss.UNMADE
+    if not _was_sent.get() or isinstance(error, aiohttp.InvalidURL):
+        if isinstance(error, TimeoutError):
+            return Loss.UNREACHED
+        return Loss.NO_TLS if config.origin[0] == "https" and _is_handshake_failure(error) else Loss.UNMADE
     if isinstance(error, aiohttp.ServerTimeoutError):
         return Loss.SILENT
     return Loss.SLOW if isinstance(error, TimeoutError) else Loss.BROKEN
+
+
+def _is_handshake_failure(error: Exception) -> bool:
+    """Whether the peer was reached, but a TLS session did not come about."""
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return False
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError))
 
 
 def _reason(error: Any) -> str:

@@ -75,6 +75,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/data/clips, s3://my_aws@bucket/clips",
                         "default": "",
                     },
+                    "allowed_hosts": {
+                        "description": "Hosts and networks that files may be downloaded from although their address "
+                        "is not public, separated by commas, for every download, with or without a Vidu connection: "
+                        "minio.internal, or 198.18.0.0/15 where a local DNS proxy answers with such addresses.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "minio.internal, 198.18.0.0/15",
+                        "default": "",
+                    },
                     "run_tab": {
                         "description": "Whether every DAG run has the tab 'Vidu clips'.",
                         "version_added": "0.1.0",

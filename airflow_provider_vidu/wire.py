@@ -197,6 +197,10 @@ class Loss(enum.Enum):
         "could not be made, for the server's certificate is not trusted",
         "Check the host, or set the connection's verify to the CA bundle that has signed it.",
     )
+    NO_TLS = (
+        "could not be made, for the TLS handshake failed",
+        "Check the host and its port. If the service speaks plain HTTP, write http:// before the connection's host.",
+    )
     UNMADE = ("could not be made", "Check the connection's host, port and proxy.")
     UNREACHED = ("could not be made in time", "Check the connection's host, port, proxy and timeout.")
     BROKEN = ("broke", "It may pass; if it lasts, check the gateway and the proxies before it.")
@@ -206,7 +210,7 @@ class Loss(enum.Enum):
     @property
     def sent(self) -> bool:
         """Whether the request may have reached the service."""
-        return self not in (Loss.UNTRUSTED, Loss.UNMADE, Loss.UNREACHED)
+        return self not in (Loss.UNTRUSTED, Loss.NO_TLS, Loss.UNMADE, Loss.UNREACHED)
 
 
 def no_answer(

@@ -330,14 +330,20 @@ def fill(template: str, **values: str) -> str:
 def check_template(field: str, template: str, *, required: Iterable[str] = ()) -> str:
     """Return a path template from the connection after checking it.
 
+    The template of a query may end in a query string, and that may hold the id: ``/v1/video/query?id={id}``.
+
     :raises ViduConfigError: when it does not start with a slash, lacks a placeholder or has another.
     """
     found = set(re.findall(r"\{([^{}]*)\}", template))
     named = {"id" if name in ("task_id", "generation_id") else name for name in found}
-    allowed = {"id"} if "id" in required else {"endpoint"}
+    of_a_query = "id" in required
+    allowed = {"id"} if of_a_query else {"endpoint"}
     bare = re.sub(r"\{[^{}]*\}", "", template)
-    if not template.startswith("/") or not template.isascii() or re.search(r"[\s?#\x00-\x1f]", bare):
-        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without query or spaces.")
+    if not template.startswith("/") or not template.isascii() or re.search(r"[\s#\x00-\x1f\x7f]", bare):
+        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without spaces or a fragment.")
+    if bare.count("?") > (1 if of_a_query else 0):
+        only = "may have one query string" if of_a_query else "must have no query string"
+        raise ViduConfigError(f"{field} {only}: {one_line(template, 80)!r}.")
     if "{" in bare or "}" in bare:
         raise ViduConfigError(f"{field} holds a brace that belongs to no placeholder.")
     if missing := set(required) - named:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from airflow_provider_vidu.dialects.answers import job_and_inner
-from airflow_provider_vidu.dialects.base import Dialect, fill
+from airflow_provider_vidu.dialects.base import Dialect, checked_id, fill
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Credits, Found, Generation
@@ -48,9 +48,12 @@ class EntV2(Dialect):
         return ApiRequest("POST", fill(self.create_path, endpoint=name), body, bills=True)
 
     def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the cancel request; it lies beside the query: ``…/{id}/cancel``."""
-        path = self.query(generation_id).path.removesuffix("/creations") + "/cancel"
-        return ApiRequest("POST", path, {"id": generation_id})
+        """Return the cancel request, beside the query: ``…/{id}/cancel``; None where the id is in a query string."""
+        path, mark, query = self.query_path.partition("?")
+        if fill(path, id="x") == path:
+            return None  # /v1/video/query?id={id}: nothing there has a path of its own
+        template = path.removesuffix("/creations") + "/cancel" + mark + query
+        return ApiRequest("POST", fill(template, id=checked_id(generation_id)), {"id": generation_id})
 
     def credits(self) -> ApiRequest | None:
         """Return the request for the balance; it lies beside the creates."""

@@ -28,10 +28,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
         "dialects.errors", "dialects.answers", "dialects.created", "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
-        "lineage", "finished", "telling", "request_fields",
+        "lineage", "finished", "telling", "request_fields", "redaction", "allowed_hosts",
     ),
     "shells": (
-        "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",
+        "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",
+        "http_connection",
         "http_stream", "storage", "local_store", "remote_store", "destination",
         "arrival", "transfer", "guard", "announce",
     ),
