@@ -24,6 +24,7 @@ from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
+from airflow_provider_vidu.dialects.task_list import Listing, Page
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
@@ -133,22 +134,27 @@ class AsyncClient:
 
         return await self._with_current_key(ask, generation_id)
 
-    async def list_generations(self) -> list[Generation]:
-        """Ask once for the account's recent generations (``ent-v2``: the first page, the newest first).
+    async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
+        """Read the account's list of generations, page by page.
 
+        :param listing: what to read; everything that the list shows if omitted.
+        :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
-        :raises ViduError: when the service could not be asked.
+        :raises ViduError: when the list could not be read.
         """
+        walk = listing or Listing()
 
-        async def ask(config: ViduConfig) -> list[Generation]:
-            request = config.dialect.search()
+        async def ask(config: ViduConfig) -> Page:
+            request = config.dialect.search(walk.query or "")
             if request is None:
                 raise ViduConfigError(
                     f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
                 )
-            return config.dialect.read_list(await self.send(config, request))
+            return config.dialect.read_page(await self.send(config, request))
 
-        return await self._with_current_key(ask, None)
+        while walk.query is not None:
+            walk.take(await self._with_current_key(ask, None))
+        return walk.generations
 
     async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""

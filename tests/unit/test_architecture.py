@@ -25,9 +25,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges"),
     "decisions": (
         "schedule",
-        "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
+        "policy", "dialects", "dialects.base", "dialects.task_list", "dialects.vidu_native", "dialects.ent_v2",
+        "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
-        "lineage", "finished", "telling", "request_fields",
+        "lineage", "finished", "orders", "telling", "request_fields",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",
