@@ -95,6 +95,7 @@ class AsyncClient:
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
         self._next_look_up = 0.0
+        self._missing: tuple[float, str] = (0.0, "")
         # Only the trust lives in a session; key, host and proxy go with each request.
         self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
@@ -201,6 +202,9 @@ class AsyncClient:
 
     async def _look_up(self) -> ViduConfig:
         now = asyncio.get_running_loop().time()
+        until, reason = self._missing
+        if now < until:  # a thousand waits that pause for a removed connection ask for it once
+            raise ViduConnectionNotFoundError(reason, conn_id=self.conn_id)
         try:
             found = await aresolve(self.conn_id)
             # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
@@ -208,8 +212,11 @@ class AsyncClient:
             trust = await asyncio.to_thread(ssl_context, found.verify)
         except ViduError as error:
             # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
-            # good as long as the service takes it; that the connection was removed is no slip.
-            if self._config is None or isinstance(error, ViduConnectionNotFoundError):
+            # good as long as the service takes it. A key whose connection was removed is not used: the waits pause.
+            if isinstance(error, ViduConnectionNotFoundError):
+                self._missing = (now + REFRESH_PAUSE_SECONDS, error.reason)
+                raise
+            if self._config is None:
                 raise
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             self._resolved_at = now
