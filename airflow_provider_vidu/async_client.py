@@ -24,6 +24,7 @@ from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
+from airflow_provider_vidu.dialects.task_list import Listing, Page
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
@@ -99,6 +100,7 @@ class AsyncClient:
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
         self._next_look_up = 0.0
+        self._missing: tuple[float, str] = (0.0, "")
         # Only the trust lives in a session; key, host and proxy go with each request.
         self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
@@ -138,22 +140,27 @@ class AsyncClient:
 
         return await self._with_current_key(ask, generation_id)
 
-    async def list_generations(self) -> list[Generation]:
-        """Ask once for the account's recent generations (``ent-v2``: the first page, the newest first).
+    async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
+        """Read the account's list of generations, page by page.
 
+        :param listing: what to read; everything that the list shows if omitted.
+        :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
-        :raises ViduError: when the service could not be asked.
+        :raises ViduError: when the list could not be read.
         """
+        walk = listing or Listing()
 
-        async def ask(config: ViduConfig) -> list[Generation]:
-            request = config.dialect.search()
+        async def ask(config: ViduConfig) -> Page:
+            request = config.dialect.search(walk.query or "")
             if request is None:
                 raise ViduConfigError(
                     f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
                 )
-            return config.dialect.read_list(await self.send(config, request))
+            return config.dialect.read_page(await self.send(config, request))
 
-        return await self._with_current_key(ask, None)
+        while walk.query is not None:
+            walk.take(await self._with_current_key(ask, None))
+        return walk.generations
 
     async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""
@@ -200,6 +207,9 @@ class AsyncClient:
 
     async def _look_up(self) -> ViduConfig:
         now = asyncio.get_running_loop().time()
+        until, reason = self._missing
+        if now < until:  # a thousand waits that pause for a removed connection ask for it once
+            raise ViduConnectionNotFoundError(reason, conn_id=self.conn_id)
         try:
             found = await aresolve(self.conn_id)
             # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
@@ -207,8 +217,11 @@ class AsyncClient:
             trust = await asyncio.to_thread(ssl_context, found.verify)
         except ViduError as error:
             # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
-            # good as long as the service takes it; that the connection was removed is no slip.
-            if self._config is None or isinstance(error, ViduConnectionNotFoundError):
+            # good as long as the service takes it. A key whose connection was removed is not used: the waits pause.
+            if isinstance(error, ViduConnectionNotFoundError):
+                self._missing = (now + REFRESH_PAUSE_SECONDS, error.reason)
+                raise
+            if self._config is None:
                 raise
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             self._resolved_at = now

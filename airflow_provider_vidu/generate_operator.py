@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -35,6 +35,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.links import Role, ViduWatchLink, publish
 from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
+from airflow_provider_vidu.text import shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -71,6 +72,9 @@ class ViduGenerateOperator(SignedURLOperator):
     :param timeout: seconds (or timedelta) to wait; off-peak generations may take 48 hours.
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
     :param durable: remember the order between tries. False submits, and pays, at every try.
+    :param on_clear: what clearing the task does: ``new`` submits a new generation; ``resume`` picks up the earlier
+        one if it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on,
+        ``resume`` keeps one Variable per task instance.
     :param max_failures: failed polls in a row that are tolerated.
     :raises ViduGenerationFailedError: when the generation failed for good.
     :raises ViduGenerationInterruptedError: when it failed for a reason that may pass.
@@ -109,6 +113,7 @@ class ViduGenerateOperator(SignedURLOperator):
         timeout: timedelta | float = 24 * 3600,
         cancel_on_kill: bool = True,
         durable: bool = True,
+        on_clear: Literal["new", "resume"] = "new",
         max_failures: int = 10,
         **kwargs: Any,
     ) -> None:
@@ -133,6 +138,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self.timeout = checked_seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
+        self.on_clear = _checked_on_clear(on_clear)
         self.max_failures = checked_count("max_failures", max_failures)
         self._held = held(self._arguments())
         self._generation_id: str | None = None
@@ -140,7 +146,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-        if durable and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
+        if durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
             # Not among the arguments: there it would take the place of a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
@@ -152,13 +158,14 @@ class ViduGenerateOperator(SignedURLOperator):
 
         hook = self._hook()
         self._config = hook.config
-        store = store_for(context) if self.durable else None
+        store = store_for(context, keeps=self.on_clear == "resume") if self.durable else None
         submission = Submission(
             hook,
             store,
             order_of(context),
             self.log,
             cancel_abandoned=self.cancel_on_kill,
+            on_clear=self.on_clear,
             before_send=self._check_wanted,
         )
         generation = submission.generation(self._request(), text("endpoint", self.endpoint))
@@ -196,6 +203,18 @@ class ViduGenerateOperator(SignedURLOperator):
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
         return self._finished(self._ask_afresh(hook, generation_id))
+
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Note that the result is returned: should the task run again after its success, it was cleared."""
+        super().post_execute(context, result)
+        if not self.durable:
+            return
+        from airflow_provider_vidu.durable import store_for
+
+        try:
+            store_for(context, keeps=self.on_clear == "resume").returned()
+        except Exception as error:  # noqa: BLE001 - the result is paid for; without the note a later clear may reuse it
+            self.log.warning("It could not be noted that the result was returned: %s", shown(error))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
@@ -322,6 +341,14 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self.vidu_conn_id)
+
+
+def _checked_on_clear(on_clear: object) -> Literal["new", "resume"]:
+    if on_clear == "new":
+        return "new"
+    if on_clear == "resume":
+        return "resume"
+    raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
 
 
 def _forget_order(context: Context) -> None:

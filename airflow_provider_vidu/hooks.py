@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -23,11 +23,13 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.dialects.errors import MODEL_NOT_FOUND
+from airflow_provider_vidu.dialects.task_list import Likeness, Listing, Page, Search, epoch_of
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
     ViduCreditError,
     ViduError,
+    ViduRequestError,
     ViduResponseError,
     ViduSubmitUnknownError,
     ViduTransportError,
@@ -255,26 +257,81 @@ class ViduHook(BaseHook):
             raise self._not_in_dialect("balance")
         return self._asked(lambda: self.config.dialect.read_credits(self._send(request)))
 
-    def list_generations(self) -> list[Generation]:
-        """Return the account's recent generations (``ent-v2``: of the last 7 days, the first page).
+    def list_generations(
+        self,
+        *,
+        created_from: datetime | str | float | None = None,
+        created_to: datetime | str | float | None = None,
+        states: Iterable[str] | None = None,
+        limit: int = 1000,
+    ) -> list[Generation]:
+        """Return the account's generations, page by page, in the service's order (``ent-v2``).
 
-        :raises ViduConfigError: when the connection's dialect has no list.
+        :param created_from: an aware datetime, ISO 8601 or epoch seconds; if omitted, the service decides (7 days).
+        :param created_to: the same, for the end of the time.
+        :param states: the service's own words, such as ``success``; if omitted, every state.
+        :param limit: the most generations to return; the pages of 5,000 are read at most.
+        :raises ViduConfigError: when the connection's dialect has no list, or an argument is wrong.
+        :raises ViduError: when the list could not be read.
         """
-        request = self.config.dialect.search()
-        if request is None:
+        listing = Listing(
+            created_from=epoch_of("created_from", created_from),
+            created_to=epoch_of("created_to", created_to),
+            states=states,
+            limit=checked_count("limit", limit),
+        )
+        if self.config.dialect.search() is None:
             raise self._not_in_dialect("list of generations")
-        return self._asked(lambda: self.config.dialect.read_list(self._send(request)))
+        while (query := listing.query) is not None:
+            listing.take(self._page(query))
+        return listing.generations
 
-    def find_generation(self, marker: str) -> Found:
-        """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
+    def find_generation(
+        self,
+        marker: str | None,
+        *,
+        created_from: datetime | str | float | None = None,
+        created_to: datetime | str | float | None = None,
+        like: Mapping[str, Any] | Likeness | None = None,
+    ) -> Found:
+        """Look for the generation that one create has submitted (``ent-v2``).
 
-        :param marker: what the create's ``payload`` held.
+        Where the list shows a payload, the marker decides. Where it does not, the one generation decides that fits in
+        model, prompt, images and time; several are named as candidates.
+
+        :param marker: what the create's ``payload`` held; None when it had no marker.
+        :param created_from: the earliest time at which it can have been created; if omitted, 7 days ago.
+        :param created_to: the latest time at which it can have been created.
+        :param like: the body of the create; if omitted, the marker alone decides.
         :return: its id, or none; ``complete`` tells whether "none" proves that there is none.
+        :raises ViduError: when the list could not be read.
         """
-        request = self.config.dialect.search()
-        if request is None:
+        search = Search(
+            marker,
+            since=epoch_of("created_from", created_from),
+            until=epoch_of("created_to", created_to),
+            like=Likeness.of(like) if isinstance(like, Mapping) else like,
+            now=time.time(),
+        )
+        if self.config.dialect.search() is None:
             return Found()
-        return self._asked(lambda: self.config.dialect.read_search(self._send(request), marker))
+        while (query := search.query) is not None:
+            try:
+                search.take(self._page(query))
+            except ViduRequestError:
+                if not search.drop_filter():
+                    raise
+        return search.found()
+
+    def _page(self, query: str) -> Page:
+        def ask() -> Page:
+            dialect = self.config.dialect
+            request = dialect.search(query)
+            if request is None:
+                raise self._not_in_dialect("list of generations")
+            return dialect.read_page(self._send(request))
+
+        return self._asked(ask)
 
     def test_connection(self) -> tuple[bool, str]:
         """Say in one sentence whether the connection works; used by the UI's test button.

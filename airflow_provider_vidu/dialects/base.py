@@ -28,8 +28,9 @@ from airflow_provider_vidu.dialects.errors import (
     is_error,
     is_known,
 )
+from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduResponseError
-from airflow_provider_vidu.models import Cancellation, Credits, Found, Generation, GenerationStatus
+from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
 from airflow_provider_vidu.text import one_line, shown
 from airflow_provider_vidu.values import objects
@@ -115,8 +116,11 @@ class Dialect(ABC):
         """Return the request that asks for the balance, or None where the dialect has none."""
         return None
 
-    def search(self) -> ApiRequest | None:
-        """Return the request that lists recent generations, or None where the dialect has none."""
+    def search(self, query: str = "") -> ApiRequest | None:
+        """Return the request for a page of the list of generations, or None where the dialect has no list.
+
+        :param query: what to ask for, percent-encoded; see ``task_list.Listing.query``.
+        """
         return None
 
     def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
@@ -211,13 +215,9 @@ class Dialect(ABC):
         """Return the balance that the answer to :meth:`credits` tells."""
         return Credits(raw=self._object(answer))
 
-    def read_search(self, answer: ApiAnswer, marker: str) -> Found:
-        """Return which generation in the answer to :meth:`search` carries ``marker``."""
-        return Found()
-
-    def read_list(self, answer: ApiAnswer) -> list[Generation]:
-        """Return the generations that the answer to :meth:`search` lists."""
-        return []
+    def read_page(self, answer: ApiAnswer) -> Page:
+        """Return the page of the list that the answer to :meth:`search` holds."""
+        return Page()
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Final
 from airflow_provider_vidu.dialects.answers import job_and_inner
 from airflow_provider_vidu.dialects.base import Dialect, checked_id, fill
 from airflow_provider_vidu.dialects.errors import is_error
+from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.models import Credits, Found, Generation
-from airflow_provider_vidu.values import first_text, mapping, number, objects, whole
+from airflow_provider_vidu.models import Credits
+from airflow_provider_vidu.values import mapping, number, objects, text, whole
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
 
 ENDPOINT_BY_IMAGES: Final = ("text2video", "img2video", "start-end2video")
@@ -59,36 +60,27 @@ class EntV2(Dialect):
         """Return the request for the balance; it lies beside the creates."""
         return ApiRequest("GET", self._beside_create("credits"))
 
-    def search(self) -> ApiRequest | None:
-        """Return the request that lists the generations of the last 7 days."""
-        return ApiRequest("GET", self._beside_create("tasks"))
+    def search(self, query: str = "") -> ApiRequest | None:
+        """Return the request for a page of the list; it lies beside the creates."""
+        return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}")
 
     def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
         """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays."""
         return None if body.get("payload") else {**body, "payload": marker}
 
-    def read_search(self, answer: ApiAnswer, marker: str) -> Found:
-        """Look for the marker among the listed payloads.
-
-        How the list is paged is not documented, so a list with a further page, or with entries that
-        show no payload, proves nothing when the marker is not on it.
-        """
+    def read_page(self, answer: ApiAnswer) -> Page:
+        """Return a page of the list; an entry without an id is counted and left out."""
         payload = self._object(answer)
         entries = _entries(payload)
         if entries is None:
-            return Found()
-        # The last order wins where a deleted and repeated DAG run has left two with one marker.
-        matches = [entry for entry in entries if entry.get("payload") == marker]
-        newest = max(matches, key=lambda entry: str(entry.get("created_at") or ""), default=None)
-        complete = not payload.get("next_page_token") and all("payload" in entry for entry in entries)
-        found = first_text(newest.get("id"), newest.get("task_id")) if newest is not None else None
-        return Found(generation_id=found, complete=complete)
-
-    def read_list(self, answer: ApiAnswer) -> list[Generation]:
-        """Return the listed generations; an entry without an id is left out."""
-        entries = _entries(self._object(answer)) or []
+            return Page()
         named = ((self._created_id(entry), entry) for entry in entries)
-        return [self._generation(name, dict(entry)) for name, entry in named if name]
+        return Page(
+            generations=tuple(self._generation(name, dict(entry)) for name, entry in named if name),
+            count=len(entries),
+            token=text(payload.get("next_page_token")),
+            tells_end="next_page_token" in payload,
+        )
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance: the sum over the kinds of credits, and how busy the account is."""

@@ -26,9 +26,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
-        "dialects.errors", "dialects.answers", "dialects.created", "config", "proxies",
+        "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
-        "lineage", "finished", "telling", "request_fields", "redaction", "allowed_hosts",
+        "lineage", "finished", "orders", "telling", "request_fields", "redaction", "allowed_hosts",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",
