@@ -16,7 +16,8 @@ import trustme
 from airflow_provider_vidu.config import Secret
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Stream
+from airflow_provider_vidu.http_connection import Connection
+from airflow_provider_vidu.http_stream import Stream
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Request, Server, Wire, fixed
@@ -151,8 +152,14 @@ def test_an_error_of_a_download(name: str) -> None:
     assert_clean(caught.value)
 
 
-def test_a_broken_stream_leaves_no_trace_of_its_request() -> None:
+def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:
     """The library's frames hold the request as it was written: they are cut off."""
-    with Server(_breaking) as server, pytest.raises(NETWORK_ERRORS) as caught:
+
+    def broken(_: Connection, data: bytes) -> None:
+        assert KEY.encode() in data
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Connection, "send", broken)
+    with Server(_breaking) as server, pytest.raises(BrokenPipeError) as caught:
         Stream(Target.parse(server.url()), access(server), {}, own=True)
     assert_clean(caught.value)
