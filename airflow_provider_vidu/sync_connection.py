@@ -128,7 +128,7 @@ class _SecureDeadlined(_Deadlined, HTTPSConnection):
 
     def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
         encrypted = super()._connect_tls_proxy(hostname, sock)
-        return limit_pieces(encrypted, lambda: _current.get().limit()) if self.proxy_is_tunneling else encrypted
+        return limit_pieces(encrypted, lambda: _current.get().limit()) if self._tunnel_host else encrypted
 
 
 class _Pool(HTTPConnectionPool):
