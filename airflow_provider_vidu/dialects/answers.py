@@ -155,10 +155,10 @@ def _is_envelope(payload: Level) -> bool:
 
 def as_object(value: Any, strike: Callable[[str], str] = str) -> Level:
     """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        value = embedded(value, strike)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        value = embedded(value, strike)
     return value if isinstance(value, Mapping) else NOTHING
 
 
