@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow_provider_vidu import exceptions as E  # noqa: N812
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.models import GenerationStatus as S  # noqa: N817
+from airflow_provider_vidu.models import GenerationStatus as S
 
 FOLDER = Path(__file__).parent / "fixtures" / "answers"
 DIALECTS = ("vidu-native", "ent-v2")
@@ -186,7 +186,8 @@ REFUSALS = [
     Refusal("model_not_found", 503, E.ViduRequestError, "model_not_found",
             ("viduq9-turbo", "name is wrong", "switched off", "Nothing was created or charged"),
             trace_id="202605200714345261721308268d9d6SjTLSqD4", query_error=E.ViduServerError),
-    Refusal("no_channel_old", 503, E.ViduRequestError, "model_not_found", ("无可用渠道",), query_error=E.ViduServerError),
+    Refusal("no_channel_old", 503, E.ViduRequestError, "model_not_found", ("无可用渠道",),
+            query_error=E.ViduServerError),
     Refusal("convert_request_failed", 500, E.ViduRequestError, "convert_request_failed", ("duration",),
             query_error=E.ViduServerError),
     Refusal("build_request_failed", 500, E.ViduRequestError, "build_request_failed", ("images",),
@@ -212,4 +213,3 @@ REFUSALS = [
     Refusal("sync_refused", 200, E.ViduRequestError, "FieldLacking", ("voice_setting_voice_id",)),
     Refusal("unheard_of", 200, E.ViduResponseError, "weird_thing", ("something happened",), unknown=True),
 ]  # fmt: skip
-

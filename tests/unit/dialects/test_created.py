@@ -109,7 +109,7 @@ def test_what_holds_no_id(dialect: Dialect, body: Any) -> None:
 
 @pytest.mark.parametrize("status", [400, 500, 503])
 def test_an_error_keeps_the_id_that_it_names(status: int) -> None:
-    """What an error answer names may have been billed, so the error names it as well; a bare id may be the request's."""
+    """What an error answer names may have been billed, so the error names it; a bare id may be the request's."""
     for body in ({"code": "x", "message": "m", "data": {"task_id": "a"}}, {"task_id": "a", "error": "m"}):
         with pytest.raises(ViduError) as caught:
             ViduNative().read_created(answer(body, status))
