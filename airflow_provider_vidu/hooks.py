@@ -117,9 +117,9 @@ class ViduHook(BaseHook):
     ) -> Generation:
         """Submit a generation, once. This is billed.
 
-        The request is repeated only when it surely was not carried out: the connection could not be
-        made, or the service answered 429. The dialect's fields are passed through as they are; the
-        service knows which models and durations exist today.
+        The request is repeated only when it certainly was not carried out: the connection could not be made, the
+        service said "too many", or a gateway said that it has sent nothing. The dialect's fields are passed through as
+        they are; the service knows which models and durations exist today.
 
         :param body: the whole request body; excludes ``fields``.
         :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (chosen by the number of images

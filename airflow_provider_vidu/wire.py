@@ -53,7 +53,7 @@ class ApiRequest:
         try:
             json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ViduConfigError(f"The request cannot be sent, it is no JSON: {error}") from None
+            raise ViduConfigError(f"The request body is not JSON serializable: {error}") from None
 
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")

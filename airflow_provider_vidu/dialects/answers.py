@@ -58,6 +58,7 @@ STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
 _STATE_FIELDS: Final = ("state", "status", "task_status")
 WRAPPERS: Final = ("data", "output", "result")
 """Where an answer may hold the job inside an envelope."""
+_WRAPPERS: Final = frozenset(WRAPPERS)
 
 _RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
 _JOB_FIELDS: Final = _RESULT_FIELDS | {"status"}
@@ -66,12 +67,35 @@ _OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
 _URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo_audio")
 _LOOSE_URL_FIELDS: Final = ("url", "download_url", "output_url", "audio_url", "image_url")
 _COVER_FIELDS: Final = ("cover_url", "thumbnail_url")
+_MEDIA_FIELDS: Final = frozenset(
+    {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "job_records", "data_records"}
+)
 _URL_LIST_FIELDS: Final = ("urls", "video_urls", "result_urls")
 # Never searched for a result: what was sent, and pictures beside it.
 _NOT_RESULTS: Final = frozenset(
     {"input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input", "error"}
 )
 _SEARCH_DEPTH: Final = 4
+
+
+# Thousands of polls a second come through here: one pass over what is there, not a look-up of all there could be.
+_READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "progress": ("progress", percent),
+    "model": ("model", text),
+    "credits": ("credits", whole),
+    "prompt": ("prompt", text),
+    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(text(value))),
+    "created_at": ("created_at", moment),
+    "status_update_time": ("updated_at", moment),
+    "completed_at": ("completed_at", moment),
+}
+_READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "submit_time": ("created_at", moment),
+    "updated_at": ("updated_at", moment),
+    "finish_time": ("completed_at", moment),
+    "properties": ("prompt", lambda value: text(mapping(value).get("input"))),
+}
+"""Names that count where those above are absent; ``properties`` is new-api's."""
 
 
 def read(
@@ -91,30 +115,30 @@ def read(
         inner_status = _status(inner_word)
         if word is None or inner_status is not GenerationStatus.UNKNOWN:
             word, status = inner_word, inner_status
+    found: dict[str, Any] = {}
+    for level in (job, inner) if inner else (job,):
+        for table in (_READ, _READ_ELSE):
+            for name in table.keys() & level.keys():
+                field, convert = table[name]
+                if field not in found and (value := convert(level[name])) is not None:
+                    found[field] = value
+    if "model" not in found and "properties" in job:
+        found["model"] = text(mapping(job["properties"]).get("origin_model_name"))
     artifacts = _artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED)
-    first = next((found for found in artifacts if found.url), None) or next(iter(artifacts), None)
-    failed = status is GenerationStatus.FAILED
-    code, message = _failure(payload, job, inner, strike) if failed else (None, None)
+    if artifacts:
+        first = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
+        found["artifacts"], found["video_url"] = artifacts, first.url
+        found["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
+    if status is GenerationStatus.FAILED:
+        # Completed answers still carry texts of earlier internal retries: only the status word decides.
+        code, message = _failure(payload, job, inner, strike)
+        found |= {"error_code": code, "error_message": message, "is_transient": is_transient(code)}
     return Generation(
         id=generation_id,
         status=status,
         provider_status=word or "",
-        video_url=first.url if first else None,
-        cover_url=first.cover_url if first and (first.url or len(artifacts) == 1) else None,
-        prompt=_first(job, inner, text, "prompt") or first_text(mapping(job.get("properties")).get("input")),
-        enhanced_prompt=_unfenced(_first(job, inner, text, "enhanced_prompt")),
-        progress=_first(job, inner, percent, "progress"),
-        model=_first(job, inner, text, "model") or text(mapping(job.get("properties")).get("origin_model_name")),
-        credits=_first(job, inner, whole, "credits"),
-        # Completed answers still carry texts of earlier internal retries: only the status word decides.
-        error_code=code,
-        error_message=message,
-        is_transient=failed and is_transient(code),
-        created_at=_first(job, inner, moment, "created_at", "submit_time"),
-        updated_at=_first(job, inner, moment, "status_update_time", "updated_at"),
-        completed_at=_first(job, inner, moment, "completed_at", "finish_time"),
-        artifacts=artifacts,
         raw=without_media(payload) if may_hold_media else payload,
+        **found,
     )
 
 
@@ -122,17 +146,17 @@ def speaks_of_a_generation(payload: Level) -> bool:
     """Whether an answer to a query says anything of a generation (a create's may hold just an id)."""
     job, inner = job_and_inner(payload)
     return (
-        not _JOB_FIELDS.isdisjoint(job)
-        or state_word(job) is not None
+        state_word(job) is not None
         or state_word(inner) is not None
-        or bool(inner and not _JOB_FIELDS.isdisjoint(inner))
+        or not _JOB_FIELDS.isdisjoint(job)
+        or not _JOB_FIELDS.isdisjoint(inner)
         or _metadata_url(job) is not None
     )
 
 
 def job_and_inner(payload: Level, strike: Callable[[str], str] = str) -> tuple[Level, Level]:
     """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
-    if not any(name in payload for name in WRAPPERS):
+    if _WRAPPERS.isdisjoint(payload):
         return payload, NOTHING
     job = (_wrapped(payload, strike) or payload) if _is_envelope(payload) else payload
     return job, _wrapped(job, strike)
@@ -155,10 +179,10 @@ def _is_envelope(payload: Level) -> bool:
 
 def as_object(value: Any, strike: Callable[[str], str] = str) -> Level:
     """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        value = embedded(value, strike)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        value = embedded(value, strike)
     return value if isinstance(value, Mapping) else NOTHING
 
 
@@ -198,6 +222,8 @@ def _unfenced(prompt: str | None) -> str | None:
 
 def _artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ...]:
     """Return every creation; the first one with a URL is the result."""
+    if not succeeded and not inner and not job.get("creations") and _MEDIA_FIELDS.isdisjoint(job):
+        return ()
     own = tuple(_creations(job))
     if own:
         if not succeeded or any(found.url for found in own):

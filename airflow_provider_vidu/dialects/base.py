@@ -160,15 +160,16 @@ class Dialect(ABC):
         :raises ViduResponseError: for an answer that says nothing of a generation.
         """
         payload = self._parsed(answer, of_create=False)
-        if not speaks_of_a_generation(payload):
-            error = self.error(answer, of_create=False) if is_error(payload) else None
-            if isinstance(error, ViduAPIError):
-                raise error
-            raise ViduResponseError(
-                f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
-                status_code=answer.status,
-            )
-        return self._generation(generation_id, payload, answer)
+        generation = self._generation(generation_id, payload, answer)
+        if generation.provider_status or speaks_of_a_generation(payload):
+            return generation
+        error = self.error(answer, of_create=False) if is_error(payload) else None
+        if isinstance(error, ViduAPIError):
+            raise error
+        raise ViduResponseError(
+            f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
+            status_code=answer.status,
+        )
 
     def read_created(self, answer: ApiAnswer, *, synchronous: bool = False) -> Generation:
         """Return the generation that a create has submitted.
@@ -307,8 +308,8 @@ class Dialect(ABC):
         if answer is None:
             return answers.read(generation_id, payload)
         # Searching the bytes is much cheaper than a walk through the values, and nearly every answer has no media.
-        may_hold_media = len(answer.body) > _BARE_MEDIA_BYTES or b"base64," in answer.body
-        return answers.read(generation_id, payload, answer.strike, may_hold_media=may_hold_media)
+        media = len(answer.body) > _BARE_MEDIA_BYTES or b"base64," in answer.body
+        return answers.read(generation_id, payload, answer.strike, may_hold_media=media)
 
     def _created_id(self, payload: Mapping[str, Any]) -> str | None:
         """Return the id in a create's answer, or in an entry of a list."""

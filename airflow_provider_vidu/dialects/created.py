@@ -18,7 +18,7 @@ from typing import Any, Final
 from airflow_provider_vidu.dialects.answers import STATUSES, Level, as_object
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.values import embedded, first_text, objects, text, web_url
+from airflow_provider_vidu.values import embedded, first_text, text, web_url
 
 _HOLDERS: Final = ("data", "output", "result", "response", "task", "generation", "job", "video")
 _OTHER_NAMES: Final = ("taskId", "generation_id", "generationId", "job_id", "jobId", "video_id", "videoId", "uuid")
@@ -117,9 +117,9 @@ def _other_id(level: Level, depth: int = 0) -> str | None:
     for name, value in level.items():
         if name in _NOT_JOBS:
             continue
-        for inner in objects(value if isinstance(value, list) and len(value) == 1 else [value]):
-            if found := _own_id(inner) or _other_id(inner, depth + 1):
-                return found
+        inner = as_object(value)
+        if inner and (found := _own_id(inner) or _other_id(inner, depth + 1)):
+            return found
     return None
 
 

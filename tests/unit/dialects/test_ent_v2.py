@@ -32,7 +32,8 @@ JSON = st.recursive(
 FIELDS = [
     "id", "task_id", "state", "err_code", "err_msg", "message", "credits", "payload", "bgm", "off_peak",
     "progress", "creations", "created_at", "updated_at", "completed_at", "model", "code", "reason", "metadata",
-    "error", "trace_id",
+    "error", "trace_id", "data", "status", "signed_url", "job_records", "data_records", "fail_reason", "video_url",
+    "sub_task_id", "file_url", "output",
 ]  # fmt: skip
 CREATIONS = st.lists(
     st.dictionaries(st.sampled_from(["id", "url", "cover_url", "watermarked_url", "video"]), JSON, max_size=5) | JSON,

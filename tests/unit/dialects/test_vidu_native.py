@@ -30,7 +30,8 @@ FIELDS = [
     "id", "task_id", "status", "state", "video_url", "result_url", "thumbnail_url", "enhanced_prompt",
     "status_update_time", "progress", "created_at", "completed_at", "error", "fail_reason", "message", "detail",
     "data", "code", "trace_id", "model", "credits", "error_code", "creations", "err_code", "updated_at",
-    "payload",
+    "payload", "output", "result", "metadata", "signed_url", "job_records", "data_records", "urls", "properties",
+    "sub_task_id", "file_url", "reason",
 ]  # fmt: skip
 LIKELY = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=10)
 
