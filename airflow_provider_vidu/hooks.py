@@ -22,7 +22,8 @@ from airflow_provider_vidu.defaults import (
     is_adaptive,
 )
 from airflow_provider_vidu.dialects import checked_id
-from airflow_provider_vidu.dialects.task_list import Likeness, Listing, Page, Search, epoch_of
+from airflow_provider_vidu.dialects.lost_create import Likeness, Search
+from airflow_provider_vidu.dialects.task_list import Listing, Page, epoch_of
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,

@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.orders import Order, Record
+from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.submission import SETTLE_SECONDS, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
