@@ -145,7 +145,6 @@ def test_describe_cannot_forge_a_log_line() -> None:
     assert "\n" not in told
     assert len(told) < 300
 
-
 @pytest.mark.parametrize(
     ("artifact", "creation", "expected"),
     [
