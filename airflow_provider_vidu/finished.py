@@ -34,7 +34,7 @@ class Finished:
     asked by their id, so that an event means the same in both cases.
 
     What was reported is remembered by its id, and what is older than the *line* by that alone: everything finished
-    that was created before it is old, by the service's own clock. So the memory stays small however long the list is.
+    that was created up to it is old, by the service's own clock. So the memory stays small however long the list is.
 
     :param policy: intervals and backoff.
     :param generation_ids: what is watched; None for whatever the list shows.
@@ -135,7 +135,7 @@ class Finished:
             if generation.id in self._told or generation.id in self._watches:
                 self._note_time(generation.id, created)
             elif self._is_old(generation):
-                if created is None or (self._line is not None and created >= self._line):
+                if created is None or (self._line is not None and created > self._line):
                     self._tell(generation.id, created)
             else:
                 self._watch(generation.id, now)
@@ -219,7 +219,7 @@ class Finished:
             return False
         if self._is_first and (self._since is None or created is None):
             return generation.id not in self._watches
-        return created is not None and self._line is not None and created < self._line
+        return created is not None and self._line is not None and created <= self._line
 
     def _watch(self, generation_id: str, now: float) -> None:
         if generation_id not in self._watches:

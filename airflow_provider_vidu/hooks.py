@@ -23,7 +23,8 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.dialects.errors import MODEL_NOT_FOUND
-from airflow_provider_vidu.dialects.task_list import Likeness, Listing, Page, Search, epoch_of
+from airflow_provider_vidu.dialects.lost_create import Likeness, Search
+from airflow_provider_vidu.dialects.task_list import Listing, Page, epoch_of
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,

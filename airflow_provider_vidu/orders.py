@@ -47,8 +47,8 @@ class Record:
     latest send in epoch seconds, or that of the create's end without an answer; ``marked`` tells whether the request
     carries the marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
     ``request`` is a digest of what was sent. ``began`` is the time of the first send; ``looks`` is a
-    ``task_list.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the try that
-    submitted; ``returned`` tells that a try has returned the result to Airflow.
+    ``lost_create.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the try
+    that submitted; ``returned`` tells that a try has returned the result to Airflow.
     """
 
     order: int

@@ -35,7 +35,7 @@ from airflow_provider_vidu.events import (
     read_event,
     was_never_taken_up,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 
@@ -187,6 +187,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     def _poll(self, watch: Watch) -> Step:
         try:
             generation = self._hook().get_generation(self.generation_id, retries=0)
+        except ViduConnectionNotFoundError as slip:
+            step = self._paused(watch, slip)
         except ViduError as error:
             step = watch.missed(error, time.time())
         else:
@@ -194,6 +196,14 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if step.note:
             self.log.info("Generation %s: %s", self.generation_id, step.note)
         return step
+
+    def _paused(self, watch: Watch, slip: ViduError) -> Step:
+        """Wait on where the connection is missing that an earlier poke has used; the timeout still counts."""
+        from airflow_provider_vidu.policy import Step
+
+        if time.time() - watch.since <= watch.policy.grace:
+            return watch.missed(slip, time.time())
+        return Step(delay=self.poke_interval, note=f"paused until the connection is back: {slip}")
 
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_vidu.dialects.task_list import CLOCK_SKEW_SECONDS, Likeness
+from airflow_provider_vidu.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduError,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
-from airflow_provider_vidu import exceptions
+from airflow_provider_vidu import exceptions, sensors
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from tests.versions import AIRFLOW
@@ -246,3 +246,16 @@ def test_a_whole_generation_as_id(context):
     """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
     with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass the id alone: generate.output"):
         sensor(generation_id={"id": "123"}).execute(context)
+
+
+@pytest.mark.parametrize(("minutes", "is_first"), [(5, False), (None, True)], ids=["later poke", "first poke"])
+def test_a_connection_that_was_deleted_between_two_pokes(context, monkeypatch, minutes, is_first):
+    """A rescheduled wait pauses: the next poke looks again. At the first poke a missing connection is a mistake."""
+    begun = None if minutes is None else datetime.now(UTC) - timedelta(minutes=minutes)
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: begun)
+    task = sensor(mode="reschedule", vidu_conn_id="vidu_gone", timeout=3600)
+    if is_first:
+        with pytest.raises(exceptions.ViduConnectionNotFoundError):
+            task.poke(context)
+    else:
+        assert task.poke(context) is False

@@ -26,7 +26,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
-        "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "config", "proxies",
+        "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "dialects.lost_create",
+        "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
         "lineage", "finished", "orders", "telling", "request_fields", "redaction", "allowed_hosts",
     ),
