@@ -33,6 +33,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
+from airflow_provider_vidu.media_inputs import Prepared
 from airflow_provider_vidu.models import Found, Generation
 from airflow_provider_vidu.policy import failure
 
@@ -125,29 +126,45 @@ class Submission:
         self._before_send = before_send
         self._sleep = sleep
 
-    def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
+    def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitting it when no earlier try has.
 
+        :param body: the request. Files that it names are read for its digest, and sent only if it is submitted: an
+            order that has been submitted already uploads nothing again.
         :raises ViduSubmitUnknownError: when a create may have been carried out and cannot be found.
         :raises ViduSubmitUncertainError: the same, when the next try, or a clear, can look for it.
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
-        record = self._store.load() if self._store else None
-        request = _digest(body, endpoint)
-        if record is None:
-            earlier = None
-        elif record.order == self._order:
-            earlier = self._earlier(record, request)
-        else:
-            earlier = self._after_clear(record, request)
-        return earlier or self._submit(body, endpoint, request)
+        prepared = body if isinstance(body, Prepared) else Prepared(body)
+        try:
+            record = self._store.load() if self._store else None
+            request = self._digest_of(prepared, endpoint, record)
+            if record is None:
+                earlier = None
+            elif record.order == self._order:
+                earlier = self._earlier(record, request)
+            else:
+                earlier = self._after_clear(record, request)
+            return earlier or self._submit(prepared, endpoint, request)
+        finally:
+            prepared.close()
 
     def handed_over(self) -> None:
         """Note that the task ends without waiting: a later clear must not cancel the generation."""
         record = self._store.load() if self._store else None
         if self._store is not None and record is not None:
             self._store.save(replace(record, handed_over=True))
+
+    def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
+        """Return the digest of the request; empty if its files are gone, but the order has been submitted."""
+        try:
+            return _digest(prepared.identity(), endpoint)
+        except ViduError as error:
+            if record is None or record.order != self._order or record.generation_id is None:
+                raise
+            self._log.warning("The inputs can no longer be read, so they are not compared: %s", error)
+            return ""
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
@@ -160,7 +177,7 @@ class Submission:
         generation = self._known(generation_id, record)
         if not generation.failed:
             self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
-            if record.request not in ("", request):
+            if record.request and request not in ("", record.request):
                 self._log.warning(
                     "Generation %s was submitted with another request than this try's. Clear the task to order that.",
                     generation_id,
@@ -205,7 +222,9 @@ class Submission:
             self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
             return Found()
 
-    def _submit(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> Generation:
+    def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        # Before the intent is stored: an upload costs nothing, and one that fails leaves nothing to look for.
+        body = prepared.resolve(self._hook, self._log)
         # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
         marker = f"airflow:{uuid.uuid4().hex}"
         marked = self._hook.config.dialect.marked(body, marker) if self._store else None

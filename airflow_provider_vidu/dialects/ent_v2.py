@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.dialects.base import Dialect, ErrorClass, ErrorText, fill, status_words
+from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, ErrorClass, ErrorText, fill, status_words
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Artifact, Credits, Found, Generation, GenerationStatus
 from airflow_provider_vidu.values import first_text, mapping, moment, number, percent, text, web_url, whole
@@ -91,6 +91,10 @@ class EntV2(Dialect):
     def search(self) -> ApiRequest | None:
         """Return the request that lists the generations of the last 7 days."""
         return ApiRequest("GET", self._beside_create("tasks"))
+
+    def upload(self) -> ApiRequest | None:
+        """Return the request that opens an upload."""
+        return ApiRequest("POST", UPLOADS, {"scene": "vidu"})
 
     def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
         """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays."""

@@ -26,12 +26,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
-        "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
+        "connection_form", "events", "naming", "content", "media_fields", "places", "transfer_policy", "retry_policy",
         "lineage", "finished", "telling", "request_fields",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",
-        "http_stream", "storage", "local_store", "remote_store", "destination",
+        "http_stream", "storage", "local_store", "remote_store", "destination", "roots", "media_inputs", "uploads",
         "arrival", "transfer", "guard", "announce",
     ),
     "hooks": ("hooks",),
