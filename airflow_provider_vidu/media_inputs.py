@@ -308,7 +308,7 @@ class _Sender:
     def _upload(self, place: _Place) -> str:
         file = place.file
         if file.sha256 not in self._uploaded:
-            self._uploaded[file.sha256] = self._hook.upload(file.content, file.size, file.content_type)
+            self._uploaded[file.sha256] = self._hook._upload(file.content, file.size, file.content_type)
             if self._log is not None:
                 self._log.info(
                     "Uploaded the file of %s (%s of %s)", place.where, size_text(file.size), file.content_type

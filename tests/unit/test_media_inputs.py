@@ -32,7 +32,7 @@ class Hook:
         self.uploaded: list[tuple[str, int, str]] = []
         self._fails = fails
 
-    def upload(self, content: BinaryIO, size: int, content_type: str) -> str:
+    def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:
         """Take a file."""
         if self._fails:
             raise self._fails
