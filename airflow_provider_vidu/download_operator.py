@@ -117,9 +117,12 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
         from airflow_provider_vidu.destination import Destination
+        from airflow_provider_vidu.roots import check_destination
         from airflow_provider_vidu.storage import DestinationExistsError
 
-        destination = Destination(checked_destination(self.destination), self._storage_conn_id())
+        checked = checked_destination(self.destination)
+        check_destination(checked)
+        destination = Destination(checked, self._storage_conn_id())
         stem = stem_of(generation_id, url) if destination.is_folder else ""
         try:
             if self.overwrite != "replace" and (place := self._existing(destination, stem)):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_vidu.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.media_inputs import Prepared
     from airflow_provider_vidu.models import Generation
 
 
@@ -57,13 +58,16 @@ class ViduGenerateOperator(SignedURLOperator):
 
     :param prompt: the text. Templated.
     :param model: the model's name at the service. Templated.
-    :param images: web addresses, data URIs, or local or object-storage paths, which are sent inline. Templated.
+    :param images: web addresses, data URIs, ``ssupload:`` addresses, or local or object-storage paths. A path is read
+        and sent inline, or by the service's upload where it is too large for that (``ent-v2``). The same goes for
+        every other field that takes media, in ``parameters`` and ``body`` (see the page *Inputs*). Templated.
     :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, ``start-end2video``, ``reference2video``,
         …; chosen by the number of images where left out. A path starting with a slash goes anywhere.
     :param parameters: further fields of the request, such as ``{"duration": 4}``. Templated.
     :param body: the whole request, instead of prompt, model, images and parameters. Templated.
     :param vidu_conn_id: the Airflow connection.
-    :param storage_conn_id: the Airflow connection of the object storage that ``images`` lie in.
+    :param storage_conn_id: the Airflow connection of the object storage that media fields name, unless the URL
+        itself names one (``s3://my_aws@bucket/key``).
     :param wait_for_completion: False returns right after the submit, with the generation as accepted.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
@@ -233,8 +237,10 @@ class ViduGenerateOperator(SignedURLOperator):
         if self._generation_id is not None:
             self._cancel("the task was killed")
 
-    def _request(self) -> dict[str, Any]:
-        return request_of(self._arguments(), self._held, self.storage_conn_id)
+    def _request(self) -> Prepared:
+        from airflow_provider_vidu.media_inputs import Prepared
+
+        return Prepared(request_of(self._arguments(), self._held), text("storage_conn_id", self.storage_conn_id))
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}

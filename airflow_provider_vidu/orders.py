@@ -87,8 +87,8 @@ class Record:
         return self.generation_id is None and self.is_searchable
 
     def differs(self, request: str) -> bool:
-        """Whether another request was sent than this one."""
-        return self.request not in ("", request)
+        """Whether another request was sent than this one; an empty digest is of a request that cannot be compared."""
+        return bool(request) and self.request not in ("", request)
 
     def counts_another_clear(self, order: Order) -> bool:
         """Whether some task of the run was cleared after this record."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.images import inlined
+from airflow_provider_vidu.media_fields import as_list, plain
 
 NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
 
@@ -16,16 +16,15 @@ def held(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name in NAMES if arguments[name] is not None and arguments[name] not in ([], ()))
 
 
-def request_of(
-    arguments: Mapping[str, Any], expected: Collection[str], storage_conn_id: str | None = None
-) -> dict[str, Any]:
-    """Return the body of a create.
+def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
+    """Return the body of a create. What its media fields name is not read yet (see :mod:`.media_inputs`).
 
     :param arguments: the rendered arguments, by their names in :data:`NAMES`.
     :param expected: which of them must hold something: a template that renders to nothing would be paid for.
-    :param storage_conn_id: the Airflow connection of the object storage that images lie in.
     :raises ViduConfigError: naming the argument that is wrong, or came from nothing.
     """
+    arguments = {name: plain(arguments[name]) for name in NAMES}
+    arguments["images"] = as_list("images", arguments["images"])
     for name in NAMES:
         if name in expected:
             _check_present(name, arguments[name])
@@ -34,7 +33,7 @@ def request_of(
     parameters = {} if arguments["parameters"] is None else _mapping("parameters", arguments["parameters"])
     fields: dict[str, Any] = {name: text(name, arguments[name]) for name in ("model", "prompt")}
     if images := arguments["images"]:
-        fields["images"] = inlined(images, storage_conn_id)
+        fields["images"] = images
     fields = {name: value for name, value in fields.items() if value is not None}
     if twice := fields.keys() & parameters.keys():
         raise ViduConfigError(f"{', '.join(sorted(twice))} is given twice: as an argument and in parameters.")

@@ -35,6 +35,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
+from airflow_provider_vidu.media_inputs import Prepared
 from airflow_provider_vidu.models import Found, Generation
 from airflow_provider_vidu.orders import Order, Record, RecordStore
 from airflow_provider_vidu.policy import failure
@@ -90,25 +91,30 @@ class Submission:
         self._before_send = before_send
         self._sleep = sleep
 
-    def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
+    def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
 
-        :param body: the whole request.
+        :param body: the whole request. Files that it names are read for its digest, and sent only if it is submitted:
+            an order that has been submitted already uploads nothing again.
         :param endpoint: which create, as :meth:`ViduHook.create_generation` takes it.
         :raises ViduSubmitUnknownError: when an earlier create may have been carried out and the list does not show
             whether it was.
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
-        record = self._store.load() if self._store else None
-        request = _digest(body, endpoint)
-        if record is None:
-            earlier = None
-        elif record.was_cleared(self._order, request):
-            earlier = self._after_clear(record, request)
-        else:
-            earlier = self._earlier(record, request)
-        return earlier or self._submit(body, endpoint, request)
+        prepared = body if isinstance(body, Prepared) else Prepared(body)
+        try:
+            record = self._store.load() if self._store else None
+            request = self._digest_of(prepared, endpoint, record)
+            if record is None:
+                earlier = None
+            elif record.was_cleared(self._order, request):
+                earlier = self._after_clear(record, request)
+            else:
+                earlier = self._earlier(record, request)
+            return earlier or self._submit(prepared, endpoint, request)
+        finally:
+            prepared.close()
 
     def handed_over(self) -> None:
         """Note that the task ends without waiting: a later clear must not cancel the generation."""
@@ -119,6 +125,16 @@ class Submission:
     def _save(self, record: Record) -> None:
         if self._store is not None:
             self._store.save(record)
+
+    def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
+        """Return the digest of the request; empty if its files are gone, but the order has been submitted."""
+        try:
+            return _digest(prepared.identity(), endpoint)
+        except ViduError as error:
+            if record is None or record.order != self._order.number or record.generation_id is None:
+                raise
+            self._log.warning("The inputs can no longer be read, so they are not compared: %s", error)
+            return ""
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
@@ -189,7 +205,9 @@ class Submission:
             self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
             return Found()
 
-    def _submit(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> Generation:
+    def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        # Before the intent is stored: an upload costs nothing, and one that fails leaves nothing to look for.
+        body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
         self._save(record)
         try:

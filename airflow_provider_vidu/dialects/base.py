@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -33,7 +34,7 @@ from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, Vidu
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
 from airflow_provider_vidu.text import one_line, shown
-from airflow_provider_vidu.values import objects
+from airflow_provider_vidu.values import objects, text, web_url
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
@@ -44,6 +45,19 @@ _BARE_MEDIA_BYTES: Final = 4096
 """A shorter answer can hold no medium but as a data URI."""
 # new-api names the request in a header, too.
 _TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
+
+UPLOADS: Final = "/tools/v2/files/uploads"
+"""The upload service, beside ``/ent/v2`` under the connection's base URL: several clients of the official API and
+of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that the service has opened: its id, and the signed URL that takes the bytes."""
+
+    id: str
+    put_url: str = field(repr=False)
 
 
 def checked_id(generation_id: object) -> str:
@@ -126,6 +140,17 @@ class Dialect(ABC):
     def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
         """Return ``body`` with a marker that the service hands back, or None where there is no place for it."""
         return None
+
+    def upload(self) -> ApiRequest | None:
+        """Return the request that opens an upload, or None if the dialect has no upload service. It costs nothing."""
+        return None
+
+    def finish_upload(self, upload: Upload, etag: str) -> ApiRequest:
+        """Return the request that ends an upload.
+
+        :param etag: the ``ETag`` of the answer to the bytes; most clients send it without its quotes.
+        """
+        return ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
 
     @abstractmethod
     def probe(self) -> ApiRequest:
@@ -219,6 +244,24 @@ class Dialect(ABC):
     def read_page(self, answer: ApiAnswer) -> Page:
         """Return the page of the list that the answer to :meth:`search` holds."""
         return Page()
+
+    def read_upload(self, answer: ApiAnswer) -> Upload:
+        """Return the upload that the answer to :meth:`upload` opens.
+
+        :raises ViduResponseError: when the answer lacks the id or a web address that takes the bytes.
+        """
+        payload = self._object(answer)
+        found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
+        if found is None or put_url is None or not found.strip("."):
+            raise ViduResponseError(
+                f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
+                status_code=answer.status,
+            )
+        return Upload(found, put_url)
+
+    def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
+        """Return the address that a request may name the uploaded file by."""
+        return text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from airflow_provider_vidu.dialects.answers import job_and_inner
-from airflow_provider_vidu.dialects.base import Dialect, checked_id, fill
+from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -63,6 +63,10 @@ class EntV2(Dialect):
     def search(self, query: str = "") -> ApiRequest | None:
         """Return the request for a page of the list; it lies beside the creates."""
         return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}")
+
+    def upload(self) -> ApiRequest | None:
+        """Return the request that opens an upload."""
+        return ApiRequest("POST", UPLOADS, {"scene": "vidu"})
 
     def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
         """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays."""

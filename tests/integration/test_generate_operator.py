@@ -348,11 +348,16 @@ def test_local_images_are_sent_inline(connect, sandbox, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"GIF89a", "none of png"), (None, "cannot be read"), (b"x" * 10_000_001, "larger than")]
+    ("content", "message"),
+    [
+        (b"GIF89a", "none of png"),
+        (None, "cannot be read"),
+        (png("seed") + b"x" * 10_000_000, "larger than 10,000,000 bytes.*no upload service"),
+    ],
 )
 def test_images_that_cannot_be_sent(connect, sandbox, tmp_path, content, message):
     """An image that is missing, too large or of another kind is refused before anything is submitted."""
-    connect("ent-v2")
+    connect("vidu-native")
     picture = tmp_path / "picture.png"
     if content is not None:
         picture.write_bytes(content)

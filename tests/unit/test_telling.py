@@ -105,6 +105,7 @@ def test_a_request_line_by_line():
         "model": "viduq3",
         "prompt": "a cat\nwith wings",
         "images": ["https://x.example.com/i.png?sig=hush", "data:image/png;base64," + "A" * 4000],
+        "subjects": [{"images": ["Data:image/webp;base64," + "A" * 4000, "/9j/" + "A" * 4000]}],
         "settings": {"duration": 4, "audio": True},
         "callback_url": "https://me:hush@x.example.com/back?token=hush",
     }
@@ -113,6 +114,7 @@ def test_a_request_line_by_line():
         "model: viduq3",
         "prompt: a cat with wings",
         "images: [https://x.example.com/i.png, (inline image/png, 4.0 kB in the request)]",
+        "subjects: [{images: [(inline image/webp, 4.0 kB in the request), (inline base64, 4.0 kB in the request)]}]",
         "settings: {duration: 4, audio: True}",
         "callback_url: https://x.example.com/back",
     ]
