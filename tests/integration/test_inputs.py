@@ -19,6 +19,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.media_inputs import MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.orders import Order
 from airflow_provider_vidu.submission import Record, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
@@ -255,7 +256,7 @@ class Memory:
 
 def run(store: Memory, path: Path, number: int = 0) -> str:
     """Make one try of an order."""
-    submission = Submission(ViduHook(), store, number, logging.getLogger("tries"), sleep=lambda _: None)
+    submission = Submission(ViduHook(), store, Order(number), logging.getLogger("tries"), sleep=lambda _: None)
     return submission.generation(Prepared({"prompt": "x", "video_url": str(path)}), "lip-sync").id
 
 
