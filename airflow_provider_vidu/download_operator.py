@@ -59,6 +59,8 @@ class ViduDownloadOperator(SignedURLOperator):
         counts as missing); or fail with an ``error``.
     :param artifact: ``video``, its ``cover`` image, or the ``watermarked`` video.
     :param max_bytes: the largest file that is accepted, in bytes.
+    :param endpoint: where the generation was submitted; only products with a query of their own
+        (``one-click/mv``) need it. (templated)
     :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
     """
 
@@ -68,6 +70,7 @@ class ViduDownloadOperator(SignedURLOperator):
         "generation_id",
         "storage_conn_id",
         "vidu_conn_id",
+        "endpoint",
     )
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
@@ -83,6 +86,7 @@ class ViduDownloadOperator(SignedURLOperator):
         overwrite: Overwrite = "replace",
         artifact: Artifact = "video",
         max_bytes: int | None = None,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -94,6 +98,7 @@ class ViduDownloadOperator(SignedURLOperator):
         self.overwrite = overwrite
         self.artifact = artifact
         self.max_bytes = max_bytes
+        self.endpoint = endpoint
         self._transfer: Transfer | None = None
         self._chosen: Place | None = None
         self._generation: Generation | None = None
@@ -104,7 +109,14 @@ class ViduDownloadOperator(SignedURLOperator):
         """Download, publish, tell the outlets, and return the record of the file."""
         url, generation_id = self._rendered()
         if generation_id is not None:
-            publish(context, generation_id, conn_id=self.vidu_conn_id, role="download", artifact=self.artifact)
+            publish(
+                context,
+                generation_id,
+                conn_id=self.vidu_conn_id,
+                role="download",
+                artifact=self.artifact,
+                endpoint=self.endpoint,
+            )
         self._record = self._stored(url, generation_id)
         self._fill_outlet_events(context, self._record)
         return self._record
@@ -160,7 +172,9 @@ class ViduDownloadOperator(SignedURLOperator):
 
         if self._generation is None and generation_id is not None:
             try:
-                self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, retries=1)
+                self._generation = ViduHook(self.vidu_conn_id).get_generation(
+                    generation_id, endpoint=self.endpoint, retries=1
+                )
             except ViduError as error:  # the file is there; only prompt and model stay unknown
                 self.log.warning("The asset event will lack prompt and model: %s", error)
         return self._generation
@@ -289,7 +303,9 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.policy import failure
 
-        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
+        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
+            generation_id, endpoint=self.endpoint
+        )
         if generation.failed:
             raise failure(generation).located(conn_id=self.vidu_conn_id)
         url = _artifact_url(generation, self.artifact)

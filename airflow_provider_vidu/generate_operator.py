@@ -15,6 +15,8 @@ from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     ID_KEY,
+    OFF_PEAK_WAIT_SECONDS,
+    WAIT_SECONDS,
     checked_count,
     checked_seconds,
     is_adaptive,
@@ -30,10 +32,11 @@ from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
     ViduGenerationFailedError,
+    ViduNotFoundError,
     ViduTimeoutError,
 )
 from airflow_provider_vidu.links import Role, ViduWatchLink, publish
-from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
+from airflow_provider_vidu.request_fields import NAMES, check_endpoint, held, request_of, text
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -57,8 +60,14 @@ class ViduGenerateOperator(SignedURLOperator):
     :param prompt: the text. Templated.
     :param model: the model's name at the service. Templated.
     :param images: web addresses, data URIs, or local or object-storage paths, which are sent inline. Templated.
+    *The endpoint follows from the fields* (``ent-v2``; see the page "Endpoints"). Fields that fit several are refused
+    before anything is sent. Parsing a DAG does no I/O, so the operator cannot know then which dialect its
+    connection speaks, and under ``vidu-native`` every request goes to the same endpoint. So parsing refuses only
+    what is ambiguous in the structure of the official API (``subjects`` beside ``images``, ``image_settings``
+    without ``start_image``, a bare ``video_url``); the rest, and what templates hide, is refused when the task runs.
+
     :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, ``start-end2video``, ``reference2video``,
-        …; chosen by the number of images where left out. A path starting with a slash goes anywhere.
+        …; if omitted, the fields decide. A path starting with a slash goes anywhere. Templated.
     :param parameters: further fields of the request, such as ``{"duration": 4}``. Templated.
     :param body: the whole request, instead of prompt, model, images and parameters. Templated.
     :param vidu_conn_id: the Airflow connection.
@@ -68,7 +77,8 @@ class ViduGenerateOperator(SignedURLOperator):
         where left out.
     :param poll_interval: seconds (or timedelta) between polls, kept as set. Left out, the adaptive schedule
         decides: more rarely in a queue, more often near the end (see ``schedule``).
-    :param timeout: seconds (or timedelta) to wait; off-peak generations may take 48 hours.
+    :param timeout: seconds (or timedelta) to wait. If omitted: 24 hours, or 50 hours with ``off_peak`` in the
+        request, because an off-peak generation may take 48 hours.
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
     :param durable: remember the order between tries. False submits, and pays, at every try.
     :param max_failures: failed polls in a row that are tolerated.
@@ -106,7 +116,7 @@ class ViduGenerateOperator(SignedURLOperator):
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: timedelta | float = ADAPTIVE,
-        timeout: timedelta | float = 24 * 3600,
+        timeout: timedelta | float | None = None,
         cancel_on_kill: bool = True,
         durable: bool = True,
         max_failures: int = 10,
@@ -130,11 +140,12 @@ class ViduGenerateOperator(SignedURLOperator):
         self.poll_interval = (
             poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
         )
-        self.timeout = checked_seconds("timeout", timeout)
+        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
         self.max_failures = checked_count("max_failures", max_failures)
         self._held = held(self._arguments())
+        check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._killed = False
@@ -152,27 +163,33 @@ class ViduGenerateOperator(SignedURLOperator):
 
         hook = self._hook()
         self._config = hook.config
-        store = store_for(context) if self.durable else None
+        request, endpoint = self._request(), self._endpoint()
+        # Before anything is remembered or sent: it also refuses a request that fits several endpoints.
+        is_synchronous = hook.config.dialect.is_synchronous(request, endpoint)
         submission = Submission(
             hook,
-            store,
+            store_for(context) if self.durable else None,
             order_of(context),
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             before_send=self._check_wanted,
         )
-        generation = submission.generation(self._request(), text("endpoint", self.endpoint))
+        with self._lost_with_its_answer(is_synchronous):
+            generation = submission.generation(request, endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
-        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role)
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint)
         if self._killed:
             # The kill came while the create was under way: only now there is an id to cancel.
             self._cancel("the task was killed")
+        if generation.failed:
+            # Some creates are answered with the failure at once.
+            raise failed(hook, generation)
         if not self.wait_for_completion:
-            if generation.failed:
-                # Some creates are answered with the failure at once.
-                raise failed(hook, generation)
             submission.handed_over()
+            return self._finished(generation)
+        if generation.succeeded and (is_synchronous or generation.video_url):
+            # The result of a synchronous product exists in this answer alone: there may be no query for it.
             return self._finished(generation)
         if self.deferrable and not generation.is_done:
             self._defer(generation.id)
@@ -184,7 +201,7 @@ class ViduGenerateOperator(SignedURLOperator):
         hook = self._take_up(generation_id)
         if id_in(event) not in (None, generation_id):
             self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
-            if not hook.get_generation(generation_id).is_done:
+            if not hook.get_generation(generation_id, endpoint=self._endpoint()).is_done:
                 self._defer(generation_id)
             return self._finished(self._ask_afresh(hook, generation_id))
         try:
@@ -220,14 +237,27 @@ class ViduGenerateOperator(SignedURLOperator):
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
 
+    def _endpoint(self) -> str | None:
+        return text("endpoint", self.endpoint)
+
+    def _seconds(self) -> float:
+        """Return how long to wait: as set, or as the rendered request needs."""
+        from airflow_provider_vidu.dialects.endpoints import is_off_peak
+
+        if self.timeout is not None:
+            return self.timeout
+        fields = self.parameters if self.body is None else self.body
+        return OFF_PEAK_WAIT_SECONDS if isinstance(fields, Mapping) and is_off_peak(fields) else WAIT_SECONDS
+
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:
             with self._told_why(hook, generation_id):
                 return hook.wait(
                     generation_id,
-                    timeout=self.timeout,
+                    timeout=self._seconds(),
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
+                    endpoint=self._endpoint(),
                 )
         except ViduTimeoutError:
             self._cancel("the time is over")
@@ -235,8 +265,31 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _ask_afresh(self, hook: ViduHook, generation_id: str) -> Generation:
         with self._told_why(hook, generation_id):
-            interval = min(self.poll_interval, 5.0)
-            return hook.ask_afresh(generation_id, poll_interval=interval, max_failures=self.max_failures)
+            return hook.ask_afresh(
+                generation_id,
+                poll_interval=min(self.poll_interval, 5.0),
+                max_failures=self.max_failures,
+                endpoint=self._endpoint(),
+            )
+
+    @contextmanager
+    def _lost_with_its_answer(self, is_synchronous: bool) -> Iterator[None]:
+        """Say what became of a synchronous product whose answer died with an earlier try.
+
+        Whether the query of other generations finds it is not documented, so it was tried first.
+        """
+        try:
+            yield
+        except ViduNotFoundError as error:
+            if not is_synchronous or error.generation_id is None:
+                raise
+            raise ViduNotFoundError(
+                "An earlier try submitted this request, and its result was in the answer that this try does not have: "
+                "the service keeps none to ask for. Clear the task to submit, and pay for, a new one.",
+                generation_id=error.generation_id,
+                conn_id=error.conn_id,
+                status_code=error.status_code,
+            ) from error
 
     @contextmanager
     def _told_why(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
@@ -244,7 +297,7 @@ class ViduGenerateOperator(SignedURLOperator):
         try:
             yield
         except ViduGenerationFailedError as error:
-            generation = hook.get_generation(generation_id)
+            generation = hook.get_generation(generation_id, endpoint=self._endpoint())
             if generation.failed:
                 from airflow_provider_vidu.submission import failed
 
@@ -265,12 +318,12 @@ class ViduGenerateOperator(SignedURLOperator):
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
         generation_id = self._published(context) or ""
         hook = self._take_up(generation_id)
-        generation = hook.get_generation(generation_id)
+        generation = hook.get_generation(generation_id, endpoint=self._endpoint())
         if generation.is_done:
             return self._finished(self._ask_afresh(hook, generation_id))
         self._cancel("the time is over")
-        check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
-        raise never_fired(generation_id, self.vidu_conn_id, self.timeout, generation.describe())
+        check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), generation)
+        raise never_fired(generation_id, self.vidu_conn_id, self._seconds(), generation.describe())
 
     def _finished(self, generation: Generation) -> dict[str, Any]:
         if generation.credits is not None:
@@ -281,19 +334,20 @@ class ViduGenerateOperator(SignedURLOperator):
     def _defer(self, generation_id: str) -> NoReturn:
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
-        now = time.time()
+        now, seconds = time.time(), self._seconds()
         self.defer(
             trigger=ViduGenerationTrigger(
                 generation_id=generation_id,
                 vidu_conn_id=self.vidu_conn_id,
                 poll_interval=self.poll_interval,
-                deadline=now + self.timeout,
+                deadline=now + seconds,
                 since=now,
                 max_failures=self.max_failures,
                 cancel_on_kill=self.cancel_on_kill,
+                endpoint=self._endpoint(),
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout + DEFER_MARGIN_SECONDS),
+            timeout=timedelta(seconds=seconds + DEFER_MARGIN_SECONDS),
         )
 
     def _cancel(self, why: str) -> None:
@@ -306,7 +360,7 @@ class ViduGenerateOperator(SignedURLOperator):
         # Airflow cannot be asked for the connection again.
         hook = ViduHook(self.vidu_conn_id, config=self._config)
         try:
-            verdict = hook.cancel_generation(self._generation_id)
+            verdict = hook.cancel_generation(self._generation_id, endpoint=self._endpoint())
         except ViduError as error:
             self.log.warning("Generation %s could not be cancelled although %s: %s", self._generation_id, why, error)
         else:

@@ -45,7 +45,13 @@ class ViduWatchLink(BaseOperatorLink):
 
 
 def publish(
-    context: Mapping[str, Any], generation_id: str, *, conn_id: str, role: Role, artifact: str | None = None
+    context: Mapping[str, Any],
+    generation_id: str,
+    *,
+    conn_id: str,
+    role: Role,
+    artifact: str | None = None,
+    endpoint: str | None = None,
 ) -> None:
     """Publish a task's generation, so that its page can be opened from now on.
 
@@ -54,12 +60,14 @@ def publish(
     :param conn_id: the connection that knows it.
     :param role: what the task does with it.
     :param artifact: which file a download keeps.
+    :param endpoint: where it was submitted, if the task knows: some products have a query of their own.
     """
     ti = context.get("ti")
     if ti is None:
         return
     ti.xcom_push(key=ID_KEY, value=generation_id)
-    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact})
+    known = {"conn_id": conn_id, "role": role, "artifact": artifact}
+    ti.xcom_push(key=WATCH_KEY, value={**known, "endpoint": endpoint} if endpoint else known)
     # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none till then.
     if key := getattr(ViduWatchLink(), "xcom_key", None):
         ti.xcom_push(key=key, value=watch_page(ti))

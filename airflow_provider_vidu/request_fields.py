@@ -16,6 +16,20 @@ def held(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name in NAMES if arguments[name] is not None and arguments[name] not in ([], ()))
 
 
+def check_endpoint(arguments: Mapping[str, Any]) -> None:
+    """Refuse, while the DAG is parsed, a request of the official API's structure that fits several endpoints.
+
+    :param arguments: the arguments by their names in :data:`NAMES`, before their templates are rendered.
+    :raises ViduConfigError: naming the choices.
+    """
+    further = arguments["body"] if arguments["body"] is not None else arguments["parameters"]
+    if arguments["endpoint"] is not None or not isinstance(further, Mapping):
+        return  # it is named, or known only later
+    from airflow_provider_vidu.dialects.endpoints import check_when_parsed
+
+    check_when_parsed({**{name: arguments[name] for name in ("prompt", "model", "images")}, **further})
+
+
 def request_of(
     arguments: Mapping[str, Any], expected: Collection[str], storage_conn_id: str | None = None
 ) -> dict[str, Any]:

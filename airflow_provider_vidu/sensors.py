@@ -66,12 +66,14 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
     :param max_failures: failed polls in a row that are tolerated.
+    :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        Templated.
     :raises ViduGenerationFailedError: when the service reports a failure.
     :raises ViduTimeoutError: after ``timeout`` seconds.
     :raises ViduConfigError: when an argument or the connection is wrong.
     """
 
-    template_fields: Sequence[str] = ("generation_id", "vidu_conn_id")
+    template_fields: Sequence[str] = ("generation_id", "vidu_conn_id", "endpoint")
     operator_extra_links = (ViduWatchLink(),)
     ui_color = "#e7defc"
 
@@ -83,6 +85,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         poke_interval: timedelta | float = ADAPTIVE,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_failures: int = 10,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_length("timeout", kwargs.get("timeout"))
@@ -95,6 +98,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         self.vidu_conn_id = vidu_conn_id
         self.deferrable = deferrable
         self.max_failures = checked_count("max_failures", max_failures)
+        self.endpoint = endpoint
         # Airflow keeps a plain number, so what was left out is noted here; exponential_backoff is a wish, too.
         self._adaptive = is_adaptive(poke_interval) and not self.exponential_backoff
         self._watch: Watch | None = None
@@ -103,7 +107,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         from airflow_provider_vidu.dialects import checked_id
 
-        publish(context, checked_id(self.generation_id), conn_id=self.vidu_conn_id, role="wait")
+        publish(context, checked_id(self.generation_id), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
@@ -145,14 +149,15 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         with self._softened():
             if not was_never_taken_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
-            generation = self._hook().get_generation(self.generation_id)
+            generation = self._hook().get_generation(self.generation_id, endpoint=self.endpoint)
             if generation.is_done:
                 return self._asked_afresh()
             check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
             raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe())
 
     def _asked_afresh(self) -> dict[str, Any]:
-        return as_result(self._hook().ask_afresh(self.generation_id, max_failures=self.max_failures))
+        hook = self._hook()
+        return as_result(hook.ask_afresh(self.generation_id, max_failures=self.max_failures, endpoint=self.endpoint))
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:
         watch = self._watching(context)
@@ -179,6 +184,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
                 exponential_backoff=self.exponential_backoff,
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
                 adaptive=self._adaptive,
+                endpoint=self.endpoint,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFER_MARGIN_SECONDS),
@@ -186,7 +192,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def _poll(self, watch: Watch) -> Step:
         try:
-            generation = self._hook().get_generation(self.generation_id, retries=0)
+            generation = self._hook().get_generation(self.generation_id, endpoint=self.endpoint, retries=0)
         except ViduError as error:
             step = watch.missed(error, time.time())
         else:

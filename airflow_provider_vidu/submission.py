@@ -124,6 +124,7 @@ class Submission:
         self._cancel_abandoned = cancel_abandoned
         self._before_send = before_send
         self._sleep = sleep
+        self._endpoint: str | None = None
 
     def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitting it when no earlier try has.
@@ -133,6 +134,7 @@ class Submission:
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
+        self._endpoint = endpoint
         record = self._store.load() if self._store else None
         request = _digest(body, endpoint)
         if record is None:
@@ -176,7 +178,7 @@ class Submission:
         """Ask for a generation; right after its create the service may not know it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
-                return self._hook.get_generation(generation_id)
+                return self._hook.get_generation(generation_id, endpoint=self._endpoint)
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
                     raise
@@ -208,7 +210,7 @@ class Submission:
     def _submit(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> Generation:
         # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
         marker = f"airflow:{uuid.uuid4().hex}"
-        marked = self._hook.config.dialect.marked(body, marker) if self._store else None
+        marked = self._hook.config.dialect.marked(body, marker, endpoint) if self._store else None
         record = Record(self._order, marker, time.time(), marked is not None, request=request)
         if self._store is not None:
             self._store.save(record)
@@ -262,9 +264,9 @@ class Submission:
     def _abandon(self, generation_id: str) -> None:
         """Cancel, best effort, what the order before a clear has left running."""
         try:
-            if self._hook.get_generation(generation_id).is_done:
+            if self._hook.get_generation(generation_id, endpoint=self._endpoint).is_done:
                 return
-            verdict = self._hook.cancel_generation(generation_id)
+            verdict = self._hook.cancel_generation(generation_id, endpoint=self._endpoint)
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)

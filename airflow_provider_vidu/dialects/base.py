@@ -120,16 +120,19 @@ class Dialect(ABC):
 
     # -- what to send ---------------------------------------------------------------------------
 
-    def query(self, generation_id: str) -> ApiRequest:
-        """Return the request that asks for the state of ``generation_id``."""
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request that asks for the state of ``generation_id``.
+
+        :param endpoint: where it was submitted, if a dialect has products with a query of their own.
+        """
         return ApiRequest("GET", fill(self.query_path, id=checked_id(generation_id)))
 
     @abstractmethod
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
         """Return the request that submits ``body`` (billed)."""
 
-    def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the request that cancels, or None where the dialect has none."""
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the request that cancels, or None if the dialect, or the product of ``endpoint``, has none."""
         return None
 
     def credits(self) -> ApiRequest | None:
@@ -140,9 +143,16 @@ class Dialect(ABC):
         """Return the request that lists recent generations, or None where the dialect has none."""
         return None
 
-    def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service hands back, or None where there is no place for it."""
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Return ``body`` with a marker that the service hands back, or None if there is no place for it.
+
+        :raises ViduConfigError: when the fields do not say which endpoint the request is for.
+        """
         return None
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
+        return False
 
     @abstractmethod
     def probe(self) -> ApiRequest:
@@ -184,9 +194,10 @@ class Dialect(ABC):
             )
         return self._generation(generation_id, payload)
 
-    def read_created(self, answer: ApiAnswer) -> Generation:
+    def read_created(self, answer: ApiAnswer, *, synchronous: bool = False) -> Generation:
         """Return the generation that a create has submitted.
 
+        :param synchronous: whether the answer is the result, so that one without a state is a success.
         :raises ViduAPIError: for an error answer.
         :raises ViduResponseError: when the answer carries no id.
         """
@@ -196,7 +207,10 @@ class Dialect(ABC):
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        return self._generation(found, payload)
+        generation = self._generation(found, payload)
+        if synchronous and not generation.provider_status:
+            return generation.model_copy(update={"status": GenerationStatus.SUCCEEDED})
+        return generation
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance that the answer to :meth:`credits` tells."""

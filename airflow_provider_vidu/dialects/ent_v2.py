@@ -6,18 +6,18 @@ checked here: fields pass through and the API answers ``FieldInvalid``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.dialects.base import Dialect, ErrorClass, ErrorText, fill, status_words
+from airflow_provider_vidu.dialects.base import Dialect, ErrorClass, ErrorText, checked_id, fill, status_words
+from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Artifact, Credits, Found, Generation, GenerationStatus
+from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.values import first_text, mapping, moment, number, percent, text, web_url, whole
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
-
-ENDPOINT_BY_IMAGES: Final = ("text2video", "img2video", "start-end2video")
-"""The endpoint for 0, 1 and 2 images where the user names none; three and more are references."""
 
 BALANCE_FIELDS: Final = frozenset(
     {"remains", "credits", "concurrency_limit", "current_concurrency", "queue_count", "data"}
@@ -73,15 +73,35 @@ class EntV2(Dialect):
     }  # fmt: skip
 
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
-        """Return the create request for ``endpoint``, or for the one that the number of images suggests."""
-        if endpoint and endpoint.startswith("/"):
-            return ApiRequest("POST", endpoint, body, bills=True)
-        name = endpoint or endpoint_for(body.get("images"))
-        return ApiRequest("POST", fill(self.create_path, endpoint=name), body, bills=True)
+        """Return the create request for ``endpoint``, or for the one that the fields are for.
 
-    def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the cancel request; it lies beside the query: ``…/{id}/cancel``."""
-        path = self.query(generation_id).path.removesuffix("/creations") + "/cancel"
+        :raises ViduConfigError: when they fit several, or ``endpoint`` is not the name of one.
+        """
+        if endpoint and endpoint.startswith("/"):
+            path = endpoint
+        elif "{endpoint}" in self.create_path:
+            path = self._beside_create(endpoint or endpoint_for(body))
+        else:
+            path = self.create_path
+        return ApiRequest("POST", path, typed(body), bills=True)
+
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request for a generation's state; the one-click products have a query of their own.
+
+        :param endpoint: where it was submitted. One with ``{id}`` inside is itself the path of the query: some
+            parts of a one-click production are documented so.
+        """
+        own = endpoint if endpoint and "{id}" in endpoint else named(endpoint).query if endpoint else None
+        if own is None:
+            return super().query(generation_id)
+        path = own if own.startswith("/") else self._beside_create(own)
+        return ApiRequest("GET", fill(path, id=checked_id(generation_id)))
+
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the cancel request; it lies beside the query: ``…/{id}/cancel``. One-click products have none."""
+        if endpoint and named(endpoint).query:
+            return None
+        path = super().query(generation_id).path.removesuffix("/creations") + "/cancel"
         return ApiRequest("POST", path, {"id": generation_id})
 
     def credits(self) -> ApiRequest | None:
@@ -92,9 +112,31 @@ class EntV2(Dialect):
         """Return the request that lists the generations of the last 7 days."""
         return ApiRequest("GET", self._beside_create("tasks"))
 
-    def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
-        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays."""
-        return None if body.get("payload") else {**body, "payload": marker}
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays.
+
+        An endpoint that documents no ``payload`` gets none: it would refuse the request (``FieldUnwanted``).
+        """
+        takes_payload = self._endpoint(body, endpoint).takes_payload
+        return {**body, "payload": marker} if takes_payload and not body.get("payload") else None
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
+        return self._endpoint(body, endpoint).is_synchronous
+
+    def _endpoint(self, body: Mapping[str, Any], endpoint: str | None) -> Endpoint:
+        """Return what is known of the endpoint that a request goes to."""
+        if endpoint:
+            return named(endpoint)
+        if "{endpoint}" in self.create_path:
+            return named(endpoint_for(body))
+        single = named(self.create_path)
+        if single.name in ENDPOINTS:
+            return single
+        try:
+            return named(endpoint_for(body))  # a reseller's only path takes every kind of request
+        except ViduConfigError:
+            return single
 
     def read_search(self, answer: ApiAnswer, marker: str) -> Found:
         """Look for the marker among the listed payloads.
@@ -155,9 +197,16 @@ class EntV2(Dialect):
         return answer.ok and not BALANCE_FIELDS.isdisjoint(payload)
 
     def _beside_create(self, name: str) -> str:
+        """Return the path of ``name``, which may have several segments; ``{id}`` in it stays."""
+        segments = name.split("/")
+        if not all(segment.strip(".") for segment in segments):
+            raise ViduConfigError(
+                f"endpoint {one_line(name, 60)!r} is neither a name nor a path starting with a slash."
+            )
+        encoded = "/".join(segment if segment == "{id}" else quote(segment, safe="") for segment in segments)
         if "{endpoint}" in self.create_path:
-            return fill(self.create_path, endpoint=name)
-        return f"{self.create_path.rpartition('/')[0]}/{name}"
+            return self.create_path.replace("{endpoint}", encoded)
+        return f"{self.create_path.rpartition('/')[0]}/{encoded}"
 
     def _speaks_of_a_generation(self, payload: Mapping[str, Any]) -> bool:
         return text(payload.get("state")) is not None or "creations" in payload
@@ -205,17 +254,6 @@ class EntV2(Dialect):
 def _word(code: object) -> str | None:
     """Return a code that is a word; the official API repeats the HTTP status in ``code``."""
     return code if isinstance(code, str) and code.strip() and not code.strip().isdigit() else None
-
-
-def endpoint_for(images: object) -> str:
-    """Return the create endpoint that fits a number of images.
-
-    :raises ViduConfigError: when ``images`` is no list.
-    """
-    if images is not None and (isinstance(images, (str, bytes)) or not isinstance(images, Sequence)):
-        raise ViduConfigError(f"images must be a list, not {type(images).__name__}.")
-    count = len(images or ())
-    return ENDPOINT_BY_IMAGES[count] if count < len(ENDPOINT_BY_IMAGES) else "reference2video"
 
 
 def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
