@@ -112,8 +112,8 @@ def test_dynamic_task_mapping():
 
 
 def test_every_argument_that_differs_between_runs_is_a_template():
-    """Destination, URL, id and both connections are rendered."""
-    expected = {"destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id"}
+    """Destination, URL, id, endpoint and both connections are rendered."""
+    expected = {"destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id", "endpoint"}
     assert set(ViduDownloadOperator.template_fields) == expected
 
 

@@ -25,8 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges"),
     "decisions": (
         "schedule",
-        "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "dialects.endpoints",
-        "config", "proxies", "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
+        "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
+        "dialects.endpoints", "config", "proxies",
+        "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
         "lineage", "finished", "telling", "request_fields",
     ),
     "shells": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,3 +243,24 @@ def test_images_must_be_a_list(images: Any):
     """A single address instead of a list is the usual mistake."""
     with pytest.raises(ViduConfigError, match="images must be a list"):
         endpoint_for({"images": images})
+
+
+def test_the_manual_says_the_same():
+    """The page lists every endpoint with its media, its marker, how it answers and what is kept."""
+    page = (Path(__file__).parents[3] / "docs" / "endpoints.md").read_text("utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    told = {
+        name.strip("`"): (tuple(re.findall(r"`([^`]+)`", media)), marker, answer, kept)
+        for name, media, _, marker, answer, kept in rows
+    }
+    assert told == {
+        name: (
+            found.media,
+            "yes" if found.takes_payload else "no",
+            "at once" if found.is_synchronous else "polled",
+            found.result,
+        )
+        for name, found in ENDPOINTS.items()
+    }
