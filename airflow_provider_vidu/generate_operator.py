@@ -35,9 +35,18 @@ from airflow_provider_vidu.exceptions import (
     ViduNotFoundError,
     ViduTimeoutError,
 )
-from airflow_provider_vidu.links import Role, ViduWatchLink, publish
-from airflow_provider_vidu.request_fields import NAMES, check_endpoint, held, request_of, text
+from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish
+from airflow_provider_vidu.request_fields import (
+    NAMES,
+    check_endpoint,
+    completed,
+    facts_of_create,
+    held,
+    request_of,
+    text,
+)
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
+from airflow_provider_vidu.values import mapping
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -49,6 +58,9 @@ if TYPE_CHECKING:
 
 class ViduGenerateOperator(SignedURLOperator):
     """Submits a generation once and returns it, succeeded, as JSON (see ``models.Generation``).
+
+    What the service does not say again (``model``, ``prompt``, ``created_at``) is filled in from the order;
+    ``parameters`` holds the other plain fields of the request, and the seed that the service has chosen.
 
     *Paid once*: the order is recorded before the request is sent and the id right after it. A retry
     goes on with what an earlier try has submitted; it submits anew only after a failure that may
@@ -148,6 +160,7 @@ class ViduGenerateOperator(SignedURLOperator):
         check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
+        self._facts: Mapping[str, Any] | None = None
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -166,10 +179,11 @@ class ViduGenerateOperator(SignedURLOperator):
         request, endpoint = self._request(), self._endpoint()
         # Before anything is remembered or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(request, endpoint)
+        remembers = is_task_instance(context.get("ti"))  # a user's unit test need not have one
         submission = Submission(
             hook,
-            store_for(context) if self.durable else None,
-            order_of(context),
+            store_for(context) if remembers and self.durable else None,
+            order_of(context) if remembers else 0,
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             before_send=self._check_wanted,
@@ -178,7 +192,8 @@ class ViduGenerateOperator(SignedURLOperator):
             generation = submission.generation(request, endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
-        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint)
+        self._facts = facts_of_create(generation, submission.ordered_at)
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
         if self._killed:
             # The kill came while the create was under way: only now there is an id to cancel.
             self._cancel("the task was killed")
@@ -187,13 +202,13 @@ class ViduGenerateOperator(SignedURLOperator):
             raise failed(hook, generation)
         if not self.wait_for_completion:
             submission.handed_over()
-            return self._finished(generation)
+            return self._finished(context, generation)
         if generation.succeeded and (is_synchronous or generation.video_url):
             # The result of a synchronous product exists in this answer alone: there may be no query for it.
-            return self._finished(generation)
+            return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
             self._defer(generation.id)
-        return self._finished(self._wait(hook, generation.id))
+        return self._finished(context, self._wait(hook, generation.id))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
@@ -203,7 +218,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
             if not hook.get_generation(generation_id, endpoint=self._endpoint()).is_done:
                 self._defer(generation_id)
-            return self._finished(self._ask_afresh(hook, generation_id))
+            return self._finished(context, self._ask_afresh(hook, generation_id))
         try:
             read_event(event, generation_id)
         except ViduTimeoutError:
@@ -212,7 +227,7 @@ class ViduGenerateOperator(SignedURLOperator):
         except ViduGenerationFailedError:
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
-        return self._finished(self._ask_afresh(hook, generation_id))
+        return self._finished(context, self._ask_afresh(hook, generation_id))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
@@ -320,16 +335,18 @@ class ViduGenerateOperator(SignedURLOperator):
         hook = self._take_up(generation_id)
         generation = hook.get_generation(generation_id, endpoint=self._endpoint())
         if generation.is_done:
-            return self._finished(self._ask_afresh(hook, generation_id))
+            return self._finished(context, self._ask_afresh(hook, generation_id))
         self._cancel("the time is over")
         check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), generation)
         raise never_fired(generation_id, self.vidu_conn_id, self._seconds(), generation.describe())
 
-    def _finished(self, generation: Generation) -> dict[str, Any]:
+    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         if generation.credits is not None:
             # The wait, or the submit, has told the state.
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
-        return as_result(generation)
+        if self._facts is None:
+            self._facts = mapping(_pulled(context, WATCH_KEY))
+        return as_result(*completed(generation, self._arguments(), self._facts))
 
     def _defer(self, generation_id: str) -> NoReturn:
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -368,14 +385,19 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _published(self, context: Context) -> str | None:
         """Return the id that this try has published; a new try begins without one."""
-        ti: Any = context["ti"]
-        found = ti.xcom_pull(task_ids=ti.task_id, key=ID_KEY, map_indexes=ti.map_index)
+        found = _pulled(context, ID_KEY)
         return found if isinstance(found, str) else None
 
     def _hook(self) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook
 
         return ViduHook(self.vidu_conn_id)
+
+
+def _pulled(context: Context, key: str) -> Any:
+    """Return an XCom that an earlier leg of this try has pushed."""
+    ti: Any = context.get("ti")
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if ti is not None else None
 
 
 def _forget_order(context: Context) -> None:

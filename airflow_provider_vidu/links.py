@@ -51,7 +51,7 @@ def publish(
     conn_id: str,
     role: Role,
     artifact: str | None = None,
-    endpoint: str | None = None,
+    **known: Any,
 ) -> None:
     """Publish a task's generation, so that its page can be opened from now on.
 
@@ -60,17 +60,23 @@ def publish(
     :param conn_id: the connection that knows it.
     :param role: what the task does with it.
     :param artifact: which file a download keeps.
-    :param endpoint: where it was submitted, if the task knows: some products have a query of their own.
+    :param known: what else the task knows: the endpoint, and what only the answer to its create said.
     """
     ti = context.get("ti")
     if ti is None:
         return
     ti.xcom_push(key=ID_KEY, value=generation_id)
-    known = {"conn_id": conn_id, "role": role, "artifact": artifact}
-    ti.xcom_push(key=WATCH_KEY, value={**known, "endpoint": endpoint} if endpoint else known)
+    more = {name: value for name, value in known.items() if value}
+    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact, **more})
     # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none till then.
-    if key := getattr(ViduWatchLink(), "xcom_key", None):
+    key = getattr(ViduWatchLink(), "xcom_key", None)
+    if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+
+
+def is_task_instance(ti: Any) -> bool:
+    """Whether this is a task instance of Airflow's, rather than nothing, or the mock of a user's unit test."""
+    return all(isinstance(getattr(ti, name, None), str) for name in ("dag_id", "run_id", "task_id"))
 
 
 def has_pages() -> bool:

@@ -125,6 +125,8 @@ class Submission:
         self._before_send = before_send
         self._sleep = sleep
         self._endpoint: str | None = None
+        self.ordered_at: float | None = None
+        """When the order was recorded, in epoch seconds, once there is a generation."""
 
     def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitting it when no earlier try has.
@@ -143,6 +145,7 @@ class Submission:
             earlier = self._earlier(record, request)
         else:
             earlier = self._after_clear(record, request)
+        self.ordered_at = record.at if earlier is not None and record is not None else time.time()
         return earlier or self._submit(body, endpoint, request)
 
     def handed_over(self) -> None:

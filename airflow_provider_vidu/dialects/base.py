@@ -23,6 +23,8 @@ from airflow_provider_vidu.text import one_line, shown
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
+MAX_ID_NUMBER: Final = 10**40
+"""An id of digits is smaller by far; Python refuses to write very long numbers."""
 _UNFIT_ID = re.compile(r"[\x00-\x1f\x7f]")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 """What stands in a URL as it is."""
@@ -67,12 +69,17 @@ class ErrorText:
 def checked_id(generation_id: object) -> str:
     """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
 
-    :raises ViduConfigError: when it is no string, empty, longer than 1,024 characters, a rendered
-        ``None``, or holds control characters.
+    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
+
+    :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
+        rendered ``None``, or holds control characters.
     """
+    if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < MAX_ID_NUMBER:
+        generation_id = str(generation_id)
     if not isinstance(generation_id, str):
-        hint = ' Pass the id alone: generate.output["generation_id"].' if isinstance(generation_id, Mapping) else ""
-        raise ViduConfigError(f"generation_id must be a string, not {type(generation_id).__name__}.{hint}")
+        raise ViduConfigError(
+            f"generation_id must be a string, not {type(generation_id).__name__}.{_hint_for_id(generation_id)}"
+        )
     if not generation_id.strip() or generation_id == "None":
         raise ViduConfigError(
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
@@ -88,6 +95,14 @@ def checked_id(generation_id: object) -> str:
     except UnicodeEncodeError:
         raise ViduConfigError("generation_id holds characters that cannot be encoded.") from None
     return generation_id
+
+
+def _hint_for_id(wrong: object) -> str:
+    if isinstance(wrong, Mapping):
+        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
+    if isinstance(wrong, float):
+        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
+    return " The task before it handed over no id: check its XCom." if wrong is None else ""
 
 
 def status_words(**words: str) -> dict[str, GenerationStatus]:

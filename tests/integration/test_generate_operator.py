@@ -8,6 +8,7 @@ import signal
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
@@ -553,3 +554,50 @@ def test_a_gateway_decides_by_itself(connect, sandbox):
     """Under the other dialect the fields need not say anything of an endpoint."""
     connect("vidu-native")
     assert Task(images=["https://h/a.png"], parameters={"video_url": "https://h/v.mp4"}).run()["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_the_result_holds_what_the_order_knows(connect, sandbox, deferrable):
+    """The query answers neither prompt nor model nor time nor parameters; they come from order and create."""
+    connect("ent-v2")
+    found = Task(deferrable=deferrable, parameters={"duration": 4, "seed": 9, "callback_url": "https://h/?t=1"}).run()
+    assert (found["prompt"], found["model"], found["status"]) == ("a cat", "m", "succeeded")
+    assert found["parameters"] == {"duration": 4, "seed": 9}
+    assert found["created_at"].startswith("20")
+    assert "prompt" not in found["raw"]
+
+
+def test_a_retry_knows_them_too(connect, sandbox):
+    """Without the answer to the create, the order's own time stands in for the service's."""
+    connect("ent-v2")
+    task = Task()
+    first = task.run()
+    again = task.run()
+    assert len(sandbox.creates) == 1
+    assert (again["prompt"], again["model"]) == ("a cat", "m")
+    assert again["created_at"]
+    assert first["id"] == again["id"]
+
+
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
+    """No context is needed, and a mock of one does; the order is remembered nowhere."""
+    arguments = {"task_id": "t", "prompt": "a cat", "poll_interval": 0.05}
+    assert ViduGenerateOperator(**arguments).execute(stand_in)["status"] == "succeeded"
+    with pytest.raises(TaskDeferred) as deferred:
+        ViduGenerateOperator(**arguments, deferrable=True).execute(stand_in)
+    generation_id = deferred.value.trigger.generation_id
+    event = {"version": 1, "outcome": "succeeded", "generation_id": generation_id}
+    sandbox.advance(1000)
+    fresh = ViduGenerateOperator(**arguments, deferrable=True)
+    assert fresh.execute_complete(stand_in, event)["id"] == generation_id
+    assert variables.asked == 0
+
+
+def test_a_fraction_is_no_prompt(dialect, sandbox):
+    """Native rendering has changed the text, maybe: nothing is paid for it."""
+    task = Task()
+    task.kwargs["prompt"] = 3.1
+    with pytest.raises(exceptions.ViduConfigError, match="prompt is the number"):
+        task.run()
+    assert sandbox.creates == []

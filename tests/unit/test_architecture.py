@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
         "dialects.endpoints", "config", "proxies",
         "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
-        "lineage", "finished", "telling", "request_fields",
+        "lineage", "finished", "telling", "request_fields", "upstream",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "async_client", "http_target", "http_connection",
