@@ -42,6 +42,11 @@ def id_of(generation: object) -> Any:
 
     if isinstance(generation, Generation):
         return generation.id
+    if isinstance(generation, str) and generation.lstrip().startswith("{"):
+        raise ViduConfigError(
+            "generation is the text of an object: a template made it of one. Pass generation=generate.output without a "
+            "template."
+        )
     if not isinstance(generation, Mapping):
         return generation  # an id, or something that is refused as one
     found = generation.get("id") or generation.get("generation_id")

@@ -20,10 +20,11 @@ def test_the_id(handed):
     assert id_of(handed) == "7"
 
 
-def test_without_an_id():
-    """What to pass instead is told."""
+@pytest.mark.parametrize("handed", [{"status": "succeeded"}, str(DONE.as_xcom())], ids=["nothing", "text"])
+def test_without_an_id(handed):
+    """What to pass instead is told; the text of an object, which a template makes, is no id."""
     with pytest.raises(ViduConfigError, match=r"generation=generate\.output"):
-        id_of({"status": "succeeded"})
+        id_of(handed)
 
 
 @pytest.mark.parametrize(("handed", "artifact", "expected"), [
