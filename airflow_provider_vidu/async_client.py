@@ -114,26 +114,30 @@ class AsyncClient:
         while self._sessions:
             await self._sessions.pop().close()
 
-    async def get_generation(self, generation_id: str) -> Generation:
+    async def get_generation(self, generation_id: str, endpoint: str | None = None) -> Generation:
         """Ask once for a generation.
 
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: whatever the answer, or its absence, stands for.
         """
 
         async def ask(config: ViduConfig) -> Generation:
-            answer = await self.send(config, config.dialect.query(generation_id))
+            answer = await self.send(config, config.dialect.query(generation_id, endpoint))
             return config.dialect.read_generation(generation_id, answer)
 
         return await self._with_current_key(ask, generation_id)
 
-    async def cancel_generation(self, generation_id: str) -> Cancellation:
+    async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
         """Ask once to cancel a generation; a refusal is told, not raised.
 
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products that cannot be cancelled.
         :raises ViduError: when the service could not be asked.
         """
 
         async def ask(config: ViduConfig) -> Cancellation:
-            request = config.dialect.cancel(generation_id)
+            request = config.dialect.cancel(generation_id, endpoint)
             if request is None:
                 return NO_CANCEL
             return config.dialect.read_cancel(await self.send(config, request))

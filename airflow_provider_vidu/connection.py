@@ -48,12 +48,12 @@ async def aresolve(conn_id: str) -> ViduConfig:
     :raises ViduTransportError: when the look-up itself failed (API server or secrets backend out of
         reach): a trigger tolerates it like a failed poll.
     """
-    from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+    from airflow.providers.common.compat.connection import get_async_extra_dejson
 
     _check_id(conn_id)
 
     async def ask() -> tuple[Any, Any]:
-        conn = await get_async_connection(conn_id)
+        conn = await _aget(conn_id)
         return conn, await get_async_extra_dejson(conn)
 
     conn, extra = await _alooked_up(conn_id, ask())
@@ -69,11 +69,29 @@ async def connection_type(conn_id: str) -> str | None:
     :raises ViduConnectionNotFoundError: when there is no such connection.
     :raises ViduTransportError: when the look-up itself failed.
     """
-    from airflow.providers.common.compat.connection import get_async_connection
-
     _check_id(conn_id)
-    found: str | None = (await _alooked_up(conn_id, get_async_connection(conn_id))).conn_type
+    found: str | None = (await _alooked_up(conn_id, _aget(conn_id))).conn_type
     return found
+
+
+async def _aget(conn_id: str) -> Any:
+    """Look a connection up on an event loop.
+
+    ``dag.test()`` and ``airflow tasks test`` run triggers in the process of the task, where Airflow's asynchronous
+    look-up calls every connection in its database undefined (3.3.2: ``InProcessSupervisorComms`` has no ``asend``). The
+    synchronous one finds it there, so it has the last word; in a triggerer that costs one more look-up for a
+    connection that is really missing.
+    """
+    from airflow.providers.common.compat.connection import get_async_connection
+    from asgiref.sync import sync_to_async
+
+    try:
+        return await get_async_connection(conn_id)
+    except AirflowNotFoundException as missing:
+        try:
+            return await sync_to_async(BaseHook.get_connection)(conn_id)
+        except Exception:  # noqa: BLE001 - whatever it is: that the connection is missing has been said already
+            raise missing from None
 
 
 def _check_id(conn_id: object) -> None:

@@ -6,7 +6,7 @@ Importing this module does no I/O and loads no HTTP client; the engine is import
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
@@ -15,6 +15,7 @@ from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.naming import ARTIFACTS, Artifact, candidate_names, checked_destination, file_name, stem_of
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.upstream import check_source, id_of, url_of
 from airflow_provider_vidu.values import web_url
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class ViduDownloadOperator(SignedURLOperator):
         URL) and its type. (templated)
     :param video_url: where the file lies; sent verbatim. (templated)
     :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
+    :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
+        both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
+        of the other arguments may say ``{{ task.generation.model }}``.
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
     :param storage_conn_id: the Airflow connection of the destination's store. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
@@ -59,15 +63,19 @@ class ViduDownloadOperator(SignedURLOperator):
         counts as missing); or fail with an ``error``.
     :param artifact: ``video``, its ``cover`` image, or the ``watermarked`` video.
     :param max_bytes: the largest file that is accepted, in bytes.
+    :param endpoint: where the generation was submitted; only products with a query of their own
+        (``one-click/mv``) need it. (templated)
     :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
     """
 
     template_fields: Sequence[str] = (
+        "generation",  # the first, so that the others may speak of it
         "destination",
         "video_url",
         "generation_id",
         "storage_conn_id",
         "vidu_conn_id",
+        "endpoint",
     )
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
@@ -78,22 +86,26 @@ class ViduDownloadOperator(SignedURLOperator):
         destination: str,
         video_url: str | None = None,
         generation_id: str | None = None,
+        generation: Mapping[str, Any] | None = None,
         vidu_conn_id: str = DEFAULT_CONN_ID,
         storage_conn_id: str | None = None,
         overwrite: Overwrite = "replace",
         artifact: Artifact = "video",
         max_bytes: int | None = None,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.destination = destination
         self.video_url = video_url
         self.generation_id = generation_id
+        self.generation = generation
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
         self.overwrite = overwrite
         self.artifact = artifact
         self.max_bytes = max_bytes
+        self.endpoint = endpoint
         self._transfer: Transfer | None = None
         self._chosen: Place | None = None
         self._generation: Generation | None = None
@@ -104,7 +116,14 @@ class ViduDownloadOperator(SignedURLOperator):
         """Download, publish, tell the outlets, and return the record of the file."""
         url, generation_id = self._rendered()
         if generation_id is not None:
-            publish(context, generation_id, conn_id=self.vidu_conn_id, role="download", artifact=self.artifact)
+            publish(
+                context,
+                generation_id,
+                conn_id=self.vidu_conn_id,
+                role="download",
+                artifact=self.artifact,
+                endpoint=self.endpoint,
+            )
         self._record = self._stored(url, generation_id)
         self._fill_outlet_events(context, self._record)
         return self._record
@@ -163,7 +182,9 @@ class ViduDownloadOperator(SignedURLOperator):
 
         if self._generation is None and generation_id is not None:
             try:
-                self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, retries=1)
+                self._generation = ViduHook(self.vidu_conn_id).get_generation(
+                    generation_id, endpoint=self.endpoint, retries=1
+                )
             except ViduError as error:  # the file is there; only prompt and model stay unknown
                 self.log.warning("The asset event will lack prompt and model: %s", error)
         return self._generation
@@ -172,8 +193,9 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run. Templates and XComs are looked at later."""
-        if self.video_url is None and self.generation_id is None:
-            raise ViduConfigError("ViduDownloadOperator needs generation_id or video_url (or both).")
+        check_source(
+            "ViduDownloadOperator", self.generation, generation_id=self.generation_id, video_url=self.video_url
+        )
         for name, value, words in (
             ("overwrite", self.overwrite, OVERWRITES),
             ("artifact", self.artifact, ARTIFACTS),
@@ -192,6 +214,8 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return URL and id as they are now that templates are rendered; one of them is not None."""
         from airflow_provider_vidu.dialects import checked_id
 
+        if self.generation is not None:
+            return url_of(self.generation, self.artifact), checked_id(id_of(self.generation))
         url, generation_id = _absent_as_none(self.video_url), self.generation_id
         if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
             return (None if url is None else _checked_url(url)), checked_id(generation_id)
@@ -292,7 +316,9 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.policy import failure
 
-        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
+        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
+            generation_id, endpoint=self.endpoint
+        )
         if generation.failed:
             raise failure(generation).located(conn_id=self.vidu_conn_id)
         url = _artifact_url(generation, self.artifact)

@@ -88,20 +88,23 @@ class ViduHook(BaseHook):
             self._config = resolve(self.vidu_conn_id, type(self))
         return self._config
 
-    def get_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+    def get_generation(
+        self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
+    ) -> Generation:
         """Ask for the state of a generation.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
             left out.
         :raises ViduNotFoundError: when the service does not know it.
         :raises ViduError: whatever else the answer, or its absence, stands for.
         """
-        checked_id(generation_id)
+        generation_id = checked_id(generation_id)
 
         def ask() -> Generation:
             dialect = self.config.dialect
-            return dialect.read_generation(generation_id, self._send(dialect.query(generation_id)))
+            return dialect.read_generation(generation_id, self._send(dialect.query(generation_id, endpoint)))
 
         try:
             return self._repeated(ask, bills=False, retries=retries, generation_id=generation_id)
@@ -123,8 +126,8 @@ class ViduHook(BaseHook):
         they are; the service knows which models and durations exist today.
 
         :param body: the whole request body; excludes ``fields``.
-        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (chosen by the number of images
-            where left out); in both dialects a path starting with a slash.
+        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (if omitted, the fields decide);
+            in both dialects a path starting with a slash.
         :param before_send: called right before each time that the request is sent; what it raises is raised, and
             nothing is sent.
         :param fields: the fields of the body, such as ``model``, ``prompt``, ``images``, ``duration``.
@@ -140,7 +143,8 @@ class ViduHook(BaseHook):
             dialect = self.config.dialect
             if before_send is not None:
                 before_send()
-            return dialect.read_created(self._send(dialect.create(payload, endpoint)))
+            synchronous = dialect.is_synchronous(payload, endpoint)
+            return dialect.read_created(self._send(dialect.create(payload, endpoint)), synchronous=synchronous)
 
         try:
             self._tell_request(payload, endpoint)
@@ -197,6 +201,7 @@ class ViduHook(BaseHook):
         poll_interval: timedelta | float = ADAPTIVE,
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
+        endpoint: str | None = None,
     ) -> Generation:
         """Wait in this process until a generation has succeeded (in DAGs, prefer the sensor).
 
@@ -206,15 +211,22 @@ class ViduHook(BaseHook):
             (see ``schedule``).
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduTimeoutError: when the time is over.
         :raises ViduError: when polling became hopeless.
         """
         seconds = None if timeout is None else checked_seconds("timeout", timeout)
-        return self._watched(generation_id, _polls(poll_interval, max_failures), seconds, on_change=on_change)
+        policy = _polls(poll_interval, max_failures)
+        return self._watched(generation_id, policy, seconds, endpoint=endpoint, on_change=on_change)
 
     def ask_afresh(
-        self, generation_id: str, *, poll_interval: timedelta | float = 5.0, max_failures: int = 10
+        self,
+        generation_id: str,
+        *,
+        poll_interval: timedelta | float = 5.0,
+        max_failures: int = 10,
+        endpoint: str | None = None,
     ) -> Generation:
         """Return a generation whose end was told already, by a trigger's event, with the URLs of now.
 
@@ -224,23 +236,27 @@ class ViduHook(BaseHook):
         :param generation_id: the id at Vidu.
         :param poll_interval: seconds (or timedelta) between polls, where the first does not show the end.
         :param max_failures: failed polls in a row that are tolerated.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduBusyError: when the service goes on calling it unfinished.
         :raises ViduError: when polling became hopeless.
         """
-        return self._watched(generation_id, _polls(poll_interval, max_failures), DEFER_MARGIN_SECONDS, told=True)
+        policy = _polls(poll_interval, max_failures)
+        return self._watched(generation_id, policy, DEFER_MARGIN_SECONDS, endpoint=endpoint, told=True)
 
-    def cancel_generation(self, generation_id: str) -> Cancellation:
+    def cancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Ask the service to cancel a generation; that it refuses is told, not raised.
 
         ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
-        "scheduled". ``vidu-native`` documents no cancel.
+        "scheduled". ``vidu-native`` documents no cancel, and neither do the one-click products.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
-        request = self.config.dialect.cancel(checked_id(generation_id))
+        generation_id = checked_id(generation_id)
+        request = self.config.dialect.cancel(generation_id, endpoint)
         if request is None:
             return NO_CANCEL
         try:
@@ -357,19 +373,22 @@ class ViduHook(BaseHook):
             return False, f"The service was reached, but it reports: {wrong.reason}"
         return True, f"Fine: {self.config.base_url} speaks {dialect.name} and accepts the key."
 
-    async def aget_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+    async def aget_generation(
+        self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
+    ) -> Generation:
         """Ask for the state of a generation without blocking the event loop.
 
         All callers on one loop share a bounded HTTP session per connection.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
             left out.
         :raises ViduError: whatever the answer, or its absence, stands for.
         """
         from airflow_provider_vidu.async_client import async_client
 
-        checked_id(generation_id)
+        generation_id = checked_id(generation_id)
         async with async_client(self.vidu_conn_id) as client:
             try:
                 limit = (await client.config()).max_retries if retries is None else retries
@@ -378,23 +397,24 @@ class ViduHook(BaseHook):
             attempts = Attempts(limit, bills=False)
             while True:
                 try:
-                    return await client.get_generation(generation_id)
+                    return await client.get_generation(generation_id, endpoint)
                 except ViduError as error:
                     delay = attempts.after(error)
                     self.log.warning("Trying again in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
 
-    async def acancel_generation(self, generation_id: str) -> Cancellation:
+    async def acancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
         from airflow_provider_vidu.async_client import async_client
 
         async with async_client(self.vidu_conn_id) as client:
-            return await client.cancel_generation(checked_id(generation_id))
+            return await client.cancel_generation(checked_id(generation_id), endpoint)
 
     def _tell_request(self, payload: Mapping[str, Any], endpoint: str | None) -> None:
         """Log what is submitted, as a group that Airflow's log view folds."""
@@ -410,6 +430,7 @@ class ViduHook(BaseHook):
         policy: PollPolicy,
         timeout: float | None,
         *,
+        endpoint: str | None = None,
         told: bool = False,
         on_change: Callable[[Generation], None] | None = None,
     ) -> Generation:
@@ -423,7 +444,7 @@ class ViduHook(BaseHook):
             told=told,
         )
         while True:
-            step, seen = self._watched_poll(watch)
+            step, seen = self._watched_poll(watch, endpoint)
             if step.note:
                 self.log.info("Generation %s: %s", watch.generation_id, step.note)
                 if on_change and seen:
@@ -434,9 +455,9 @@ class ViduHook(BaseHook):
                 return step.generation
             time.sleep(step.delay or 0.0)
 
-    def _watched_poll(self, watch: Watch) -> tuple[Step, Generation | None]:
+    def _watched_poll(self, watch: Watch, endpoint: str | None) -> tuple[Step, Generation | None]:
         try:
-            generation = self.get_generation(watch.generation_id, retries=0)
+            generation = self.get_generation(watch.generation_id, endpoint=endpoint, retries=0)
         except ViduError as error:
             return watch.missed(error, time.time()), None
         return watch.saw(generation, time.time()), generation

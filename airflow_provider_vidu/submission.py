@@ -90,6 +90,9 @@ class Submission:
         self._on_clear = on_clear
         self._before_send = before_send
         self._sleep = sleep
+        self._endpoint: str | None = None
+        self.ordered_at: float | None = None
+        """When the order was recorded, in epoch seconds, once there is a generation."""
 
     def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
@@ -102,6 +105,7 @@ class Submission:
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
+        self._endpoint = endpoint
         prepared = body if isinstance(body, Prepared) else Prepared(body)
         try:
             record = self._store.load() if self._store else None
@@ -112,6 +116,7 @@ class Submission:
                 earlier = self._after_clear(record, request)
             else:
                 earlier = self._earlier(record, request)
+            self.ordered_at = record.at if earlier is not None and record is not None else time.time()
             return earlier or self._submit(prepared, endpoint, request)
         finally:
             prepared.close()
@@ -166,7 +171,7 @@ class Submission:
         """Ask for a generation; right after its create the service may not know it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
-                return self._hook.get_generation(generation_id)
+                return self._hook.get_generation(generation_id, endpoint=self._endpoint)
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
                     raise
@@ -231,7 +236,7 @@ class Submission:
         # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
         marker = f"airflow:{uuid.uuid4().hex}"
         dialect = self._hook.config.dialect
-        marked = dialect.marked(body, marker) if self._store else None
+        marked = dialect.marked(body, marker, endpoint) if self._store else None
         looks = None
         if self._store is not None and dialect.search() is not None:
             looks = Likeness.of(body, dialect.create(body, endpoint).path).to_json()
@@ -301,7 +306,10 @@ class Submission:
         :param is_needed: whether the order depends on it, so that trouble of the service is raised.
         """
         try:
-            generation = self._known(generation_id, record) if is_needed else self._hook.get_generation(generation_id)
+            if is_needed:
+                generation = self._known(generation_id, record)
+            else:
+                generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduError as error:
             if is_needed and not isinstance(error, ViduNotFoundError):
                 raise
@@ -316,7 +324,7 @@ class Submission:
     def _abandon(self, generation_id: str) -> None:
         """Cancel, best effort, what the order before a clear has left running."""
         try:
-            verdict = self._hook.cancel_generation(generation_id)
+            verdict = self._hook.cancel_generation(generation_id, endpoint=self._endpoint)
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)

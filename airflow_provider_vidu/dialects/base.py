@@ -38,6 +38,8 @@ from airflow_provider_vidu.values import objects, text, web_url
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
+MAX_ID_NUMBER: Final = 10**40
+"""An id of digits is smaller by far; Python refuses to write very long numbers."""
 _UNFIT_ID = re.compile(r"[\x00-\x1f\x7f]")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 """What stands in a URL as it is."""
@@ -63,12 +65,17 @@ class Upload:
 def checked_id(generation_id: object) -> str:
     """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
 
-    :raises ViduConfigError: when it is no string, empty, longer than 1,024 characters, a rendered
-        ``None``, or holds control characters.
+    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
+
+    :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
+        rendered ``None``, or holds control characters.
     """
+    if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < MAX_ID_NUMBER:
+        generation_id = str(generation_id)
     if not isinstance(generation_id, str):
-        hint = ' Pass the id alone: generate.output["generation_id"].' if isinstance(generation_id, Mapping) else ""
-        raise ViduConfigError(f"generation_id must be a string, not {type(generation_id).__name__}.{hint}")
+        raise ViduConfigError(
+            f"generation_id must be a string, not {type(generation_id).__name__}.{_hint_for_id(generation_id)}"
+        )
     if not generation_id.strip() or generation_id == "None":
         raise ViduConfigError(
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
@@ -84,6 +91,14 @@ def checked_id(generation_id: object) -> str:
     except UnicodeEncodeError:
         raise ViduConfigError("generation_id holds characters that cannot be encoded.") from None
     return generation_id
+
+
+def _hint_for_id(wrong: object) -> str:
+    if isinstance(wrong, Mapping):
+        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
+    if isinstance(wrong, float):
+        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
+    return " The task before it handed over no id: check its XCom." if wrong is None else ""
 
 
 class Dialect(ABC):
@@ -114,16 +129,19 @@ class Dialect(ABC):
 
     # -- what to send ---------------------------------------------------------------------------
 
-    def query(self, generation_id: str) -> ApiRequest:
-        """Return the request that asks for the state of ``generation_id``."""
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request that asks for the state of ``generation_id``.
+
+        :param endpoint: where it was submitted, if a dialect has products with a query of their own.
+        """
         return ApiRequest("GET", fill(self.query_path, id=checked_id(generation_id)))
 
     @abstractmethod
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
         """Return the request that submits ``body`` (billed)."""
 
-    def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the request that cancels, or None where the dialect has none."""
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the request that cancels, or None if the dialect, or the product of ``endpoint``, has none."""
         return None
 
     def credits(self) -> ApiRequest | None:
@@ -137,8 +155,11 @@ class Dialect(ABC):
         """
         return None
 
-    def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service hands back, or None where there is no place for it."""
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Return ``body`` with a marker that the service hands back, or None if there is no place for it.
+
+        :raises ViduConfigError: when the fields do not say which endpoint the request is for.
+        """
         return None
 
     def upload(self) -> ApiRequest | None:
@@ -151,6 +172,10 @@ class Dialect(ABC):
         :param etag: the ``ETag`` of the answer to the bytes; most clients send it without its quotes.
         """
         return ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
+        return False
 
     @abstractmethod
     def probe(self) -> ApiRequest:

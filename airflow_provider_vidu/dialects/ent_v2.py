@@ -6,20 +6,20 @@ checked here: fields pass through and the API answers ``FieldInvalid``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from airflow_provider_vidu.dialects.answers import job_and_inner
 from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill
+from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Credits
+from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.values import mapping, number, objects, text, whole
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
-
-ENDPOINT_BY_IMAGES: Final = ("text2video", "img2video", "start-end2video")
-"""The endpoint for 0, 1 and 2 images where the user names none; three and more are references."""
 
 BALANCE_FIELDS: Final = frozenset(
     {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
@@ -42,16 +42,37 @@ class EntV2(Dialect):
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
 
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
-        """Return the create request for ``endpoint``, or for the one that the number of images suggests."""
-        if endpoint and endpoint.startswith("/"):
-            return ApiRequest("POST", endpoint, body, bills=True)
-        name = endpoint or endpoint_for(body.get("images"))
-        return ApiRequest("POST", fill(self.create_path, endpoint=name), body, bills=True)
+        """Return the create request for ``endpoint``, or for the one that the fields are for.
 
-    def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the cancel request, beside the query: ``…/{id}/cancel``; None where the id is in a query string."""
+        :raises ViduConfigError: when they fit several, or ``endpoint`` is not the name of one.
+        """
+        if endpoint and endpoint.startswith("/"):
+            path = endpoint
+        elif "{endpoint}" in self.create_path:
+            path = self._beside_create(endpoint or endpoint_for(body))
+        else:
+            path = self.create_path
+        return ApiRequest("POST", path, typed(body), bills=True)
+
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request for a generation's state; the one-click products have a query of their own.
+
+        :param endpoint: where it was submitted. One with ``{id}`` inside is itself the path of the query: some
+            parts of a one-click production are documented so.
+        """
+        own = endpoint if endpoint and "{id}" in endpoint else named(endpoint).query if endpoint else None
+        if own is None:
+            return super().query(generation_id)
+        path = own if own.startswith("/") else self._beside_create(own)
+        return ApiRequest("GET", fill(path, id=checked_id(generation_id)))
+
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the cancel request, beside the query: ``…/{id}/cancel``.
+
+        There is none for one-click products, nor where the id is in a query string.
+        """
         path, mark, query = self.query_path.partition("?")
-        if fill(path, id="x") == path:
+        if (endpoint and named(endpoint).query) or fill(path, id="x") == path:
             return None  # /v1/video/query?id={id}: nothing there has a path of its own
         template = path.removesuffix("/creations") + "/cancel" + mark + query
         return ApiRequest("POST", fill(template, id=checked_id(generation_id)), {"id": generation_id})
@@ -68,9 +89,31 @@ class EntV2(Dialect):
         """Return the request that opens an upload."""
         return ApiRequest("POST", UPLOADS, {"scene": "vidu"})
 
-    def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
-        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays."""
-        return None if body.get("payload") else {**body, "payload": marker}
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays.
+
+        An endpoint that documents no ``payload`` gets none: it would refuse the request (``FieldUnwanted``).
+        """
+        takes_payload = self._endpoint(body, endpoint).takes_payload
+        return {**body, "payload": marker} if takes_payload and not body.get("payload") else None
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
+        return self._endpoint(body, endpoint).is_synchronous
+
+    def _endpoint(self, body: Mapping[str, Any], endpoint: str | None) -> Endpoint:
+        """Return what is known of the endpoint that a request goes to."""
+        if endpoint:
+            return named(endpoint)
+        if "{endpoint}" in self.create_path:
+            return named(endpoint_for(body))
+        single = named(self.create_path)
+        if single.name in ENDPOINTS:
+            return single
+        try:
+            return named(endpoint_for(body))  # a reseller's only path takes every kind of request
+        except ViduConfigError:
+            return single
 
     def read_page(self, answer: ApiAnswer) -> Page:
         """Return a page of the list; an entry without an id is counted and left out."""
@@ -118,20 +161,16 @@ class EntV2(Dialect):
         return answer.ok and not is_error(payload) and not BALANCE_FIELDS.isdisjoint(payload)
 
     def _beside_create(self, name: str) -> str:
+        """Return the path of ``name``, which may have several segments; ``{id}`` in it stays."""
+        segments = name.split("/")
+        if not all(segment.strip(".") for segment in segments):
+            raise ViduConfigError(
+                f"endpoint {one_line(name, 60)!r} is neither a name nor a path starting with a slash."
+            )
+        encoded = "/".join(segment if segment == "{id}" else quote(segment, safe="") for segment in segments)
         if "{endpoint}" in self.create_path:
-            return fill(self.create_path, endpoint=name)
-        return f"{self.create_path.rpartition('/')[0]}/{name}"
-
-
-def endpoint_for(images: object) -> str:
-    """Return the create endpoint that fits a number of images.
-
-    :raises ViduConfigError: when ``images`` is no list.
-    """
-    if images is not None and (isinstance(images, (str, bytes)) or not isinstance(images, Sequence)):
-        raise ViduConfigError(f"images must be a list, not {type(images).__name__}.")
-    count = len(images or ())
-    return ENDPOINT_BY_IMAGES[count] if count < len(ENDPOINT_BY_IMAGES) else "reference2video"
+            return self.create_path.replace("{endpoint}", encoded)
+        return f"{self.create_path.rpartition('/')[0]}/{encoded}"
 
 
 def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:

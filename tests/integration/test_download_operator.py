@@ -10,6 +10,7 @@ import textwrap
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
@@ -77,7 +78,7 @@ def test_wrong_arguments_fail_at_parse_time(arguments, words):
     [
         ({"generation_id": ""}, "generation_id is empty"),
         ({"generation_id": "None"}, "the word None"),
-        ({"generation_id": 7}, "must be a string"),
+        ({"generation_id": 7.5}, "must be a string"),
         ({"generation_id": "x", "destination": "None"}, "destination is empty"),
         ({"video_url": "None"}, "Neither video_url nor generation_id"),
         ({"video_url": None, "generation_id": None}, "Neither video_url nor generation_id"),
@@ -112,8 +113,16 @@ def test_dynamic_task_mapping():
 
 
 def test_every_argument_that_differs_between_runs_is_a_template():
-    """Destination, URL, id and both connections are rendered."""
-    expected = {"destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id"}
+    """Destination, URL, id, generation, endpoint and both connections are rendered."""
+    expected = {
+        "generation",
+        "destination",
+        "video_url",
+        "generation_id",
+        "storage_conn_id",
+        "vidu_conn_id",
+        "endpoint",
+    }
     assert set(ViduDownloadOperator.template_fields) == expected
 
 
@@ -458,3 +467,43 @@ def test_from_the_sandbox(tmp_path, vidu_sandbox, monkeypatch, dialect, artifact
     assert Path(record["uri"].removeprefix("file://")).name in (name, name.replace(".jpg", ".png"))
     expected = vidu_sandbox.file_bytes("8553162", artifact)
     assert (record["size"], record["sha256"]) == (len(expected), hashlib.sha256(expected).hexdigest())
+
+
+# -- what a task handed over ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+def test_what_a_task_returned(connect, tmp_path, stand_in):
+    """Id and URL are taken from it; no service is asked while the URL is good, and no context is needed."""
+    with Server(whole(BODY)) as server:
+        connect(server)
+        handed = {"id": "7", "status": "succeeded", "video_url": server.url(), "parameters": {"seed": 1}}
+        task = ViduDownloadOperator(task_id="d", generation=handed, destination=f"{tmp_path}/")
+        record = task.execute(stand_in)
+    assert (record["generation_id"], record["sha256"]) == ("7", SHA)
+    assert [request.target for request in server.requests] == ["/v/video.mp4"]
+
+
+@pytest.mark.parametrize(("handed", "words"), [
+    ({"status": "succeeded"}, "generation holds no id"),
+    (7.5, "must be a string"),
+])  # fmt: skip
+def test_what_is_no_generation(handed, words, tmp_path):
+    """It is told before anything else happens."""
+    with pytest.raises(ViduConfigError, match=words):
+        download(generation=handed, destination=str(tmp_path / "x"))
+
+
+def test_a_generation_replaces_id_and_url():
+    """Both together would leave open which one counts."""
+    with pytest.raises(ViduConfigError, match="generation replaces generation_id or video_url"):
+        ViduDownloadOperator(task_id="d", generation={"id": "7"}, generation_id="7", destination="/tmp/x")
+
+
+def test_an_id_of_digits(connect, tmp_path):
+    """Native rendering makes a number of it; the file has its name all the same."""
+    with Server(whole(BODY)) as server:
+        connect(server)
+        record = download(video_url=server.url(), generation_id=911088422699962368, destination=f"{tmp_path}/")
+    assert record["generation_id"] == "911088422699962368"
+    assert record["uri"].endswith("911088422699962368.mp4")

@@ -27,9 +27,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
         "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "dialects.lost_create",
+        "dialects.endpoints",
         "config", "proxies",
         "connection_form", "events", "naming", "content", "media_fields", "places", "transfer_policy", "retry_policy",
-        "lineage", "finished", "orders", "telling", "request_fields", "redaction", "allowed_hosts",
+        "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (
         "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",

@@ -245,3 +245,20 @@ def test_many_look_ups_at_once_on_a_loop(env, monkeypatch) -> None:
         return await asyncio.gather(*(connection.aresolve("unit_vidu") for _ in range(50)))
 
     assert len(set(asyncio.run(all_at_once()))) == 1
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_inline_triggers_of_a_dag_test(env, monkeypatch, is_there) -> None:
+    """Where Airflow's asynchronous look-up finds nothing (``dag.test()``), the synchronous one has the last word."""
+
+    async def knows_nothing(conn_id: str, hook: Any = None) -> Any:
+        raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", knows_nothing)
+    if is_there:
+        env(host="gw.example.com", password="sk-unit-000001")
+        assert on_a_loop("unit_vidu").base_url == "https://gw.example.com"
+        assert asyncio.run(connection.connection_type("unit_vidu")) == "vidu"
+    else:
+        with pytest.raises(ViduConnectionNotFoundError, match="AIRFLOW_CONN_UNIT_VIDU"):
+            on_a_loop("unit_vidu")

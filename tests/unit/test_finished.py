@@ -252,13 +252,13 @@ def test_a_connection_that_comes_later_is_found_soon():
     assert delays[-1] >= 300
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, None), ("a", ["a"]), (("b", "a", "b"), ["b", "a"])])
+@pytest.mark.parametrize(("given", "found"), [(None, None), ("a", ["a"]), (("b", "a", "b"), ["b", "a"]), (7, ["7"])])
 def test_one_id_or_several(given, found):
     """Ids keep their order, each once."""
     assert named(given) == found
 
 
-@pytest.mark.parametrize("given", ["", ["a", ""], [7], 7, ["None"], []])
+@pytest.mark.parametrize("given", ["", ["a", ""], [7.5], True, ["None"], []])
 def test_what_cannot_be_an_id(given):
     """An id that cannot be one is refused when the DAG is read."""
     with pytest.raises(ViduConfigError):

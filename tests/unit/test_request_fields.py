@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.request_fields import NAMES, completed, facts_of_create, held, request_of, text
 
 PICTURE = "https://example.com/a.png"
 
@@ -66,3 +68,42 @@ def test_text_is_text(wrong):
     assert (text("endpoint", None), text("endpoint", "/x"), text("endpoint", 5)) == (None, "/x", "5")
     with pytest.raises(ViduConfigError, match="endpoint must be text"):
         text("endpoint", wrong)
+
+
+@pytest.mark.parametrize("name", ["prompt", "model", "endpoint"])
+def test_text_that_native_rendering_may_have_changed(name):
+    """Of 3.1 nobody knows whether it was 3.10; the error says what to write."""
+    with pytest.raises(ViduConfigError, match=rf"{name} is the number 3\.1.*quotation marks of its own"):
+        text(name, 3.1)
+
+
+QUERIED = Generation(id="7", status=GenerationStatus.SUCCEEDED)
+CREATED = Generation(
+    id="7", status=GenerationStatus.WAITING, created_at=datetime(2026, 11, 25, tzinfo=UTC), raw={"seed": 42}
+)
+
+
+def test_what_the_order_knows():
+    """Prompt, model, parameters, seed and time are in the result, and nothing that holds files or tokens."""
+    ordered = arguments(
+        prompt="p", model=2, images=[PICTURE],
+        parameters={
+            "duration": "4", "seed": 0, "bgm": True, "payload": "mine", "callback_url": "https://h/?token=1",
+            "subjects": [{}], "start_image": PICTURE, "style": "x" * 2000, 5: 6,
+        },
+    )  # fmt: skip
+    found, parameters = completed(QUERIED, ordered, facts_of_create(CREATED, None))
+    assert (found.prompt, found.model, found.created_at) == ("p", "2", CREATED.created_at)
+    assert parameters == {"duration": 4, "seed": 42, "bgm": True}
+    body = arguments(body={"prompt": "q", "model": "m", "seed": 5})
+    found, parameters = completed(QUERIED, body, facts_of_create(CREATED, None))
+    assert (found.prompt, found.model, parameters) == ("q", "m", {"seed": 5})
+
+
+def test_what_the_service_says_wins():
+    """The order only fills what an answer lacks; without a time in the answer that of the order will do."""
+    told = QUERIED.model_copy(update={"prompt": "theirs", "model": "theirs", "created_at": CREATED.created_at})
+    assert completed(told, arguments(prompt="ours", model="ours"), {"created_at": "2020-01-01"}) == (told, {})
+    facts = facts_of_create(QUERIED, CREATED.created_at.timestamp())
+    assert completed(QUERIED, arguments(prompt="p"), facts)[0].created_at == CREATED.created_at
+    assert completed(QUERIED, arguments(prompt="p"), {})[0].created_at is None

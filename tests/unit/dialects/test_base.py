@@ -50,7 +50,10 @@ BAD_IDS = [
     pytest.param("  ", id="blank"),
     pytest.param("None", id="the word None"),
     pytest.param(None, id="none"),
-    pytest.param(7, id="int"),
+    pytest.param(7.0, id="float"),
+    pytest.param(True, id="bool"),
+    pytest.param(-7, id="negative"),
+    pytest.param(10**5000, id="too many digits"),
     pytest.param(["a"], id="list"),
     pytest.param(b"a", id="bytes"),
     pytest.param("x" * 1025, id="too long"),
@@ -91,6 +94,14 @@ def test_bad_ids_are_refused_before_anything_is_sent(dialect: Dialect, bad: Any)
             use(bad)
         str(caught.value).encode()
         assert len(str(caught.value)) < 300
+
+
+def test_an_id_that_native_rendering_made_a_number() -> None:
+    """All digits of an id arrive; one that has become a fraction is refused with what to do."""
+    assert checked_id(911088422699962368) == "911088422699962368"
+    assert EntV2().query(7).path == "/ent/v2/tasks/7/creations"  # type: ignore[arg-type]
+    with pytest.raises(ViduConfigError, match="Native template rendering has made a number of it"):
+        checked_id(9.1e17)
 
 
 def test_a_rendered_none_is_explained() -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import EntV2
-from airflow_provider_vidu.dialects.ent_v2 import endpoint_for
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.policy import may_repeat, outcome_is_unknown
@@ -294,7 +293,6 @@ def test_a_create_without_an_id() -> None:
 )  # fmt: skip
 def test_the_endpoint_by_images(images: Any, endpoint: str) -> None:
     """The number of images suggests the endpoint."""
-    assert endpoint_for(images) == endpoint
     body = {"prompt": "p"} | ({"images": images} if images is not None else {})
     assert ENT.create(body) == ApiRequest("POST", f"/ent/v2/{endpoint}", body, bills=True)
 

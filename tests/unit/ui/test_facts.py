@@ -182,7 +182,7 @@ def test_clips_stand_in_the_order_of_their_scenes():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [None, 5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"'])
+@pytest.mark.parametrize("value", [None, 5.5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"'])
 def test_what_is_no_id(value):
     """An XCom of that name that holds no id is no clip."""
     assert usable_id(value) in (None, '"')
