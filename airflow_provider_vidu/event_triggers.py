@@ -49,7 +49,8 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     over them.
 
     Without ``generation_ids`` it watches the whole account, which needs a dialect with a list
-    (``ent-v2``); with ``vidu-native``, name the generations.
+    (``ent-v2``); with ``vidu-native``, name the generations. Each round reads the list's pages back to what is known,
+    5,000 generations at most.
 
     *After a restart of the triggerer.* Airflow ≥ 3.3 keeps a memory beside the asset: what finished
     meanwhile is told then, and nothing twice, except the events of the last seconds before a crash.

@@ -287,7 +287,7 @@ class Submission:
         wants_it = (was_lost or self._on_clear == "resume") and not record.differs(request)
         generation = self._before_the_clear(generation_id, record, wants_it)
         if generation is not None and wants_it and not generation.failed:
-            self._log.info("Going on with generation %s instead of submitting a new one.", generation_id)
+            self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
             self._save(replace(self._taken(record), generation_id=generation_id))
             return generation
         is_over = generation is not None and generation.is_done
