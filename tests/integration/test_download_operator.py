@@ -24,7 +24,7 @@ from airflow_provider_vidu.exceptions import (
     ViduMissingVideoError,
     ViduNotFoundError,
 )
-from airflow_provider_vidu.naming import extension
+from airflow_provider_vidu.media_types import extension
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Server, fixed, video, whole
 

@@ -26,7 +26,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2", "config", "proxies",
-        "connection_form", "events", "naming", "content", "images", "transfer_policy", "retry_policy",
+        "connection_form", "events", "artifacts", "media_types", "object_stores",
+        "naming", "content", "images", "transfer_policy", "retry_policy",
         "lineage", "finished", "telling", "request_fields",
     ),
     "shells": (
@@ -157,8 +158,8 @@ def test_nobody_needs_the_pages(module: str) -> None:
 
 
 COMES_WITH_AIRFLOW = frozenset({"airflow", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
-OPTIONAL = frozenset({"flask_appbuilder", "flask_babel", "openlineage", "pytest"})
-"""Asked for where they are there: the forms of Airflow 2, lineage, the fixture of a user's own tests."""
+OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
+"""Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 
 
 def test_every_library_is_declared() -> None:
