@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "submission": ("submission", "durable", "links", "signed_urls"),
     "surface": (
         "triggers", "sensors", "operators", "generate_operator", "download_operator", "get_provider_info",
-        "event_triggers",
+        "event_triggers", "preflight",
     ),
     "ui": ("ui", "ui.facts", "ui.views", "ui.roots", "ui.store", "ui.live", "ui.preview", "ui.media", "ui.pages",
            "ui.app", "ui.plugin"),
