@@ -60,8 +60,10 @@ def is_refusal(error: BaseException) -> bool:
 
 def is_forbidden(error: BaseException) -> bool:
     """Return whether the store says that this role may not do it."""
-    forbidden = not {401, 403}.isdisjoint(_statuses(error))
-    return forbidden or any(isinstance(one, PermissionError) for one in _chain(error))
+    if not {401, 403}.isdisjoint(_statuses(error)):
+        return True
+    # gcsfs makes a plain OSError of a 403, whose text begins so (gcsfs/retry.py).
+    return any(isinstance(one, PermissionError) or str(one).startswith("Forbidden: ") for one in _chain(error))
 
 
 def is_not_implemented(error: BaseException) -> bool:
