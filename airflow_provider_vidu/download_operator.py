@@ -19,6 +19,7 @@ from airflow_provider_vidu.naming import (
     candidate_names,
     checked_destination,
     file_name,
+    is_folder,
     is_shared,
     is_template,
     one_file_for_all,
@@ -149,8 +150,9 @@ class ViduDownloadOperator(SignedURLOperator):
             checked_destination(self.destination), self._storage_conn_id(), options_of(self.destination)
         )
         stem = stem_of(generation_id, url) if destination.is_folder else ""
+        names = candidate_names(stem, self.artifact, self.creation)
         try:
-            if self.overwrite != "replace" and (place := self._existing(destination, stem)):
+            if self.overwrite != "replace" and (place := destination.existing(names)):
                 return self._kept(place, url, generation_id)
             place, received = self._download(destination, stem, url, generation_id)
         except DestinationExistsError as error:
@@ -239,7 +241,7 @@ class ViduDownloadOperator(SignedURLOperator):
         :raises ViduConfigError: when the destination is a file whose name nothing can change.
         """
         index = getattr(context.get("ti"), "map_index", -1)
-        if not isinstance(index, int) or index < 0:
+        if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
             return
         task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
         partial = getattr(task, "partial_kwargs", None)
@@ -264,10 +266,6 @@ class ViduDownloadOperator(SignedURLOperator):
         return _absent_as_none(self.storage_conn_id)
 
     # -- what is there already ------------------------------------------------------------------
-
-    def _existing(self, destination: Destination, stem: str) -> Place | None:
-        """Return the file that is there already, if it is not empty."""
-        return destination.existing(candidate_names(stem, self.artifact, self.creation))
 
     def _kept(self, place: Place, url: str | None, generation_id: str | None) -> dict[str, Any]:
         """Return the record of a file that stays, reading it once for its digest.

@@ -32,6 +32,9 @@ _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
 # What a template may hold that differs between the instances of a mapped task.
 _OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|random|now)\b")
+# Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
+# connection. The names of containers hold no dot.
+_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -61,6 +64,11 @@ def checked_destination(value: object) -> str:
     if "::" in text:
         # fsspec reads it as a chain of file systems: the file would go to the part before it.
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")
+    if account := _AZURE_ACCOUNT.match(text):
+        raise ViduConfigError(
+            f"destination {one_line(text, 120)!r} names an Azure account, which its connection does here. Write "
+            f"abfss://{one_line(account[1], 63)}/…, and name an Airflow connection to that account in storage_conn_id."
+        )
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold a '..' segment.")

@@ -72,7 +72,7 @@ def finish_line(count: int, kind: str, seconds: float) -> str:
     :param seconds: since the first byte. Below one second there is no rate: it would say more about the clock.
     """
     rate = f" ({size(count / seconds)}/s)" if seconds >= 1 else ""
-    return f"Fetched {size(count)} of {kind} in {duration(seconds)}{rate}"
+    return f"Fetched {size(count)} of {kind} in {duration(max(seconds, 0.1))}{rate}"
 
 
 def size(count: float) -> str:

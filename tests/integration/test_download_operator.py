@@ -562,6 +562,18 @@ def test_a_mapped_task_may_name_each_file(tmp_path, connect, monkeypatch, capsys
     assert ("may be the same file" in caplog.text + capsys.readouterr().out) == warned
 
 
+def test_a_mapped_task_whose_template_renders_to_a_folder_says_nothing(tmp_path, connect, monkeypatch, capsys, caplog):
+    """In a folder each file has the name of its id."""
+    monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        operator, context = mapped(tmp_path, generation_id=["a", "b"], destination="{{ params.destination }}")
+        operator.destination = f"{tmp_path}/"
+        operator.execute(context)
+    assert (tmp_path / "a.mp4").exists()
+    assert "may be the same file" not in caplog.text + capsys.readouterr().out
+
+
 def test_no_secret_is_told(tmp_path, connect, caplog, capsys, quick_backoff):
     """Neither the key nor a signature stands in log, record or error."""
     quoting = f"<html>{KEY} is not welcome".encode()

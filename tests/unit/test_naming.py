@@ -162,7 +162,7 @@ def test_types_of_names(name, kind):
     assert type_of_name(name) == kind
 
 
-@pytest.mark.parametrize("good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./"])
+@pytest.mark.parametrize("good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"])
 def test_good_destinations(good):
     """Paths, URLs and folders pass unchanged."""
     assert checked_destination(good) == good
@@ -190,6 +190,8 @@ def test_good_destinations(good):
         "a::b.mp4",
         "s3://bucket/a::b.mp4",
         "simplecache::s3://bucket/a.mp4",
+        "abfss://clips@account.dfs.core.windows.net/a.mp4",
+        "ABFS://clips@account.dfs.core.chinacloudapi.cn/",
     ],
 )
 def test_bad_destinations(bad):
