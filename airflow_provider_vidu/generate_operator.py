@@ -260,9 +260,12 @@ class ViduGenerateOperator(SignedURLOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _check_wanted(self) -> None:
-        """Refuse to submit for a task that was killed while it waited for its turn."""
+        """Refuse to submit for a task that was killed while it waited for its turn, or whose result cannot be kept."""
+        from airflow_provider_vidu.preflight import check_downstream
+
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
+        check_downstream(self)
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""

@@ -88,6 +88,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/data/clips, s3://my_aws@bucket/clips",
                         "default": "",
                     },
+                    "max_bytes": {
+                        "description": "The largest file that a download accepts, in bytes, unless its task says "
+                        "otherwise with max_bytes. A server that announces or sends more is refused.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "1000000000",
+                        "default": "21474836480",
+                    },
                     "preview_roots": {
                         "description": "Folders and buckets whose files the clip pages may play, separated by commas: "
                         "local paths, or object storage such as s3://bucket/clips or, with the connection to read "

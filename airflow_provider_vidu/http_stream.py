@@ -62,7 +62,7 @@ class Stream:
         """
         coding = self.headers.get("transfer-encoding", "identity").strip().lower()
         lengths = {part.strip() for part in self.headers.get("content-length", "0").split(",")}
-        if coding not in ("identity", "chunked") or len(lengths) > 1 or not re.fullmatch("[0-9]+", lengths.pop()):
+        if coding not in ("identity", "chunked") or len(lengths) > 1 or not re.fullmatch("[0-9]{1,19}", lengths.pop()):
             raise UnclearLengthError
         return None if self._response.chunked else self._response.length
 

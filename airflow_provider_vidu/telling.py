@@ -67,6 +67,17 @@ def progress_line(received: int, total: int | None, rate: float) -> str:
     return f"{100 * received // total} %: {size(received)} of {size(total)}, {speed}{left}"
 
 
+def finish_line(count: int, kind: str, seconds: float) -> str:
+    """Return what a finished transfer brought, such as ``Fetched 37.4 MB of video/mp4 in 3.0 s (12.5 MB/s)``.
+
+    :param count: bytes.
+    :param kind: the content type.
+    :param seconds: since the first byte. Below one second there is no rate: it would say more about the clock.
+    """
+    rate = f" ({size(count / seconds)}/s)" if seconds >= 1 else ""
+    return f"Fetched {size(count)} of {kind} in {duration(max(seconds, 0.1))}{rate}"
+
+
 def size(count: float) -> str:
     """Return a number of bytes for a reader: ``512 B``, ``37.4 MB``."""
     unit = 0

@@ -58,11 +58,12 @@ def id_of(generation: object) -> Any:
     return found
 
 
-def url_of(generation: object, artifact: str | None) -> str | None:
+def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:
     """Return the URL of an artifact in what a task returned, or None where there is none to trust.
 
     :param generation: as for :func:`id_of`.
-    :param artifact: which file is meant (see :meth:`Generation.url_of`).
+    :param artifact: which file is meant, and of which creation (see :meth:`Generation.url_of`).
+    :param creation: counted from 0.
     """
     from airflow_provider_vidu.models import Generation
 
@@ -71,7 +72,7 @@ def url_of(generation: object, artifact: str | None) -> str | None:
             generation = Generation.model_validate(generation)
         except ValueError:  # another version's, or made by hand: the id is enough
             return None
-    return web_url(generation.url_of(artifact)) if isinstance(generation, Generation) else None
+    return web_url(generation.url_of(artifact, creation)) if isinstance(generation, Generation) else None
 
 
 def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:

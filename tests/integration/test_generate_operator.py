@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDef
 
 from airflow_provider_vidu import connection, exceptions, hooks, policy
 from airflow_provider_vidu.durable import store_for
-from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 from airflow_provider_vidu.submission import Record
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -613,3 +613,13 @@ def test_a_fraction_is_no_prompt(dialect, sandbox):
     with pytest.raises(exceptions.ViduConfigError, match="prompt is the number"):
         task.run()
     assert sandbox.creates == []
+
+
+def test_a_download_that_is_bound_to_fail_is_found_before_the_create(dialect, sandbox, tmp_path):
+    """A destination without a file system behind the task refuses the order, and nothing is paid."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        generate = ViduGenerateOperator(task_id="generate", prompt="a cat")
+        generate >> ViduDownloadOperator(task_id="keep", destination="nowhere://clips/", generation_id="x")
+    with pytest.raises(exceptions.ViduConfigError, match=r"Nothing was ordered: the download 'keep'"):
+        generate.execute({})
+    assert sandbox.requests("create") == []

@@ -64,13 +64,13 @@ def test_an_empty_path_is_the_root(url, path):
     assert Target.parse(url).path == path
 
 
-def test_the_request_asks_for_plain_bytes_of_a_video():
-    """Identity encoding, a video, and the provider's name are asked for; Host has the port."""
+def test_the_request_asks_for_plain_bytes():
+    """Identity encoding, any medium, and the provider's name are asked for; Host has the port."""
     with Server(whole(BODY)) as server:
         fetch(server.url())
     headers = server.requests[0].headers
     assert headers["accept-encoding"] == "identity"
-    assert headers["accept"].startswith("video/*")
+    assert headers["accept"] == "*/*"
     assert headers["user-agent"].startswith("airflow-provider-vidu/")
     assert headers["host"] == f"127.0.0.1:{server.port}"
     assert "authorization" not in headers

@@ -29,7 +29,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "dialects.lost_create",
         "dialects.endpoints",
         "config", "proxies",
-        "connection_form", "events", "naming", "content", "media_fields", "places", "transfer_policy", "retry_policy",
+        "connection_form", "events", "artifacts", "media_types",
+        "object_stores", "naming", "content", "media_fields", "places", "transfer_policy", "retry_policy",
         "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (
@@ -42,7 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "submission": ("submission", "durable", "links", "signed_urls"),
     "surface": (
         "triggers", "sensors", "operators", "generate_operator", "download_operator", "get_provider_info",
-        "event_triggers",
+        "event_triggers", "preflight",
     ),
     "ui": ("ui", "ui.facts", "ui.views", "ui.roots", "ui.store", "ui.live", "ui.preview", "ui.media", "ui.pages",
            "ui.app", "ui.plugin"),
@@ -161,8 +162,8 @@ def test_nobody_needs_the_pages(module: str) -> None:
 
 
 COMES_WITH_AIRFLOW = frozenset({"airflow", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
-OPTIONAL = frozenset({"flask_appbuilder", "flask_babel", "openlineage", "pytest"})
-"""Asked for where they are there: the forms of Airflow 2, lineage, the fixture of a user's own tests."""
+OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
+"""Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 
 
 def test_every_library_is_declared() -> None:

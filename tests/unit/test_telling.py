@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_provider_vidu.telling import Telling, duration, progress_line, request_lines, size
+from airflow_provider_vidu.telling import Telling, duration, finish_line, progress_line, request_lines, size
 
 MB = 1_000_000
 
@@ -125,3 +125,16 @@ def test_an_endless_field_is_cut():
     (line,) = request_lines({"payload\n::endgroup::": "x" * 10_000})
     assert len(line) < 600
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (0.05, "Fetched 1.9 kB of video/mp4 in 0.1 s"),
+        (0.99, "Fetched 1.9 kB of video/mp4 in 1.0 s"),
+        (2.0, "Fetched 1.9 kB of video/mp4 in 2.0 s (950 B/s)"),
+    ],
+)
+def test_a_short_transfer_has_no_rate(seconds, line):
+    """A rate over less than a second would say more about the clock than about the line."""
+    assert finish_line(1900, "video/mp4", seconds) == line
