@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import quote
 
 import pytest
@@ -41,7 +42,7 @@ class TestNative:
         last = client.query(created)
         assert (last["status"], last["progress"], last["error"]) == ("completed", 100, "")
         assert last["video_url"].startswith(sandbox.url + "/files/")
-        assert last["completed_at"] - last["created_at"] in (23, 24)
+        assert last["created_at"] <= last["completed_at"] <= time.time()
         assert last["thumbnail_url"].split("?")[0].endswith(".png")
 
     def test_every_query_hands_out_a_fresh_url(self, client, sandbox) -> None:
@@ -115,13 +116,13 @@ class TestEnt:
 
     def test_a_create_answers_as_the_service_does(self, client) -> None:
         """Field names, the large decimal id and nine fractional digits match the recording."""
-        body = self.create(client, "start-end2video", images=TWO_IMAGES, seed=7, own_field={"a": 1}).json()
+        body = self.create(client, "start-end2video", images=TWO_IMAGES, seed=7, meta_data="{}").json()
         assert set(body) >= CREATED
         assert body["task_id"].isdecimal()
         assert int(body["task_id"]) > 2**53
         assert len(body["created_at"]) == len("2026-01-20T06:52:02.323137590Z")
         assert (body["type"], body["state"], body["credits"]) == ("headtailimg2video", "created", 80)
-        assert (body["seed"], body["own_field"]) == (7, {"a": 1})
+        assert (body["seed"], body["meta_data"]) == (7, "{}")
 
     def test_a_query_follows_the_task_to_its_creations(self, client, sandbox) -> None:
         """created, queueing, processing, success; the payload comes back."""
@@ -172,7 +173,8 @@ class TestEnt:
         ("endpoint", "body", "reason"),
         [
             ("text2video", {"prompt": ""}, "FieldLacking"),
-            ("img2video", {}, "FieldItemCountOutOfRange"),
+            ("img2video", {}, "FieldLacking"),
+            ("img2video", {"images": []}, "FieldItemCountOutOfRange"),
             ("img2video", {"images": TWO_IMAGES}, "FieldItemCountOutOfRange"),
             ("start-end2video", {"images": TWO_IMAGES[:1]}, "FieldItemCountOutOfRange"),
             ("reference2video", {"images": []}, "FieldItemCountOutOfRange"),
@@ -186,10 +188,6 @@ class TestEnt:
         answer = self.create(client, endpoint, **body)
         assert (answer.status_code, answer.json()["reason"]) == (400, reason)
         assert client.sandbox.creates == []
-
-    def test_subjects_count_as_references(self, client) -> None:
-        """reference2video takes subjects instead of images."""
-        assert self.create(client, "reference2video", subjects=[{"id": "1"}]).status_code == 200
 
     def test_a_waiting_task_can_be_cancelled(self, client, sandbox) -> None:
         """It then has failed with UserCancelled and costs nothing."""
@@ -213,34 +211,25 @@ class TestEnt:
 
     def test_the_balance_shrinks_until_it_is_used_up(self) -> None:
         """The credits endpoint counts down, then a create is refused with CreditInsufficient."""
+        order = {"model": "viduq2", "prompt": "x"}
         with Sandbox(balance=100, speed=0) as poor:
             headers = {"Authorization": f"Token {poor.key}"}
             first, second = (
-                requests.post(poor.url + "/ent/v2/text2video", json={"prompt": "x"}, headers=headers, timeout=5)
-                for _ in range(2)
+                requests.post(poor.url + "/ent/v2/text2video", json=order, headers=headers, timeout=5) for _ in range(2)
             )
             assert (first.status_code, second.json()["reason"]) == (200, "CreditInsufficient")
             body = requests.get(poor.url + "/ent/v2/credits", headers=headers, timeout=5).json()
-            assert (body["credit_remain"], body["queue_count"], body["current_concurrency"]) == (20, 1, 0)
-            assert body["remains"][0]["concurrency_limit"] == 5
+            (left,) = body["remains"]
+            assert (left["credit_remain"], left["queue_count"], left["current_concurrency"]) == (20, 1, 0)
+            assert left["concurrency_limit"] == 5
+            assert body["packages"][0]["credit_remain"] == 20
 
     def test_a_failure_gives_the_credits_back(self, client, sandbox) -> None:
         """The books show refunded, and the balance is whole again."""
         self.create(client, prompt="[fail]")
         sandbox.advance(100)
         assert sandbox.creates[0].charge == "refunded"
-        assert client.ent("GET", "credits").json()["credit_remain"] == 100_000
-
-    def test_the_list_pages_through_the_tasks(self, client, sandbox) -> None:
-        """Newest first; the token leads to the next page and is empty on the last."""
-        tasks = []
-        for _ in range(3):
-            tasks.append(self.create(client).json()["task_id"])
-            sandbox.advance(1)
-        first = client.ent("GET", "tasks", params={"pagesize": 2}).json()
-        rest = client.ent("GET", "tasks", params={"pagesize": 2, "page_token": first["next_page_token"]}).json()
-        assert [task["id"] for task in first["tasks"] + rest["tasks"]] == tasks[::-1]
-        assert rest["next_page_token"] == ""
+        assert client.ent("GET", "credits").json()["remains"][0]["credit_remain"] == 100_000
 
     def test_a_wrong_method_is_a_405(self, client) -> None:
         """A create is a POST."""

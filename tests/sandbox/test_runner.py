@@ -149,7 +149,7 @@ class TestLife:
                 socket.create_connection(("127.0.0.1", port)) as hanging,
             ):
                 idle.sendall(b"GET /hal")
-                hanging.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                hanging.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 while not sandbox.requests():
                     time.sleep(0.01)
                 start = time.monotonic()
