@@ -53,6 +53,7 @@ def _add_choices(out: argparse.ArgumentParser) -> None:
     group.add_argument("--no-concurrency-limit", action="store_const", const=None, dest="concurrency", help="no limit")
     group.add_argument("--gateway-concurrency", type=int, help="unfinished ones that the gateway takes (default: all)")
     group.add_argument("--gateway-refusal", default=Settings.gateway_refusal, help="beyond them (default: %(default)s)")
+    group.add_argument("--gateway-prompt-limit", type=int, default=Settings.gateway_prompt_limit, help="characters")
     group.add_argument("--models", default=Settings.models, help="documented, any, or names separated by commas")
     group.add_argument("--list-payload", action="store_true", help="entries of the list hold payload and err_code")
     group.add_argument("--bare-keys", action="store_true", help="accept keys without an authorization scheme")
@@ -74,6 +75,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         concurrency=args.concurrency,
         gateway_concurrency=args.gateway_concurrency,
         gateway_refusal=args.gateway_refusal,
+        gateway_prompt_limit=args.gateway_prompt_limit,
         models=models,
         list_payload=args.list_payload,
         bare_keys=args.bare_keys,

@@ -9,7 +9,6 @@ from airflow_provider_vidu.sandbox import answers, files, native, refusals
 from airflow_provider_vidu.sandbox.answers import Answer
 from airflow_provider_vidu.sandbox.faults import Action
 from airflow_provider_vidu.sandbox.generations import NATIVE, UNSET, Generation, triggers
-from airflow_provider_vidu.sandbox.official.rows import MAX_PROMPT
 from airflow_provider_vidu.sandbox.routing import Call, Route
 from airflow_provider_vidu.sandbox.world import World
 
@@ -37,10 +36,10 @@ class GatewayApi:
         refused = self._refusal(request, now)
         if refused is not None:
             return refusals.refusal(refused, str(request.get("model") or ""), trace_id)
-        prompt = request.get("prompt")
-        if isinstance(prompt, str) and len(prompt) > MAX_PROMPT:
+        prompt, limit = request.get("prompt"), settings.gateway_prompt_limit
+        if isinstance(prompt, str) and limit is not None and len(prompt) > limit:
             # The official API behind the gateway refuses it, and the gateway passes that on.
-            message = f"field prompt must have at most {MAX_PROMPT} characters, got {len(prompt)}"
+            message = f"field prompt must have at most {limit} characters, got {len(prompt)}"
             return refusals.wrapped(400, "FieldInvalid", message, trace_id)
         if world.ledger.balance < world.price_of(request):
             return native.gateway_error(403, "insufficient_user_quota", "the balance is used up")

@@ -49,6 +49,7 @@ class Sandbox:
     :param when_full: ``queue`` (a surplus create waits) or ``refuse`` (429 ``QuotaExceeded``).
     :param gateway_concurrency: unfinished generations that the gateway takes; None for no limit.
     :param gateway_refusal: the refusal that a create beyond them gets, a name of ``refusals.REFUSALS``.
+    :param gateway_prompt_limit: longest prompt, in characters, that the gateway's upstream takes; None for any.
     :param models: ``documented`` (the official API's lists), ``any``, or the names that both dialects take.
     :param surplus_fields: ``refuse`` fields outside an endpoint's table, ``allow-payload``, or ``ignore`` them all.
     :param list_payload: whether entries of the list of tasks hold ``payload`` and ``err_code``.
@@ -86,6 +87,7 @@ class Sandbox:
         when_full: str = Settings.when_full,
         gateway_concurrency: int | None = Settings.gateway_concurrency,
         gateway_refusal: str = Settings.gateway_refusal,
+        gateway_prompt_limit: int | None = Settings.gateway_prompt_limit,
         models: str | Iterable[str] = Settings.models,
         surplus_fields: str = Settings.surplus_fields,
         list_payload: bool = Settings.list_payload,
@@ -116,6 +118,7 @@ class Sandbox:
             when_full=when_full,
             gateway_concurrency=gateway_concurrency,
             gateway_refusal=gateway_refusal,
+            gateway_prompt_limit=gateway_prompt_limit,
             models=models_from(models),
             surplus_fields=surplus_fields,
             list_payload=list_payload,

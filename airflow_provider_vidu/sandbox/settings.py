@@ -44,6 +44,7 @@ class Settings:
       create beyond it waits (``queue``) or gets 429 ``QuotaExceeded`` (``refuse``).
     - ``gateway_concurrency``: unfinished generations that the gateway takes (None: no limit); a create beyond
       it gets ``gateway_refusal``, a name of :data:`refusals.REFUSALS`.
+    - ``gateway_prompt_limit``: longest prompt in characters that the gateway's upstream takes (None: no limit).
     - ``models``: ``documented`` (the official API's lists), ``any``, or the names that both dialects take.
     - ``surplus_fields``: fields outside an endpoint's table are refused, all but ``payload`` are refused
       (``allow-payload``), or they are ignored.
@@ -75,6 +76,7 @@ class Settings:
     when_full: str = "queue"
     gateway_concurrency: int | None = None
     gateway_refusal: str = "video_queue_full"
+    gateway_prompt_limit: int | None = 5_000
     models: str | tuple[str, ...] = DOCUMENTED_MODELS
     surplus_fields: str = "refuse"
     list_payload: bool = False
@@ -95,7 +97,7 @@ class Settings:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        for name in ("concurrency", "gateway_concurrency"):
+        for name in ("concurrency", "gateway_concurrency", "gateway_prompt_limit"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of 1 or more, or None, not {value!r}")

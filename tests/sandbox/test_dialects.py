@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import pytest
@@ -107,6 +109,29 @@ class TestNative:
             assert answer.status_code == 403
             assert answer.json()["error"]["code"] == "insufficient_user_quota"
             assert poor.creates == []
+
+
+@pytest.mark.parametrize("speed", [1, 1000])
+def test_reported_times_are_on_the_wall_clock(fetch, speed) -> None:
+    """At any speed: no time lies in the future, and the end comes after the beginning."""
+    began = time.time()
+    with Sandbox(speed=speed, queue=0.01, duration=0.02) as sandbox:
+        headers = {"Authorization": f"Bearer {sandbox.key}"}
+        path = f"{sandbox.url}/vidu-native/video/generations"
+        sandbox.advance(5_000)
+        name = requests.post(path, json={"prompt": "x"}, headers=headers, timeout=5).json()["id"]
+        body: dict = {}
+        while body.get("status") != "completed":
+            body = requests.get(f"{path}/{quote(name, safe='')}", headers=headers, timeout=5).json()
+        task = {"model": "viduq2", "prompt": "x"}
+        headers = {"Authorization": f"Token {sandbox.key}"}
+        created = requests.post(f"{sandbox.url}/ent/v2/text2video", json=task, headers=headers, timeout=5).json()
+        stored = fetch(body["video_url"]).headers["last-modified"]
+    ended = time.time()
+    assert int(began) <= body["created_at"] <= body["completed_at"] <= ended
+    assert began - 1 <= body["status_update_time"] / 1000 <= ended
+    assert began - 1 <= datetime.fromisoformat(created["created_at"][:26] + "+00:00").timestamp() <= ended
+    assert began - 1 <= parsedate_to_datetime(stored).timestamp() <= ended
 
 
 class TestEnt:
