@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from airflow_provider_vidu.sandbox.routing import Call, split_target
@@ -38,6 +39,7 @@ def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_cont
     return f"the Host header must hold a loopback name, not {_short(name)}; name others in allowed_hosts"
 
 
+@lru_cache(maxsize=256)
 def _name(host: str) -> str:
     """Return the name in a Host header, without port and brackets, in lower case; "?" when it holds none."""
     if not host:
@@ -48,6 +50,7 @@ def _name(host: str) -> str:
         return "?"
 
 
+@lru_cache(maxsize=256)
 def _is_loopback_name(name: str) -> bool:
     name = name.lower()
     if name == "localhost" or name.endswith(".localhost"):

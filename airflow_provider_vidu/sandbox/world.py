@@ -131,11 +131,10 @@ class World:
         ]
 
     def unfinished(self, dialect: Dialect, now: float) -> int:
-        """Return how many generations of a dialect wait or run."""
-        open_ones = (
-            state for (name, _), one in self.generations.items() if name == dialect and (state := one.state_at(now))
-        )
-        return sum(state.finished_at is None for state in open_ones)
+        """Return how many generations of a dialect wait or run; presets do not count."""
+        created = (one for (name, _), one in self.generations.items() if name == dialect and one.wall_created)
+        states = (one.state_at(now) for one in created)
+        return sum(state is not None and state.finished_at is None for state in states)
 
     def cancel(self, generation: Generation, now: float) -> None:
         """Cancel a generation: its credits come back, and others move up."""

@@ -109,6 +109,7 @@ def test_the_gateways_have_no_limit_unless_told() -> None:
     free = Service()
     assert {free.gateway("POST", path, {"prompt": "x"})[0] for _ in range(8)} == {200}
     full = Service(gateway_concurrency=1, gateway_refusal="video_queue_full_200")
+    full.core.add_generation({"id": "preset", "states": [["processing", 0]]})
     assert "id" in full.gateway("POST", path, {"prompt": "x"})[1]
     status, body = full.gateway("POST", path, {"prompt": "x"})
     assert (status, body["code"], body["data"]) == (200, "video_queue_full", None)

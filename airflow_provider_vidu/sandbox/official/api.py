@@ -14,7 +14,7 @@ from airflow_provider_vidu.sandbox.ledger import CreateRecord
 from airflow_provider_vidu.sandbox.official import films, listing
 from airflow_provider_vidu.sandbox.official.checks import MAX_REQUEST, Uploaded, check_create
 from airflow_provider_vidu.sandbox.official.endpoints import endpoint_of
-from airflow_provider_vidu.sandbox.official.fields import Json, Refused
+from airflow_provider_vidu.sandbox.official.fields import Json, Refused, Unknown
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
 from airflow_provider_vidu.sandbox.official.uploads import MAX_UPLOAD
 from airflow_provider_vidu.sandbox.routing import Call, Route
@@ -47,8 +47,8 @@ class OfficialApi:
             return self._credits(now)
         except Refused as refused:
             return ent.error(400, refused.reason, refused.message, trace_id)
-        except LookupError as unknown:
-            return ent.error(404, "TaskNotFound", f"task {unknown.args[0]} not found", trace_id)
+        except Unknown as unknown:
+            return ent.error(404, "TaskNotFound", str(unknown), trace_id)
 
     # -- creates -----------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class OfficialApi:
             raise Refused("CreditInsufficient", "credits are insufficient")
 
     def _parent(self, where: Route, endpoint: Endpoint, request: Json, now: float) -> Generation | None:
-        """Return the film that a part belongs to; LookupError when it is unknown."""
+        """Return the film that a part belongs to; :class:`Unknown` when there is none."""
         if endpoint.name.startswith("ad-one-click/"):
             parent = self._found(str(request["ad_one_click_task_id"]), now, "ad-one-click")[0]
             wanted = request.get("video_task_ids")
@@ -134,10 +134,10 @@ class OfficialApi:
     # -- queries -----------------------------------------------------------------------------------------------------
 
     def _found(self, wanted: str, now: float, endpoint: str = "") -> tuple[Generation, State]:
-        """Return a generation of an endpoint (of any task's when empty); LookupError when there is none."""
+        """Return a generation of an endpoint (of any task's when empty); :class:`Unknown` when there is none."""
         found = self._world.find(ENT, wanted, now)
         if found is None or not (found[0].endpoint.startswith(endpoint) if endpoint else found[0].listed):
-            raise LookupError(wanted)
+            raise Unknown(wanted)
         return found
 
     def _query(self, call: Call, where: Route, now: float) -> Answer:
@@ -206,7 +206,9 @@ class OfficialApi:
             return answers.json_answer({"subjects": list(world.subjects.values()), "next_page_token": ""})
         change = _json_object(call.body) if call.method == "PUT" else {}
         wanted = where.id or str(change.pop("id", ""))
-        known = world.subjects[wanted]
+        known = world.subjects.get(wanted)
+        if known is None:
+            raise Unknown(wanted)
         if call.method == "PUT":
             changed = {**{name: known[name] for name in ("name", "images", "videos", "voice_id")}, **change}
             check_create(
@@ -220,9 +222,11 @@ class OfficialApi:
         if where.shape == "announce":
             if _json_object(call.body).get("scene") != "vidu":
                 raise Refused("FieldInvalid", 'field scene must be "vidu"')
-            upload, url = world.announce_upload(call.origin, now)
-            return answers.json_answer({"id": upload.id, "put_url": url})
-        upload = world.uploads[where.token]
+            announced, url = world.announce_upload(call.origin, now)
+            return answers.json_answer({"id": announced.id, "put_url": url})
+        upload = world.uploads.get(where.token)
+        if upload is None:
+            raise Unknown(where.token)
         upload.finish(_json_object(call.body).get("etag"))
         return answers.json_answer({"uri": upload.uri})
 

@@ -27,6 +27,13 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error of the s
         self.message = message
 
 
+class Unknown(Exception):  # noqa: N818 - it is an answer, not an error of the sandbox
+    """What a request names does not exist; the official API answers 404."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"task {name} not found")
+
+
 class Surroundings(Protocol):
     """What a check needs beside the value."""
 

@@ -71,7 +71,7 @@ def test_a_surplus_field_is_refused(service, name) -> None:
 @pytest.mark.parametrize("surplus_fields", ["refuse", "allow-payload", "ignore"])
 @pytest.mark.parametrize("name", NO_PAYLOAD)
 def test_payload_where_no_page_has_it(name, surplus_fields) -> None:
-    """Refused by default; both other behaviours can be switched on, since nobody has tried the live service."""
+    """Refused by default; both other behaviours can be switched on, since the live service was never tried."""
     service = Service(surplus_fields=surplus_fields)
     status, body = service.ent("POST", name, {**BODIES[name], "payload": "airflow:1"})
     assert (status, body.get("reason")) == ((400, "FieldUnwanted") if surplus_fields == "refuse" else (200, None))
