@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_vidu.sandbox.app import Server
-from airflow_provider_vidu.sandbox.core import Core, Settings
+from airflow_provider_vidu.sandbox.core import Core
+from airflow_provider_vidu.sandbox.refusals import REFUSALS
 from airflow_provider_vidu.sandbox.runner import tls_context
+from airflow_provider_vidu.sandbox.settings import ANY_MODEL, CHOICES, DOCUMENTED_MODELS, Settings
 
 #: Exit status when the sandbox cannot start, the same as argparse's for wrong arguments.
 CANNOT_START = 2
@@ -26,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m airflow_provider_vidu.sandbox",
         description="A local Vidu: both API dialects on one port, real videos, faults on demand.",
-        epilog="Prompts may hold [fail], [fail:CODE], [slow], [nourl] or [unknown-state].",
+        epilog="Prompts may hold [fail], [fail:CODE], [refuse:NAME], [slow], [nourl] or [unknown-state]; "
+        f"NAME is one of {', '.join(REFUSALS)}.",
     )
     out.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     out.add_argument("--port", type=int, default=8787, help="port, 0 for any free one (default: %(default)s)")
@@ -35,11 +38,50 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--queue", type=float, default=4.0, help="sandbox seconds of waiting (default: %(default)s)")
     out.add_argument("--duration", type=float, default=20.0, help="sandbox seconds of running (default: %(default)s)")
     out.add_argument("--clip-seconds", type=float, default=2.0, help="length of the videos (default: %(default)s)")
+    _add_choices(out)
     out.add_argument("--tls-cert", help="PEM file of a certificate: serve https")
     out.add_argument("--tls-key", help="PEM file of the certificate's key")
     out.add_argument("--quiet", action="store_true", help="print nothing but the ready line")
     out.add_argument("--ledger", help="file to which creates, refunds and downloads are appended as JSON lines")
     return out
+
+
+def _add_choices(out: argparse.ArgumentParser) -> None:
+    """Add the settings that choose between the behaviours that the vendor's pages leave open."""
+    group = out.add_argument_group("how strict it is, where the vendor's pages leave it open")
+    group.add_argument("--concurrency", type=int, default=Settings.concurrency, help="at once (default: %(default)s)")
+    group.add_argument("--no-concurrency-limit", action="store_const", const=None, dest="concurrency", help="no limit")
+    group.add_argument("--gateway-concurrency", type=int, help="unfinished ones that the gateway takes (default: all)")
+    group.add_argument("--gateway-refusal", default=Settings.gateway_refusal, help="beyond them (default: %(default)s)")
+    group.add_argument("--gateway-prompt-limit", type=int, default=Settings.gateway_prompt_limit, help="characters")
+    group.add_argument("--models", default=Settings.models, help="documented, any, or names separated by commas")
+    group.add_argument("--list-payload", action="store_true", help="entries of the list hold payload and err_code")
+    group.add_argument("--bare-keys", action="store_true", help="accept keys without an authorization scheme")
+    group.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="of a cover's URL")
+    group.add_argument("--allow-host", action="append", default=[], help="name that the Host header may hold")
+    for name, values in CHOICES.items():
+        group.add_argument("--" + name.replace("_", "-"), choices=values, default=values[0])
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    models = args.models if args.models in (ANY_MODEL, DOCUMENTED_MODELS) else tuple(args.models.split(","))
+    return Settings(
+        keys=tuple(args.key or ("sandbox-key",)),
+        speed=args.speed,
+        queue=args.queue,
+        duration=args.duration,
+        clip_seconds=args.clip_seconds,
+        cover_lifetime=args.cover_lifetime,
+        concurrency=args.concurrency,
+        gateway_concurrency=args.gateway_concurrency,
+        gateway_refusal=args.gateway_refusal,
+        gateway_prompt_limit=args.gateway_prompt_limit,
+        models=models,
+        list_payload=args.list_payload,
+        bare_keys=args.bare_keys,
+        allowed_hosts=tuple(args.allow_host),
+        **{name: getattr(args, name) for name in CHOICES},
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,13 +108,7 @@ def _reason(error: Exception, args: argparse.Namespace) -> str:
 async def _serve(args: argparse.Namespace, ledger: TextIO | None) -> int:
     if bool(args.tls_cert) != bool(args.tls_key):
         raise ValueError("--tls-cert and --tls-key belong together")
-    settings = Settings(
-        keys=tuple(args.key or ("sandbox-key",)),
-        speed=args.speed,
-        queue=args.queue,
-        duration=args.duration,
-        clip_seconds=args.clip_seconds,
-    )
+    settings = _settings(args)
     core = Core(settings, sink=_line_writer(ledger))
     tls = tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None
     server = Server(core, tls=tls, observer=None if args.quiet else _print_request)

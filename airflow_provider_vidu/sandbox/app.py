@@ -12,11 +12,11 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from airflow_provider_vidu.sandbox import control
-from airflow_provider_vidu.sandbox.answers import json_answer
+from airflow_provider_vidu.sandbox import control, guard
+from airflow_provider_vidu.sandbox.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.core import Call, Core
 from airflow_provider_vidu.sandbox.delivery import deliver
-from airflow_provider_vidu.sandbox.faults import NO_ACTION
+from airflow_provider_vidu.sandbox.faults import NO_ACTION, Action
 
 #: Images travel inside the JSON of a create, so bodies may be large; bytes.
 _MAX_BODY = 128 * 1024 * 1024
@@ -35,6 +35,7 @@ class Server:
         self._observer = observer
         self._runner: web.ServerRunner | None = None
         self._url = ""
+        self._host = ""
 
     async def start(self, host: str, port: int) -> str:
         """Listen on ``host`` and ``port`` (0: any free one) and return the base URL; OSError when it is taken."""
@@ -48,6 +49,7 @@ class Server:
         except OSError:
             await self.stop()
             raise
+        self._host = host
         bound = self._runner.addresses[0][1]
         shown = f"[{host}]" if ":" in host else host
         self._url = f"{'https' if self._tls else 'http'}://{shown}:{bound}"
@@ -72,15 +74,20 @@ class Server:
             body=await request.read() if request.body_exists else b"",
             origin=self._origin(request),
         )
-        if call.target.startswith(_CONTROL):
-            allowed = _is_loopback(request.remote)
-            refusal = json_answer({"message": "the control API answers on loopback alone"}, 403)
-            answer, action = (control.handle(self.core, call) if allowed else refusal), NO_ACTION
-        else:
-            answer, action = self.core.handle(call)
+        answer, action = self._answer(call, request.remote)
         if self._observer is not None:
             self._observer(call.method, call.target, 0 if action.cuts_before else answer.status)
         return await deliver(request, answer, action)
+
+    def _answer(self, call: Call, peer: str | None) -> tuple[Answer, Action]:
+        is_control = call.target.startswith(_CONTROL)
+        allowed = self.core.settings.allowed_hosts
+        problem = guard.problem(call, listens_on=self._host, allowed=allowed, is_control=is_control)
+        if problem is None and is_control and not _is_loopback(peer):
+            problem = "the control API answers on loopback alone"
+        if problem is not None:
+            return json_answer({"message": problem}, 403), NO_ACTION
+        return (control.handle(self.core, call), NO_ACTION) if is_control else self.core.handle(call)
 
 
 def _headers(request: web.BaseRequest) -> dict[str, str]:

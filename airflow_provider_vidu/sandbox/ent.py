@@ -1,22 +1,22 @@
-"""How the official API's dialect ``ent-v2`` says things, and what it checks; bodies only, no I/O."""
+"""How the official API's dialect ``ent-v2`` says things about tasks; bodies only, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_vidu.sandbox import pictures
 from airflow_provider_vidu.sandbox.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.generations import Generation, State
+from airflow_provider_vidu.sandbox.refusals import official_error
+from airflow_provider_vidu.sandbox.settings import Settings
 
 Json = dict[str, Any]
 
-#: Fewest and most images each endpoint takes.
-_IMAGE_COUNTS = {"img2video": (1, 1), "start-end2video": (2, 2), "reference2video": (1, 7)}
 #: What the service calls the endpoints in its answers, as far as it differs from the path.
 _TYPES = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
-_DEFAULTS: Json = {
+#: What a recorded answer to a create of a video repeats beside the request.
+_VIDEO_DEFAULTS: Json = {
     "model": "",
     "style": "general",
     "prompt": "",
@@ -36,6 +36,7 @@ _DEFAULTS: Json = {
     "meta_data": "",
     "client_request_id": "",
 }
+_RECORDED = ("text2video", "img2video", "start-end2video", "reference2video")
 
 
 def iso_time(seconds: float) -> str:
@@ -45,50 +46,44 @@ def iso_time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 
-def problem(endpoint: str, request: Json) -> tuple[str, str] | None:
-    """Return (reason, message) of what is wrong with a create, or None."""
-    images = request.get("images", [])
-    if endpoint == "text2video" and not request.get("prompt"):
-        return "FieldLacking", "field prompt is lacking"
-    if endpoint in _IMAGE_COUNTS:
-        if not isinstance(images, list):
-            return "FieldInvalid", "field images must be a list"
-        subjects = request.get("subjects")
-        extra = len(subjects) if endpoint == "reference2video" and isinstance(subjects, list) else 0
-        low, high = _IMAGE_COUNTS[endpoint]
-        if not low <= len(images) + extra <= high:
-            counts = str(low) if low == high else f"{low} to {high}"
-            return (
-                "FieldItemCountOutOfRange",
-                f"field images must have {counts} items, got {len(images) + extra}",
-            )
-    payload = request.get("payload", "")
-    if not isinstance(payload, str) or len(payload) > 1_048_576:
-        return "FieldInvalid", "field payload must be a text of at most 1048576 characters"
-    return None
+def written_time(seconds: float, settings: Settings) -> str | int:
+    """Return epoch ``seconds`` as a text or a whole number: both have been recorded."""
+    return int(seconds) if settings.times == "epoch" else iso_time(seconds)
 
 
-def created(generation: Generation) -> Answer:
+def task_type(endpoint: str) -> str:
+    """Return what the service calls the tasks of an endpoint."""
+    return _TYPES.get(endpoint, endpoint)
+
+
+def created(generation: Generation, created_at: float, settings: Settings) -> Answer:
     """Return the answer to a create: the request with its defaults, the id and the price."""
+    defaults = _VIDEO_DEFAULTS if generation.endpoint in _RECORDED else {}
     return json_answer(
         {
             "task_id": generation.id,
-            "type": _TYPES.get(generation.endpoint, generation.endpoint),
-            "state": generation.stages[0].word,
-            **_DEFAULTS,
+            "type": task_type(generation.endpoint),
+            settings.state_field: generation.stages[0].word,
+            **defaults,
             **generation.request,
-            "created_at": iso_time(generation.created_at),
+            "created_at": written_time(created_at, settings),
             "credits": generation.credits,
         }
     )
 
 
-def queried(generation: Generation, state: State, urls: list[dict[str, str]]) -> Answer:
+def queried(generation: Generation, state: State, urls: list[dict[str, str]], settings: Settings) -> Answer:
     """Return the answer to a query; ``urls`` holds one mapping of artifact to URL per creation."""
+    body = query_body(generation, state, urls)
+    return json_answer({settings.state_field if name == "state" else name: value for name, value in body.items()})
+
+
+def query_body(generation: Generation, state: State, urls: list[dict[str, str]], *, word: str | None = None) -> Json:
+    """Return the body of a query's answer; ``word`` replaces the state's own."""
     body: Json = {
         "id": generation.id,
-        "state": state.word,
-        "err_code": _error_code(generation, state),
+        "state": word or state.word,
+        "err_code": error_code(generation, state),
         "credits": 0 if state.failed else generation.credits,
         "payload": generation.request.get("payload", ""),
         "bgm": generation.request.get("bgm", False),
@@ -98,63 +93,55 @@ def queried(generation: Generation, state: State, urls: list[dict[str, str]]) ->
     if not state.failed:
         body["progress"] = state.progress
     if state.succeeded:
-        body["creations"] = [_creation(generation, number, found) for number, found in enumerate(urls, 1)]
-    return json_answer(body)
+        body["creations"] = creations(generation, urls)
+    return body
 
 
-def _error_code(generation: Generation, state: State) -> str:
+def error_code(generation: Generation, state: State) -> str:
+    """Return the code of a failure, or an empty text."""
     if not state.failed:
         return ""
     return "UserCancelled" if generation.cancelled_at is not None else generation.error_code
 
 
+def creations(generation: Generation, urls: list[dict[str, str]]) -> list[Json]:
+    """Return the entries of ``creations``."""
+    return [_creation(generation, number, found) for number, found in enumerate(urls, 1)]
+
+
 def _creation(generation: Generation, number: int, urls: dict[str, str]) -> Json:
     # A preset may bear any id, the service's own are numbers.
     own_id = str(int(generation.id) + number) if generation.id.isdecimal() else f"{generation.id}-{number}"
-    return {
+    body: Json = {
         "id": own_id,
         "url": urls.get("video", ""),
         "cover_url": urls.get("cover", ""),
         "watermarked_url": urls.get("watermarked", ""),
-        "video": {
+    }
+    body |= {f"{name}_url": urls[name] for name in ("speech", "sound") if name in urls}
+    if generation.medium == "video":
+        body["video"] = {
             "duration": float(urls.get("seconds", 0)),
             "fps": pictures.FPS,
             "resolution": {"width": pictures.WIDTH, "height": pictures.HEIGHT},
-        },
-    }
-
-
-def listed(entries: Iterable[tuple[Generation, State]], next_page_token: str) -> Answer:
-    """Return the list of tasks; ``next_page_token`` is empty on the last page."""
-    tasks = [
-        {
-            "id": generation.id,
-            "type": _TYPES.get(generation.endpoint, generation.endpoint),
-            "state": state.word,
-            "err_code": _error_code(generation, state),
-            "model": generation.model,
-            "prompt": generation.prompt,
-            "payload": generation.request.get("payload", ""),
-            "credits": 0 if state.failed else generation.credits,
-            "created_at": iso_time(generation.created_at),
         }
-        for generation, state in entries
-    ]
-    return json_answer({"tasks": tasks, "next_page_token": next_page_token})
+    return body
 
 
-def credits_left(balance: int, running: int, waiting: int) -> Answer:
-    """Return the balance and how many tasks run and wait."""
+def credits_left(balance: int, running: int, waiting: int, settings: Settings) -> Answer:
+    """Return the balance, how many tasks run and wait, and the package that was bought."""
+    limit = settings.concurrency if settings.concurrency is not None else 1_000
     numbers = {
+        "type": "test",
         "credit_remain": balance,
-        "concurrency_limit": 5,
+        "concurrency_limit": limit,
         "current_concurrency": running,
         "queue_count": waiting,
     }
-    return json_answer({"remains": [{"type": "test", **numbers}], **numbers})
+    package = {"id": "1", "type": "test", "name": "sandbox", "concurrency": limit, "credit_amount": settings.balance}
+    return json_answer({settings.balance_field: [numbers], "packages": [{**package, "credit_remain": balance}]})
 
 
 def error(status: int, reason: str, message: str, trace_id: str) -> Answer:
-    """Return an error body; the code string stands in ``reason``."""
-    body = {"code": status, "reason": reason, "message": message, "metadata": {"trace_id": trace_id}}
-    return json_answer(body, status)
+    """Return an error body; the code string is in ``reason``."""
+    return json_answer(official_error(status, reason, message, trace_id), status)

@@ -2,7 +2,7 @@
 
 A rule is JSON: ``{"match": {...}, "times": N or null, "skip": N, "action": {...}}``. The rules are tried in
 the order in which they were added, and the first that matches, has let enough requests through and is not
-used up, applies.
+used up, applies. A rule that is only a name, such as ``"model_not_found"``, refuses the next create so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_vidu.sandbox import answers, signing
+from airflow_provider_vidu.sandbox import answers, refusals, signing
 from airflow_provider_vidu.sandbox.answers import Answer
 from airflow_provider_vidu.sandbox.generations import UNSET
 from airflow_provider_vidu.sandbox.routing import KINDS, Route
@@ -41,7 +41,8 @@ class Action:
     in the ``body`` at ``after``; a RST, or an orderly close with ``fin``), ``garbage``, ``lose_answer``
     (performed, then reset), ``expire`` (a file's 403), ``redirect``, ``content_type``, ``content_length``
     (added to the true one), ``chunked``, ``gzip``, ``trickle`` (bytes per second), ``range`` and ``etag``
-    (for files); ``huge_bytes`` is the size of the garbage ``huge``.
+    (for files); ``huge_bytes`` is the size of the garbage ``huge``. ``refusal`` answers instead of the sandbox,
+    too, with a refusal by name (:data:`refusals.REFUSALS`); ``status`` and ``headers`` then change that answer.
     """
 
     status: int | None = None
@@ -65,12 +66,15 @@ class Action:
     trickle: float = 0.0
     range: str | None = None
     etag: str | None = None
+    refusal: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("reset", self.reset, _RESETS)
         _one_of("garbage", self.garbage, _GARBAGE)
         _one_of("range", self.range, _RANGES)
         _one_of("etag", self.etag, _ETAGS)
+        if self.refusal is not None:
+            refusals.checked_name(self.refusal)
         for name in ("delay", "stall", "after", "trickle", "huge_bytes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
@@ -113,7 +117,17 @@ class Rule:
 
     @classmethod
     def from_json(cls, data: Any) -> Rule:
-        """Return the rule that ``data`` describes; ValueError, naming the field, for anything unknown."""
+        """Return the rule that ``data`` describes; ValueError, naming the field, for anything unknown.
+
+        A text is the name of a refusal, which the next create gets; ``{"refusal": NAME}`` with ``match``,
+        ``times`` and ``skip`` says the same of others.
+        """
+        if isinstance(data, str):
+            data = {"refusal": data}
+        if isinstance(data, dict) and "refusal" in data:
+            data = {"match": {"kind": "create"}, "action": {"refusal": data["refusal"]}} | {
+                name: value for name, value in data.items() if name != "refusal"
+            }
         if not isinstance(data, dict):
             raise ValueError("a rule is a JSON object with match, times, skip and action")  # noqa: TRY004 - one error type for whoever sends a rule
         _known("rule", data, ("match", "times", "skip", "action"))
@@ -160,6 +174,13 @@ def pick(rules: list[Rule], route: Route, method: str) -> Action | None:
     return None
 
 
+def refused(action: Action, request: Any, trace_id: str) -> Answer:
+    """Return the refusal that ``action`` names, made out to the model of ``request``."""
+    model = request.get("model") if isinstance(request, dict) else None
+    answer = refusals.refusal(action.refusal or "", model if isinstance(model, str) else "", trace_id)
+    return answer if action.status is None else dataclasses.replace(answer, status=action.status)
+
+
 def instead(action: Action, trace_id: str) -> Answer:
     """Return the answer that ``action`` gives in place of the sandbox's own one."""
     if action.expire:
@@ -178,7 +199,8 @@ def instead(action: Action, trace_id: str) -> Answer:
 
 def shape(action: Action, answer: Answer, trace_id: str) -> Answer:
     """Return ``answer`` after everything that ``action`` does to its status, headers and content."""
-    takes_place = action.status is not None or action.redirect is not None or action.expire
+    by_status = action.status is not None and action.refusal is None
+    takes_place = by_status or action.redirect is not None or action.expire
     if takes_place:
         answer = instead(action, trace_id)
     elif action.body is not UNSET:

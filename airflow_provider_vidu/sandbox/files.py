@@ -7,12 +7,23 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from airflow_provider_vidu import ranges
-from airflow_provider_vidu.sandbox import mp4, pictures
+from airflow_provider_vidu.sandbox import mp4, pictures, signing, sounds
 from airflow_provider_vidu.sandbox.answers import Answer, Bytes, Content, Padded
 from airflow_provider_vidu.sandbox.faults import Action
-from airflow_provider_vidu.sandbox.generations import Generation
+from airflow_provider_vidu.sandbox.generations import ARTIFACTS, ENT, Generation
 
-_TYPES = {"video": "video/mp4", "watermarked": "video/mp4", "cover": "image/png"}
+_TYPES = {".mp4": "video/mp4", ".png": "image/png", ".mp3": "audio/mpeg"}
+_ENDINGS = {
+    "video": {"video": ".mp4", "image": "-image.png", "audio": ".mp3"},
+    "cover": {"video": ".png", "image": ".png"},
+    "watermarked": {"video": "-watermarked.mp4", "image": "-watermarked.png"},
+    "speech": {"video": "-speech.mp3"},
+    "sound": {"video": "-sound.mp3"},
+}
+"""The endings of an artifact's path for each medium that has it; ``video`` is the result, whatever its medium."""
+
+_NAMES = {"image": "video", "audio": "video"}
+"""Other names of the result, for generations of that medium alone."""
 
 
 def token(generation: Generation, creation: int) -> str:
@@ -21,24 +32,53 @@ def token(generation: Generation, creation: int) -> str:
 
 
 def path(generation: Generation, creation: int, artifact: str) -> str:
-    """Return the path under which an artifact is served."""
-    name = token(generation, creation)
-    ending = {"video": ".mp4", "watermarked": "-watermarked.mp4", "cover": ".png"}[artifact]
-    return f"/files/{name}{ending}"
+    """Return the path under which an artifact is served; ValueError when the generation has no such artifact."""
+    return f"/files/{token(generation, creation)}{_ending(generation, artifact)}"
+
+
+def artifacts_of(generation: Generation) -> list[str]:
+    """Return the artifacts that a creation of this generation has.
+
+    A watermarked copy comes when it was asked for. Whether and when ``speech_url`` and ``sound_url`` come is not
+    documented: here with ``audio``, each unless ``audio_type`` names the other [likely].
+    """
+    if generation.medium is None:
+        return []
+    found = ["video"] if generation.medium == "audio" else ["video", "cover"]
+    request, is_official = generation.request, generation.dialect == ENT
+    if is_official and request.get("watermark") and generation.medium != "audio":
+        found.append("watermarked")
+    if is_official and request.get("audio") and generation.medium == "video":
+        kind = str(request.get("audio_type") or "all").lower()
+        found += ["speech"] * ("sound" not in kind) + ["sound"] * ("speech" not in kind)
+    return found
 
 
 def content(generation: Generation, creation: int, artifact: str, clip_seconds: float) -> Content:
-    """Return the bytes of an artifact (``video``, ``cover`` or ``watermarked``) of a clip of ``clip_seconds``.
+    """Return the bytes of an artifact, of ``clip_seconds`` if it has a length.
 
-    Raises ValueError when the generation asks for a ``size`` that its clip does not fit into.
+    ``video`` is the result whatever its medium; ``image`` and ``audio`` insist on one. ValueError for an artifact
+    that the generation does not have, or a ``size`` that its clip does not fit into.
     """
+    ending = _ending(generation, artifact)
     seed = _seed(generation, creation)
-    if artifact == "cover":
-        return Bytes(_cover(seed))
+    if ending.endswith(".mp3"):
+        return Bytes(_sound(seed + ending, clip_seconds))
+    if ending.endswith(".png"):
+        return Bytes(_picture(seed + ending.removesuffix(".png"), artifact == "watermarked"))
     clip = _clip(seed, clip_seconds, artifact == "watermarked")
     if artifact == "video" and generation.size is not None:
         return Padded(clip, generation.size)
     return Bytes(clip)
+
+
+def _ending(generation: Generation, artifact: str) -> str:
+    name = _NAMES.get(artifact, artifact) if artifact == generation.medium else artifact
+    ending = _ENDINGS.get(name, {}).get(generation.medium or "")
+    if ending is None:
+        medium = generation.medium or "result without a file"
+        raise ValueError(f"artifact must be one of {', '.join(ARTIFACTS)} that a {medium} has, not {artifact!r}")
+    return ending
 
 
 # A clip takes about 10 ms to draw and 100 KB to keep; these are for one that is read in many parts.
@@ -48,8 +88,13 @@ def _clip(seed: str, seconds: float, watermark: bool) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _cover(seed: str) -> bytes:
-    return pictures.png(seed)
+def _picture(seed: str, watermark: bool) -> bytes:
+    return pictures.png(seed, watermark=watermark)
+
+
+@lru_cache(maxsize=64)
+def _sound(seed: str, seconds: float) -> bytes:
+    return sounds.mp3(seed, seconds=seconds)
 
 
 def _seed(generation: Generation, creation: int) -> str:
@@ -57,7 +102,7 @@ def _seed(generation: Generation, creation: int) -> str:
 
 
 def serve(
-    name: str,
+    target: str,
     artifact: str,
     data: Content,
     *,
@@ -68,21 +113,23 @@ def serve(
     action: Action,
     serial: int,
 ) -> Answer:
-    """Return the answer to a GET or HEAD of ``data``; ``name`` is the file's own, ``modified_at`` epoch seconds.
+    """Return the answer to a GET or HEAD of ``data``; ``target`` is its path, ``modified_at`` in epoch seconds.
 
     ``action`` may spoil the handling of ranges and of the validators; ``serial`` makes a changing ETag
     unique.
     """
-    etag = _etag(f"{name}-{artifact[:1]}-{data.size:x}", action, serial)
+    ending = target[target.rindex(".") :]
+    name = target[target.rindex("/") + 1 :].partition(".")[0]
+    etag = _etag(f"{name}-{artifact[:2]}-{data.size:x}", action, serial)
     modified = "" if action.etag == "none" else formatdate(modified_at, usegmt=True)
     headers = {
-        "Content-Type": _TYPES[artifact],
+        "Content-Type": _TYPES[ending],
         "Accept-Ranges": "bytes",
         "ETag": etag,
         "Last-Modified": modified,
     }
     if artifact != "cover":
-        headers["Content-Disposition"] = "attachment;filename=video.mp4"
+        headers["Content-Disposition"] = f"attachment;filename={signing.file_name(target)}"
     # RFC 9110, 14.2: Range is defined for GET alone.
     wanted = range_header if method == "GET" else None
     part = ranges.decide(wanted, if_range, size=data.size, etag=etag, modified=modified)

@@ -17,7 +17,8 @@ Dialect = Literal["vidu-native", "ent-v2"]
 NATIVE: Final[Dialect] = "vidu-native"
 ENT: Final[Dialect] = "ent-v2"
 
-ARTIFACTS = ("video", "cover", "watermarked")
+#: ``video`` is the result itself, whatever its medium.
+ARTIFACTS = ("video", "cover", "watermarked", "speech", "sound")
 
 _SUCCESS = frozenset({"completed", "success", "succeeded"})
 _FAILURE = frozenset(
@@ -36,7 +37,7 @@ _WORDS: dict[Dialect, tuple[str, str, str, str, str]] = {
 #: A status word that no documentation knows, for prompts with ``[unknown-state]``.
 UNKNOWN_WORD = "marinating"
 _DEFAULT_FAILURE = "InternalServiceFailure"
-_TRIGGER = re.compile(r"\[(fail|slow|nourl|unknown-state)(?::([A-Za-z0-9_.-]+))?\]")
+_TRIGGER = re.compile(r"\[(fail|refuse|slow|nourl|unknown-state)(?::([A-Za-z0-9_.-]+))?\]")
 
 
 class _Unset:
@@ -88,7 +89,11 @@ class Generation:
     """One generation with its script; times are sandbox epoch seconds, ``size`` is the video's size in bytes.
 
     ``answer`` replaces the whole body of a query's answer when it is not :data:`UNSET`; ``video_url``
-    replaces the signed URL; ``without_url`` makes it succeed with no URL.
+    replaces the signed URL; ``without_url`` makes it succeed with no URL. ``held`` is how many seconds longer
+    it waits because others run. ``wall_created`` is the wall-clock time of the create (None: it follows from
+    the clock). ``medium`` is that of the result (None: there is no file), ``short_lived`` says that its URLs
+    are valid for an hour, ``parent`` is the id of the film that it is a part of, and ``listed`` whether it
+    is a task that can be queried and listed.
     """
 
     id: str
@@ -106,6 +111,12 @@ class Generation:
     video_url: str | None = None
     answer: Any = UNSET
     cancelled_at: float | None = None
+    held: float = 0.0
+    wall_created: float | None = None
+    medium: str | None = "video"
+    short_lived: bool = False
+    parent: str | None = None
+    listed: bool = True
 
     @property
     def prompt(self) -> str:
@@ -124,11 +135,30 @@ class Generation:
         """32 hexadecimal digits that belong to this generation."""
         return hashlib.md5(f"{self.dialect} {self.id}".encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def ready_at(self) -> float:
+        """When it would start if nothing else ran."""
+        return self.created_at + self._start_offset
+
+    @property
+    def starts_at(self) -> float:
+        """When it starts."""
+        return self.ready_at + self.held
+
+    @property
+    def ends_at(self) -> float:
+        """When its last stage begins."""
+        return self.created_at + self.stages[-1].offset + self.held
+
+    @property
+    def _start_offset(self) -> float:
+        return next((s.offset for s in self.stages if s.word.lower() not in _WAITING), self.stages[-1].offset)
+
     def failure_time(self) -> float | None:
         """Return when the script ends in failure, or None when it does not."""
         for stage in self.stages:
             if stage.word.lower() in _FAILURE:
-                return self.created_at + stage.offset
+                return self.created_at + self._offset(stage)
         return None
 
     def state_at(self, now: float) -> State | None:
@@ -138,15 +168,19 @@ class Generation:
         age = now - self.created_at
         current = None
         for stage in self.stages:
-            if stage.offset > age:
+            if self._offset(stage) > age:
                 break
             current = stage
         if current is None:
             return None
-        since = self.created_at + current.offset
+        since = self.created_at + self._offset(current)
         final = current.word.lower() in _SUCCESS | _FAILURE
-        progress = 100 if current.word.lower() in _SUCCESS else self._progress(age)
+        progress = 100 if current.word.lower() in _SUCCESS else self._progress(age - self.held)
         return State(current.word, since, progress, since if final else None)
+
+    def _offset(self, stage: Stage) -> float:
+        """Return when a stage begins, in seconds since the creation: what is held back waits longer."""
+        return stage.offset if stage.word.lower() in _WAITING else stage.offset + self.held
 
     def _progress(self, age: float) -> int:
         """Return 0..99: how much of the time between the first running stage and the last stage has passed."""
@@ -175,9 +209,10 @@ def default_script(dialect: Dialect, prompt: str, *, queue: float, duration: flo
 
 
 def triggers(prompt: str) -> dict[str, str]:
-    """Return the wishes written into ``prompt`` as ``[fail:Code]``, ``[slow]``, ``[nourl]``, ``[unknown-state]``.
+    """Return the wishes that ``prompt`` holds.
 
-    The value is what follows the colon, else an empty string.
+    They are written ``[fail:Code]``, ``[refuse:name]``, ``[slow]``, ``[nourl]`` and ``[unknown-state]``. The value
+    is what follows the colon, else an empty string.
     """
     return {match[1]: match[2] or "" for match in _TRIGGER.finditer(prompt)}
 
@@ -240,7 +275,10 @@ def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -
     return generation
 
 
-_REQUEST_FIELDS = ("prompt", "model", "payload", "watermark", "bgm", "off_peak")
+_REQUEST_FIELDS = (
+    *("prompt", "model", "payload", "watermark", "bgm", "off_peak", "audio", "audio_type"),
+    *("images", "duration", "resolution", "aspect_ratio", "seed"),
+)
 _PRESET_FIELDS = frozenset(
     {
         *("id", "dialect", "states", "error", "size", "answer", "age", "credits", "creations", "endpoint"),

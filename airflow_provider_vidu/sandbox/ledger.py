@@ -95,6 +95,7 @@ class Ledger:
         self.counts_by_id: dict[str, Counter[str]] = {}
         # Failures are known from the scripts beforehand: a heap by time makes settling cheap at every request.
         self._failing: list[tuple[float, Dialect, str]] = []
+        self._generations: dict[tuple[Dialect, str], Generation] = {}
 
     def enter_create(self, generation: Generation, body: Any, *, wall_time: float) -> CreateRecord:
         """Charge and enter a create."""
@@ -109,17 +110,24 @@ class Ledger:
         )
         self.creates[(record.dialect, record.id)] = record
         self.balance -= record.credits
-        fails_at = generation.failure_time()
-        if fails_at is not None:
-            heapq.heappush(self._failing, (fails_at, record.dialect, record.id))
+        self.expect_end(generation)
         self.sink({"event": "create", **asdict(record)})
         return record
+
+    def expect_end(self, generation: Generation) -> None:
+        """Note when a generation will fail; again whenever its start moved."""
+        fails_at = generation.failure_time()
+        if fails_at is not None:
+            self._generations[(generation.dialect, generation.id)] = generation
+            heapq.heappush(self._failing, (fails_at, generation.dialect, generation.id))
 
     def settle(self, now: float) -> None:
         """Give back the credits of all generations that have failed by the sandbox time ``now``."""
         while self._failing and self._failing[0][0] <= now:
             when, dialect, generation_id = heapq.heappop(self._failing)
-            self._give_back(dialect, generation_id, "refunded", when)
+            # A failure that was put off has a later entry of its own.
+            if self._generations[(dialect, generation_id)].failure_time() == when:
+                self._give_back(dialect, generation_id, "refunded", when)
 
     def cancel(self, generation: Generation, now: float) -> None:
         """Give back the credits of a generation that was cancelled at the sandbox time ``now``."""

@@ -115,9 +115,9 @@ def _rgb(picture: Picture, x: int, y: int) -> bytes:
     return bytes(max(0, min(255, round(part))) for part in parts)
 
 
-def png(seed: str) -> bytes:
+def png(seed: str, *, watermark: bool = False) -> bytes:
     """Return the first frame of the clip of ``seed`` as a PNG file (8-bit RGB)."""
-    picture = next(frames(seed, 1))
+    picture = next(frames(seed, 1, watermark=watermark))
     rows = bytearray()
     for y in range(picture.height):
         rows.append(0)

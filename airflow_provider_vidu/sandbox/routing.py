@@ -1,4 +1,4 @@
-"""Which of the two APIs a raw path belongs to, and which generation it names.
+"""Which of the APIs a raw path belongs to, and which generation it names.
 
 Only the raw path tells: an id may hold ``:``, ``^``, ``%2F`` or other escapes that a decoded path has lost.
 """
@@ -6,22 +6,51 @@ Only the raw path tells: an id may hold ``:``, ``^``, ``%2F`` or other escapes t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from airflow_provider_vidu.sandbox.generations import ENT, NATIVE, Dialect
+from airflow_provider_vidu.sandbox.official.endpoints import CREATES
 
-Kind = Literal["create", "query", "cancel", "list", "credits", "file", "control", "other"]
+Kind = Literal[
+    "create", "query", "cancel", "list", "credits", "subject", "upload", "content", "file", "control", "other"
+]
 #: What a fault rule may be about; the control API itself never fails on demand.
-KINDS: tuple[Kind, ...] = ("create", "query", "cancel", "list", "credits", "file", "other")
-
-_ENDPOINTS = "text2video|img2video|start-end2video|reference2video|multiframe|extend|template"
-_NATIVE = re.compile(r".*/vidu-native/video/generations(?:/([^/]+))?/?")
-_ENT = re.compile(
-    rf".*/ent/v2/(?:({_ENDPOINTS})|tasks?/([^/]+)/(creations|cancel)|(tasks|credits))/?",
+KINDS: tuple[Kind, ...] = (
+    *("create", "query", "cancel", "list", "credits", "subject", "upload", "content"),
+    *("file", "other"),
 )
-_FILE = re.compile(r"/files/([0-9a-f]+)(?:-(watermarked))?\.(mp4|png|jpg)")
+Shape = Literal["", "unified", "openai", "new-api", "flat-task", "film", "ad", "announce", "put", "finish"]
+"""In which form a route answers, where one dialect has several."""
+
+_ENDPOINTS = "|".join(re.escape(name) for name in CREATES)
+_NATIVE = re.compile(r".*/vidu-native/video/generations(?:/([^/]+))?/?")
+_UNIFIED = re.compile(r".*/v1/video/(create|query)/?")
+_OPENAI = re.compile(r".*/v1/videos(?:/([^/]+)(/content)?)?/?")
+_NEW_API = re.compile(r".*/v1/video/generations(?:/([^/]+))?/?")
+_ENT = re.compile(rf".*/ent/v2/(?:({_ENDPOINTS})|(tasks?)/([^/]+)/(creations|cancel)|(tasks|credits))/?")
+_FILM = re.compile(r".*/ent/v2/one-click/mv/([^/]+)(?:/(edit|compose))?/?")
+_AD = re.compile(r".*/ent/v2/ad-one-click/(?:(edit|compose)|([^/]+))/?")
+_SUBJECT = re.compile(r".*/ent/v2/subjects(?:/([^/]+))?/?")
+_UPLOAD = re.compile(r".*/tools/v2/files/uploads(?:/([^/]+)/finish)?/?")
+_PUT = re.compile(r"/uploads/([^/]+)")
+_FILE = re.compile(r"/files/([0-9a-f]+)(?:-(image|watermarked|speech|sound))?\.(mp4|png|mp3)")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request as data: ``target`` is the raw request target, ``origin`` the scheme and host it came to."""
+
+    method: str
+    target: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    origin: str = "http://127.0.0.1"
+
+    def header(self, name: str) -> str | None:
+        """Return the value of the header ``name``, written in any case, or None."""
+        return next((value for key, value in self.headers.items() if key.lower() == name), None)
 
 
 @dataclass(frozen=True)
@@ -34,7 +63,11 @@ class Route:
     endpoint: str = ""
     artifact: str = ""
     token: str = ""
-    allowed: str = "GET"
+    allowed: tuple[str, ...] = ("GET",)
+    shape: Shape = ""
+
+
+_POST = ("POST",)
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -46,30 +79,71 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def route(method: str, path: str) -> Route:
+def route(method: str, path: str, query: str = "") -> Route:
     """Return the route of ``method`` and raw ``path``; kind ``other`` when the sandbox knows no such path."""
     if path.startswith("/_sandbox/"):
         return Route("control", endpoint=path[len("/_sandbox/") :].rstrip("/"))
     if match := _FILE.fullmatch(path):
-        artifact = (match[2] or "video") if match[3] == "mp4" else "cover"
-        return Route("file", artifact=artifact, token=match[1])
+        part = {None: "cover" if match[3] == "png" else "video", "image": "video"}.get(match[2], match[2])
+        return Route("file", artifact=part, token=match[1])
+    return _gateway_route(path, query) or _official_route(method, path) or Route("other", allowed=(method,))
+
+
+def _gateway_route(path: str, query: str) -> Route | None:
     if match := _NATIVE.fullmatch(path):
-        if match[1] is None:
-            return Route("create", NATIVE, allowed="POST")
-        return Route("query", NATIVE, _decoded(match[1]))
+        return _create_or_query(match[1], "")
+    if match := _UNIFIED.fullmatch(path):
+        if match[1] == "create":
+            return Route("create", NATIVE, allowed=_POST, shape="unified")
+        # The id is a parameter here, which no path escapes: a query's own decoding applies.
+        wanted = parse_qs(query, errors="surrogateescape").get("id", [""])[0]
+        return Route("query", NATIVE, wanted, shape="unified")
+    if match := _OPENAI.fullmatch(path):
+        if match[2]:
+            return Route("content", NATIVE, _decoded(match[1]), allowed=("GET", "HEAD"), shape="openai")
+        return _create_or_query(match[1], "openai")
+    if match := _NEW_API.fullmatch(path):
+        return _create_or_query(match[1], "new-api")
+    return None
+
+
+def _create_or_query(raw_id: str | None, shape: Shape) -> Route:
+    if raw_id is None:
+        return Route("create", NATIVE, allowed=_POST, shape=shape)
+    return Route("query", NATIVE, _decoded(raw_id), shape=shape)
+
+
+def _official_route(method: str, path: str) -> Route | None:
+    if (match := _SUBJECT.fullmatch(path)) and (method in ("GET", "PUT") or match[1]):
+        subject = None if match[1] is None else _decoded(match[1])
+        return Route("subject", ENT, subject, allowed=("GET", "PUT"))
     if match := _ENT.fullmatch(path):
-        return _ent_route(match)
-    return Route("other", allowed=method)
+        return _task_route(match)
+    if match := _FILM.fullmatch(path):
+        if match[2]:
+            return Route("create", ENT, _decoded(match[1]), f"one-click/mv/{match[2]}", allowed=_POST, shape="film")
+        return Route("query", ENT, _decoded(match[1]), shape="film")
+    if match := _AD.fullmatch(path):
+        if match[1]:
+            return Route("create", ENT, endpoint=f"ad-one-click/{match[1]}", allowed=_POST)
+        return Route("query", ENT, _decoded(match[2]), shape="ad")
+    if match := _UPLOAD.fullmatch(path):
+        if match[1]:
+            return Route("upload", ENT, token=match[1], allowed=("PUT",), shape="finish")
+        return Route("upload", ENT, allowed=_POST, shape="announce")
+    if match := _PUT.fullmatch(path):
+        return Route("upload", ENT, token=match[1], allowed=("PUT",), shape="put")
+    return None
 
 
-def _ent_route(match: re.Match[str]) -> Route:
-    endpoint, task_id, action, collection = match.groups()
+def _task_route(match: re.Match[str]) -> Route:
+    endpoint, tasks, task_id, action, collection = match.groups()
     if endpoint:
-        return Route("create", ENT, endpoint=endpoint, allowed="POST")
+        return Route("create", ENT, endpoint=endpoint, allowed=_POST)
     if action == "creations":
-        return Route("query", ENT, _decoded(task_id))
+        return Route("query", ENT, _decoded(task_id), shape="flat-task" if tasks == "task" else "")
     if action == "cancel":
-        return Route("cancel", ENT, _decoded(task_id), allowed="POST")
+        return Route("cancel", ENT, _decoded(task_id), allowed=_POST)
     return Route("list" if collection == "tasks" else "credits", ENT)
 
 

@@ -15,9 +15,11 @@ from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.sandbox.app import Server
 from airflow_provider_vidu.sandbox.control import snapshot
-from airflow_provider_vidu.sandbox.core import Core, Settings
+from airflow_provider_vidu.sandbox.core import Core
 from airflow_provider_vidu.sandbox.generations import NATIVE
 from airflow_provider_vidu.sandbox.ledger import CreateRecord, RecordedRequest
+from airflow_provider_vidu.sandbox.official.uploads import Upload
+from airflow_provider_vidu.sandbox.settings import Settings, models_from
 
 _STOP_SECONDS = 5.0
 
@@ -27,37 +29,111 @@ class Sandbox:
 
     ``with Sandbox(speed=50) as sandbox: requests.get(sandbox.url + "/…")``
 
+    Where the vendor's pages disagree or are silent, a parameter chooses between the behaviours that clients
+    must cope with; the manual's page on the sandbox says what is documented, likely or unknown.
+
     :param keys: accepted API keys.
     :param speed: sandbox seconds per real second.
     :param queue: sandbox seconds that a generation waits.
     :param duration: sandbox seconds that it then runs.
-    :param clip_seconds: playing time of the videos, in seconds.
-    :param url_lifetime: sandbox seconds that a result URL is good for.
+    :param clip_seconds: playing time of videos and sounds, in seconds.
+    :param url_lifetime: sandbox seconds that a result URL is valid.
     :param balance: credits at the start.
-    :param price: credits that a create takes.
+    :param price: credits that a create takes; half of them with ``off_peak``.
     :param seed: makes ids and signatures repeatable.
     :param host: the address to listen on; loopback unless told otherwise.
     :param port: the port to listen on; 0 takes any free one.
     :param tls: the files of a certificate and its key, both PEM, for https.
+    :param cover_lifetime: sandbox seconds that a cover's URL is valid.
+    :param concurrency: generations of the official API that run at once; None for no limit.
+    :param when_full: ``queue`` (a surplus create waits) or ``refuse`` (429 ``QuotaExceeded``).
+    :param gateway_concurrency: unfinished generations that the gateway takes; None for no limit.
+    :param gateway_refusal: the refusal that a create beyond them gets, a name of ``refusals.REFUSALS``.
+    :param gateway_prompt_limit: longest prompt, in characters, that the gateway's upstream takes; None for any.
+    :param models: ``documented`` (the official API's lists), ``any``, or the names that both dialects take.
+    :param surplus_fields: ``refuse`` fields outside an endpoint's table, ``allow-payload``, or ``ignore`` them all.
+    :param list_payload: whether entries of the list of tasks hold ``payload`` and ``err_code``.
+    :param task_ids: how the list reads this filter: ``repeated``, ``comma`` or ``ignored``.
+    :param times: ``created_at`` as text (``iso``) or whole seconds (``epoch``).
+    :param state_field: ``state`` or ``status`` in official answers.
+    :param balance_field: ``remains`` or ``remaining_credits``.
+    :param balance_check: whether an exhausted balance is reported ``first`` or ``last``.
+    :param uploads: ``ssupload:`` addresses are taken for ``any`` medium, for ``images``, or not (``off``).
+    :param bare_keys: whether a key without an authorization scheme is accepted on every path.
+    :param native_shape: bodies of queries under ``/vidu-native/``: ``flat``, ``wrapped`` or ``official``.
+    :param new_api_url: where ``/v1/video/generations`` puts the URL: ``result_url`` or ``fail_reason``.
+    :param openai_url: ``metadata.url`` under ``/v1/videos``: ``signed`` or the ``content`` endpoint.
+    :param allowed_hosts: names that the Host header may hold beside those of loopback.
+    :raises ValueError: when a value makes no sense.
     """
 
     def __init__(
         self,
         *,
-        keys: Iterable[str] = ("sandbox-key",),
-        speed: float = 1.0,
-        queue: float = 4.0,
-        duration: float = 20.0,
-        clip_seconds: float = 2.0,
-        url_lifetime: float = 86_400.0,
-        balance: int = 100_000,
-        price: int = 80,
-        seed: int | None = None,
+        keys: Iterable[str] = Settings.keys,
+        speed: float = Settings.speed,
+        queue: float = Settings.queue,
+        duration: float = Settings.duration,
+        clip_seconds: float = Settings.clip_seconds,
+        url_lifetime: float = Settings.url_lifetime,
+        balance: int = Settings.balance,
+        price: int = Settings.price,
+        seed: int | None = Settings.seed,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: tuple[str | Path, str | Path] | None = None,
+        cover_lifetime: float = Settings.cover_lifetime,
+        concurrency: int | None = Settings.concurrency,
+        when_full: str = Settings.when_full,
+        gateway_concurrency: int | None = Settings.gateway_concurrency,
+        gateway_refusal: str = Settings.gateway_refusal,
+        gateway_prompt_limit: int | None = Settings.gateway_prompt_limit,
+        models: str | Iterable[str] = Settings.models,
+        surplus_fields: str = Settings.surplus_fields,
+        list_payload: bool = Settings.list_payload,
+        task_ids: str = Settings.task_ids,
+        times: str = Settings.times,
+        state_field: str = Settings.state_field,
+        balance_field: str = Settings.balance_field,
+        balance_check: str = Settings.balance_check,
+        uploads: str = Settings.uploads,
+        bare_keys: bool = Settings.bare_keys,
+        native_shape: str = Settings.native_shape,
+        new_api_url: str = Settings.new_api_url,
+        openai_url: str = Settings.openai_url,
+        allowed_hosts: Iterable[str] = Settings.allowed_hosts,
     ) -> None:
-        settings = Settings(tuple(keys), speed, queue, duration, clip_seconds, url_lifetime, balance, price, seed)
+        settings = Settings(
+            keys=tuple(keys),
+            speed=speed,
+            queue=queue,
+            duration=duration,
+            clip_seconds=clip_seconds,
+            url_lifetime=url_lifetime,
+            balance=balance,
+            price=price,
+            seed=seed,
+            cover_lifetime=cover_lifetime,
+            concurrency=concurrency,
+            when_full=when_full,
+            gateway_concurrency=gateway_concurrency,
+            gateway_refusal=gateway_refusal,
+            gateway_prompt_limit=gateway_prompt_limit,
+            models=models_from(models),
+            surplus_fields=surplus_fields,
+            list_payload=list_payload,
+            task_ids=task_ids,
+            times=times,
+            state_field=state_field,
+            balance_field=balance_field,
+            balance_check=balance_check,
+            uploads=uploads,
+            bare_keys=bare_keys,
+            native_shape=native_shape,
+            new_api_url=new_api_url,
+            openai_url=openai_url,
+            allowed_hosts=tuple(allowed_hosts),
+        )
         self.core = Core(settings)
         self._address = (host, port)
         self._tls = tls_context(*tls) if tls is not None else None
@@ -152,10 +228,11 @@ class Sandbox:
 
     # -- what it shall do --------------------------------------------------------------------------
 
-    def add_fault(self, rule: dict[str, Any]) -> None:
+    def add_fault(self, rule: dict[str, Any] | str) -> None:
         """Let requests go wrong from now on.
 
-        :param rule: what is hit and what happens; see :mod:`airflow_provider_vidu.sandbox.faults`.
+        :param rule: what is hit and what happens, or the name of a refusal such as ``model_not_found`` for the
+            next create; see :mod:`airflow_provider_vidu.sandbox.faults`.
         :raises ValueError: when it is not understood.
         """
         self.core.add_rule(rule)
@@ -171,8 +248,9 @@ class Sandbox:
         :param fields: ``states`` (pairs of word and sandbox seconds from now), ``dialect``, ``error`` (a code or
             ``{"code", "message"}``), ``size`` (bytes of the video), ``answer`` (any JSON, instead of the query's
             body), ``age`` (sandbox seconds since its creation), ``credits``, ``creations`` (count), ``endpoint``,
-            ``without_url``, ``video_url``, ``prompt``, ``model``, ``payload``, ``watermark``, ``bgm``,
-            ``off_peak``.
+            ``without_url``, ``video_url``, and of the request ``prompt``, ``model``, ``payload``, ``watermark``,
+            ``bgm``, ``off_peak``, ``audio``, ``audio_type``, ``images``, ``duration``, ``resolution``,
+            ``aspect_ratio``, ``seed``. It takes no slot of the account.
         :raises ValueError: when they are not understood.
         """
         return self.core.add_generation({"id": id, **fields}).id
@@ -219,11 +297,18 @@ class Sandbox:
     def requests(self, kind: str | None = None, id: str | None = None) -> list[RecordedRequest]:  # noqa: A002 - the name that users type
         """Return the requests that came, in their order.
 
-        :param kind: ``create``, ``query``, ``cancel``, ``list``, ``credits``, ``file`` or ``other``; None for all.
+        :param kind: ``create``, ``query``, ``cancel``, ``list``, ``credits``, ``subject``, ``upload``, ``content``,
+            ``file`` or ``other``; None for all.
         :param id: the generation that they are for; None for all.
         """
         with self.core.lock:
             return [r for r in self.core.ledger.requests if kind in (None, r.kind) and id in (None, r.id)]
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """All uploads in their order, with size and SHA-256 of what arrived."""
+        with self.core.lock:
+            return list(self.core.world.uploads.values())
 
     def issued_signatures(self, id: str | None = None) -> set[str]:  # noqa: A002 - the name that users type
         """Return the signatures of all URLs that were handed out.
@@ -241,7 +326,8 @@ class Sandbox:
         A ``size`` of gigabytes is held in memory whole.
 
         :param id: the generation.
-        :param artifact: ``video``, ``cover`` or ``watermarked``.
+        :param artifact: ``video`` (the result, whatever its medium), ``image`` or ``audio`` (a result of that
+            medium), ``cover``, ``watermarked``, ``speech`` or ``sound``.
         :param creation: which of its creations, from 1.
         :raises KeyError: when the generation is unknown.
         :raises ValueError: when the artifact is.

@@ -47,11 +47,17 @@ class Signer:
         return "AccessDenied" if now > expires else None
 
     def _query(self, path: str, expires: int, serial: int) -> str:
-        query = _QUERY.format(name="video" + path[path.rfind(".") :], expires=expires, serial=serial)
+        query = _QUERY.format(name=file_name(path), expires=expires, serial=serial)
         digest = hmac.new(self._secret, f"{path}?{query}".encode("utf-8", "surrogateescape"), hashlib.sha256)
         # The alphabet of CloudFront: '+' becomes '-', '=' becomes '_', '/' becomes '~'.
         encoded = base64.b64encode(digest.digest()).decode().translate(str.maketrans("+=/", "-_~"))
         return f"{query}&Signature=v1~{encoded}"
+
+
+def file_name(path: str) -> str:
+    """Return the name under which a browser would store what is at ``path``."""
+    ending = path[path.rfind(".") :] if "." in path else ""
+    return {".png": "image", ".mp3": "audio", "": "upload"}.get(ending, "video") + ending
 
 
 def signature_of(url: str) -> str:
@@ -65,6 +71,7 @@ def refusal(code: str, trace_id: str) -> str:
         "AccessDenied": "Request has expired",
         "SignatureDoesNotMatch": "The request signature we calculated does not match the signature you provided.",
         "NoSuchKey": "The specified key does not exist.",
+        "EntityTooLarge": "Your proposed upload exceeds the maximum allowed size.",
     }
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'

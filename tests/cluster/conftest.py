@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """Run the service. What is ordered there stays queued, where it can be cancelled, until a test finishes it."""
-    with Sandbox(keys=[KEY], queue=7200) as service:
+    with Sandbox(keys=[KEY], queue=7200, models="any", list_payload=True) as service:
         yield service
 
 

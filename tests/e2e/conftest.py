@@ -54,7 +54,7 @@ def keys() -> Keys:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """Run the service: ordinary generations take nine seconds, presets whatever the test says."""
-    with Sandbox(keys=[KEY, REVOKED_KEY], queue=1, duration=8) as service:
+    with Sandbox(keys=[KEY, REVOKED_KEY], queue=1, duration=8, models="any", list_payload=True) as service:
         yield service
 
 

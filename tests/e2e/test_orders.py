@@ -45,7 +45,7 @@ class Orders:
 @pytest.fixture(scope="module")
 def orders(airflow, keys, tmp_path_factory) -> Iterator[Orders]:
     """Start every order whose worker will die; they run beside each other."""
-    with Sandbox(keys=[keys.good], queue=1, duration=4) as sandbox:
+    with Sandbox(keys=[keys.good], queue=1, duration=4, models="any", list_payload=True, concurrency=None) as sandbox:
         for dialect, name in DIALECTS.items():
             fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": {"dialect": name}}
             airflow.add_connection(f"vidu_orders_{dialect}", fields)
@@ -69,7 +69,7 @@ def orders(airflow, keys, tmp_path_factory) -> Iterator[Orders]:
 @pytest.fixture(scope="module")
 def patient(airflow, keys) -> Iterator[Sandbox]:
     """Run a sandbox in which everything stays queued, where it can be cancelled."""
-    with Sandbox(keys=[keys.good], queue=3600) as sandbox:
+    with Sandbox(keys=[keys.good], queue=3600, models="any", list_payload=True) as sandbox:
         for dialect, name in DIALECTS.items():
             fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": {"dialect": name}}
             airflow.add_connection(f"vidu_patient_{dialect}", fields)

@@ -101,7 +101,7 @@ class World:
         self.certificates = certificates
         self.dialect = NATIVE
         self.timeout, self.budget = 10.0, 2
-        self.sandbox = Sandbox(keys=[KEY], speed=0).start()
+        self.sandbox = Sandbox(keys=[KEY], speed=0, allowed_hosts=["vidu.invalid"]).start()
         self._monkeypatch = monkeypatch
         self._mend: Callable[[], None] = self._clear
         self._former: list[Sandbox] = []

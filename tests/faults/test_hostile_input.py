@@ -120,6 +120,7 @@ PROMPTS = {
 }
 
 
+@pytest.mark.vidu_sandbox(gateway_prompt_limit=None)
 @_each(PROMPTS)
 def test_prompts_arrive_verbatim(vidu_connection, fault_row, name, value):
     """A prompt is data: the service gets it letter for letter, in one billed request."""

@@ -101,10 +101,11 @@ def test_both_clients_raise_the_same(connect, sandbox, action, error):
             ask("g")
 
 
+@pytest.mark.vidu_sandbox(surplus_fields="ignore")
 def test_the_request_is_told_in_a_group(dialect, sandbox, capsys, quick_backoff):
     """The log shows what is submitted, folded, without image bytes, signatures or the key, and once for all repeats."""
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 429}})
-    image = "data:image/png;base64," + "QUJD" * 500
+    image = "data:image/png;base64,iVBORw0KGgoA" + "QUJD" * 500
     ViduHook().create_generation(
         prompt=f"a cat, {sandbox.key}", model="m", images=[image], style="https://x.y/z?sig=hush"
     )

@@ -101,7 +101,8 @@ def test_an_answer_lost_behind_a_proxy_is_an_unknown_outcome(monkeypatch, tmp_pa
             wire.reset()
 
     secure = scheme == "https"
-    with Sandbox(speed=1, tls=(pem, pem) if secure else None) as service, Server(tunnel if secure else lose) as proxy:
+    service = Sandbox(speed=1, models="any", tls=(pem, pem) if secure else None)
+    with service, Server(tunnel if secure else lose) as proxy:
         if secure:
             action = {"reset": "before", "perform": True, "fin": ending == "fin"}
             service.add_fault({"match": {"kind": "create"}, "times": None, "action": action})

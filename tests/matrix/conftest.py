@@ -154,14 +154,14 @@ SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """Run the service; a generation takes long enough that its task is seen waiting."""
-    with Sandbox(keys=[KEY], queue=1, duration=19) as service:
+    with Sandbox(keys=[KEY], queue=1, duration=19, models="any", list_payload=True, concurrency=None) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def patient() -> Iterator[Sandbox]:
     """Run a service at which everything stays queued, where it can be cancelled."""
-    with Sandbox(keys=[KEY], queue=3600) as service:
+    with Sandbox(keys=[KEY], queue=3600, models="any", list_payload=True) as service:
         yield service
 
 

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
+from tests.sandbox.service import Service
 
 NATIVE_PATH = "/vidu-native/video/generations"
 
@@ -88,3 +89,9 @@ def client(sandbox: Sandbox) -> Iterator[Client]:
     made = Client(sandbox)
     yield made
     made.session.close()
+
+
+@pytest.fixture
+def service() -> Service:
+    """Return a sandbox without sockets, as strict as it comes."""
+    return Service()

@@ -90,6 +90,25 @@ def test_the_clock_runs_at_its_speed_and_jumps() -> None:
         clock.advance(-1)
 
 
+def test_sandbox_times_have_their_place_on_the_wall() -> None:
+    """Whatever the speed: in order, never in the future, and what a jump skips happened when it jumped."""
+    real = [0.0]
+    clock = Clock(10, source=lambda: real[0], start=1000)
+    assert clock.wall_of(900) == 900
+    real[0] = 2.0
+    assert (clock.wall_of(1000), clock.wall_of(1010), clock.wall_of(1020), clock.wall_now()) == (1000, 1001, 1002, 1002)
+    clock.advance(500)
+    assert [clock.wall_of(moment) for moment in (1020, 1021, 1300, 1520)] == [1002] * 4
+    clock.set_speed(0)
+    real[0] = 5.0
+    assert (clock.wall_of(1520), clock.wall_now()) == (1002, 1005)
+    clock.advance(10)
+    assert (clock.wall_of(1525), clock.wall_of(1530)) == (1005, 1005)
+    clock.set_speed(100)
+    real[0] = 6.0
+    assert (clock.now(), clock.wall_of(1580), clock.wall_of(1630)) == (1630, 1005.5, 1006)
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
@@ -157,6 +176,19 @@ def test_ids_are_found_in_the_raw_path(prefix, raw_id) -> None:
         ("/ent/v2/credits", "credits"),
         ("/vidu-native/video/generations", "create"),
         ("/vidu-native/video/generations/1/cancel", "other"),
+        ("/ent/v2/one-click/mv", "create"),
+        ("/ent/v2/one-click/mv/1", "query"),
+        ("/ent/v2/one-click/mv/1/edit", "create"),
+        ("/ent/v2/ad-one-click/1", "query"),
+        ("/ent/v2/ad-one-click/compose", "create"),
+        ("/ent/v2/subjects", "subject"),
+        ("/tools/v2/files/uploads", "upload"),
+        ("/tools/v2/files/uploads/1/finish", "upload"),
+        ("/v1/video/create", "create"),
+        ("/v1/video/query", "query"),
+        ("/v1/video/generations/a", "query"),
+        ("/v1/videos", "create"),
+        ("/v1/videos/a/content", "content"),
         ("/ent/v2/nonsense", "other"),
         ("/_sandbox/ledger", "control"),
     ],

@@ -62,7 +62,30 @@ def test_a_taken_port_is_one_sentence_and_status_2(launch) -> None:
     assert f"port {port} on 127.0.0.1 is taken" in done.stderr
 
 
-@pytest.mark.parametrize("args", [["--speed", "-1"], ["--tls-cert", "x"], ["--tls-cert", "x", "--tls-key", "y"]])
+def test_the_choices_are_options(launch) -> None:
+    """What the vendor's pages leave open can be chosen, and reaches the answers."""
+    _, url = launch(
+        *["--concurrency", "3", "--balance-field", "remaining_credits", "--list-payload", "--models", "m,n"]
+    )
+    headers = {"Authorization": "Token sandbox-key"}
+    body = requests.get(f"{url}/ent/v2/credits", headers=headers, timeout=5).json()
+    assert body["remaining_credits"][0]["concurrency_limit"] == 3
+    order = {"model": "n", "prompt": "x"}
+    assert requests.post(f"{url}/ent/v2/text2video", json=order, headers=headers, timeout=5).status_code == 200
+    (task,) = requests.get(f"{url}/ent/v2/tasks", headers=headers, timeout=5).json()["tasks"]
+    assert task["payload"] == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--speed", "-1"],
+        ["--concurrency", "0"],
+        ["--gateway-refusal", "x"],
+        ["--tls-cert", "x"],
+        ["--tls-cert", "x", "--tls-key", "y"],
+    ],
+)
 def test_wrong_arguments_are_one_sentence_and_status_2(args) -> None:
     """Whatever is wrong is said without a traceback."""
     done = subprocess.run([*COMMAND, "--port", "0", *args], capture_output=True, text=True, timeout=20, check=False)

@@ -149,7 +149,7 @@ class TestLife:
                 socket.create_connection(("127.0.0.1", port)) as hanging,
             ):
                 idle.sendall(b"GET /hal")
-                hanging.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                hanging.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 while not sandbox.requests():
                     time.sleep(0.01)
                 start = time.monotonic()
@@ -266,3 +266,12 @@ def test_the_sandbox_needs_no_airflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"when_full": "explode"}, {"concurrency": 0}, {"concurrency": True}, {"models": "some"}, {"times": None}]
+)
+def test_a_setting_that_makes_no_sense_is_refused(wrong) -> None:
+    """The message names the setting and what it may be."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Sandbox(**wrong)

@@ -1,0 +1,65 @@
+"""Who may talk to the sandbox: no web site that a browser on this machine shows.
+
+A page of a foreign site can send requests to loopback, and with a name that resolves to 127.0.0.1 ("DNS
+rebinding") even read the answers. Browsers tell: by ``Origin``, and by the name in ``Host``. Files are exempt: their
+signed URLs are the secret, and the clip pages of Airflow play them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from airflow_provider_vidu.sandbox.routing import Call, split_target
+
+_FILES = ("/files/", "/uploads/")
+
+
+def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_control: bool) -> str | None:
+    """Return why ``call`` is refused, or None.
+
+    :param listens_on: the address that the sandbox is bound to. Beyond loopback it is open to the network, and
+        every name may lead to it; the control API answers to loopback's names even then.
+    :param allowed: further names that ``Host`` may hold.
+    :param is_control: whether the call is for the control API.
+    """
+    path, _ = split_target(call.target)
+    if path.startswith(_FILES) and not is_control:
+        return None
+    host, origin = call.header("host"), call.header("origin")
+    if origin is not None and origin.lower() != call.origin.lower():
+        return f"requests of other web sites are refused (Origin: {_short(origin)})"
+    name = _name(host or "")
+    if not name or _is_loopback_name(name) or name in {one.lower() for one in allowed}:
+        return None
+    if not is_control and (name == listens_on.lower() or not _is_loopback_name(listens_on)):
+        return None
+    return f"the Host header must hold a loopback name, not {_short(name)}; name others in allowed_hosts"
+
+
+@lru_cache(maxsize=256)
+def _name(host: str) -> str:
+    """Return the name in a Host header, without port and brackets, in lower case; "?" when it holds none."""
+    if not host:
+        return ""
+    try:
+        return (urlsplit(f"//{host}").hostname or "?").rstrip(".")
+    except ValueError:
+        return "?"
+
+
+@lru_cache(maxsize=256)
+def _is_loopback_name(name: str) -> bool:
+    name = name.lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")

@@ -1,0 +1,258 @@
+"""The official API: what it answers to creates, queries, cancels, lists and uploads. No I/O, no lock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+from airflow_provider_vidu.sandbox import answers, ent, native, refusals, signing
+from airflow_provider_vidu.sandbox.answers import Answer
+from airflow_provider_vidu.sandbox.faults import Action
+from airflow_provider_vidu.sandbox.generations import ENT, UNSET, Generation, Stage, State, triggers
+from airflow_provider_vidu.sandbox.ledger import CreateRecord
+from airflow_provider_vidu.sandbox.official import films, listing
+from airflow_provider_vidu.sandbox.official.checks import MAX_REQUEST, Uploaded, check_create
+from airflow_provider_vidu.sandbox.official.endpoints import endpoint_of
+from airflow_provider_vidu.sandbox.official.fields import Json, Refused, Unknown
+from airflow_provider_vidu.sandbox.official.rows import Endpoint
+from airflow_provider_vidu.sandbox.official.uploads import MAX_UPLOAD
+from airflow_provider_vidu.sandbox.routing import Call, Route
+from airflow_provider_vidu.sandbox.world import World, without_null
+
+_TOO_LARGE = f"the request has more than {MAX_REQUEST} bytes"
+
+
+class OfficialApi:
+    """Answers for the paths under ``/ent/v2`` and ``/tools/v2``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def answer(self, call: Call, where: Route, query: str, now: float, action: Action, trace_id: str) -> Answer:
+        """Return the answer to a request whose key is valid."""
+        try:
+            if where.kind == "create":
+                return self._create(call, where, now, action, trace_id)
+            if where.kind == "query":
+                return self._query(call, where, now)
+            if where.kind == "cancel":
+                return self._cancel(where, now)
+            if where.kind == "list":
+                return self._list(call, query, now)
+            if where.kind == "subject":
+                return self._subject(call, where)
+            if where.kind == "upload":
+                return self._upload(call, where, now)
+            return self._credits(now)
+        except Refused as refused:
+            return ent.error(400, refused.reason, refused.message, trace_id)
+        except Unknown as unknown:
+            return ent.error(404, "TaskNotFound", str(unknown), trace_id)
+
+    # -- creates -----------------------------------------------------------------------------------------------------
+
+    def _create(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
+        world, settings = self._world, self._world.settings
+        if len(call.body) > MAX_REQUEST:
+            # Whether 413 or 400 comes is not documented; the limit is.
+            return ent.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
+        endpoint, request = endpoint_of(where.endpoint), _json_object(call.body)
+        wishes = triggers(_wish_text(request))
+        if wishes.get("refuse") in refusals.REFUSALS:
+            return refusals.refusal(wishes["refuse"], str(request.get("model") or ""), trace_id)
+        if settings.balance_check == "first":
+            self._check_balance(request)
+        check_create(endpoint, request, settings, Uploaded(world.uploads, settings.uploads))
+        parent = self._parent(where, endpoint, request, now)
+        self._check_balance(request)
+        takes_slot = endpoint.answer not in ("speech", "voice", "subject", "prompts")
+        if takes_slot and settings.when_full == "refuse" and self._is_full(now):
+            return refusals.refusal("quota_exceeded", "", trace_id)
+        generation, entry = self._add(endpoint, request, now, parent, at_once=not takes_slot)
+        entry.answered = not action.cuts_before
+        if takes_slot:
+            world.take_slot(generation, now)
+        return self._created(call, endpoint, generation, now)
+
+    def _is_full(self, now: float) -> bool:
+        limit = self._world.settings.concurrency
+        return limit is not None and self._world.slots.unfinished(now) >= limit
+
+    def _check_balance(self, request: Json) -> None:
+        if self._world.ledger.balance < self._world.price_of(request):
+            raise Refused("CreditInsufficient", "credits are insufficient")
+
+    def _parent(self, where: Route, endpoint: Endpoint, request: Json, now: float) -> Generation | None:
+        """Return the film that a part belongs to; :class:`Unknown` when there is none."""
+        if endpoint.name.startswith("ad-one-click/"):
+            parent = self._found(str(request["ad_one_click_task_id"]), now, "ad-one-click")[0]
+            wanted = request.get("video_task_ids")
+            if wanted is not None and len(wanted) != films.STORYBOARDS:
+                raise Refused("FieldItemCountOutOfRange", f"field video_task_ids must have {films.STORYBOARDS} items")
+            return parent
+        if where.shape == "film":
+            return self._found(where.id or "", now, "one-click/")[0]
+        return None
+
+    def _add(
+        self, endpoint: Endpoint, request: Json, now: float, parent: Generation | None, *, at_once: bool
+    ) -> tuple[Generation, CreateRecord]:
+        word = "failed" if "fail" in triggers(_wish_text(request)) else "success"
+        return self._world.create(
+            ENT,
+            request,
+            now,
+            generation_id=self._world.decimal_id(),
+            endpoint=endpoint.name,
+            wishes_in=_wish_text(request),
+            stages=(Stage(word, 0.0),) if at_once else (),
+            medium=endpoint.medium,
+            short_lived=endpoint.short_lived,
+            parent=parent.id if parent is not None else None,
+            listed=endpoint.answer in ("task", "speech", "voice", "sub-task", "composition"),
+        )
+
+    def _created(self, call: Call, endpoint: Endpoint, generation: Generation, now: float) -> Answer:
+        world, settings = self._world, self._world.settings
+        created_at = world.created_at(generation)
+        if endpoint.answer in ("speech", "voice"):
+            say = films.spoken if endpoint.answer == "speech" else films.cloned
+            return say(generation, created_at, self._result_url(call, generation, now), settings)
+        if endpoint.answer == "subject":
+            world.subjects[generation.id] = films.subject(generation, created_at, settings)
+            return answers.json_answer(world.subjects[generation.id])
+        if endpoint.answer == "prompts":
+            return films.recommended(generation)
+        if endpoint.answer == "film":
+            return answers.json_answer({"id": generation.id})
+        if endpoint.answer in ("sub-task", "composition"):
+            name = "sub_task_id" if endpoint.answer == "sub-task" else "compose_sub_task_id"
+            return films.edited(generation, generation.parent or "", name, settings)
+        return ent.created(generation, created_at, settings)
+
+    # -- queries -----------------------------------------------------------------------------------------------------
+
+    def _found(self, wanted: str, now: float, endpoint: str = "") -> tuple[Generation, State]:
+        """Return a generation of an endpoint (of any task's when empty); :class:`Unknown` when there is none."""
+        found = self._world.find(ENT, wanted, now)
+        if found is None or not (found[0].endpoint.startswith(endpoint) if endpoint else found[0].listed):
+            raise Unknown(wanted)
+        return found
+
+    def _query(self, call: Call, where: Route, now: float) -> Answer:
+        world, wanted = self._world, where.id or ""
+        if where.shape == "film":
+            return self._film(call, wanted, now)
+        generation, state = self._found(wanted, now, "ad-one-click" if where.shape == "ad" else "")
+        if generation.answer is not UNSET:
+            return answers.json_answer(generation.answer)
+        if where.shape == "ad":
+            return films.ad_parts(generation, state, self._result_url(call, generation, now))
+        urls = world.urls(generation, call.origin, now) if state.succeeded else []
+        if where.shape == "flat-task":
+            # Resellers answer the singular path with status and video_url.
+            return answers.json_answer(native.flat(generation, state, urls, world.moments(generation, state)))
+        return ent.queried(generation, state, urls, world.settings)
+
+    def _film(self, call: Call, wanted: str, now: float) -> Answer:
+        world = self._world
+        generation, state = self._found(wanted, now, "one-click/")
+        if generation.answer is not UNSET:
+            return answers.json_answer(generation.answer)
+        parts = [
+            (one, part_state, self._result_url(call, one, now))
+            for one in world.generations.values()
+            if one.parent == generation.id and (part_state := one.state_at(now)) is not None
+        ]
+        url = self._result_url(call, generation, now)
+        return films.film(generation, state, world.moments(generation, state), url, parts, world.settings)
+
+    def _result_url(self, call: Call, generation: Generation, now: float) -> str:
+        state = generation.state_at(now)
+        if state is None or not state.succeeded:
+            return ""
+        return self._world.urls(generation, call.origin, now)[0].get("video", "")
+
+    def _cancel(self, where: Route, now: float) -> Answer:
+        generation, state = self._found(where.id or "", now)
+        if not state.waiting:
+            word = "scheduled" if state.finished_at is None else state.word
+            raise Refused("BadRequest", f"task state is {word}, can not cancel")
+        self._world.cancel(generation, now)
+        return answers.json_answer({})
+
+    def _list(self, call: Call, query: str, now: float) -> Answer:
+        world = self._world
+        entries = [listing.Entry(one, state, world.created_at(one)) for one, state in world.tasks(now)]
+        found = listing.page(entries, parse_qs(query), world.settings, now)
+        urls = {
+            entry.generation.id: world.urls(entry.generation, call.origin, now)
+            for entry in found.entries
+            if entry.state.succeeded
+        }
+        return listing.listed(found, urls, world.settings)
+
+    def _credits(self, now: float) -> Answer:
+        states = [state for _, state in self._world.tasks(now) if state.finished_at is None]
+        waiting = sum(state.waiting for state in states)
+        return ent.credits_left(self._world.ledger.balance, len(states) - waiting, waiting, self._world.settings)
+
+    # -- subjects and uploads ----------------------------------------------------------------------------------------
+
+    def _subject(self, call: Call, where: Route) -> Answer:
+        world = self._world
+        if call.method == "GET" and where.id is None:
+            return answers.json_answer({"subjects": list(world.subjects.values()), "next_page_token": ""})
+        change = _json_object(call.body) if call.method == "PUT" else {}
+        wanted = where.id or str(change.pop("id", ""))
+        known = world.subjects.get(wanted)
+        if known is None:
+            raise Unknown(wanted)
+        if call.method == "PUT":
+            changed = {**{name: known[name] for name in ("name", "images", "videos", "voice_id")}, **change}
+            check_create(
+                endpoint_of("subjects"), changed, world.settings, Uploaded(world.uploads, world.settings.uploads)
+            )
+            known.update(changed)
+        return answers.json_answer(known)
+
+    def _upload(self, call: Call, where: Route, now: float) -> Answer:
+        world = self._world
+        if where.shape == "announce":
+            if _json_object(call.body).get("scene") != "vidu":
+                raise Refused("FieldInvalid", 'field scene must be "vidu"')
+            announced, url = world.announce_upload(call.origin, now)
+            return answers.json_answer({"id": announced.id, "put_url": url})
+        upload = world.uploads.get(where.token)
+        if upload is None:
+            raise Unknown(where.token)
+        upload.finish(_json_object(call.body).get("etag"))
+        return answers.json_answer({"uri": upload.uri})
+
+    def receive(self, call: Call, where: Route, path: str, query: str, now: float, trace_id: str) -> Answer:
+        """Return the store's answer to the bytes of an upload: no key, but a signed URL."""
+        upload = self._world.uploads.get(where.token)
+        problem = "NoSuchKey" if upload is None else self._world.signer.problem(path, query, now)
+        if problem is None and len(call.body) > MAX_UPLOAD:
+            problem = "EntityTooLarge"
+        if upload is None or problem is not None:
+            status = {"NoSuchKey": 404, "EntityTooLarge": 400}.get(problem or "", 403)
+            return answers.text_answer(signing.refusal(problem or "", trace_id), status, "application/xml")
+        upload.receive(call.body)
+        return Answer(200, {"ETag": upload.etag})
+
+
+def _wish_text(request: Json) -> str:
+    """Return the text whose ``[fail]`` and other wishes count: the prompt, or the words to be spoken."""
+    return "\n".join(text for text in (request.get("prompt"), request.get("text")) if isinstance(text, str))
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refused("BadRequest", "the request body is not a JSON object")
+    return without_null(found)

@@ -1,0 +1,153 @@
+"""The list of tasks: its filters and pages as documented (``vidu_api_full.md``, section 2)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from airflow_provider_vidu.sandbox import ent
+from airflow_provider_vidu.sandbox.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.generations import Generation, State
+from airflow_provider_vidu.sandbox.official.fields import Refused
+from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.world import stored_image
+
+Query = Mapping[str, list[str]]
+DEFAULT_PAGE: Final = 10
+LARGEST_PAGE: Final = 100
+#: The last days that are listed when the request names no beginning, in sandbox seconds.
+DEFAULT_AGE: Final = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task as the list sees it; ``created_at`` in wall-clock epoch seconds."""
+
+    generation: Generation
+    state: State
+    created_at: float
+
+    @property
+    def place(self) -> tuple[float, str]:
+        """Where it is in the list: by time, and by id where the times are equal."""
+        return self.created_at, self.generation.id.zfill(24)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The entries of one page, and the token that leads to the next one (empty on the last)."""
+
+    entries: list[Entry]
+    next_token: str
+
+
+def page(entries: Iterable[Entry], query: Query, settings: Settings, now: float) -> Page:
+    """Return the page that ``query`` asks for, newest first; :class:`Refused` when it asks for none there can be."""
+    size = _whole(query, "pager.pagesz", DEFAULT_PAGE)
+    if not 1 <= size <= LARGEST_PAGE:
+        raise Refused("PageSizeOutOfRange", f"pager.pagesz must be 1 to {LARGEST_PAGE}, got {size}")
+    wanted = [one for one in entries if _matches(one, query, settings, now)]
+    wanted.sort(key=lambda one: one.place, reverse=True)
+    token = query.get("pager.page_token", [""])[0]
+    if token:
+        last = _place(token)
+        wanted = [one for one in wanted if one.place < last]
+    else:
+        wanted = wanted[_whole(query, "pager.page", 0) * size :]
+    found = wanted[:size]
+    return Page(found, _token(found[-1]) if len(wanted) > size else "")
+
+
+def listed(found: Page, urls: Mapping[str, list[dict[str, str]]], settings: Settings) -> Answer:
+    """Return the answer with a page of tasks; ``urls`` are those of the finished ones, by id."""
+    tasks = [_row(entry, urls.get(entry.generation.id, []), settings) for entry in found.entries]
+    return json_answer({"tasks": tasks, "next_page_token": found.next_token})
+
+
+def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[str, Any]:
+    one, request = entry.generation, entry.generation.request
+    images = request.get("images")
+    body = {
+        "id": one.id,
+        "key_id": "1",
+        "type": ent.task_type(one.endpoint),
+        settings.state_field: entry.state.word,
+        "template": request.get("template", ""),
+        "model": one.model,
+        "prompt": one.prompt,
+        "images": [stored_image(image) for image in images] if isinstance(images, list) else [],
+        "duration": request.get("duration", 0),
+        "resolution": request.get("resolution", ""),
+        "aspect_ratio": request.get("aspect_ratio", ""),
+        "creations": ent.creations(one, urls),
+        "created_at": ent.written_time(entry.created_at, settings),
+        "credits": 0 if entry.state.failed else one.credits,
+    }
+    if settings.list_payload:
+        body["payload"] = request.get("payload", "")
+        body["err_code"] = ent.error_code(one, entry.state)
+    return body
+
+
+def _matches(entry: Entry, query: Query, settings: Settings, now: float) -> bool:
+    one = entry.generation
+    begin, end = (_moment(query, f"created_at.{name}") for name in ("from", "to"))
+    if begin is None and now - one.created_at > DEFAULT_AGE:
+        return False
+    if (begin is not None and entry.created_at < begin) or (end is not None and entry.created_at > end):
+        return False
+    ids = _ids(query, settings.task_ids)
+    filters = (
+        (ids, one.id),
+        (query.get("states"), entry.state.word),
+        (query.get("model_versions"), one.model),
+        (query.get("templates"), one.request.get("template", "")),
+        (query.get("resolutions"), one.request.get("resolution", "")),
+    )
+    return all(wanted is None or value in wanted for wanted, value in filters)
+
+
+def _ids(query: Query, form: str) -> list[str] | None:
+    """Return the ids asked for; the syntax of the array is not documented."""
+    given = query.get("task_ids")
+    if given is None or form == "ignored":
+        return None
+    return given if form == "repeated" else given[0].split(",")
+
+
+def _whole(query: Query, name: str, default: int) -> int:
+    value = query.get(name, [""])[0]
+    if not value:
+        return default
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise Refused("FieldInvalid", f"{name} must be a whole number of 0 or more")
+    return int(value)
+
+
+def _moment(query: Query, name: str) -> float | None:
+    """Return a time given as ISO text or as epoch seconds: which of them is meant is not documented."""
+    value = query.get(name, [""])[0]
+    if not value:
+        return None
+    try:
+        return float(value) if value.replace(".", "", 1).isdecimal() else datetime.fromisoformat(value).timestamp()
+    except ValueError:
+        raise Refused("FieldInvalid", f"{name} must be a time such as 2026-01-20T06:52:02Z") from None
+
+
+def _token(entry: Entry) -> str:
+    moment, name = entry.place
+    return base64.urlsafe_b64encode(f"{moment!r} {name}".encode("utf-8", "surrogatepass")).decode().rstrip("=")
+
+
+def _place(token: str) -> tuple[float, str]:
+    try:
+        text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("utf-8", "surrogatepass")
+        moment, _, name = text.partition(" ")
+        return float(moment), name
+    except (ValueError, binascii.Error):
+        raise Refused("FieldInvalid", "pager.page_token is unknown") from None

@@ -1,0 +1,69 @@
+"""No web site steers the sandbox: what Host and Origin must say."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from airflow_provider_vidu.sandbox import Sandbox
+from airflow_provider_vidu.sandbox.guard import problem
+from airflow_provider_vidu.sandbox.routing import Call
+
+CREDITS, CONTROL = "/ent/v2/credits", "/_sandbox/ledger"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:8787", "127.9.9.9", "localhost:1", "LOCALHOST.", "vidu.localhost", "[::1]:8787", None],
+)
+def test_loopback_names_are_welcome(host) -> None:
+    """With and without port, in any case; a client that sends no Host is no browser."""
+    headers = {} if host is None else {"Host": host}
+    for target in (CREDITS, CONTROL):
+        call = Call("GET", target, headers, origin=f"http://{host or '127.0.0.1'}")
+        assert problem(call, listens_on="127.0.0.1", is_control=target == CONTROL) is None
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8787", "10.0.0.1", "127.0.0.1.evil.example", "[", "@"])
+def test_a_foreign_name_is_refused(host) -> None:
+    """A name that was made to resolve to loopback opens nothing."""
+    for target in (CREDITS, CONTROL):
+        call = Call("GET", target, {"host": host}, origin=f"http://{host}")
+        assert problem(call, listens_on="127.0.0.1", is_control=target == CONTROL)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8080", "http://localhost:1"])
+def test_a_foreign_origin_is_refused(origin) -> None:
+    """Another site's page, even one on this machine."""
+    call = Call("POST", CONTROL, {"Host": "127.0.0.1:1", "Origin": origin}, origin="http://127.0.0.1:1")
+    assert "other web sites" in (problem(call, listens_on="127.0.0.1", is_control=True) or "")
+    own = Call("POST", CONTROL, {"Host": "127.0.0.1:1", "Origin": call.origin}, origin=call.origin)
+    assert problem(own, listens_on="127.0.0.1", is_control=True) is None
+
+
+def test_names_can_be_allowed() -> None:
+    """For a proxy or a container; files, whose URLs are secrets, are open to pages that play them."""
+    call = Call("GET", CREDITS, {"Host": "Vidu.Test:80"}, origin="http://vidu.test:80")
+    assert problem(call, listens_on="127.0.0.1", allowed=["vidu.test"], is_control=False) is None
+    file = Call("GET", "/files/ab.mp4", {"Host": "evil.example", "Origin": "http://127.0.0.1:8080"})
+    assert problem(file, listens_on="127.0.0.1", is_control=False) is None
+
+
+def test_beyond_loopback_every_name_may_lead_to_it() -> None:
+    """Bound to the network it serves the API under any name, and the control API under loopback's alone."""
+    call = Call("GET", CREDITS, {"Host": "sandbox"}, origin="http://sandbox")
+    assert problem(call, listens_on="0.0.0.0", is_control=False) is None  # noqa: S104 - the case that is tested
+    control = Call("GET", CONTROL, {"Host": "sandbox"}, origin="http://sandbox")
+    assert problem(control, listens_on="0.0.0.0", is_control=True)  # noqa: S104 - the case that is tested
+
+
+def test_a_page_cannot_reset_a_running_sandbox() -> None:
+    """Over a socket: 403 with the reason, and nothing has happened."""
+    with Sandbox(speed=0) as sandbox:
+        sandbox.add_generation("x", states=[["pending", 0]])
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+            answer = requests.post(f"{sandbox.url}/_sandbox/reset", headers=headers, timeout=5)
+            assert (answer.status_code, bool(answer.json()["message"])) == (403, True)
+        assert sandbox.core.generations
+        assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=5).status_code == 200
+        assert not sandbox.core.generations
