@@ -57,7 +57,12 @@ class Wire:
     def head(self, status: int, **headers: str | int | None) -> None:
         """Send a status line and headers; underscores in names become dashes, None leaves one out."""
         lines = [f"HTTP/1.1 {status} Whatever"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]
+        # Each answer is the connection's last: a client that is not told so may send its next request into the close.
+        lines += [
+            f"{name.replace('_', '-')}: {value}"
+            for name, value in {"Connection": "close", **headers}.items()
+            if value is not None
+        ]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8"))
 
     def reset(self) -> None:

@@ -535,7 +535,7 @@ def test_a_stored_wait_knows_its_query():
 @pytest.mark.parametrize(("kwargs", "hours"), [
     ({"parameters": {"off_peak": True}}, 50),
     ({"parameters": {"off_peak": "True"}}, 50),
-    ({"prompt": None, "model": None, "body": {"prompt": "x", "off_peak": True}}, 50),
+    ({"prompt": None, "model": None, "body": {"prompt": "x", "model": "m", "off_peak": True}}, 50),
     ({"parameters": {"off_peak": False}}, 24),
     ({}, 24),
     ({"parameters": {"off_peak": True}, "timeout": 60}, 1 / 60),
@@ -596,7 +596,7 @@ def test_a_retry_knows_them_too(connect, sandbox):
 @pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
 def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
     """No context is needed, and a mock of one does; the order is remembered nowhere."""
-    arguments = {"task_id": "t", "prompt": "a cat", "poll_interval": 0.05}
+    arguments = {"task_id": "t", "prompt": "a cat", "model": "m", "poll_interval": 0.05}
     assert ViduGenerateOperator(**arguments).execute(stand_in)["status"] == "succeeded"
     with pytest.raises(TaskDeferred) as deferred:
         ViduGenerateOperator(**arguments, deferrable=True).execute(stand_in)
