@@ -12,9 +12,12 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 SNIPPET_CHARS: Final = 200
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+"""Control characters, line ends and bidirectional overrides: what could forge a log line."""
 # Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
+
+_DATA_URI: Final = re.compile(r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,([A-Za-z0-9+/=_\\-]+)")
 
 SIGNING_PARAMETER: Final = re.compile(
     r"(?i)(?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]*|q-(?:sign|ak|key|header|url)[\w-]*|signature|sig|sign"
@@ -43,7 +46,7 @@ def one_line(value: object, limit: int = SNIPPET_CHARS) -> str:
     """
     # Cut before the regular expressions run: a gateway may answer in megabytes.
     text = str(value)[: limit * 4].encode("utf-8", "replace").decode("utf-8")
-    text = _CONTROL.sub(" ", text).strip()
+    text = UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -68,6 +71,13 @@ def unescaped(text: str) -> str:
 def redact_urls(text: str) -> str:
     """Return ``text`` with the query of every http(s) URL in it removed (it may be a signature)."""
     return _URL.sub(lambda found: without_query(re.split(r"[?#]", unescaped(found.group()))[0]), text)
+
+
+def without_data_uris(text: str) -> str:
+    """Return ``text`` with the content of every data URI in it replaced by a note: ``data:image/png;base64,… (…)``."""
+    if "64," not in text:
+        return text
+    return _DATA_URI.sub(lambda found: f"data:{found[1]};base64,… ({len(found[2])} characters cut out)", text)
 
 
 def signatures(value: Any) -> set[str]:
@@ -132,9 +142,9 @@ def _is_url(text: str) -> bool:
 
 
 def shown(value: object, limit: int = SNIPPET_CHARS) -> str:
-    """Return ``value`` as one redacted line: what a message may quote from a server.
+    """Return ``value`` as one redacted line: what a message may quote from a server. Data URIs are cut out.
 
     :param value: anything; ``str()`` of it is shown.
     :param limit: the most characters to keep.
     """
-    return one_line(redact_urls(str(value)[: limit * 8]), limit)
+    return one_line(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)

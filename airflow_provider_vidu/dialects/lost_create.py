@@ -150,6 +150,10 @@ class Search:
         self._listing = self._begin(None)
         return True
 
+    def shrink(self) -> bool:
+        """Read smaller pages from now on, because one was too large; False if they are small already."""
+        return self._listing.shrink()
+
     def found(self) -> Found:
         """Return what the pages prove."""
         shows_payloads = any(_payload(entry) for entry in self._entries.values())
