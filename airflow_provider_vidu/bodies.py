@@ -25,8 +25,8 @@ _BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
 _PIECE: Final = 64 * 1024
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
-# PHP writes a slash as \/, and once more escaped inside a text that is JSON itself.
-_ESCAPED_SLASHES: Final = ((b"\\\\\\/", b"AAAA"), (b"\\/", b"AA"))
+# PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
+_ESCAPED: Final = re.compile(rb"\\{1,4}(?:/|u00(?:2[BbFf]|3[Dd]))")
 
 
 def real_codings(header: str) -> list[str]:
@@ -244,7 +244,11 @@ class _WithoutMedia:
 
 def _runs(data: bytes) -> bytes:
     """Return ``data`` with an A for each character of Base64."""
-    if b"\\/" in data:
-        for escaped, plain in _ESCAPED_SLASHES:
-            data = data.replace(escaped, plain)
+    if b"\\/" in data or b"\\u00" in data:
+        data = _ESCAPED.sub(lambda found: b"A" * len(found[0]), data)
     return data.translate(_RUN_TABLE)
+
+
+def has_long_run(body: bytes, length: int) -> bool:
+    """Whether so many characters of Base64 follow each other anywhere."""
+    return len(body) >= length and _runs(body).find(_NEEDLE[:length]) >= 0

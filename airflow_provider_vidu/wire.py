@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds
+from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.parsing import TooManyValuesError, parse, parse_partly
 from airflow_provider_vidu.text import shown, unescaped, without_data_uris
@@ -29,7 +29,7 @@ LARGE_BYTES: Final = 64 * 1024
 """A larger answer is parsed off the event loop."""
 
 _BARE_MEDIA_BYTES: Final = 4096
-"""A shorter answer can hold no medium but as a data URI."""
+"""Fewer characters are media only in a data URI."""
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
@@ -121,7 +121,8 @@ class ApiAnswer:
     @property
     def may_hold_media(self) -> bool:
         """Whether it may hold inline media: a search of the bytes is much cheaper than a walk through the values."""
-        return len(self.body) > _BARE_MEDIA_BYTES or b"64," in self.body
+        body = self.body
+        return b"ase64," in body or b"ASE64," in body or has_long_run(body, _BARE_MEDIA_BYTES)
 
     def json(self) -> Any:
         """Return the body as JSON that every store can hold.

@@ -361,7 +361,7 @@ class Dialect(ABC):
                 f"Something in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **known
             )
         detail = told.message or answer.snippet()
-        if answer.ok and told.status is None and not is_known(told.words):
+        if answer.ok and told.status is None and not is_known(told.words, of_create=of_create):
             # The body says error in a word that is not in the table: whether a create was carried out is unknown.
             return ViduResponseError(f"The service answered with success, and an error inside: {detail}", **known)
         kind = error_class(answer.status, told, of_create=of_create)
@@ -405,10 +405,7 @@ class Dialect(ABC):
             f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
         )
 
-    def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer | None = None) -> Generation:
-        """Read the fields of an answer, or of an entry of a list."""
-        if answer is None:
-            return answers.read(generation_id, payload)
+    def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer) -> Generation:
         return answers.read(
             generation_id,
             payload,

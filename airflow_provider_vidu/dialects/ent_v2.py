@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
+from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import job_and_inner
 from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill
 from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
@@ -130,9 +131,12 @@ class EntV2(Dialect):
                 status_code=answer.status,
                 code=TOO_LARGE,
             )
+        media = answer.may_hold_media
         named = ((self._created_id(entry), entry) for entry in entries)
         return Page(
-            generations=tuple(self._generation(name, dict(entry), answer) for name, entry in named if name),
+            generations=tuple(
+                answers.read(name, dict(entry), answer.strike, may_hold_media=media) for name, entry in named if name
+            ),
             count=len(entries),
             token=text(payload.get("next_page_token")),
             tells_end="next_page_token" in payload,
