@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
 
 from airflow_provider_vidu.artifacts import Artifact
+from airflow_provider_vidu.bodies import real_codings
 from airflow_provider_vidu.content import SNIFF_BYTES, BoxWalk, judged
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.storage import Sink
@@ -15,10 +15,6 @@ from airflow_provider_vidu.transfer_policy import Progress
 
 OpenSink = Callable[[str, int | None], Sink]
 """Takes the content type and the announced size; returns a sink. Called anew when a transfer starts over."""
-
-_CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"})
-"""The registered content codings. Stores also send ``utf-8``, ``aws-chunked``, ``binary`` or ``none``, which mean
-nothing: then the bytes prove what came."""
 
 
 class Arrival:
@@ -74,7 +70,7 @@ class Arrival:
         """
         self.total = total
         self._check_size(total)
-        if _CODINGS & {coding.strip() for coding in encoding.split(",")}:
+        if real_codings(encoding):
             raise ViduDownloadRefusedError(
                 f"Not stored: the server sent the file {one_line(encoding, 40)}-encoded although it was asked not to."
             )

@@ -22,23 +22,30 @@ from airflow.providers.common.compat.sdk import conf
 from multidict import CIMultiDict
 from yarl import URL
 
+from airflow_provider_vidu.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
 from airflow_provider_vidu.dialects.task_list import Listing, Page
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduConnectionNotFoundError,
+    ViduError,
+    ViduResponseError,
+)
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.tls import ssl_context
 from airflow_provider_vidu.wire import (
     CHUNK_BYTES,
-    MAX_BODY_BYTES,
+    TOO_LARGE,
     TOTAL_TIMEOUTS,
     ApiAnswer,
     ApiRequest,
     Loss,
     no_answer,
-    too_large,
+    unreadable,
 )
 
 log = logging.getLogger(__name__)
@@ -124,7 +131,7 @@ class AsyncClient:
 
         async def ask(config: ViduConfig) -> Generation:
             answer = await self.send(config, config.dialect.query(generation_id, endpoint))
-            return config.dialect.read_generation(generation_id, answer)
+            return await _read(answer, lambda: config.dialect.read_generation(generation_id, answer))
 
         return await self._with_current_key(ask, generation_id)
 
@@ -140,7 +147,8 @@ class AsyncClient:
             request = config.dialect.cancel(generation_id, endpoint)
             if request is None:
                 return NO_CANCEL
-            return config.dialect.read_cancel(await self.send(config, request))
+            answer = await self.send(config, request)
+            return await _read(answer, lambda: config.dialect.read_cancel(answer))
 
         return await self._with_current_key(ask, generation_id)
 
@@ -160,10 +168,15 @@ class AsyncClient:
                 raise ViduConfigError(
                     f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
                 )
-            return config.dialect.read_page(await self.send(config, request))
+            answer = await self.send(config, request)
+            return await _read(answer, lambda: config.dialect.read_page(answer))
 
         while walk.query is not None:
-            walk.take(await self._with_current_key(ask, None))
+            try:
+                walk.take(await self._with_current_key(ask, None))
+            except ViduResponseError as error:
+                if error.code != TOO_LARGE or not walk.shrink():
+                    raise
         return walk.generations
 
     async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
@@ -255,7 +268,7 @@ class AsyncClient:
         """Send one request, once, and return the whole answer; redirects are not followed.
 
         :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
-        :raises ViduResponseError: when the answer is larger than 4 MiB.
+        :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
         """
         # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
         async with self._slots:
@@ -273,7 +286,7 @@ class AsyncClient:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _transport_error(config, error)
 
-    async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
+    async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
         session = self._session_for.get(config.verify)
         if session is None:
             raise RuntimeError("The client was closed while it was in use.")
@@ -285,13 +298,16 @@ class AsyncClient:
             allow_redirects=False,
             **self._options(config),
         ) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    response.close()
-                    raise too_large(response.status)
-            return config.answer(response.status, response.headers.items(), bytes(body))
+            bounds = request.bounds
+            body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
+            try:
+                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                    body.feed(chunk)
+                content = body.end()
+            except BodyError as error:
+                response.close()
+                return unreadable(error, response.status, config.conn_id)
+            return config.answer(response.status, response.headers.items(), content, bounds.values)
 
     def _options(self, config: ViduConfig) -> dict[str, Any]:
         """Return what is the same for every request of a connection, worked out once."""
@@ -339,6 +355,11 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
             self._clients.pop(self._conn_id, None)
             # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
             await asyncio.shield(client.close())
+
+
+async def _read(answer: ApiAnswer, read: Callable[[], T]) -> T:
+    """Read an answer; a large one in a thread, for every trigger of every DAG waits for the event loop."""
+    return await asyncio.to_thread(read) if answer.is_large else read()
 
 
 def _configured_sockets() -> int:

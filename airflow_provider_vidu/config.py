@@ -19,11 +19,12 @@ from airflow_provider_vidu import __version__
 from airflow_provider_vidu.allowed_hosts import parse_allowed
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.dialects.base import check_template
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.bodies import SINGLE
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.redaction import Redactor, is_secret_header
 from airflow_provider_vidu.text import STRIKE, one_line
 from airflow_provider_vidu.values import number
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, inflated
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
 
 USER_AGENT: Final = f"airflow-provider-vidu/{__version__}"
 DEFAULT_TIMEOUT: Final = 30.0
@@ -219,21 +220,29 @@ class ViduConfig:
         # The longest first: a short one may be the beginning of a long one.
         return sorted(filter(None, found), key=lambda secret: (-len(secret), secret))
 
-    def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> ApiAnswer:
+    def answer(
+        self,
+        status: int,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        most_values: int = SINGLE.values,
+        lost: ViduError | None = None,
+    ) -> ApiAnswer:
         """Return an answer out of which every secret is struck when it is read.
 
         Some gateways quote the key in their refusal; from here on no message can hold it. In a good
         answer a short secret is left alone: it would make holes into ids and URLs.
 
-        :raises ViduResponseError: when the body cannot be unpacked, or only into too much.
+        :param body: as it was before its ``Content-Encoding``.
+        :param most_values: the most values that are parsed.
+        :param lost: the error that ended the body too early.
         """
         lowered = {name.lower(): value for name, value in headers}
         told = "\n".join(lowered.values())
         if self.scrub(told) != told:
             lowered = {name: self.scrub(value) for name, value in lowered.items()}
         shortest = 0 if status >= 400 else SHORTEST_STRUCK
-        plain = inflated(body, lowered.get("content-encoding", ""), status)
-        return ApiAnswer(status, lowered, plain, lambda text: self.scrub(text, shortest))
+        return ApiAnswer(status, lowered, body, lambda text: self.scrub(text, shortest), most_values, lost)
 
     def scrub(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars.

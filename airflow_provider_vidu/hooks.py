@@ -39,7 +39,7 @@ from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 from airflow_provider_vidu.telling import request_lines
 from airflow_provider_vidu.text import shown, without_query
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, checked_request
+from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest, checked_request
 
 T = TypeVar("T")
 
@@ -144,7 +144,11 @@ class ViduHook(BaseHook):
             if before_send is not None:
                 before_send()
             synchronous = dialect.is_synchronous(payload, endpoint)
-            return dialect.read_created(self._send(dialect.create(payload, endpoint)), synchronous=synchronous)
+            answer = self._send(dialect.create(payload, endpoint))
+            generation = dialect.read_created(answer, synchronous=synchronous)
+            if answer.lost is not None:
+                self.log.warning("The answer to the create was cut off after its id: %s", answer.lost.reason)
+            return generation
 
         try:
             self._tell_request(payload, endpoint)
@@ -300,7 +304,9 @@ class ViduHook(BaseHook):
         if self.config.dialect.search() is None:
             raise self._not_in_dialect("list of generations")
         while (query := listing.query) is not None:
-            listing.take(self._page(query))
+            page = self._page(query, listing.shrink)
+            if page is not None:
+                listing.take(page)
         return listing.generations
 
     def find_generation(
@@ -334,19 +340,30 @@ class ViduHook(BaseHook):
             return Found()
         while (query := search.query) is not None:
             try:
-                search.take(self._page(query))
+                page = self._page(query, search.shrink)
             except ViduRequestError:
                 if not search.drop_filter():
                     raise
+            else:
+                if page is not None:
+                    search.take(page)
         return search.found()
 
-    def _page(self, query: str) -> Page:
-        def ask() -> Page:
+    def _page(self, query: str, shrink: Callable[[], bool]) -> Page | None:
+        """Return a page of the list, or None if it was too large and ``shrink`` has made the pages smaller."""
+
+        def ask() -> Page | None:
             dialect = self.config.dialect
             request = dialect.search(query)
             if request is None:
                 raise self._not_in_dialect("list of generations")
-            return dialect.read_page(self._send(request))
+            try:
+                return dialect.read_page(self._send(request))
+            except ViduResponseError as error:
+                # The same page again would be as large.
+                if error.code != TOO_LARGE or not shrink():
+                    raise
+                return None
 
         return self._asked(ask)
 

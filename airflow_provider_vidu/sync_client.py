@@ -11,21 +11,25 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from airflow_provider_vidu.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.config import Secret, ViduConfig
-from airflow_provider_vidu.exceptions import ViduTransportError
+from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.tls import ssl_context
 from airflow_provider_vidu.wire import (
     CHUNK_BYTES,
-    MAX_BODY_BYTES,
     TOTAL_TIMEOUTS,
     ApiAnswer,
     ApiRequest,
     Loss,
     no_answer,
-    too_large,
+    unreadable,
 )
+
+
+# requests does not wrap everything that urllib3 and the sockets below it may raise.
+_NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
 class SyncClient:
@@ -52,10 +56,11 @@ class SyncClient:
     def send(self, request: ApiRequest) -> ApiAnswer:
         """Send one request, once, and return the whole answer; redirects are not followed.
 
-        All of it together takes at most ``TOTAL_TIMEOUTS`` time-outs, whatever trickles.
+        All of it together takes at most ``TOTAL_TIMEOUTS`` time-outs, whatever trickles. Of a request that bills, an
+        answer whose end never came is returned, too, as far as it came (see ``ApiAnswer.lost``).
 
         :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
-        :raises ViduResponseError: when the answer is larger than 4 MiB.
+        :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
         :raises ViduConfigError: when the proxy cannot be used; nothing was sent.
         """
         url = self.config.url(request)
@@ -66,14 +71,14 @@ class SyncClient:
         exchange = Exchange(self.config.timeout, TOTAL_TIMEOUTS * self.config.timeout)
         with running(exchange):
             outcome = self._exchange(request, url, proxy, exchange)
-        if isinstance(outcome, ViduTransportError):
+        if isinstance(outcome, ViduError):
             # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
             raise outcome
         return outcome
 
     def _exchange(
         self, request: ApiRequest, url: str, proxy: Secret | None, exchange: Exchange
-    ) -> ApiAnswer | ViduTransportError:
+    ) -> ApiAnswer | ViduError:
         through = {"http": proxy.reveal(), "https": proxy.reveal()} if proxy else None
         try:
             with self._session.request(
@@ -86,20 +91,30 @@ class SyncClient:
                 stream=True,
                 proxies=through,
             ) as response:
-                body = self._body(response)
-                return self.config.answer(response.status_code, response.headers.items(), body)
-        # requests does not wrap everything that urllib3 and the sockets below it may raise.
-        except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                body = IncomingBody(response.headers.get("content-encoding", ""), request.bounds)
+                lost = self._read(response, body, exchange)
+                if lost is not None and not (request.bills and body.received):
+                    return lost
+                return self.config.answer(
+                    response.status_code, response.headers.items(), body.content, request.bounds.values, lost
+                )
+        except _NETWORK_ERRORS as error:
             return self._transport_error(error, exchange)
 
-    def _body(self, response: requests.Response) -> bytes:
-        # Read as it comes: unpacking, with its limit, is not left to the library.
-        body = bytearray()
-        for chunk in _arrivals(response):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise too_large(response.status_code).located(conn_id=self.config.conn_id)
-        return bytes(body)
+    def _read(self, response: requests.Response, body: IncomingBody, exchange: Exchange) -> ViduError | None:
+        """Read the body as it comes; return the error that ended it too early, if any.
+
+        Unpacking, with its limit, is not left to the library.
+        """
+        try:
+            for chunk in _arrivals(response):
+                body.feed(chunk)
+            body.end()
+        except BodyError as error:
+            return unreadable(error, response.status_code, self.config.conn_id)
+        except _NETWORK_ERRORS as error:
+            return self._transport_error(error, exchange)
+        return None
 
     def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
         return no_answer(

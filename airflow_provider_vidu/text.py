@@ -7,14 +7,17 @@ every message of this package passes through here first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 SNIPPET_CHARS: Final = 200
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+"""Control characters, line ends and bidirectional overrides: what could forge a log line."""
 # Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
+
+_DATA_URI: Final = re.compile(r"(?i)data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,([A-Za-z0-9+/=_\\-]+)")
 
 SIGNING_PARAMETER: Final = re.compile(
     r"(?i)(?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]*|q-(?:sign|ak|key|header|url)[\w-]*|signature|sig|sign"
@@ -29,6 +32,8 @@ would give two files one name, so anything doubtful is missing.
 STRIKE: Final = "***"
 _SECRET_CHARS: Final = 20
 _SECRET_VARIETY: Final = 10
+_FEW_SECRETS: Final = 32
+"""So many are replaced one after the other."""
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\([/\"\\])")
 
 
@@ -43,7 +48,7 @@ def one_line(value: object, limit: int = SNIPPET_CHARS) -> str:
     """
     # Cut before the regular expressions run: a gateway may answer in megabytes.
     text = str(value)[: limit * 4].encode("utf-8", "replace").decode("utf-8")
-    text = _CONTROL.sub(" ", text).strip()
+    text = UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -70,6 +75,13 @@ def redact_urls(text: str) -> str:
     return _URL.sub(lambda found: without_query(re.split(r"[?#]", unescaped(found.group()))[0]), text)
 
 
+def without_data_uris(text: str) -> str:
+    """Return ``text`` with the content of every data URI in it replaced by a note: ``data:image/png;base64,… (…)``."""
+    if "64," not in text:
+        return text
+    return _DATA_URI.sub(lambda found: f"data:{found[1]};base64,… ({len(found[2])} characters cut out)", text)
+
+
 def signatures(value: Any) -> set[str]:
     """Return the secret parts of all signed URLs in ``value``: whole queries, and the values that sign.
 
@@ -93,19 +105,57 @@ def without_signatures(value: Any) -> Any:
 
     :param value: plain JSON; it is not changed.
     """
-    # The longest first: a query holds its values.
-    return _stripped(value, sorted(signatures(value), key=lambda part: (-len(part), part)))
+    return _stripped(value, _mask(signatures(value)))
 
 
-def _stripped(value: Any, secrets: list[str]) -> Any:
+def _stripped(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        bare = without_query(value) if _is_url(value) else redact_urls(value)
-        for secret in secrets:
-            bare = bare.replace(secret, STRIKE)
-        return bare
+        return mask(without_query(value) if _is_url(value) else redact_urls(value))
     if isinstance(value, Mapping):
-        return {_stripped(name, secrets): _stripped(item, secrets) for name, item in value.items()}
-    return [_stripped(item, secrets) for item in value] if isinstance(value, list) else value
+        return {_stripped(name, mask): _stripped(item, mask) for name, item in value.items()}
+    return [_stripped(item, mask) for item in value] if isinstance(value, list) else value
+
+
+def _mask(secrets: set[str]) -> Callable[[str], str]:
+    """Return a function that replaces each of ``secrets`` in a text; none has fewer than ``_SECRET_CHARS``."""
+    if len(secrets) > _FEW_SECRETS:
+        pieces = pieces_of(secrets)
+        return lambda text: mask_pieces(text, pieces)
+    # The longest first: a query holds its values.
+    ordered = sorted(secrets, key=lambda part: (-len(part), part))
+
+    def mask(text: str) -> str:
+        for secret in ordered:
+            text = text.replace(secret, STRIKE)
+        return text
+
+    return mask
+
+
+def pieces_of(secrets: Iterable[str]) -> frozenset[str]:
+    """Return every piece of ``_SECRET_CHARS`` characters of the secrets."""
+    return frozenset(
+        secret[at : at + _SECRET_CHARS] for secret in secrets for at in range(len(secret) - _SECRET_CHARS + 1)
+    )
+
+
+def mask_pieces(text: str, pieces: Collection[str]) -> str:
+    """Return ``text`` without any piece: in one pass, however many there are.
+
+    To replace thousands of secrets one after the other in thousands of texts takes minutes. What many of them have in
+    common, such as a parameter's name, is masked as well.
+    """
+    found, at, kept = [], 0, 0
+    while at + _SECRET_CHARS <= len(text):
+        if text[at : at + _SECRET_CHARS] not in pieces:
+            at += 1
+            continue
+        found += [text[kept:at], STRIKE]
+        at += 1
+        while text[at : at + _SECRET_CHARS] in pieces:
+            at += 1
+        at = kept = at + _SECRET_CHARS - 1
+    return "".join(found) + text[kept:]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -132,9 +182,9 @@ def _is_url(text: str) -> bool:
 
 
 def shown(value: object, limit: int = SNIPPET_CHARS) -> str:
-    """Return ``value`` as one redacted line: what a message may quote from a server.
+    """Return ``value`` as one redacted line: what a message may quote from a server. Data URIs are cut out.
 
     :param value: anything; ``str()`` of it is shown.
     :param limit: the most characters to keep.
     """
-    return one_line(redact_urls(str(value)[: limit * 8]), limit)
+    return one_line(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)

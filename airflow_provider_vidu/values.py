@@ -7,6 +7,7 @@ or milliseconds, ``error`` as a string or an object.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -15,16 +16,21 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from airflow_provider_vidu.text import without_data_uris
+
 MILLISECONDS_ABOVE: Final = 1e11  # 10 digits are seconds, 13 digits are milliseconds
 MAX_URL_CHARS: Final = 16_384
 MAX_DEPTH: Final = 100
 MAX_INTEGER: Final = 10**300
+MAX_DIGITS: Final = 4000
+"""Longer integers are read as texts: Python refuses to convert those of more than 4,300 digits."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 # A backslash is a slash to some parsers and a letter to others: the host would be a matter of taste.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 
-_MAX_EMBEDDED_CHARS: Final = 256 * 1024
+_MAX_EMBEDDED_CHARS: Final = 16 * 1024 * 1024
+_MAX_EMBEDDED_VALUES: Final = 20_000
 _EMBEDDED_TRIES: Final = 4
 _REASON_DEPTH: Final = 6
 _REASONS_SHOWN: Final = 5
@@ -37,8 +43,46 @@ _NO_REASON: Final = frozenset({"code", "type", "status", "state", "param", "trac
 _TRACE_FIELDS: Final = ("trace_id", "request_id", "traceId", "requestId")
 # new-api and one-api append "(request id: 20260520…)" to their messages.
 _TRACE_IN_TEXT: Final = re.compile(r"\((?:request|trace)[ _-]?id:? *([\w.:-]{1,200})\)", re.IGNORECASE)
-_DATA_URI: Final = re.compile(r"data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,[A-Za-z0-9+/=_\\-]*")
 _BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{4096,}={0,2}")
+CUT_OUT: Final = "characters cut out)"
+"""How a note ends that stands for what was cut out of a text."""
+
+MAX_RAW_CHARS: Final = 64 * 1024
+"""The longest JSON of an answer that is kept: it becomes an XCom, a row of Airflow's database."""
+# Each further pass cuts more: texts to so many characters, lists and objects to so many items.
+_TRIMS: Final = ((4096, 1000), (1024, 100), (256, 30), (64, 8))
+
+
+# Possessive: a body of backslashes must not fill the memory with places to go back to.
+_TEXT_IN_BYTES: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def without_texts(body: bytes) -> bytes:
+    """Return JSON with every text taken out."""
+    if b'\\"' not in body:  # then each quotation mark begins or ends a text
+        return b"".join(body.split(b'"')[::2])
+    return _TEXT_IN_BYTES.sub(b"", body)
+
+
+def value_count(body: bytes, enough: int) -> int:
+    """Return about how many values JSON holds, at the speed of a search.
+
+    :param body: the bytes.
+    :param enough: up to this number it need not be exact.
+    """
+    if len(body) <= enough:
+        return len(body)
+    count = _marks(body)
+    return count if count <= enough else _marks(without_texts(body))
+
+
+def _marks(body: bytes) -> int:
+    return body.count(b",") + body.count(b"{") + body.count(b"[")
+
+
+def integer(digits: str) -> int | str:
+    """Return an integer, or its digits as they are where Python would refuse to convert so many."""
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
 
 
 def number(value: Any) -> float | None:
@@ -151,6 +195,11 @@ def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
     """
     if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
         return None
+    if len(value) > _MAX_EMBEDDED_VALUES:
+        # Inside a text they were not counted yet.
+        count = value_count(value.encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES)
+        if count > _MAX_EMBEDDED_VALUES:
+            return None
     told = value.strip()
     start = 0 if told.startswith(("{", "[")) else told.find("{")
     for _ in range(_EMBEDDED_TRIES):
@@ -167,7 +216,7 @@ def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
     return None
 
 
-_DECODER: Final = json.JSONDecoder()
+_DECODER: Final = json.JSONDecoder(parse_int=integer)
 
 
 def reason(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> str | None:
@@ -236,14 +285,53 @@ def without_media(value: Any) -> Any:
     Answers to creates repeat the images that were sent; in an XCom they would be megabytes.
     """
     if isinstance(value, str):
-        if "base64," in value:
-            return _DATA_URI.sub(lambda found: f"data:{found[1]};base64,… ({len(found[0])} characters cut out)", value)
+        if "64," in value:
+            return without_data_uris(value)
         if len(value) >= 4096 and _BARE_MEDIA.fullmatch(value):
-            return f"Base64… ({len(value)} characters cut out)"
+            return f"Base64… ({len(value)} {CUT_OUT}"
         return value
     if isinstance(value, Mapping):
         return {name: without_media(item) for name, item in value.items()}
     return [without_media(item) for item in value] if isinstance(value, list) else value
+
+
+def is_cut(value: str) -> bool:
+    """Whether something was cut out of a text, so that it cannot be compared with the original."""
+    return CUT_OUT in value
+
+
+def bounded(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer whose JSON has at most ``MAX_RAW_CHARS``: what is too long in it is cut, with a note.
+
+    :param value: plain JSON; it is not changed.
+    """
+    for chars, items in _TRIMS:
+        if len(json.dumps(value)) <= MAX_RAW_CHARS:
+            return value
+        value = _trimmed(value, chars, items)
+    if len(json.dumps(value)) <= MAX_RAW_CHARS:
+        return value
+    kept = {name: item for name, item in value.items() if not isinstance(item, (dict, list))}
+    return {**kept, "…": f"({len(value) - len(kept)} more fields, too large to keep)"}
+
+
+def _trimmed(value: Any, chars: int, items: int) -> Any:
+    if isinstance(value, str):
+        return shortened(value, chars)
+    if isinstance(value, list):
+        more = [f"({len(value) - items} more items cut out)"] if len(value) > items else []
+        return [_trimmed(item, chars, items) for item in value[:items]] + more
+    if isinstance(value, dict):
+        found = {
+            shortened(name, chars): _trimmed(item, chars, items) for name, item in itertools.islice(value.items(), items)
+        }
+        return {**found, "…": f"({len(value) - items} more fields cut out)"} if len(value) > items else found
+    return value
+
+
+def shortened(value: str, chars: int) -> str:
+    """Return a text of at most ``chars`` characters, and a note about the rest."""
+    return value if len(value) <= chars else f"{value[:chars]}… ({len(value) - chars} {CUT_OUT}"
 
 
 def objects(value: Any) -> Iterator[Mapping[str, Any]]:

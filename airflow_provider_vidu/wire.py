@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import re
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
-from airflow_provider_vidu.text import shown, unescaped
-from airflow_provider_vidu.values import MAX_DEPTH, plain
-
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""The largest answer that is read; an honest one has a few KiB."""
+from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.parsing import TooManyValuesError, parse, parse_partly
+from airflow_provider_vidu.text import shown, unescaped, without_data_uris
 
 CHUNK_BYTES: Final = 64 * 1024
 
@@ -26,20 +22,28 @@ TOTAL_TIMEOUTS: Final = 4
 IF_IT_LASTS: Final = "If this lasts, check the connection's host and whatever stands before it."
 """What to do about an answer that is not Vidu's."""
 
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{300}")
+TOO_LARGE: Final = "answer_too_large"
+"""The code of the error of an answer that is larger than what is read."""
 
+LARGE_BYTES: Final = 64 * 1024
+"""A larger answer is parsed off the event loop."""
+
+_BARE_MEDIA_BYTES: Final = 4096
+"""Fewer characters are media only in a data URI."""
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
     """A request to the service: ``path`` is percent-encoded already and starts with a slash.
 
-    ``bills`` marks a request that must never be repeated when its outcome is unknown.
+    ``bills`` marks a request that must never be repeated when its outcome is unknown, ``lists`` one whose answer
+    speaks of many things.
     """
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
     bills: bool = False
+    lists: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a body that is no JSON.
@@ -54,6 +58,12 @@ class ApiRequest:
             json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ViduConfigError(f"The request body is not JSON serializable: {error}") from None
+
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much of its answer is read."""
+        return CREATE if self.bills else LIST if self.lists else SINGLE
 
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -79,7 +89,7 @@ def checked_request(method: object, path: object, body: object, *, bills: bool |
         )
     if body is not None and not isinstance(body, Mapping):
         raise ViduConfigError(f"json must be a JSON object, not {type(body).__name__}.")
-    return ApiRequest(name, path, body, bills=name == "POST" if bills is None else bills)
+    return ApiRequest(name, path, body, bills=name == "POST" if bills is None else bills, lists=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,107 +97,83 @@ class ApiAnswer:
     """An answer: status, headers with lower-case names, and the body's bytes (never in ``repr``).
 
     ``strike`` takes secrets out of every text that is read from the body: some gateways quote the key
-    in their refusal.
+    in their refusal. ``most_values`` bounds what is parsed. ``lost`` is the error that ended the body too early; only
+    the answer to a request that bills comes so, for an id that has arrived counts.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     strike: Callable[[str], str] = field(default=str, repr=False, compare=False)
+    most_values: int = field(default=SINGLE.values, repr=False, compare=False)
+    lost: ViduError | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
         """Whether the status says success."""
         return 200 <= self.status < 300
 
+    @property
+    def is_large(self) -> bool:
+        """Whether reading it takes long enough to hold up an event loop."""
+        return len(self.body) > LARGE_BYTES
+
+    @property
+    def may_hold_media(self) -> bool:
+        """Whether it may hold inline media: a search of the bytes is much cheaper than a walk through the values."""
+        body = self.body
+        return b"ase64," in body or b"ASE64," in body or has_long_run(body, _BARE_MEDIA_BYTES)
+
     def json(self) -> Any:
         """Return the body as JSON that every store can hold.
 
-        :raises ViduResponseError: when it is no JSON; the message shows its beginning.
+        :raises ViduResponseError: when it is not JSON, the message shows its beginning; or when it holds more values
+            than are read.
+        :raises ViduError: when the body ended too early.
         """
+        if self.lost is not None:
+            raise self.lost
         try:
-            if self._is_harmless():
-                return _DECODER.decode(self.body.decode())
-            return plain(json.loads(self.body), self.strike)
+            return parse(self.body, self.strike, self.most_values)
+        except TooManyValuesError:
+            reason, code = f"holds more than {self.most_values:,} values", TOO_LARGE
         except (ValueError, RecursionError):
-            raise ViduResponseError(
-                f"The answer is not JSON{self._kind()}. It begins: {self.snippet() or '(empty)'}. {IF_IT_LASTS}",
-                status_code=self.status,
-            ) from None
+            reason, code = f"is not JSON{self._kind()}", None
+        raise ViduResponseError(
+            f"The answer {reason}. It begins: {self.snippet() or '(empty)'}. {IF_IT_LASTS}",
+            status_code=self.status,
+            code=code,
+        )
 
     def json_or_none(self) -> Any:
         """Return the body as JSON, or None when it is none (error pages come as HTML)."""
         try:
             return self.json()
-        except ViduResponseError:
+        except ViduError:
             return None
+
+    def partial_json(self, wanted: Collection[str] = ()) -> Any:
+        """Return as much of the body as can be read as JSON, however it is damaged; None where nothing can.
+
+        :param wanted: names that count most, see :func:`airflow_provider_vidu.parsing.parse_partly`.
+        """
+        return parse_partly(self.body, self.strike, wanted)
 
     def snippet(self) -> str:
         """Return the first 200 characters of the body as one redacted line."""
-        return shown(self.strike(unescaped(self.body[:4000].decode("utf-8", "replace"))))
-
-    def _is_harmless(self) -> bool:
-        """Whether nothing in the body can need mending but floats, so that parsing alone makes it plain.
-
-        Nearly every poll brings such an answer, and a look at the whole is much cheaper than one at each value.
-        """
-        body = self.body
-        # Proper UTF-8 without escapes has no surrogates; with so few brackets it cannot be deep.
-        if b"\\" in body or b"\0" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            return False
-        if len(body) >= 300 and _LONG_NUMBER.search(body):
-            return False
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
-            return False
-        return not text.startswith("\ufeff") and self.strike(text) == text
+        text = unescaped(self.body[:4000].decode("utf-8", "replace"))
+        return shown(self.strike(without_data_uris(text)))
 
     def _kind(self) -> str:
         kind = self.headers.get("content-type", "").partition(";")[0].strip()
         return f" but {shown(kind, 60)}" if kind and "json" not in kind else ""
 
 
-def _finite(digits: str) -> float | None:
-    found = float(digits)
-    return found if math.isfinite(found) else None
-
-
-_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
-
-
-def inflated(body: bytes, encoding: str, status: int | None = None) -> bytes:
-    """Return a body as it was before its ``Content-Encoding``, never more than ``MAX_BODY_BYTES``.
-
-    No encoding is asked for; some gateways gzip all the same. The HTTP libraries must not unpack by
-    themselves: how much of a gzip bomb they inflate at a time depends on their version.
-
-    :raises ViduResponseError: when it is larger, broken, or in an encoding that nobody asked for.
-    """
-    name = encoding.strip().lower()
-    if name in ("", "identity") or not body:
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise ViduResponseError(f"The answer is encoded as {shown(name, 60)!r}, unasked.", status_code=status)
-    try:
-        found = _unpacked(body, 15 + 32)  # 32: the header tells gzip from zlib
-    except zlib.error:
-        try:
-            found = _unpacked(body, -15)  # deflate without its header, as some old servers send it
-        except zlib.error:
-            raise ViduResponseError(f"The answer is broken {name}.", status_code=status) from None
-    if len(found) > MAX_BODY_BYTES:
-        raise too_large(status)
-    return found
-
-
-def _unpacked(body: bytes, wbits: int) -> bytes:
-    return zlib.decompressobj(wbits=wbits).decompress(body, MAX_BODY_BYTES + 1)
-
-
-def too_large(status: int | None) -> ViduResponseError:
-    """Return the error of an answer that is larger than ``MAX_BODY_BYTES``."""
-    return ViduResponseError(f"The answer is larger than {MAX_BODY_BYTES} bytes. {IF_IT_LASTS}", status_code=status)
+def unreadable(error: BodyError, status: int | None, conn_id: str | None = None) -> ViduResponseError:
+    """Return the error of an answer whose body cannot be read."""
+    return ViduResponseError(
+        f"{error} {IF_IT_LASTS}", status_code=status, code=TOO_LARGE if error.is_too_large else None, conn_id=conn_id
+    )
 
 
 class Loss(enum.Enum):

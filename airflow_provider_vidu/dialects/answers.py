@@ -15,12 +15,14 @@ inside it. Where the sources disagree, both are accepted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu.dialects.errors import ERRORS, error_text, is_transient
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.values import (
+    bounded,
     embedded,
     first_text,
     mapping,
@@ -29,6 +31,7 @@ from airflow_provider_vidu.values import (
     objects,
     percent,
     reason,
+    shortened,
     text,
     web_url,
     whole,
@@ -77,14 +80,21 @@ _NOT_RESULTS: Final = frozenset(
 )
 _SEARCH_DEPTH: Final = 4
 
+# What is kept of an answer becomes an XCom. The longest documented prompt has 5,000 characters.
+MAX_TEXT_CHARS: Final = 20_000
+MAX_WORD_CHARS: Final = 500
+MAX_ARTIFACTS: Final = 100
+MAX_URLS_CHARS: Final = 256 * 1024
+"""How long the URLs of all artifacts together may be."""
+
 
 # Thousands of polls a second come through here: one pass over what is there, not a look-up of all there could be.
 _READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "progress": ("progress", percent),
-    "model": ("model", text),
+    "model": ("model", lambda value: _short(value, MAX_WORD_CHARS)),
     "credits": ("credits", whole),
-    "prompt": ("prompt", text),
-    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(text(value))),
+    "prompt": ("prompt", lambda value: _short(value)),
+    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(_short(value))),
     "created_at": ("created_at", moment),
     "status_update_time": ("updated_at", moment),
     "completed_at": ("completed_at", moment),
@@ -93,13 +103,18 @@ _READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "submit_time": ("created_at", moment),
     "updated_at": ("updated_at", moment),
     "finish_time": ("completed_at", moment),
-    "properties": ("prompt", lambda value: text(mapping(value).get("input"))),
+    "properties": ("prompt", lambda value: _short(mapping(value).get("input"))),
 }
 """Names that count where those above are absent; ``properties`` is new-api's."""
 
 
 def read(
-    generation_id: str, payload: dict[str, Any], strike: Callable[[str], str] = str, *, may_hold_media: bool = True
+    generation_id: str,
+    payload: dict[str, Any],
+    strike: Callable[[str], str] = str,
+    *,
+    may_hold_media: bool = True,
+    may_be_long: bool = True,
 ) -> Generation:
     """Return what an answer says of a generation.
 
@@ -107,7 +122,10 @@ def read(
     :param payload: the whole answer; it is not changed.
     :param strike: takes secrets out of what is decoded from JSON inside a text.
     :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
+    :param may_be_long: false where the body is known to be short enough to be kept as it is.
     """
+    if may_hold_media:
+        payload = without_media(payload)
     job, inner = job_and_inner(payload, strike)
     word = state_word(job)
     status = _status(word)
@@ -123,8 +141,8 @@ def read(
                 if field not in found and (value := convert(level[name])) is not None:
                     found[field] = value
     if "model" not in found and "properties" in job:
-        found["model"] = text(mapping(job["properties"]).get("origin_model_name"))
-    artifacts = _artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED)
+        found["model"] = _short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
+    artifacts = _few(_artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED))
     if artifacts:
         first = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
         found["artifacts"], found["video_url"] = artifacts, first.url
@@ -132,12 +150,16 @@ def read(
     if status is GenerationStatus.FAILED:
         # Completed answers still carry texts of earlier internal retries: only the status word decides.
         code, message = _failure(payload, job, inner, strike)
-        found |= {"error_code": code, "error_message": message, "is_transient": is_transient(code)}
+        found |= {
+            "error_code": _short(code, MAX_WORD_CHARS),
+            "error_message": _short(message),
+            "is_transient": is_transient(code),
+        }
     return Generation(
         id=generation_id,
         status=status,
-        provider_status=word or "",
-        raw=without_media(payload) if may_hold_media else payload,
+        provider_status=(word or "")[:MAX_WORD_CHARS],
+        raw=bounded(payload) if may_be_long else payload,
         **found,
     )
 
@@ -212,6 +234,11 @@ def _first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str)
     return None
 
 
+def _short(value: Any, chars: int = MAX_TEXT_CHARS) -> str | None:
+    found = text(value)
+    return None if found is None else shortened(found, chars)
+
+
 def _unfenced(prompt: str | None) -> str | None:
     """Veo fences its enhanced prompts by three backticks."""
     return prompt.strip().removeprefix("```").removesuffix("```").strip() if prompt else None
@@ -238,6 +265,17 @@ def _artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifac
     return _with_url(inside, direct, _flat(job, direct, inner))
 
 
+def _few(artifacts: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
+    """Return the first artifacts, up to a number and up to a length of all their URLs."""
+    left = MAX_URLS_CHARS
+    for place, artifact in enumerate(artifacts):
+        urls = (artifact.url, artifact.cover_url, artifact.watermarked_url, artifact.speech_url, artifact.sound_url)
+        left -= sum(len(url) for url in urls if url)
+        if place >= MAX_ARTIFACTS or left < 0:
+            return artifacts[: max(place, 1)]
+    return artifacts
+
+
 def _with_url(listed: tuple[Artifact, ...], url: str | None, flat: Artifact | None = None) -> tuple[Artifact, ...]:
     """Give the first creation the URL that the gateway names for the result."""
     if not listed:
@@ -260,6 +298,10 @@ def _flat(job: Level, url: str | None, inner: Level) -> Artifact | None:
 
 
 def _creations(level: Level) -> Iterator[Artifact]:
+    return itertools.islice(_all_creations(level), MAX_ARTIFACTS)
+
+
+def _all_creations(level: Level) -> Iterator[Artifact]:
     listed = level.get("creations")
     if listed:
         yield from map(_artifact, objects(listed if isinstance(listed, list) else [listed]))

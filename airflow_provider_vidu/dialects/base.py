@@ -18,7 +18,7 @@ from urllib.parse import quote
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import STATUSES, speaks_of_a_generation, state_word
-from airflow_provider_vidu.dialects.created import accepted, created_id, created_object, strict_id
+from airflow_provider_vidu.dialects.created import ID_FIELDS, accepted, created_id, created_object, strict_id, trusted
 from airflow_provider_vidu.dialects.errors import (
     ERRORS,
     ErrorClass,
@@ -30,21 +30,21 @@ from airflow_provider_vidu.dialects.errors import (
     is_known,
 )
 from airflow_provider_vidu.dialects.task_list import Page
-from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduResponseError
+from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
-from airflow_provider_vidu.text import one_line, shown
-from airflow_provider_vidu.values import objects, text, web_url
+from airflow_provider_vidu.text import UNPRINTABLE, one_line, shown
+from airflow_provider_vidu.values import bounded, objects, text, web_url, without_media
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
 MAX_ID_NUMBER: Final = 10**40
 """An id of digits is smaller by far; Python refuses to write very long numbers."""
-_UNFIT_ID = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 """What stands in a URL as it is."""
-_BARE_MEDIA_BYTES: Final = 4096
-"""A shorter answer can hold no medium but as a data URI."""
+_SMALL_BYTES: Final = 8 * 1024
+"""The JSON of a shorter answer cannot be longer than what is kept, however it is escaped."""
 # new-api names the request in a header, too.
 _TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
 
@@ -82,15 +82,19 @@ def checked_id(generation_id: object) -> str:
             "the task before it handed over no id. Check its XCom."
         )
     # A segment of dots would be folded away on the wire, encoded or not.
-    if len(generation_id) > MAX_ID_CHARS or _UNFIT_ID.search(generation_id) or not generation_id.strip("."):
+    if not is_usable_id(generation_id):
         raise ViduConfigError(
-            f"generation_id {one_line(generation_id, 60)!r} is too long, all dots, or holds control characters."
+            f"generation_id {one_line(generation_id, 60)!r} is too long, all dots, or holds control characters or "
+            "others that cannot be encoded."
         )
-    try:
-        generation_id.encode()
-    except UnicodeEncodeError:
-        raise ViduConfigError("generation_id holds characters that cannot be encoded.") from None
     return generation_id
+
+
+def is_usable_id(generation_id: str) -> bool:
+    """Whether an id can be asked for and written into a log as it is: not too long, without control characters."""
+    if len(generation_id) > MAX_ID_CHARS or UNPRINTABLE.search(generation_id) or not generation_id.strip(" ."):
+        return False
+    return _SURROGATE.search(generation_id) is None
 
 
 def _hint_for_id(wrong: object) -> str:
@@ -232,20 +236,46 @@ class Dialect(ABC):
         """
         if not answer.ok:
             raise self._with_id(self.error(answer), answer)
-        payload = created_object(answer.json())
-        if payload is None:
-            raise self._no_object(answer)
+        payload = self._created_payload(answer)
         found = created_id(payload, synchronous=synchronous)
         if is_error(payload) and state_word(payload) is None:
             error = self.error(answer)
             # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
-            if found is None or is_known(self._error_text(answer).words):
+            if found is None or is_known(error_text(payload, answer.strike).words):
                 raise self._with_id(error, answer)
         if found is None:
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        return accepted(self._generation(found, payload, answer), synchronous=synchronous)
+        return accepted(self._generation(self._usable(found, answer), payload, answer), synchronous=synchronous)
+
+    def _created_payload(self, answer: ApiAnswer) -> dict[str, Any]:
+        """Return the answer to a create as an object: a paid id counts, however damaged the rest of the answer is.
+
+        :raises ViduError: when the answer is damaged and holds no id, or is not an object.
+        """
+        try:
+            payload = created_object(answer.json())
+            damage: ViduError = self._no_object(answer)
+        except ViduError as error:
+            damage = error
+            payload = created_object(answer.partial_json(ID_FIELDS))
+            if payload is not None and not trusted(payload):
+                payload = None
+        if payload is None:
+            raise damage
+        return payload
+
+    def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
+        """Return the id of a create if it can be asked for; no log line may hold another one as it is."""
+        found = generation_id.strip()
+        if is_usable_id(found):
+            return found
+        raise ViduResponseError(
+            "The create was answered with an id that cannot be asked for, because it is too long or holds control "
+            f"characters: {one_line(repr(generation_id), 120)}",
+            status_code=answer.status,
+        )
 
     def read_json(self, answer: ApiAnswer) -> Any:
         """Return an answer that nothing here models, as parsed JSON; None where it has no body.
@@ -255,16 +285,19 @@ class Dialect(ABC):
         """
         if not answer.ok:
             raise self.error(answer)
-        if not answer.body.strip():
+        if not answer.body.strip() and answer.lost is None:
             return None
-        payload = answer.json()
+        try:
+            payload = answer.json()
+        except ViduError as error:
+            raise self._with_id(error, answer) from None
         if isinstance(payload, dict) and is_error(payload) and not speaks_of_a_generation(payload):
             raise self.error(answer)
-        return payload
+        return without_media(payload) if answer.may_hold_media else payload
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance that the answer to :meth:`credits` tells."""
-        return Credits(raw=self._object(answer))
+        return Credits(raw=self._kept(self._object(answer), answer))
 
     def read_page(self, answer: ApiAnswer) -> Page:
         """Return the page of the list that the answer to :meth:`search` holds."""
@@ -328,7 +361,7 @@ class Dialect(ABC):
                 f"Something in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **known
             )
         detail = told.message or answer.snippet()
-        if answer.ok and told.status is None and not is_known(told.words):
+        if answer.ok and told.status is None and not is_known(told.words, of_create=of_create):
             # The body says error in a word that is not in the table: whether a create was carried out is unknown.
             return ViduResponseError(f"The service answered with success, and an error inside: {detail}", **known)
         kind = error_class(answer.status, told, of_create=of_create)
@@ -343,10 +376,11 @@ class Dialect(ABC):
             payload = next(objects(payload), None)
         return error_text(payload, answer.strike) if isinstance(payload, Mapping) else ErrorText()
 
-    def _with_id(self, error: ViduAPIError | ViduResponseError, answer: ApiAnswer) -> ViduAPIError | ViduResponseError:
+    def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
-        payload = answer.json_or_none()
-        error.generation_id = strict_id(payload) if isinstance(payload, Mapping) else None
+        payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
+        found = strict_id(payload) if isinstance(payload, Mapping) else None
+        error.generation_id = found if found is not None and is_usable_id(found) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
@@ -371,13 +405,18 @@ class Dialect(ABC):
             f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
         )
 
-    def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer | None = None) -> Generation:
-        """Read the fields of an answer, or of an entry of a list."""
-        if answer is None:
-            return answers.read(generation_id, payload)
-        # Searching the bytes is much cheaper than a walk through the values, and nearly every answer has no media.
-        media = len(answer.body) > _BARE_MEDIA_BYTES or b"base64," in answer.body
-        return answers.read(generation_id, payload, answer.strike, may_hold_media=media)
+    def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer) -> Generation:
+        return answers.read(
+            generation_id,
+            payload,
+            answer.strike,
+            may_hold_media=answer.may_hold_media,
+            may_be_long=len(answer.body) > _SMALL_BYTES,
+        )
+
+    def _kept(self, payload: dict[str, Any], answer: ApiAnswer) -> dict[str, Any]:
+        """Return what is kept of an answer: without inline media, and not too long for an XCom."""
+        return bounded(without_media(payload)) if len(answer.body) > _SMALL_BYTES else payload
 
     def _created_id(self, payload: Mapping[str, Any]) -> str | None:
         """Return the id in a create's answer, or in an entry of a list."""

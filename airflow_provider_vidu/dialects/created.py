@@ -22,6 +22,11 @@ from airflow_provider_vidu.values import embedded, first_text, text, web_url
 
 _HOLDERS: Final = ("data", "output", "result", "response", "task", "generation", "job", "video")
 _OTHER_NAMES: Final = ("taskId", "generation_id", "generationId", "job_id", "jobId", "video_id", "videoId", "uuid")
+ID_FIELDS: Final = frozenset(
+    {"id", "task_id", "sub_task_id", "compose_sub_task_id", "ad_one_click_task_id", "voice_id", *_OTHER_NAMES}
+)
+"""Every name that an id has been seen under."""
+_LEAST_ID: Final = 10**12
 _NOT_JOBS: Final = frozenset(
     {"creations", "images", "subjects", "error", "user", "account", "owner", "key", "model", "metadata", "usage"}
 )
@@ -58,6 +63,15 @@ def created_id(payload: Level, *, synchronous: bool = False) -> str | None:
     if found is None and synchronous:
         found = first_text(payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))
     return found
+
+
+def trusted(payload: Level) -> bool:
+    """Whether the id in an answer that is not whole is sure to be the job's.
+
+    A small number in ``id`` may be the row of a gateway's database, and the job's id in the part that is missing.
+    """
+    found = created_id(payload, synchronous=True)
+    return found is not None and not (found.isdigit() and int(found) < _LEAST_ID and found == text(payload.get("id")))
 
 
 def strict_id(payload: Level) -> str | None:

@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
+from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import job_and_inner
 from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill
 from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.dialects.task_list import Page
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Credits
 from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.values import mapping, number, objects, text, whole
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
+
+MOST_ENTRIES: Final = 5_000
+"""The most entries that are read of one page; 100 are asked for at most."""
 
 BALANCE_FIELDS: Final = frozenset(
     {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
@@ -83,7 +87,7 @@ class EntV2(Dialect):
 
     def search(self, query: str = "") -> ApiRequest | None:
         """Return the request for a page of the list; it lies beside the creates."""
-        return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}")
+        return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}", lists=True)
 
     def upload(self) -> ApiRequest | None:
         """Return the request that opens an upload."""
@@ -121,9 +125,18 @@ class EntV2(Dialect):
         entries = _entries(payload)
         if entries is None:
             return Page()
+        if len(entries) > MOST_ENTRIES:
+            raise ViduResponseError(
+                f"The page of the list has {len(entries):,} entries; {MOST_ENTRIES:,} are read at most.",
+                status_code=answer.status,
+                code=TOO_LARGE,
+            )
+        media = answer.may_hold_media
         named = ((self._created_id(entry), entry) for entry in entries)
         return Page(
-            generations=tuple(self._generation(name, dict(entry)) for name, entry in named if name),
+            generations=tuple(
+                answers.read(name, dict(entry), answer.strike, may_hold_media=media) for name, entry in named if name
+            ),
             count=len(entries),
             token=text(payload.get("next_page_token")),
             tells_end="next_page_token" in payload,
@@ -149,7 +162,7 @@ class EntV2(Dialect):
             concurrency_limit=count("concurrency_limit"),
             current_concurrency=count("current_concurrency"),
             queue_count=count("queue_count"),
-            raw=payload,
+            raw=self._kept(payload, answer),
         )
 
     def probe(self) -> ApiRequest:

@@ -65,27 +65,40 @@ MODEL_NOT_FOUND: Final = "model_not_found"
 
 BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
     {
-        # model_not_found: a typo in the model's name, or its channel is switched off; a gateway does not say which.
+        # model_not_found: a typo in the model's name, or its channel is switched off; a gateway does not say which
+        # (middleware/distributor.go). The others: controller/relay.go and relay/relay_task.go, before DoRequest.
         exceptions.ViduRequestError: """
-            model_not_found build_request_failed convert_request_failed json_marshal_failed count_token_failed
+            model_not_found build_request_failed convert_request_failed count_token_failed
             gen_relay_info_failed read_request_body_failed get_task_request_failed invalid_api_platform
-            invalid_api_type model_mapping_failed model_price_error bad_request_body not_implemented channel_not_found
+            invalid_api_type model_mapping_failed model_price_error not_implemented channel_not_found
             task_channel_disable channel:param_override_invalid channel:header_override_invalid
             channel:model_mapped_error""",
+        # get_channel_failed may follow an earlier channel's failure; whatever failed was refunded (controller/relay.go).
+        # system_…: middleware/performance.go; token_…: the middleware of relatives, before they relay.
         exceptions.ViduUnavailableError: """
             get_channel_failed channel:no_available_key channel:invalid_key channel_no_available_key
             token_concurrency_unavailable system_cpu_overloaded system_memory_overloaded system_disk_overloaded""",
-        exceptions.ViduRateLimitError: """
-            video_queue_full queue_full token_concurrency_limit_reached concurrency_limit_reached rate_limit_exceeded
-            rate_limit too_many_requests""",
+        exceptions.ViduRateLimitError: "video_queue_full token_concurrency_limit_reached",
         exceptions.ViduCreditError: """
             insufficient_user_quota insufficient_quota pre_consume_token_quota_failed entitlement_required
             entitlement_inactive entitlement_daily_limit_exceeded entitlement_total_limit_exceeded""",
-        exceptions.ViduPolicyError: "sensitive_words_detected prompt_blocked",
+        exceptions.ViduPolicyError: "sensitive_words_detected",
+        # Whoever refuses a key, the gateway or the service behind it, has done nothing with it.
         exceptions.ViduAuthError: "invalid_api_key access_denied",
     }
 )
 """What a gateway says before it sends or charges anything (C for new-api; its relatives use the same words)."""
+
+WITH_REFUSAL: Final[Mapping[str, ErrorClass]] = _table(
+    {
+        # new-api says prompt_blocked after the service behind it has answered (relay/channel/gemini), relatives before.
+        exceptions.ViduPolicyError: "prompt_blocked",
+        # No source says who ran into the limit, and when.
+        exceptions.ViduRateLimitError: """
+            queue_full concurrency_limit_reached rate_limit_exceeded rate_limit too_many_requests""",
+    }
+)
+"""Words that do not prove that nothing was sent: of a create they count only with a status that refuses (4xx)."""
 
 GATEWAY: Final[Mapping[str, ErrorClass]] = {
     **BEFORE_SENDING,
@@ -95,6 +108,8 @@ GATEWAY: Final[Mapping[str, ErrorClass]] = {
 ERRORS: Final[Mapping[str, ErrorClass]] = {**GATEWAY, **OFFICIAL}
 """Every known word, lower-case, whatever the HTTP status is."""
 
+_WORDS: Final[Mapping[str, ErrorClass]] = {**WITH_REFUSAL, **ERRORS}
+
 _INTERNAL: Final = frozenset(
     # [I] What gateways call a failure of their own or of the service behind them.
     {
@@ -103,7 +118,7 @@ _INTERNAL: Final = frozenset(
     }
 )  # fmt: skip
 
-_TRANSIENT: Final = _INTERNAL | {word for word, kind in ERRORS.items() if kind.retryable and word != "unknown"}
+_TRANSIENT: Final = _INTERNAL | {word for word, kind in _WORDS.items() if kind.retryable and word != "unknown"}
 
 ADVICE: Final[Mapping[str, str]] = {
     MODEL_NOT_FOUND: (
@@ -158,9 +173,9 @@ def error_text(payload: Mapping[str, Any], strike: Callable[[str], str] = str) -
     message = reason(payload, strike)
     words = tuple(word for layer in layers for word in _words(layer))
     numbers = [code for layer in layers if (code := _number(layer)) is not None]
-    if message and _NO_CHANNEL.search(message) and not any(word.lower() in ERRORS for word in words):
+    if message and _NO_CHANNEL.search(message) and not any(word.lower() in _WORDS for word in words):
         words = (*words, MODEL_NOT_FOUND)
-    known = next((word for word in words if word.lower() in ERRORS), None)
+    known = next((word for word in words if word.lower() in _WORDS), None)
     other = next((str(code) for code in numbers if not 100 <= code < 600), None)
     return ErrorText(
         code=known or next(iter(words), None) or other,
@@ -205,7 +220,10 @@ def error_class(status: int, told: ErrorText, *, of_create: bool = True) -> Erro
     :param told: what the body says.
     :param of_create: false for an answer to a query: that a gateway has no channel then says nothing of the generation.
     """
+    said = (told.status or status) if 200 <= status < 300 else status
     for word in map(str.lower, told.words):
+        if word in WITH_REFUSAL and (not of_create or 400 <= said < 500):
+            return WITH_REFUSAL[word]
         if not of_create and status >= 500 and BEFORE_SENDING.get(word) in _ONLY_OF_CREATES:
             continue
         if word in ERRORS:
@@ -249,9 +267,13 @@ def _is_something(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def is_known(words: Iterable[str]) -> bool:
-    """Whether one of the words is in the table."""
-    return any(word.lower() in ERRORS for word in words)
+def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
+    """Whether one of the words says by itself what an error means.
+
+    :param words: what the answer says.
+    :param of_create: whether the word must prove that nothing was created.
+    """
+    return any(word.lower() in (ERRORS if of_create else _WORDS) for word in words)
 
 
 def is_transient(code: str | None) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_vidu.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, Page, created_at
 from airflow_provider_vidu.models import Found, Generation
-from airflow_provider_vidu.values import text
+from airflow_provider_vidu.values import is_cut, text
 
 CLOCK_SKEW_SECONDS: Final = 300.0
 """How far the worker's clock and the service's may differ."""
@@ -73,7 +73,8 @@ class Likeness:
     def fits(self, generation: Generation) -> bool | None:
         """Whether an entry is this create: True, False, or None where what it shows does not decide it."""
         entry = generation.raw
-        prompt = _prompt_digest(text(entry.get("prompt")) or "")
+        shown_prompt = text(entry.get("prompt")) or ""
+        prompt = "" if is_cut(shown_prompt) else _prompt_digest(shown_prompt)
         if self.prompt and prompt and prompt != self.prompt:
             return False
         images = self._images_fit(entry.get("images"))
@@ -150,6 +151,10 @@ class Search:
         self._listing = self._begin(None)
         return True
 
+    def shrink(self) -> bool:
+        """Read smaller pages from now on, because one was too large; False if they are small already."""
+        return self._listing.shrink()
+
     def found(self) -> Found:
         """Return what the pages prove."""
         shows_payloads = any(_payload(entry) for entry in self._entries.values())
@@ -192,7 +197,7 @@ class Search:
                 return _OURS
             if payload or shows_payloads:
                 return False
-        elif payload and self._like is not None and _digest(payload) != self._like.payload:
+        elif payload and not is_cut(payload) and self._like is not None and _digest(payload) != self._like.payload:
             return False
         created = created_at(entry)
         if created is not None and not (self._since or 0.0) <= created <= (self._until or created):

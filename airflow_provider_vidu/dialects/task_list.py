@@ -91,13 +91,17 @@ class Listing:
         self._limit = limit
         self._reach = reach
         self._enough = enough
+        self._size = PAGE_SIZE
+        self._begin()
+
+    def _begin(self) -> None:
         self._found: dict[str, Generation] = {}
         self._pages = 0
         self._number = 0
         self._largest = 0
         self._token: str | None = None
         self._ignores_tokens = False
-        self._over = limit <= 0
+        self._over = self._limit <= 0
         self._oldest: float | None = None
         self.is_sorted = True
         """Whether every entry so far was dated and none was newer than the one before."""
@@ -112,7 +116,7 @@ class Listing:
         if self._over:
             return None
         # The English page spells two of these "paper.page" and "paper.pagesz", every other source "pager".
-        fields: list[tuple[str, str]] = [("pager.pagesz", str(PAGE_SIZE))]
+        fields: list[tuple[str, str]] = [("pager.pagesz", str(self._size))]
         fields.append(("pager.page_token", self._token) if self._token else ("pager.page", str(self._number)))
         if self._from is not None:
             fields.append(("created_at.from", _written(self._from)))
@@ -136,6 +140,17 @@ class Listing:
     def complete(self) -> bool:
         """Whether nothing that was asked for can be missing."""
         return self.ended or self.has_reached
+
+    def shrink(self) -> bool:
+        """Begin again with small pages, because one was too large to be read; False if they are small already.
+
+        Entries repeat the images of their requests where these were inlined.
+        """
+        if self._size == SMALLEST_PAGE:
+            return False
+        self._size = SMALLEST_PAGE
+        self._begin()
+        return True
 
     def take(self, page: Page) -> None:
         """Take the answer to :attr:`query`."""

@@ -22,7 +22,7 @@ NAME = "airflow_provider_vidu"
 PACKAGE = Path(airflow_provider_vidu.__file__).parent
 
 LAYERS: dict[str, tuple[str, ...]] = {
-    "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges"),
+    "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges", "bodies", "parsing"),
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
