@@ -204,7 +204,8 @@ class ViduGenerateOperator(SignedURLOperator):
             generation = submission.generation(self._prepared(fields), endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
-        self._facts = facts_of_create(generation, submission.ordered_at)
+        arguments = None if submission.is_of_another_request else self._arguments()
+        self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
         if self._killed:
             # The kill came while the create was under way: only now there is an id to cancel.
@@ -432,6 +433,8 @@ def _checked_on_clear(on_clear: object) -> Literal["new", "resume"]:
     if on_clear == "resume":
         return "resume"
     raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
+
+
 def _pulled(context: Context, key: str) -> Any:
     """Return an XCom that an earlier leg of this try has pushed."""
     ti: Any = context.get("ti")

@@ -93,6 +93,8 @@ class Submission:
         self._endpoint: str | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
+        self.is_of_another_request = False
+        """Whether the generation was submitted with another request than this try's, once there is one."""
 
     def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
@@ -147,12 +149,13 @@ class Submission:
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out: submitting now.")
             return None
-        if record.generation_id is None:
-            self._save(replace(record, generation_id=generation_id))
+        # With the counters of this try: the fewer clears may have come since, the less is left to a guess.
+        self._save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
         if not generation.failed:
             self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
+                self.is_of_another_request = True
                 self._log.warning(
                     "Generation %s was submitted with another request than this try's. Clear the task to order that.",
                     generation_id,
@@ -297,8 +300,10 @@ class Submission:
 
     def _taken(self, record: Record) -> Record:
         """Return a record that belongs to this try's order from now on."""
-        order = self._order
-        return replace(record, order=order.number, clears=order.clears, try_number=order.try_number, returned=False)
+        return replace(self._with_counters(record), order=self._order.number, returned=False)
+
+    def _with_counters(self, record: Record) -> Record:
+        return replace(record, clears=self._order.clears, try_number=self._order.try_number)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log what became of it.
