@@ -198,6 +198,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
+            before_order=self._check_downstream,
             before_send=self._check_wanted,
         )
         with self._lost_with_its_answer(is_synchronous):
@@ -260,13 +261,16 @@ class ViduGenerateOperator(SignedURLOperator):
             return self._never_taken_up(context, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _check_wanted(self) -> None:
-        """Refuse to submit for a task that was killed while it waited for its turn, or whose result cannot be kept."""
+    def _check_downstream(self) -> None:
+        """Refuse to order what the downloads behind this task are bound not to keep."""
         from airflow_provider_vidu.preflight import check_downstream
 
+        check_downstream(self, self.log)
+
+    def _check_wanted(self) -> None:
+        """Refuse to submit for a task that was killed while it waited for its turn."""
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
-        check_downstream(self)
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
