@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import Variable
@@ -30,13 +31,15 @@ def order_of(context: Context) -> Order:
 
     ti: Any = context["ti"]
     task = getattr(ti, "task", None)
-    clears = getattr(context.get("dag_run"), "clear_number", None)
+    run = context.get("dag_run")
+    clears, started = getattr(run, "clear_number", None), getattr(run, "start_date", None)
     return Order(
         number=_count(getattr(ti, "max_tries", None)) or 0,
         clears=_count(clears),
         counts_every_clear=get_base_airflow_version_tuple() >= (3, 2),
         try_number=_count(getattr(ti, "try_number", None)) or 1,
         retries=_count(getattr(task, "retries", None)),
+        run_started=started.timestamp() if isinstance(started, datetime) else None,
     )
 
 

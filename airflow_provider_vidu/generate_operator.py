@@ -198,13 +198,15 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
+            before_order=self._check_downstream,
             before_send=self._check_wanted,
         )
         with self._lost_with_its_answer(is_synchronous):
             generation = submission.generation(self._prepared(fields), endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
-        self._facts = facts_of_create(generation, submission.ordered_at)
+        arguments = None if submission.is_of_another_request else self._arguments()
+        self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
         if self._killed:
             # The kill came while the create was under way: only now there is an id to cancel.
@@ -259,13 +261,16 @@ class ViduGenerateOperator(SignedURLOperator):
             return self._never_taken_up(context, next_kwargs)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _check_wanted(self) -> None:
-        """Refuse to submit for a task that was killed while it waited for its turn, or whose result cannot be kept."""
+    def _check_downstream(self) -> None:
+        """Refuse to order what the downloads behind this task are bound not to keep."""
         from airflow_provider_vidu.preflight import check_downstream
 
+        check_downstream(self, self.log)
+
+    def _check_wanted(self) -> None:
+        """Refuse to submit for a task that was killed while it waited for its turn."""
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
-        check_downstream(self)
 
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
@@ -432,6 +437,8 @@ def _checked_on_clear(on_clear: object) -> Literal["new", "resume"]:
     if on_clear == "resume":
         return "resume"
     raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
+
+
 def _pulled(context: Context, key: str) -> Any:
     """Return an XCom that an earlier leg of this try has pushed."""
     ti: Any = context.get("ti")

@@ -1,13 +1,17 @@
 """What is stored about an order, and which order a try belongs to. Decisions, no I/O.
 
 An order is what a task instance has submitted and paid for. Its retries belong to it; a clear starts another one. No
-single number of Airflow tells the two apart (seen in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
+single number of Airflow tells the two apart (read in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
 
-* ``max_tries`` is set to "tries so far + the task's retries" by a clear and left alone by a retry. It comes out the
-  same when ``retries`` was lowered in between, and before 3.4 it stays the same when the task is cleared while it runs
-  in a worker.
-* ``DagRun.clear_number`` grows with every clear of any task of the run since 3.2. Before, it grows when a run that has
-  ended is cleared, and then no retry of any task is pending.
+* ``max_tries`` is left alone by everything but a clear, so another number is proof of one. A clear sets it to the
+  number of the last try plus the task's ``retries``. With the same ``retries`` that is always more than before; it
+  comes out the same only when they were lowered in between (:meth:`Order.may_follow_a_clear_after`). A task that is
+  cleared *while it runs* keeps its number before 3.1.8; since then only if its worker dies before it obeys.
+* ``DagRun.clear_number`` grows with every clear of *any* task of the run since 3.2, so only "it did not grow" proves
+  something. Before 3.2 it grows when a run that has ended is cleared, and then no retry of any task is pending.
+* ``DagRun.start_date`` is later than the order in a first try only if the run was deleted and made again under its id.
+
+Where all of this leaves it open, the try counts as a retry: that costs a warning, and the other mistake money.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ class Order:
     :param counts_every_clear: whether every clear of a task of the run makes ``clears`` grow (Airflow ≥ 3.2).
     :param try_number: the number of the try.
     :param retries: the task's ``retries`` today; None where they are unknown.
+    :param run_started: when the run started, in epoch seconds; None where it is unknown.
     """
 
     number: int
@@ -33,9 +38,14 @@ class Order:
     counts_every_clear: bool = False
     try_number: int = 1
     retries: int | None = None
+    run_started: float | None = None
 
     def may_follow_a_clear_after(self, earlier_try: int) -> bool:
-        """Whether ``max_tries`` is what a clear between that try and this one has left."""
+        """Whether ``max_tries`` is what a clear after that try, and before this one, leaves with today's ``retries``.
+
+        Never so for a retry of a task whose ``retries`` stayed the same: its number is that of a clear before the
+        order's first try, or of no clear at all.
+        """
         return self.retries is not None and earlier_try <= self.number - self.retries < self.try_number
 
 
@@ -47,8 +57,8 @@ class Record:
     latest send in epoch seconds, or that of the create's end without an answer; ``marked`` tells whether the request
     carries the marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
     ``request`` is a digest of what was sent. ``began`` is the time of the first send; ``looks`` is a
-    ``lost_create.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the try
-    that submitted; ``returned`` tells that a try has returned the result to Airflow.
+    ``lost_create.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the latest
+    try that had the order in hand; ``returned`` tells that a try has returned the result to Airflow.
     """
 
     order: int
@@ -94,24 +104,30 @@ class Record:
         """Whether some task of the run was cleared after this record."""
         return None not in (self.clears, order.clears) and self.clears != order.clears
 
+    def is_of_a_deleted_run(self, order: Order) -> bool:
+        """Whether the run of this record was deleted, and the try belongs to one that was made under the same id."""
+        return order.run_started is not None and order.run_started > self.at > 0 and order.try_number <= self.try_number
+
     def was_cleared(self, order: Order, request: str) -> bool:
         """Whether the task was cleared after this record, so that the try belongs to another order.
 
-        Where Airflow's counters leave it open, the evidence decides: a task of the run was cleared and the request
-        was changed; or a try has returned its result, and ``max_tries`` is what a clear with today's retries leaves.
-        A mere retry fits neither, as long as its request stays the same.
+        A try that can be a mere retry is taken for a clear only if ``max_tries`` is what a clear would have left, and
+        the result was returned already or (since 3.2) a task of the run was cleared and the request is another one. So
+        a prompt that differs with every try pays once, whatever else of the run is cleared meanwhile.
 
         :param order: which order the try belongs to.
         :param request: the digest of its request.
         """
-        if self.order != order.number:
+        if self.order != order.number or self.is_of_a_deleted_run(order):
             return True
-        if self.counts_another_clear(order):
-            if not order.counts_every_clear or self.differs(request):
-                return True
-        elif order.counts_every_clear and None not in (self.clears, order.clears):
-            return False
-        return self.returned and order.may_follow_a_clear_after(self.try_number)
+        counts = None not in (self.clears, order.clears)
+        if counts and order.counts_every_clear:
+            fits = self.counts_another_clear(order) and (self.returned or self.differs(request))
+        elif self.counts_another_clear(order):
+            return True
+        else:
+            fits = self.returned
+        return fits and order.may_follow_a_clear_after(self.try_number)
 
 
 class RecordStore(Protocol):

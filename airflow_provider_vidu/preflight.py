@@ -2,51 +2,115 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.naming import checked_destination, is_shared, is_template, one_file_for_all
+from airflow_provider_vidu.signed_urls import SignedURLOperator
+from airflow_provider_vidu.text import shown
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
 """Where a task runs: what this worker lacks, another one may have."""
 
+_AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
+"""The trigger rules of tasks that need not run when all goes well."""
 
-def check_downstream(operator: Any) -> None:
+
+def check_downstream(operator: Any, log: Any) -> None:
     """Check the destinations of all downloads downstream of a task, as far as they can be checked here and for nothing.
 
     To be called in a worker, before the order. Found are: no file system for the scheme of a destination, a local
     folder that this user cannot write to, a mapped download whose instances would write one file, and a destination
     that is wrong in every run. Nothing is written, no store is asked, and no store's package is imported. Whatever
-    only a rendered template shows, or only another worker, is left to the download itself.
+    only a rendered template shows, or only another worker, is left to the download itself. A download that may be
+    skipped (behind a branch, or a task of somebody else's) stops no order: it is warned of.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
-    :raises ViduConfigError: when a download is bound to fail; nothing has been ordered then.
+    :param log: gets a line for each download that would fail if it ran.
+    :raises ViduConfigError: when a download is bound to run, and to fail; nothing has been ordered then.
     """
-    for task in _downloads(operator):
-        arguments = getattr(task, "partial_kwargs", None)
-        is_mapped = arguments is not None
-        found = arguments if arguments is not None else vars(task)
-        destination = found.get("destination")
-        if not isinstance(destination, str) and not hasattr(destination, "parts"):
-            continue  # an XCom, or mapped over
-        here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
-        if told := _problem(destination, found.get("storage_conn_id"), is_mapped=is_mapped, here=here):
+    for task, is_sure in _downloads(operator):
+        try:
+            told = _told(operator, task)
+        except Exception as error:  # noqa: BLE001 - whatever a look stumbles over, it may stop no order
+            log.warning("The destination of the download %r could not be checked: %s", task.task_id, shown(error))
+            continue
+        if told and is_sure:
             raise ViduConfigError(
                 f"Nothing was ordered: the download {task.task_id!r} behind this task would fail. {told}"
             )
+        if told:
+            log.warning("The download %r behind this task will fail if it runs. %s", task.task_id, told)
 
 
-def _downloads(operator: Any) -> Iterator[Any]:
+def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield the downloads behind a task, and whether each of them runs whenever the task succeeds."""
     try:
-        tasks = list(operator.get_flat_relatives(upstream=False))
+        sure = _behind(operator)
+        tasks = {task_id: operator.dag.task_dict[task_id] for task_id in sure}
     except Exception:  # noqa: BLE001 - without a DAG (a unit test, an operator inside another) there is nothing behind it
         return
-    for task in tasks:
-        kind = getattr(task, "operator_class", type(task))
-        if isinstance(kind, type) and issubclass(kind, ViduDownloadOperator):
-            yield task
+    for task_id, task in tasks.items():
+        if _is_a(task, ViduDownloadOperator):
+            yield task, sure[task_id]
+
+
+def _behind(operator: Any) -> dict[str, bool]:
+    """Return the ids of all tasks behind a task, and whether each of them runs whenever the task succeeds.
+
+    A task is taken further at most twice: when it is found, and when it turns out to be sure.
+    """
+    tasks = operator.dag.task_dict
+    # These have run, so they skip nothing any more, unless they choose what runs after them.
+    done = {id_ for id_ in operator.get_flat_relative_ids(upstream=True) if not _may_skip(tasks[id_])}
+    sure: dict[str, bool] = {}
+    left = deque(operator.downstream_task_ids)
+    while left:
+        task_id = left.popleft()
+        task = tasks[task_id]
+        is_sure = getattr(task.trigger_rule, "value", task.trigger_rule) not in _AFTER_FAILURES and all(
+            above == operator.task_id or above in done or (sure.get(above, False) and _is_plain(tasks[above]))
+            for above in task.upstream_task_ids
+        )
+        if not sure.get(task_id) and sure.get(task_id) != is_sure:
+            sure[task_id] = is_sure
+            left.extend(task.downstream_task_ids)
+    return sure
+
+
+def _may_skip(task: Any) -> bool:
+    """Whether a task chooses what runs after it: a branch, a short circuit."""
+    return any(kind.__name__ == "SkipMixin" for kind in _kind(task).__mro__)
+
+
+def _is_plain(task: Any) -> bool:
+    """Whether what comes after a task runs whenever it was reached; any other one may skip itself."""
+    return getattr(task, "inherits_from_empty_operator", False) is True or _is_a(task, SignedURLOperator)  # ours
+
+
+def _is_a(task: Any, kind: type) -> bool:
+    return issubclass(_kind(task), kind)
+
+
+def _kind(task: Any) -> type:
+    """Return the class of a task, also of a mapped one."""
+    kind = getattr(task, "operator_class", None)
+    return kind if isinstance(kind, type) else type(task)
+
+
+def _told(operator: Any, task: Any) -> str | None:
+    """Return what is wrong with the destination of a download, as far as it shows here."""
+    arguments = getattr(task, "partial_kwargs", None)
+    found = vars(task) if arguments is None else arguments
+    destination = found.get("destination")
+    if not isinstance(destination, str) and not hasattr(destination, "parts"):
+        return None  # an XCom, or mapped over
+    is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
+    here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
+    return _problem(destination, found.get("storage_conn_id"), is_mapped=is_mapped, here=here)
 
 
 def _place(task: Any, name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -62,17 +64,25 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
     return {**fields, **parameters}
 
 
-def facts_of_create(generation: Generation, ordered_at: float | None) -> dict[str, Any]:
-    """Return what only the answer to a create says, as plain JSON: later answers of ``ent-v2`` lack it.
+def facts_of_create(
+    generation: Generation, ordered_at: float | None, arguments: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a later process cannot find out again, as plain JSON: later answers of ``ent-v2`` lack it.
 
     :param generation: as the create, or a later query, has answered.
     :param ordered_at: when the order was recorded, in epoch seconds, if the answer holds no time.
+    :param arguments: the rendered arguments that the generation was submitted with, by their names in :data:`NAMES`;
+        None where it was submitted with others that are not known here.
     """
     at = generation.created_at
     if at is None and ordered_at:
         at = datetime.fromtimestamp(ordered_at, UTC)
     seed = generation.raw.get("seed")
-    facts = {"created_at": at.isoformat() if at else None, "seed": seed if isinstance(seed, int) else None}
+    facts = {
+        "created_at": at.isoformat() if at else None,
+        "seed": seed if isinstance(seed, int) else None,
+        "asked": _OTHERS if arguments is None else _terms_digest(arguments),
+    }
     return {name: value for name, value in facts.items() if value}
 
 
@@ -82,21 +92,37 @@ def completed(
     """Return a generation with what its order knows and the service does not say again, and its parameters.
 
     The parameters are the other plain fields of the request. Media, ``payload`` and ``callback_url`` are left out:
-    they may hold whole files, or tokens.
+    they may hold whole files, or tokens. Where the arguments are not those of the order (each rendering of
+    ``{{ ti.try_number }}`` may be another one), they say nothing of the generation, and nothing is filled in.
 
     :param generation: what the service says; that wins.
     :param arguments: the rendered arguments, by their names in :data:`NAMES`.
     :param facts: what :func:`facts_of_create` returned, maybe in an earlier process.
     """
+    is_same = facts.get("asked") in (None, _terms_digest(arguments))  # earlier versions did not note it
+    fields, parameters = _terms(arguments) if is_same else ({}, {})
+    if facts.get("seed") and not parameters.get("seed"):  # none, or 0, lets the service choose
+        parameters["seed"] = facts["seed"]
+    return filled(generation, {**fields, "created_at": facts.get("created_at")}), parameters
+
+
+_OTHERS: Final = "others"
+
+
+def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of a request that are told again, and those of them that are parameters."""
     from airflow_provider_vidu.dialects.endpoints import typed
 
     further = arguments["parameters"] if arguments["body"] is None else arguments["body"]
     fields = {name: arguments[name] for name in ("prompt", "model") if arguments[name] is not None}
     fields |= further if isinstance(further, Mapping) else {}
-    parameters = typed({name: value for name, value in fields.items() if _is_parameter(name, value)})
-    if facts.get("seed") and not parameters.get("seed"):  # none, or 0, lets the service choose
-        parameters["seed"] = facts["seed"]
-    return filled(generation, {**fields, "created_at": facts.get("created_at")}), parameters
+    return fields, typed({name: value for name, value in fields.items() if _is_parameter(name, value)})
+
+
+def _terms_digest(arguments: Mapping[str, Any]) -> str:
+    fields, parameters = _terms(arguments)
+    terms = [str(fields.get("prompt")), str(fields.get("model")), parameters]
+    return hashlib.sha256(json.dumps(terms, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _is_parameter(name: object, value: object) -> bool:

@@ -67,6 +67,8 @@ class Submission:
     :param cancel_abandoned: cancel what an earlier order (before a clear) has left running.
     :param on_clear: ``new`` submits a new generation after a clear; ``resume`` first picks up the generation of the
         order before the clear, if it was submitted with the same request and has not failed.
+    :param before_order: called once before anything is uploaded, recorded or sent; it raises where the result could
+        not be kept.
     :param before_send: called right before a create is sent; it raises where that is no longer wanted.
     """
 
@@ -79,6 +81,7 @@ class Submission:
         *,
         cancel_abandoned: bool = True,
         on_clear: OnClear = "new",
+        before_order: Callable[[], None] | None = None,
         before_send: Callable[[], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -88,11 +91,15 @@ class Submission:
         self._log = log
         self._cancel_abandoned = cancel_abandoned
         self._on_clear = on_clear
+        self._before_order = before_order
         self._before_send = before_send
         self._sleep = sleep
         self._endpoint: str | None = None
+        self._loaded: Record | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
+        self.is_of_another_request = False
+        """Whether the generation was submitted with another request than this try's, once there is one."""
 
     def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
@@ -108,7 +115,7 @@ class Submission:
         self._endpoint = endpoint
         prepared = body if isinstance(body, Prepared) else Prepared(body)
         try:
-            record = self._store.load() if self._store else None
+            record = self._loaded = self._store.load() if self._store else None
             request = self._digest_of(prepared, endpoint, record)
             if record is None:
                 earlier = None
@@ -147,12 +154,13 @@ class Submission:
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out: submitting now.")
             return None
-        if record.generation_id is None:
-            self._save(replace(record, generation_id=generation_id))
+        # With the counters of this try: the fewer clears may have come since, the less is left to a guess.
+        self._save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
         if not generation.failed:
             self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
+                self.is_of_another_request = True
                 self._log.warning(
                     "Generation %s was submitted with another request than this try's. Clear the task to order that.",
                     generation_id,
@@ -211,25 +219,35 @@ class Submission:
             return Found()
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        if self._before_order is not None:
+            self._before_order()
         # Before the intent is stored: an upload costs nothing, and one that fails leaves nothing to look for.
         body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
         self._save(record)
+        sends = _Sends(record, self._save, self._before_send)
         try:
-            generation = self._hook.create_generation(body=sent, endpoint=endpoint, before_send=self._sending(record))
+            generation = self._hook.create_generation(body=sent, endpoint=endpoint, before_send=sends.next)
         except ViduSubmitUnknownError as error:
             if self._store is None or not record.is_searchable:
                 raise
             # The service may take as long again: what it settles counts from here.
             self._save(replace(record, at=time.time()))
             raise _uncertain(error) from error
-        except ViduError:
-            # Refused, or never sent: nothing was created, so there is nothing to remember.
-            if self._store is not None:
-                self._store.clear()
+        except BaseException as error:
+            # Refused, or never sent. What else ends a send that has begun (a time-out, a kill) leaves the intent.
+            if isinstance(error, ViduError) or not sends.count:
+                self._forget_intent()
             raise
         self._save(replace(record, generation_id=generation.id))
         return generation
+
+    def _forget_intent(self) -> None:
+        """Put back what was recorded before an intent that came to nothing: a clear may still need it."""
+        if self._loaded is not None and self._loaded.generation_id is not None:
+            self._save(self._loaded)
+        elif self._store is not None:
+            self._store.clear()
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker."""
@@ -253,20 +271,6 @@ class Submission:
             try_number=self._order.try_number,
         )
         return record, marked or body
-
-    def _sending(self, record: Record) -> Callable[[], None]:
-        """Return what to do before each send: a repetition may come minutes after the intent was stored."""
-        sends = 0
-
-        def before_send() -> None:
-            nonlocal sends
-            if self._before_send is not None:
-                self._before_send()
-            sends += 1
-            if sends > 1:
-                self._save(replace(record, at=time.time()))
-
-        return before_send
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order goes on with it.
@@ -297,8 +301,10 @@ class Submission:
 
     def _taken(self, record: Record) -> Record:
         """Return a record that belongs to this try's order from now on."""
-        order = self._order
-        return replace(record, order=order.number, clears=order.clears, try_number=order.try_number, returned=False)
+        return replace(self._with_counters(record), order=self._order.number, returned=False)
+
+    def _with_counters(self, record: Record) -> Record:
+        return replace(record, clears=self._order.clears, try_number=self._order.try_number)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log what became of it.
@@ -328,6 +334,26 @@ class Submission:
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
+
+
+class _Sends:
+    """Counts the sends of a create, and notes the time of each: a repetition may come minutes after the intent."""
+
+    def __init__(
+        self, record: Record, save: Callable[[Record], None], check: Callable[[], None] | None
+    ) -> None:
+        self._record = record
+        self._save = save
+        self._check = check
+        self.count = 0
+
+    def next(self) -> None:
+        """Take note of a send that is about to begin, unless it is no longer wanted."""
+        if self._check is not None:
+            self._check()
+        self.count += 1
+        if self.count > 1:
+            self._save(replace(self._record, at=time.time()))
 
 
 def failed(hook: ViduHook, generation: Generation) -> ViduError:

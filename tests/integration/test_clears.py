@@ -48,9 +48,9 @@ class Film:
         run = SimpleNamespace(clear_number=self.counters.clears)
         context: Any = {"ti": ti, "dag_run": run, "task_state_store": self.store}
         operator = ViduGenerateOperator(task_id="film", **self.kwargs)
-        result = operator.execute(context)
-        operator.post_execute(context, result)
-        return result["id"]
+        self.result: dict[str, Any] = operator.execute(context)
+        operator.post_execute(context, self.result)
+        return str(self.result["id"])
 
     def clear(self) -> None:
         """Clear the ended task, as Airflow does."""
@@ -88,6 +88,33 @@ def test_a_retry_after_the_result_pays_nothing(connect, sandbox):
     film = Film()
     first = film.run()
     film.counters.clears += 1
+    assert film.run() == first
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.usefixtures("is_33")
+def test_a_prompt_of_each_try_is_paid_once(connect, sandbox):
+    """A retry whose prompt differs, while other tasks are cleared, picks up what was paid for."""
+    connect("ent-v2")
+    film = Film()
+    first = film.run()
+    for number in (2, 3):
+        film.counters.clears += 1
+        film.kwargs["prompt"] = f"a cat, take {number}"
+        assert film.run() == first
+        assert film.result["prompt"] is None
+    assert [create.body["prompt"] for create in sandbox.creates] == ["a cat"]
+
+
+@pytest.mark.usefixtures("is_33")
+def test_each_try_notes_the_clears_that_it_has_seen(connect, sandbox):
+    """A clear of another task before the last try proves nothing any more, also when retries are lowered later."""
+    connect("ent-v2")
+    film = Film()
+    first = film.run()
+    film.counters.clears += 1
+    assert film.run() == first
+    film.retries, film.kwargs["prompt"] = 1, "a dog"
     assert film.run() == first
     assert len(sandbox.creates) == 1
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task_group
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
 
 from airflow_provider_vidu import destination as destinations
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.preflight import check_downstream
+from airflow_provider_vidu.preflight import check_downstream as check
+
+
+def check_downstream(operator: Any) -> None:
+    """Check what is behind a task, as the operator does."""
+    check(operator, logging.getLogger("preflight"))
 
 
 def order(*, between: bool = False, mapped: bool = False, here: str | None = None, **arguments):
@@ -120,3 +129,108 @@ def test_other_tasks_do_not_matter():
         second.destination = "s4://x/y"
         first >> second
     check_downstream(first)
+
+
+def chain(*tasks: str, rule: str = "all_success", beside: str | None = None) -> EmptyOperator:
+    """Return a task with others behind it, at the end a download that would fail.
+
+    :param tasks: what is between them: ``empty``, ``python`` or ``branch``.
+    :param rule: the download's trigger rule.
+    :param beside: what else is upstream of the download: ``above`` it stands above all of them.
+    """
+    kinds = {
+        "empty": EmptyOperator,
+        "python": lambda task_id: PythonOperator(task_id=task_id, python_callable=print),
+        "branch": lambda task_id: BranchPythonOperator(task_id=task_id, python_callable=print),
+    }
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        last = first = EmptyOperator(task_id="generate")
+        for number, name in enumerate(tasks):
+            following = kinds[name](task_id=f"{name}{number}")
+            last >> following
+            last = following
+        download = ViduDownloadOperator(
+            task_id="download", destination="s4://x/", generation_id="x", trigger_rule=rule
+        )
+        last >> download
+        if beside is not None:
+            where, _, name = beside.rpartition(" ")
+            other = kinds[name](task_id="beside")
+            other >> ([first, download] if where else download)
+    return first
+
+
+@pytest.mark.parametrize(
+    ("made", "is_sure"),
+    [
+        (lambda: chain("empty", "empty"), True),
+        (lambda: chain(rule="all_done"), True),
+        (lambda: chain(beside="above empty"), True),
+        (lambda: chain(beside="above python"), True),
+        (lambda: chain("branch"), False),
+        (lambda: chain("branch", "empty"), False),
+        (lambda: chain("python"), False),
+        (lambda: chain(rule="one_failed"), False),
+        (lambda: chain(beside="branch"), False),
+        (lambda: chain(beside="python"), False),
+        (lambda: chain(beside="above branch"), False),
+    ],
+)
+def test_a_download_that_may_be_skipped_stops_no_order(made, is_sure, caplog):
+    """Behind a branch, a failure or a task that may skip itself, the download is warned of instead."""
+    if is_sure:
+        with pytest.raises(ViduConfigError, match="Nothing was ordered"):
+            check_downstream(made())
+    else:
+        check_downstream(made())
+        assert "The download 'download' behind this task will fail if it runs" in caplog.text
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_download_at_the_end_of_two_ways(longer):
+    """It is bound to run if both ways are, whichever is walked first."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first, a, b, c = (EmptyOperator(task_id=name) for name in ("generate", "a", "b", "c"))
+        download = ViduDownloadOperator(task_id="download", destination="s4://x/", generation_id="x")
+        first >> [a, b]
+        (b if longer else a) >> c
+        [c, a, b] >> download
+    with pytest.raises(ViduConfigError):
+        check_downstream(first)
+
+
+def test_one_file_within_a_mapped_group_is_found():
+    """A download in a mapped task group runs as often as a mapped one."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task_group
+        def film(prompt: str) -> None:
+            first = PythonOperator(task_id="generate", python_callable=print, op_args=[prompt])
+            first >> ViduDownloadOperator(task_id="download", destination="/tmp/a.mp4", generation_id="x")
+
+        film.expand(prompt=["a", "b"])
+    with pytest.raises(ViduConfigError, match="would write one file"):
+        check_downstream(dag.get_task("film.generate"))
+
+
+def test_a_look_that_fails_stops_no_order(monkeypatch, caplog):
+    """Whatever an unusual DAG makes it stumble over, it is warned of."""
+    monkeypatch.setattr(destinations, "missing_file_system", lambda *_: 1 / 0)
+    check_downstream(order(destination="s3://bucket/clips/"))
+    assert "The destination of the download 'download' could not be checked: division by zero" in caplog.text
+
+
+def test_a_large_dag_costs_little():
+    """A thousand tasks, each of a row behind all of the row before it, are walked in well under a second."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        above = [first]
+        for row in range(100):
+            tasks = [EmptyOperator(task_id=f"t{row}-{number}") for number in range(10)]
+            for task in above:
+                task >> tasks
+            above = tasks
+        above >> ViduDownloadOperator(task_id="download", destination="s3://bucket/clips/", generation_id="x")
+    began = time.process_time()
+    check_downstream(first)
+    assert time.process_time() - began < 1

@@ -413,3 +413,35 @@ def test_records_of_other_versions_are_read():
     assert Record.from_json({**record.to_json(), "new": 1}) == record
     assert Record.from_json("nonsense") is None
     assert dataclasses.asdict(record) == record.to_json()
+
+
+@pytest.mark.parametrize("error", [exceptions.ViduConfigError("no"), RuntimeError("odd"), KeyboardInterrupt()])
+@pytest.mark.parametrize("hook", ["before_order", "before_send"])
+def test_what_stops_an_order_before_it_is_sent_leaves_no_record(dialect, sandbox, hook, error):
+    """Whatever is raised before the first send, the next try submits at once instead of looking for a lost create."""
+
+    def refuse() -> None:
+        raise error
+
+    store = Memory()
+    with pytest.raises(type(error)):
+        run(store, **{hook: refuse})
+    assert (store.stored, sandbox.requests("create")) == (None, [])
+    run(store)
+    assert len(sandbox.creates) == 1
+
+
+def test_a_refused_order_after_a_clear_forgets_nothing(connect, sandbox):
+    """What was paid before the clear is known to the next one, with ``on_clear="resume"`` too."""
+    connect("ent-v2")
+    store = Memory()
+    first = run(store)
+
+    def refuse() -> None:
+        raise exceptions.ViduConfigError("no")
+
+    with pytest.raises(exceptions.ViduConfigError):
+        run(store, number=2, body={**BODY, "prompt": "a dog"}, on_clear="resume", cancel_abandoned=False,
+            before_send=refuse)  # fmt: skip
+    assert run(store, number=4, on_clear="resume") == first
+    assert len(sandbox.creates) == 1

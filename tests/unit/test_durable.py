@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -38,11 +39,11 @@ class Accessor(dict[str, Any]):
 
 def test_the_counters_of_a_try():
     """The order of a try is read from the task instance, the run and the task; a stand-in counts nothing."""
-    context = {"ti": ti(try_number=2, max_tries=3), "dag_run": SimpleNamespace(clear_number=1)}
-    found = order_of(context)
-    assert (found.number, found.clears, found.try_number, found.retries) == (3, 1, 2, 2)
+    run = SimpleNamespace(clear_number=1, start_date=datetime.fromtimestamp(7, UTC))
+    found = order_of({"ti": ti(try_number=2, max_tries=3), "dag_run": run})
+    assert (found.number, found.clears, found.try_number, found.retries, found.run_started) == (3, 1, 2, 2, 7.0)
     bare = order_of({"ti": MagicMock(), "dag_run": MagicMock()})
-    assert (bare.number, bare.clears, bare.try_number, bare.retries) == (0, None, 1, None)
+    assert (bare.number, bare.clears, bare.try_number, bare.retries, bare.run_started) == (0, None, 1, None, None)
     assert order_of({"ti": SimpleNamespace()}).clears is None
 
 

@@ -92,18 +92,28 @@ def test_what_the_order_knows():
             "subjects": [{}], "start_image": PICTURE, "style": "x" * 2000, 5: 6,
         },
     )  # fmt: skip
-    found, parameters = completed(QUERIED, ordered, facts_of_create(CREATED, None))
+    found, parameters = completed(QUERIED, ordered, facts_of_create(CREATED, None, ordered))
     assert (found.prompt, found.model, found.created_at) == ("p", "2", CREATED.created_at)
     assert parameters == {"duration": 4, "seed": 42, "bgm": True}
     body = arguments(body={"prompt": "q", "model": "m", "seed": 5})
-    found, parameters = completed(QUERIED, body, facts_of_create(CREATED, None))
+    found, parameters = completed(QUERIED, body, facts_of_create(CREATED, None, body))
     assert (found.prompt, found.model, parameters) == ("q", "m", {"seed": 5})
+
+
+def test_arguments_of_another_rendering_say_nothing():
+    """A prompt that differs with each try, or with each leg of it, is not passed off as that of the generation."""
+    first, again = arguments(prompt="take 1", model="m"), arguments(prompt="take 2", model="m")
+    for facts in (facts_of_create(CREATED, None, first), facts_of_create(CREATED, None, None)):
+        found, parameters = completed(QUERIED, again, facts)
+        assert (found.prompt, found.model, found.created_at) == (None, None, CREATED.created_at)
+        assert parameters == {"seed": 42}
+    assert completed(QUERIED, first, facts_of_create(CREATED, None, first))[0].prompt == "take 1"
 
 
 def test_what_the_service_says_wins():
     """The order only fills what an answer lacks; without a time in the answer that of the order will do."""
     told = QUERIED.model_copy(update={"prompt": "theirs", "model": "theirs", "created_at": CREATED.created_at})
     assert completed(told, arguments(prompt="ours", model="ours"), {"created_at": "2020-01-01"}) == (told, {})
-    facts = facts_of_create(QUERIED, CREATED.created_at.timestamp())
+    facts = facts_of_create(QUERIED, CREATED.created_at.timestamp(), arguments(prompt="p"))
     assert completed(QUERIED, arguments(prompt="p"), facts)[0].created_at == CREATED.created_at
     assert completed(QUERIED, arguments(prompt="p"), {})[0].created_at is None
