@@ -387,6 +387,7 @@ def _uncertain(error: ViduError) -> ViduSubmitUncertainError:
     return ViduSubmitUncertainError(
         f"The create was sent, but its outcome is unknown: {error.__cause__ or error.reason}. A retry, or "
         "clearing the task, looks for the generation before it submits anything.",
+        generation_id=error.generation_id,
         conn_id=error.conn_id,
         status_code=error.status_code,
         code=error.code,
