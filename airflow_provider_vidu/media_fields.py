@@ -49,8 +49,8 @@ def _field(path: str, kind: Kind, inline: Inline) -> MediaField:
 
 # Pictures: "Base64 or URL" on the pages of each of these endpoints. `videos` takes Base64 according to a reseller's
 # copy of the page (doc.vtrix.ai, viduq2-pro reference2video), and an address according to others; the names of
-# `image_url` and `ref_photo_url` say address. Where only an address is documented, that an uploaded file's address
-# will do is likely, not certain: the upload service is described for pictures.
+# `image_url`, `ref_photo_url` and `lip_ref_url` say address. Where only an address is documented, that an uploaded
+# file's address will do is likely, not certain: the upload service is described for pictures.
 MEDIA_FIELDS: Final = (
     _field("images", "image", Inline.YES),
     _field("start_image", "image", Inline.YES),
@@ -60,6 +60,7 @@ MEDIA_FIELDS: Final = (
     _field("image", "image", Inline.YES),
     _field("image_url", "image", Inline.IF_NEEDED),
     _field("ref_photo_url", "image", Inline.IF_NEEDED),
+    _field("lip_ref_url", "image", Inline.IF_NEEDED),
     _field("videos", "video", Inline.IF_NEEDED),
     _field("video_url", "video", Inline.NO),
     _field("audio_url", "audio", Inline.NO),

@@ -180,7 +180,7 @@ class Cancellation(BaseModel):
         return self.accepted
 
 
-NO_CANCEL = Cancellation(accepted=False, reason="this dialect has no request to cancel; it runs to its end")
+NO_CANCEL = Cancellation(accepted=False, reason="there is no request to cancel it; it runs to its end")
 
 
 class Found(BaseModel):

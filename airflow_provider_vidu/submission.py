@@ -257,7 +257,8 @@ class Submission:
         marked = dialect.marked(body, marker, endpoint) if self._store else None
         looks = None
         if self._store is not None and dialect.search() is not None:
-            looks = Likeness.of(body, dialect.create(body, endpoint).path).to_json()
+            path, is_listed = dialect.create(body, endpoint).path, dialect.is_listed(body, endpoint)
+            looks = Likeness.of(body, path, is_listed=is_listed).to_json()
         now = time.time()
         record = Record(
             self._order.number,
@@ -398,8 +399,8 @@ def _unknown(conn_id: str, candidates: Sequence[str] = ()) -> ViduSubmitUnknownE
         )
     else:
         what = (
-            "its id was never received and the service cannot be searched for it. Nothing is submitted a second "
-            "time. Check the account's list of generations"
+            "its id was never received, and the service cannot be searched for it or does not list such generations. "
+            "Nothing is submitted a second time. Check the account's generations at the service"
         )
     return ViduSubmitUnknownError(
         "An earlier try of this task was interrupted while it submitted a generation, which may have been created "
@@ -410,9 +411,11 @@ def _unknown(conn_id: str, candidates: Sequence[str] = ()) -> ViduSubmitUnknownE
 
 
 def _uncertain(error: ViduError) -> ViduSubmitUncertainError:
+    cause = error.__cause__ if isinstance(error.__cause__, ViduError) else error
     return ViduSubmitUncertainError(
-        f"The create was sent, but its outcome is unknown: {error.__cause__ or error.reason}. A retry, or "
+        f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. A retry, or "
         "clearing the task, looks for the generation before it submits anything.",
+        generation_id=error.generation_id,
         conn_id=error.conn_id,
         status_code=error.status_code,
         code=error.code,

@@ -123,6 +123,8 @@ CREATES = [
     Row("newapi_create_wrapped", {"id": "task_abc", "status": S.WAITING}),
     # R: resellers that wrap once more.
     Row("output_create", {"id": "task-7f3", "status": S.WAITING}),
+    Row("output_task_id", {"id": "1392336703-AigcVideoTask-4796t", "status": S.UNKNOWN}),
+    Row("taskno_create", {"id": "a1b2c3d4", "status": S.UNKNOWN}),
 ]  # fmt: skip
 
 QUERIES = [
@@ -149,6 +151,9 @@ QUERIES = [
     Row("mv_parts_only", {"status": S.SUCCEEDED, "video_url": f"{WEB}/scene0.mp4"}),
     Row("mv_failed", {"status": S.FAILED, "error_code": "AuditFailed", "error_message": "the lyrics were refused",
                       "is_transient": False}),
+    Row("mv_failed_part", {"status": S.FAILED, "error_code": "AuditSubmitIllegal",
+                           "error_message": "the lyrics were refused", "video_url": None}),
+    Row("ad_failed_part", {"status": S.FAILED, "error_code": "CreationPolicyViolation", "is_transient": False}),
     Row("ad_records", {"status": S.SUCCEEDED, "video_url": f"{WEB}/ad-v2.mp4"},
         artifacts=[{"url": f"{WEB}/ad-v2.mp4"}, {"url": f"{WEB}/ad-v1.mp4"}, {"url": f"{WEB}/scene.mp4"},
                    {"url": f"{WEB}/voice.mp3"}, {"url": f"{WEB}/music.mp3"}]),
@@ -180,6 +185,13 @@ QUERIES = [
     # R: where else the result of a success was seen.
     Row("output_success", {"status": S.SUCCEEDED, "provider_status": "Success", "video_url": f"{WEB}/v.mp4"}),
     Row("content_success", {"status": S.SUCCEEDED, "video_url": f"{WEB}/v.mp4"}),
+    Row("outputs_success", {"status": S.SUCCEEDED, "video_url": f"{WEB}/v.mp4"}),
+    Row("result_json_text", {"status": S.SUCCEEDED, "video_url": f"{WEB}/v.mp4"}),
+    Row("task_result_success", {"status": S.SUCCEEDED, "provider_status": "succeed", "video_url": f"{WEB}/v.mp4"}),
+    Row("output_failed", {"status": S.FAILED, "error_code": "DataInspectionFailed",
+                          "error_message": "Output data may contain inappropriate content."}),
+    # R: gateways that still pass on the first version of the official API (/vidu/v1/tasks).
+    Row("official_v1", {"status": S.SUCCEEDED, "video_url": f"{WEB}/v.mp4", "cover_url": f"{WEB}/c.jpg"}),
 ]  # fmt: skip
 
 REFUSALS = [
@@ -207,6 +219,11 @@ REFUSALS = [
     Refusal("wrapped_throttling", 500, E.ViduRateLimitError, "SystemThrottling"),
     Refusal("wrapped_internal", 500, E.ViduServerError, "InternalServiceFailure", unknown=True),
     Refusal("do_request_failed", 500, E.ViduServerError, "do_request_failed", unknown=True),
+    Refusal("canceled", 499, E.ViduServerError, "Canceled", unknown=True, trace_id="04e5"),
+    # G: the answer that could not be parsed was that of a create: the generation exists, and its id is named.
+    Refusal("unmarshal_failed", 500, E.ViduServerError, "unmarshal_response_failed",
+            ("generation 920000000000000009",), unknown=True),
+    Refusal("err_code_refused", 200, E.ViduCreditError, "CreditInsufficient", ("no credits left",)),
     Refusal("field_unwanted", 400, E.ViduRequestError, "FieldUnwanted", ("payload",)),
     Refusal("sensitive_words", 400, E.ViduPolicyError, "sensitive_words_detected"),
     Refusal("bad_key", 401, E.ViduAuthError, "invalid_api_key", trace_id="req-1"),

@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_vidu.dialects.errors import ERRORS, error_text, is_transient
+from airflow_provider_vidu.dialects.errors import ERRORS, error_text, is_success_code, is_transient
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.values import (
     bounded,
@@ -48,9 +48,9 @@ def status_words(**words: str) -> dict[str, GenerationStatus]:
 
 
 # video_generation_completed and video_upsampling_completed are steps, not the end. scheduled, preparation and
-# scheduling are undocumented but were recorded.
+# scheduling are undocumented but were recorded, and so is succeed, beside task_status.
 STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
-    succeeded="completed success succeeded",
+    succeeded="completed success succeeded succeed",
     failed="failed failure error video_generation_failed video_upsampling_failed cancelled canceled expired",
     waiting="pending queued not_start submitted created queueing scheduled preparation scheduling",
     running="processing in_progress running image_downloading video_generating video_generation_completed "
@@ -70,10 +70,16 @@ _OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
 _URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo_audio")
 _LOOSE_URL_FIELDS: Final = ("url", "download_url", "output_url", "audio_url", "image_url")
 _COVER_FIELDS: Final = ("cover_url", "thumbnail_url")
+_CREATION_FIELDS: Final = ("url", "video_url", "uri")
+"""Where a creation names its file; the first version of the official API, which some gateways pass on, says ``uri``."""
 _MEDIA_FIELDS: Final = frozenset(
     {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "job_records", "data_records"}
 )
-_URL_LIST_FIELDS: Final = ("urls", "video_urls", "result_urls")
+_BARE_URL_FIELDS: Final = (
+    "urls", "video_urls", "result_urls", "resultUrls", "output", "outputs", "result", "results", "video", "videos",
+    "data",
+)  # fmt: skip
+"""What may hold the result's address alone, or a list of addresses."""
 # Never searched for a result: what was sent, and pictures beside it.
 _NOT_RESULTS: Final = frozenset(
     {"input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input", "error"}
@@ -304,7 +310,8 @@ def _creations(level: Level) -> Iterator[Artifact]:
 def _all_creations(level: Level) -> Iterator[Artifact]:
     listed = level.get("creations")
     if listed:
-        yield from map(_artifact, objects(listed if isinstance(listed, list) else [listed]))
+        entries = listed if isinstance(listed, list) else [listed]
+        yield from map(_artifact, objects([{"url": one} if isinstance(one, str) else one for one in entries]))
     if "job_records" in level:
         yield from _one_click(level)
     if "data_records" in level:
@@ -319,8 +326,8 @@ def _artifact(creation: Level) -> Artifact:
     return Artifact(
         id=text(creation.get("id")),
         # [L] moderation_url holds what was checked, not what was ordered; it stays in raw.
-        url=web_url(creation.get("url")) or web_url(creation.get("video_url")) or sound or speech,
-        cover_url=web_url(creation.get("cover_url")),
+        url=_first(creation, NOTHING, web_url, *_CREATION_FIELDS) or sound or speech,
+        cover_url=_first(creation, NOTHING, web_url, "cover_url", "cover_uri"),
         watermarked_url=web_url(creation.get("watermarked_url")),
         speech_url=speech,
         sound_url=sound,
@@ -371,7 +378,8 @@ def _direct_url(level: Level, *, succeeded: bool) -> str | None:
         return _metadata_url(level)
     # Older new-api keeps the URL of a success where the reason of a failure goes.
     found = web_url(level.get("fail_reason")) or _metadata_url(level)
-    if found is None and not ("state" in level and "task_id" in level):
+    # An official answer repeats what was sent (task_id beside state), or lists its results (creations, be it none).
+    if found is None and "creations" not in level and not ("state" in level and "task_id" in level):
         found = next(filter(None, (web_url(level.get(name)) for name in _LOOSE_URL_FIELDS)), None)
     return found
 
@@ -389,16 +397,16 @@ def _searched_url(level: Level, depth: int = 0) -> str | None:
         for name in ("url", *_URL_FIELDS):
             if found := web_url(level.get(name)):
                 return found
-    for name in _URL_LIST_FIELDS:
-        listed = level.get(name)
-        if isinstance(listed, list) and (found := next(filter(None, map(web_url, listed)), None)):
+    for name in _BARE_URL_FIELDS:
+        value = level.get(name)
+        if found := next(filter(None, map(web_url, value if isinstance(value, list) else [value])), None):
             return found
     if depth >= _SEARCH_DEPTH:
         return None
     for name, value in level.items():
         if name in _NOT_RESULTS or name.endswith("_url"):
             continue
-        for inner in objects(value if isinstance(value, list) else [value]):
+        for inner in objects(value) if isinstance(value, list) else filter(None, [as_object(value)]):
             if found := _searched_url(inner, depth + 1):
                 return found
     return None
@@ -425,10 +433,26 @@ def _failure(payload: Level, job: Level, inner: Level, strike: Callable[[str], s
                 break
         if message:
             break
+    if code is None and message is None:
+        # The parts of a one-click film have an err_code and an err_msg of their own.
+        for part in _failed_parts(job):
+            return _failure({}, part, NOTHING, strike)
     if code is None and message and message.strip().lower() in ERRORS:
         code = message.strip()  # new-api hands the official err_code on as the reason
     return code, message
 
 
+def _failed_parts(level: Level) -> Iterator[Level]:
+    records = mapping(level.get("data_records"))
+    parts = [job for record in objects(level.get("job_records")) for job in objects(record.get("jobs"))]
+    parts += [record for scene in objects(records.get("storyboards")) for record in objects(scene.get("records"))]
+    for name in ("narration_records", "bgm_records", "completed_creation_records"):
+        parts += objects(records.get(name))
+    return (part for part in parts if _status(state_word(part)) is GenerationStatus.FAILED)
+
+
 def _failure_code(level: Level) -> str | None:
-    return first_text(level.get("err_code"), mapping(level.get("error")).get("code"), level.get("error_code"))
+    found = first_text(level.get("err_code"), mapping(level.get("error")).get("code"), level.get("error_code"))
+    # Some gateways write the word beside the state; a number there, or "success", is the envelope's.
+    code = level.get("code")
+    return found or (code if isinstance(code, str) and not is_success_code(code) and not code.isdigit() else None)

@@ -53,7 +53,6 @@ UPLOADS: Final = "/tools/v2/files/uploads"
 of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An upload that the service has opened: its id, and the signed URL that takes the bytes."""
@@ -180,6 +179,10 @@ class Dialect(ABC):
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
         return False
+
+    def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the list surely shows the create of ``body``, so that a list without it proves that there is none."""
+        return True
 
     @abstractmethod
     def probe(self) -> ApiRequest:

@@ -18,12 +18,16 @@ from typing import Any, Final
 from airflow_provider_vidu.dialects.answers import STATUSES, Level, as_object
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.values import embedded, first_text, text, web_url
+from airflow_provider_vidu.values import embedded, first_text, mapping, text, web_url
 
 _HOLDERS: Final = ("data", "output", "result", "response", "task", "generation", "job", "video")
-_OTHER_NAMES: Final = ("taskId", "generation_id", "generationId", "job_id", "jobId", "video_id", "videoId", "uuid")
+_SPELLINGS: Final = (
+    "taskId", "generation_id", "generationId", "job_id", "jobId", "video_id", "videoId", "uuid", "taskNo", "task_no",
+)  # fmt: skip
+_OTHER_NAMES: Final = tuple(dict.fromkeys(name.replace("_", "").lower() for name in _SPELLINGS))
+"""In lower case, without underscores."""
 ID_FIELDS: Final = frozenset(
-    {"id", "task_id", "sub_task_id", "compose_sub_task_id", "ad_one_click_task_id", "voice_id", *_OTHER_NAMES}
+    {"id", "task_id", "sub_task_id", "compose_sub_task_id", "ad_one_click_task_id", "voice_id", *_SPELLINGS}
 )
 """Every name that an id has been seen under."""
 _LEAST_ID: Final = 10**12
@@ -75,8 +79,14 @@ def trusted(payload: Level) -> bool:
 
 
 def strict_id(payload: Level) -> str | None:
-    """Return the id in an error answer to a create; a bare ``id`` may be that of the request there."""
-    for level in (payload, *(as_object(payload.get(name)) for name in _HOLDERS)):
+    """Return the id in an error answer to a create; a bare ``id`` may be that of the request there.
+
+    A gateway that cannot parse the answer of the service behind it quotes that answer in its message
+    (``unmarshal_response_failed`` of new-api): the generation is created and paid.
+    """
+    messages = (payload.get("message"), mapping(payload.get("error")).get("message"))
+    quoted = (mapping(embedded(told)) for told in messages)
+    for level in (payload, *(as_object(payload.get(name)) for name in _HOLDERS), *quoted):
         if found := first_text(level.get("compose_sub_task_id"), level.get("sub_task_id"), level.get("task_id")):
             return found
     return None
@@ -121,7 +131,8 @@ def _bare_id(value: Any, level: Level) -> str | None:
 
 def _other_id(level: Level, depth: int = 0) -> str | None:
     """Return an id under a name that no page documents, from the outermost level that has one."""
-    if found := first_text(*(level.get(name) for name in _OTHER_NAMES)):
+    named = {name.replace("_", "").lower(): value for name, value in level.items()}
+    if found := first_text(*(named.get(name) for name in _OTHER_NAMES)):
         return found
     # The film's own id is better than none.
     if found := text(level.get("ad_one_click_task_id")):

@@ -39,6 +39,15 @@ class Endpoint:
     result: Medium = "video"
     query: str | None = None
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the account's list shows what is created here.
+
+        [I] It lists what ``tasks/{id}/creations`` knows. Of the products that answer at once, of those with a query
+        of their own, and of endpoints that are not in the table, no page says so.
+        """
+        return self.name in ENDPOINTS and not self.is_synchronous and self.query is None
+
 
 _ONE_CLICK_QUERY: Final = "one-click/mv/{id}"
 """Documented for both one-click products, and for their edits and compositions."""
@@ -83,11 +92,12 @@ _ALL: Final = (
         result="none",
     ),
     Endpoint("ad-one-click", ("images",), marks=("creative",), takes_payload=False),
-    Endpoint("ad-one-click/edit", takes_payload=False),
-    Endpoint("ad-one-click/compose", takes_payload=False),
+    # The ad's page lists payload for its edit and its composition, and not for the ad itself.
+    Endpoint("ad-one-click/edit"),
+    Endpoint("ad-one-click/compose"),
     Endpoint("trending-replicate", ("video_url", "images"), marks=("remove_audio",), takes_payload=False),
     # That mv has no payload is documented; of general_one_click nothing is known, so none is sent either.
-    Endpoint("one-click/mv", ("images", "audio_url"), takes_payload=False, query=_ONE_CLICK_QUERY),
+    Endpoint("one-click/mv", ("images", "audio_url", "lip_ref_url"), takes_payload=False, query=_ONE_CLICK_QUERY),
     Endpoint("one-click/general_one_click", ("images", "audio_url"), takes_payload=False, query=_ONE_CLICK_QUERY),
 )
 

@@ -105,6 +105,10 @@ class EntV2(Dialect):
         """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
         return self._endpoint(body, endpoint).is_synchronous
 
+    def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the list surely shows the create of ``body``; see :attr:`Endpoint.is_listed`."""
+        return self._endpoint(body, endpoint).is_listed
+
     def _endpoint(self, body: Mapping[str, Any], endpoint: str | None) -> Endpoint:
         """Return what is known of the endpoint that a request goes to."""
         if endpoint:
@@ -121,7 +125,7 @@ class EntV2(Dialect):
 
     def read_page(self, answer: ApiAnswer) -> Page:
         """Return a page of the list; an entry without an id is counted and left out."""
-        payload = self._object(answer)
+        payload, _ = job_and_inner(self._object(answer))
         entries = _entries(payload)
         if entries is None:
             return Page()
@@ -188,4 +192,6 @@ class EntV2(Dialect):
 
 def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     listed = payload.get("tasks")
+    if listed is None and "next_page_token" in payload:
+        return []  # how some servers write an empty list
     return [mapping(entry) for entry in listed] if isinstance(listed, list) else None

@@ -30,6 +30,8 @@ BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     409: exceptions.ViduConflictError,
     425: exceptions.ViduBusyError,
     429: exceptions.ViduRateLimitError,
+    # "request canceled by client": whoever hung up, a proxy or a gateway, the create may have been carried out.
+    499: exceptions.ViduServerError,
 }
 """What a status means if no word is more precise; other 4xx are wrong requests, 5xx are server errors."""
 
@@ -56,7 +58,8 @@ OFFICIAL: Final[Mapping[str, ErrorClass]] = _table(
         exceptions.ViduConflictError: "conflict",
         exceptions.ViduRateLimitError: "quotaexceeded toomanyrequests systemthrottling",
         # The vendor explains Unknown by nothing but its name, so a create that it answers may have been carried out.
-        exceptions.ViduServerError: "internalservicefailure unknown",
+        # Canceled comes with 499.
+        exceptions.ViduServerError: "internalservicefailure unknown canceled",
     }
 )
 """The official reasons, lower-case; the same words are the ``err_code`` of a failed generation."""
@@ -118,7 +121,9 @@ _INTERNAL: Final = frozenset(
     }
 )  # fmt: skip
 
-_TRANSIENT: Final = _INTERNAL | {word for word, kind in _WORDS.items() if kind.retryable and word != "unknown"}
+_TRANSIENT: Final = _INTERNAL | {
+    word for word, kind in _WORDS.items() if kind.retryable and word not in ("unknown", "canceled")
+}
 
 ADVICE: Final[Mapping[str, str]] = {
     MODEL_NOT_FOUND: (
@@ -243,15 +248,17 @@ def is_error(payload: Mapping[str, Any]) -> bool:
     ``{"code": "video_queue_full", "message": …, "data": null}`` comes with HTTP 200, too.
     """
     data, error, code = payload.get("data"), payload.get("error"), payload.get("code")
-    refused = not _is_success(code)
+    refused = not is_success_code(code)
     if _has_content(data) and not (refused and isinstance(data, str)):
         return False
     if error and isinstance(error, (str, Mapping)):
         return True
-    return refused or (code is None and isinstance(payload.get("reason"), str) and "message" in payload)
+    if refused or (code is None and isinstance(payload.get("reason"), str) and "message" in payload):
+        return True
+    return isinstance(payload.get("err_code"), str) and payload["err_code"].lower() in ERRORS
 
 
-def _is_success(code: Any) -> bool:
+def is_success_code(code: Any) -> bool:
     """Whether a code says success, or nothing; numbers do in many ways."""
     told = (text(code) or "").strip().lower()
     if told.isascii() and told.isdigit() and len(told) < 10:

@@ -33,6 +33,7 @@ class Likeness:
     :param images: for each image its host and a digest of its address; both empty for an inlined one.
     :param kind: the endpoint's name.
     :param payload: a digest of the payload that the user has sent, if any.
+    :param is_listed: whether the list surely shows such creates; if not, their absence proves nothing.
     """
 
     model: str = ""
@@ -40,9 +41,10 @@ class Likeness:
     images: tuple[tuple[str, str], ...] = ()
     kind: str = ""
     payload: str = ""
+    is_listed: bool = True
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], path: str = "") -> Likeness:
+    def of(cls, body: Mapping[str, Any], path: str = "", *, is_listed: bool = True) -> Likeness:
         """Return what the create with this body, sent to this path, looks like."""
         images = body.get("images")
         listed = images if isinstance(images, (list, tuple)) else ()
@@ -54,6 +56,7 @@ class Likeness:
             images=tuple(_image(found) for found in listed),
             kind=path.partition("?")[0].rstrip("/").rpartition("/")[2],
             payload=_digest(text(body.get("payload")) or ""),
+            is_listed=is_listed,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +71,11 @@ class Likeness:
         texts = {name: text(stored.get(name)) or "" for name in ("model", "prompt", "kind", "payload")}
         listed = stored.get("images")
         pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
-        return cls(**texts, images=tuple((str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2))
+        return cls(
+            **texts,
+            images=tuple((str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2),
+            is_listed=stored.get("is_listed") is not False,
+        )
 
     def fits(self, generation: Generation) -> bool | None:
         """Whether an entry is this create: True, False, or None where what it shows does not decide it."""
@@ -174,7 +181,8 @@ class Search:
         if complete and len(fitting) == 1:
             return Found(generation_id=fitting[0], complete=True)
         candidates = tuple(fitting or unclear)
-        return Found(complete=complete and not candidates, candidates=candidates)
+        proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
+        return Found(complete=proves_absence, candidates=candidates)
 
     def _begin(self, created_from: float | None) -> Listing:
         return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)

@@ -8,6 +8,7 @@ here trusts more than the answers show: a list proves that something is missing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ MAX_PAGES: Final = 50
 
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
+
+_WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?")
 
 
 def epoch_of(name: str, value: datetime | str | float | None) -> float | None:
@@ -208,8 +211,11 @@ class Listing:
 
 
 def created_at(generation: Generation) -> float | None:
-    """Return when a generation was created, in epoch seconds."""
-    return None if generation.created_at is None else generation.created_at.timestamp()
+    """Return when an entry was created, in epoch seconds; None for a time without a zone, which may be hours off."""
+    shown = generation.raw.get("created_at")
+    if generation.created_at is None or (isinstance(shown, str) and _WITHOUT_ZONE.fullmatch(shown.strip())):
+        return None
+    return generation.created_at.timestamp()
 
 
 def _written(seconds: float) -> str:

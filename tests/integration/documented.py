@@ -18,7 +18,8 @@ class DocumentedService:
     """``ent-v2`` with 10 entries a page, at most 100, newest first, without payloads.
 
     ``tasks`` are the generations, the newest first; ``loses`` makes the next creates end without an answer, and
-    ``drops`` makes them end before they are carried out; ``queries`` are the queries of the list.
+    ``drops`` makes them end before they are carried out; ``queries`` are the queries of the list; ``unlisted`` are
+    the products that the list does not show.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class DocumentedService:
         self.asked: list[str] = []
         self.creates = 0
         self.loses = self.drops = 0
+        self.unlisted: tuple[str, ...] = ()
         self.lock = threading.Lock()
         service = self
 
@@ -107,7 +109,8 @@ class DocumentedService:
         assert size <= 100
         since = asked.get("created_at.from", [""])[0].replace("Z", "+00:00")
         with self.lock:
-            listed = [task for task in self.tasks if not since or task["created_at"] >= since]
+            shown = [task for task in self.tasks if task["type"] not in self.unlisted]
+        listed = [task for task in shown if not since or task["created_at"] >= since]
         page = listed[number * size : (number + 1) * size]
         return {"tasks": [{name: task[name] for name in SHOWN} for task in page], "next_page_token": ""}
 

@@ -29,11 +29,13 @@ def service(monkeypatch) -> Iterator[DocumentedService]:
         yield running
 
 
-def run(store: Memory, *, body: dict[str, Any] = BODY, number: int = 0, **kwargs: Any) -> str:
+def run(
+    store: Memory, *, body: dict[str, Any] = BODY, number: int = 0, endpoint: str | None = None, **kwargs: Any
+) -> str:
     """Make one try of an order; return the id of its generation."""
     order = Order(number, number, counts_every_clear=True)
     submission = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None, **kwargs)
-    return submission.generation(body, None).id
+    return submission.generation(body, endpoint).id
 
 
 def lose(service: DocumentedService, store: Memory, body: dict[str, Any] = BODY) -> str:
@@ -69,6 +71,26 @@ def test_a_create_that_never_arrived_is_submitted(service):
     with pytest.raises(exceptions.ViduSubmitUncertainError):
         run(store)
     assert run(store) == "1001"
+    assert service.creates == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("one-click/mv", {"images": ["https://m.example/1.png"], "audio_url": "https://m.example/1.mp3"}),
+        ("audio-tts", {"text": "hello", "voice_setting_voice_id": "v"}),
+        ("/ent/v2/unheard-of", {"prompt": "a cat"}),
+    ],
+)
+def test_absence_from_the_list_proves_nothing_of_what_it_may_not_show(service, endpoint, body):
+    """No page says that the list shows these products: an empty list leaves the outcome unknown, nothing is paid."""
+    service.unlisted = ("mv", "audio-tts", "unheard-of")
+    store = Memory()
+    service.loses = 1
+    with pytest.raises(exceptions.ViduSubmitUncertainError):
+        run(store, body=body, endpoint=endpoint)
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="does not list such generations"):
+        run(store, body=body, endpoint=endpoint)
     assert service.creates == 1
 
 

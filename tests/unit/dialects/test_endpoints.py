@@ -33,14 +33,19 @@ def test_the_table():
     }  # fmt: skip
     assert {name for name, found in ENDPOINTS.items() if not found.takes_payload} == {
         "lip-sync", "text2audio", "timing2audio", "subjects", "img2video-prompt-recommendation", "ad-one-click",
-        "ad-one-click/edit", "ad-one-click/compose", "trending-replicate", "one-click/mv",
+        "trending-replicate", "one-click/mv",
         "one-click/general_one_click",
     }  # fmt: skip
+    assert {name for name, found in ENDPOINTS.items() if not found.is_listed} == {
+        "audio-tts", "audio-clone", "subjects", "img2video-prompt-recommendation", "one-click/mv",
+        "one-click/general_one_click",
+    }  # fmt: skip
+    assert not named("/ent/v2/unheard-of").is_listed
     assert {found.query for name, found in ENDPOINTS.items() if name.startswith("one-click")} == {"one-click/mv/{id}"}
     assert {found.result for found in ENDPOINTS.values()} == {"video", "image", "audio", "none"}
     assert {
         "images", "start_image", "image_settings", "subjects", "image", "image_url", "video_url", "audio_url",
-        "videos", "sounds", "ref_photo_url",
+        "videos", "sounds", "ref_photo_url", "lip_ref_url",
     } == MEDIA_FIELDS  # fmt: skip
 
 

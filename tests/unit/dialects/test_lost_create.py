@@ -68,6 +68,14 @@ def test_one_that_fits_is_found_without_payloads(shown):
     assert (found.generation_id, found.complete) == ("1", True)
 
 
+def test_a_time_without_a_zone_decides_nothing():
+    """Local times are hours off: an alike entry is named instead of being too old or too new."""
+    local = "2027-01-15 20:00:00"
+    shifted = entry("1", age=-8 * 3600, created_at=local)
+    assert search(page(shifted)).candidates == ("1",)
+    assert search(page(entry("1", age=-8 * 3600, created_at=local + "Z"))).complete
+
+
 def test_twins_are_named():
     """Of twenty mapped tasks with one prompt nobody can tell which is lost: the candidates are named."""
     found = search(page(entry("1"), entry("2")))
