@@ -20,8 +20,9 @@ from typing import Any, Final
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.local_store import LocalPlace
 from airflow_provider_vidu.naming import is_folder
-from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES
+from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS
 from airflow_provider_vidu.remote_store import RemotePlace, listed
+from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
 from airflow_provider_vidu.text import one_line, shown
 
@@ -36,7 +37,7 @@ class Destination:
     """What the user named: a file, or (ending in a slash) a folder.
 
     :param text: a checked destination (:func:`.naming.checked_destination`).
-    :param conn_id: the Airflow connection of the store, if any.
+    :param conn_id: the Airflow connection of the store, if any. It wins over one that ``text`` names.
     :param options: what an ``ObjectStoragePath`` carries besides (:func:`options_of`), such as the key that S3 encrypts
         with; the store's file system gets them beside what the connection says.
     :raises ViduConfigError: when there is no file system for its scheme.
@@ -49,7 +50,8 @@ class Destination:
         self.is_folder = is_folder(text)
         self._options = dict(options or {})
         try:
-            path: Any = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
+            # Which of two connections wins is not left to Airflow, whose versions differ.
+            path: Any = ObjectStoragePath(_bare(text), conn_id=conn_id) if conn_id else ObjectStoragePath(text)
             self._protocol = str(path.protocol or "")
             self._path = str(path.path)
             # Before Airflow 3.2 the path has no such property and keeps the connection among its options.
@@ -57,8 +59,16 @@ class Destination:
         except (ValueError, TypeError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
-        if self._protocol not in _LOCAL and not self._path.strip("/"):
+        if self._protocol in _LOCAL:
+            # As it is written: path libraries take "localhost" and further slashes for folders below this one.
+            self._path = local_path(text) or self._path
+        elif not self._path.strip("/"):
             raise ViduConfigError(f"destination {one_line(text, 120)!r} names no file and no folder.")
+        elif self._protocol in WITH_UPLOADS and self._path.strip("/") != self._uri.partition("://")[2].strip("/"):
+            # Libraries drop a "?" or "#" at the end: the file would be stored under another name than is told.
+            raise ViduConfigError(
+                f"destination {one_line(text, 120)!r} means {one_line(self._path, 120)!r} to its store. Write that."
+            )
 
     def check(self) -> None:
         """Find out before anything is fetched what would stop the end: a missing file system, a folder, a link.
@@ -106,11 +116,7 @@ class Destination:
     @property
     def _uri(self) -> str:
         """The destination without a connection (``s3://my_aws@bucket/key``)."""
-        scheme, marked, rest = self.text.partition("://")
-        if not marked:
-            return f"{self._protocol}://{self._path.lstrip('/')}"
-        netloc, slash, path = rest.partition("/")
-        return f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path}"
+        return _bare(self.text) if "://" in self.text else f"{self._protocol}://{self._path.lstrip('/')}"
 
     @cached_property
     def _file_system(self) -> Any:
@@ -126,6 +132,13 @@ class Destination:
                 raise _no_file_system(self.text, error) from None
             fs = _plain_file_system(self._protocol, self.text)
         return _with_options(fs, self._options, self.text) if self._options else fs
+
+
+def _bare(text: str) -> str:
+    """Return a URI without the connection that it names; a path as it is."""
+    scheme, marked, rest = text.partition("://")
+    netloc, slash, path = rest.partition("/")
+    return f"{scheme}{marked}{netloc.rpartition('@')[2]}{slash}{path}" if marked else text
 
 
 def options_of(destination: object) -> dict[str, Any]:
@@ -203,11 +216,12 @@ def _plain_file_system(protocol: str, text: str) -> Any:
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     extra = EXTRAS.get(scheme)
-    advice = (
-        f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
-        if extra
-        else "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
-    )
+    advice = "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
+    if extra:
+        # Of the schemes of one store, some are known to Airflow's provider alone (s3n).
+        is_spelling = not isinstance(error, ImportError) and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
+        install = f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
+        advice = f"Write {USUAL[extra]}:// instead." if is_spelling else install
     return ViduConfigError(
         f"There is no file system for destination {one_line(text, 120)!r} ({shown(error, 160)}). {advice}"
     )

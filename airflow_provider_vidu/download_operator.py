@@ -78,8 +78,8 @@ class ViduDownloadOperator(SignedURLOperator):
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
     :param storage_conn_id: the Airflow connection of the destination's store. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
-        return the record of the file that is there (it is read once for its digest; an empty file
-        counts as missing); or fail with an ``error``.
+        return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
+        file counts as missing); or fail with an ``error``.
         ``replace`` needs no permission to read or list.
     :param artifact: the result, whatever its medium, if omitted; ``video``, ``image`` or ``audio`` insist on that
         medium. ``cover``, ``watermarked``, ``speech`` and ``sound`` are files beside the result.
@@ -296,16 +296,23 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return the record of a file that stays, reading it once for its digest.
 
         :raises DestinationExistsError: with ``overwrite="error"``.
+        :raises ViduDownloadRefusedError: when it is larger than a download may be.
         """
+        from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
         from airflow_provider_vidu.media_types import SNIFF_BYTES, sniffed, type_of_name
         from airflow_provider_vidu.storage import already_there
 
         if self.overwrite == "error":
             raise already_there(place.uri)
-        digest, size, head = hashlib.sha256(), 0, b""
+        digest, size, head, most = hashlib.sha256(), 0, b"", self._most_bytes()
         for piece in place.read():
             head = head or piece[:SNIFF_BYTES]
             size += len(piece)
+            if size > most:
+                raise ViduDownloadRefusedError(
+                    f"{place.uri} exists already and has more than {most:,} bytes (max_bytes), so it is not read for "
+                    "its digest. Remove it, raise max_bytes, or use overwrite='replace'."
+                )
             digest.update(piece)
         self.log.info("%s exists already (%s bytes); nothing was fetched.", place.uri, f"{size:,}")
         content_type = sniffed(head) or type_of_name(place.name) or "application/octet-stream"

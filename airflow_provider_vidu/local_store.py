@@ -1,8 +1,10 @@
 """Local files, published with one rename.
 
-Other programs may write to the folder, too. Right before the rename the temporary file is compared with the open one:
-another file in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between
-the comparison and the rename; only a folder that others cannot write to closes it.
+Other programs may write to the folder, too. It is opened once, and everything happens in the open folder: a link that
+is put among the folders of its path meanwhile leads nowhere else, and ``[vidu] destination_roots`` is compared with
+where the open folder really is. Right before the rename the temporary file is compared with the open one: another file
+in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between the
+comparison and the rename; only a folder that others cannot write to closes it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.roots import check_folder, check_opened
 from airflow_provider_vidu.storage import (
     READ_BYTES,
     Place,
@@ -35,13 +38,16 @@ STALE_AFTER: Final = 24 * 3600.0
 """Seconds without a write after which a temporary file of ours belongs to nobody any more."""
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What ``fsync`` answers on mounts that cannot; EIO and ENOSPC mean lost bytes."""
+_FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""A folder that may be written to need not be readable (a drop box)."""
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalPlace(Place):
     """A local path. A symbolic link of that name is refused; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path).expanduser().absolute()
+        self._path = _full(path)
         self.name = self._path.name
         self.uri = local_uri(str(self._path))
 
@@ -72,7 +78,12 @@ class LocalPlace(Place):
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
-            with self._path.open("rb", buffering=0) as file:
+            # Not waiting: a pipe that has been put in its place would hold the worker for ever.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError("it is not a regular file")
+                check_opened(descriptor, str(self._path), "destination_roots")
                 while data := file.read(READ_BYTES):
                     yield data
         except OSError as error:
@@ -83,7 +94,6 @@ class LocalPlace(Place):
         self.check()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(self._path)
             return LocalSink(self._path, self.uri, replace=replace)
         except OSError as error:
             raise storage_error("written", self.uri, error) from error
@@ -96,13 +106,22 @@ class LocalSink(Sink):
     """
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
-        self._path = path
+        self._name = path.name
         self._uri = uri
         self._replace = replace
-        self._temporary: Path | None = path.parent / temporary_name(path.name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-        # 0o666 less the umask, like any file that a program creates; mkstemp's 0o600 would shut others out.
-        self._descriptor = os.open(self._temporary, flags, 0o666)
+        self._temporary: str | None = None
+        self._descriptor = -1
+        self._folder = os.open(path.parent, _FOLDER)
+        try:
+            check_folder(self._folder, str(path.parent))
+            _remove_stale(self._folder, path.name)
+            temporary = temporary_name(path.name)
+            # 0o666 less the umask, like any file that a program creates; mkstemp's 0o600 would shut others out.
+            self._descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=self._folder)
+            self._temporary = temporary
+        except BaseException:  # whatever ends it, the folder may not stay open
+            self.discard()
+            raise
 
     def write(self, data: memoryview) -> None:
         """Append to the temporary file."""
@@ -117,20 +136,21 @@ class LocalSink(Sink):
         assert self._temporary is not None
         try:
             if self._replace:
-                _copy_mode(self._path, self._descriptor)
+                _copy_mode(self._folder, self._name, self._descriptor)
             _sync(self._descriptor, self._uri)
-            _compare(self._descriptor, self._temporary)
+            _compare(self._descriptor, self._folder, self._temporary)
             self._close()
             if self._replace:
-                self._temporary.replace(self._path)
+                os.replace(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             else:
-                _rename_unless_there(self._temporary, self._path)
+                _rename_unless_there(self._folder, self._temporary, self._name)
             self._temporary = None
         except FileExistsError:
             raise already_there(self._uri) from None
         except OSError as error:
             raise storage_error("completed", self._uri, error) from error
-        _sync_folder(self._path.parent)
+        _sync_folder(self._folder)
+        self._leave_folder()
 
     def discard(self) -> None:
         """Remove the temporary file."""
@@ -138,19 +158,25 @@ class LocalSink(Sink):
             self._close()
         if self._temporary is not None:
             with contextlib.suppress(OSError):  # the folder may be gone or read-only by now
-                self._temporary.unlink(missing_ok=True)
+                os.unlink(self._temporary, dir_fd=self._folder)
             self._temporary = None
+        self._leave_folder()
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
+    def _leave_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
 
-def _copy_mode(path: Path, descriptor: int) -> None:
-    """Give an open file the permissions of the one at ``path``, if there is one."""
+
+def _copy_mode(folder: int, name: str, descriptor: int) -> None:
+    """Give an open file the permissions of the one that is there under ``name``, if there is one."""
     with contextlib.suppress(OSError):  # none there, or a mount without modes
-        found = path.lstat().st_mode
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if stat.S_ISREG(found):
             os.fchmod(descriptor, stat.S_IMODE(found) & 0o777)
 
@@ -169,14 +195,14 @@ def _sync(descriptor: int, uri: str) -> None:
         )
 
 
-def _compare(descriptor: int, temporary: Path) -> None:
+def _compare(descriptor: int, folder: int, temporary: str) -> None:
     """Check that a temporary file is still the open one, and has no second name.
 
     :raises OSError: when another process has interfered.
     """
     own = os.fstat(descriptor)
     try:
-        there = temporary.lstat()
+        there = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         raise OSError("another process has removed the temporary file") from None
     if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino):
@@ -185,46 +211,51 @@ def _compare(descriptor: int, temporary: Path) -> None:
         raise OSError("another process has given the temporary file a second name")
 
 
-def _rename_unless_there(temporary: Path, path: Path) -> None:
+def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
+    here = {"src_dir_fd": folder, "dst_dir_fd": folder}
     try:
-        path.hardlink_to(temporary)
+        os.link(temporary, name, **here, follow_symlinks=False)
     except FileExistsError:
         raise
     except OSError:
         # No hard links here (FAT, some network shares): check and rename, with a small gap in between.
-        if path.exists():
-            raise FileExistsError(str(path)) from None
-        temporary.replace(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(name) from None
+        os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib knows no open folders
     else:
-        temporary.unlink()
+        os.unlink(temporary, dir_fd=folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: int) -> None:
+    with contextlib.suppress(OSError), _readable(folder) as descriptor:
+        os.fsync(descriptor)  # not every file system can; the rename itself is done
+
+
+@contextlib.contextmanager
+def _readable(folder: int) -> Iterator[int]:
+    """Open an open folder once more, so that it can be listed: what writes to it need not be allowed to."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    except OSError:
-        return
-    try:
-        with contextlib.suppress(OSError):  # not every file system can; the rename itself is done
-            os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(folder: int, name: str) -> None:
     """Remove what a killed process left behind for this very file.
 
     A running transfer gives up after a minute without bytes, so nobody writes to a file that has been
     silent for a day.
     """
-    stem = re.escape(temporary_name(path.name)[: -len("0123456789abcdef.part")])
+    stem = re.escape(temporary_name(name)[: -len("0123456789abcdef.part")])
     pattern = re.compile(stem + r"[0-9a-f]{16}\.part")
     oldest = time.time() - STALE_AFTER
     try:
-        with os.scandir(path.parent) as entries:
+        with _readable(folder) as descriptor, os.scandir(descriptor) as entries:
             for entry in entries:
                 if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
-                    Path(entry.path).unlink(missing_ok=True)
+                    os.unlink(entry.name, dir_fd=folder)
     except OSError:  # tidying up is a courtesy; the download itself will say what is wrong with the folder
         return
 
@@ -235,7 +266,7 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     :param path: the file, or the folder for it; missing folders would be made.
     :param is_folder: whether ``path`` is the folder.
     """
-    full = Path(path).expanduser().absolute()
+    full = _full(path)
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
@@ -249,6 +280,11 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     if not folder.is_dir():
         return f"{str(folder)!r} is not a folder"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
+
+
+def _full(path: str) -> Path:
+    """Return the absolute path that a destination names; a home that does not exist is a folder of that name."""
+    return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises
 
 
 def local_uri(path: str) -> str:

@@ -35,7 +35,13 @@ _OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|ran
 # Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
 # connection. The names of containers hold no dot.
 _AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# "file:clips/a.mp4" is not the path that it looks like.
+_NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
+_SHORT_LOCAL_URI = re.compile(r"(file|local):/(?!/)", re.IGNORECASE)
+# Among them what breaks or turns round a line of a log.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# The file systems of S3 and Azure cut it off: the object would be the part before it.
+_VERSION = re.compile(r"\?versionid=", re.IGNORECASE)
 
 
 def checked_destination(value: object) -> str:
@@ -43,27 +49,34 @@ def checked_destination(value: object) -> str:
 
     A path object (``ObjectStoragePath``, ``Path``) drops the slash at its end, so its name decides: one with the
     extension of a medium is a file, and every other one a folder, which the text then shows by a slash. Taken for a
-    file, ``ObjectStoragePath("s3://bucket/clips/")`` would let all clips overwrite one object.
+    file, ``ObjectStoragePath("s3://bucket/clips/")`` would let all clips overwrite one object. Blanks and line ends
+    around a text are dropped: ``"s3://bucket/clips/ "`` is a folder, and not a file whose name is a blank.
 
     :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, holds control characters, ``::`` or a
         ``..`` segment, or names no file or folder.
     """
-    text = value if isinstance(value, str) else _of_object(value)
+    text = value.strip() if isinstance(value, str) else _of_object(value)
+    text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1) if text and _SHORT_LOCAL_URI.match(text) else text
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
-    if not text.strip() or text == "None":
+    if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
         raise ViduConfigError(f"destination {one_line(text, 80)!r} holds control characters.")
     if _has_lone_surrogates(text):
         raise ViduConfigError(f"destination {one_line(text, 80)!r} holds characters that cannot be encoded.")
-    if text.lower().startswith("file://") and not re.match(r"/|localhost/", text[7:], re.IGNORECASE):
+    if _NO_LOCAL_URI.match(text):
         raise ViduConfigError(
-            f"destination {one_line(text, 120)!r} names a host: the address of a local file begins with file:/// ."
+            f"destination {one_line(text, 120)!r} names a host, or no absolute path: the address of a local file "
+            "begins with file:/// ."
         )
     if "::" in text:
         # fsspec reads it as a chain of file systems: the file would go to the part before it.
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")
+    if "://" in text and _VERSION.search(text):
+        raise ViduConfigError(
+            f"destination {one_line(text, 120)!r} must not hold '?versionId=': nothing can be written to a version."
+        )
     if account := _AZURE_ACCOUNT.match(text):
         raise ViduConfigError(
             f"destination {one_line(text, 120)!r} names an Azure account, which its connection does here. Write "
@@ -98,7 +111,7 @@ def is_shared(destination: object) -> bool | None:
     if not isinstance(destination, str) and not hasattr(destination, "parts"):
         return False
     text = destination if isinstance(destination, str) else _of_object(destination) or ""
-    if is_folder(text.rstrip()):
+    if is_folder(text.strip()):
         return False
     if not is_template(text):
         return True

@@ -16,6 +16,9 @@ WITH_UPLOADS: Final = S3 | GOOGLE | AZURE
 EXTRAS: Final = {**dict.fromkeys(S3, "s3"), **dict.fromkeys(GOOGLE, "gcs"), **dict.fromkeys(AZURE, "azure")}
 """The extra of this package that brings the file system of a scheme."""
 
+USUAL: Final = {"s3": "s3", "gcs": "gs", "azure": "abfs"}
+"""The scheme by which every version of an extra's packages knows its store."""
+
 PACKAGES: Final = {**dict.fromkeys(S3, "s3fs"), **dict.fromkeys(GOOGLE, "gcsfs"), **dict.fromkeys(AZURE, "adlfs")}
 """The package that holds the file system of a scheme."""
 

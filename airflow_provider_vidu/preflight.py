@@ -120,6 +120,7 @@ def _place(task: Any, name: str) -> Any:
 def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) -> str | None:
     from airflow_provider_vidu.destination import missing_file_system
     from airflow_provider_vidu.local_store import obstacle
+    from airflow_provider_vidu.roots import local_path
 
     if is_mapped and is_shared(destination):
         return one_file_for_all(destination)
@@ -132,7 +133,5 @@ def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) 
         return None
     if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
         return missing.reason
-    scheme, marked, rest = text.partition("://")
-    if not is_final or (marked and scheme.lower() not in ("file", "local")):
-        return None
-    return obstacle(rest.removeprefix("localhost") if marked else text, is_folder=text.endswith("/"))
+    path = local_path(text)
+    return obstacle(path, is_folder=text.endswith("/")) if is_final and path is not None else None

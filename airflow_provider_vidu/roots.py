@@ -47,30 +47,51 @@ def check_destination(destination: str) -> None:
     _check("destination_roots", "The destination", destination, destination + "x" * destination.endswith("/"))
 
 
-def check_opened(descriptor: int, path: str) -> None:
+def check_opened(descriptor: int, path: str, option: Option = "input_roots") -> None:
     """Refuse an open local file that is not what its name promised: a link may have been put in its place.
 
     :param descriptor: the open file.
     :param path: the local path that was opened.
-    :raises ViduConfigError: when the file itself does not lie beneath ``[vidu] input_roots``.
+    :param option: which of the settings holds for it.
+    :raises ViduConfigError: when the file itself does not lie beneath the roots.
     """
-    roots = _roots("input_roots")
+    roots = _roots(option)
     if roots and not any(is_really_beneath(descriptor, path, root) for root in roots if not root.spot.scheme):
-        raise _refused("input_roots", "The input", path)
+        raise _refused(option, "The input" if option == "input_roots" else "The destination", path)
+
+
+def check_folder(descriptor: int, path: str) -> None:
+    """Refuse an open folder that files are to be written into, and that is not what its name promised.
+
+    A path may have been checked in another spelling, and a link put among its folders since.
+
+    :param descriptor: the open folder.
+    :param path: the local path that was opened.
+    :raises ViduConfigError: when the folder itself is no root of ``[vidu] destination_roots`` and beneath none.
+    """
+    roots = _roots("destination_roots")
+    real = _real_path(descriptor, path) if roots else None
+    folders = [Path(os.path.realpath(root.spot.path)) for root in roots if not root.spot.scheme]
+    if roots and (real is None or not any(folder in (real, *real.parents) for folder in folders)):
+        raise _refused("destination_roots", "The destination", path)
 
 
 def is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
     """Whether the open file itself lies below a local root, links resolved on both sides."""
+    real = _real_path(descriptor, path)
+    return real is not None and Path(os.path.realpath(root.spot.path)) in real.parents
+
+
+def _real_path(descriptor: int, path: str) -> Path | None:
+    """Return where an open file or folder really is, or None where that cannot be told."""
     try:
-        real = Path(f"/proc/self/fd/{descriptor}").readlink() if Path("/proc/self/fd").is_dir() else None
-    except OSError:
-        return False
-    if real is None:
+        if Path("/proc/self/fd").is_dir():
+            return Path(f"/proc/self/fd/{descriptor}").readlink()
         # No /proc (macOS): the resolved path must still lead to the very file that was opened.
         real = Path(os.path.realpath(path))
-        if not os.path.samestat(os.fstat(descriptor), real.lstat()):
-            return False
-    return Path(os.path.realpath(root.spot.path)) in real.parents
+        return real if os.path.samestat(os.fstat(descriptor), real.lstat()) else None
+    except OSError:
+        return None
 
 
 def local_path(path: str) -> str | None:
@@ -95,6 +116,7 @@ def _is_beneath(path: str, roots: Sequence[Root]) -> bool:
 
 
 def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
+    path = os.path.expanduser(path)  # noqa: PTH111 - a destination may begin with ~
     try:
         # What the file is, and where its name is: some writers follow a link, others replace it.
         ways = (Path(os.path.realpath(path)), Path(os.path.realpath(Path(path).parent)) / Path(path).name)

@@ -511,6 +511,18 @@ def test_a_server_that_announces_too_much_is_refused(tmp_path, connect):
             download(generation_id="t", destination=f"{tmp_path}/")
 
 
+def test_a_file_that_is_kept_is_read_up_to_max_bytes(tmp_path, connect):
+    """What lies there may be larger than any download, or never end: it is not read for its digest."""
+    (tmp_path / "t.mp4").write_bytes(BODY)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        arguments = {"generation_id": "t", "destination": f"{tmp_path}/", "overwrite": "skip"}
+        with pytest.raises(ViduDownloadRefusedError, match=r"t\.mp4 exists already and has more than 59,999 bytes"):
+            download(max_bytes=len(BODY) - 1, **arguments)
+        assert download(max_bytes=len(BODY), **arguments)["size"] == len(BODY)
+    assert gateway.requests == []
+
+
 def test_blanks_around_a_url_are_dropped(tmp_path, connect):
     """What a template or a file leaves around the URL is not sent."""
     connect(allowed_hosts="127.0.0.1")

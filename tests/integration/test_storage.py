@@ -22,7 +22,9 @@ from fsspec.implementations.local import LocalFileSystem
 from airflow_provider_vidu import destination, local_store
 from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
+from airflow_provider_vidu.naming import checked_destination
 from airflow_provider_vidu.remote_store import MovedSink, UploadSink
+from airflow_provider_vidu.roots import check_destination
 from airflow_provider_vidu.storage import DestinationExistsError, temporary_name
 
 OLD, NEW = b"the old file", b"the whole new file" * 1000
@@ -343,7 +345,7 @@ def test_an_fsync_that_fails_publishes_nothing(tmp_path, monkeypatch, number):
 def failing_with(number: int):
     """Return a function that raises an error of the system."""
 
-    def fail(*_args):
+    def fail(*_args, **_kwargs):
         raise OSError(number, os.strerror(number))
 
     return fail
@@ -376,6 +378,120 @@ def test_a_temporary_file_of_somebody_else_is_not_published(tmp_path, replace, i
         sink.publish()
     sink.discard()
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    """Allow one folder to be written to, work in it, and return it; beside it lie a home and another folder."""
+    for name in ("in/clips", "out", "home"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("AIRFLOW__VIDU__DESTINATION_ROOTS", f"{tmp_path}/in")
+    monkeypatch.setenv("HOME", f"{tmp_path}/home")
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path / "in"
+
+
+def files(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "~/a.mp4",
+        "~/",
+        "~nobody-of-this-name/a.mp4",
+        " {out}/a.mp4",
+        "\t{out}/\n",
+        "file://localhost{out}/a.mp4",
+        "file:////{out}/a.mp4",
+        "file:{out}/a.mp4",
+        "local://{out}/a.mp4",
+        "FILE://{out}/a.mp4",
+        "clips/../../out/a.mp4",
+    ],
+)
+def test_what_is_checked_is_what_is_written(roots, text):
+    """No spelling is one path to the check and another one to whoever writes, wherever the worker runs."""
+    try:
+        checked = checked_destination(text.format(out=roots.parent / "out"))
+        check_destination(checked)
+        put(checked, NEW, name="a.mp4" if checked.endswith("/") else None)
+    except ViduConfigError:
+        assert files(roots.parent) == []
+    assert all(path.startswith("in/") for path in files(roots.parent))
+
+
+def test_a_link_that_is_put_among_the_folders_after_the_check(roots):
+    """The open folder itself is compared with the roots."""
+    check_destination(f"{roots}/clips/a.mp4")
+    place = Destination(f"{roots}/clips/a.mp4").place()
+    (roots / "clips").rmdir()
+    (roots / "clips").symlink_to("../out")
+    with pytest.raises(ViduConfigError, match="destination_roots"):
+        place.sink(None, replace=True)
+    assert listing(roots.parent / "out") == []
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_link_that_is_put_among_the_folders_while_it_is_written(roots, replace):
+    """The file appears in the folder that was checked, wherever that is by then."""
+    sink = Destination(f"{roots}/clips/a.mp4").place().sink(None, replace=replace)
+    sink.write(memoryview(NEW))
+    (roots / "clips").rename(roots / "moved")
+    (roots / "clips").symlink_to("../out")
+    sink.publish()
+    assert files(roots.parent) == ["in/moved/a.mp4"]
+
+
+@pytest.mark.parametrize("ends_by", ["publish", "discard", "refused"])
+def test_no_descriptor_stays_open(roots, monkeypatch, ends_by):
+    """Neither the file nor its folder, also where the folder is refused."""
+    opened: list[int] = []
+    really_open, really_close = os.open, os.close
+
+    def note(*args, **kwargs):
+        opened.append(really_open(*args, **kwargs))
+        return opened[-1]
+
+    def forget(descriptor):
+        really_close(descriptor)
+        opened.remove(descriptor)
+
+    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "close", forget)
+    if ends_by == "refused":
+        with pytest.raises(ViduConfigError):
+            Destination(f"{roots.parent}/out/a.mp4").place().sink(None, replace=True)
+    else:
+        getattr(Destination(f"{roots}/a.mp4").place().sink(None, replace=True), ends_by)()
+    assert opened == []
+
+
+def test_a_pipe_that_is_put_in_the_place_of_a_file_holds_nobody(tmp_path):
+    """What is read for its digest is a regular file, also when it was one a moment ago."""
+    place = Destination(f"{tmp_path}/a.mp4").place()
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(ViduStorageError, match="not a regular file"):
+        next(iter(place.read()))
+
+
+def test_a_file_that_is_read_lies_beneath_the_roots(roots):
+    """A link that is put in its place after the check tells nothing of the file that it leads to."""
+    (roots.parent / "out/secret").write_bytes(b"secret")
+    place = Destination(f"{roots}/clips/a.mp4").place()
+    (roots / "clips/a.mp4").symlink_to("../../out/secret")
+    with pytest.raises(ViduConfigError, match="destination_roots"):
+        next(iter(place.read()))
+
+
+@pytest.mark.parametrize("prefix", ["file://localhost", "file:", "local:///", "FILE://"])
+def test_every_spelling_of_a_local_address(tmp_path, monkeypatch, prefix):
+    """None of them is a folder called localhost below the one that the worker runs in."""
+    monkeypatch.chdir(tmp_path)
+    assert put(checked_destination(f"{prefix}{tmp_path}/x/a.mp4"), NEW) == f"file://{tmp_path}/x/a.mp4"
+    assert files(tmp_path) == ["x/a.mp4"]
 
 
 def test_a_device_is_no_file():
@@ -520,11 +636,7 @@ def test_only_ones_own_left_overs_are_removed(tmp_path):
 
 def test_without_hard_links_a_file_is_still_not_replaced(tmp_path, monkeypatch):
     """File systems without links check before they rename."""
-
-    def unsupported(self, target):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "hardlink_to", unsupported)
+    monkeypatch.setattr(os, "link", failing_with(errno.EPERM))
     put(f"{tmp_path}/a.mp4", NEW, replace=False)
     with pytest.raises(DestinationExistsError):
         put(f"{tmp_path}/a.mp4", OLD, replace=False)

@@ -13,6 +13,7 @@ from airflow_provider_vidu import remote_store
 from airflow_provider_vidu.destination import Destination, options_of
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
     ViduDownloadError,
     ViduDownloadRefusedError,
     ViduStorageError,
@@ -213,6 +214,44 @@ def test_replace_only_writes(s3, bucket, endpoint, loopback, monkeypatch, folder
             with pytest.raises(ViduStorageError, match="need the permissions s3:GetObject and s3:ListBucket"):
                 operator(overwrite=overwrite, **arguments).execute({})
     assert body_of(s3, bucket, "clips/t.mp4") == body
+
+
+@pytest.mark.parametrize("end", ["?", "#"])
+def test_a_name_that_means_another_one_is_refused(s3, bucket, end):
+    """Path libraries drop such an end; the record would name an object that is not there."""
+    with pytest.raises(ViduConfigError, match=r"means '.*/a\.mp4' to its store"):
+        Destination(f"s3://{bucket}/a.mp4{end}")
+
+
+@pytest.mark.parametrize("key", ["a#b.mp4", "a%20b.mp4", "x//a.mp4", "a*[1]?.mp4", "e\u0301 é.", "a/./b", "a&b=c+d;e"])
+def test_an_object_has_the_name_that_is_told(s3, bucket, key):
+    """No letter of a key means anything on its way."""
+    place = Destination(checked_destination(f"s3://{bucket}/{key}")).place()
+    sink = place.sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    assert keys(s3, bucket) == ([key], 0)
+    assert place.uri == f"s3://{bucket}/{key}"
+    assert place.size() == len(NEW)
+
+
+def test_the_argument_wins_over_the_connection_in_the_address():
+    """Which connection is used does not depend on the version of Airflow."""
+    pytest.importorskip("airflow.providers.amazon")
+    found = Destination("s3://theirs@bucket/a.mp4", "mine")
+    assert (found._conn_id, found._uri) == ("mine", "s3://bucket/a.mp4")
+    assert Destination("s3://theirs@bucket/a.mp4")._conn_id == "theirs"
+
+
+def test_a_spelling_of_the_scheme_that_is_not_known_is_no_missing_package(monkeypatch):
+    """Nobody is told to install what is there."""
+
+    def unknown(*_args, **_kwargs):
+        raise ValueError("Unsupported filesystem: 's3n'")
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", unknown)
+    with pytest.raises(ViduConfigError, match=r"Write s3:// instead\.$"):
+        Destination("s3n://bucket/a.mp4")
 
 
 def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog):

@@ -192,12 +192,31 @@ def test_good_destinations(good):
         "simplecache::s3://bucket/a.mp4",
         "abfss://clips@account.dfs.core.windows.net/a.mp4",
         "ABFS://clips@account.dfs.core.chinacloudapi.cn/",
+        "s3://bucket/a?versionId=b.mp4",
+        "abfs://clips/a?VersionID=b/",
+        "file:clips/a.mp4",
+        "/data/\u202e4pm.exe.mp4",
+        "/data/a\u2028b.mp4",
     ],
 )
 def test_bad_destinations(bad):
     """Empty ones, control characters and ways out of the folder are refused."""
     with pytest.raises(ViduConfigError, match="destination"):
         checked_destination(bad)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("s3://bucket/clips/ ", "s3://bucket/clips/"),
+        (" /data/a.mp4\n", "/data/a.mp4"),
+        ("\n  /data/clips/\n", "/data/clips/"),
+        ("file:/data/a.mp4", "file:///data/a.mp4"),
+    ],
+)
+def test_blanks_around_a_destination_are_dropped(given, meant):
+    """What a template leaves around it makes no file of a folder, and no other path of this one."""
+    assert checked_destination(given) == meant
 
 
 def test_folders_end_in_a_slash():
