@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import stat
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -108,6 +109,8 @@ class _LocalFile(Preview):
             self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise PreviewError(_why(error)) from None
+        # Closes once, and at the latest with this object: a request may end before its answer has begun.
+        self._closes = weakref.finalize(self, os.close, self._descriptor)
         try:
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode) or not _is_really_beneath(self._descriptor, spot.path, root):
@@ -124,9 +127,8 @@ class _LocalFile(Preview):
 
     def close(self) -> None:
         """Close the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._descriptor = -1
+        self._closes()
 
 
 def _is_really_beneath(descriptor: int, path: str, root: Root) -> bool:

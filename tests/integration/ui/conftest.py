@@ -37,6 +37,7 @@ class Pages:
     :param url: its address, with the path that it is deployed under.
     :param home: its AIRFLOW_HOME.
     :param root: the folder that clips may be played from.
+    :param pid: its process.
     """
 
     url: str
@@ -44,6 +45,7 @@ class Pages:
     root: Path
     sandbox: Sandbox
     engine: Any
+    pid: int = 0
     run: str = RUN
     sessions: dict[str | None, requests.Session] = field(default_factory=dict)
 
@@ -174,7 +176,7 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
         engine = create_engine(f"sqlite:///{home / 'airflow.db'}")
         try:
             _await_ready(process, home)
-            yield Pages(f"http://127.0.0.1:{port}{PATH}", home, root, sandbox, engine)
+            yield Pages(f"http://127.0.0.1:{port}{PATH}", home, root, sandbox, engine, process.pid)
         finally:
             engine.dispose()
             process.stdin.close()

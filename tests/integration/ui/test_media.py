@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -248,3 +249,29 @@ def test_the_address_bar_is_not_led_away(pages, generation):
     for place, status in (("document", 400), ("iframe", 400), ("video", 307)):
         answer = pages.get(pages.at("bar", then="/video"), headers={"Sec-Fetch-Dest": place})
         assert answer.status_code == status
+
+
+def descriptors(pages):
+    """Return how many files the API server has open."""
+    return len(os.listdir(f"/proc/{pages.pid}/fd"))  # noqa: PTH208 - the entries vanish while they are looked at
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
+@pytest.mark.parametrize("header", ["bytes=" + "9" * 5000 + "-", "bytes=-" + "9" * 5000, "bytes=0-" + "1" * 30_000])
+def test_no_request_keeps_a_file_open(pages, film, header):
+    """Digits by the thousand in a range lose no descriptor: at the limit the server would answer nobody."""
+    path, content = film
+    pages.get(path, method="HEAD")
+    before = descriptors(pages)
+    for _ in range(12):
+        assert pages.get(path, headers={"Range": header}).status_code == 200
+    assert descriptors(pages) <= before + 4
+
+
+def test_one_header_does_not_stop_the_server(pages, film):
+    """60 kB of blanks behind ``bytes=`` are answered at once."""
+    path, _ = film
+    began = time.monotonic()
+    for _ in range(5):  # 3 s each on the event loop, when matching was quadratic
+        assert pages.get(path, headers={"Range": "bytes=" + " " * 60_000 + "x"}).status_code == 200
+    assert time.monotonic() - began < 10
