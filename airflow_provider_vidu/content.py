@@ -47,8 +47,8 @@ def sniffed(head: bytes) -> str | None:
         return "video/mp4"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
-    if head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI "):
-        return "image/webp" if head[8:12] == b"WEBP" else "video/x-msvideo"
+    if head.startswith(b"RIFF"):
+        return {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}.get(head[8:12])
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 

@@ -51,8 +51,8 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
 
 def prompt_of(generation: Generation) -> str | None:
     """Return the prompt where the service repeats it in its answer (not all do)."""
-    raw = generation.raw
-    return first_text(raw.get("prompt"), mapping(raw.get("data")).get("prompt"))
+    raw = generation.raw  # XComs of earlier versions hold the prompt only here
+    return first_text(generation.prompt, raw.get("prompt"), mapping(raw.get("data")).get("prompt"))
 
 
 def object_name(uri: str) -> tuple[str, str]:

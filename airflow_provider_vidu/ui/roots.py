@@ -64,7 +64,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
     roots: list[Root] = []
     refused: list[str] = []
     for item in filter(None, (part.strip() for part in setting.split(","))):
-        conn_id, spot = _split_connection(item)
+        conn_id, spot = split_connection(item)
         if spot is None or not (spot.scheme or spot.parts):  # nobody means the whole machine
             refused.append(item)
         else:
@@ -103,7 +103,8 @@ def read_spot(uri: str) -> Spot | None:
     return Spot("" if scheme in _LOCAL else _SAME.get(scheme, scheme), netloc, parts)
 
 
-def _split_connection(item: str) -> tuple[str | None, Spot | None]:
+def split_connection(item: str) -> tuple[str | None, Spot | None]:
+    """Return the connection that a URI names (``s3://conn_id@bucket/prefix``), and the place without it."""
     scheme, marked, rest = item.partition("://")
     netloc = rest.partition("/")[0]
     if not marked or "@" not in netloc:
