@@ -7,24 +7,22 @@ database. :attr:`.Clip.stage` decides what a stage is; the same is said here in 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import String, and_, case, cast, func, literal, or_, select
+from sqlalchemy import String, and_, case, cast, func, literal, not_, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.ui.facts import ENDED, MAKING, keeps_result, role_in
+from airflow_provider_vidu.ui.facts import BESIDE, ENDED, MAKING
 
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
 """The most task instances of a run that a contact sheet looks at."""
-MAX_NOTES: Final = 500
-"""The most different notes of tasks that are told apart: usually there is one for each task, however often mapped."""
 MAX_SMALL_CHARS: Final = 8_000
 """The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
@@ -73,16 +71,9 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
     if not tasks:
         return Counted(dict.fromkeys(STAGES, 0), [], is_cut=False)
-    notes = [
-        text
-        for (text,) in session.execute(
-            select(ID_TEXT).where(*own, XComModel.key == WATCH_KEY, IS_SMALL).distinct().limit(MAX_NOTES)
-        )
-    ]
-    clips = _clips(is_id, notes, is_cut=tasks > MAX_TASKS)
-    counted: dict[str, int] = dict(
-        session.execute(select(clips.c.stage, func.count()).group_by(clips.c.stage)).tuples().all()
-    )
+    clips = _clips(is_id, is_cut=tasks > MAX_TASKS)
+    stages = session.execute(select(clips.c.stage, func.count().label("clips")).group_by(clips.c.stage))
+    counted: dict[str, int] = {row.stage: row.clips for row in stages}
     page = select(clips.c.id).order_by(clips.c.began, clips.c.task_id, clips.c.map_index).offset(offset).limit(limit)
     if stage is not None:
         page = page.where(clips.c.stage == stage)
@@ -91,14 +82,16 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     )
 
 
-def _clips(is_id: Sequence[Any], notes: Sequence[str], *, is_cut: bool) -> Any:
+def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     """Return a subquery with one row for each clip: its id, its main task, its stage and when its task began."""
     note = aliased(XComModel)
     note_text = cast(note.value, String)
 
-    def says(what: Callable[[Any], bool]) -> Any:
-        return note_text.in_([text for text in notes if what(json.loads(text))])
+    def says(name: str, *words: str) -> Any:
+        return or_(*(_says(note_text, name, word) for word in words))
 
+    made = says("role", *MAKING)
+    stored = and_(says("role", "download"), not_(says("artifact", *sorted(BESIDE))))
     success = TaskInstance.state == "success"
     tasks = (
         select(
@@ -106,13 +99,16 @@ def _clips(is_id: Sequence[Any], notes: Sequence[str], *, is_cut: bool) -> Any:
             XComModel.task_id,
             XComModel.map_index,
             XComModel.timestamp.label("at"),
-            _flag(and_(says(keeps_result), success)).label("stored"),
-            _flag(and_(says(lambda told: role_in(told) in MAKING), success)).label("made"),
+            _flag(and_(stored, success)).label("stored"),
+            _flag(and_(made, success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
             _flag(TaskInstance.state.in_(ENDED)).label("ended"),
         )
         .join(TaskInstance, same_task(XComModel, TaskInstance))
-        .outerjoin(note, and_(same_task(XComModel, note), note.key == WATCH_KEY))
+        .outerjoin(
+            note,
+            and_(same_task(XComModel, note), note.key == WATCH_KEY, func.length(note_text) <= MAX_SMALL_CHARS),
+        )
         .where(*is_id)
     )
     if is_cut:
@@ -145,6 +141,17 @@ def _clips(is_id: Sequence[Any], notes: Sequence[str], *, is_cut: bool) -> Any:
         .where(ranked.c.place == 1)
         .subquery()
     )
+
+
+def _says(text: Any, name: str, word: str) -> Any:
+    """Return the condition that a JSON object holds ``word`` under a name: as text, which all databases read alike.
+
+    Databases differ in their blanks; some versions of Airflow store the object's JSON once more as text.
+    """
+    spelt = [f'"{name}":{blank}"{word}"' for blank in ("", " ")]
+    plain = or_(*(text.contains(each, autoescape=True) for each in spelt))
+    quoted = or_(*(text.contains(json.dumps(each)[1:-1], autoescape=True) for each in spelt))
+    return or_(and_(text.like("{%"), plain), and_(text.like('"{%'), quoted))
 
 
 def _flag(condition: Any) -> Any:

@@ -264,6 +264,8 @@ def test_the_database_counts_as_the_pages_do(pages):
         state, note = states[index % 6], notes[(index * 7) % len(notes)]
         generation_id = f"id-{index if index % 3 else index // 9}"
         at = now - timedelta(seconds=index % 50)
+        if isinstance(note, dict):
+            note = {**note, "created_at": index}  # no two tasks leave the same note
         pages.add("mixed", generation_id, dag="stages", index=index, state=state, watch=note, at=at)
         facts.append(TaskFacts("stages", pages.run, "mixed", index, generation_id, at, state, watch=note))
     expected = grouped(facts)
