@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from airflow_provider_vidu.config import is_loopback
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.text import one_line
 
@@ -26,6 +27,8 @@ _REFUSED: Final[tuple[tuple[str, IPv4Network | IPv6Network], ...]] = tuple(
         ("loopback", "127.0.0.0/8 ::1/128"),
         ("private", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10 64:ff9b:1::/48"),
         ("link-local", "169.254.0.0/16 fe80::/10"),
+        # Azure's agent on the host of a virtual machine; it hands out keys and certificates, from a public address.
+        ("cloud host agent", "168.63.129.16/32"),
         ("shared (carrier-grade NAT)", "100.64.0.0/10"),
         ("multicast", "224.0.0.0/4 ff00::/8"),
         (
@@ -41,12 +44,19 @@ _REFUSED: Final[tuple[tuple[str, IPv4Network | IPv6Network], ...]] = tuple(
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")
 _COMPATIBLE: Final = IPv6Network("::/96")
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
+"""The upper half of an interface identifier that ends in an IPv4 address (RFC 5214, 6.1)."""
+
+_OWN: Final = frozenset({"private", "shared (carrier-grade NAT)", "reserved"})
+"""Where a gateway may be, beside the public addresses. That its name leads to this machine or to a metadata service
+is no installation but an attack (DNS rebinding)."""
 
 
 def why_refused(address: Address) -> str | None:
     """Return what kind of non-public address this is, such as ``loopback``, or None for a public one.
 
-    IPv6 forms that carry an IPv4 address (mapped, compatible, NAT64, 6to4) are judged by both.
+    IPv6 forms that carry an IPv4 address (mapped, compatible, translated, NAT64, 6to4, ISATAP) are judged by both.
     """
     inner = _embedded(address)
     if inner is not None and (kind := why_refused(inner)):
@@ -67,7 +77,8 @@ def _embedded(address: Address) -> IPv4Address | None:
     number = int(address)
     if address in _SIX_TO_FOUR:
         return IPv4Address((number >> 80) & 0xFFFFFFFF)
-    if address in _NAT64 or (address in _COMPATIBLE and number > 1):
+    is_isatap = (number >> 32) & 0xFFFFFFFF in _ISATAP
+    if is_isatap or address in _NAT64 or address in _TRANSLATED or (address in _COMPATIBLE and number > 1):
         return IPv4Address(number & 0xFFFFFFFF)
     return None
 
@@ -87,7 +98,16 @@ def is_allowed_host(host: str, allowed: Iterable[str]) -> bool:
     return any(canonical_host(item) == wanted for item in allowed)
 
 
-def permitted_addresses(host: str, port: int, allowed: Iterable[str], resolve: Resolver | None = None) -> list[str]:
+def is_allowed_address(address: Address, allowed: Iterable[str]) -> bool:
+    """Whether an address, or the IPv4 address that it carries, is in an allowed network (``198.18.0.0/15``)."""
+    networks = [ip_network(item, strict=False) for item in allowed if "/" in item]
+    forms = [form for form in (address, _embedded(address)) if form is not None]
+    return any(form in network for form in forms for network in networks)
+
+
+def permitted_addresses(
+    host: str, port: int, allowed: Iterable[str], resolve: Resolver | None = None, *, is_own: bool = False
+) -> list[str]:
     """Resolve ``host`` and return the addresses that may be connected to, in the resolver's order.
 
     Connect to one of these and to nothing else: resolving the name a second time could give another
@@ -95,23 +115,42 @@ def permitted_addresses(host: str, port: int, allowed: Iterable[str], resolve: R
 
     :param host: a name or a literal address, in whatever spelling; it is judged by what it resolves to.
     :param port: the port, for the resolver.
-    :param allowed: hosts for which every address is fine.
+    :param allowed: hosts for which every address is fine, and networks whose addresses are fine for every host.
     :param resolve: replaces the system's resolver.
+    :param is_own: whether this is the connection's own origin. That may have a private address; loopback, link-local
+        and the like are fine only where the connection names them as such (``localhost``, a literal address).
     :raises ViduDownloadRefusedError: when there are addresses, but none is permitted.
     :raises OSError: when the name cannot be resolved.
     """
     found = list(dict.fromkeys((resolve or system_resolver)(host, port)))
-    if is_allowed_host(host, allowed):
+    allowed = tuple(allowed)
+    if is_allowed_host(host, allowed) or (is_own and _names_its_address(host)):
         return found
-    judged = [(text, why_refused(ip_address(text.partition("%")[0]))) for text in found]
+    tolerated = _OWN if is_own else frozenset()
+    judged = [(text, _objection(ip_address(text.partition("%")[0]), allowed, tolerated)) for text in found]
     permitted = [text for text, kind in judged if kind is None]
     if not permitted and judged:
         text, kind = judged[0]
         raise ViduDownloadRefusedError(
             f"Not fetched: the host {one_line(host, 100)!r} has the {kind} address {text}. If the file really "
-            f"lies there, add {one_line(host, 100)!r} to allowed_hosts of the Vidu connection."
+            f"lies there, add {one_line(host, 100)!r} or its network to allowed_hosts of the Vidu connection, or to "
+            "[vidu] allowed_hosts in Airflow's configuration."
         )
     return permitted
+
+
+def _objection(address: Address, allowed: Iterable[str], tolerated: frozenset[str]) -> str | None:
+    kind = why_refused(address)
+    return None if kind is None or kind in tolerated or is_allowed_address(address, allowed) else kind
+
+
+def _names_its_address(host: str) -> bool:
+    """Whether a host can lead nowhere else than it says: a literal address, or this machine by its name."""
+    try:
+        ip_address(canonical_host(host))
+    except ValueError:
+        return is_loopback(host)
+    return True
 
 
 def system_resolver(host: str, port: int) -> list[str]:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable
 from typing import Final
 
+from airflow_provider_vidu.artifacts import Artifact
 from airflow_provider_vidu.content import SNIFF_BYTES, BoxWalk, judged
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.naming import Artifact
 from airflow_provider_vidu.storage import Sink
 from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.transfer_policy import Progress
@@ -16,14 +16,16 @@ from airflow_provider_vidu.transfer_policy import Progress
 OpenSink = Callable[[str, int | None], Sink]
 """Takes the content type and the announced size; returns a sink. Called anew when a transfer starts over."""
 
-_PLAIN: Final = ("", "identity")
+_CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"})
+"""The registered content codings. Stores also send ``utf-8``, ``aws-chunked``, ``binary`` or ``none``, which mean
+nothing: then the bytes prove what came."""
 
 
 class Arrival:
     """Takes the bytes of one version of the file; a transfer that starts over makes a new one.
 
     :param open_sink: opens the destination as soon as the first bytes have shown what they are.
-    :param artifact: what is wanted.
+    :param artifact: what is wanted; None for a result of any medium.
     :param max_bytes: the largest file that is accepted.
     :param scrub: takes secrets out of what an error may quote of the beginning.
     """
@@ -31,7 +33,7 @@ class Arrival:
     def __init__(
         self,
         open_sink: OpenSink,
-        artifact: Artifact,
+        artifact: Artifact | None,
         max_bytes: int | None,
         scrub: Callable[[bytes], bytes] = bytes,
     ) -> None:
@@ -72,7 +74,7 @@ class Arrival:
         """
         self.total = total
         self._check_size(total)
-        if encoding not in _PLAIN:
+        if _CODINGS & {coding.strip() for coding in encoding.split(",")}:
             raise ViduDownloadRefusedError(
                 f"Not stored: the server sent the file {one_line(encoding, 40)}-encoded although it was asked not to."
             )
@@ -80,7 +82,7 @@ class Arrival:
     def accept(self, data: memoryview) -> None:
         """Take the next bytes.
 
-        :raises ViduDownloadRefusedError: when they show that it is no video, or are too many.
+        :raises ViduDownloadRefusedError: when they show something else than what is wanted, or are too many.
         :raises ViduStorageError: when they cannot be written.
         """
         self.received += len(data)
@@ -107,7 +109,7 @@ class Arrival:
         if self.received == 0:
             return "The server sent an empty body."
         if self.total is None and self._boxes.is_cut():
-            return f"The connection ended after {self.received:,} bytes, in the middle of the video."
+            return f"The connection ended after {self.received:,} bytes, in the middle of the file."
         return None
 
     @property

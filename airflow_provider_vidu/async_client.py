@@ -24,6 +24,7 @@ from yarl import URL
 
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
+from airflow_provider_vidu.dialects.task_list import Listing, Page
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
@@ -54,6 +55,8 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 
 _has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
 """Whether the exchange that this task is in has made a new connection."""
+_was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
+"""Whether the exchange has got a connection to the service, so that its request may have arrived."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -62,6 +65,8 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
     that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
     (Tracing could tell the same, with a handful of signals sent for every poll.)
+
+    It also notes that there is a connection: what fails before has sent nothing to the service.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -75,6 +80,7 @@ class _Connector(aiohttp.TCPConnector):
         if connection.protocol not in self._known:
             self._known.add(connection.protocol)
             _has_connected.set(True)
+        _was_sent.set(True)
         return connection
 
 
@@ -94,6 +100,7 @@ class AsyncClient:
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
         self._next_look_up = 0.0
+        self._missing: tuple[float, str] = (0.0, "")
         # Only the trust lives in a session; key, host and proxy go with each request.
         self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
@@ -107,48 +114,57 @@ class AsyncClient:
         while self._sessions:
             await self._sessions.pop().close()
 
-    async def get_generation(self, generation_id: str) -> Generation:
+    async def get_generation(self, generation_id: str, endpoint: str | None = None) -> Generation:
         """Ask once for a generation.
 
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products with a query of their own.
         :raises ViduError: whatever the answer, or its absence, stands for.
         """
 
         async def ask(config: ViduConfig) -> Generation:
-            answer = await self.send(config, config.dialect.query(generation_id))
+            answer = await self.send(config, config.dialect.query(generation_id, endpoint))
             return config.dialect.read_generation(generation_id, answer)
 
         return await self._with_current_key(ask, generation_id)
 
-    async def cancel_generation(self, generation_id: str) -> Cancellation:
+    async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
         """Ask once to cancel a generation; a refusal is told, not raised.
 
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products that cannot be cancelled.
         :raises ViduError: when the service could not be asked.
         """
 
         async def ask(config: ViduConfig) -> Cancellation:
-            request = config.dialect.cancel(generation_id)
+            request = config.dialect.cancel(generation_id, endpoint)
             if request is None:
                 return NO_CANCEL
             return config.dialect.read_cancel(await self.send(config, request))
 
         return await self._with_current_key(ask, generation_id)
 
-    async def list_generations(self) -> list[Generation]:
-        """Ask once for the account's recent generations (``ent-v2``: the first page, the newest first).
+    async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
+        """Read the account's list of generations, page by page.
 
+        :param listing: what to read; everything that the list shows if omitted.
+        :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
-        :raises ViduError: when the service could not be asked.
+        :raises ViduError: when the list could not be read.
         """
+        walk = listing or Listing()
 
-        async def ask(config: ViduConfig) -> list[Generation]:
-            request = config.dialect.search()
+        async def ask(config: ViduConfig) -> Page:
+            request = config.dialect.search(walk.query or "")
             if request is None:
                 raise ViduConfigError(
                     f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
                 )
-            return config.dialect.read_list(await self.send(config, request))
+            return config.dialect.read_page(await self.send(config, request))
 
-        return await self._with_current_key(ask, None)
+        while walk.query is not None:
+            walk.take(await self._with_current_key(ask, None))
+        return walk.generations
 
     async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""
@@ -195,6 +211,9 @@ class AsyncClient:
 
     async def _look_up(self) -> ViduConfig:
         now = asyncio.get_running_loop().time()
+        until, reason = self._missing
+        if now < until:  # a thousand waits that pause for a removed connection ask for it once
+            raise ViduConnectionNotFoundError(reason, conn_id=self.conn_id)
         try:
             found = await aresolve(self.conn_id)
             # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
@@ -202,8 +221,11 @@ class AsyncClient:
             trust = await asyncio.to_thread(ssl_context, found.verify)
         except ViduError as error:
             # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
-            # good as long as the service takes it; that the connection was removed is no slip.
-            if self._config is None or isinstance(error, ViduConnectionNotFoundError):
+            # good as long as the service takes it. A key whose connection was removed is not used: the waits pause.
+            if isinstance(error, ViduConnectionNotFoundError):
+                self._missing = (now + REFRESH_PAUSE_SECONDS, error.reason)
+                raise
+            if self._config is None:
                 raise
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             self._resolved_at = now
@@ -237,11 +259,19 @@ class AsyncClient:
         """
         # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
         async with self._slots:
-            try:
-                async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
-                    return await self._exchange(config, request)
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                raise _transport_error(config, error) from None
+            outcome = await self._limited(config, request)
+        if isinstance(outcome, ViduError):
+            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            raise outcome
+        return outcome
+
+    async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
+        _was_sent.set(False)
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
+                return await self._exchange(config, request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _transport_error(config, error)
 
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         session = self._session_for.get(config.verify)
@@ -322,7 +352,7 @@ def _configured_sockets() -> int:
 
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
     return no_answer(
-        _loss(error),
+        _loss(error, config),
         config.scrub(_reason(error)),
         origin=config.origin,
         timeout=config.timeout,
@@ -330,16 +360,24 @@ def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
     )
 
 
-def _loss(error: Exception) -> Loss:
+def _loss(error: Exception, config: ViduConfig) -> Loss:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return Loss.UNTRUSTED
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Loss.UNREACHED
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)):
-        return Loss.UNMADE
+    if not _was_sent.get() or isinstance(error, aiohttp.InvalidURL):
+        if isinstance(error, TimeoutError):
+            return Loss.UNREACHED
+        return Loss.NO_TLS if config.origin[0] == "https" and _is_handshake_failure(error) else Loss.UNMADE
     if isinstance(error, aiohttp.ServerTimeoutError):
         return Loss.SILENT
     return Loss.SLOW if isinstance(error, TimeoutError) else Loss.BROKEN
+
+
+def _is_handshake_failure(error: Exception) -> bool:
+    """Whether the peer was reached, but a TLS session did not come about."""
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return False
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError))
 
 
 def _reason(error: Any) -> str:

@@ -16,9 +16,11 @@ from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_provider_vidu import __version__
+from airflow_provider_vidu.allowed_hosts import parse_allowed
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.dialects.base import check_template
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.redaction import Redactor, is_secret_header
 from airflow_provider_vidu.text import STRIKE, one_line
 from airflow_provider_vidu.values import number
 from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, inflated
@@ -26,11 +28,14 @@ from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, inflated
 USER_AGENT: Final = f"airflow-provider-vidu/{__version__}"
 DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_MAX_RETRIES: Final = 5
+NO_SCHEME: Final = "none"
+"""As ``auth_scheme``: the key is sent alone (``Authorization: KEY``), as some gateways want it."""
 HIDDEN: Final = STRIKE
+EXTRA_PREFIX: Final = "extra__vidu__"
+"""What Airflow 2 put before the names of extras; a field is read with and without it."""
 SHORTEST_STRUCK: Final = 8
 """Secrets shorter than this are struck out of error answers only."""
 
-_SENSITIVE_HEADER_WORDS: Final = ("auth", "key", "token", "secret", "cookie", "password", "signature")
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -58,6 +63,19 @@ class Secret:
 
     def __repr__(self) -> str:
         return HIDDEN
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """Refuse to be pickled: what is written to a disk or a queue must not hold a key.
+
+        :raises TypeError: always.
+        """
+        raise TypeError("A secret of a Vidu connection cannot be pickled.")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._value == other._value
@@ -97,13 +115,14 @@ class ViduConfig:
 
     :param conn_id: the connection it came from; errors name it.
     :param base_url: scheme, host, port and path prefix, without a trailing slash.
+    :param auth_scheme: the authorization scheme before the key, such as ``Bearer``; empty where the key stands alone.
     :param api_key: the key; travels to :attr:`origin` only.
     :param timeout: seconds to connect, and seconds of silence that are tolerated.
     :param max_retries: how often a failed request is repeated.
     :param verify: true, false, or the path of a CA bundle.
     :param proxy: URL of an HTTP proxy, hidden because it may hold a password.
     :param headers: further headers of every API request, hidden because they may hold tokens.
-    :param allowed_hosts: hosts a download may come from although their address is private.
+    :param allowed_hosts: hosts and networks a download may come from although their address is private.
     """
 
     conn_id: str
@@ -118,11 +137,14 @@ class ViduConfig:
     proxy: Secret | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
-    # Worked out once, for it is needed several times per poll.
+    # Worked out once, for both are needed several times per poll.
     _secrets: tuple[Secret, ...] = field(init=False, compare=False, repr=False)
+    _redactor: Redactor = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_secrets", tuple(map(Secret, self._find_secrets())))
+        found = self._find_secrets()
+        object.__setattr__(self, "_secrets", tuple(map(Secret, found)))
+        object.__setattr__(self, "_redactor", Redactor(found))
 
     @classmethod
     def from_connection(cls, conn_id: str, conn: AirflowConnection, extra: Mapping[str, Any]) -> ViduConfig:
@@ -140,7 +162,7 @@ class ViduConfig:
             base_url=_base_url(read, conn, dialect),
             dialect=dialect,
             dialect_key=(dialect.name, dialect.query_path, dialect.create_path),
-            auth_scheme=_auth_scheme(read) or dialect.auth_scheme,
+            auth_scheme=_auth_scheme(read, dialect),
             api_key=Secret(_api_key(read, conn)),
             timeout=read.number("timeout", DEFAULT_TIMEOUT, above=0, most=3600),
             max_retries=int(read.number("max_retries", DEFAULT_MAX_RETRIES, above=-1, most=100, whole=True)),
@@ -176,7 +198,7 @@ class ViduConfig:
             # Both headers are marked as required, even on the GET (gateway's API page).
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
-            "Authorization": f"{self.auth_scheme} {key}",
+            "Authorization": f"{self.auth_scheme} {key}" if self.auth_scheme else key,
         }
         # Names are compared without their case, or a header would go out twice.
         theirs = {name.lower(): (name, value.reveal()) for name, value in self.headers}
@@ -193,7 +215,7 @@ class ViduConfig:
             # A token may stand as the user name without a password.
             told = parts.password or parts.username
             found |= {told, unquote(told)} if told else set()
-        found |= {value.reveal() for name, value in self.headers if _is_sensitive(name)}
+        found |= {value.reveal() for name, value in self.headers if is_secret_header(name, value.reveal())}
         # The longest first: a short one may be the beginning of a long one.
         return sorted(filter(None, found), key=lambda secret: (-len(secret), secret))
 
@@ -214,11 +236,16 @@ class ViduConfig:
         return ApiAnswer(status, lowered, plain, lambda text: self.scrub(text, shortest))
 
     def scrub(self, text: str, shortest: int = 0) -> str:
-        """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars."""
-        for secret in self.secrets():
-            if len(secret) >= shortest:
-                text = text.replace(secret, HIDDEN)
-        return text
+        """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars.
+
+        Percent-encoded, HTML, JSON and base64 spellings are found as well.
+        """
+        return self._redactor.scrub(text, shortest)
+
+
+def is_blank(value: object) -> bool:
+    """Whether an extra holds nothing: the form stores an empty field as null or as empty text."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 class _Fields:
@@ -232,8 +259,9 @@ class _Fields:
         return ViduConfigError(f"Connection {self.conn_id!r}, field {name!r}: {problem}", conn_id=self.conn_id)
 
     def raw(self, name: str) -> Any:
-        value = self.extra.get(name)
-        return None if value is None or (isinstance(value, str) and not value.strip()) else value
+        # Older Airflow stored the form's fields under prefixed names.
+        found = (self.extra.get(spelling) for spelling in (name, EXTRA_PREFIX + name))
+        return next((value for value in found if not is_blank(value)), None)
 
     def word(self, name: str) -> str | None:
         value = self.raw(name)
@@ -279,11 +307,13 @@ def _create_path(path: str, dialect: type[Dialect]) -> str:
     return check_template("create_path", path)
 
 
-def _auth_scheme(read: _Fields) -> str | None:
+def _auth_scheme(read: _Fields, dialect: Dialect) -> str:
     scheme = read.word("auth_scheme")
-    if scheme is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", scheme):
-        raise read.error("auth_scheme", "must be one word of plain letters, such as Bearer or Token.")
-    return scheme
+    if scheme is None:
+        return dialect.auth_scheme
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", scheme):
+        raise read.error("auth_scheme", "must be one word of plain letters, such as Bearer or Token, or none.")
+    return "" if scheme.lower() == NO_SCHEME else scheme
 
 
 def _api_key(read: _Fields, conn: AirflowConnection) -> str:
@@ -349,17 +379,18 @@ def _proxy(read: _Fields) -> Secret | None:
     if value is None:
         return None
     if origin_of(value) is None:
-        raise read.error("proxy", "must be a URL such as http://proxy.example.com:3128")
+        socks = " (SOCKS is not supported)" if value.lower().startswith("socks") else ""
+        raise read.error("proxy", f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
     return Secret(value)
 
 
 def _headers(read: _Fields) -> tuple[tuple[str, Secret], ...]:
     value = read.raw("headers")
     if isinstance(value, str):
-        try:
+        with suppress(ValueError, RecursionError):  # nothing is raised from it: json's error holds the whole text
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise read.error("headers", 'is no JSON. Example: {"X-Team": "media"}') from None
+        if isinstance(value, str):
+            raise read.error("headers", 'is no JSON. Example: {"X-Team": "media"}')
     if value is None:
         return ()
     if not isinstance(value, Mapping):
@@ -379,32 +410,8 @@ def _header(read: _Fields, name: str, value: Any) -> tuple[str, Secret]:
     return name, Secret(str(value).strip())
 
 
-def _is_sensitive(header: str) -> bool:
-    return any(word in header.lower() for word in _SENSITIVE_HEADER_WORDS)
-
-
 def _allowed_hosts(read: _Fields) -> frozenset[str]:
-    value = read.raw("allowed_hosts")
-    if isinstance(value, str) and value.strip().startswith("["):
-        with suppress(ValueError, RecursionError):  # an IPv6 address in brackets is no JSON
-            value = json.loads(value)
-    listed = value.replace(",", " ").split() if isinstance(value, str) else value
-    if listed is None:
-        return frozenset()
-    if not isinstance(listed, list) or not all(isinstance(host, str) for host in listed):
-        raise read.error("allowed_hosts", "must be host names, separated by commas.")
-    return frozenset(_bare_host(read, host) for host in listed if host.strip())
-
-
-def _bare_host(read: _Fields, host: str) -> str:
-    bare = host.strip().lower()
-    if bare.startswith("[") and bare.endswith("]"):
-        bare = bare[1:-1]
-    is_ipv6 = ":" in bare and not bare.startswith("[") and bare.count(":") > 1
-    if "*" in bare:
-        raise read.error(
-            "allowed_hosts", f"{one_line(host, 60)!r}: every host is named in full, there are no wildcards."
-        )
-    if not bare.isprintable() or re.search(r"[/\\@?#\[\] ]", bare) or (":" in bare and not is_ipv6):
-        raise read.error("allowed_hosts", f"{one_line(host, 60)!r} is no host name: no scheme, port or path.")
-    return bare.rstrip(".")
+    try:
+        return parse_allowed(read.raw("allowed_hosts"))
+    except ViduConfigError as error:
+        raise read.error("allowed_hosts", error.reason) from None

@@ -16,12 +16,14 @@ _TEXT: Final = {"type": ["string", "null"]}
 CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     "dialect": {
         "label": "Dialect",
-        "description": "vidu-native for gateways, ent-v2 for the official API and its resellers.",
+        "description": "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has "
+        "two platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
         "schema": {**_TEXT, "enum": ["vidu-native", "ent-v2"], "default": "vidu-native"},
     },
     "auth_scheme": {
         "label": "Authorization scheme",
-        "description": "The word before the key. Empty: Bearer for vidu-native, Token for ent-v2.",
+        "description": "The word before the key, or none where the gateway wants the key alone. Empty: Bearer for "
+        "vidu-native, Token for ent-v2.",
         "schema": _TEXT,
     },
     "timeout": {
@@ -53,7 +55,8 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "query_path": {
         "label": "Query path",
-        "description": "For resellers: path of a query with {id}, such as /vidu/ent/v2/task/{id}/creations.",
+        "description": "For resellers: path of a query with {id}, such as /vidu/ent/v2/task/{id}/creations or "
+        "/v1/video/query?id={id}.",
         "schema": _TEXT,
     },
     "create_path": {
@@ -63,7 +66,8 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     },
     "allowed_hosts": {
         "label": "Allowed download hosts",
-        "description": "Hosts that videos may be fetched from although their address is private, comma separated.",
+        "description": "Hosts or networks (198.18.0.0/15) that files may be fetched from although their address is "
+        "private, comma separated.",
         "schema": _TEXT,
     },
 }
@@ -72,7 +76,7 @@ UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
     "hidden-fields": ["login", "schema", "port", "extra"],
     "relabeling": {"host": "Host (base URL)", "password": "API key"},
     "placeholders": {
-        "host": "https://gateway.example.com/prefix (empty with ent-v2: https://api.vidu.com)",
+        "host": "https://gateway.example.com/prefix (empty with ent-v2: https://api.vidu.com; China: https://api.vidu.cn)",
         "password": "the key of your account",
     },
 }

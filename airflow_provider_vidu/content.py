@@ -1,110 +1,112 @@
-"""What was really sent: telling a video from an error page, whatever the header claims. Pure."""
+"""What was really sent: telling a video, a picture or sound from an error page, whatever the header claims. Pure."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
+from airflow_provider_vidu.artifacts import Artifact, Family, family_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.naming import Artifact, type_of_name
+from airflow_provider_vidu.media_types import SNIFF_BYTES, is_iso, sniffed, type_of_name
 from airflow_provider_vidu.text import shown
 
-SNIFF_BYTES: Final = 1024
-"""How much of the beginning is looked at."""
+__all__ = ["SNIFF_BYTES", "BoxWalk", "judged", "sniffed", "text_kind"]
 
-_GENERIC: Final = frozenset(
-    {
-        "application/octet-stream",
-        "binary/octet-stream",
-        "application/binary",
-        "application/x-binary",
-        "application/x-download",
-        "application/download",
-        "application/force-download",
-        "application/unknown",
-        "application/mp4",
-    }
-)
-_BOXED: Final = ("video/mp4", "video/quicktime")
-_MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre)\b|\s*<[?!]", re.IGNORECASE)
+_ARTICLE: Final[dict[Family | None, str]] = {
+    "video": "a video",
+    "image": "a picture",
+    "audio": "a sound file",
+    None: "a video, a picture or a sound file",
+}
+# Containers whose first bytes do not tell whether they hold sound alone: the header or the name may say so.
+_SOUND_ALONE: Final = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/3gpp": "audio/mp4"}
+_MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre|svg)\b|\s*<[?!]", re.IGNORECASE)
+_SVG = re.compile(rb"<svg[\s>/]", re.IGNORECASE)
+_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _JSON = re.compile(rb'\s*(?:\{\s*(?:"|\})|\[\s*(?:[\[{"\]]|-?\d+\s*[,\]]))')
-_MAGIC: Final = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    # A gateway that compresses without saying so, or hands out an archive.
-    (b"\x1f\x8b\x08", "application/gzip"),
-    (b"PK\x03\x04", "application/zip"),
-)
 _BOMS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-
-
-def sniffed(head: bytes) -> str | None:
-    """Return the content type that the first bytes prove, or None where they prove nothing."""
-    if head[4:8] == b"ftyp":
-        return {b"qt  ": "video/quicktime", b"avif": "image/avif", b"heic": "image/heic"}.get(head[8:12], "video/mp4")
-    if head[4:8] in (b"moov", b"mdat", b"styp", b"moof", b"wide"):
-        return "video/mp4"
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
-    if head.startswith(b"RIFF"):
-        return {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}.get(head[8:12])
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+_QUOTED: Final = 300
 
 
 def text_kind(head: bytes) -> str | None:
-    """Return ``an HTML or XML page`` or ``JSON`` when the first bytes look like one, else None."""
+    """Return ``an HTML or XML page``, ``an SVG file``, ``JSON`` or ``text`` when the first bytes look like it."""
     for bom in _BOMS:
         head = head.removeprefix(bom)
-    head = head.replace(b"\0", b"")[:200] if b"\0" in head[:4] and head[:1] in b"<{[" else head
+    head = head.replace(b"\0", b"")[:_QUOTED] if b"\0" in head[:4] and head[:1] in b"<{[" else head
     if _MARKUP.match(head):
-        return "an HTML or XML page"
-    return "JSON" if _JSON.match(head) else None
+        # Pictures of this kind may hold scripts, and a browser runs them.
+        return "an SVG file" if _SVG.search(head) and not _HTML.search(head) else "an HTML or XML page"
+    if _JSON.match(head):
+        return "JSON"
+    return "text" if head and _is_text(head[:_QUOTED]) else None
 
 
-def judged(declared: str | None, head: bytes, artifact: Artifact, path: str = "") -> str:
-    """Return the content type of a file from its header and its first bytes.
+def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
+    """Return the content type of a file, as its first bytes prove it.
 
-    The bytes are believed before the header: gateways send error pages as ``video/mp4``, and stores
-    send videos as ``application/octet-stream``. Bytes that prove nothing pass when the header names
-    the right family or nothing at all.
+    The header is believed in one point alone: whether a container that may hold video or sound holds only sound.
+    Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
 
     :param declared: the ``Content-Type`` header.
     :param head: the first bytes of the body, up to :data:`SNIFF_BYTES`.
-    :param artifact: what is being fetched; a cover is an image, everything else a video.
-    :param path: the URL's path; its extension helps when neither header nor bytes say anything.
-    :raises ViduDownloadRefusedError: when it is something else; the message quotes the beginning of text.
+    :param artifact: what is being fetched; None for a result of any medium.
+    :param path: the URL's path; its extension helps where the header names no type.
+    :raises ViduDownloadRefusedError: when the bytes prove something else, or nothing; the message quotes their
+        beginning.
     """
-    said = (declared or "").partition(";")[0].strip().lower()
-    wanted = "image" if artifact == "cover" else "video"
+    family = family_of(artifact)
     proven = sniffed(head)
-    if proven is not None:
-        if not _fits(proven, wanted):
-            raise _refused(wanted, proven, head, quote=False)
-        return said if said.split("/")[0] == proven.split("/")[0] else proven
-    if page := text_kind(head):
-        raise _refused(wanted, page, head, quote=True)
-    if said.startswith(wanted + "/"):
-        return said
-    if said and said not in _GENERIC:
-        raise _refused(wanted, said, head, quote=said.startswith("text/") or "json" in said)
-    guess = type_of_name(path)
-    return guess if guess and guess.startswith(wanted) else "application/octet-stream"
+    if proven is None:
+        raise _unproven(declared, head, family)
+    kind = _sound_alone(proven, declared, family, path) or proven
+    if not _fits(kind, family):
+        advice = " Without artifact the result is kept, whatever its medium." if _fits(kind, None) else ""
+        raise _refused(family, kind, advice)
+    return kind
 
 
-def _fits(kind: str, wanted: str) -> bool:
+def _sound_alone(proven: str, declared: str | None, family: Family | None, path: str) -> str | None:
+    if proven not in _SOUND_ALONE or family not in (None, "audio"):
+        return None
+    told = (declared or "").partition(";")[0].strip().lower()
+    says_sound = told.startswith("audio/") or (
+        not told.startswith("video/") and (type_of_name(path) or "").startswith("audio/")
+    )
+    return _SOUND_ALONE[proven] if says_sound else None
+
+
+def _fits(kind: str, family: Family | None) -> bool:
+    if family is None:
+        return kind.startswith(("video/", "image/", "audio/"))
     # Animated results come as GIF or WebP.
-    return kind.startswith(wanted + "/") or (wanted == "video" and kind in ("image/gif", "image/webp"))
+    return kind.startswith(family + "/") or (family == "video" and kind in ("image/gif", "image/webp"))
 
 
-def _refused(wanted: str, found: str, head: bytes, *, quote: bool) -> ViduDownloadRefusedError:
-    article = "an image" if wanted == "image" else "a video"
-    begins = f" It begins: {shown(head[:300].decode('utf-8', 'replace'), 160)}" if quote else ""
-    return ViduDownloadRefusedError(f"Not stored: the server sent {shown(found, 80)} instead of {article}.{begins}")
+def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduDownloadRefusedError:
+    found = text_kind(head)
+    if found:
+        begins = shown(head[:_QUOTED].decode("utf-8", "replace"), 160)
+    else:
+        said = f" (its header says {shown(declared, 60)})" if declared else ""
+        found, begins = f"bytes of no known format{said}", head[:16].hex(" ")
+    return _refused(family, found, f" It begins: {begins}")
+
+
+def _refused(family: Family | None, found: str, more: str) -> ViduDownloadRefusedError:
+    return ViduDownloadRefusedError(f"Not stored: the server sent {shown(found)} instead of {_ARTICLE[family]}.{more}")
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # it may end within a letter
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
 
 
 class BoxWalk:
-    """Follows the top-level boxes of an MP4 while it streams by, to notice that its end is missing.
+    """Follows the top-level boxes of an ISO container while it streams by, to notice that its end is missing.
 
     Needed only where no length was announced: then a connection that broke looks like one that ended.
     """
@@ -142,7 +144,7 @@ class BoxWalk:
             if len(self._header) < 16:
                 return None
             size = int.from_bytes(self._header[8:16], "big")
-        is_box = self._header[4:8].isalnum() if self._next else sniffed(self._header) in _BOXED
+        is_box = self._header[4:8].isalnum() if self._next else is_iso(self._header)
         if size < 8 or not is_box:
             # Size 0 means "to the end of the file"; anything else is no box.
             self._follows = False

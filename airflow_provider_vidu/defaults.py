@@ -20,6 +20,11 @@ DEFER_MARGIN_SECONDS: Final = 300.0
 """How much longer than the deadline a deferral may last: the trigger reports a time-out by itself, and
 Airflow's own is only the net below it."""
 
+WAIT_SECONDS: Final = 24 * 3600.0
+"""How long a generation is waited for if the user sets no timeout."""
+
+OFF_PEAK_WAIT_SECONDS: Final = 50 * 3600.0
+"""The same for an off-peak generation: the service takes up to 48 hours, and then cancels it."""
 
 LONGEST_SECONDS: Final = 10 * 366 * 86_400.0
 """No time-out is longer: Airflow adds it to a date, and dates end."""

@@ -12,22 +12,24 @@ done depends on the store:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.local_store import LocalPlace
 from airflow_provider_vidu.naming import is_folder
-from airflow_provider_vidu.remote_store import RemotePlace
+from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES
+from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.storage import Place, storage_error
 from airflow_provider_vidu.text import one_line, shown
 
 _LOCAL: Final = frozenset({"", "file", "local"})
-_EXTRAS: Final = {
-    **dict.fromkeys(("s3", "s3a", "s3n"), "s3"),
-    **dict.fromkeys(("gs", "gcs"), "gcs"),
-    # Not "wasb", which nothing in Python knows, nor "adl", which Airflow's provider names and upath 0.3 refuses.
-    **dict.fromkeys(("abfs", "abfss", "az"), "azure"),
-}
+_NO_STORE: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
+_CREDENTIALS: Final = (
+    "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
+)
 
 
 class Destination:
@@ -35,14 +37,17 @@ class Destination:
 
     :param text: a checked destination (:func:`.naming.checked_destination`).
     :param conn_id: the Airflow connection of the store, if any.
+    :param options: what an ``ObjectStoragePath`` carries besides (:func:`options_of`), such as the key that S3 encrypts
+        with; the store's file system gets them beside what the connection says.
     :raises ViduConfigError: when there is no file system for its scheme.
     """
 
-    def __init__(self, text: str, conn_id: str | None = None) -> None:
+    def __init__(self, text: str, conn_id: str | None = None, options: Mapping[str, Any] | None = None) -> None:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         self.text = text
         self.is_folder = is_folder(text)
+        self._options = dict(options or {})
         try:
             path: Any = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
             self._protocol = str(path.protocol or "")
@@ -55,18 +60,48 @@ class Destination:
         if self._protocol not in _LOCAL and not self._path.strip("/"):
             raise ViduConfigError(f"destination {one_line(text, 120)!r} names no file and no folder.")
 
+    def check(self) -> None:
+        """Find out before anything is fetched what would stop the end: a missing file system, a folder, a link.
+
+        :raises ViduConfigError: when there is no file system, or something else than a file.
+        :raises ViduStorageError: when the store cannot be reached.
+        """
+        if not self.is_folder:
+            self.place().check()
+        elif self._protocol not in _LOCAL:
+            _ = self._file_system
+
     def place(self, name: str | None = None) -> Place:
         """Return the file itself, or, of a folder, the file ``name`` in it.
 
         :raises ViduConfigError: when there is no file system for the scheme.
         """
-        path = f"{self._path.rstrip('/')}/{name}" if name else self._path
+        path = f"{self._folder}/{name}" if name else self._path
         if self._protocol in _LOCAL:
             if self._conn_id:
                 raise ViduConfigError(f"storage_conn_id {self._conn_id!r} makes no sense for a local destination.")
+            if self._options:
+                raise ViduConfigError(f"A local destination takes no options ({', '.join(self._options)}).")
             return LocalPlace(path)
         uri = f"{self._uri.rstrip('/')}/{name}" if name else self._uri
-        return RemotePlace(self._file_system(), self._protocol, path, uri)
+        return RemotePlace(self._file_system, self._protocol, path, uri)
+
+    def existing(self, names: Sequence[str] = ()) -> Place | None:
+        """Return the file that is there already and not empty, or None.
+
+        :param names: in a folder, the names that it may have, the likeliest first.
+        :raises ViduStorageError: when the store cannot be asked.
+        """
+        if not self.is_folder:
+            place = self.place()
+            return place if place.size() else None
+        if self._protocol not in _LOCAL:
+            names = listed(self._file_system, self._protocol, self._folder, names)
+        return next((place for place in map(self.place, names) if place.size()), None)
+
+    @property
+    def _folder(self) -> str:
+        return self._path.rstrip("/")
 
     @property
     def _uri(self) -> str:
@@ -77,18 +112,77 @@ class Destination:
         netloc, slash, path = rest.partition("/")
         return f"{scheme}://{netloc.rpartition('@')[2]}{slash}{path}"
 
+    @cached_property
     def _file_system(self) -> Any:
         try:
-            return self._object_path.fs
-        except ValueError as error:
-            # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
-            if "No filesystem registered" not in str(error) or self._conn_id:
-                raise _no_file_system(self.text, error) from None
+            fs = self._object_path.fs
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
         except Exception as error:  # whatever a provider raises while it connects: Airflow's, botocore's, google's
-            raise storage_error("reached", self.text, error) from error
-        return _plain_file_system(self._protocol, self.text)
+            # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
+            if not _is_missing(error):
+                raise storage_error("reached", self.text, error, advice=_CREDENTIALS) from error
+            if self._conn_id:
+                raise _no_file_system(self.text, error) from None
+            fs = _plain_file_system(self._protocol, self.text)
+        return _with_options(fs, self._options, self.text) if self._options else fs
+
+
+def options_of(destination: object) -> dict[str, Any]:
+    """Return the options that an ``ObjectStoragePath`` carries for its file system; none for text."""
+    options = dict(getattr(destination, "storage_options", None) or {})
+    options.pop("conn_id", None)  # there before Airflow 3.2; the path shows it
+    return options
+
+
+def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
+    """Return the error of a destination whose store has no package in this environment; None when nothing is known.
+
+    Cheap: no store's package is imported.
+
+    :param text: a destination; only its scheme counts.
+    :param conn_id: whether an Airflow connection is used, which only Airflow's providers can.
+    """
+    scheme, marked, _ = text.partition("://")
+    scheme = scheme.lower()
+    if not marked or scheme in _LOCAL:
+        return None
+    package = PACKAGES.get(scheme)
+    if package is None:
+        return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
+    if find_spec(package) is None:
+        return _no_file_system(text, ImportError(f"{package} is not installed"))
+    return None
+
+
+def _is_known(scheme: str) -> bool:
+    from fsspec.registry import known_implementations, registry
+
+    return scheme in known_implementations or scheme in registry or _airflow_has(scheme)
+
+
+def _airflow_has(scheme: str) -> bool:
+    from importlib import import_module
+
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    # airflow.sdk.io, in Airflow 2 airflow.io
+    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, ValueError) and any(words in str(error) for words in _NO_STORE)
+
+
+def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
+    """Return a file system like ``fs`` with further options. An error names them alone: their values may be secret."""
+    try:
+        return type(fs)(*fs.storage_args, **{**fs.storage_options, **options})
+    except (TypeError, ValueError) as error:
+        raise ViduConfigError(
+            f"The store of destination {one_line(text, 120)!r} does not take the options {', '.join(options)} "
+            f"({type(error).__name__})."
+        ) from None
 
 
 def _plain_file_system(protocol: str, text: str) -> Any:
@@ -98,13 +192,17 @@ def _plain_file_system(protocol: str, text: str) -> Any:
         raise ViduConfigError(f"destination {one_line(text, 120)!r}: a web address cannot be written to.")
     try:
         return fsspec.filesystem(protocol)
-    except (ValueError, ImportError, TypeError) as error:
+    except ImportError as error:
         raise _no_file_system(text, error) from None
+    except Exception as error:  # credentials or a host that are missing: adlfs raises ValueError, sshfs TypeError
+        if _is_missing(error):
+            raise _no_file_system(text, error) from None
+        raise storage_error("reached", text, error, advice=_CREDENTIALS) from error
 
 
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     scheme = text.partition("://")[0].lower() if "://" in text else ""
-    extra = _EXTRAS.get(scheme)
+    extra = EXTRAS.get(scheme)
     advice = (
         f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
         if extra

@@ -1,4 +1,4 @@
-"""``ViduDownloadOperator``: keeps a generation's file in storage of your own.
+"""``ViduDownloadOperator``: keeps a generation's files in storage of your own.
 
 Importing this module does no I/O and loads no HTTP client; the engine is imported when a task runs.
 """
@@ -6,18 +6,32 @@ Importing this module does no I/O and loads no HTTP client; the engine is import
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vidu.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
-from airflow_provider_vidu.naming import ARTIFACTS, Artifact, candidate_names, checked_destination, file_name, stem_of
+from airflow_provider_vidu.naming import (
+    candidate_names,
+    checked_destination,
+    file_name,
+    is_folder,
+    is_shared,
+    is_template,
+    one_file_for_all,
+    stem_of,
+)
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.upstream import check_source, id_of, url_of
 from airflow_provider_vidu.values import web_url
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_vidu.destination import Destination
@@ -28,14 +42,18 @@ if TYPE_CHECKING:
 
 Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+MAX_BYTES: Final = 20 * 1024**3
+"""The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
 
 
 class ViduDownloadOperator(SignedURLOperator):
-    """Download the file of a generation into any place that Airflow's object storage reaches.
+    """Download a file of a generation into any place that Airflow's object storage reaches.
 
-    The file streams through with constant memory, is hashed on the way, and appears under its final
-    name only when it is whole. A broken transfer resumes; an expired URL is replaced by a fresh one
-    where ``generation_id`` is given.
+    By default the result is kept, whatever its medium: video, picture or sound. The file's first bytes decide what it
+    is, name its extension, and are the content type of the stored object; pages, JSON, text, SVG and bytes that prove
+    nothing are refused. The file streams through with constant memory, is hashed on the way, and appears under its
+    final name only when it is whole. A broken transfer resumes; an expired URL is replaced by a fresh one where
+    ``generation_id`` is given.
 
     Give ``generation_id``, or ``video_url``, or both: then the URL is tried first, and the id names the
     file and helps when the URL has expired. With only a ``video_url`` no Vidu connection need exist.
@@ -49,25 +67,38 @@ class ViduDownloadOperator(SignedURLOperator):
 
     :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
         ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
-        URL) and its type. (templated)
-    :param video_url: where the file lies; sent verbatim. (templated)
+        URL) and its type. An ``ObjectStoragePath`` loses that slash: given as an object it is a folder unless its name
+        has the extension of a medium, and its storage options are used. In a mapped task it must be a folder, or
+        differ between the instances. A file that is replaced leaves its mode; a symbolic link is refused. (templated)
+    :param video_url: where the file lies; sent verbatim, except for blanks around it. (templated)
     :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
+    :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
+        both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
+        of the other arguments may say ``{{ task.generation.model }}``.
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
     :param storage_conn_id: the Airflow connection of the destination's store. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
         return the record of the file that is there (it is read once for its digest; an empty file
         counts as missing); or fail with an ``error``.
-    :param artifact: ``video``, its ``cover`` image, or the ``watermarked`` video.
-    :param max_bytes: the largest file that is accepted, in bytes.
+        ``replace`` needs no permission to read or list.
+    :param artifact: the result, whatever its medium, if omitted; ``video``, ``image`` or ``audio`` insist on that
+        medium. ``cover``, ``watermarked``, ``speech`` and ``sound`` are files beside the result.
+    :param creation: which creation of the generation, counted from 0; needs ``generation_id``. In a folder the file
+        of a further one gets ``-2``, ``-3``, …
+    :param max_bytes: the largest file that is accepted, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
+    :param endpoint: where the generation was submitted; only products with a query of their own
+        (``one-click/mv``) need it. (templated)
     :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
     """
 
     template_fields: Sequence[str] = (
+        "generation",  # the first, so that the others may speak of it
         "destination",
         "video_url",
         "generation_id",
         "storage_conn_id",
         "vidu_conn_id",
+        "endpoint",
     )
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
@@ -75,25 +106,32 @@ class ViduDownloadOperator(SignedURLOperator):
     def __init__(
         self,
         *,
-        destination: str,
+        destination: str | ObjectStoragePath,
         video_url: str | None = None,
         generation_id: str | None = None,
+        generation: Mapping[str, Any] | None = None,
         vidu_conn_id: str = DEFAULT_CONN_ID,
         storage_conn_id: str | None = None,
         overwrite: Overwrite = "replace",
-        artifact: Artifact = "video",
+        artifact: Artifact | None = None,
+        creation: int = 0,
         max_bytes: int | None = None,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.destination = destination
         self.video_url = video_url
         self.generation_id = generation_id
+        self.generation = generation
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
         self.overwrite = overwrite
         self.artifact = artifact
+        self.creation = creation
         self.max_bytes = max_bytes
+        self.endpoint = endpoint
+        self._written_destination: Any = destination  # before templates are rendered
         self._transfer: Transfer | None = None
         self._chosen: Place | None = None
         self._generation: Generation | None = None
@@ -103,8 +141,16 @@ class ViduDownloadOperator(SignedURLOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Download, publish, tell the outlets, and return the record of the file."""
         url, generation_id = self._rendered()
+        self._check_mapping(context)
         if generation_id is not None:
-            publish(context, generation_id, conn_id=self.vidu_conn_id, role="download", artifact=self.artifact)
+            publish(
+                context,
+                generation_id,
+                conn_id=self.vidu_conn_id,
+                role="download",
+                artifact=self.artifact,
+                endpoint=self.endpoint,
+            )
         self._record = self._stored(url, generation_id)
         self._fill_outlet_events(context, self._record)
         return self._record
@@ -116,13 +162,17 @@ class ViduDownloadOperator(SignedURLOperator):
         return openlineage_facets(self._record, self._generation)
 
     def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
-        from airflow_provider_vidu.destination import Destination
+        from airflow_provider_vidu.destination import Destination, options_of
+        from airflow_provider_vidu.roots import check_destination
         from airflow_provider_vidu.storage import DestinationExistsError
 
-        destination = Destination(checked_destination(self.destination), self._storage_conn_id())
+        checked = checked_destination(self.destination)
+        check_destination(checked)
+        destination = Destination(checked, self._storage_conn_id(), options_of(self.destination))
         stem = stem_of(generation_id, url) if destination.is_folder else ""
+        names = candidate_names(stem, self.artifact, self.creation)
         try:
-            if self.overwrite != "replace" and (place := self._existing(destination, stem)):
+            if self.overwrite != "replace" and (place := destination.existing(names)):
                 return self._kept(place, url, generation_id)
             place, received = self._download(destination, stem, url, generation_id)
         except DestinationExistsError as error:
@@ -150,7 +200,8 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.lineage import event_extra
 
         def extra() -> dict[str, Any]:
-            return event_extra(record, self._known_generation(record["generation_id"]), self.artifact)
+            kept = self.artifact or record["content_type"].partition("/")[0]
+            return event_extra(record, self._known_generation(record["generation_id"]), kept)
 
         fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
 
@@ -160,7 +211,9 @@ class ViduDownloadOperator(SignedURLOperator):
 
         if self._generation is None and generation_id is not None:
             try:
-                self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, retries=1)
+                self._generation = ViduHook(self.vidu_conn_id).get_generation(
+                    generation_id, endpoint=self.endpoint, retries=1
+                )
             except ViduError as error:  # the file is there; only prompt and model stay unknown
                 self.log.warning("The asset event will lack prompt and model: %s", error)
         return self._generation
@@ -169,18 +222,24 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run. Templates and XComs are looked at later."""
-        if self.video_url is None and self.generation_id is None:
-            raise ViduConfigError("ViduDownloadOperator needs generation_id or video_url (or both).")
+        check_source(
+            "ViduDownloadOperator", self.generation, generation_id=self.generation_id, video_url=self.video_url
+        )
         for name, value, words in (
             ("overwrite", self.overwrite, OVERWRITES),
-            ("artifact", self.artifact, ARTIFACTS),
+            ("artifact", self.artifact, (None, *ARTIFACTS)),
         ):
             if value not in words:
-                raise ViduConfigError(f"{name} must be one of {', '.join(words)}, not {one_line(value, 40)!r}.")
-        most = self.max_bytes
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most <= 0):
-            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {one_line(most, 40)!r}.")
-        if _is_final(self.destination):
+                raise ViduConfigError(
+                    f"{name} must be one of {', '.join(filter(None, words))}, not {one_line(value, 40)!r}."
+                )
+        if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
+            raise ViduConfigError(f"creation must be a whole number from 0, not {one_line(self.creation, 40)!r}.")
+        if self.creation and self.generation_id is None and self.generation is None:
+            raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
+        if self.max_bytes is not None and (not _is_whole(self.max_bytes) or self.max_bytes <= 0):
+            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {one_line(self.max_bytes, 40)!r}.")
+        if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
             checked_destination(self.destination)
         if _is_final(self.video_url):
             _checked_url(self.video_url)
@@ -189,6 +248,8 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return URL and id as they are now that templates are rendered; one of them is not None."""
         from airflow_provider_vidu.dialects import checked_id
 
+        if self.generation is not None:
+            return url_of(self.generation, self.artifact, self.creation), checked_id(id_of(self.generation))
         url, generation_id = _absent_as_none(self.video_url), self.generation_id
         if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
             return (None if url is None else _checked_url(url)), checked_id(generation_id)
@@ -199,31 +260,51 @@ class ViduDownloadOperator(SignedURLOperator):
             )
         return _checked_url(url), None
 
+    def _check_mapping(self, context: Any) -> None:
+        """Refuse a mapped task all of whose instances would write one file: the last one would stay, and all be green.
+
+        :raises ViduConfigError: when the destination is a file whose name nothing can change.
+        """
+        index = getattr(context.get("ti"), "map_index", -1)
+        if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
+            return
+        task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
+        partial = getattr(task, "partial_kwargs", None)
+        if partial is not None and partial.get("destination") != self._written_destination:
+            return  # the destination itself is mapped over
+        shared = is_shared(self._written_destination)
+        if shared:
+            raise ViduConfigError(one_file_for_all(self._written_destination))
+        if shared is None:
+            self.log.warning(
+                "The destination of this mapped task may be the same file in all of its instances. End it with a "
+                "slash, or put {{ ti.map_index }} into the name."
+            )
+
+    def _most_bytes(self) -> int:
+        most = self.max_bytes or conf.getint("vidu", "max_bytes", fallback=MAX_BYTES)
+        if most <= 0:
+            raise ViduConfigError(f"[vidu] max_bytes must be above 0, not {most}.")
+        return most
+
     def _storage_conn_id(self) -> str | None:
         return _absent_as_none(self.storage_conn_id)
 
     # -- what is there already ------------------------------------------------------------------
-
-    def _existing(self, destination: Destination, stem: str) -> Place | None:
-        """Return the file that is there already, if it is not empty."""
-        names = candidate_names(stem, self.artifact) if destination.is_folder else [None]
-        places = [destination.place(name) for name in names]
-        return next((place for place in places if place.size()), None)
 
     def _kept(self, place: Place, url: str | None, generation_id: str | None) -> dict[str, Any]:
         """Return the record of a file that stays, reading it once for its digest.
 
         :raises DestinationExistsError: with ``overwrite="error"``.
         """
-        from airflow_provider_vidu.content import sniffed
-        from airflow_provider_vidu.naming import type_of_name
+        from airflow_provider_vidu.media_types import SNIFF_BYTES, sniffed, type_of_name
         from airflow_provider_vidu.storage import already_there
 
         if self.overwrite == "error":
             raise already_there(place.uri)
         digest, size, head = hashlib.sha256(), 0, b""
         for piece in place.read():
-            head = head or piece[:1024]
+            head = head or piece[:SNIFF_BYTES]
             size += len(piece)
             digest.update(piece)
         self.log.info("%s exists already (%s bytes); nothing was fetched.", place.uri, f"{size:,}")
@@ -238,20 +319,20 @@ class ViduDownloadOperator(SignedURLOperator):
     ) -> tuple[Place, Received]:
         from airflow_provider_vidu.transfer import Rules, Transfer
 
-        if not destination.is_folder:
-            destination.place().size()  # a folder or an unknown scheme is reported before anything is fetched
+        destination.check()  # a folder or a missing file system is reported before anything is fetched
 
         def open_sink(content_type: str, total: int | None) -> Sink:
-            name = file_name(stem, self.artifact, content_type) if destination.is_folder else None
+            name = file_name(stem, self.artifact, content_type, self.creation) if destination.is_folder else None
             place = self._chosen = destination.place(name)
             self.log.info("Storing it as %s", place.uri)
-            return place.sink(total, replace=self.overwrite == "replace" or place.size() == 0)
+            may_replace = self.overwrite == "replace" or place.size() == 0
+            return place.sink(total, replace=may_replace, content_type=content_type)
 
         self._transfer = Transfer(
             url,
             open_sink,
             access=self._access(needed=generation_id is not None),
-            rules=Rules(artifact=self.artifact, max_bytes=self.max_bytes),
+            rules=Rules(artifact=self.artifact, max_bytes=self._most_bytes()),
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
             log=self.log,
         )
@@ -284,15 +365,18 @@ class ViduDownloadOperator(SignedURLOperator):
         :raises ViduGenerationFailedError: when there will never be one.
         :raises ViduBusyError: when there is none yet.
         :raises ViduMissingVideoError: when the service names none.
+        :raises ViduConfigError: when there is no such creation.
         """
-        from airflow_provider_vidu.exceptions import ViduBusyError, ViduMissingVideoError
+        from airflow_provider_vidu.exceptions import ViduBusyError
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.policy import failure
 
-        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(generation_id)
+        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
+            generation_id, endpoint=self.endpoint
+        )
         if generation.failed:
             raise failure(generation).located(conn_id=self.vidu_conn_id)
-        url = _artifact_url(generation, self.artifact)
+        url = generation.url_of(self.artifact, self.creation)
         if url is not None:
             return url
         if not generation.is_done:
@@ -302,18 +386,9 @@ class ViduDownloadOperator(SignedURLOperator):
                 generation_id=generation_id,
                 conn_id=self.vidu_conn_id,
             )
-        raise ViduMissingVideoError(
-            f"The generation has succeeded, but it has no {self.artifact} URL.",
-            generation_id=generation_id,
-            conn_id=self.vidu_conn_id,
+        raise missing(generation, self.artifact, self.creation).located(
+            generation_id=generation_id, conn_id=self.vidu_conn_id
         )
-
-
-def _artifact_url(generation: Generation, artifact: Artifact) -> str | None:
-    first = generation.artifacts[0] if generation.artifacts else None
-    if artifact == "watermarked":
-        return first.watermarked_url if first else None
-    return generation.cover_url if artifact == "cover" else generation.video_url
 
 
 def _record(
@@ -331,7 +406,11 @@ def _record(
 
 def _is_final(value: object) -> bool:
     """Whether a value is text that no template will change."""
-    return isinstance(value, str) and "{{" not in value and "{%" not in value
+    return isinstance(value, str) and not is_template(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _absent_as_none(value: str | None) -> str | None:
@@ -340,7 +419,12 @@ def _absent_as_none(value: str | None) -> str | None:
 
 
 def _checked_url(url: object) -> str:
-    if (found := web_url(url)) is None:
-        told = one_line(without_query(url), 120) if isinstance(url, str) else type(url).__name__
-        raise ViduConfigError(f"video_url must be an http(s) URL, not {told!r}.")
-    return found
+    """Return a URL without the blanks and line ends around it, which templates and files leave there."""
+    text = url.strip() if isinstance(url, str) else url
+    if (found := web_url(text)) is not None:
+        return found
+    if not isinstance(text, str):
+        raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
+    told = one_line(without_query(text) if "://" in text else text.partition("?")[0], 120)
+    why = " It has a blank or a line end in it." if len(text.split()) > 1 else ""
+    raise ViduConfigError(f"video_url must be an http(s) URL, not {told!r}.{why}")

@@ -1,8 +1,8 @@
 """Where an order's record lives between the tries of a task.
 
 Airflow ≥ 3.3 has a state store per task instance that retries keep. Before that, a Variable named after
-the task instance holds the record until the task has succeeded. Since 3.4 a clear discards the state; what
-a clear must not forget is kept in the Variable there as well, while a create's outcome is unknown. The rest
+the task instance holds the record until the task has succeeded. Since 3.4 a clear by the API or the UI discards the
+state (one by the command line does not); what a clear must not forget stands in the Variable there as well. The rest
 of the package does not know the difference.
 """
 
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import Variable
 
-from airflow_provider_vidu.submission import Record, RecordStore
+from airflow_provider_vidu.orders import Order, Record, RecordStore
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -23,24 +24,37 @@ STATE_KEY: Final = "vidu_generation"
 VARIABLE_PREFIX: Final = "vidu_generation_"
 
 
-def order_of(context: Context) -> int:
-    """Return the number of the order that a try belongs to: a clear raises ``max_tries``, a retry does not."""
+def order_of(context: Context) -> Order:
+    """Return which order a try belongs to, as far as Airflow's counters tell."""
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
     ti: Any = context["ti"]
-    return int(ti.max_tries)
+    task = getattr(ti, "task", None)
+    clears = getattr(context.get("dag_run"), "clear_number", None)
+    return Order(
+        number=_count(getattr(ti, "max_tries", None)) or 0,
+        clears=_count(clears),
+        counts_every_clear=get_base_airflow_version_tuple() >= (3, 2),
+        try_number=_count(getattr(ti, "try_number", None)) or 1,
+        retries=_count(getattr(task, "retries", None)),
+    )
 
 
-def store_for(context: Context) -> RecordStore:
-    """Return the best store that this Airflow has."""
+def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
+    """Return the best store that this Airflow has.
+
+    :param keeps: whether the record must outlive the task's success, also where that takes a Variable.
+    """
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_4_PLUS
 
     ti: Any = context["ti"]
     accessor = context.get("task_state_store")
     if accessor is None:
-        return VariableStore(ti)
+        return VariableStore(ti, keeps=keeps)
     if not AIRFLOW_V_3_4_PLUS:
         return StateStore(accessor)
     # The very first try has nothing that a clear could have discarded: it need not ask for a Variable.
-    return ClearedStateStore(accessor, VariableStore(ti), may_be_cleared=int(ti.try_number) > 1)
+    return ClearedStateStore(accessor, VariableStore(ti, keeps=keeps), may_be_cleared=int(ti.try_number) > 1)
 
 
 class StateStore:
@@ -61,15 +75,21 @@ class StateStore:
         """Forget the record."""
         self._accessor.delete(STATE_KEY)
 
+    def returned(self) -> None:
+        """Note in the record that a try returns its result: what follows a success is a clear."""
+        record = StateStore.load(self)
+        if record is not None:
+            StateStore.save(self, replace(record, returned=True))
+
     def finished(self) -> None:
         """Keep the record: a worker that dies before Airflow knows of the success must find it."""
 
 
 class ClearedStateStore(StateStore):
-    """The state store where a clear discards it (Airflow ≥ 3.4).
+    """The state store where some clears discard it (Airflow ≥ 3.4).
 
-    An intent that can be searched for is what the order after a clear must know of: it stands in the Variable as
-    well, until its outcome is known.
+    What the order after a clear must know of stands in the Variable as well, until the task returns its result: an
+    intent whose outcome is unknown, and a generation that was paid for.
 
     :param accessor: the task instance's state.
     :param variable: the task instance's Variable.
@@ -83,39 +103,46 @@ class ClearedStateStore(StateStore):
         self._is_doubled = False
 
     def load(self) -> Record | None:
-        """Return the record, or the intent that a clear has left, or None."""
+        """Return the record, or what a clear has left of it, or None."""
         record = super().load()
-        if self._may_be_cleared and (record is None or _can_be_lost(record)):
-            kept = self._variable.load()
-            self._is_doubled = kept is not None
-            record = record or kept
+        if self._may_be_cleared and record is None:
+            record = self._variable.load()
+            self._is_doubled = record is not None
         return record
 
     def save(self, record: Record) -> None:
-        """Store the record; an intent in both places, the Variable first."""
-        if _can_be_lost(record):
+        """Store the record, in both places where a clear needs to know it: each time the safer one first."""
+        if record.is_lost:
             self._variable.save(record)
-            self._is_doubled = True
         super().save(record)
-        if not _can_be_lost(record):
-            self._forget_variable()
+        if record.generation_id is not None:
+            self._variable.save(record)
+        elif not record.is_lost and (self._may_be_cleared or self._is_doubled):
+            self._variable.forget()
+        self._is_doubled = record.is_lost or record.generation_id is not None
 
     def clear(self) -> None:
         """Forget the record."""
         super().clear()
-        self._forget_variable()
+        if self._may_be_cleared or self._is_doubled:
+            self._variable.forget()
 
-    def _forget_variable(self) -> None:
-        if self._is_doubled:
-            self._variable.clear()
-            self._is_doubled = False
+    def returned(self) -> None:
+        """Note the result; the Variable goes, where it is not to be kept: the state serves a retry."""
+        super().returned()
+        self._variable.ended()
 
 
 class VariableStore:
-    """A Variable named after the task instance (Airflow before 3.3)."""
+    """A Variable named after the task instance (Airflow before 3.3).
 
-    def __init__(self, ti: Any) -> None:
+    :param ti: the task instance.
+    :param keeps: whether the Variable outlives the task's success.
+    """
+
+    def __init__(self, ti: Any, *, keeps: bool = False) -> None:
         self._key = VARIABLE_PREFIX + hashlib.sha256(_identity(ti).encode()).hexdigest()[:32]
+        self._keeps = keeps
 
     def load(self) -> Record | None:
         """Return the record, or None."""
@@ -133,14 +160,36 @@ class VariableStore:
         """Forget the record."""
         Variable.delete(self._key)
 
-    def finished(self) -> None:
-        """Remove the Variable, if there is one: thousands of them would be a nuisance."""
+    def forget(self) -> None:
+        """Remove the Variable, if there is one."""
         if self.load() is not None:
             self.clear()
 
+    def returned(self) -> None:
+        """Note that a try returns its result, where the record outlives the success; else the success removes it."""
+        if self._keeps:
+            self._note_result()
 
-def _can_be_lost(record: Record) -> bool:
-    return record.marked and record.generation_id is None
+    def finished(self) -> None:
+        """Remove the Variable where it is not to be kept: thousands of them would be a nuisance."""
+        if not self._keeps:
+            self.forget()
+
+    def ended(self) -> None:
+        """Remove the Variable, or note the result in it."""
+        if self._keeps:
+            self._note_result()
+        else:
+            self.forget()
+
+    def _note_result(self) -> None:
+        if (record := self.load()) is not None:
+            self.save(replace(record, returned=True))
+
+
+def _count(value: object) -> int | None:
+    """Return a number that Airflow counts; a stand-in in somebody's unit test counts nothing."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _identity(ti: Any) -> str:

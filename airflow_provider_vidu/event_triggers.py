@@ -13,12 +13,12 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.dialects.task_list import epoch_of
+from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
 from airflow_provider_vidu.finished import Finished, named
 from airflow_provider_vidu.policy import PollPolicy
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.triggers import lent_client
-from airflow_provider_vidu.values import moment
 
 try:
     from airflow.triggers.base import BaseEventTrigger
@@ -29,6 +29,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.async_client import AsyncClient
+    from airflow_provider_vidu.models import Generation
 
 STATE_KEY: Final = "vidu_finished"
 SETTLE_SECONDS: Final = 5.0
@@ -48,7 +49,8 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     over them.
 
     Without ``generation_ids`` it watches the whole account, which needs a dialect with a list
-    (``ent-v2``); with ``vidu-native``, name the generations.
+    (``ent-v2``); with ``vidu-native``, name the generations. Each round reads the list's pages back to what is known,
+    5,000 generations at most.
 
     *After a restart of the triggerer.* Airflow ≥ 3.3 keeps a memory beside the asset: what finished
     meanwhile is told then, and nothing twice, except the events of the last seconds before a crash.
@@ -77,7 +79,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         self.vidu_conn_id = vidu_conn_id
         self.generation_ids = named(generation_ids)
         self.poll_interval = checked_seconds("poll_interval", poll_interval)
-        self.since = _epoch(since)
+        self.since = epoch_of("since", since)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments; Airflow knows a trigger again by them."""
@@ -111,7 +113,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         errors: list[ViduError] = []
         if finished.lists:
             try:
-                finished.listed(await client.list_generations(), time.time())
+                finished.listed(await self._listed(client, finished), time.time())
             except ViduError as error:
                 errors.append(error)
         events: list[dict[str, Any]] = []
@@ -123,6 +125,17 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         if note:
             self.log.log(_level(errors), "Vidu connection %s: %s", self.vidu_conn_id, note)
         return events, delay
+
+    async def _listed(self, client: AsyncClient, finished: Finished) -> list[Generation]:
+        """Read the list back to where everything is known."""
+        walk = finished.listing()
+        try:
+            found = await client.list_generations(walk)
+        except ViduRequestError:
+            if not finished.drop_filter():
+                raise
+            return await client.list_generations(finished.listing())
+        return await client.list_generations(finished.listing()) if finished.distrusts(walk) else found
 
     async def _ask(
         self, client: AsyncClient, finished: Finished, generation_id: str, errors: list[ViduError]
@@ -162,16 +175,3 @@ def _level(errors: list[ViduError]) -> int:
     if not errors:
         return logging.INFO
     return logging.WARNING if all(error.retryable for error in errors) else logging.ERROR
-
-
-def _epoch(since: datetime | str | float | None) -> float | None:
-    if since is None:
-        return None
-    if isinstance(since, datetime):
-        if since.tzinfo is None:
-            raise ViduConfigError(f"since must be a time with a zone, not {since}.")
-        return since.timestamp()
-    found = moment(since)
-    if found is None or isinstance(since, bool):
-        raise ViduConfigError(f"since must be a time (aware datetime, ISO 8601 or epoch seconds), not {since!r}.")
-    return found.timestamp()

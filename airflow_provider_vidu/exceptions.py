@@ -11,9 +11,10 @@
     │   ├── ViduRateLimitError        ↻ too many requests, or the concurrency is used up
     │   ├── ViduServerError           ↻ the service is in trouble
     │   ├── ViduBusyError             ↻ still being processed, try later
-    │   ├── ViduImageDownloadError    ↻ the service could not fetch an image; once more may help
+    │   ├── ViduUnavailableError      ↻ refused before anything was sent or charged; a later attempt may succeed
+    │   ├── ViduImageDownloadError    ↻ the service could not fetch an image or a video; once more may help
     │   ├── ViduRequestError          × the request is wrong
-    │   │   ├── ViduImageError        × an image is unusable
+    │   │   ├── ViduImageError        × an image or a video is unusable
     │   │   ├── ViduPolicyError       × prompt, image or result refused by the content policy
     │   │   └── ViduConflictError     × the generation is not in a state that allows it
     │   ├── ViduAuthError             × the key was refused
@@ -32,7 +33,8 @@
         └── ViduStorageError          ↻ the destination could not be written
 
 ``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot: the class is also
-``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says.
+``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says. What to do about an error
+answer is the ``advice`` of its class; the message begins with it.
 """
 
 from __future__ import annotations
@@ -158,21 +160,38 @@ class ViduResponseError(ViduError):
 class ViduAPIError(ViduError):
     """The service answered with an error."""
 
+    advice: ClassVar[str] = "The service refused the request; the same one again will be refused as well."
+    """What to do about it, as the beginning of the message."""
+
 
 class ViduRateLimitError(ViduAPIError):
     """Too many requests, or all concurrent generations are in use; nothing was created."""
+
+    advice: ClassVar[str] = "Too many requests or concurrent generations: ask less often, or later."
 
 
 class ViduServerError(ViduAPIError):
     """The service is in trouble (5xx)."""
 
+    advice: ClassVar[str] = "The service is in trouble, which may pass."
+
 
 class ViduBusyError(ViduAPIError):
     """The service is still working on it and asks to come back later."""
 
+    advice: ClassVar[str] = "The service is still at work on it: ask again later."
+
+
+class ViduUnavailableError(ViduAPIError):
+    """A gateway refused before it sent or charged anything, for a reason that may pass; nothing was created."""
+
+    advice: ClassVar[str] = "The gateway cannot serve this at the moment. Nothing was created or charged."
+
 
 class ViduImageDownloadError(ViduAPIError):
-    """The service could not fetch an image; worth one more try."""
+    """The service could not fetch an image or a video; worth one more attempt."""
+
+    advice: ClassVar[str] = "The service could not fetch an image or a video, which may pass."
 
 
 class ViduRequestError(_Final, ViduAPIError):
@@ -180,7 +199,7 @@ class ViduRequestError(_Final, ViduAPIError):
 
 
 class ViduImageError(ViduRequestError):
-    """An image has a wrong format or content."""
+    """An image or a video of the request has a wrong format, size or content."""
 
 
 class ViduPolicyError(ViduRequestError):
@@ -194,13 +213,21 @@ class ViduConflictError(ViduRequestError):
 class ViduAuthError(_Final, ViduAPIError):
     """The API key was refused, or it may not do this."""
 
+    advice: ClassVar[str] = "The API key was refused: check the connection's password and auth_scheme."
+
 
 class ViduCreditError(_Final, ViduAPIError):
     """There are no credits or no quota left."""
 
+    advice: ClassVar[str] = "No credits or quota are left: top up the account."
+
 
 class ViduNotFoundError(_Final, ViduAPIError):
     """The service does not know this generation."""
+
+    advice: ClassVar[str] = (
+        "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
+    )
 
 
 class ViduSubmitUnknownError(_Final, ViduError):

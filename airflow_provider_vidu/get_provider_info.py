@@ -64,6 +64,38 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "False",
                         "default": "True",
                     },
+                    "input_roots": {
+                        "description": "Folders and buckets that the generate operator may read pictures, videos and "
+                        "sounds from, separated by commas: local paths, or object storage such as s3://bucket/inputs "
+                        "or, to allow a connection named inside the URL, s3://my_aws@bucket/inputs. Links and .. are "
+                        "resolved before paths are compared. Empty: whatever the worker and its connections may read. "
+                        "Set it wherever a path comes from a template, an XCom or dag_run.conf: whoever controls that "
+                        "text could otherwise have a worker's private files sent to the service. It counts on the "
+                        "workers.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/data/inputs, s3://my_aws@bucket/inputs",
+                        "default": "",
+                    },
+                    "destination_roots": {
+                        "description": "Folders and buckets that ViduDownloadOperator may write to, separated by "
+                        "commas, in the same form as input_roots. Empty: wherever the worker and its connections may "
+                        "write. Set it wherever a destination comes from a template, an XCom or dag_run.conf: whoever "
+                        "controls that text could otherwise replace any file of the worker, DAG files among them. It "
+                        "counts on the workers.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/data/clips, s3://my_aws@bucket/clips",
+                        "default": "",
+                    },
+                    "max_bytes": {
+                        "description": "The largest file that a download accepts, in bytes, unless its task says "
+                        "otherwise with max_bytes. A server that announces or sends more is refused.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "1000000000",
+                        "default": "21474836480",
+                    },
                     "preview_roots": {
                         "description": "Folders and buckets whose files the clip pages may play, separated by commas: "
                         "local paths, or object storage such as s3://bucket/clips or, with the connection to read "
@@ -73,6 +105,15 @@ def get_provider_info() -> dict[str, Any]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "/data/clips, s3://my_aws@bucket/clips",
+                        "default": "",
+                    },
+                    "allowed_hosts": {
+                        "description": "Hosts and networks that files may be downloaded from although their address "
+                        "is not public, separated by commas, for every download, with or without a Vidu connection: "
+                        "minio.internal, or 198.18.0.0/15 where a local DNS proxy answers with such addresses.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "minio.internal, 198.18.0.0/15",
                         "default": "",
                     },
                     "run_tab": {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -22,11 +22,15 @@ from airflow_provider_vidu.defaults import (
     is_adaptive,
 )
 from airflow_provider_vidu.dialects import checked_id
+from airflow_provider_vidu.dialects.errors import MODEL_NOT_FOUND
+from airflow_provider_vidu.dialects.lost_create import Likeness, Search
+from airflow_provider_vidu.dialects.task_list import Listing, Page, epoch_of
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
     ViduCreditError,
     ViduError,
+    ViduRequestError,
     ViduResponseError,
     ViduSubmitUnknownError,
     ViduTransportError,
@@ -34,8 +38,8 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 from airflow_provider_vidu.telling import request_lines
-from airflow_provider_vidu.text import without_query
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.text import shown, without_query
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest, checked_request
 
 T = TypeVar("T")
 
@@ -84,20 +88,23 @@ class ViduHook(BaseHook):
             self._config = resolve(self.vidu_conn_id, type(self))
         return self._config
 
-    def get_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+    def get_generation(
+        self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
+    ) -> Generation:
         """Ask for the state of a generation.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
             left out.
         :raises ViduNotFoundError: when the service does not know it.
         :raises ViduError: whatever else the answer, or its absence, stands for.
         """
-        checked_id(generation_id)
+        generation_id = checked_id(generation_id)
 
         def ask() -> Generation:
             dialect = self.config.dialect
-            return dialect.read_generation(generation_id, self._send(dialect.query(generation_id)))
+            return dialect.read_generation(generation_id, self._send(dialect.query(generation_id, endpoint)))
 
         try:
             return self._repeated(ask, bills=False, retries=retries, generation_id=generation_id)
@@ -114,13 +121,13 @@ class ViduHook(BaseHook):
     ) -> Generation:
         """Submit a generation, once. This is billed.
 
-        The request is repeated only when it surely was not carried out: the connection could not be
-        made, or the service answered 429. The dialect's fields are passed through as they are; the
-        service knows which models and durations exist today.
+        The request is repeated only when it certainly was not carried out: the connection could not be made, the
+        service said "too many", or a gateway said that it has sent nothing. The dialect's fields are passed through as
+        they are; the service knows which models and durations exist today.
 
         :param body: the whole request body; excludes ``fields``.
-        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (chosen by the number of images
-            where left out); in both dialects a path starting with a slash.
+        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (if omitted, the fields decide);
+            in both dialects a path starting with a slash.
         :param before_send: called right before each time that the request is sent; what it raises is raised, and
             nothing is sent.
         :param fields: the fields of the body, such as ``model``, ``prompt``, ``images``, ``duration``.
@@ -136,7 +143,8 @@ class ViduHook(BaseHook):
             dialect = self.config.dialect
             if before_send is not None:
                 before_send()
-            return dialect.read_created(self._send(dialect.create(payload, endpoint)))
+            synchronous = dialect.is_synchronous(payload, endpoint)
+            return dialect.read_created(self._send(dialect.create(payload, endpoint)), synchronous=synchronous)
 
         try:
             self._tell_request(payload, endpoint)
@@ -146,9 +154,44 @@ class ViduHook(BaseHook):
                 raise _unknown_submit(error, self.vidu_conn_id) from error
             if isinstance(error, ViduCreditError):
                 error.reason += self._balance()
+            elif error.code == MODEL_NOT_FOUND:
+                error.reason += _named(payload.get("model"), error.reason)
             raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
         self.log.info("Submitted generation %s: %s", generation.id, generation.describe())
         return generation
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Mapping[str, Any] | None = None,
+        *,
+        bills: bool | None = None,
+    ) -> Any:
+        """Send a request that this hook has no method for, with the connection's key, retries and errors.
+
+        For subjects, the edit and compose steps of one-click products and everything else that is not modelled yet::
+
+            ViduHook().request("POST", "/ent/v2/subjects", {"name": "cat", "images": [...]})
+            ViduHook().request("GET", "/ent/v2/subjects?pager.page=1")
+
+        :param method: ``GET``, ``POST``, ``PUT``, ``PATCH`` or ``DELETE``.
+        :param path: the path from the connection's host on, percent-encoded, with or without a query.
+        :param json: the JSON object to send; None sends no body.
+        :param bills: whether the request may cost credits. Such a request is repeated only when it certainly was not
+            carried out. If omitted, a ``POST`` bills and nothing else does.
+        :return: the parsed answer: an object, a list, or None where it has no body.
+        :raises ViduConfigError: when method, path or body cannot be sent.
+        :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
+        :raises ViduError: what else the answer, or its absence, means.
+        """
+        request = checked_request(method, path, json, bills=bills)
+        try:
+            return self._repeated(lambda: self.config.dialect.read_json(self._send(request)), bills=request.bills)
+        except ViduError as error:
+            if request.bills and outcome_is_unknown(error):
+                raise _unknown_submit(error, self.vidu_conn_id, f"{request.method} {path.partition('?')[0]}") from error
+            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
 
     def wait(
         self,
@@ -158,6 +201,7 @@ class ViduHook(BaseHook):
         poll_interval: timedelta | float = ADAPTIVE,
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
+        endpoint: str | None = None,
     ) -> Generation:
         """Wait in this process until a generation has succeeded (in DAGs, prefer the sensor).
 
@@ -167,15 +211,22 @@ class ViduHook(BaseHook):
             (see ``schedule``).
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduTimeoutError: when the time is over.
         :raises ViduError: when polling became hopeless.
         """
         seconds = None if timeout is None else checked_seconds("timeout", timeout)
-        return self._watched(generation_id, _polls(poll_interval, max_failures), seconds, on_change=on_change)
+        policy = _polls(poll_interval, max_failures)
+        return self._watched(generation_id, policy, seconds, endpoint=endpoint, on_change=on_change)
 
     def ask_afresh(
-        self, generation_id: str, *, poll_interval: timedelta | float = 5.0, max_failures: int = 10
+        self,
+        generation_id: str,
+        *,
+        poll_interval: timedelta | float = 5.0,
+        max_failures: int = 10,
+        endpoint: str | None = None,
     ) -> Generation:
         """Return a generation whose end was told already, by a trigger's event, with the URLs of now.
 
@@ -185,23 +236,27 @@ class ViduHook(BaseHook):
         :param generation_id: the id at Vidu.
         :param poll_interval: seconds (or timedelta) between polls, where the first does not show the end.
         :param max_failures: failed polls in a row that are tolerated.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduBusyError: when the service goes on calling it unfinished.
         :raises ViduError: when polling became hopeless.
         """
-        return self._watched(generation_id, _polls(poll_interval, max_failures), DEFER_MARGIN_SECONDS, told=True)
+        policy = _polls(poll_interval, max_failures)
+        return self._watched(generation_id, policy, DEFER_MARGIN_SECONDS, endpoint=endpoint, told=True)
 
-    def cancel_generation(self, generation_id: str) -> Cancellation:
+    def cancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Ask the service to cancel a generation; that it refuses is told, not raised.
 
         ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
-        "scheduled". ``vidu-native`` documents no cancel.
+        "scheduled". ``vidu-native`` documents no cancel, and neither do the one-click products.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
-        request = self.config.dialect.cancel(checked_id(generation_id))
+        generation_id = checked_id(generation_id)
+        request = self.config.dialect.cancel(generation_id, endpoint)
         if request is None:
             return NO_CANCEL
         try:
@@ -219,26 +274,81 @@ class ViduHook(BaseHook):
             raise self._not_in_dialect("balance")
         return self._asked(lambda: self.config.dialect.read_credits(self._send(request)))
 
-    def list_generations(self) -> list[Generation]:
-        """Return the account's recent generations (``ent-v2``: of the last 7 days, the first page).
+    def list_generations(
+        self,
+        *,
+        created_from: datetime | str | float | None = None,
+        created_to: datetime | str | float | None = None,
+        states: Iterable[str] | None = None,
+        limit: int = 1000,
+    ) -> list[Generation]:
+        """Return the account's generations, page by page, in the service's order (``ent-v2``).
 
-        :raises ViduConfigError: when the connection's dialect has no list.
+        :param created_from: an aware datetime, ISO 8601 or epoch seconds; if omitted, the service decides (7 days).
+        :param created_to: the same, for the end of the time.
+        :param states: the service's own words, such as ``success``; if omitted, every state.
+        :param limit: the most generations to return; the pages of 5,000 are read at most.
+        :raises ViduConfigError: when the connection's dialect has no list, or an argument is wrong.
+        :raises ViduError: when the list could not be read.
         """
-        request = self.config.dialect.search()
-        if request is None:
+        listing = Listing(
+            created_from=epoch_of("created_from", created_from),
+            created_to=epoch_of("created_to", created_to),
+            states=states,
+            limit=checked_count("limit", limit),
+        )
+        if self.config.dialect.search() is None:
             raise self._not_in_dialect("list of generations")
-        return self._asked(lambda: self.config.dialect.read_list(self._send(request)))
+        while (query := listing.query) is not None:
+            listing.take(self._page(query))
+        return listing.generations
 
-    def find_generation(self, marker: str) -> Found:
-        """Look for the generation that was submitted with ``marker`` (``ent-v2``: in its payload).
+    def find_generation(
+        self,
+        marker: str | None,
+        *,
+        created_from: datetime | str | float | None = None,
+        created_to: datetime | str | float | None = None,
+        like: Mapping[str, Any] | Likeness | None = None,
+    ) -> Found:
+        """Look for the generation that one create has submitted (``ent-v2``).
 
-        :param marker: what the create's ``payload`` held.
+        Where the list shows a payload, the marker decides. Where it does not, the one generation decides that fits in
+        model, prompt, images and time; several are named as candidates.
+
+        :param marker: what the create's ``payload`` held; None when it had no marker.
+        :param created_from: the earliest time at which it can have been created; if omitted, 7 days ago.
+        :param created_to: the latest time at which it can have been created.
+        :param like: the body of the create; if omitted, the marker alone decides.
         :return: its id, or none; ``complete`` tells whether "none" proves that there is none.
+        :raises ViduError: when the list could not be read.
         """
-        request = self.config.dialect.search()
-        if request is None:
+        search = Search(
+            marker,
+            since=epoch_of("created_from", created_from),
+            until=epoch_of("created_to", created_to),
+            like=Likeness.of(like) if isinstance(like, Mapping) else like,
+            now=time.time(),
+        )
+        if self.config.dialect.search() is None:
             return Found()
-        return self._asked(lambda: self.config.dialect.read_search(self._send(request), marker))
+        while (query := search.query) is not None:
+            try:
+                search.take(self._page(query))
+            except ViduRequestError:
+                if not search.drop_filter():
+                    raise
+        return search.found()
+
+    def _page(self, query: str) -> Page:
+        def ask() -> Page:
+            dialect = self.config.dialect
+            request = dialect.search(query)
+            if request is None:
+                raise self._not_in_dialect("list of generations")
+            return dialect.read_page(self._send(request))
+
+        return self._asked(ask)
 
     def test_connection(self) -> tuple[bool, str]:
         """Say in one sentence whether the connection works; used by the UI's test button.
@@ -263,19 +373,22 @@ class ViduHook(BaseHook):
             return False, f"The service was reached, but it reports: {wrong.reason}"
         return True, f"Fine: {self.config.base_url} speaks {dialect.name} and accepts the key."
 
-    async def aget_generation(self, generation_id: str, *, retries: int | None = None) -> Generation:
+    async def aget_generation(
+        self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
+    ) -> Generation:
         """Ask for the state of a generation without blocking the event loop.
 
         All callers on one loop share a bounded HTTP session per connection.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; the connection's ``max_retries`` where
             left out.
         :raises ViduError: whatever the answer, or its absence, stands for.
         """
         from airflow_provider_vidu.async_client import async_client
 
-        checked_id(generation_id)
+        generation_id = checked_id(generation_id)
         async with async_client(self.vidu_conn_id) as client:
             try:
                 limit = (await client.config()).max_retries if retries is None else retries
@@ -284,23 +397,24 @@ class ViduHook(BaseHook):
             attempts = Attempts(limit, bills=False)
             while True:
                 try:
-                    return await client.get_generation(generation_id)
+                    return await client.get_generation(generation_id, endpoint)
                 except ViduError as error:
                     delay = attempts.after(error)
                     self.log.warning("Trying again in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
 
-    async def acancel_generation(self, generation_id: str) -> Cancellation:
+    async def acancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.
 
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
         from airflow_provider_vidu.async_client import async_client
 
         async with async_client(self.vidu_conn_id) as client:
-            return await client.cancel_generation(checked_id(generation_id))
+            return await client.cancel_generation(checked_id(generation_id), endpoint)
 
     def _tell_request(self, payload: Mapping[str, Any], endpoint: str | None) -> None:
         """Log what is submitted, as a group that Airflow's log view folds."""
@@ -316,6 +430,7 @@ class ViduHook(BaseHook):
         policy: PollPolicy,
         timeout: float | None,
         *,
+        endpoint: str | None = None,
         told: bool = False,
         on_change: Callable[[Generation], None] | None = None,
     ) -> Generation:
@@ -329,7 +444,7 @@ class ViduHook(BaseHook):
             told=told,
         )
         while True:
-            step, seen = self._watched_poll(watch)
+            step, seen = self._watched_poll(watch, endpoint)
             if step.note:
                 self.log.info("Generation %s: %s", watch.generation_id, step.note)
                 if on_change and seen:
@@ -340,12 +455,39 @@ class ViduHook(BaseHook):
                 return step.generation
             time.sleep(step.delay or 0.0)
 
-    def _watched_poll(self, watch: Watch) -> tuple[Step, Generation | None]:
+    def _watched_poll(self, watch: Watch, endpoint: str | None) -> tuple[Step, Generation | None]:
         try:
-            generation = self.get_generation(watch.generation_id, retries=0)
+            generation = self.get_generation(watch.generation_id, endpoint=endpoint, retries=0)
         except ViduError as error:
             return watch.missed(error, time.time()), None
         return watch.saw(generation, time.time()), generation
+
+    def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:
+        """Upload a file to the service (``ent-v2``) and return the address that a request may name it by.
+
+        It costs nothing. A failure that may pass is retried with a new upload.
+
+        :param content: the file, seekable; it is read from its beginning.
+        :param size: its size in bytes; the service takes 50 MB.
+        :param content_type: its media type, such as ``image/png``.
+        :return: an address such as ``ssupload:?id=…``.
+        :raises ViduConfigError: when the connection's dialect has no upload service.
+        :raises ViduError: when the upload failed.
+        """
+        from airflow_provider_vidu.http_target import Access
+        from airflow_provider_vidu.uploads import put
+
+        request = self.config.dialect.upload()
+        if request is None:
+            raise self._not_in_dialect("upload service")
+
+        def send() -> str:
+            dialect = self.config.dialect
+            upload = dialect.read_upload(self._send(request))
+            etag = put(upload.put_url, content, size, content_type, Access.of(self.config))
+            return dialect.read_uploaded(self._send(dialect.finish_upload(upload, etag)), upload)
+
+        return self._asked(send)
 
     def _not_in_dialect(self, what: str) -> ViduConfigError:
         return ViduConfigError(f"The dialect {self.config.dialect.name} has no {what}.", conn_id=self.vidu_conn_id)
@@ -417,11 +559,17 @@ def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
     return payload
 
 
-def _unknown_submit(error: ViduError, conn_id: str) -> ViduSubmitUnknownError:
+def _named(model: object, told: str) -> str:
+    """Name the model of the request where the gateway's message does not."""
+    return f" (model {shown(model, 100)})" if isinstance(model, str) and model not in told else ""
+
+
+def _unknown_submit(error: ViduError, conn_id: str, what: str = "create") -> ViduSubmitUnknownError:
     return ViduSubmitUnknownError(
-        f"The create was sent, but its outcome is unknown, and it may have been billed: {error.reason} "
+        f"The {what} was sent, but its outcome is unknown, and it may have been billed: {error.reason} "
         "It is not repeated. Look into the account's list of generations; if it is there, go on with its "
         "id, otherwise clear the task to submit again.",
+        generation_id=error.generation_id,
         conn_id=conn_id,
         status_code=error.status_code,
         code=error.code,

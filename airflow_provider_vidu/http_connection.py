@@ -12,15 +12,15 @@ import contextlib
 import http.client
 import io
 import socket
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.addresses import permitted_addresses
 from airflow_provider_vidu.config import DEFAULT_TIMEOUT
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import one_line
@@ -55,6 +55,13 @@ class Patience(io.RawIOBase):
         """Wait no longer: take only what has arrived."""
         self._until = None
 
+    def limit(self) -> float:
+        """Return the most seconds that the next read may wait."""
+        left = 0.0 if self._until is None else self._until - time.monotonic()
+        if left <= 0 and self._until is not None:
+            raise TooSlowError
+        return min(left, self._silence)
+
     def readable(self) -> bool:
         """Return True: nothing else is done with it."""
         return True
@@ -64,10 +71,7 @@ class Patience(io.RawIOBase):
 
         :raises TimeoutError: when the wait has come to its end.
         """
-        left = 0.0 if self._until is None else self._until - time.monotonic()
-        if left <= 0 and self._until is not None:
-            raise TooSlowError
-        self._sock.settimeout(min(left, self._silence))
+        self._sock.settimeout(self.limit())
         try:
             count: int | None = self._raw.readinto(buffer)
         except TimeoutError:
@@ -90,6 +94,40 @@ class Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self.patience)
 
 
+def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> socket.socket:
+    """Connect to the first address that answers.
+
+    :param addresses: literal addresses, in the order in which they are tried.
+    :param port: the port.
+    :param limit: returns the most seconds that the next address may take.
+    :raises OSError: the last address's failure, when none answers.
+    """
+    failure: OSError = OSError("the host has no address")
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), limit())
+        except TooSlowError:
+            raise
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSocket:
+    """Limit the wait for each piece that comes out of ``sock``, and return it.
+
+    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's time-out.
+    """
+    receive = sock.recv
+
+    def recv(*args: Any) -> bytes:
+        sock.settimeout(limit())
+        return receive(*args)
+
+    sock.recv = recv  # type: ignore[method-assign, assignment]
+    return sock
+
+
 class Connection(http.client.HTTPConnection):
     """Connects to an address that was checked, or through a proxy.
 
@@ -98,13 +136,16 @@ class Connection(http.client.HTTPConnection):
     :param opened: told every socket that is opened, so that the caller can close it whatever happens.
     """
 
-    response_class = Response
+    debuglevel = 0  # whatever is set for all of http.client: it prints headers, and with them the key
 
     def __init__(self, target: Target, access: Access, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
         self._target = target
         self._access = access
         self._opened = opened
+        self._until = time.monotonic() + SLOW_TIMEOUTS * access.timeout
+        self._patience: Patience | None = None
+        self.response_class: Any = self._respond
         found = proxy_for(target.url, access.proxy)
         self._proxy = _Proxy.parse(found) if found else None
         relayed = self._proxy is not None and target.scheme == "http"
@@ -120,39 +161,58 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Resolve, check and connect in one step; then TLS where the scheme wants it."""
         target, access = self._target, self._access
+        sock: Any
         if self._proxy is not None:
             sock = self._through_proxy(self._proxy)
         else:
-            sock = _dial(
-                permitted_addresses(target.host, target.port, access.allowed_hosts, access.resolve),
-                target.port,
-                access.timeout,
-            )
+            sock = dial(self._permitted(), target.port, self._limit)
         self._opened(sock)
         if target.scheme == "https":
-            sock = ssl_context(access.verify).wrap_socket(sock, server_hostname=target.host)
-            self._opened(sock)
+            sock = self._encrypted(sock, target.host)
+        sock.settimeout(access.timeout)
         self.sock = sock
+
+    def _permitted(self) -> list[str]:
+        target, access = self._target, self._access
+        is_own = access.origin is not None and target.origin == access.origin
+        return permitted_addresses(target.host, target.port, access.allowed_hosts, access.resolve, is_own=is_own)
 
     def _through_proxy(self, proxy: _Proxy) -> socket.socket:
         # The proxy resolves the name; what can be known here is checked all the same.
         with contextlib.suppress(OSError):
-            permitted_addresses(self._target.host, self._target.port, self._access.allowed_hosts, self._access.resolve)
-        sock = socket.create_connection((proxy.host, proxy.port), self._access.timeout)
+            self._permitted()
+        sock = socket.create_connection((proxy.host, proxy.port), self._limit())
         self._opened(sock)
+        if proxy.is_encrypted:
+            sock = self._encrypted(sock, proxy.host)
         if self._target.scheme == "https":
             proxy.tunnel(sock, self._target)
         return sock
 
+    def _encrypted(self, sock: socket.socket, host: str) -> Any:
+        context = ssl_context(self._access.verify)
+        sock.settimeout(self._limit())
+        if isinstance(sock, ssl.SSLSocket):  # a tunnel through a proxy that speaks TLS itself
+            from urllib3.util.ssltransport import SSLTransport
 
-def _dial(addresses: list[str], port: int, timeout: float) -> socket.socket:
-    failure: OSError = OSError("the host has no address")
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), timeout)
-        except OSError as error:
-            failure = error
-    raise failure
+            return SSLTransport(limit_pieces(sock, self._limit), context, server_hostname=host)
+        encrypted = context.wrap_socket(sock, server_hostname=host)
+        self._opened(encrypted)
+        return encrypted
+
+    def _limit(self) -> float:
+        """Return the most seconds that the next step may take: of the connect, then of the read in progress."""
+        if self._patience is not None:
+            return self._patience.limit()
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TooSlowError
+        return min(left, self._access.timeout)
+
+    def _respond(self, sock: socket.socket, *args: Any, **settings: Any) -> Response:
+        response = Response(sock, *args, **settings)
+        self._patience = response.patience
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +220,15 @@ class _Proxy:
     host: str
     port: int
     credentials: str | None = field(default=None, repr=False)
+    is_encrypted: bool = False
 
     @classmethod
     def parse(cls, url: str) -> _Proxy:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme.lower() != "http" or not parts.hostname:
-            raise ViduConfigError(
-                f"Downloads can only go through a proxy of the form http://host:port, not {one_line(parts.scheme, 20)}://."
-            )
+        parts = urlsplit(url)
+        assert parts.hostname is not None  # checked by proxy_for
+        is_encrypted = parts.scheme == "https"
         user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
-        return cls(parts.hostname, parts.port or 80, user)
+        return cls(parts.hostname, parts.port or (443 if is_encrypted else 80), user, is_encrypted)
 
     def headers(self) -> dict[str, str]:
         if self.credentials is None:
@@ -177,11 +236,15 @@ class _Proxy:
         return {"Proxy-Authorization": "Basic " + base64.b64encode(self.credentials.encode()).decode("ascii")}
 
     def tunnel(self, sock: socket.socket, target: Target) -> None:
+        """Ask for a tunnel; the answer is read with patience, like every other one.
+
+        :raises OSError: when the proxy refuses, or its answer does not come to an end.
+        """
         host = f"[{target.host}]" if ":" in target.host else target.host
         lines = [f"CONNECT {host}:{target.port} HTTP/1.1", f"Host: {host}:{target.port}"]
         lines += [f"{name}: {value}" for name, value in self.headers().items()]
         sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
-        response = http.client.HTTPResponse(sock, method="CONNECT")
+        response = Response(sock, method="CONNECT")
         response.begin()
         if response.status != 200:
             sock.close()

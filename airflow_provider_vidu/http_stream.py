@@ -7,9 +7,10 @@ import http.client
 import re
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
-from airflow_provider_vidu.config import USER_AGENT
+from airflow_provider_vidu.config import USER_AGENT, Secret
 from airflow_provider_vidu.http_connection import Connection, Response, TooSlowError
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.text import one_line
@@ -38,11 +39,16 @@ class Stream:
         self._response: Response
         self._connection = Connection(target, access, self._remember)
         try:
-            self._send({**headers, **({name: value.reveal() for name, value in access.headers} if own else {})})
+            self._send(headers, access.headers if own else ())
             self._response = self._connection.answer()
             self.headers = _lowered(self._response)
             self.status = self._response.status
             self.length = self._announced()
+        except NETWORK_ERRORS as error:
+            self.close()
+            # The frames below hold the request as it was written, the key among its headers.
+            error.__cause__ = error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         except BaseException:  # also for what a signal handler raises: the socket may not stay open
             self.close()
             raise
@@ -56,7 +62,7 @@ class Stream:
         """
         coding = self.headers.get("transfer-encoding", "identity").strip().lower()
         lengths = {part.strip() for part in self.headers.get("content-length", "0").split(",")}
-        if coding not in ("identity", "chunked") or len(lengths) > 1 or not re.fullmatch("[0-9]+", lengths.pop()):
+        if coding not in ("identity", "chunked") or len(lengths) > 1 or not re.fullmatch("[0-9]{1,19}", lengths.pop()):
             raise UnclearLengthError
         return None if self._response.chunked else self._response.length
 
@@ -128,12 +134,17 @@ class Stream:
         """Keep hold of the socket: http.client lets go of it when the server announces to close."""
         self._socket = sock
 
-    def _send(self, headers: dict[str, str]) -> None:
+    def _send(self, headers: dict[str, str], secret: Iterable[tuple[str, Secret]]) -> None:
         connection = self._connection
         connection.putrequest("GET", connection.request_target, skip_host=True, skip_accept_encoding=True)
         connection.putheader("Host", self.target.authority)
-        for name, value in {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}.items():
-            connection.putheader(name, value)
+        ours = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        theirs = {name.lower(): (name, value) for name, value in secret}
+        for name, value in ours.items():
+            if name.lower() not in theirs:
+                connection.putheader(name, value)
+        for name, hidden in theirs.values():
+            connection.putheader(name, hidden.reveal())
         for name, value in connection.proxy_headers.items():
             connection.putheader(name, value)
         connection.endheaders()

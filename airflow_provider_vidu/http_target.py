@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import html
-import json
 from dataclasses import dataclass, field
 from urllib.parse import quote, urljoin, urlsplit
 
+from airflow.providers.common.compat.sdk import conf
+
 from airflow_provider_vidu.addresses import Resolver
+from airflow_provider_vidu.allowed_hosts import parse_allowed
 from airflow_provider_vidu.config import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
-    HIDDEN,
     Origin,
     Secret,
     ViduConfig,
     origin_of,
 )
-from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
+from airflow_provider_vidu.redaction import Redactor
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.values import web_url
+
+
+def deployment_hosts() -> frozenset[str]:
+    """Return the hosts and networks of ``[vidu] allowed_hosts``, which hold for downloads without a connection, too.
+
+    :raises ViduConfigError: when an entry is neither a host nor a network.
+    """
+    try:
+        return parse_allowed(conf.get("vidu", "allowed_hosts", fallback="") or None)
+    except ViduConfigError as error:
+        raise ViduConfigError(f"[vidu] allowed_hosts in Airflow's configuration: {error.reason}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Access:
 
     :param origin: the connection's own origin, the only one that ever gets ``headers``.
     :param headers: the key and the connection's further headers.
-    :param allowed_hosts: hosts that may be fetched from although private, the connection's own among them.
+    :param allowed_hosts: hosts and networks that may be fetched from although private; the deployment's if omitted.
     :param timeout: seconds to connect, and seconds of silence that are tolerated.
     :param max_retries: how often a broken transfer is taken up again.
     :param verify: as in :func:`airflow_provider_vidu.tls.ssl_context`.
@@ -39,7 +51,7 @@ class Access:
 
     origin: Origin | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
-    allowed_hosts: frozenset[str] = frozenset()
+    allowed_hosts: frozenset[str] = field(default_factory=deployment_hosts)
     timeout: float = DEFAULT_TIMEOUT
     max_retries: int = DEFAULT_MAX_RETRIES
     verify: bool | str = True
@@ -49,11 +61,11 @@ class Access:
 
     def scrub(self, data: bytes) -> bytes:
         """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse."""
-        for secret in self.secrets:
-            value = secret.reveal()
-            for spelling in {value, json.dumps(value)[1:-1], html.escape(value), quote(value, safe="")}:
-                data = data.replace(spelling.encode(), HIDDEN.encode())
-        return data
+        if not self.secrets:
+            return data
+        text = data.decode("utf-8", "surrogateescape")
+        clean = Redactor(secret.reveal() for secret in self.secrets).scrub(text)
+        return data if clean == text else clean.encode("utf-8", "replace")
 
     @classmethod
     def of(cls, config: ViduConfig) -> Access:
@@ -66,7 +78,7 @@ class Access:
         return cls(
             origin=config.origin,
             headers=tuple(carried.items()),
-            allowed_hosts=config.allowed_hosts | {config.origin[1]},
+            allowed_hosts=config.allowed_hosts | deployment_hosts(),
             timeout=config.timeout,
             max_retries=config.max_retries,
             verify=config.verify,
@@ -100,8 +112,11 @@ class Target:
     def parse(cls, url: str) -> Target:
         """Take ``url`` apart; path and query stay byte for byte, only non-ASCII letters are encoded.
 
+        Blanks and line ends around it are dropped.
+
         :raises ViduDownloadRefusedError: when it is no http(s) URL with a host, or holds a user.
         """
+        url = url.strip()
         ascii_url = "".join(char if char.isascii() else quote(char, errors="replace") for char in url)
         parts = urlsplit(url) if web_url(url) and web_url(ascii_url) else None
         try:

@@ -51,7 +51,7 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
 
 def prompt_of(generation: Generation) -> str | None:
     """Return the prompt where the service repeats it in its answer (not all do)."""
-    raw = generation.raw  # XComs of earlier versions hold the prompt only here
+    raw = generation.raw
     return first_text(generation.prompt, raw.get("prompt"), mapping(raw.get("data")).get("prompt"))
 
 

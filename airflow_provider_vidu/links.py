@@ -45,7 +45,13 @@ class ViduWatchLink(BaseOperatorLink):
 
 
 def publish(
-    context: Mapping[str, Any], generation_id: str, *, conn_id: str, role: Role, artifact: str | None = None
+    context: Mapping[str, Any],
+    generation_id: str,
+    *,
+    conn_id: str,
+    role: Role,
+    artifact: str | None = None,
+    **known: Any,
 ) -> None:
     """Publish a task's generation, so that its page can be opened from now on.
 
@@ -54,15 +60,23 @@ def publish(
     :param conn_id: the connection that knows it.
     :param role: what the task does with it.
     :param artifact: which file a download keeps.
+    :param known: what else the task knows: the endpoint, and what only the answer to its create said.
     """
     ti = context.get("ti")
     if ti is None:
         return
     ti.xcom_push(key=ID_KEY, value=generation_id)
-    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact})
+    more = {name: value for name, value in known.items() if value}
+    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact, **more})
     # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none till then.
-    if key := getattr(ViduWatchLink(), "xcom_key", None):
+    key = getattr(ViduWatchLink(), "xcom_key", None)
+    if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+
+
+def is_task_instance(ti: Any) -> bool:
+    """Whether this is a task instance of Airflow's, rather than nothing, or the mock of a user's unit test."""
+    return all(isinstance(getattr(ti, name, None), str) for name in ("dag_id", "run_id", "task_id"))
 
 
 def has_pages() -> bool:

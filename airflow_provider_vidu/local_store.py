@@ -1,8 +1,15 @@
-"""Local files, published with one rename."""
+"""Local files, published with one rename.
+
+Other programs may write to the folder, too. Right before the rename the temporary file is compared with the open one:
+another file in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between
+the comparison and the rename; only a folder that others cannot write to closes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import re
 import stat
@@ -11,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.storage import (
     READ_BYTES,
     Place,
@@ -20,13 +27,18 @@ from airflow_provider_vidu.storage import (
     storage_error,
     temporary_name,
 )
+from airflow_provider_vidu.text import one_line
+
+log = logging.getLogger(__name__)
 
 STALE_AFTER: Final = 24 * 3600.0
 """Seconds without a write after which a temporary file of ours belongs to nobody any more."""
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What ``fsync`` answers on mounts that cannot; EIO and ENOSPC mean lost bytes."""
 
 
 class LocalPlace(Place):
-    """A local path. A link of that name is replaced, not followed."""
+    """A local path. A symbolic link of that name is refused; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).expanduser().absolute()
@@ -47,6 +59,16 @@ class LocalPlace(Place):
             raise ViduConfigError(f"destination {str(self._path)!r} is a device or pipe, no file.")
         return found.st_size
 
+    def check(self) -> None:
+        """Find out whether there is a folder, a device or a link."""
+        self.size()
+        if self._path.is_symlink():
+            target = one_line(os.readlink(self._path), 200)  # noqa: PTH115 - as it is, also where it leads nowhere
+            raise ViduConfigError(
+                f"destination {str(self._path)!r} is a symbolic link to {target!r}, which would be replaced by the "
+                "file. Name the file that it leads to, or remove the link."
+            )
+
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
@@ -56,8 +78,9 @@ class LocalPlace(Place):
         except OSError as error:
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
         """Begin a temporary file in the same folder, which is made where missing."""
+        self.check()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(self._path)
@@ -67,7 +90,10 @@ class LocalPlace(Place):
 
 
 class LocalSink(Sink):
-    """A temporary file, renamed at the end. Only a killed process leaves it behind."""
+    """A temporary file, renamed at the end. Only a killed process leaves it behind.
+
+    A file that it replaces leaves its mode to it; the owner is the one of the process.
+    """
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
         self._path = path
@@ -90,7 +116,10 @@ class LocalSink(Sink):
         """Bring the bytes to the disk, then rename."""
         assert self._temporary is not None
         try:
-            os.fsync(self._descriptor)
+            if self._replace:
+                _copy_mode(self._path, self._descriptor)
+            _sync(self._descriptor, self._uri)
+            _compare(self._descriptor, self._temporary)
             self._close()
             if self._replace:
                 self._temporary.replace(self._path)
@@ -116,6 +145,44 @@ class LocalSink(Sink):
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _copy_mode(path: Path, descriptor: int) -> None:
+    """Give an open file the permissions of the one at ``path``, if there is one."""
+    with contextlib.suppress(OSError):  # none there, or a mount without modes
+        found = path.lstat().st_mode
+        if stat.S_ISREG(found):
+            os.fchmod(descriptor, stat.S_IMODE(found) & 0o777)
+
+
+def _sync(descriptor: int, uri: str) -> None:
+    """Bring an open file to the disk; a mount that cannot do that costs a warning."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        log.warning(
+            "The mount of %s does not support fsync (%s): a power failure right after this can lose the file.",
+            uri,
+            error.strerror,
+        )
+
+
+def _compare(descriptor: int, temporary: Path) -> None:
+    """Check that a temporary file is still the open one, and has no second name.
+
+    :raises OSError: when another process has interfered.
+    """
+    own = os.fstat(descriptor)
+    try:
+        there = temporary.lstat()
+    except FileNotFoundError:
+        raise OSError("another process has removed the temporary file") from None
+    if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino):
+        raise OSError("another process has put a file of its own in the place of the temporary one")
+    if own.st_nlink > 1:
+        raise OSError("another process has given the temporary file a second name")
 
 
 def _rename_unless_there(temporary: Path, path: Path) -> None:
@@ -160,6 +227,28 @@ def _remove_stale(path: Path) -> None:
                     Path(entry.path).unlink(missing_ok=True)
     except OSError:  # tidying up is a courtesy; the download itself will say what is wrong with the folder
         return
+
+
+def obstacle(path: str, *, is_folder: bool) -> str | None:
+    """Return why this process could not store a file there, or None; nothing is made or changed.
+
+    :param path: the file, or the folder for it; missing folders would be made.
+    :param is_folder: whether ``path`` is the folder.
+    """
+    full = Path(path).expanduser().absolute()
+    folder = full if is_folder else full.parent
+    try:
+        if not is_folder:
+            LocalPlace(path).check()
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:
+        return f"{str(folder)!r}: {error.strerror}"
+    except ViduError as error:
+        return error.reason
+    if not folder.is_dir():
+        return f"{str(folder)!r} is not a folder"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
 def local_uri(path: str) -> str:

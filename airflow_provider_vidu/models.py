@@ -187,10 +187,11 @@ class Found(BaseModel):
     """The outcome of a search for a lost generation.
 
     ``generation_id`` is None when nothing was found; only a ``complete`` search proves that there is
-    nothing to find.
+    nothing to find. ``candidates`` are the generations that may be the one, where the list does not decide it.
     """
 
     model_config = ConfigDict(frozen=True)
 
     generation_id: str | None = None
     complete: bool = False
+    candidates: tuple[str, ...] = ()

@@ -7,58 +7,48 @@ is; one that had to be changed, or that a file system could confuse with another
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 import re
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from airflow_provider_vidu.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.media_types import EXTENSIONS, extension, has_suffix, without_suffix
 from airflow_provider_vidu.text import SIGNING_PARAMETER, one_line
-
-Artifact = Literal["video", "cover", "watermarked"]
-ARTIFACTS: Final[tuple[Artifact, ...]] = ("video", "cover", "watermarked")
 
 MAX_NAME_BYTES: Final = 200
 _MAX_STEM_CHARS: Final = 150
 _HASH_CHARS: Final = 10
 
-_SUFFIX: Final[dict[Artifact, str]] = {"video": "", "cover": "-cover", "watermarked": "-watermarked"}
 _KEPT = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
-# Names that end like one of ours could meet the name of another id.
-_LOOKS_MADE = re.compile(rf"-(?:[0-9a-f]{{{_HASH_CHARS}}}|cover|watermarked)$")
+# Names that end like one of ours could meet the name of another id: a hash, an artifact, a further creation.
+_LOOKS_MADE = re.compile(rf"-(?:[0-9a-f]{{{_HASH_CHARS}}}|{'|'.join(BESIDE_THE_RESULT)}|[2-9]|[1-9][0-9]{{1,2}})$")
 _WINDOWS_RESERVED: Final = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )
 
-EXTENSIONS: Final[dict[str, str]] = {
-    "video/mp4": ".mp4",
-    "video/quicktime": ".mov",
-    "video/webm": ".webm",
-    "video/x-matroska": ".mkv",
-    "video/x-msvideo": ".avi",
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/webp": ".webp",
-    "image/gif": ".gif",
-    "image/avif": ".avif",
-    "image/heic": ".heic",
-    "application/octet-stream": ".bin",
-}
-_MEDIA_SUFFIX = re.compile(r"\.(mp4|m4v|mov|webm|mkv|avi|jpe?g|png|webp|gif|avif|heic|bin)$", re.IGNORECASE)
-
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
+# What a template may hold that differs between the instances of a mapped task.
+_OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|random|now)\b")
+# Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
+# connection. The names of containers hold no dot.
+_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def checked_destination(value: object) -> str:
-    """Return a destination after checking what can be checked without touching the store.
+    """Return a destination as text after checking what can be checked without touching the store.
 
-    :raises ViduConfigError: when it is no text, empty, a rendered ``None``, holds control characters
-        or a ``..`` segment, or names no file or folder.
+    A path object (``ObjectStoragePath``, ``Path``) drops the slash at its end, so its name decides: one with the
+    extension of a medium is a file, and every other one a folder, which the text then shows by a slash. Taken for a
+    file, ``ObjectStoragePath("s3://bucket/clips/")`` would let all clips overwrite one object.
+
+    :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, holds control characters, ``::`` or a
+        ``..`` segment, or names no file or folder.
     """
-    text = value if isinstance(value, str) else str(value) if hasattr(value, "parts") else None
+    text = value if isinstance(value, str) else _of_object(value)
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
     if not text.strip() or text == "None":
@@ -71,6 +61,14 @@ def checked_destination(value: object) -> str:
         raise ViduConfigError(
             f"destination {one_line(text, 120)!r} names a host: the address of a local file begins with file:/// ."
         )
+    if "::" in text:
+        # fsspec reads it as a chain of file systems: the file would go to the part before it.
+        raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")
+    if account := _AZURE_ACCOUNT.match(text):
+        raise ViduConfigError(
+            f"destination {one_line(text, 120)!r} names an Azure account, which its connection does here. Write "
+            f"abfss://{one_line(account[1], 63)}/…, and name an Airflow connection to that account in storage_conn_id."
+        )
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold a '..' segment.")
@@ -79,9 +77,46 @@ def checked_destination(value: object) -> str:
     return text
 
 
+def _of_object(value: object) -> str | None:
+    if not hasattr(value, "parts"):
+        return None
+    text = str(value)
+    return text if text.endswith("/") or has_suffix(text) else f"{text}/"
+
+
 def is_folder(destination: str) -> bool:
     """Whether ``destination`` is a folder, so that the file's name is chosen here."""
     return destination.endswith("/")
+
+
+def is_shared(destination: object) -> bool | None:
+    """Whether all instances of a mapped task that has this destination would write one and the same file.
+
+    :param destination: as the DAG's author wrote it, before templates are rendered.
+    :return: None when it is a template in which nothing of the single instance shows: perhaps.
+    """
+    if not isinstance(destination, str) and not hasattr(destination, "parts"):
+        return False
+    text = destination if isinstance(destination, str) else _of_object(destination) or ""
+    if is_folder(text.rstrip()):
+        return False
+    if not is_template(text):
+        return True
+    return False if _OF_ONE_INSTANCE.search(text) else None
+
+
+def one_file_for_all(destination: object) -> str:
+    """Return the error of a mapped task whose instances would all write one file (:func:`is_shared`)."""
+    return (
+        f"All instances of this mapped task would write one file, {one_line(destination, 120)!r}. End destination with "
+        "a slash: then each file is named by its generation_id. Or map over destination, or put {{ ti.map_index }} "
+        "into the name."
+    )
+
+
+def is_template(text: str) -> bool:
+    """Whether rendering may change a text."""
+    return "{{" in text or "{%" in text
 
 
 def stem_of(generation_id: str | None, url: str | None) -> str:
@@ -94,38 +129,39 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     :param url: the URL; needed only without an id.
     """
     if generation_id is not None:
-        return _distinct(generation_id, generation_id)
+        return _distinct(generation_id)
     parts = urlsplit(url or "")
     query = _unsigned(parts.query)
     segment = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
     identity = f"{parts.netloc.lower()}{parts.path}?{query}"
-    return _cleaned(_MEDIA_SUFFIX.sub("", segment)) + "-" + _hash(identity)
+    return _cleaned(without_suffix(segment)) + "-" + _hash(identity)
 
 
-def file_name(stem: str, artifact: Artifact, content_type: str) -> str:
-    """Return the whole name: stem, ``-cover`` or ``-watermarked``, and the content type's extension."""
-    return f"{stem}{_SUFFIX[artifact]}{extension(content_type)}"
+def file_name(stem: str, artifact: Artifact | None, content_type: str, creation: int = 0) -> str:
+    """Return the whole name: stem, artifact where it is not the result, ``-2`` for a second creation, extension.
+
+    :param stem: as :func:`stem_of` returns it.
+    :param artifact: what is kept; None for the result, whatever its medium.
+    :param content_type: gives the extension.
+    :param creation: which creation of the generation, counted from 0.
+    """
+    return f"{_base(stem, artifact, creation)}{extension(content_type)}"
 
 
-def candidate_names(stem: str, artifact: Artifact) -> list[str]:
-    """Return every name :func:`file_name` commonly gives to this artifact, the likeliest first."""
-    # A cover whose bytes prove nothing, or an animated result that comes as an image, has such a name as well.
-    wanted = ("image/",) if artifact == "cover" else ("video/", "image/gif", "image/webp")
+def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> list[str]:
+    """Return every name that :func:`file_name` gives to an artifact, the likeliest first."""
+    family = family_of(artifact)
+    wanted: tuple[str, ...] = (f"{family}/",) if family else ("video/", "image/", "audio/")
+    if family == "video":
+        wanted += ("image/gif", "image/webp")  # an animated result comes as an image
     kinds = [kind for kind in EXTENSIONS if kind.startswith(wanted)]
-    return [file_name(stem, artifact, kind) for kind in (*kinds, "application/octet-stream")]
+    # Earlier versions stored bytes that prove nothing, as application/octet-stream.
+    return [file_name(stem, artifact, kind, creation) for kind in (*kinds, "application/octet-stream")]
 
 
-def extension(content_type: str) -> str:
-    """Return the extension, with its dot, for a content type; ``.bin`` where none is known."""
-    found = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
-    return found if found and len(found) <= 8 else ".bin"
-
-
-def type_of_name(name: str) -> str | None:
-    """Return the content type that a file name's extension stands for, or None."""
-    suffix = "." + name.lower().rpartition(".")[2]
-    suffix = {".jpeg": ".jpg", ".m4v": ".mp4"}.get(suffix, suffix)
-    return next((kind for kind, known in EXTENSIONS.items() if known == suffix != ".bin"), None)
+def _base(stem: str, artifact: Artifact | None, creation: int) -> str:
+    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
+    return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}"
 
 
 def _unsigned(query: str) -> str:
@@ -135,10 +171,8 @@ def _unsigned(query: str) -> str:
     return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
 
 
-def _distinct(text: str, identity: str) -> str:
-    if _is_unmistakable(text):
-        return text
-    return f"{_cleaned(text)}-{_hash(identity)}"
+def _distinct(text: str) -> str:
+    return text if _is_unmistakable(text) else f"{_cleaned(text)}-{_hash(text)}"
 
 
 def _is_unmistakable(text: str) -> bool:

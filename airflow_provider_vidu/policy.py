@@ -21,7 +21,7 @@ from airflow_provider_vidu.models import Generation, Sighting
 from airflow_provider_vidu.schedule import BEGINNING, Course, first_interval, spread
 from airflow_provider_vidu.schedule import interval as scheduled
 from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.values import number
+from airflow_provider_vidu.values import mapping, number, trace_id
 
 RETRY_AFTER_CAP: Final = 600.0
 """Seconds that a server's Retry-After is followed at most."""
@@ -82,15 +82,15 @@ class Backoff:
 def may_repeat(error: ViduError, *, bills: bool) -> bool:
     """Whether the same request may be sent once more.
 
-    A create is repeated only when it certainly was not carried out: the connection was never made,
-    or the service said "too many" (nothing is created then). A 5xx or a lost answer leaves the
-    outcome unknown.
+    A create is repeated only when it certainly was not carried out: the connection was never made, the service said
+    "too many" (nothing is created then), or a gateway says that it has sent nothing. Another 5xx or a lost answer
+    leaves the outcome unknown.
     """
     if not bills:
         return error.retryable
     if isinstance(error, exceptions.ViduTransportError):
         return not error.sent
-    return isinstance(error, exceptions.ViduRateLimitError)
+    return isinstance(error, (exceptions.ViduRateLimitError, exceptions.ViduUnavailableError))
 
 
 def outcome_is_unknown(error: ViduError) -> bool:
@@ -349,12 +349,13 @@ def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
     """Return the error that a failed generation stands for, with whatever reason was given."""
     reason = generation.error_message or generation.error_code
     told = shown(reason) if reason else f"no reason was given; the whole answer: {shown(generation.raw, 600)}"
-    trace = generation.raw.get("trace_id")
+    raw = generation.raw
+    levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
     return exceptions.ViduGenerationFailedError(
         f"The generation ended as {generation.provider_status!r}: {told}",
         generation_id=generation.id,
         code=generation.error_code,
-        trace_id=trace if isinstance(trace, str) else None,
+        trace_id=next(filter(None, map(trace_id, levels)), None),
     )
 
 

@@ -1,29 +1,120 @@
-"""Which proxy a request takes: the connection's, else the environment's."""
+"""Which proxy a request takes: the connection's, else the environment's. One rule for both API clients and downloads.
+
+The variables are read here and not by ``urllib.request``, which ignores networks and bare IPv6 addresses in
+``NO_PROXY`` and hands out SOCKS addresses that none of the clients can use.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from airflow_provider_vidu.config import Secret, is_loopback
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.text import one_line
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 
 
-def proxy_for(url: str, proxy: Secret | None) -> str | None:
+def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the URL of the proxy to use for ``url``, or None to connect directly.
 
-    The connection's own proxy wins. Otherwise ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and
-    ``NO_PROXY`` of the environment are honoured; loopback is never proxied by the environment.
+    The connection's own proxy wins. Otherwise ``HTTPS_PROXY`` or ``HTTP_PROXY`` (by the scheme of ``url``), then
+    ``ALL_PROXY`` are honoured, each in lower case first, unless ``NO_PROXY`` exempts the host. Loopback is never
+    proxied by the environment.
 
     :param url: an absolute http(s) URL.
     :param proxy: the connection's proxy, if any.
+    :param environ: the environment to read; the process's own if omitted.
+    :return: an http or https URL with a host.
+    :raises ViduConfigError: when the proxy is not an HTTP proxy (SOCKS); the message names the variable.
     """
     if proxy is not None:
-        return proxy.reveal()
+        return _usable(proxy.reveal(), "the connection's proxy")
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+    scheme, host = parts.scheme.lower(), parts.hostname or ""
+    exempt = _read("no_proxy", environ)[1]
+    if is_loopback(host) or is_exempt(host, parts.port or _DEFAULT_PORTS.get(scheme, 0), exempt):
         return None
-    proxies = getproxies()
-    found = proxies.get(parts.scheme) or proxies.get("all")
+    for kind in (f"{scheme}_proxy", "all_proxy"):
+        name, value = _read(kind, environ)
+        if value:
+            return _usable(value, f"the environment variable {name}")
+    return None
+
+
+def is_exempt(host: str, port: int, listed: str) -> bool:
+    """Whether ``NO_PROXY`` exempts a host.
+
+    An entry is a domain (which covers its subdomains, with or without a leading dot), an address, a network such as
+    ``10.0.0.0/8``, any of the first two with a port, or ``*``. Names are not resolved: a network covers hosts that are
+    given as an address.
+
+    :param host: a host name or a literal address, without brackets.
+    :param port: the port of the request.
+    :param listed: the variable's value, entries separated by commas or blanks.
+    """
+    name = host.lower().rstrip(".")
+    address = _address(name)
+    return any(_covers(entry, name, address, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
+
+
+def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+    if entry == "*":
+        return True
+    if found := _WITH_PORT.fullmatch(entry):
+        entry = found[1]
+        if int(found[2]) != port:
+            return False
+    if address is not None:
+        try:
+            return address in ip_network(entry.strip("[]").partition("%")[0], strict=False)
+        except ValueError:
+            return False
+    domain = entry.lstrip("*").strip(".")
+    return bool(domain) and (name == domain or name.endswith(f".{domain}"))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return name and value of a variable; the lower-case spelling wins, also where it is empty."""
+    # A CGI server puts a request's Proxy header into HTTP_PROXY (CVE-2016-5385).
+    upper = "" if kind == "http_proxy" and "REQUEST_METHOD" in environ else kind.upper()
+    name = next((name for name in (kind, upper) if name in environ), kind)
+    return name, environ.get(name, "").strip()
+
+
+def _usable(value: str, source: str) -> str:
     # Many write the proxy without a scheme.
-    return f"http://{found}" if found and "://" not in found else found
+    scheme, mark, rest = value.strip().partition("://")
+    scheme, rest = (scheme.lower(), rest) if mark else ("http", scheme)
+    if scheme.startswith("socks"):
+        raise ViduConfigError(
+            f"{source[0].upper()}{source[1:]} names a SOCKS proxy ({one_line(scheme, 20)}://), which is not supported. "
+            "Nothing was sent. Name an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY win over "
+            "ALL_PROXY, the connection's proxy over all), or exempt the host with NO_PROXY."
+        )
+    url = f"{scheme}://{rest}"
+    try:
+        fits = scheme in _DEFAULT_PORTS and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        fits = False
+    if not fits:  # it is not quoted: it may hold a password
+        raise ViduConfigError(
+            f"{source[0].upper()}{source[1:]} is not the URL of an HTTP proxy. Nothing was sent. "
+            "Example: http://proxy.example.com:3128"
+        )
+    return url

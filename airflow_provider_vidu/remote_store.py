@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError, ViduStorageError
+from airflow_provider_vidu.object_stores import (
+    WITH_UPLOADS,
+    is_forbidden,
+    is_not_implemented,
+    is_refusal,
+    labels,
+    reading_advice,
+)
 from airflow_provider_vidu.storage import MIB, READ_BYTES, Place, Sink, already_there, storage_error, temporary_name
 from airflow_provider_vidu.text import shown
 
@@ -16,8 +24,9 @@ log = logging.getLogger(__name__)
 
 UPLOAD_BYTES: Final = 5 * MIB
 """Size of an upload's parts, and with it the memory an upload takes (about three times this)."""
+MAX_PART_BYTES: Final = 64 * MIB
+"""The most that a part grows to for a large file: what a server announces must not decide about the worker's memory."""
 MOST_PARTS: Final = 9_500  # S3 accepts 10,000
-_COMPLETES_UPLOADS: Final = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az"})
 
 
 class RemotePlace(Place):
@@ -38,13 +47,20 @@ class RemotePlace(Place):
         except FileNotFoundError:
             return None
         except Exception as error:  # each store has exceptions of its own
-            raise storage_error("looked at", self.uri, error) from error
+            advice = reading_advice(self._protocol) if is_forbidden(error) else ""
+            raise storage_error("looked at", self.uri, error, advice=advice) from error
         if found.get("type") == "directory":
             # On object stores, a mere prefix of other keys; a file may well have the same name.
-            if self._protocol in _COMPLETES_UPLOADS:
+            if self._protocol in WITH_UPLOADS:
                 return None
             raise ViduConfigError(f"destination {self.uri!r} is a folder: end it with a slash.")
         return int(found.get("size") or 0)
+
+    def check(self) -> None:
+        """Find out whether there is a folder, in stores that have folders."""
+        if self._protocol not in WITH_UPLOADS:
+            with contextlib.suppress(ViduStorageError):  # who may only write is not asked to read
+                self.size()
 
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
@@ -55,13 +71,39 @@ class RemotePlace(Place):
         except Exception as error:  # each store has exceptions of its own
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
         """Begin a new file, in the way that this store can publish at once."""
-        kind = UploadSink if self._protocol in _COMPLETES_UPLOADS else MovedSink
         try:
-            return kind(self._fs, self._path, self.uri, total, replace=replace)
+            if self._protocol in WITH_UPLOADS:
+                headers = labels(self._protocol, self._fs, content_type) if content_type else {}
+                return UploadSink(self._fs, self._path, self.uri, total, replace=replace, headers=headers)
+            return MovedSink(self._fs, self._path, self.uri, replace=replace)
+        except ViduError:
+            raise
         except Exception as error:  # each store has exceptions of its own
             raise storage_error("written", self.uri, error) from error
+
+
+def listed(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
+    """Return which of ``names`` there are in a folder, in their order: one listing instead of a question for each.
+
+    Where the store cannot be listed so, or this role may not, all of them are returned.
+
+    :param fs: the file system.
+    :param protocol: its scheme.
+    :param folder: bucket and key prefix, without a slash at the end.
+    :param names: file names that differ in their extensions alone; at least one.
+    """
+    if protocol not in WITH_UPLOADS:
+        return names
+    try:
+        fs.invalidate_cache()
+        found = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
+    except FileNotFoundError:
+        return []
+    except Exception:  # noqa: BLE001 - whatever is wrong shows again, with the reason, when a single name is looked at
+        return names
+    return [name for name in names if f"{folder}/{name}" in found]
 
 
 class _FileSink(Sink):
@@ -128,14 +170,26 @@ class UploadSink(_FileSink):
     ``autocommit=False`` keeps a file that is closed or collected by accident from being published;
     adlfs has no such switch, it publishes only when the file is closed.
 
+    :param headers: arguments of ``fs.open`` beside the usual ones (:func:`labels`).
     :raises OSError: when what is written would be visible at once.
+    :raises ViduDownloadRefusedError: when the announced size needs more or larger parts than there may be.
     """
 
-    def __init__(self, fs: Any, path: str, uri: str, total: int | None, *, replace: bool) -> None:
+    def __init__(
+        self,
+        fs: Any,
+        path: str,
+        uri: str,
+        total: int | None,
+        *,
+        replace: bool,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(fs, path, uri, replace=replace)
-        size = max(UPLOAD_BYTES, -(-(total or 0) // MOST_PARTS))
-        size = -(-size // MIB) * MIB
+        size = _part_size(total or 0)
         self._block = self._room = size
+        self._left = size * MOST_PARTS
+        self._headers = headers or {}
         self._file = self._opened("wb" if replace else "xb", size)
         if hasattr(self._file, "aaow"):
             # Newer gcsfs (seen: 2026.10) appends to objects of Google's zonal buckets, under their final names, and
@@ -150,7 +204,7 @@ class UploadSink(_FileSink):
 
     def _opened(self, mode: str, size: int) -> Any:
         try:
-            return self._fs.open(self._path, mode, block_size=size, autocommit=False)
+            return self._fs.open(self._path, mode, block_size=size, autocommit=False, **self._headers)
         except (NotImplementedError, ValueError):
             # With "xb" the store itself refuses to replace a file that came in the meantime. File systems
             # from before 2024.9 do not know it; the look before the end has to do then.
@@ -164,6 +218,9 @@ class UploadSink(_FileSink):
         Older gcsfs (seen: 2025.5) sends all that it holds when that is a part or more, and Google takes only
         multiples of 256 KiB.
         """
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large(f"more than {self._block * MOST_PARTS:,} bytes without announcing how many")
         while len(data):
             piece, data = data[: self._room], data[self._room :]
             super().write(piece)
@@ -178,6 +235,25 @@ class UploadSink(_FileSink):
             return
         self._file.close()
         if _overrides(self._file, "commit"):
+            self._commit()
+        settings = self._headers.get("content_settings")
+        if settings and not hasattr(self._file, "_content_settings"):
+            _label_on_azure(self._file, settings, self._uri)
+
+    def _commit(self) -> None:
+        try:
+            self._file.commit()
+        except Exception as error:
+            # Some stores that speak S3 know no conditional writes. They were asked for the file right before.
+            if self._replace or not is_not_implemented(error):
+                raise
+            log.warning(
+                "The store cannot refuse to replace a file by itself (%s): one that another task completes at %s in "
+                "this very moment is replaced.",
+                shown(error, 80),
+                self._uri,
+            )
+            self._file.mode = "wb"
             self._file.commit()
 
     @property
@@ -189,7 +265,7 @@ class UploadSink(_FileSink):
         # Only this process knows the upload. If it can be aborted, it was not completed; if the store does not
         # know it any more, the request has arrived and its answer was lost.
         if not _overrides(self._file, "discard"):
-            return False if _is_refusal(error) else None
+            return False if is_refusal(error) else None
         try:
             if self._is_complete_on_google():
                 return True
@@ -224,7 +300,7 @@ class UploadSink(_FileSink):
 class MovedSink(_FileSink):
     """A temporary file beside the destination, moved over it at the end."""
 
-    def __init__(self, fs: Any, path: str, uri: str, total: int | None, *, replace: bool) -> None:
+    def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
         super().__init__(fs, path, uri, replace=replace)
         folder, _, name = path.rpartition("/")
         self._temporary = f"{folder}/{temporary_name(name)}" if folder else temporary_name(name)
@@ -251,14 +327,37 @@ class MovedSink(_FileSink):
                 self._fs.rm_file(self._temporary)
 
 
-def _is_refusal(error: BaseException | None) -> bool:
-    """Return whether the store has answered that it will not do it; adlfs wraps that in a RuntimeError."""
-    while error is not None:
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and 400 <= status < 500 and status != 408:
-            return True
-        error = error.__cause__
-    return False
+def _part_size(total: int) -> int:
+    """Return the size of an upload's parts, in whole MiB.
+
+    :raises ViduDownloadRefusedError: when ``total`` bytes do not fit into the number of parts.
+    """
+    if total > MAX_PART_BYTES * MOST_PARTS:
+        raise _too_large(f"{total:,} bytes")
+    size = max(UPLOAD_BYTES, -(-total // MOST_PARTS))
+    return -(-size // MIB) * MIB
+
+
+def _too_large(what: str) -> ViduDownloadRefusedError:
+    return ViduDownloadRefusedError(
+        f"Not stored: the server sends {what}; an upload to an object store takes at most "
+        f"{MAX_PART_BYTES * MOST_PARTS:,} bytes here."
+    )
+
+
+def _label_on_azure(file: Any, settings: dict[str, str], uri: str) -> None:
+    """Give a blob its content type; adlfs before 2026.8 cannot do so while it commits the blob."""
+    from azure.storage.blob import ContentSettings
+    from fsspec.asyn import sync
+
+    async def label() -> None:
+        async with file.container_client.get_blob_client(blob=file.blob) as client:
+            await client.set_http_headers(content_settings=ContentSettings(**settings))
+
+    try:
+        sync(file.loop, label)
+    except Exception as error:  # noqa: BLE001 - the file is published, whole
+        log.warning("%s is stored, but without its content type %s: %s", uri, settings["content_type"], shown(error))
 
 
 def _leave(file: Any) -> None:

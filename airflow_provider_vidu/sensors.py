@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -35,14 +35,16 @@ from airflow_provider_vidu.events import (
     read_event,
     was_never_taken_up,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
+from airflow_provider_vidu.upstream import check_source, continued, id_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.policy import Step, Watch
 
 
@@ -59,6 +61,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     ``silent_fail``, ``mode``, ``exponential_backoff``, ``max_wait``, ``retries`` and so on.
 
     :param generation_id: the id at Vidu (what its API calls ``task_id``). Templated; may be mapped.
+    :param generation: what a task returned (``generate.output``), instead of ``generation_id``; what only that task
+        knows of the order (prompt, model, parameters) is in the result, too. May be mapped.
     :param vidu_conn_id: the Airflow connection. Templated.
     :param poke_interval: seconds (or timedelta) between polls, kept as set. Left out, a deferred wait asks when
         the adaptive schedule says so (more rarely in a queue, more often near the end; see ``schedule``), and the
@@ -66,23 +70,27 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
     :param max_failures: failed polls in a row that are tolerated.
+    :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        Templated.
     :raises ViduGenerationFailedError: when the service reports a failure.
     :raises ViduTimeoutError: after ``timeout`` seconds.
     :raises ViduConfigError: when an argument or the connection is wrong.
     """
 
-    template_fields: Sequence[str] = ("generation_id", "vidu_conn_id")
+    template_fields: Sequence[str] = ("generation", "generation_id", "vidu_conn_id", "endpoint")
     operator_extra_links = (ViduWatchLink(),)
     ui_color = "#e7defc"
 
     def __init__(
         self,
         *,
-        generation_id: str,
+        generation_id: str | None = None,
+        generation: Mapping[str, Any] | None = None,
         vidu_conn_id: str = DEFAULT_CONN_ID,
         poke_interval: timedelta | float = ADAPTIVE,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_failures: int = 10,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_length("timeout", kwargs.get("timeout"))
@@ -91,19 +99,20 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         check_interval(self.poke_interval)
         if self.max_wait is not None and self.max_wait.total_seconds() <= 0:
             raise ViduConfigError(f"max_wait must be more than 0 seconds, not {self.max_wait}.")
+        check_source("ViduGenerationSensor", generation, generation_id=generation_id)
         self.generation_id = generation_id
+        self.generation = generation
         self.vidu_conn_id = vidu_conn_id
         self.deferrable = deferrable
         self.max_failures = checked_count("max_failures", max_failures)
+        self.endpoint = endpoint
         # Airflow keeps a plain number, so what was left out is noted here; exponential_backoff is a wish, too.
         self._adaptive = is_adaptive(poke_interval) and not self.exponential_backoff
         self._watch: Watch | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
-        from airflow_provider_vidu.dialects import checked_id
-
-        publish(context, checked_id(self.generation_id), conn_id=self.vidu_conn_id, role="wait")
+        publish(context, self._id(), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
@@ -130,14 +139,14 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             raise step.error
         if step.generation is None:
             return False
-        return PokeReturnValue(is_done=True, xcom_value=as_result(step.generation))
+        return PokeReturnValue(is_done=True, xcom_value=self._result(step.generation))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired: ask afresh, so that the returned URLs are new."""
-        if id_in(event) not in (None, self.generation_id):
+        if id_in(event) not in (None, self._id()):
             self.log.warning("Woken for %s, which this task does not wait for: waiting on.", id_in(event))
             return self._execute_deferrable(context)
-        read_event(event, self.generation_id)
+        read_event(event, self._id())
         return self._asked_afresh()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -145,14 +154,24 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         with self._softened():
             if not was_never_taken_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
-            generation = self._hook().get_generation(self.generation_id)
+            generation = self._hook().get_generation(self._id(), endpoint=self.endpoint)
             if generation.is_done:
                 return self._asked_afresh()
             check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
-            raise never_fired(self.generation_id, self.vidu_conn_id, self.timeout, generation.describe())
+            raise never_fired(self._id(), self.vidu_conn_id, self.timeout, generation.describe())
+
+    def _id(self) -> str:
+        """Return the id as it is now that templates are rendered."""
+        from airflow_provider_vidu.dialects import checked_id
+
+        return checked_id(self.generation_id if self.generation is None else id_of(self.generation))
 
     def _asked_afresh(self) -> dict[str, Any]:
-        return as_result(self._hook().ask_afresh(self.generation_id, max_failures=self.max_failures))
+        hook = self._hook()
+        return self._result(hook.ask_afresh(self._id(), max_failures=self.max_failures, endpoint=self.endpoint))
+
+    def _result(self, generation: Generation) -> dict[str, Any]:
+        return as_result(*continued(generation, self.generation))
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:
         watch = self._watching(context)
@@ -161,7 +180,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if step.error is not None:
             raise step.error
         if step.generation is not None:
-            return as_result(step.generation)
+            return self._result(step.generation)
         return self._defer(watch)
 
     def _defer(self, watch: Watch) -> NoReturn:
@@ -170,7 +189,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         assert watch.deadline is not None  # a sensor always has a timeout
         self.defer(
             trigger=ViduGenerationTrigger(
-                generation_id=self.generation_id,
+                generation_id=self._id(),
                 vidu_conn_id=self.vidu_conn_id,
                 poll_interval=self.poke_interval,
                 deadline=watch.deadline,
@@ -179,6 +198,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
                 exponential_backoff=self.exponential_backoff,
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
                 adaptive=self._adaptive,
+                endpoint=self.endpoint,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFER_MARGIN_SECONDS),
@@ -186,14 +206,24 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def _poll(self, watch: Watch) -> Step:
         try:
-            generation = self._hook().get_generation(self.generation_id, retries=0)
+            generation = self._hook().get_generation(self._id(), endpoint=self.endpoint, retries=0)
+        except ViduConnectionNotFoundError as slip:
+            step = self._paused(watch, slip)
         except ViduError as error:
             step = watch.missed(error, time.time())
         else:
             step = watch.saw(generation, time.time())
         if step.note:
-            self.log.info("Generation %s: %s", self.generation_id, step.note)
+            self.log.info("Generation %s: %s", self._id(), step.note)
         return step
+
+    def _paused(self, watch: Watch, slip: ViduError) -> Step:
+        """Wait on where the connection is missing that an earlier poke has used; the timeout still counts."""
+        from airflow_provider_vidu.policy import Step
+
+        if time.time() - watch.since <= watch.policy.grace:
+            return watch.missed(slip, time.time())
+        return Step(delay=self.poke_interval, note=f"paused until the connection is back: {slip}")
 
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""
@@ -203,7 +233,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             since = self._began(context)
             self._watch = Watch(
                 PollPolicy.in_worker(self.poke_interval, self.max_failures),
-                generation_id=self.generation_id,
+                generation_id=self._id(),
                 since=since,
                 deadline=since + self.timeout,
                 conn_id=self.vidu_conn_id,

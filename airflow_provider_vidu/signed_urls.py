@@ -6,12 +6,12 @@ stand: in the XCom that a task returns, as users pass it on, unless the deployme
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf, mask_secret
 
-from airflow_provider_vidu.text import signatures
+from airflow_provider_vidu.text import signatures, without_signatures
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
 
 
-def as_result(generation: Generation) -> dict[str, Any]:
-    """Return a generation as a task returns it: with its signed URLs, or as ``[vidu] signed_urls_in_xcom`` says."""
-    return generation.as_xcom(signed_urls=conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True))
+def as_result(generation: Generation, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a generation as a task returns it: with its signed URLs, or as ``[vidu] signed_urls_in_xcom`` says.
+
+    :param generation: what the service says.
+    :param parameters: further fields of the request that made it, to stand beside them.
+    """
+    signed = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
+    result = generation.as_xcom(signed_urls=signed)
+    if parameters is not None:
+        result["parameters"] = dict(parameters) if signed else without_signatures(dict(parameters))
+    return result
 
 
 class SignedURLOperator(BaseOperator):

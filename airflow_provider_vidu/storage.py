@@ -61,6 +61,14 @@ class Place(ABC):
         """
 
     @abstractmethod
+    def check(self) -> None:
+        """Find out before a download what would stop its end, without needing permission to read or to list.
+
+        :raises ViduConfigError: when there is something else than a file.
+        :raises ViduStorageError: when the store cannot be reached.
+        """
+
+    @abstractmethod
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces of bounded size.
 
@@ -68,20 +76,23 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def sink(self, total: int | None, *, replace: bool) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
         """Begin a new file for this place.
 
         :param total: its announced size in bytes, where known.
         :param replace: whether a file that is there by then is replaced.
+        :param content_type: what the stored object says of itself, in stores that keep such a thing.
         :raises ViduStorageError: when nothing can be written there.
+        :raises ViduDownloadRefusedError: when the store takes no file of the announced size.
         """
 
 
-def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True) -> ViduStorageError:
+def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True, advice: str = "") -> ViduStorageError:
     """Return the error of a store, naming the destination and the reason.
 
     :param verb: what could not be done to it: ``written``, ``read``, …
     :param certain: whether it is known that nothing was published.
+    :param advice: a last sentence: what to do about it.
     """
     reasons = {
         PermissionError: "permission denied",
@@ -90,12 +101,12 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
         NotADirectoryError: "a part of the path is a file",
     }
     known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    detail = shown(told or type(error).__name__)
+    detail = shown((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
     refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
     what = "Nothing was published." if refused else "It holds the old file or the whole new one; nobody can tell which."
-    return ViduStorageError(f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what}")
+    told = f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
+    return ViduStorageError(told.rstrip())
 
 
 def temporary_name(name: str) -> str:

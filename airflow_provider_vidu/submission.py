@@ -7,8 +7,9 @@ Nothing here knows Airflow: the record's store is handed in. The order of events
 3. the id is stored,
 4. everything else.
 
-A worker that dies between 1 and 3 leaves an intent without an id. The next try then searches for the
-marker; where the dialect cannot, it fails with an error instead of paying a second time.
+A worker that dies between 1 and 3 leaves an intent without an id. The next try then searches the account's list, by
+the marker or by what the create looks like; if the list does not decide it, it fails with an error instead of paying
+a second time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow_provider_vidu.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduError,
@@ -33,8 +35,11 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
+from airflow_provider_vidu.media_inputs import Prepared
 from airflow_provider_vidu.models import Found, Generation
+from airflow_provider_vidu.orders import Order, Record, RecordStore
 from airflow_provider_vidu.policy import failure
+from airflow_provider_vidu.wire import TOTAL_TIMEOUTS
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
@@ -47,52 +52,9 @@ GRACE_SECONDS: Final = 60.0
 
 GRACE_PAUSE_SECONDS: Final = 5.0
 
+NAMED_CANDIDATES: Final = 20
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is stored about an order: the intent, and the id as soon as there is one.
-
-    ``order`` is its number; ``marker`` names it at the service, and nothing else there; ``at`` is the intent's time
-    in epoch seconds, or that of the create's end without an answer; ``marked`` tells whether the request carries the
-    marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
-    ``request`` is a digest of what was sent.
-    """
-
-    order: int
-    marker: str
-    at: float
-    marked: bool = False
-    generation_id: str | None = None
-    handed_over: bool = False
-    request: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: object) -> Record | None:
-        """Read a stored record; None when there is none or it is not one of ours."""
-        if not isinstance(stored, Mapping) or "order" not in stored:
-            return None
-        known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        return cls(**{"marker": "", "at": 0.0, **known})
-
-
-class RecordStore(Protocol):
-    """Keeps one record per task instance across tries."""
-
-    def load(self) -> Record | None:
-        """Return the record, or None."""
-
-    def save(self, record: Record) -> None:
-        """Store the record durably before returning."""
-
-    def clear(self) -> None:
-        """Forget the record."""
-
-    def finished(self) -> None:
-        """Take note that Airflow knows of the task's success."""
+OnClear = Literal["new", "resume"]
 
 
 class Submission:
@@ -100,9 +62,11 @@ class Submission:
 
     :param hook: speaks to the service.
     :param store: keeps the record; None when the user wants no memory (``durable=False``).
-    :param order: the number of what was ordered: another one after each clear, the same for all retries.
+    :param order: which order this try belongs to: another one after each clear, the same for all retries.
     :param log: gets one line for each decision.
     :param cancel_abandoned: cancel what an earlier order (before a clear) has left running.
+    :param on_clear: ``new`` submits a new generation after a clear; ``resume`` first picks up the generation of the
+        order before the clear, if it was submitted with the same request and has not failed.
     :param before_send: called right before a create is sent; it raises where that is no longer wanted.
     """
 
@@ -110,10 +74,11 @@ class Submission:
         self,
         hook: ViduHook,
         store: RecordStore | None,
-        order: int,
+        order: Order,
         log: Any,
         *,
         cancel_abandoned: bool = True,
+        on_clear: OnClear = "new",
         before_send: Callable[[], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -122,32 +87,59 @@ class Submission:
         self._order = order
         self._log = log
         self._cancel_abandoned = cancel_abandoned
+        self._on_clear = on_clear
         self._before_send = before_send
         self._sleep = sleep
+        self._endpoint: str | None = None
+        self.ordered_at: float | None = None
+        """When the order was recorded, in epoch seconds, once there is a generation."""
 
-    def generation(self, body: Mapping[str, Any], endpoint: str | None) -> Generation:
-        """Return the order's generation, submitting it when no earlier try has.
+    def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
+        """Return the order's generation, submitted now or earlier.
 
-        :raises ViduSubmitUnknownError: when a create may have been carried out and cannot be found.
-        :raises ViduSubmitUncertainError: the same, when the next try, or a clear, can look for it.
+        :param body: the whole request. Files that it names are read for its digest, and sent only if it is submitted:
+            an order that has been submitted already uploads nothing again.
+        :param endpoint: which create, as :meth:`ViduHook.create_generation` takes it.
+        :raises ViduSubmitUnknownError: when an earlier create may have been carried out and the list does not show
+            whether it was.
         :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
         :raises ViduError: when the create was refused.
         """
-        record = self._store.load() if self._store else None
-        request = _digest(body, endpoint)
-        if record is None:
-            earlier = None
-        elif record.order == self._order:
-            earlier = self._earlier(record, request)
-        else:
-            earlier = self._after_clear(record, request)
-        return earlier or self._submit(body, endpoint, request)
+        self._endpoint = endpoint
+        prepared = body if isinstance(body, Prepared) else Prepared(body)
+        try:
+            record = self._store.load() if self._store else None
+            request = self._digest_of(prepared, endpoint, record)
+            if record is None:
+                earlier = None
+            elif record.was_cleared(self._order, request):
+                earlier = self._after_clear(record, request)
+            else:
+                earlier = self._earlier(record, request)
+            self.ordered_at = record.at if earlier is not None and record is not None else time.time()
+            return earlier or self._submit(prepared, endpoint, request)
+        finally:
+            prepared.close()
 
     def handed_over(self) -> None:
         """Note that the task ends without waiting: a later clear must not cancel the generation."""
         record = self._store.load() if self._store else None
-        if self._store is not None and record is not None:
-            self._store.save(replace(record, handed_over=True))
+        if record is not None:
+            self._save(replace(record, handed_over=True))
+
+    def _save(self, record: Record) -> None:
+        if self._store is not None:
+            self._store.save(record)
+
+    def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
+        """Return the digest of the request; empty if its files are gone, but the order has been submitted."""
+        try:
+            return _digest(prepared.identity(), endpoint)
+        except ViduError as error:
+            if record is None or record.order != self._order.number or record.generation_id is None:
+                raise
+            self._log.warning("The inputs can no longer be read, so they are not compared: %s", error)
+            return ""
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return what an earlier try has submitted, or None when a new submit is right."""
@@ -155,20 +147,23 @@ class Submission:
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out: submitting now.")
             return None
-        if record.generation_id is None and self._store is not None:
-            self._store.save(replace(record, generation_id=generation_id))
+        if record.generation_id is None:
+            self._save(replace(record, generation_id=generation_id))
         generation = self._known(generation_id, record)
         if not generation.failed:
             self._log.info("Going on with generation %s of an earlier try: %s", generation_id, generation.describe())
-            if record.request not in ("", request):
+            if record.differs(request):
                 self._log.warning(
                     "Generation %s was submitted with another request than this try's. Clear the task to order that.",
                     generation_id,
                 )
             return generation
-        dialect = self._hook.config.dialect
-        if dialect.may_pass(generation) or dialect.was_cancelled(generation):
+        if generation.is_transient or self._hook.config.dialect.was_cancelled(generation):
             self._log.info("Generation %s of an earlier try failed: submitting anew.", generation_id)
+            return None
+        if record.differs(request) or record.counts_another_clear(self._order):
+            # Airflow does not retry what has failed for good: somebody wants to try again.
+            self._log.info("Generation %s of an earlier try failed for good: submitting a new one.", generation_id)
             return None
         raise failure(generation).located(conn_id=self._hook.vidu_conn_id)
 
@@ -176,7 +171,7 @@ class Submission:
         """Ask for a generation; right after its create the service may not know it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
-                return self._hook.get_generation(generation_id)
+                return self._hook.get_generation(generation_id, endpoint=self._endpoint)
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
                     raise
@@ -185,86 +180,151 @@ class Submission:
         raise AssertionError("not reached")
 
     def _lost(self, record: Record) -> str | None:
-        """Search for the generation of an intent without an id."""
-        if not record.marked:
+        """Search for the generation of an intent without an id; None when the list proves that there is none."""
+        if not record.is_searchable:
             raise _unknown(self._hook.vidu_conn_id)
         age = max(time.time() - record.at, 0.0)  # another worker's clock may be ahead
         if age < SETTLE_SECONDS:
             self._sleep(SETTLE_SECONDS - age)
-        found = self._search(record.marker)
-        if found.generation_id is None and not found.complete:
-            raise _unknown(self._hook.vidu_conn_id)
+        found = self._search(record)
+        if found.generation_id is not None:
+            self._log.info("The list shows generation %s, whose create had no known outcome.", found.generation_id)
+        elif not found.complete:
+            raise _unknown(self._hook.vidu_conn_id, found.candidates)
         return found.generation_id
 
-    def _search(self, marker: str) -> Found:
+    def _search(self, record: Record) -> Found:
+        longest = TOTAL_TIMEOUTS * self._hook.config.timeout + SETTLE_SECONDS + CLOCK_SKEW_SECONDS
+        # A record of an older version knows no more than one of the two times.
+        began = record.began or record.at - longest
         try:
-            return self._hook.find_generation(marker)
+            return self._hook.find_generation(
+                record.marker if record.marked else None,
+                created_from=began - CLOCK_SKEW_SECONDS,
+                created_to=record.at + longest,
+                like=Likeness.from_json(record.looks),
+            )
         except ViduError as error:
             if not _has_no_list(error):
                 raise
             self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
             return Found()
 
-    def _submit(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> Generation:
-        # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
-        marker = f"airflow:{uuid.uuid4().hex}"
-        marked = self._hook.config.dialect.marked(body, marker) if self._store else None
-        record = Record(self._order, marker, time.time(), marked is not None, request=request)
-        if self._store is not None:
-            self._store.save(record)
+    def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        # Before the intent is stored: an upload costs nothing, and one that fails leaves nothing to look for.
+        body = prepared.resolve(self._hook, self._log)
+        record, sent = self._intent(body, endpoint, request)
+        self._save(record)
         try:
-            generation = self._hook.create_generation(
-                body=marked or body, endpoint=endpoint, before_send=self._before_send
-            )
+            generation = self._hook.create_generation(body=sent, endpoint=endpoint, before_send=self._sending(record))
         except ViduSubmitUnknownError as error:
-            if marked is None:
+            if self._store is None or not record.is_searchable:
                 raise
-            if self._store is not None:
-                # The service may take as long again: what it settles counts from here.
-                self._store.save(replace(record, at=time.time()))
+            # The service may take as long again: what it settles counts from here.
+            self._save(replace(record, at=time.time()))
             raise _uncertain(error) from error
         except ViduError:
             # Refused, or never sent: nothing was created, so there is nothing to remember.
             if self._store is not None:
                 self._store.clear()
             raise
-        if self._store is not None:
-            self._store.save(replace(record, generation_id=generation.id))
+        self._save(replace(record, generation_id=generation.id))
         return generation
 
-    def _after_clear(self, record: Record, request: str) -> Generation | None:
-        """Return the generation of the order before a clear where this one is to go on with it.
+    def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
+        """Return the record of a create that is about to be sent, and the body with its marker."""
+        # Made up for this order: names would be the same in another Airflow, or in a run that is made anew.
+        marker = f"airflow:{uuid.uuid4().hex}"
+        dialect = self._hook.config.dialect
+        marked = dialect.marked(body, marker, endpoint) if self._store else None
+        looks = None
+        if self._store is not None and dialect.search() is not None:
+            looks = Likeness.of(body, dialect.create(body, endpoint).path).to_json()
+        now = time.time()
+        record = Record(
+            self._order.number,
+            marker,
+            now,
+            marked is not None,
+            request=request,
+            began=now,
+            looks=looks,
+            clears=self._order.clears,
+            try_number=self._order.try_number,
+        )
+        return record, marked or body
 
-        A known one was the user's to give up. One whose create had no known outcome is what the user still
-        waits for: the clear is the only way on for a task without retries.
+    def _sending(self, record: Record) -> Callable[[], None]:
+        """Return what to do before each send: a repetition may come minutes after the intent was stored."""
+        sends = 0
+
+        def before_send() -> None:
+            nonlocal sends
+            if self._before_send is not None:
+                self._before_send()
+            sends += 1
+            if sends > 1:
+                self._save(replace(record, at=time.time()))
+
+        return before_send
+
+    def _after_clear(self, record: Record, request: str) -> Generation | None:
+        """Return the generation of the order before a clear if this order goes on with it.
+
+        A known one was the user's to give up, unless the task says ``on_clear="resume"``. One whose create had no
+        known outcome is what the user still waits for: the clear is the only way on for a task without retries.
         """
-        generation_id = record.generation_id
-        if generation_id is None and record.marked:
+        generation_id, was_lost = record.generation_id, record.is_lost
+        if was_lost:
             try:
                 generation_id = self._lost(record)
             except ViduSubmitUnknownError:
                 # The user is told once, and a further clear orders anew.
-                if self._store is not None:
-                    self._store.save(replace(record, order=self._order, marked=False))
+                self._save(replace(self._taken(record), marked=False, looks=None))
                 raise
-            if generation_id is not None and record.request == request:
-                generation = self._known(generation_id, record)
-                if not generation.failed:
-                    self._log.info("Going on with generation %s, whose create had no known outcome.", generation_id)
-                    if self._store is not None:
-                        found = replace(record, order=self._order, generation_id=generation_id)
-                        self._store.save(found)
-                    return generation
-        if generation_id is not None and not record.handed_over and self._cancel_abandoned:
+        if generation_id is None:
+            return None
+        wants_it = (was_lost or self._on_clear == "resume") and not record.differs(request)
+        generation = self._before_the_clear(generation_id, record, wants_it)
+        if generation is not None and wants_it and not generation.failed:
+            self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
+            self._save(replace(self._taken(record), generation_id=generation_id))
+            return generation
+        is_over = generation is not None and generation.is_done
+        if not is_over and not record.handed_over and self._cancel_abandoned:
             self._abandon(generation_id)
         return None
+
+    def _taken(self, record: Record) -> Record:
+        """Return a record that belongs to this try's order from now on."""
+        order = self._order
+        return replace(record, order=order.number, clears=order.clears, try_number=order.try_number, returned=False)
+
+    def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
+        """Return the generation of the order before the clear, and log what became of it.
+
+        :param is_needed: whether the order depends on it, so that trouble of the service is raised.
+        """
+        try:
+            if is_needed:
+                generation = self._known(generation_id, record)
+            else:
+                generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
+        except ViduError as error:
+            if is_needed and not isinstance(error, ViduNotFoundError):
+                raise
+            self._log.warning("The task was cleared. Its earlier generation was %s: %s", generation_id, error)
+            return None
+        spent = "" if generation.credits is None else f", {generation.credits} credits"
+        self._log.info(
+            "The task was cleared. Its earlier generation was %s: %s%s.", generation_id, generation.describe(), spent
+        )
+        return generation
 
     def _abandon(self, generation_id: str) -> None:
         """Cancel, best effort, what the order before a clear has left running."""
         try:
-            if self._hook.get_generation(generation_id).is_done:
-                return
-            verdict = self._hook.cancel_generation(generation_id)
+            verdict = self._hook.cancel_generation(generation_id, endpoint=self._endpoint)
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
         except ViduError as error:  # the new order does not depend on it
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
@@ -274,7 +334,7 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
     """Return the error of a failed generation: retryable when a new submit may succeed."""
     error: ViduGenerationFailedError = failure(generation)
     error.located(conn_id=hook.vidu_conn_id)
-    if not hook.config.dialect.may_pass(generation):
+    if not generation.is_transient:
         return error
     return ViduGenerationInterruptedError(
         f"{error.reason}. A retry submits it anew.",
@@ -301,12 +361,24 @@ def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _unknown(conn_id: str) -> ViduSubmitUnknownError:
+def _unknown(conn_id: str, candidates: Sequence[str] = ()) -> ViduSubmitUnknownError:
+    if candidates:
+        named = ", ".join(candidates[:NAMED_CANDIDATES])
+        more = len(candidates) - NAMED_CANDIDATES
+        what = (
+            "and the account's list does not show which generation is this task's. It may be one of these: "
+            f"{named}{f' and {more} more' if more > 0 else ''}. Nothing is submitted a second time. Compare them at "
+            "the service"
+        )
+    else:
+        what = (
+            "its id was never received and the service cannot be searched for it. Nothing is submitted a second "
+            "time. Check the account's list of generations"
+        )
     return ViduSubmitUnknownError(
-        "An earlier try of this task was interrupted while it submitted a generation, which may have been "
-        "created and billed; its id was never learnt and the service cannot be searched for it. Nothing is "
-        "submitted a second time. Look into the account's list of generations: if it is there, wait for it "
-        "with ViduGenerationSensor(generation_id=…); if not, clear this task to order it anew.",
+        "An earlier try of this task was interrupted while it submitted a generation, which may have been created "
+        f"and billed; {what}: if it is there, wait for it with ViduGenerationSensor(generation_id=…); if not, clear "
+        "this task to order it anew.",
         conn_id=conn_id,
     )
 

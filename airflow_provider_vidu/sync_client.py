@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import socket
+import http.client
 import ssl
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.config import Secret, ViduConfig
 from airflow_provider_vidu.exceptions import ViduTransportError
 from airflow_provider_vidu.proxies import proxy_for
+from airflow_provider_vidu.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.tls import ssl_context
 from airflow_provider_vidu.wire import (
     CHUNK_BYTES,
@@ -25,15 +25,6 @@ from airflow_provider_vidu.wire import (
     Loss,
     no_answer,
     too_large,
-)
-
-_BEFORE_SENDING = (
-    NewConnectionError,
-    NameResolutionError,
-    ConnectTimeoutError,
-    ConnectionRefusedError,
-    socket.gaierror,
-    ssl.SSLCertVerificationError,
 )
 
 
@@ -61,15 +52,29 @@ class SyncClient:
     def send(self, request: ApiRequest) -> ApiAnswer:
         """Send one request, once, and return the whole answer; redirects are not followed.
 
+        All of it together takes at most ``TOTAL_TIMEOUTS`` time-outs, whatever trickles.
+
         :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
         :raises ViduResponseError: when the answer is larger than 4 MiB.
+        :raises ViduConfigError: when the proxy cannot be used; nothing was sent.
         """
         url = self.config.url(request)
-        proxy = proxy_for(url, self.config.proxy)
+        proxy = _proxy(url, self.config)
         if request.bills:
             # On an idle connection that was closed, or silently dropped on its way, the outcome would be unknown.
             self._session.close()  # only what is open: it connects anew
-        started = time.monotonic()
+        exchange = Exchange(self.config.timeout, TOTAL_TIMEOUTS * self.config.timeout)
+        with running(exchange):
+            outcome = self._exchange(request, url, proxy, exchange)
+        if isinstance(outcome, ViduTransportError):
+            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            raise outcome
+        return outcome
+
+    def _exchange(
+        self, request: ApiRequest, url: str, proxy: Secret | None, exchange: Exchange
+    ) -> ApiAnswer | ViduTransportError:
+        through = {"http": proxy.reveal(), "https": proxy.reveal()} if proxy else None
         try:
             with self._session.request(
                 request.method,
@@ -79,28 +84,26 @@ class SyncClient:
                 timeout=self.config.timeout,
                 allow_redirects=False,
                 stream=True,
-                proxies={"http": proxy, "https": proxy} if proxy else None,
+                proxies=through,
             ) as response:
-                body = self._body(response, started)
+                body = self._body(response)
                 return self.config.answer(response.status_code, response.headers.items(), body)
         # requests does not wrap everything that urllib3 and the sockets below it may raise.
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise self._transport_error(error) from None
+        except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            return self._transport_error(error, exchange)
 
-    def _body(self, response: requests.Response, started: float) -> bytes:
+    def _body(self, response: requests.Response) -> bytes:
         # Read as it comes: unpacking, with its limit, is not left to the library.
         body = bytearray()
         for chunk in _arrivals(response):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise too_large(response.status_code).located(conn_id=self.config.conn_id)
-            if time.monotonic() - started > TOTAL_TIMEOUTS * self.config.timeout:
-                raise _SlowAnswerError("the answer trickles")
         return bytes(body)
 
-    def _transport_error(self, error: Exception) -> ViduTransportError:
+    def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
         return no_answer(
-            _loss(error),
+            _loss(error, exchange, is_secure=self.config.origin[0] == "https"),
             self.config.scrub(str(_root(error))),
             origin=self.config.origin,
             timeout=self.config.timeout,
@@ -108,8 +111,10 @@ class SyncClient:
         )
 
 
-class _SlowAnswerError(requests.Timeout):
-    """Bytes keep coming, but too slowly."""
+def _proxy(url: str, config: ViduConfig) -> Secret | None:
+    """Return the proxy, out of sight of tracebacks that show local variables."""
+    found = proxy_for(url, config.proxy)
+    return Secret(found) if found else None
 
 
 def _arrivals(response: requests.Response) -> Iterator[bytes]:
@@ -127,11 +132,14 @@ class _TrustingAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if proxy.lower().startswith("https:"):  # the one kind that has a certificate of its own
             kwargs["proxy_ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+        manager = super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         # requests would name certifi's bundle here, and urllib3 load it into the context, for all who share it.
@@ -150,27 +158,16 @@ def _root(error: BaseException) -> BaseException:
     return error if inner is None else _root(inner)
 
 
-def _loss(error: Exception) -> Loss:
+def _loss(error: Exception, exchange: Exchange, *, is_secure: bool) -> Loss:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
         return Loss.UNTRUSTED
-    if _never_connected(error):
-        return Loss.UNREACHED if isinstance(error, requests.Timeout) else Loss.UNMADE
-    if isinstance(error, _SlowAnswerError):
+    is_late = isinstance(error, requests.Timeout) or isinstance(root, (ReadTimeoutError, TimeoutError))
+    if not exchange.sent:
+        if is_late or exchange.is_over:
+            return Loss.UNREACHED
+        failed_handshake = is_secure and exchange.reached and isinstance(root, (ssl.SSLError, ConnectionError))
+        return Loss.NO_TLS if failed_handshake else Loss.UNMADE
+    if exchange.is_over:
         return Loss.SLOW
-    silent = isinstance(error, requests.Timeout) or isinstance(root, (ReadTimeoutError, TimeoutError))
-    return Loss.SILENT if silent else Loss.BROKEN
-
-
-def _never_connected(error: Exception) -> bool:
-    """Whether the request certainly never left: nothing was connected, or no TLS session came about."""
-    root = _root(error)
-    if isinstance(root, ConnectionError) and not isinstance(root, ConnectionRefusedError):
-        # Behind a proxy urllib3 calls a connection that broke after the request was sent a proxy's error, too.
-        return False
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
-        return True
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
-        return True
-    # Another SSLError may come from a session that broke after the request was sent.
-    return isinstance(root, _BEFORE_SENDING)
+    return Loss.SILENT if is_late else Loss.BROKEN

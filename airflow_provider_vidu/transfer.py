@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_vidu.arrival import Arrival, OpenSink
+from airflow_provider_vidu.artifacts import Artifact, family_of
 from airflow_provider_vidu.exceptions import (
     ViduDownloadError,
     ViduDownloadRefusedError,
@@ -25,9 +26,8 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.http_connection import TooSlowError
 from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Stream, failure_text
 from airflow_provider_vidu.http_target import Access, Target
-from airflow_provider_vidu.naming import Artifact
 from airflow_provider_vidu.policy import Backoff
-from airflow_provider_vidu.telling import Telling, duration, size
+from airflow_provider_vidu.telling import Telling, finish_line
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.transfer_policy import (
     MAX_FRESH_URLS,
@@ -43,8 +43,6 @@ from airflow_provider_vidu.transfer_policy import (
 )
 
 BUFFER_BYTES: Final = 1024 * 1024
-_ACCEPT: Final = {"cover": "image/*,*/*;q=0.5"}
-_ACCEPT_VIDEO: Final = "video/*,application/octet-stream;q=0.9,*/*;q=0.5"
 _NAP: Final = 0.5
 _UNPROVEN: Final = (
     "The server announced no length and closed the connection after %s bytes, and this kind of file does not show "
@@ -56,7 +54,7 @@ _UNPROVEN: Final = (
 class Rules:
     """What a transfer keeps to.
 
-    :param artifact: what is fetched; a cover must be an image.
+    :param artifact: what is fetched; None for a result of any medium.
     :param max_bytes: the largest file that is accepted.
     :param backoff: the delays between failed requests.
     :param least_rate: bytes a second below which, over twice the connection's time-out, a transfer counts as stalled.
@@ -65,7 +63,7 @@ class Rules:
     :param sleep: waits for so many seconds.
     """
 
-    artifact: Artifact = "video"
+    artifact: Artifact | None = None
     max_bytes: int | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
     least_rate: float = 1024.0
@@ -115,6 +113,7 @@ class Transfer:
         self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
         self._telling = Telling(self._rules.log_interval)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._first_byte = 0.0
         self._fresh_urls = 0
         self._cancelled = False
         self._stream: Stream | None = None
@@ -130,7 +129,6 @@ class Transfer:
         :raises ViduStorageError: the sink failed.
         :raises ViduDownloadError: everything else. After any exception nothing has been published.
         """
-        started = self._rules.clock()
         try:
             if self._url is None:
                 self._url = self._another_url(None)
@@ -142,7 +140,8 @@ class Transfer:
         except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
             self._file.discard()
             raise
-        self._log_speed("Fetched", self._rules.clock() - started)
+        seconds = self._rules.clock() - self._first_byte
+        self._log.info("%s", finish_line(self._file.received, self._file.content_type, seconds))
         return Received(self._file.received, self._file.sha256, self._file.content_type, self._source)
 
     def cancel(self) -> None:
@@ -179,7 +178,8 @@ class Transfer:
 
     def _open(self, url: str, progress: Progress) -> Stream:
         """Send the request, following redirects; the key stays behind at the first foreign origin."""
-        accept = {"Accept": _ACCEPT.get(self._rules.artifact, _ACCEPT_VIDEO)}
+        family = family_of(self._rules.artifact)
+        accept = {"Accept": f"{family}/*,application/octet-stream;q=0.9,*/*;q=0.5" if family else "*/*"}
         target, own, hops = Target.parse(url), True, 0
         while True:
             own = own and self._access.origin is not None and target.origin == self._access.origin
@@ -192,10 +192,11 @@ class Transfer:
             target = self._next_target(target, location, hops)
 
     def _next_target(self, target: Target, location: str, hops: int) -> Target:
-        url = target.redirected(location)
+        url = location
         try:
+            url = target.redirected(location)
             found = Target.parse(url)
-        except ViduDownloadRefusedError:
+        except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
             found = None
         if problem := redirect_problem(hops, target.scheme, found.scheme if found else None):
             raise ViduDownloadRefusedError(
@@ -254,8 +255,10 @@ class Transfer:
         self._pace.start(began, file.received)
         self._telling.start(began, file.received, file.total)
         while count := stream.readinto(self._buffer):
-            file.accept(self._buffer[:count])
             now = clock()
+            if file.received == 0:
+                self._first_byte = now
+            file.accept(self._buffer[:count])
             if told := self._telling.line(now, file.received, file.total):
                 self._log.info("%s", told)
             if self._cancelled or self._pace.is_too_slow(now, file.received):
@@ -321,8 +324,3 @@ class Transfer:
     @property
     def _source(self) -> str:
         return one_line(without_query(self._url), 300) if self._url else "the generation's URL"
-
-    def _log_speed(self, verb: str, seconds: float) -> None:
-        rate = self._file.received / seconds if seconds > 0 else 0.0
-        taken = f"{verb} {size(self._file.received)} of {self._file.content_type} in {duration(seconds)}"
-        self._log.info("%s (%s/s)", taken, size(rate))

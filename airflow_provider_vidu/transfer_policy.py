@@ -23,7 +23,8 @@ LEAST_GAIN: Final = 4096
 SLOW_TIMEOUTS: Final = 2
 """So many of the connection's time-outs an answer's head may take, and a body may be too slow."""
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+# At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
+_CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
 _PASSING_STATUSES: Final = frozenset({202, 408, 425, 429})
 _SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)

@@ -7,19 +7,38 @@ or milliseconds, ``error`` as a string or an object.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 MILLISECONDS_ABOVE: Final = 1e11  # 10 digits are seconds, 13 digits are milliseconds
 MAX_URL_CHARS: Final = 16_384
+MAX_DEPTH: Final = 100
+MAX_INTEGER: Final = 10**300
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 # A backslash is a slash to some parsers and a letter to others: the host would be a matter of taste.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
+
+_MAX_EMBEDDED_CHARS: Final = 256 * 1024
+_EMBEDDED_TRIES: Final = 4
+_REASON_DEPTH: Final = 6
+_REASONS_SHOWN: Final = 5
+# Where a text that explains an error has been seen, the most telling first.
+_REASON_FIELDS: Final = (
+    "message", "error_message", "err_msg", "errmsg", "msg", "detail", "details", "description", "fail_reason",
+    "failure_reason", "error", "errors", "reason", "cause",
+)  # fmt: skip
+_NO_REASON: Final = frozenset({"code", "type", "status", "state", "param", "trace_id", "request_id", "id"})
+_TRACE_FIELDS: Final = ("trace_id", "request_id", "traceId", "requestId")
+# new-api and one-api append "(request id: 20260520…)" to their messages.
+_TRACE_IN_TEXT: Final = re.compile(r"\((?:request|trace)[ _-]?id:? *([\w.:-]{1,200})\)", re.IGNORECASE)
+_DATA_URI: Final = re.compile(r"data:([\w.+-]{0,60}/[\w.+-]{0,60})(?:;[\w.=+-]{0,60}){0,4};base64,[A-Za-z0-9+/=_\\-]*")
+_BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{4096,}={0,2}")
 
 
 def number(value: Any) -> float | None:
@@ -93,3 +112,141 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def first_text(*values: Any) -> str | None:
     """Return the first of ``values`` that is a non-empty string."""
     return next((found for found in map(text, values) if found), None)
+
+
+def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any:
+    """Return JSON that survives UTF-8, PostgreSQL and strict parsers.
+
+    Lone surrogates and NUL characters become U+FFFD, NaN and infinities become None, integers
+    of absurd size become strings.
+
+    :param value: parsed JSON.
+    :param strike: takes secrets out of every string.
+    :param depth: how deep ``value`` is nested already.
+    :raises ValueError: when the value is nested deeper than 100 levels.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return strike(text.replace("\0", "\ufffd"))
+    if isinstance(value, dict):
+        return {plain(name, strike): plain(item, strike, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item, strike, depth + 1) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return str(value)
+    return value
+
+
+def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
+    """Return the JSON object or list that a text holds, else None.
+
+    Gateways put the whole answer of the service behind them into a message, alone or behind words of their own.
+
+    :param value: a text such as ``status 400: {"reason": …}``; anything else holds none.
+    :param strike: takes secrets out of every string (inside a text they may be spelt with escapes).
+    """
+    if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
+        return None
+    told = value.strip()
+    start = 0 if told.startswith(("{", "[")) else told.find("{")
+    for _ in range(_EMBEDDED_TRIES):
+        if start < 0:
+            return None
+        try:
+            found, end = _DECODER.raw_decode(told, start)
+            # A list must be the whole text: "[1] try again" holds none.
+            if isinstance(found, dict) or (isinstance(found, list) and end == len(told)):
+                return plain(found, strike)
+        except (ValueError, RecursionError):
+            pass
+        start = told.find("{", start + 1)
+    return None
+
+
+_DECODER: Final = json.JSONDecoder()
+
+
+def reason(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> str | None:
+    """Return the text that explains an error, from a text, a list, nested objects or JSON inside a text.
+
+    :param value: what a field such as ``error``, ``message`` or ``fail_reason`` holds.
+    :param strike: takes secrets out of what is decoded.
+    :param depth: how deep ``value`` is nested already; from the second level on, any text will do.
+    """
+    if depth > _REASON_DEPTH:
+        return None
+    if isinstance(value, str):
+        inner = embedded(value, strike) if "{" in value or "[" in value else None
+        # Words before the JSON may be all there is to know, so an object inside a text must have a field that explains.
+        whole_text = value.rstrip().endswith(("}", "]")) and value.lstrip().startswith(("{", "["))
+        told = (
+            _reason_of_object(inner, strike, depth + 1, leaves=whole_text)
+            if isinstance(inner, Mapping)
+            else reason(inner, strike, depth + 1)
+        )
+        return told or text(value)
+    if isinstance(value, list):
+        found = [told for told in (reason(item, strike, depth + 1) for item in value[:_REASONS_SHOWN]) if told]
+        return "; ".join(dict.fromkeys(found)) or None
+    if isinstance(value, Mapping):
+        return _reason_of_object(value, strike, depth, leaves=depth > 0)
+    return text(value)
+
+
+def _reason_of_object(
+    value: Mapping[str, Any], strike: Callable[[str], str], depth: int, *, leaves: bool
+) -> str | None:
+    # {"error": {"message": …}, "message": "Bad Request"}: the object says more than the text beside it.
+    if isinstance(value.get("error"), Mapping) and (told := reason(value["error"], strike, depth + 1)):
+        return told
+    for name in _REASON_FIELDS:
+        if value.get(name) and (told := reason(value[name], strike, depth + 1)):
+            return told
+    if leaves:
+        for name, item in value.items():
+            if name not in _NO_REASON and not isinstance(item, int) and (told := reason(item, strike, depth + 1)):
+                return told
+    return None
+
+
+def trace_id(payload: Mapping[str, Any]) -> str | None:
+    """Return the id under which the service's (or the gateway's) support finds a request, from one level of an answer.
+
+    The official API names it in ``metadata.trace_id``; gateways in ``trace_id``, ``request_id``,
+    ``error.request_id`` or at the end of the message.
+    """
+    error = mapping(payload.get("error"))
+    for holder in (mapping(payload.get("metadata")), payload, error, mapping(error.get("metadata"))):
+        for name in _TRACE_FIELDS:
+            if found := text(holder.get(name)):
+                return found
+    for told in (payload.get("message"), error.get("message"), payload.get("fail_reason"), payload.get("error")):
+        if isinstance(told, str) and (match := _TRACE_IN_TEXT.search(told)):
+            return match[1]
+    return None
+
+
+def without_media(value: Any) -> Any:
+    """Return JSON in which inline media (data URIs, long Base64) is replaced by a short note; the rest is unchanged.
+
+    Answers to creates repeat the images that were sent; in an XCom they would be megabytes.
+    """
+    if isinstance(value, str):
+        if "base64," in value:
+            return _DATA_URI.sub(lambda found: f"data:{found[1]};base64,… ({len(found[0])} characters cut out)", value)
+        if len(value) >= 4096 and _BARE_MEDIA.fullmatch(value):
+            return f"Base64… ({len(value)} characters cut out)"
+        return value
+    if isinstance(value, Mapping):
+        return {name: without_media(item) for name, item in value.items()}
+    return [without_media(item) for item in value] if isinstance(value, list) else value
+
+
+def objects(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the JSON objects in a list; everything else holds none."""
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, Mapping))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.text import shown, unescaped
+from airflow_provider_vidu.values import MAX_DEPTH, plain
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The largest answer that is read; an honest one has a few KiB."""
@@ -25,8 +26,6 @@ TOTAL_TIMEOUTS: Final = 4
 IF_IT_LASTS: Final = "If this lasts, check the connection's host and whatever stands before it."
 """What to do about an answer that is not Vidu's."""
 
-MAX_DEPTH: Final = 100
-MAX_INTEGER: Final = 10**300
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{300}")
 
 
@@ -54,7 +53,33 @@ class ApiRequest:
         try:
             json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ViduConfigError(f"The request cannot be sent, it is no JSON: {error}") from None
+            raise ViduConfigError(f"The request body is not JSON serializable: {error}") from None
+
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_PATH: Final = re.compile(r"/(?!/)[!$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]*")
+
+
+def checked_request(method: object, path: object, body: object, *, bills: bool | None = None) -> ApiRequest:
+    """Return a request that a user has put together.
+
+    :param method: one of ``METHODS``, in any case.
+    :param path: starts with a slash and is percent-encoded; it may have a query.
+    :param body: a JSON object, or None.
+    :param bills: whether it may cost credits; None means that a POST does.
+    :raises ViduConfigError: naming the argument that cannot be sent.
+    """
+    name = method.strip().upper() if isinstance(method, str) else ""
+    if name not in METHODS:
+        raise ViduConfigError(f"method must be one of {', '.join(METHODS)}, not {shown(method, 40)!r}.")
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ViduConfigError(
+            "path must start with one slash and be percent-encoded ASCII without a fragment, such as "
+            f"/ent/v2/subjects?pager.page=1 (got {shown(path, 100)!r}). The host comes from the connection."
+        )
+    if body is not None and not isinstance(body, Mapping):
+        raise ViduConfigError(f"json must be a JSON object, not {type(body).__name__}.")
+    return ApiRequest(name, path, body, bills=name == "POST" if bills is None else bills)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +197,10 @@ class Loss(enum.Enum):
         "could not be made, for the server's certificate is not trusted",
         "Check the host, or set the connection's verify to the CA bundle that has signed it.",
     )
+    NO_TLS = (
+        "could not be made, for the TLS handshake failed",
+        "Check the host and its port. If the service speaks plain HTTP, write http:// before the connection's host.",
+    )
     UNMADE = ("could not be made", "Check the connection's host, port and proxy.")
     UNREACHED = ("could not be made in time", "Check the connection's host, port, proxy and timeout.")
     BROKEN = ("broke", "It may pass; if it lasts, check the gateway and the proxies before it.")
@@ -181,7 +210,7 @@ class Loss(enum.Enum):
     @property
     def sent(self) -> bool:
         """Whether the request may have reached the service."""
-        return self not in (Loss.UNTRUSTED, Loss.UNMADE, Loss.UNREACHED)
+        return self not in (Loss.UNTRUSTED, Loss.NO_TLS, Loss.UNMADE, Loss.UNREACHED)
 
 
 def no_answer(
@@ -204,27 +233,3 @@ def no_answer(
         conn_id=conn_id,
         sent=loss.sent,
     )
-
-
-def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any:
-    """Return JSON that survives UTF-8, PostgreSQL and strict parsers.
-
-    Lone surrogates and NUL characters become U+FFFD, NaN and infinities become None, integers
-    of absurd size become strings.
-
-    :raises ValueError: when the value is nested deeper than 100 levels.
-    """
-    if depth > MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    if isinstance(value, str):
-        text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return strike(text.replace("\0", "\ufffd"))
-    if isinstance(value, dict):
-        return {plain(name, strike): plain(item, strike, depth + 1) for name, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item, strike, depth + 1) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        return str(value)
-    return value

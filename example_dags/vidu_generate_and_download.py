@@ -13,8 +13,10 @@ from airflow.providers.common.compat.sdk import Param, dag
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
-# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
+# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 @dag(
@@ -25,7 +27,7 @@ DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
     params={
         "prompt": Param("A red kite above a calm sea at dawn", type="string", minLength=1),
         "model": Param("vidu2.0", type="string", description="Which models exist is your account's affair."),
-        "destination": Param(DESTINATION, type="string", description="A folder (with a slash at the end) or a file."),
+        "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
     },
 )
 def vidu_generate_and_download() -> None:
@@ -44,7 +46,7 @@ def vidu_generate_and_download() -> None:
     ViduDownloadOperator(
         task_id="download",
         generation_id=generate.output["generation_id"],
-        destination="{{ params.destination }}",
+        destination=f"{DESTINATION}{{{{ params.folder }}}}/",
         retries=3,
         retry_delay=timedelta(seconds=30),
     )

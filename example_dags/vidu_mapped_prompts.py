@@ -16,8 +16,10 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
+# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 @dag(
@@ -33,7 +35,7 @@ DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
             minItems=1,
         ),
         "model": Param("vidu2.0", type="string"),
-        "destination": Param(DESTINATION, type="string", description="A folder, with a slash at the end."),
+        "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
     },
 )
 def vidu_mapped_prompts() -> None:
@@ -63,7 +65,7 @@ def vidu_mapped_prompts() -> None:
         download = ViduDownloadOperator(
             task_id="download",
             generation_id=generation_id,
-            destination="{{ params.destination }}",
+            destination=f"{DESTINATION}{{{{ params.folder }}}}/",
             retries=3,
             retry_delay=timedelta(seconds=30),
         )

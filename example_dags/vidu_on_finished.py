@@ -17,7 +17,7 @@ from airflow.sdk import AssetWatcher
 from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.operators import ViduDownloadOperator
 
-# Where videos go. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 
 FINISHED = Asset(

@@ -1,8 +1,8 @@
 """From a prompt to a file: submit one generation, wait for it without a worker, keep the video.
 
 Needs a connection of type *Vidu* called `vidu_default`. Trigger it with a prompt, a model that your
-account offers, and a destination: a folder (ending in `/`) on any storage that Airflow knows, such as
-`s3://bucket/films/`.
+account offers, and the name of a folder. Where that folder is, the deployment says in
+`VIDU_EXAMPLES_DESTINATION`: any storage that Airflow knows, such as `s3://bucket/films/`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
+# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 @dag(
@@ -28,7 +30,7 @@ DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
     params={
         "prompt": Param("A red kite above a calm sea at dawn", type="string", minLength=1),
         "model": Param("vidu2.0", type="string", description="Which models exist is your account's affair."),
-        "destination": Param(DESTINATION, type="string", description="A folder (with a slash at the end) or a file."),
+        "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
     },
 )
 def vidu_prompt_to_file() -> None:
@@ -58,7 +60,7 @@ def vidu_prompt_to_file() -> None:
     download = ViduDownloadOperator(
         task_id="download",
         generation_id=generation_id,
-        destination="{{ params.destination }}",
+        destination=f"{DESTINATION}{{{{ params.folder }}}}/",
         retries=3,
         retry_delay=timedelta(seconds=30),
     )

@@ -15,8 +15,10 @@ from airflow.providers.common.compat.sdk import Param, dag, task, task_group
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
-# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
+# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 @dag(
@@ -33,7 +35,7 @@ DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
         ),
         "style": Param("hand-drawn, soft light", type="string", description="Added to each scene's prompt."),
         "model": Param("vidu2.0", type="string"),
-        "destination": Param(DESTINATION, type="string", description="A folder, with a slash at the end."),
+        "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
     },
 )
 def vidu_storyboard() -> None:
@@ -60,7 +62,7 @@ def vidu_storyboard() -> None:
             ViduDownloadOperator(
                 task_id=artifact,
                 generation_id=generate.output["generation_id"],
-                destination="{{ params.destination }}",
+                destination=f"{DESTINATION}{{{{ params.folder }}}}/",
                 artifact=artifact,
                 retries=3,
                 retry_delay=timedelta(seconds=30),

@@ -14,8 +14,10 @@ from airflow.providers.common.compat.sdk import Param, dag
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go unless the run says otherwise. Replace it by a folder of your own.
+# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
+# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 @dag(
@@ -26,7 +28,8 @@ DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
     params={
         # Without a default: a run cannot be started before it is filled in.
         "generation_id": Param(type="string", minLength=1, description="The id of the generation at Vidu."),
-        "destination": Param(DESTINATION, type="string", description="A folder (with a slash at the end) or a file."),
+        "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
+        "name": Param("film", type="string", pattern=NAME, description="The file's name, without .mp4."),
     },
 )
 def vidu_wait_and_download() -> None:
@@ -41,7 +44,7 @@ def vidu_wait_and_download() -> None:
     download = ViduDownloadOperator(
         task_id="download",
         generation_id="{{ params.generation_id }}",
-        destination="{{ params.destination }}",
+        destination=f"{DESTINATION}{{{{ params.folder }}}}/{{{{ params.name }}}}.mp4",
         overwrite="skip",
         retries=3,
         retry_delay=timedelta(seconds=30),

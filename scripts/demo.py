@@ -130,7 +130,7 @@ def _params(service: Service) -> dict[str, str]:
     return {
         "prompt": os.environ.get("VIDU_PROMPT") or PROMPT,
         "model": service.model,
-        "destination": VIDEOS.as_uri() + "/",
+        "folder": "demo",
     }
 
 

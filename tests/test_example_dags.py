@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import DAG
 
 from tests.versions import AIRFLOW
@@ -89,3 +91,29 @@ def test_an_example_imports_only_what_every_airflow_has(path):
     more = [NEEDS_AIRFLOW_3[path.stem]] if path.stem in NEEDS_AIRFLOW_3 else []
     assert from_airflow == ["airflow.providers.common.compat.sdk", *more]
     assert not more or "Needs Airflow 3" in ast.get_docstring(ast.parse(path.read_text()))
+
+
+@each_example
+def test_a_run_names_no_location(path):
+    """Whoever may trigger a DAG does not choose where a worker writes: a run gives names, and these are checked."""
+    (dag,) = _dags(path)
+    folders = [name for name in dag.params if name in ("folder", "name")]
+    assert "destination" not in dag.params
+    for name in folders:
+        for outside in ("../dags", "/etc", "a/b", "..", ".", "s3://x", "{{ x }}", "a\\b", "%2e%2e", "", " "):
+            with pytest.raises(ParamValidationError):
+                dag.params.get_param(name).resolve(outside)
+    for task in dag.tasks:
+        if task.task_type == "ViduDownloadOperator":
+            fixed = getattr(task, "destination", None) or task.partial_kwargs["destination"]
+            assert fixed.startswith("file:///tmp/vidu/")
+            used = set(re.findall(r"{{ params\.(\w+) }}", fixed))
+            assert used <= set(folders)
+            assert fixed.count("{{") == len(used)
+
+
+def test_the_deployment_says_where(monkeypatch):
+    """The folder comes from the environment of the DAG processor and the workers."""
+    monkeypatch.setenv("VIDU_EXAMPLES_DESTINATION", "s3://studio/films/")
+    (dag,) = _dags(next(path for path in EXAMPLES if path.stem == "vidu_generate_and_download"))
+    assert dag.get_task("download").destination == "s3://studio/films/{{ params.folder }}/"

@@ -14,7 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 import airflow_provider_vidu
-from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.config import EXTRA_PREFIX, ViduConfig
 from airflow_provider_vidu.get_provider_info import get_provider_info
 from tests.versions import AIRFLOW
 
@@ -130,7 +130,7 @@ def test_the_form_shows_exactly_what_is_read(form):
     """Each extra that the configuration reads has a field, and no field is without effect."""
     extras = RecordingExtras()
     ViduConfig.from_connection("vidu_default", PlainConnection(), extras)
-    assert set(form["conn-fields"]) == extras.asked
+    assert set(form["conn-fields"]) == {name.removeprefix(EXTRA_PREFIX) for name in extras.asked}
 
 
 def test_every_field_is_explained(form):

@@ -11,68 +11,71 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.dialects import answers
+from airflow_provider_vidu.dialects.answers import STATUSES, speaks_of_a_generation, state_word
+from airflow_provider_vidu.dialects.created import accepted, created_id, created_object, strict_id
+from airflow_provider_vidu.dialects.errors import (
+    ERRORS,
+    ErrorClass,
+    ErrorText,
+    advice_for,
+    error_class,
+    error_text,
+    is_error,
+    is_known,
+)
+from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduResponseError
-from airflow_provider_vidu.models import Cancellation, Credits, Found, Generation, GenerationStatus
+from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
 from airflow_provider_vidu.text import one_line, shown
+from airflow_provider_vidu.values import objects, text, web_url
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
+MAX_ID_NUMBER: Final = 10**40
+"""An id of digits is smaller by far; Python refuses to write very long numbers."""
 _UNFIT_ID = re.compile(r"[\x00-\x1f\x7f]")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 """What stands in a URL as it is."""
+_BARE_MEDIA_BYTES: Final = 4096
+"""A shorter answer can hold no medium but as a data URI."""
+# new-api names the request in a header, too.
+_TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
 
-ErrorClass = type[ViduAPIError]
+UPLOADS: Final = "/tools/v2/files/uploads"
+"""The upload service, beside ``/ent/v2`` under the connection's base URL: several clients of the official API and
+of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
 
-# A used-up balance comes as 403 or 429 and only the code tells; an unknown id comes as 400. Resellers
-# of either dialect run the same gateways.
-GATEWAY_ERRORS: Final[Mapping[str, ErrorClass]] = {
-    "insufficient_user_quota": exceptions.ViduCreditError,
-    "insufficient_quota": exceptions.ViduCreditError,
-    "task_not_exist": exceptions.ViduNotFoundError,
-    "task_not_found": exceptions.ViduNotFoundError,
-}
-
-BY_STATUS: Final[Mapping[int, ErrorClass]] = {
-    401: exceptions.ViduAuthError,
-    402: exceptions.ViduCreditError,
-    403: exceptions.ViduAuthError,
-    404: exceptions.ViduNotFoundError,
-    408: exceptions.ViduServerError,
-    409: exceptions.ViduConflictError,
-    425: exceptions.ViduBusyError,
-    429: exceptions.ViduRateLimitError,
-}
-"""What a status means where no code says it better; other 4xx are wrong requests, 5xx server errors."""
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorText:
-    """What an error answer says: the service's word, its message and its trace id, as far as present.
+class Upload:
+    """An upload that the service has opened: its id, and the signed URL that takes the bytes."""
 
-    ``others`` are further words that may say better what the error is (an error's type beside its code).
-    """
-
-    code: str | None = None
-    others: tuple[str, ...] = ()
-    message: str | None = None
-    trace_id: str | None = None
+    id: str
+    put_url: str = field(repr=False)
 
 
 def checked_id(generation_id: object) -> str:
     """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
 
-    :raises ViduConfigError: when it is no string, empty, longer than 1,024 characters, a rendered
-        ``None``, or holds control characters.
+    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
+
+    :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
+        rendered ``None``, or holds control characters.
     """
+    if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < MAX_ID_NUMBER:
+        generation_id = str(generation_id)
     if not isinstance(generation_id, str):
-        hint = ' Pass the id alone: generate.output["generation_id"].' if isinstance(generation_id, Mapping) else ""
-        raise ViduConfigError(f"generation_id must be a string, not {type(generation_id).__name__}.{hint}")
+        raise ViduConfigError(
+            f"generation_id must be a string, not {type(generation_id).__name__}.{_hint_for_id(generation_id)}"
+        )
     if not generation_id.strip() or generation_id == "None":
         raise ViduConfigError(
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
@@ -90,9 +93,12 @@ def checked_id(generation_id: object) -> str:
     return generation_id
 
 
-def status_words(**words: str) -> dict[str, GenerationStatus]:
-    """Return a look-up table from ``waiting="pending queued", running="processing"`` and so on."""
-    return {word: GenerationStatus(status) for status, listed in words.items() for word in listed.split()}
+def _hint_for_id(wrong: object) -> str:
+    if isinstance(wrong, Mapping):
+        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
+    if isinstance(wrong, float):
+        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
+    return " The task before it handed over no id: check its XCom." if wrong is None else ""
 
 
 class Dialect(ABC):
@@ -110,9 +116,12 @@ class Dialect(ABC):
     root: ClassVar[str]
     """The leading path segment(s); a host that already ends in it is accepted."""
     status_field: ClassVar[str] = "status"
-    statuses: ClassVar[Mapping[str, GenerationStatus]]
-    errors: ClassVar[Mapping[str, ErrorClass]]
-    """Error codes, lower-case, and what they mean whatever the status is."""
+    """What the state is called in this dialect, for messages; both names are read."""
+    key_hint: ClassVar[str] = ""
+    """What to check besides, if the key is refused."""
+    statuses: ClassVar[Mapping[str, GenerationStatus]] = STATUSES
+    errors: ClassVar[Mapping[str, ErrorClass]] = ERRORS
+    """Error words, lower-case, and what they mean whatever the status is: the same in all dialects."""
 
     def __init__(self, query_path: str | None = None, create_path: str | None = None) -> None:
         self.query_path = query_path or self.default_query_path
@@ -120,29 +129,53 @@ class Dialect(ABC):
 
     # -- what to send ---------------------------------------------------------------------------
 
-    def query(self, generation_id: str) -> ApiRequest:
-        """Return the request that asks for the state of ``generation_id``."""
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request that asks for the state of ``generation_id``.
+
+        :param endpoint: where it was submitted, if a dialect has products with a query of their own.
+        """
         return ApiRequest("GET", fill(self.query_path, id=checked_id(generation_id)))
 
     @abstractmethod
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
         """Return the request that submits ``body`` (billed)."""
 
-    def cancel(self, generation_id: str) -> ApiRequest | None:
-        """Return the request that cancels, or None where the dialect has none."""
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the request that cancels, or None if the dialect, or the product of ``endpoint``, has none."""
         return None
 
     def credits(self) -> ApiRequest | None:
         """Return the request that asks for the balance, or None where the dialect has none."""
         return None
 
-    def search(self) -> ApiRequest | None:
-        """Return the request that lists recent generations, or None where the dialect has none."""
+    def search(self, query: str = "") -> ApiRequest | None:
+        """Return the request for a page of the list of generations, or None where the dialect has no list.
+
+        :param query: what to ask for, percent-encoded; see ``task_list.Listing.query``.
+        """
         return None
 
-    def marked(self, body: Mapping[str, Any], marker: str) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service hands back, or None where there is no place for it."""
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Return ``body`` with a marker that the service hands back, or None if there is no place for it.
+
+        :raises ViduConfigError: when the fields do not say which endpoint the request is for.
+        """
         return None
+
+    def upload(self) -> ApiRequest | None:
+        """Return the request that opens an upload, or None if the dialect has no upload service. It costs nothing."""
+        return None
+
+    def finish_upload(self, upload: Upload, etag: str) -> ApiRequest:
+        """Return the request that ends an upload.
+
+        :param etag: the ``ETag`` of the answer to the bytes; most clients send it without its quotes.
+        """
+        return ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
+        return False
 
     @abstractmethod
     def probe(self) -> ApiRequest:
@@ -157,7 +190,7 @@ class Dialect(ABC):
             return ViduResponseError(f"no JSON came back: {answer.snippet()}", status_code=answer.status)
         if self._is_expected(answer, payload):
             return None
-        error = None if answer.ok else self.error(answer)
+        error = None if answer.ok and not is_error(payload) else self.error(answer)
         if error is None or isinstance(error, (exceptions.ViduNotFoundError, exceptions.ViduRequestError)):
             return ViduResponseError(
                 f"the answer is not a Vidu service's: {answer.snippet()}", status_code=answer.status
@@ -171,44 +204,89 @@ class Dialect(ABC):
     # -- what the answers mean ------------------------------------------------------------------
 
     def read_generation(self, generation_id: str, answer: ApiAnswer) -> Generation:
-        """Return what the answer to a query says.
+        """Return what the answer to a query says, whatever dialect it is written in.
 
         :raises ViduAPIError: for an error answer, as the class that fits it.
-        :raises ViduResponseError: for an answer that is not one of this dialect.
+        :raises ViduResponseError: for an answer that says nothing of a generation.
         """
-        payload = self._object(answer)
-        if not self._speaks_of_a_generation(payload):
-            raise ViduResponseError(
-                f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
-                status_code=answer.status,
-            )
-        return self._generation(generation_id, payload)
+        payload = self._parsed(answer, of_create=False)
+        generation = self._generation(generation_id, payload, answer)
+        if generation.provider_status or speaks_of_a_generation(payload):
+            return generation
+        error = self.error(answer, of_create=False) if is_error(payload) else None
+        if isinstance(error, ViduAPIError):
+            raise error
+        raise ViduResponseError(
+            f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
+            status_code=answer.status,
+        )
 
-    def read_created(self, answer: ApiAnswer) -> Generation:
+    def read_created(self, answer: ApiAnswer, *, synchronous: bool = False) -> Generation:
         """Return the generation that a create has submitted.
 
-        :raises ViduAPIError: for an error answer.
+        :param answer: the answer to the create.
+        :param synchronous: whether the endpoint answers with the result itself (speech, voices, subjects, prompt
+            recommendations): then an answer without a state is a success.
+        :raises ViduAPIError: for an error answer, also one with a status of success.
         :raises ViduResponseError: when the answer carries no id.
         """
-        payload = self._object(answer)
-        found = self._created_id(payload)
+        if not answer.ok:
+            raise self._with_id(self.error(answer), answer)
+        payload = created_object(answer.json())
+        if payload is None:
+            raise self._no_object(answer)
+        found = created_id(payload, synchronous=synchronous)
+        if is_error(payload) and state_word(payload) is None:
+            error = self.error(answer)
+            # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
+            if found is None or is_known(self._error_text(answer).words):
+                raise self._with_id(error, answer)
         if found is None:
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        return self._generation(found, payload)
+        return accepted(self._generation(found, payload, answer), synchronous=synchronous)
+
+    def read_json(self, answer: ApiAnswer) -> Any:
+        """Return an answer that nothing here models, as parsed JSON; None where it has no body.
+
+        :raises ViduAPIError: for an error answer, also one with a status of success.
+        :raises ViduResponseError: when it is not JSON.
+        """
+        if not answer.ok:
+            raise self.error(answer)
+        if not answer.body.strip():
+            return None
+        payload = answer.json()
+        if isinstance(payload, dict) and is_error(payload) and not speaks_of_a_generation(payload):
+            raise self.error(answer)
+        return payload
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance that the answer to :meth:`credits` tells."""
         return Credits(raw=self._object(answer))
 
-    def read_search(self, answer: ApiAnswer, marker: str) -> Found:
-        """Return which generation in the answer to :meth:`search` carries ``marker``."""
-        return Found()
+    def read_page(self, answer: ApiAnswer) -> Page:
+        """Return the page of the list that the answer to :meth:`search` holds."""
+        return Page()
 
-    def read_list(self, answer: ApiAnswer) -> list[Generation]:
-        """Return the generations that the answer to :meth:`search` lists."""
-        return []
+    def read_upload(self, answer: ApiAnswer) -> Upload:
+        """Return the upload that the answer to :meth:`upload` opens.
+
+        :raises ViduResponseError: when the answer lacks the id or a web address that takes the bytes.
+        """
+        payload = self._object(answer)
+        found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
+        if found is None or put_url is None or not found.strip("."):
+            raise ViduResponseError(
+                f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
+                status_code=answer.status,
+            )
+        return Upload(found, put_url)
+
+    def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
+        """Return the address that a request may name the uploaded file by."""
+        return text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.
@@ -222,22 +300,23 @@ class Dialect(ABC):
             return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
         raise error
 
-    def may_pass(self, generation: Generation) -> bool:
-        """Whether a failed generation failed for a reason that a new submit may not meet again."""
-        return False
-
     def was_cancelled(self, generation: Generation) -> bool:
         """Whether a failed generation was cancelled (by us, or by somebody at the service)."""
         return generation.failed and "cancel" in f"{generation.provider_status} {generation.error_code}".lower()
 
-    def error(self, answer: ApiAnswer) -> ViduAPIError | ViduResponseError:
-        """Return the error that an answer with a failing status stands for."""
+    def error(self, answer: ApiAnswer, *, of_create: bool = True) -> ViduAPIError | ViduResponseError:
+        """Return the error that an error answer stands for.
+
+        :param answer: an answer whose status, or whose body, says error.
+        :param of_create: false for the answer to a query: that a gateway has no channel for a model then says nothing
+            of the generation, and is a failure of the gateway that may pass.
+        """
         payload = answer.json_or_none()
-        told = self._error_text(payload) if isinstance(payload, Mapping) else ErrorText()
+        told = self._error_text(answer, payload)
         known: dict[str, Any] = {
             "status_code": answer.status,
             "code": told.code,
-            "trace_id": told.trace_id,
+            "trace_id": told.trace_id or next(filter(None, map(answer.headers.get, _TRACE_HEADERS)), None),
             "retry_after": retry_after(answer.headers),
         }
         if 300 <= answer.status < 400:
@@ -248,44 +327,61 @@ class Dialect(ABC):
             return ViduResponseError(
                 f"Something in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **known
             )
-        kind = self._error_class(answer.status, (told.code, *told.others))
-        return kind(_error_message(kind, answer, told), **known)
+        detail = told.message or answer.snippet()
+        if answer.ok and told.status is None and not is_known(told.words):
+            # The body says error in a word that is not in the table: whether a create was carried out is unknown.
+            return ViduResponseError(f"The service answered with success, and an error inside: {detail}", **known)
+        kind = error_class(answer.status, told, of_create=of_create)
+        advice = advice_for(kind, told) if of_create else kind.advice
+        if kind is exceptions.ViduAuthError and self.key_hint:
+            advice = f"{advice} {self.key_hint}"
+        return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **known)
+
+    def _error_text(self, answer: ApiAnswer, payload: Any = None) -> ErrorText:
+        payload = answer.json_or_none() if payload is None else payload
+        if isinstance(payload, list):
+            payload = next(objects(payload), None)
+        return error_text(payload, answer.strike) if isinstance(payload, Mapping) else ErrorText()
+
+    def _with_id(self, error: ViduAPIError | ViduResponseError, answer: ApiAnswer) -> ViduAPIError | ViduResponseError:
+        """Keep the id that an error answer to a create holds: what it names may have been billed."""
+        payload = answer.json_or_none()
+        error.generation_id = strict_id(payload) if isinstance(payload, Mapping) else None
+        return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
-        if not answer.ok:
+        """Return the object in an answer that is not of a generation; an error, also with status 200, is raised."""
+        payload = self._parsed(answer)
+        if is_error(payload):
             raise self.error(answer)
-        payload = answer.json()
-        if not isinstance(payload, dict):
-            raise ViduResponseError(
-                f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
-            )
         return payload
 
-    def _error_class(self, status: int, codes: Iterable[str | None]) -> ErrorClass:
-        known = (self.errors.get(code.lower()) or GATEWAY_ERRORS.get(code.lower()) for code in codes if code)
-        if by_code := next(filter(None, known), None):
-            return by_code
-        default = exceptions.ViduServerError if status >= 500 else exceptions.ViduRequestError
-        return BY_STATUS.get(status, default)
+    def _parsed(self, answer: ApiAnswer, *, of_create: bool = True) -> dict[str, Any]:
+        if not answer.ok:
+            raise self.error(answer, of_create=of_create)
+        payload = answer.json()
+        if isinstance(payload, list) and len(payload) == 1:
+            payload = payload[0]
+        if not isinstance(payload, dict):
+            raise self._no_object(answer)
+        return payload
 
-    def _status(self, word: str | None) -> GenerationStatus:
-        return self.statuses.get((word or "").strip().lower(), GenerationStatus.UNKNOWN)
+    def _no_object(self, answer: ApiAnswer) -> ViduResponseError:
+        return ViduResponseError(
+            f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
+        )
 
-    @abstractmethod
-    def _speaks_of_a_generation(self, payload: Mapping[str, Any]) -> bool:
-        """Whether a query's answer has the shape of this dialect (a create's may hold just an id)."""
+    def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer | None = None) -> Generation:
+        """Read the fields of an answer, or of an entry of a list."""
+        if answer is None:
+            return answers.read(generation_id, payload)
+        # Searching the bytes is much cheaper than a walk through the values, and nearly every answer has no media.
+        media = len(answer.body) > _BARE_MEDIA_BYTES or b"base64," in answer.body
+        return answers.read(generation_id, payload, answer.strike, may_hold_media=media)
 
-    @abstractmethod
-    def _generation(self, generation_id: str, payload: dict[str, Any]) -> Generation:
-        """Read the fields of a query's answer."""
-
-    @abstractmethod
     def _created_id(self, payload: Mapping[str, Any]) -> str | None:
-        """Return the id in a create's answer."""
-
-    @abstractmethod
-    def _error_text(self, payload: Mapping[str, Any]) -> ErrorText:
-        """Return code, message and trace id of an error body."""
+        """Return the id in a create's answer, or in an entry of a list."""
+        return created_id(payload)
 
 
 def fill(template: str, **values: str) -> str:
@@ -303,14 +399,20 @@ def fill(template: str, **values: str) -> str:
 def check_template(field: str, template: str, *, required: Iterable[str] = ()) -> str:
     """Return a path template from the connection after checking it.
 
+    The template of a query may end in a query string, and that may hold the id: ``/v1/video/query?id={id}``.
+
     :raises ViduConfigError: when it does not start with a slash, lacks a placeholder or has another.
     """
     found = set(re.findall(r"\{([^{}]*)\}", template))
     named = {"id" if name in ("task_id", "generation_id") else name for name in found}
-    allowed = {"id"} if "id" in required else {"endpoint"}
+    of_a_query = "id" in required
+    allowed = {"id"} if of_a_query else {"endpoint"}
     bare = re.sub(r"\{[^{}]*\}", "", template)
-    if not template.startswith("/") or not template.isascii() or re.search(r"[\s?#\x00-\x1f]", bare):
-        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without query or spaces.")
+    if not template.startswith("/") or not template.isascii() or re.search(r"[\s#\x00-\x1f\x7f]", bare):
+        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without spaces or a fragment.")
+    if bare.count("?") > (1 if of_a_query else 0):
+        only = "may have one query string" if of_a_query else "must have no query string"
+        raise ViduConfigError(f"{field} {only}: {one_line(template, 80)!r}.")
     if "{" in bare or "}" in bare:
         raise ViduConfigError(f"{field} holds a brace that belongs to no placeholder.")
     if missing := set(required) - named:
@@ -326,22 +428,3 @@ def _redirect_message(answer: ApiAnswer) -> str:
         f"The service redirects to {target}. The API key never follows a redirect: "
         "put the final address into the connection's host."
     )
-
-
-_ADVICE: Final[Mapping[ErrorClass, str]] = {
-    exceptions.ViduAuthError: "The API key was refused: check the connection's password and auth_scheme.",
-    exceptions.ViduCreditError: "No credits or quota are left: top up the account.",
-    exceptions.ViduNotFoundError: (
-        "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
-    ),
-    exceptions.ViduRateLimitError: "Too many requests or concurrent generations: ask less often, or later.",
-    exceptions.ViduServerError: "The service is in trouble, which may pass.",
-    exceptions.ViduBusyError: "The service is still at work on it: ask again later.",
-    exceptions.ViduImageDownloadError: "The service could not fetch an image, which may pass.",
-}
-
-
-def _error_message(kind: ErrorClass, answer: ApiAnswer, told: ErrorText) -> str:
-    advice = _ADVICE.get(kind, "The service refused the request; the same one again will be refused as well.")
-    detail = told.message or answer.snippet()
-    return f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason."

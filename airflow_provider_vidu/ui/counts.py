@@ -28,6 +28,10 @@ MAX_SMALL_CHARS: Final = 8_000
 
 ID_TEXT: Final = cast(XComModel.value, String)
 """A value as the JSON text that stands in the database."""
+# Text, or the number that some versions of Airflow make of an id of digits.
+_MAY_BE_ID: Final = and_(
+    ID_TEXT.not_like("{%"), ID_TEXT.not_like("[%"), ID_TEXT.not_in(["null", "true", "false", '""'])
+)
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
 
 
@@ -67,7 +71,7 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     :param limit: the most ids to return.
     """
     own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id)
-    is_id = (*own, XComModel.key == ID_KEY, IS_SMALL, ID_TEXT.like('"_%"'))
+    is_id = (*own, XComModel.key == ID_KEY, IS_SMALL, _MAY_BE_ID)
     tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
     if not tasks:
         return Counted(dict.fromkeys(STAGES, 0), [], is_cut=False)

@@ -10,15 +10,15 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 from airflow.configuration import conf
 
 from airflow_provider_vidu.content import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.places import Root, Spot, read_roots, root_of
+from airflow_provider_vidu.roots import is_really_beneath
 from airflow_provider_vidu.storage import MIB
 from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.ui.roots import Root, Spot, read_roots, root_of
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _LocalFile(Preview):
         self._closes = weakref.finalize(self, os.close, self._descriptor)
         try:
             status = os.fstat(self._descriptor)
-            if not stat.S_ISREG(status.st_mode) or not _is_really_beneath(self._descriptor, spot.path, root):
+            if not stat.S_ISREG(status.st_mode) or not is_really_beneath(self._descriptor, spot.path, root):
                 raise PreviewError(_OUTSIDE)
         except BaseException:  # whatever ends it, the descriptor may not stay open
             self.close()
@@ -151,21 +151,6 @@ class _LocalFile(Preview):
         """Close the descriptor."""
         self._descriptor = -1
         self._closes()
-
-
-def _is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
-    """Whether the open file itself lies below the root, links resolved on both sides."""
-    try:
-        real = Path(f"/proc/self/fd/{descriptor}").readlink() if Path("/proc/self/fd").is_dir() else None
-    except OSError:
-        return False
-    if real is None:
-        # No /proc (macOS): the resolved path must still lead to the very file that was opened.
-        real = Path(os.path.realpath(path))
-        if not os.path.samestat(os.fstat(descriptor), real.lstat()):
-            return False
-    folder = Path(os.path.realpath(root.spot.path))
-    return folder in real.parents
 
 
 class _RemoteFile(Preview):

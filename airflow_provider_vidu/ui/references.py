@@ -23,9 +23,9 @@ from urllib.parse import quote
 
 from airflow.configuration import conf
 
+from airflow_provider_vidu.places import Root, Spot, split_connection
 from airflow_provider_vidu.ui.facts import decoded, is_reference
 from airflow_provider_vidu.ui.preview import PreviewError, open_beneath
-from airflow_provider_vidu.ui.roots import Root, Spot, split_connection
 
 log = logging.getLogger(__name__)
 

@@ -128,6 +128,8 @@ class _Reader:
                 :MAX_RELATIVES
             ]
         spelt = {json.dumps(own.generation_id), json.dumps(own.generation_id, ensure_ascii=False)}
+        if own.generation_id.isdecimal():
+            spelt.add(own.generation_id)  # some versions of Airflow make a number of it
         # As text: how a database compares JSON with JSON differs from one to the next.
         found = self.tasks(counts.ID_TEXT.in_(spelt), limit=MAX_RELATIVES)
         return [task for task in found if task.generation_id == own.generation_id]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.dialects.ent_v2 import EntV2
+from airflow_provider_vidu.dialects.errors import ERRORS, is_transient
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.text import one_line, redact_urls, shown
@@ -265,9 +265,10 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
 
 
 def _advice(generation: Generation) -> str:
-    if generation.is_transient:
+    # An XCom that an earlier version stored does not say so itself.
+    if generation.is_transient or is_transient(generation.error_code):
         return "This may pass: a retry or a cleared task submits it again."
-    kind = EntV2.errors.get((generation.error_code or "").lower(), ViduError)
+    kind = ERRORS.get((generation.error_code or "").lower(), ViduError)
     return _ADVICE.get(kind, "Change the prompt or the settings, then clear the task: that is a new order.")
 
 

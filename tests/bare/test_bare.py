@@ -84,13 +84,13 @@ def sandbox_url(python) -> Iterator[str]:
 
 def test_an_example_runs(python, sandbox_url, tmp_path) -> None:
     """From a prompt to a file: sandbox, scheduler, triggerer and worker all run from the bare environment."""
-    with PrivateAirflow(tmp_path / "airflow", [EXAMPLES], python=python) as airflow:
+    environment = {"VIDU_EXAMPLES_DESTINATION": f"{tmp_path.as_uri()}/"}
+    with PrivateAirflow(tmp_path / "airflow", [EXAMPLES], python=python, environment=environment) as airflow:
         airflow.add_connection(
             "vidu_default", {"conn_type": "vidu", "host": sandbox_url, "password": "sandbox-key", "extra": {}}
         )
         airflow.wait_for_dags(path.stem for path in EXAMPLES.glob("*.py"))
-        destination = f"{tmp_path.as_uri()}/out/"
-        run = airflow.trigger("vidu_generate_and_download", {"prompt": "a mill", "destination": destination})
+        run = airflow.trigger("vidu_generate_and_download", {"prompt": "a mill", "folder": "out"})
         assert airflow.wait(run, timeout=240) == "success", airflow.states(run)
         record = airflow.xcom(run, "download")
     content = Path(unquote(urlsplit(record["uri"]).path)).read_bytes()

@@ -38,8 +38,9 @@ OPTIONS = [
 WIDE = {"width": 1280, "height": 800}
 MOST_BYTES = 150_000
 PATIENCE_MS = 45_000
-SHOWN = "s3://aws_studio@studio/clips/"
-HIDDEN = "s3://aws_studio@studio/drafts/"
+STUDIO = "s3://aws_studio@studio/"
+SHOWN = "clips"
+HIDDEN = "drafts"
 KEY = f"vda-browser-{secrets.token_hex(12)}"
 
 
@@ -141,10 +142,10 @@ def airflow(browser, tmp_path_factory, studio) -> Iterator[PrivateAirflow]:
     store = {"conn_type": "aws", "login": "made-up", "password": "made-up", "extra": extra}
     settings = {
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
-        "VIDU__PREVIEW_ROOTS": "s3://aws_studio@studio/clips",
+        "VIDU__PREVIEW_ROOTS": f"{STUDIO}{SHOWN}",
     }
     home = tmp_path_factory.mktemp("browser") / "airflow"
-    environment = {"AIRFLOW_CONN_AWS_STUDIO": json.dumps(store)}
+    environment = {"AIRFLOW_CONN_AWS_STUDIO": json.dumps(store), "VIDU_EXAMPLES_DESTINATION": STUDIO}
     with PrivateAirflow(home, [EXAMPLES], settings=settings, environment=environment, serve_logs=True) as running:
         running.wait_for_dags([path.stem for path in EXAMPLES.glob("*.py")])
         yield running
@@ -248,9 +249,9 @@ def connection(browser, session_state, airflow, sandbox, picture, watcher) -> di
 def runs(airflow, connection) -> dict[str, Run]:
     """Trigger the examples: the first is watched from its beginning, the others go on meanwhile."""
     prompt = "A red kite above a calm sea at dawn, slow camera, soft light"
-    film = airflow.trigger("vidu_generate_and_download", {"prompt": prompt, "destination": SHOWN})
+    film = airflow.trigger("vidu_generate_and_download", {"prompt": prompt, "folder": SHOWN})
     airflow.wait_for_task(film, "generate", "deferred")
-    unshown = airflow.trigger("vidu_generate_and_download", {"prompt": "A mill at night", "destination": HIDDEN})
+    unshown = airflow.trigger("vidu_generate_and_download", {"prompt": "A mill at night", "folder": HIDDEN})
     scenes = [
         "A lighthouse at dusk",
         "The keeper climbs the stairs",
@@ -259,7 +260,7 @@ def runs(airflow, connection) -> dict[str, Run]:
         "A ship far out turns",
         "[slow] The storm comes nearer",
     ]
-    story = airflow.trigger("vidu_storyboard", {"scenes": scenes, "destination": SHOWN})
+    story = airflow.trigger("vidu_storyboard", {"scenes": scenes, "folder": SHOWN})
     return {"film": film, "unshown": unshown, "story": story}
 
 

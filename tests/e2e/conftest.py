@@ -65,7 +65,7 @@ def videos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
+def airflow(tmp_path_factory, sandbox, videos) -> Iterator[PrivateAirflow]:
     """Run Airflow with the examples and the DAGs of these tests, connected to the sandbox."""
     home = tmp_path_factory.mktemp("e2e") / "airflow"
     settings = {
@@ -73,7 +73,8 @@ def airflow(tmp_path_factory, sandbox) -> Iterator[PrivateAirflow]:
         # How long a dead triggerer keeps its triggers; half a minute otherwise.
         "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
     }
-    with PrivateAirflow(home, [HERE / "dags", EXAMPLES], settings=settings) as running:
+    environment = {"VIDU_EXAMPLES_DESTINATION": f"{videos.as_uri()}/"}
+    with PrivateAirflow(home, [HERE / "dags", EXAMPLES], settings=settings, environment=environment) as running:
         connections = {"vidu_default": KEY, "vidu_wrong_key": WRONG_KEY, "vidu_revoked": REVOKED_KEY}
         for conn_id, key in connections.items():
             running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})
@@ -112,19 +113,15 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     sandbox.add_fault({"match": {"kind": "query", "id": "e2e-policy"}, "times": 1, "action": answer})
     started["policy"] = airflow.trigger("e2e_policy", {"generation_id": "e2e-policy"})
     started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
-    started["example"] = airflow.trigger(
-        "vidu_prompt_to_file", {"prompt": "a lighthouse", "destination": f"{videos.as_uri()}/example/"}
-    )
+    started["example"] = airflow.trigger("vidu_prompt_to_file", {"prompt": "a lighthouse", "folder": "example"})
     started["example_mapped"] = airflow.trigger(
         "vidu_mapped_prompts",
-        {"prompts": ["a boat", "[fail:CreationPolicyViolation] a kite"], "destination": f"{videos.as_uri()}/mapped/"},
+        {"prompts": ["a boat", "[fail:CreationPolicyViolation] a kite"], "folder": "mapped"},
     )
     started["example_two_operators"] = airflow.trigger(
-        "vidu_generate_and_download", {"prompt": "a mill", "destination": f"{videos.as_uri()}/two/"}
+        "vidu_generate_and_download", {"prompt": "a mill", "folder": "two"}
     )
-    started["example_storyboard"] = airflow.trigger(
-        "vidu_storyboard", {"scenes": ["dawn", "dusk"], "destination": f"{videos.as_uri()}/story/"}
-    )
+    started["example_storyboard"] = airflow.trigger("vidu_storyboard", {"scenes": ["dawn", "dusk"], "folder": "story"})
     known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
     sandbox.add_generation("e2e-outlets", states=[["completed", 0]])
     started["outlets"] = airflow.trigger(
@@ -134,6 +131,6 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     sandbox.add_generation("e2e-notified", states=[["processing", 0], ["failed", 8]], error=told)
     started["notified"] = airflow.trigger("e2e_notified", {"generation_id": "e2e-notified"})
     started["example_known"] = airflow.trigger(
-        "vidu_wait_and_download", {"generation_id": known, "destination": f"{videos.as_uri()}/known/film.mp4"}
+        "vidu_wait_and_download", {"generation_id": known, "folder": "known", "name": "film"}
     )
     return started

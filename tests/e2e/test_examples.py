@@ -72,8 +72,8 @@ def test_a_second_run_fetches_nothing(airflow, sandbox, runs, videos):
     """With overwrite=skip the file of the first run stays, and no byte of it is asked for again."""
     assert airflow.wait(runs["example_known"]) == "success"
     before = len(sandbox.requests(kind="file", id="e2e-known"))
-    destination = f"{videos.as_uri()}/known/film.mp4"
-    again = airflow.trigger("vidu_wait_and_download", {"generation_id": "e2e-known", "destination": destination})
+    params = {"generation_id": "e2e-known", "folder": "known", "name": "film"}
+    again = airflow.trigger("vidu_wait_and_download", params)
 
     assert airflow.wait(again) == "success"
     record = airflow.xcom(again, "download")

@@ -9,11 +9,9 @@ from contextlib import closing
 from private_airflow import wait_for
 
 
-def test_a_killed_triggerer_costs_nothing(airflow, sandbox, runs, videos, keys, finish):
+def test_a_killed_triggerer_costs_nothing(airflow, sandbox, runs, keys, finish):
     """After SIGKILL another triggerer goes on: same deadline, one create, one success, one try."""
-    run = airflow.trigger(
-        "vidu_prompt_to_file", {"prompt": "[slow] a clock", "destination": f"{videos.as_uri()}/restart/"}
-    )
+    run = airflow.trigger("vidu_prompt_to_file", {"prompt": "[slow] a clock", "folder": "restart"})
     waiting = airflow.wait_for_task(run, "wait", "deferred")
     generation_id = airflow.xcom(run, "submit")
     stored = _trigger_kwargs(airflow, waiting)

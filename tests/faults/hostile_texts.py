@@ -18,7 +18,7 @@ REFUSED_IDS: dict[str, Any] = {
     "lone surrogate": "a\ud800b",
     "a million characters": "x" * 1_000_000,
     "bytes": b"a",
-    "number": 911088422699962368,
+    "fraction": 911088422699962368.5,
     "list": ["a"],
     "empty": "",
     "parent folder": "..",

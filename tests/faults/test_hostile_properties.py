@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.addresses import permitted_addresses
+from airflow_provider_vidu.artifacts import ARTIFACTS
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError
-from airflow_provider_vidu.naming import ARTIFACTS, file_name, stem_of
+from airflow_provider_vidu.naming import file_name, stem_of
 from airflow_provider_vidu.text import shown
 from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
 

@@ -60,6 +60,13 @@ FAILURES = [
     failed("detail.error", REASON, detail={"error": REASON}),
     failed("detail, a text", REASON, detail=REASON),
     failed("message", REASON, message=REASON),
+    failed("error, a list", REASON, error=["the first", {"message": REASON}]),
+    failed("error, nested", REASON, error={"error": {"details": {"why": REASON}}}),
+    failed(
+        "fail_reason, JSON in a text",
+        rf"{REASON}.*code CreditInsufficient",
+        fail_reason='said: {"reason": "CreditInsufficient", "message": "' + REASON + '"}',
+    ),
     failed("nowhere", "no reason was given; the whole answer: "),
     failed("err_code", r"cats.*code cats", ENT, err_code="cats"),
     failed("message", REASON, ENT, message=REASON),

@@ -124,6 +124,7 @@ def OTHER(s: Scene) -> bytes:  # noqa: N802 - reads like the other words of the 
     return s.other
 
 
+FLAC = b"fLaC" + bytes(9000)
 GZIP: dict[str, Any] = {"Content_Encoding": "gzip"}
 UNFETCHED: dict[str, Any] = {"outcome": CLEAR_ERROR, "error": ViduDownloadError}
 INCOMPLETE: dict[str, Any] = {"outcome": CLEAR_ERROR, "error": ViduIncompleteError}
@@ -158,6 +159,8 @@ RESUMES = [
     Fault("resume answered by 206 without Content-Range", broken(lambda s: part(s.body, s.half, span=" ")), 3),
     Fault("resume answered by 206 with a senseless Content-Range",
           broken(lambda s: part(s.body, s.half, span="bytes 9-1/x")), 3),
+    Fault("resume answered by 206 with a Content-Range of 5,000 digits",
+          broken(lambda s: part(s.body, s.half, span=f"bytes {s.half}-{'9' * 5000}/*")), 3),
     Fault("resume answered by multipart/byteranges",
           broken(lambda s: part(s.body, s.half, span=" ", Content_Type="multipart/byteranges; boundary=x")), 3),
     Fault("resume answered by 206 in pieces",
@@ -193,12 +196,12 @@ LENGTHS = [
     Fault("no Content-Length", lambda s: [whole(s.body, Content_Length=None)], 1, s3=True),
     Fault("no Content-Length, cut at half",
           lambda s: [whole(s.body, cut=s.half, Content_Length=None), ranged(s.body)], 2,
-          seen="in the middle of the video", s3=True),
+          seen="in the middle of the file", s3=True),
     Fault("no Content-Length, cut at half by a reset",
           lambda s: [whole(s.body, cut=s.half, Content_Length=None, reset=True), ranged(s.body)], 2),
     Fault("no Content-Length, cut at half, each time",
           lambda s: [whole(s.body, cut=s.half, Content_Length=None, ETag=None)], 3, **INCOMPLETE,
-          seen="in the middle of the video"),
+          seen="in the middle of the file"),
     Fault("chunked", lambda s: [chunked(s.body)], 1, s3=True),
     Fault("chunked, cut at half",
           lambda s: [chunked(s.body, cut=s.half, ETag='"v1"'), ranged(s.body)], 2, resumes=True),
@@ -214,6 +217,10 @@ LENGTHS = [
     Fault("two lengths that differ",
           lambda s: [lambda _r, wire: wire.send(head(s.half)[:-2] + head(s.home.size).partition(b"\r\n")[2] + s.body)],
           3, **UNFETCHED, seen="do not tell where its body ends"),
+    Fault("announced as 100 TB", lambda s: [whole(s.body, Content_Length=10**14)], 1, **NOT_STORED,
+          seen="max_bytes is 21,474,836,480", s3=True),
+    Fault("a length of 5,000 digits", lambda s: [whole(s.body, cut=s.half, Content_Length="9" * 5000)], 3,
+          **UNFETCHED, seen="do not tell where its body ends"),
     Fault("a length that is no number", lambda s: [whole(s.body, cut=s.half, Content_Length="many")], 3,
           **UNFETCHED, seen="do not tell where its body ends"),
     Fault("an empty body, once", lambda s: [whole(b""), whole(s.body)], 2, seen="empty body"),
@@ -236,6 +243,14 @@ CONTENTS = [
     Fault("an HTML page as video/mp4", lambda s: [whole(b"<!DOCTYPE html><p>sorry")], 1, **NOT_STORED, seen="HTML",
           s3=True),
     Fault("JSON as video/mp4", lambda s: [whole(b'{"error": "gone"}')], 1, **NOT_STORED, seen="JSON"),
+    Fault("SVG as image/svg+xml", lambda s: [whole(b"<svg onload='x()'/>", Content_Type="image/svg+xml")], 1,
+          **NOT_STORED, seen="an SVG file"),
+    Fault("bytes that prove nothing as video/mp4", lambda s: [whole(b"\x80\x81" * 5000)], 1, **NOT_STORED,
+          seen="bytes of no known format", s3=True),
+    Fault("sound as video/mp4, where any medium is right", lambda s: [whole(FLAC)], 1,
+          lands=lambda _s: FLAC, seen="audio/flac", s3=True),
+    *(Fault(f"Content-Encoding: {coding}, which means nothing", lambda s, coding=coding: [
+          whole(s.body, Content_Encoding=coding)], 1) for coding in ("utf-8", "aws-chunked", "binary", "none")),
 ]  # fmt: skip
 
 PATIENCE: dict[str, Any] = {"slow": True, "extra": {"timeout": 1, "max_retries": 1}}
@@ -291,6 +306,8 @@ REDIRECTS = [
           lambda s: [redirect(s.foreign.url(host="localhost")), ranged(s.body)], 2, **FOREIGN,
           there=lambda s: redirect(s.gateway.url("/back")), keys=(True, False)),
     Fault("redirect loop", lambda s: [redirect("/again")], 6, **NOT_STORED, seen="more than 5 redirects"),
+    *(Fault(f"redirect to {target[:20]}", lambda s, target=target: [redirect(target)], 1, **NOT_STORED, seen="no http")
+      for target in ("http://[::1", "//[", "http://a:b/")),
     Fault("redirect to file:", lambda s: [redirect("file:///etc/passwd")], 1, **NOT_STORED, seen="no http"),
     Fault("redirect from https to http", lambda s: [redirect(s.foreign.url(host="127.0.0.1"))], 1, **NOT_STORED,
           seen="from https to unencrypted http", tls=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -10,11 +11,13 @@ import textwrap
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
-from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.download_operator import MAX_BYTES, ViduDownloadOperator
 from airflow_provider_vidu.exceptions import (
     ViduBusyError,
     ViduConfigError,
@@ -24,9 +27,8 @@ from airflow_provider_vidu.exceptions import (
     ViduMissingVideoError,
     ViduNotFoundError,
 )
-from airflow_provider_vidu.naming import extension
 from tests.faults.transfer_world import KEY, Gateway, connection
-from tests.integration.servers import Server, fixed, video, whole
+from tests.integration.servers import Answer, Server, fixed, video, whole
 
 BODY = video(60_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -57,13 +59,21 @@ def download(**arguments) -> dict:
     [
         ({}, "generation_id or video_url"),
         ({"generation_id": "x", "overwrite": "maybe"}, "overwrite must be one of replace, skip, error"),
-        ({"generation_id": "x", "artifact": "gif"}, "artifact must be one of video, cover, watermarked"),
+        ({"generation_id": "x", "artifact": "gif"}, "artifact must be one of video, image, audio, cover, watermarked"),
+        ({"generation_id": "x", "creation": -1}, "creation must be a whole number from 0"),
+        ({"generation_id": "x", "creation": True}, "creation must be a whole number from 0"),
+        ({"generation_id": "x", "creation": "1"}, "creation must be a whole number from 0"),
+        ({"video_url": "https://x/y", "creation": 1}, "creation needs generation_id"),
         ({"generation_id": "x", "max_bytes": 0}, "max_bytes"),
         ({"generation_id": "x", "max_bytes": True}, "max_bytes"),
         ({"generation_id": "x", "max_bytes": "1"}, "max_bytes"),
         ({"generation_id": "x", "destination": ""}, "destination is empty"),
         ({"generation_id": "x", "destination": "/a/../../etc/x"}, r"'\.\.' segment"),
-        ({"video_url": "ftp://x/y"}, "video_url must be an http"),
+        ({"generation_id": "x", "destination": "/a::b.mp4"}, "must not hold '::'"),
+        ({"generation_id": "x", "destination": Path("/a/../b/")}, r"'\.\.' segment"),
+        ({"video_url": "ftp://x/y?sig=hush"}, "video_url must be an http.*, not 'ftp://x/y'"),
+        ({"video_url": "cdn.example.com/a.mp4?sig=hush"}, "not 'cdn.example.com/a.mp4'"),
+        ({"video_url": "https://x/a b.mp4"}, "a blank or a line end in it"),
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):
@@ -77,7 +87,7 @@ def test_wrong_arguments_fail_at_parse_time(arguments, words):
     [
         ({"generation_id": ""}, "generation_id is empty"),
         ({"generation_id": "None"}, "the word None"),
-        ({"generation_id": 7}, "must be a string"),
+        ({"generation_id": 7.5}, "must be a string"),
         ({"generation_id": "x", "destination": "None"}, "destination is empty"),
         ({"video_url": "None"}, "Neither video_url nor generation_id"),
         ({"video_url": None, "generation_id": None}, "Neither video_url nor generation_id"),
@@ -112,8 +122,16 @@ def test_dynamic_task_mapping():
 
 
 def test_every_argument_that_differs_between_runs_is_a_template():
-    """Destination, URL, id and both connections are rendered."""
-    expected = {"destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id"}
+    """Destination, URL, id, generation, endpoint and both connections are rendered."""
+    expected = {
+        "generation",
+        "destination",
+        "video_url",
+        "generation_id",
+        "storage_conn_id",
+        "vidu_conn_id",
+        "endpoint",
+    }
     assert set(ViduDownloadOperator.template_fields) == expected
 
 
@@ -236,7 +254,7 @@ def test_a_cover_must_be_an_image(tmp_path, connect):
         connect(gateway)
         gateway.urls = {"thumbnail_url": gateway.url("/f/cover.jpg")}
         cover = download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
-        with pytest.raises(ViduDownloadRefusedError, match="instead of an image"):
+        with pytest.raises(ViduDownloadRefusedError, match="instead of a picture"):
             download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
     assert cover["content_type"] == "image/jpeg"
     assert cover["uri"] == f"file://{tmp_path}/t-cover.jpg"
@@ -247,8 +265,9 @@ def test_an_artifact_that_is_not_there(tmp_path, connect):
     """A generation without a cover says so."""
     with Gateway(whole(BODY)) as gateway:
         connect(gateway)
-        with pytest.raises(ViduMissingVideoError, match="no cover URL"):
+        with pytest.raises(ViduMissingVideoError, match=r"no cover URL\. It has: result\.") as caught:
             download(generation_id="t", artifact="cover", destination=f"{tmp_path}/")
+    assert caught.value.generation_id == "t"
 
 
 def test_the_extension_follows_the_content(tmp_path, connect):
@@ -359,26 +378,94 @@ def test_a_file_that_comes_in_the_meantime(tmp_path, connect, overwrite):
     assert (tmp_path / "t.mp4").read_bytes() == BODY[:5000]
 
 
-def film(kind: str) -> bytes:
-    """Return a file that is told as ``kind`` and whose bytes do not contradict it."""
-    return {"image/gif": b"GIF89a", "image/webp": b"RIFF\0\0\0\0WEBP"}.get(kind, b"\x47\x40") + BODY
+MEDIA = {
+    "t.gif": (b"GIF89a" + BODY, "image/gif"),
+    "t.png": (b"\x89PNG\r\n\x1a\n" + BODY, "image/png"),
+    "t.mpg": (b"\0\0\1\xba" + BODY, "video/mpeg"),
+    "t.flac": (b"fLaC" + BODY, "audio/flac"),
+    "t.wav": (b"RIFF\0\0\0\0WAVE" + BODY, "audio/wav"),
+}
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_a_result_is_kept_whatever_its_medium(tmp_path, connect, name):
+    """The default takes pictures and sound as well, and names and types them by their bytes, whatever the header."""
+    body, kind = MEDIA[name]
+    with Gateway(whole(body, Content_Type="video/mp4")) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", destination=f"{tmp_path}/")
+    assert record["uri"] == f"file://{tmp_path}/{name}"
+    assert record["content_type"] == kind
+    assert (tmp_path / name).read_bytes() == body
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "fetches"),
-    [("image/gif", "t.gif", 1), ("image/webp", "t.webp", 1), ("video/mpeg", f"t{extension('video/mpeg')}", 2)],
+    ("artifact", "name", "other"),
+    [("video", "t.mpg", "t.wav"), ("image", "t.png", "t.mpg"), ("audio", "t.wav", "t.png")],
 )
-def test_skip_knows_files_of_every_kind(tmp_path, connect, kind, name, fetches):
-    """A second run keeps what the first has stored; one with a rare name is only recognised when it would be stored."""
-    with Gateway(whole(film(kind), Content_Type=kind)) as gateway:
+def test_naming_a_medium_insists_on_it(tmp_path, connect, artifact, name, other):
+    """The result of the medium that is named is kept, and one of another medium is refused."""
+    with Gateway(whole(MEDIA[name][0]), whole(MEDIA[other][0])) as gateway:
+        connect(gateway)
+        record = download(generation_id="t", artifact=artifact, destination=f"{tmp_path}/")
+        with pytest.raises(ViduDownloadRefusedError, match="Without artifact the result is kept"):
+            download(generation_id="t", artifact=artifact, destination=f"{tmp_path}/")
+    assert record["uri"] == f"file://{tmp_path}/{name}"
+
+
+@contextlib.contextmanager
+def creations(*answers: Answer):
+    """Run an official service with one finished generation of two creations; ``answers`` are its files."""
+    files = list(answers)
+
+    def answer(request, wire) -> None:
+        if "/creations" not in request.target:
+            files.pop(0)(request, wire)
+            return
+        found = [
+            {"id": "1", "url": server.url("/1.mp4?sig=a"), "cover_url": server.url("/1.jpg?sig=a")},
+            {"id": "2", "url": server.url("/2.mp4?sig=a"), "watermarked_url": server.url("/2w.mp4?sig=a")},
+        ]
+        body = json.dumps({"id": "g", "state": "success", "creations": found}).encode()
+        fixed(200, body, Content_Type="application/json")(request, wire)
+
+    with Server(answer) as server:
+        yield server
+
+
+def test_each_creation_can_be_kept(tmp_path, connect):
+    """The second creation has a name of its own, and its files are its own."""
+    with creations(whole(BODY), whole(BODY[:50_000]), whole(BODY[:40_000])) as server:
+        connect(server, dialect="ent-v2")
+        arguments = {"generation_id": "9112", "destination": f"{tmp_path}/"}
+        records = [
+            download(**arguments),
+            download(creation=1, **arguments),
+            download(creation=1, artifact="watermarked", **arguments),
+        ]
+        skipped = download(creation=1, overwrite="skip", **arguments)
+        with pytest.raises(ViduMissingVideoError, match=r"creation 1 .* no cover URL\. It has: result, watermarked\."):
+            download(creation=1, artifact="cover", **arguments)
+        with pytest.raises(ViduConfigError, match="no creation 2: the generation has 2 creations, numbers 0 to 1"):
+            download(creation=2, **arguments)
+    names = [Path(record["uri"]).name for record in records]
+    assert names == ["9112.mp4", "9112-2.mp4", "9112-watermarked-2.mp4"]
+    assert [Path(record["source"]).name for record in records] == ["1.mp4", "2.mp4", "2w.mp4"]
+    assert skipped["uri"] == records[1]["uri"]
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_skip_knows_files_of_every_kind(tmp_path, connect, name):
+    """A second run keeps what the first has stored."""
+    with Gateway(whole(MEDIA[name][0], Content_Type=MEDIA[name][1])) as gateway:
         connect(gateway)
         arguments = {"generation_id": "t", "destination": f"{tmp_path}/", "overwrite": "skip"}
         first = download(**arguments)
         again = download(**arguments)
     assert first["uri"].endswith(name)
-    assert (again["uri"], again["sha256"]) == (first["uri"], first["sha256"])
+    assert {**again, "source": None} == {**first, "source": None}
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert len(gateway.fetched) == fetches
+    assert len(gateway.fetched) == 1
 
 
 def test_a_folder_without_its_slash_is_told_before_fetching(tmp_path, connect):
@@ -400,6 +487,100 @@ def test_max_bytes(tmp_path, connect):
         with pytest.raises(ViduDownloadRefusedError, match="max_bytes"):
             download(generation_id="t", destination=f"{tmp_path}/", max_bytes=1000)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_setting_for_all_tasks_bounds_what_a_task_does_not(tmp_path, connect, monkeypatch):
+    """``[vidu] max_bytes`` holds where a task says nothing; nonsense is named."""
+    arguments = {"generation_id": "t", "destination": f"{tmp_path}/"}
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        monkeypatch.setenv("AIRFLOW__VIDU__MAX_BYTES", "1000")
+        with pytest.raises(ViduDownloadRefusedError, match="max_bytes is 1,000"):
+            download(**arguments)
+        assert download(max_bytes=10**6, **arguments)["size"] == len(BODY)
+        monkeypatch.setenv("AIRFLOW__VIDU__MAX_BYTES", "0")
+        with pytest.raises(ViduConfigError, match=r"\[vidu\] max_bytes must be above 0"):
+            download(**arguments)
+
+
+def test_a_server_that_announces_too_much_is_refused(tmp_path, connect):
+    """Without any setting nobody's announcement fills the disk."""
+    with Gateway(whole(BODY, Content_Length=MAX_BYTES + 1)) as gateway:
+        connect(gateway)
+        with pytest.raises(ViduDownloadRefusedError, match="max_bytes is 21,474,836,480"):
+            download(generation_id="t", destination=f"{tmp_path}/")
+
+
+def test_blanks_around_a_url_are_dropped(tmp_path, connect):
+    """What a template or a file leaves around the URL is not sent."""
+    connect(allowed_hosts="127.0.0.1")
+    with Server(whole(BODY)) as server:
+        download(video_url=f" {server.url('/a.mp4?sig=hush')}\r\n", destination=f"{tmp_path}/a.mp4")
+    assert server.requests[0].target == "/a.mp4?sig=hush"
+
+
+@pytest.mark.parametrize("destination", ["{}/clips/", "file://{}/clips/"])
+def test_an_object_as_destination_is_a_folder(tmp_path, connect, destination):
+    """An ObjectStoragePath has lost its slash by the time it is used, and is a folder all the same."""
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        for generation_id in ("a", "b"):
+            download(generation_id=generation_id, destination=ObjectStoragePath(destination.format(tmp_path)))
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def mapped(folder: Path, **arguments):
+    """Return the first instance of a mapped download, as Airflow makes it, and the context it runs in."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        partial = {name: value for name, value in arguments.items() if not isinstance(value, list)}
+        expanded = {name: value for name, value in arguments.items() if isinstance(value, list)}
+        task = ViduDownloadOperator.partial(task_id="m", **partial).expand(**expanded)
+    first = {name: value[0] for name, value in expanded.items()}
+    operator = task.unmap(first)
+    operator.destination = str(folder / "rendered.mp4")
+    return operator, {"ti": SimpleNamespace(map_index=0, xcom_push=lambda **_: None), "dag": dag}
+
+
+def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch):
+    """A file that all instances would write is refused before anything is fetched, with what to do instead."""
+    monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        operator, context = mapped(tmp_path, generation_id=["a", "b"], destination=f"{tmp_path}/a.mp4")
+        with pytest.raises(ViduConfigError, match=r"would write one file.*End destination with a slash"):
+            operator.execute(context)
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        ({"generation_id": ["a", "b"], "destination": "/x/{{ ti.map_index }}.mp4"}, False),
+        ({"generation_id": ["a", "b"], "destination": "/x/{{ ds }}.mp4"}, True),
+        ({"generation_id": "a", "destination": ["/x/1.mp4", "/x/2.mp4"]}, False),
+    ],
+)
+def test_a_mapped_task_may_name_each_file(tmp_path, connect, monkeypatch, capsys, caplog, arguments, warned):
+    """Names that differ between the instances pass; a template that may not differ costs a warning."""
+    monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        operator, context = mapped(tmp_path, **arguments)
+        operator.execute(context)
+    assert (tmp_path / "rendered.mp4").exists()
+    assert ("may be the same file" in caplog.text + capsys.readouterr().out) == warned
+
+
+def test_a_mapped_task_whose_template_renders_to_a_folder_says_nothing(tmp_path, connect, monkeypatch, capsys, caplog):
+    """In a folder each file has the name of its id."""
+    monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
+    with Gateway(whole(BODY)) as gateway:
+        connect(gateway)
+        operator, context = mapped(tmp_path, generation_id=["a", "b"], destination="{{ params.destination }}")
+        operator.destination = f"{tmp_path}/"
+        operator.execute(context)
+    assert (tmp_path / "a.mp4").exists()
+    assert "may be the same file" not in caplog.text + capsys.readouterr().out
 
 
 def test_no_secret_is_told(tmp_path, connect, caplog, capsys, quick_backoff):
@@ -458,3 +639,43 @@ def test_from_the_sandbox(tmp_path, vidu_sandbox, monkeypatch, dialect, artifact
     assert Path(record["uri"].removeprefix("file://")).name in (name, name.replace(".jpg", ".png"))
     expected = vidu_sandbox.file_bytes("8553162", artifact)
     assert (record["size"], record["sha256"]) == (len(expected), hashlib.sha256(expected).hexdigest())
+
+
+# -- what a task handed over ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+def test_what_a_task_returned(connect, tmp_path, stand_in):
+    """Id and URL are taken from it; no service is asked while the URL is good, and no context is needed."""
+    with Server(whole(BODY)) as server:
+        connect(server)
+        handed = {"id": "7", "status": "succeeded", "video_url": server.url(), "parameters": {"seed": 1}}
+        task = ViduDownloadOperator(task_id="d", generation=handed, destination=f"{tmp_path}/")
+        record = task.execute(stand_in)
+    assert (record["generation_id"], record["sha256"]) == ("7", SHA)
+    assert [request.target for request in server.requests] == ["/v/video.mp4"]
+
+
+@pytest.mark.parametrize(("handed", "words"), [
+    ({"status": "succeeded"}, "generation holds no id"),
+    (7.5, "must be a string"),
+])  # fmt: skip
+def test_what_is_no_generation(handed, words, tmp_path):
+    """It is told before anything else happens."""
+    with pytest.raises(ViduConfigError, match=words):
+        download(generation=handed, destination=str(tmp_path / "x"))
+
+
+def test_a_generation_replaces_id_and_url():
+    """Both together would leave open which one counts."""
+    with pytest.raises(ViduConfigError, match="generation replaces generation_id or video_url"):
+        ViduDownloadOperator(task_id="d", generation={"id": "7"}, generation_id="7", destination="/tmp/x")
+
+
+def test_an_id_of_digits(connect, tmp_path):
+    """Native rendering makes a number of it; the file has its name all the same."""
+    with Server(whole(BODY)) as server:
+        connect(server)
+        record = download(video_url=server.url(), generation_id=911088422699962368, destination=f"{tmp_path}/")
+    assert record["generation_id"] == "911088422699962368"
+    assert record["uri"].endswith("911088422699962368.mp4")

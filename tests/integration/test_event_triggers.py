@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from airflow.triggers.base import BaseEventTrigger
 from airflow_provider_vidu import event_triggers
 from airflow_provider_vidu.event_triggers import STATE_KEY, ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduConfigError
+from tests.integration.documented import DocumentedService
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -142,6 +144,53 @@ async def test_more_generations_than_a_page_shows(connect, sandbox):
         await rounds(sandbox, "list")
         sandbox.add_generation("1", dialect="ent-v2", states=DONE)
         await until(lambda: "1" in watching.ids)
+
+
+@pytest.fixture
+def documented(monkeypatch) -> Iterator[DocumentedService]:
+    """Run a service whose list is as documented, with the default connection to it."""
+    with DocumentedService() as running:
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", running.connection())
+        yield running
+
+
+async def test_five_hundred_within_one_interval(documented):
+    """The list is paged until it shows what is known: all are told, each once, the oldest first."""
+    documented.add("old")
+    async with Watching(made()) as watching:
+        await until(lambda: len(documented.queries) >= 4)
+        for number in range(500):
+            documented.add(number, state="failed" if number % 10 == 0 else "success")
+        await until(lambda: len(watching.events) >= 500, 60)
+        seen = len(documented.queries)
+        await until(lambda: len(documented.queries) >= seen + 5)
+    assert len(watching.ids) == 500
+    assert set(watching.ids) == {str(number) for number in range(500)}
+    assert documented.asked.count("7") == 1
+
+
+async def test_a_first_look_at_a_long_list(documented):
+    """What had ended before is not told, however many pages it fills; what was at work on the last of them is."""
+    documented.add("busy", state="processing", age=9000)
+    for number in range(350):
+        documented.add(number, age=8000 - number)
+    store = Store()
+    async with Watching(made(store)) as watching:
+        await until(lambda: len(documented.queries) >= 8)
+        documented.tasks[-1]["state"] = "success"
+        await until(lambda: watching.ids)
+    assert watching.ids == ["busy"]
+
+
+async def test_a_round_without_news_is_one_request(documented):
+    """Once everything is known, a round asks for a single page, and for no generation."""
+    for number in range(350):
+        documented.add(number, age=8000 - number)
+    async with Watching(made()) as watching:
+        await until(lambda: len(documented.queries) >= 10)
+    later = [query["pager.page"] for query in documented.queries[5:10]]
+    assert later == [["0"]] * 5
+    assert (watching.ids, documented.asked) == ([], [])
 
 
 async def test_a_restart_with_a_memory_tells_nothing_twice(connect, sandbox, monkeypatch):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import connection, exceptions, hooks, policy
 from airflow_provider_vidu.durable import store_for
-from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
 from airflow_provider_vidu.submission import Record
+from airflow_provider_vidu.triggers import ViduGenerationTrigger
+from tests.integration.servers import Answer, Request, Server, Wire
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
@@ -348,11 +351,16 @@ def test_local_images_are_sent_inline(connect, sandbox, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"GIF89a", "none of png"), (None, "cannot be read"), (b"x" * 10_000_001, "larger than")]
+    ("content", "message"),
+    [
+        (b"GIF89a", "none of png"),
+        (None, "cannot be read"),
+        (png("seed") + b"x" * 10_000_000, "larger than 10,000,000 bytes.*no upload service"),
+    ],
 )
 def test_images_that_cannot_be_sent(connect, sandbox, tmp_path, content, message):
     """An image that is missing, too large or of another kind is refused before anything is submitted."""
-    connect("ent-v2")
+    connect("vidu-native")
     picture = tmp_path / "picture.png"
     if content is not None:
         picture.write_bytes(content)
@@ -436,3 +444,182 @@ def test_a_kill_while_a_woken_task_looks_its_connection_up(connect, sandbox, mon
     with pytest.raises(exceptions.ViduGenerationFailedError):
         getattr(task.operator, deferred.value.method_name)(task.context(), event)
     assert [create.charge for create in sandbox.creates] == ["cancelled"]
+
+
+def says(status: int = 200, into: list[Any] | None = None, **body: Any) -> Answer:
+    """Answer with JSON, after having read the whole request; its body goes ``into`` a list."""
+
+    def answer(request: Request, wire: Wire) -> None:
+        sent = request.body
+        while len(sent) < int(request.headers.get("content-length", 0)):
+            sent += wire.sock.recv(65536)
+        if into is not None:
+            into.append(json.loads(sent))
+        content = json.dumps(body).encode()
+        wire.head(status, Content_Type="application/json", Content_Length=len(content), Connection="close")
+        wire.send(content)
+
+    return answer
+
+
+@pytest.fixture
+def official(monkeypatch):
+    """Point the default connection, of the official dialect, at a server with these answers."""
+
+    def serve(server: Server) -> Server:
+        value = {"conn_type": "vidu", "host": server.url(""), "password": "k", "extra": {"dialect": "ent-v2"}}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(value))
+        return server
+
+    return serve
+
+
+@pytest.mark.parametrize(("body", "answer", "path"), [
+    ({"text": "hello", "voice_setting_voice_id": "v"}, {"task_id": "7", "state": "success", "file_url": "https://h/a.mp3"},
+     "/ent/v2/audio-tts"),
+    ({"name": "hero", "images": ["https://h/a.png"]}, {"id": "7", "name": "hero"}, "/ent/v2/subjects"),
+])  # fmt: skip
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_synchronous_product_is_not_polled(official, body, answer, path, waits):
+    """The answer to the create is the result, with or without a state: one request in all."""
+    with official(Server(says(**answer), says(500))) as server:
+        task = Task(prompt=None, model=None, body=body, deferrable=True, wait_for_completion=waits)
+        found = task.start()
+    assert (found["id"], found["status"]) == ("7", "succeeded")
+    assert task.xcoms["generation_id"] == "7"
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", path)
+
+
+def test_a_synchronous_answer_that_was_lost(official, monkeypatch):
+    """The create is not repeated; where the service has no query for the id, the error says what was lost."""
+    body = {"text": "hello"}
+    monkeypatch.setattr("airflow_provider_vidu.submission.GRACE_SECONDS", 0.0)
+    with official(Server(says(task_id="7", state="success"), says(404, reason="NotFound"))) as server:
+        task = Task(prompt=None, model=None, body=body)
+        assert task.start()["id"] == "7"
+        with pytest.raises(exceptions.ViduNotFoundError, match=r"An earlier try submitted this request.*generation 7"):
+            task.start()
+    assert [request.method for request in server.requests] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_one_click_production(official, deferrable):
+    """It is polled at its own query, by the worker, by the trigger, and after it; it carries no marker."""
+    done = {"id": "7", "state": "success", "creations": [{"url": "https://h/v.mp4"}]}
+    bodies: list[Any] = []
+    answers = (says(id="7", into=bodies), says(id="7", state="processing", creations=[]), says(**done))
+    with official(Server(*answers)) as server:
+        body = {"images": ["https://h/a.png"], "audio_url": "https://h/a.mp3"}
+        task = Task(prompt=None, model=None, body=body, endpoint="one-click/mv", deferrable=deferrable)
+        assert task.run()["status"] == "succeeded"
+        task.operator._generation_id = "7"
+        task.operator.on_kill()
+    create, *polls = server.requests
+    assert (create.method, create.target) == ("POST", "/ent/v2/one-click/mv")
+    assert bodies == [body]
+    assert {(poll.method, poll.target) for poll in polls} == {("GET", "/ent/v2/one-click/mv/7")}
+    assert task.xcoms["vidu_watch"]["endpoint"] == "one-click/mv"
+
+
+def test_a_stored_wait_knows_its_query():
+    """The endpoint is in the row only where one is known; a row of an earlier version lacks it."""
+    _, stored = ViduGenerationTrigger(generation_id="1", endpoint="one-click/mv").serialize()
+    assert ViduGenerationTrigger(**stored).endpoint == "one-click/mv"
+    _, stored = ViduGenerationTrigger(generation_id="1").serialize()
+    assert "endpoint" not in stored
+
+
+@pytest.mark.parametrize(("kwargs", "hours"), [
+    ({"parameters": {"off_peak": True}}, 50),
+    ({"parameters": {"off_peak": "True"}}, 50),
+    ({"prompt": None, "model": None, "body": {"prompt": "x", "off_peak": True}}, 50),
+    ({"parameters": {"off_peak": False}}, 24),
+    ({}, 24),
+    ({"parameters": {"off_peak": True}, "timeout": 60}, 1 / 60),
+])  # fmt: skip
+def test_how_long_it_waits(connect, sandbox, kwargs, hours):
+    """Off-peak generations take up to 48 hours; a timeout that is given is kept."""
+    connect("ent-v2")
+    task = Task(**{"timeout": None, **kwargs}, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    trigger = deferred.value.trigger
+    assert trigger.deadline - trigger.since == pytest.approx(hours * 3600)
+    assert deferred.value.timeout.total_seconds() == pytest.approx(hours * 3600 + 300)
+
+
+def test_an_ambiguous_request(connect, sandbox):
+    """Parsing refuses the structure of the official API; the rest is refused by the task, before it pays."""
+    connect("ent-v2")
+    picture = "https://h/a.png"
+    with pytest.raises(exceptions.ViduConfigError, match="either subjects or images"):
+        Task(images=[picture], parameters={"subjects": [{"name": "x"}]})
+    assert Task(images=[picture], parameters={"subjects": [{"name": "x"}]}, endpoint="reference2video")
+    task = Task(images=[picture], parameters={"video_url": "https://h/v.mp4"})
+    with pytest.raises(exceptions.ViduConfigError, match="extend, trending-replicate"):
+        task.run()
+    assert (sandbox.creates, task.store) == ([], {})
+
+
+def test_a_gateway_decides_by_itself(connect, sandbox):
+    """Under the other dialect the fields need not say anything of an endpoint."""
+    connect("vidu-native")
+    assert Task(images=["https://h/a.png"], parameters={"video_url": "https://h/v.mp4"}).run()["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_the_result_holds_what_the_order_knows(connect, sandbox, deferrable):
+    """The query answers neither prompt nor model nor time nor parameters; they come from order and create."""
+    connect("ent-v2")
+    found = Task(deferrable=deferrable, parameters={"duration": 4, "seed": 9, "callback_url": "https://h/?t=1"}).run()
+    assert (found["prompt"], found["model"], found["status"]) == ("a cat", "m", "succeeded")
+    assert found["parameters"] == {"duration": 4, "seed": 9}
+    assert found["created_at"].startswith("20")
+    assert "prompt" not in found["raw"]
+
+
+def test_a_retry_knows_them_too(connect, sandbox):
+    """Without the answer to the create, the order's own time stands in for the service's."""
+    connect("ent-v2")
+    task = Task()
+    first = task.run()
+    again = task.run()
+    assert len(sandbox.creates) == 1
+    assert (again["prompt"], again["model"]) == ("a cat", "m")
+    assert again["created_at"]
+    assert first["id"] == again["id"]
+
+
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
+    """No context is needed, and a mock of one does; the order is remembered nowhere."""
+    arguments = {"task_id": "t", "prompt": "a cat", "poll_interval": 0.05}
+    assert ViduGenerateOperator(**arguments).execute(stand_in)["status"] == "succeeded"
+    with pytest.raises(TaskDeferred) as deferred:
+        ViduGenerateOperator(**arguments, deferrable=True).execute(stand_in)
+    generation_id = deferred.value.trigger.generation_id
+    event = {"version": 1, "outcome": "succeeded", "generation_id": generation_id}
+    sandbox.advance(1000)
+    fresh = ViduGenerateOperator(**arguments, deferrable=True)
+    assert fresh.execute_complete(stand_in, event)["id"] == generation_id
+    assert variables.asked == 0
+
+
+def test_a_fraction_is_no_prompt(dialect, sandbox):
+    """Native rendering has changed the text, maybe: nothing is paid for it."""
+    task = Task()
+    task.kwargs["prompt"] = 3.1
+    with pytest.raises(exceptions.ViduConfigError, match="prompt is the number"):
+        task.run()
+    assert sandbox.creates == []
+
+
+def test_a_download_that_is_bound_to_fail_is_found_before_the_create(dialect, sandbox, tmp_path):
+    """A destination without a file system behind the task refuses the order, and nothing is paid."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        generate = ViduGenerateOperator(task_id="generate", prompt="a cat")
+        generate >> ViduDownloadOperator(task_id="keep", destination="nowhere://clips/", generation_id="x")
+    with pytest.raises(exceptions.ViduConfigError, match=r"Nothing was ordered: the download 'keep'"):
+        generate.execute({})
+    assert sandbox.requests("create") == []

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Cancellation, GenerationStatus
+from tests.integration.conftest import KEY
 
 pytestmark = pytest.mark.integration
 
@@ -283,3 +284,84 @@ async def test_the_number_of_sockets_must_be_one(connect, sandbox, monkeypatch, 
     monkeypatch.setenv("AIRFLOW__VIDU__MAX_CONNECTIONS", wrong)
     with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] max_connections .* whole number above 0"):
         await ViduHook().aget_generation("123")
+
+
+def test_a_request_of_ones_own(connect, sandbox, capsys):
+    """What has no method of its own is sent with the key and read as JSON; a POST may say that it costs nothing."""
+    connect("ent-v2")
+    hook = ViduHook()
+    created = hook.request("post", "/ent/v2/text2video", {"model": "viduq3-turbo", "prompt": "x"})
+    assert created["task_id"] == sandbox.creates[0].id
+    assert hook.request("GET", "/ent/v2/tasks?pager.page=0")["tasks"][0]["id"] == created["task_id"]
+    assert hook.request("POST", f"/ent/v2/tasks/{created['task_id']}/cancel", {}, bills=False) in ({}, None)
+    assert KEY not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("method", "bills", "sent", "error"),
+    [
+        ("POST", None, 1, exceptions.ViduSubmitUnknownError),
+        ("POST", False, 3, exceptions.ViduServerError),
+        ("PUT", True, 1, exceptions.ViduSubmitUnknownError),
+        ("PUT", None, 3, exceptions.ViduServerError),
+        ("GET", None, 3, exceptions.ViduServerError),
+    ],
+)
+def test_a_request_of_ones_own_that_bills_is_not_repeated(connect, sandbox, quick_backoff, method, bills, sent, error):
+    """After a failure of the service the outcome of what bills is unknown; everything else is repeated."""
+    connect("ent-v2", max_retries=2)
+    sandbox.add_fault({"match": {}, "times": None, "action": {"status": 500, "body": "{}"}})
+    with pytest.raises(error) as caught:
+        ViduHook().request(method, "/ent/v2/subjects?secret=hidden", {} if method != "GET" else None, bills=bills)
+    assert len(sandbox.requests()) == sent
+    assert caught.value.conn_id == "vidu_default"
+    assert "hidden" not in str(caught.value)
+    assert error is not exceptions.ViduSubmitUnknownError or f"{method} /ent/v2/subjects" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_error_answer_to_a_request_of_ones_own(connect, sandbox, status):
+    """Error answers are the errors of the tree, also with a status of success; an empty body is None."""
+    connect("ent-v2")
+    body = {"code": "FieldLacking", "message": "name is required", "data": None}
+    sandbox.add_fault({"match": {}, "times": 1, "action": {"status": status, "body": body}})
+    with pytest.raises(exceptions.ViduRequestError, match="name is required"):
+        ViduHook().request("POST", "/ent/v2/subjects", {"images": []})
+    sandbox.add_fault({"match": {}, "times": 1, "action": {"status": 200, "body": ""}})
+    assert ViduHook().request("DELETE", "/ent/v2/subjects/1") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("GET", "ent/v2/subjects"), "path must start with one slash"),
+        (("GET", "//other.example.com/x"), "path must start with one slash"),
+        (("GET", "https://other.example.com/x"), "path must start with one slash"),
+        (("GET", "/a b"), "percent-encoded"),
+        (("GET", "/a#b"), "percent-encoded"),
+        (("GET", "/a\r\nX: y"), "percent-encoded"),
+        (("GET", "/ä"), "percent-encoded"),
+        (("GET", None), "path must start"),
+        (("FETCH", "/a"), "method must be one of GET"),
+        ((None, "/a"), "method must be one of GET"),
+        (("POST", "/a", ["x"]), "json must be a JSON object, not list"),
+        (("POST", "/a", {"x": b"y"}), "JSON"),
+    ],
+)
+def test_a_request_of_ones_own_that_cannot_be_sent(connect, sandbox, arguments, told):
+    """A wrong argument is named, and nothing is sent: the key stays at the connection's host."""
+    connect("ent-v2")
+    with pytest.raises(exceptions.ViduConfigError, match=told):
+        ViduHook().request(*arguments)
+    assert sandbox.requests() == []
+
+
+def test_a_refused_model_is_named(connect, sandbox):
+    """A typo in the model's name is a final refusal that names it, and never a create of unknown outcome."""
+    connect()
+    body = {"error": {"code": "model_not_found", "message": "no channel (request id: r1)", "type": "new_api_error"}}
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 503, "body": body}})
+    with pytest.raises(exceptions.ViduRequestError, match=r"name is wrong, or.*switched off.*viduq9.*r1") as caught:
+        ViduHook().create_generation(model="viduq9", prompt="x")
+    assert not caught.value.retryable
+    assert sandbox.creates == []

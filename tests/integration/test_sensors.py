@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
-from airflow_provider_vidu import exceptions
+from airflow_provider_vidu import exceptions, sensors
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from tests.versions import AIRFLOW
@@ -244,5 +245,79 @@ def test_a_wait_never_grows_backwards():
 
 def test_a_whole_generation_as_id(context):
     """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
-    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass the id alone: generate.output"):
+    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or the id alone"):
         sensor(generation_id={"id": "123"}).execute(context)
+
+
+@pytest.mark.parametrize(("minutes", "is_first"), [(5, False), (None, True)], ids=["later poke", "first poke"])
+def test_a_connection_that_was_deleted_between_two_pokes(context, monkeypatch, minutes, is_first):
+    """A rescheduled wait pauses: the next poke looks again. At the first poke a missing connection is a mistake."""
+    begun = None if minutes is None else datetime.now(UTC) - timedelta(minutes=minutes)
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: begun)
+    task = sensor(mode="reschedule", vidu_conn_id="vidu_gone", timeout=3600)
+    if is_first:
+        with pytest.raises(exceptions.ViduConnectionNotFoundError):
+            task.poke(context)
+    else:
+        assert task.poke(context) is False
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+def test_what_a_task_returned(dialect, sandbox, deferrable):
+    """The whole generation may be handed over; what only its order knows is in the result."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    handed = {
+        "id": "123", "status": "waiting", "prompt": "a cat", "model": "m", "created_at": "2026-11-25T00:00:00Z",
+        "parameters": {"seed": 7},
+    }  # fmt: skip
+    found = sensor(generation_id=None, generation=handed, deferrable=deferrable).execute({})
+    assert (found["id"], found["status"]) == ("123", "succeeded")
+    if dialect == "ent-v2":
+        assert {name: found[name] for name in ("prompt", "created_at")} == {
+            name: handed[name] for name in ("prompt", "created_at")
+        }
+    assert found["parameters"] == {"seed": 7}
+
+
+def test_a_generation_that_is_deferred(dialect, sandbox, context):
+    """The trigger watches its id, and the resumed task finds it again in what was handed over."""
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 500]])
+    task = sensor(generation_id=None, generation={"id": "123", "parameters": {}}, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    assert deferred.value.trigger.generation_id == "123"
+    sandbox.set_speed(FAST)
+    event = {"version": 1, "outcome": "succeeded", "generation_id": "123"}
+    fresh = sensor(generation_id=None, generation={"id": "123", "parameters": {}}, deferrable=True)
+    assert fresh.resume_execution("execute_complete", {"event": event}, context)["parameters"] == {}
+
+
+def test_an_id_that_native_rendering_made_a_number(connect, sandbox, context):
+    """Ids of digits arrive as whole numbers in a DAG with native rendering, in every leg."""
+    connect("ent-v2")
+    sandbox.add_generation("123", dialect="ent-v2", states=[["processing", 0], ["success", 500]])
+    task = sensor(generation_id=123, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    assert deferred.value.trigger.generation_id == "123"
+    sandbox.set_speed(FAST)
+    event = {"version": 1, "outcome": "succeeded", "generation_id": "123"}
+    fresh = sensor(generation_id=123, deferrable=True)
+    assert fresh.resume_execution("execute_complete", {"event": event}, context)["id"] == "123"
+
+
+@pytest.mark.parametrize("arguments", [
+    {"generation_id": None}, {"generation_id": "1", "generation": {"id": "1"}},
+])  # fmt: skip
+def test_a_generation_is_named_once(arguments):
+    """Neither and both are refused when the DAG is parsed."""
+    with pytest.raises(exceptions.ViduConfigError, match="generation"):
+        sensor(**arguments)
+
+
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):
+    """No context is needed, and a mock of one does."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    assert sensor(deferrable=deferrable).execute(stand_in)["status"] == "succeeded"

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import io
 import os
+import re
 import resource
 import stat
 import threading
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from airflow_provider_vidu import local_store
+from airflow_provider_vidu import destination, local_store
 from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.remote_store import MovedSink, UploadSink
@@ -64,18 +66,18 @@ def home(request, tmp_path):
     return f"{request.param}://clips/"
 
 
-def put(destination: str, data: bytes, *, replace: bool = True, name: str | None = None) -> str:
+def put(target: str, data: bytes, *, replace: bool = True, name: str | None = None) -> str:
     """Publish ``data`` and return the URI."""
-    place = Destination(destination).place(name)
+    place = Destination(target).place(name)
     sink = place.sink(len(data), replace=replace)
     sink.write(memoryview(data))
     sink.publish()
     return place.uri
 
 
-def content(destination: str) -> bytes | None:
+def content(target: str) -> bytes | None:
     """Return what stands under the final name, or None."""
-    place = Destination(destination).place()
+    place = Destination(target).place()
     return None if place.size() is None else b"".join(place.read())
 
 
@@ -223,7 +225,7 @@ def test_a_limit_of_the_system_is_told(tmp_path):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     """A file where a folder should be is an error with words."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ViduStorageError, match="could not be written"):
+    with pytest.raises(ViduStorageError, match="could not be looked at: a part of the path is a file"):
         Destination(f"{tmp_path}/file/a.mp4").place().sink(None, replace=True)
 
 
@@ -284,6 +286,98 @@ def test_a_folder_is_no_file(tmp_path, text):
         Destination(f"{tmp_path}/{text}".rstrip("/")).place().size()
 
 
+@pytest.mark.parametrize("leads_to", ["real.mp4", "nowhere.mp4"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
+    """A link would be replaced by the file: the error names where it leads, and nothing is changed."""
+    (tmp_path / "real.mp4").write_bytes(OLD)
+    (tmp_path / "a.mp4").symlink_to(leads_to)
+    place = Destination(f"{tmp_path}/" if folder else f"{tmp_path}/a.mp4").place("a.mp4" if folder else None)
+    for refused in (place.check, lambda: place.sink(None, replace=True)):
+        with pytest.raises(ViduConfigError, match=f"symbolic link to '{leads_to}'"):
+            refused()
+    assert (tmp_path / "real.mp4").read_bytes() == OLD
+    assert listing(tmp_path) == ["a.mp4", "real.mp4"]
+
+
+def test_a_linked_folder_is_followed(tmp_path):
+    """Links among the folders are how mounts are named."""
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "clips").symlink_to("mount")
+    put(f"{tmp_path}/clips/a.mp4", NEW)
+    assert listing(tmp_path / "mount") == ["a.mp4"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o4755])
+def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
+    """Who could read the old file can read the new one; rights to run as somebody else are not passed on."""
+    (tmp_path / "a.mp4").write_bytes(OLD)
+    (tmp_path / "a.mp4").chmod(mode)
+    put(f"{tmp_path}/a.mp4", NEW)
+    assert stat.S_IMODE((tmp_path / "a.mp4").stat().st_mode) == mode & 0o777
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, number):
+    """The file is there; the log says what a power failure could do."""
+    monkeypatch.setattr(os, "fsync", failing_with(number))
+    put(f"{tmp_path}/a.mp4", NEW)
+    assert (tmp_path / "a.mp4").read_bytes() == NEW
+    assert "does not support fsync" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_an_fsync_that_fails_publishes_nothing(tmp_path, monkeypatch, number):
+    """An error of the disk means lost bytes: the old file stays."""
+    put(f"{tmp_path}/a.mp4", OLD)
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    monkeypatch.setattr(os, "fsync", failing_with(number))
+    with pytest.raises(ViduStorageError, match="could not be completed"):
+        sink.publish()
+    sink.discard()
+    assert content(f"{tmp_path}/a.mp4") == OLD
+    assert listing(tmp_path) == ["a.mp4"]
+
+
+def failing_with(number: int):
+    """Return a function that raises an error of the system."""
+
+    def fail(*_args):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def swap(part: Path) -> None:
+    """Put another file in the place of the temporary one."""
+    part.unlink()
+    part.write_bytes(b"evil")
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize(
+    ("interfere", "words"),
+    [
+        (swap, "put a file of its own in the place"),
+        (lambda part: (part.unlink(), part.symlink_to("/etc/passwd")), "put a file of its own in the place"),
+        (lambda part: (part.parent / "again").hardlink_to(part), "a second name"),
+        (lambda part: part.unlink(), "removed the temporary file"),
+    ],
+    ids=["swapped", "link", "hard-link", "removed"],
+)
+def test_a_temporary_file_of_somebody_else_is_not_published(tmp_path, replace, interfere, words):
+    """Who can write to the folder cannot slip in a file of their own, or keep a second name for ours."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=replace)
+    sink.write(memoryview(NEW))
+    (part,) = tmp_path.iterdir()
+    interfere(part)
+    with pytest.raises(ViduStorageError, match=words):
+        sink.publish()
+    sink.discard()
+    assert not (tmp_path / "a.mp4").exists()
+
+
 def test_a_device_is_no_file():
     """/dev/null is not replaced by a video."""
     with pytest.raises(ViduConfigError, match="device or pipe"):
@@ -323,6 +417,73 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("Must provide either a connection_string or account_name with credentials!!"), "storage_conn_id"),
+        (TypeError("__init__() missing 1 required positional argument: 'host'"), "storage_conn_id"),
+        (RuntimeError("Your default credentials were not found."), "environment variables"),
+    ],
+)
+@pytest.mark.parametrize("of_airflow", [True, False])
+def test_missing_credentials_are_no_missing_package(error, words, of_airflow, monkeypatch):
+    """A store that cannot be reached is told as that, and nobody is sent to install what is there."""
+
+    def fail(*_args, **_kwargs):
+        raise error
+
+    found = Destination("memory://clips/a.mp4")
+    if of_airflow:
+        monkeypatch.setattr(ObjectStoragePath, "fs", property(fail))
+    else:
+        monkeypatch.setattr(fsspec, "filesystem", fail)
+    with pytest.raises(ViduStorageError, match=words) as caught:
+        found.place()
+    assert "could not be reached" in str(caught.value)
+    assert "nstall" not in str(caught.value)
+
+
+def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):
+    """The error names the option and not its value."""
+
+    class Strict(PlainFileSystem):
+        def __init__(self, path, fs):
+            super().__init__(path=path, fs=fs)
+
+    strict = Strict(path=str(plainfs), fs=LocalFileSystem())
+    monkeypatch.setattr(fsspec, "filesystem", lambda *_args, **_kwargs: strict)
+    with pytest.raises(ViduConfigError, match="does not take the options secret_option") as caught:
+        Destination("plainfs://clips/a.mp4", None, {"secret_option": "hush"}).place()
+    assert "hush" not in str(caught.value)
+
+
+def test_a_local_destination_takes_no_options(tmp_path):
+    """Options that nobody would read are refused."""
+    with pytest.raises(ViduConfigError, match="takes no options"):
+        Destination(f"{tmp_path}/a.mp4", None, {"auto_mkdir": True}).place()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s3://bucket/{{ ds }}.mp4", None),
+        ("memory://a/", None),
+        ("sftp://host/a.mp4", None),
+        ("/data/a.mp4", None),
+        ("{{ params.where }}", None),
+        ("nope://a/b", "no file system"),
+        ("GS://bucket/a.mp4", r"airflow-provider-vidu\[gcs\]"),
+        ("abfss://bucket/a.mp4", r"airflow-provider-vidu\[azure\]"),
+    ],
+)
+def test_a_missing_package_is_noticed_without_importing_one(text, words, monkeypatch):
+    """What a scheme needs is looked up by name alone."""
+    monkeypatch.setattr(destination, "find_spec", lambda name: None if name in ("gcsfs", "adlfs") else object())
+    found = destination.missing_file_system(text)
+    assert (found is None) == (words is None)
+    assert words is None or re.search(words, str(found))
 
 
 @pytest.mark.parametrize("text", ["memory://a/b.mp4", "/data/a.mp4"])
@@ -394,7 +555,7 @@ def test_many_tasks_write_one_file(tmp_path):
 )
 def test_the_uri_is_the_destination_without_a_connection(memory, text, name, uri, monkeypatch):
     """What other tools can read: no connection id in it."""
-    monkeypatch.setattr(Destination, "_file_system", lambda self: memory)
+    monkeypatch.setattr(Destination, "_file_system", memory)
     assert Destination(text).place(name).uri == uri
 
 

@@ -7,13 +7,30 @@ import json
 
 import pytest
 import s3fs
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu import remote_store
+from airflow_provider_vidu.destination import Destination, options_of
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
-from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
-from airflow_provider_vidu.remote_store import UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.exceptions import (
+    ViduDownloadError,
+    ViduDownloadRefusedError,
+    ViduStorageError,
+)
+from airflow_provider_vidu.naming import candidate_names, checked_destination
+from airflow_provider_vidu.remote_store import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
 from airflow_provider_vidu.storage import MIB, DestinationExistsError
-from tests.faults.transfer_s3 import body_of, keys, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
+from tests.faults.transfer_s3 import (  # noqa: F401 - some are fixtures
+    Door,
+    body_of,
+    keys,
+    point_at,
+    refusal,
+    s3_bucket,
+    s3_client,
+    s3_endpoint,
+)
+from tests.faults.transfer_world import connection
 from tests.integration.servers import Server, ranged, video, whole
 
 OLD = b"the old file"
@@ -100,15 +117,120 @@ def test_a_key_that_is_also_a_prefix_is_a_file_to_be(s3, bucket):
     assert body_of(s3, bucket, "a") == NEW
 
 
-@pytest.mark.parametrize("total", [None, 10**9, 10**11, 5 * 10**12])
+@pytest.mark.parametrize("total", [None, 10**9, 10**11, MAX_PART_BYTES * MOST_PARTS])
 def test_parts_grow_with_the_file(s3, bucket, total):
-    """A file of any size fits into the number of parts that S3 accepts."""
+    """A file of every size that is taken fits into the number of parts that S3 accepts, and parts stay small."""
     sink = Destination(f"s3://{bucket}/a.mp4").place().sink(total, replace=True)
     block = sink._file.blocksize
     assert block % MIB == 0
-    assert block >= UPLOAD_BYTES
+    assert UPLOAD_BYTES <= block <= MAX_PART_BYTES
     assert (total or 0) / block < 10_000
     sink.discard()
+
+
+def test_an_announced_length_does_not_set_the_memory(s3, bucket):
+    """What a server announces beyond the largest upload is refused before a part is reserved."""
+    place = Destination(f"s3://{bucket}/a.mp4").place()
+    with pytest.raises(ViduDownloadRefusedError, match="100,000,000,000,000 bytes; an upload to an object store takes"):
+        place.sink(10**14, replace=True)
+    assert keys(s3, bucket) == ([], 0)
+
+
+def test_more_parts_than_there_may_be_are_refused(s3, bucket, monkeypatch):
+    """A file without an announced length ends in an error of ours when the parts are used up."""
+    monkeypatch.setattr(remote_store, "MOST_PARTS", 2)
+    sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(bytes(2 * UPLOAD_BYTES)))
+    with pytest.raises(ViduDownloadRefusedError, match="without announcing how many"):
+        sink.write(memoryview(b"x"))
+    sink.discard()
+    assert keys(s3, bucket) == ([], 0)
+
+
+@pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_an_object_carries_its_type(s3, bucket, conn_id, body, replace):
+    """Browsers play it in place instead of saving it."""
+    sink = Destination(f"s3://{bucket}/a", conn_id).place().sink(None, replace=replace, content_type="image/webp")
+    sink.write(memoryview(body))
+    sink.publish()
+    found = s3.head_object(Bucket=bucket, Key="a")
+    assert (found["ContentType"], found["ContentDisposition"]) == ("image/webp", "inline")
+
+
+def test_the_options_of_a_path_reach_the_store(s3, bucket, conn_id):
+    """The key that an ObjectStoragePath names encrypts the object, with and without a connection."""
+    key = "arn:aws:kms:us-east-1:123456789012:key/1"
+    extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key, "ContentDisposition": "attachment"}
+    path = ObjectStoragePath(f"s3://{bucket}/clips/", conn_id=conn_id, s3_additional_kwargs=extra)
+    destination = Destination(checked_destination(path), None, options_of(path))
+    sink = destination.place("a.mp4").sink(None, replace=True, content_type="video/mp4")
+    sink.write(memoryview(NEW))
+    sink.publish()
+    found = s3.head_object(Bucket=bucket, Key="clips/a.mp4")
+    assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", key)
+    assert (found["ContentType"], found["ContentDisposition"]) == ("video/mp4", "attachment")
+    plain = Destination(f"s3://{bucket}/b.mp4", conn_id).place().sink(None, replace=True)
+    assert not plain._fs.s3_additional_kwargs
+    plain.discard()
+
+
+def test_one_listing_finds_what_is_there(s3, bucket, conn_id):
+    """Of all names that a file may have, those in the folder are found with one question."""
+    for key in ("clips/a.webm", "clips/a.txt", "clips/a-2.mp4", "clips/a.mp4/b", "clips/ab.mp4"):
+        s3.put_object(Bucket=bucket, Key=key, Body=OLD)
+    s3.put_object(Bucket=bucket, Key="clips/a.mov", Body=b"")
+    destination = Destination(f"s3://{bucket}/clips/", conn_id)
+    found = destination.existing(candidate_names("a", None))
+    assert found is not None
+    assert found.uri == f"s3://{bucket}/clips/a.webm"
+    assert Destination(f"s3://{bucket}/", conn_id).existing(candidate_names("a", None)) is None
+
+
+def unreadable(request):
+    """Refuse what reads an object or lists the bucket."""
+    answer = refusal(403, "AccessDenied")
+    head = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    return {"GET": answer, "HEAD": head}.get(request.method)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_replace_only_writes(s3, bucket, endpoint, loopback, monkeypatch, folder):
+    """A role that may neither read nor list replaces an object; skip and error name what it lacks."""
+    s3.put_object(Bucket=bucket, Key="clips/t.mp4", Body=OLD)
+    body = video(10_000)
+    with Server(whole(body)) as server, Door(endpoint, unreadable) as door:
+        point_at(door.url(""), monkeypatch)
+        arguments = {
+            "generation_id": "t",
+            "video_url": server.url("/t.mp4"),
+            "destination": f"s3://{bucket}/clips/" + ("" if folder else "t.mp4"),
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", connection(server, max_retries=0))
+        assert operator(**arguments).execute({})["size"] == len(body)
+        assert door.turned_away == []
+        for overwrite in ("skip", "error"):
+            with pytest.raises(ViduStorageError, match="need the permissions s3:GetObject and s3:ListBucket"):
+                operator(overwrite=overwrite, **arguments).execute({})
+    assert body_of(s3, bucket, "clips/t.mp4") == body
+
+
+def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog):
+    """A store that answers 501 to them is looked at before the end, and then written like any other."""
+    with Door(endpoint, lambda r: refusal(501, "NotImplemented") if "if-none-match" in r.headers else None) as door:
+        point_at(door.url(""), monkeypatch)
+        sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False, content_type="video/mp4")
+        sink.write(memoryview(LARGE))
+        sink.publish()
+        assert len(door.turned_away) == 1
+        again = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False)
+        again.write(memoryview(NEW))
+        with pytest.raises(DestinationExistsError):
+            again.publish()
+        again.discard()
+    assert body_of(s3, bucket, "a.mp4") == LARGE
+    assert keys(s3, bucket) == (["a.mp4"], 0)
+    assert "cannot refuse to replace a file by itself" in caplog.text
 
 
 def operator(**arguments):
@@ -135,6 +257,7 @@ def test_the_operator_stores_on_s3(s3, bucket, conn_id, loopback, quick_backoff)
     assert hashlib.sha256(body_of(s3, bucket, key)).hexdigest() == record["sha256"]
     assert record["size"] == len(body)
     assert keys(s3, bucket) == ([key], 0)
+    assert s3.head_object(Bucket=bucket, Key=key)["ContentType"] == "video/mp4"
 
 
 def test_skip_and_error_on_s3(s3, bucket, conn_id, loopback):

@@ -11,8 +11,9 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.orders import Order, Record
 from airflow_provider_vidu.sandbox import Sandbox
-from airflow_provider_vidu.submission import SETTLE_SECONDS, Record, Submission
+from airflow_provider_vidu.submission import SETTLE_SECONDS, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -49,7 +50,8 @@ class Memory:
 def run(store: Memory | None, *, number: int = 0, body: dict[str, Any] = BODY, **kwargs: Any) -> str:
     """Make one try of an order; return the id of its generation."""
     kwargs = {"sleep": lambda _: None, **kwargs}
-    return Submission(ViduHook(), store, number, logging.getLogger(), **kwargs).generation(body, None).id
+    order = Order(number, number, counts_every_clear=True)
+    return Submission(ViduHook(), store, order, logging.getLogger(), **kwargs).generation(body, None).id
 
 
 def test_a_retry_goes_on_with_the_first_try(dialect, sandbox):
@@ -161,11 +163,11 @@ def test_a_clear_is_a_new_order(dialect, sandbox):
     assert len(sandbox.requests("cancel", first)) == (1 if dialect == "ent-v2" else 0)
 
 
-def lose_a_create(store: Memory, sandbox: Sandbox) -> str:
+def lose_a_create(store: Memory, sandbox: Sandbox, body: dict[str, Any] = BODY) -> str:
     """Make a try whose create is carried out and not answered; return the id of its generation."""
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
     with pytest.raises(exceptions.ViduSubmitUncertainError, match="or clearing the task, looks for the generation"):
-        run(store)
+        run(store, body=body)
     return sandbox.creates[0].id
 
 
@@ -194,9 +196,10 @@ def test_a_clear_orders_anew_after_a_lost_failure(connect, sandbox):
     """A lost generation that has failed meanwhile is no use to a new order."""
     connect("ent-v2")
     store = Memory()
-    lost = lose_a_create(store, sandbox)
-    sandbox.add_generation(lost, dialect="ent-v2", states=[["failed", 0]], error="CreationPolicyViolation")
-    assert run(store, number=1) != lost
+    body = {**BODY, "prompt": "[fail:CreationPolicyViolation] a cat"}
+    lost = lose_a_create(store, sandbox, body)
+    sandbox.advance(1000)
+    assert run(store, number=1, body=body) != lost
     assert len(sandbox.creates) == 2
 
 
@@ -279,7 +282,7 @@ def test_a_handed_over_generation_is_left_alone(dialect, sandbox):
     """A task that did not wait has handed its generation over: a later clear does not cancel it."""
     store = Memory()
     sandbox.set_speed(0)
-    submission = Submission(ViduHook(), store, 0, logging.getLogger())
+    submission = Submission(ViduHook(), store, Order(0), logging.getLogger())
     submission.generation(BODY, None)
     submission.handed_over()
     run(store, number=1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 import trustme
 
 from airflow_provider_vidu.config import Secret
-from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadError, ViduDownloadRefusedError
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Server, fixed, redirect, video, whole
@@ -62,13 +64,13 @@ def test_an_empty_path_is_the_root(url, path):
     assert Target.parse(url).path == path
 
 
-def test_the_request_asks_for_plain_bytes_of_a_video():
-    """Identity encoding, a video, and the provider's name are asked for; Host has the port."""
+def test_the_request_asks_for_plain_bytes():
+    """Identity encoding, any medium, and the provider's name are asked for; Host has the port."""
     with Server(whole(BODY)) as server:
         fetch(server.url())
     headers = server.requests[0].headers
     assert headers["accept-encoding"] == "identity"
-    assert headers["accept"].startswith("video/*")
+    assert headers["accept"] == "*/*"
     assert headers["user-agent"].startswith("airflow-provider-vidu/")
     assert headers["host"] == f"127.0.0.1:{server.port}"
     assert "authorization" not in headers
@@ -151,6 +153,96 @@ def test_private_addresses_are_refused_before_a_connection(host):
     with Server(whole(BODY)) as server, pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
         fetch(server.url(host=host), allowed_hosts=frozenset())
     assert server.requests == []
+
+
+@pytest.mark.parametrize("origin", ["port", "scheme", "host"])
+def test_the_exemption_of_the_own_origin_is_for_it_alone(origin):
+    """Another port, scheme or host on the same machine is not the connection's own: its address is checked."""
+    with Server(whole(BODY)) as server:
+        own = {
+            "port": ("http", "127.0.0.1", server.port + 1),
+            "scheme": ("https", "127.0.0.1", server.port),
+            "host": ("http", "localhost", server.port),
+        }
+        with pytest.raises(ViduDownloadRefusedError, match=r"loopback address 127\.0\.0\.1.*allowed_hosts"):
+            fetch(server.url(), allowed_hosts=frozenset(), origin=own[origin])
+        assert server.requests == []
+        fetch(server.url(), allowed_hosts=frozenset(), origin=("http", "127.0.0.1", server.port))
+
+
+@pytest.mark.parametrize("allowed", ["", "gw.example.com", "127.0.0.0/8"])
+def test_a_gateway_that_is_rebound_to_this_machine(allowed):
+    """That the own origin's name suddenly leads to loopback is refused, unless the user has allowed it."""
+    with Server(whole(BODY)) as server:
+        access = {
+            "allowed_hosts": frozenset(filter(None, [allowed])),
+            "origin": ("http", "gw.example.com", server.port),
+            "resolve": lambda *_: ["127.0.0.1"],
+        }
+        if allowed:
+            fetch(server.url(host="gw.example.com"), **access)
+        else:
+            with pytest.raises(ViduDownloadRefusedError, match="loopback"):
+                fetch(server.url(host="gw.example.com"), **access)
+    assert len(server.requests) == bool(allowed)
+
+
+def test_the_deployments_allowed_hosts_hold_without_a_connection(monkeypatch):
+    """A network in [vidu] allowed_hosts is enough for a download that has no connection."""
+    monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "198.18.0.0/15, 127.0.0.0/8")
+    with Server(whole(BODY)) as server:
+        shelf = Shelf()
+        Transfer(server.url(host="localhost"), shelf.open).run()
+    assert shelf.published == BODY
+
+
+def test_a_bad_entry_of_the_deployments_allowed_hosts(monkeypatch):
+    """A network that does not exist is named with its setting."""
+    monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "198.18.0.0/51")
+    with pytest.raises(ViduConfigError, match=r"\[vidu\] allowed_hosts.*198\.18\.0\.0/51"):
+        Access()
+
+
+def test_blanks_and_capitals_around_an_address():
+    """What a template or a spreadsheet puts around an address is no part of it."""
+    with Server(whole(BODY)) as server:
+        fetch(f" HTTP://LOCALHOST:{server.port}/V.mp4?Sig=a%2F\r\n", allowed_hosts=frozenset({"localhost"}))
+    assert server.requests[0].target == "/V.mp4?Sig=a%2F"
+
+
+def test_a_proxy_that_trickles_its_tunnel():
+    """The answer to CONNECT ends within two time-outs, like the head of any other answer."""
+    done = threading.Event()
+
+    def trickle(request, wire):
+        wire.send(b"HTTP/1.1 200 OK\r\n")
+        while not done.wait(0.02):
+            wire.sock.sendall(b"X: y\r\n")
+
+    began = time.monotonic()
+    with Server(trickle) as proxy:
+        try:
+            with pytest.raises(ViduDownloadError, match="too slow"):
+                fetch(
+                    "https://cdn.example.com/v.mp4",
+                    proxy=Secret(proxy.url("")),
+                    resolve=lambda *_: ["8.8.8.8"],
+                    timeout=0.2,
+                    max_retries=0,
+                )
+        finally:
+            done.set()
+    assert time.monotonic() - began < 10
+
+
+def test_http_client_prints_nothing(monkeypatch, capsys):
+    """Whoever switches the printing of http.client on does not get the key printed."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)
+    with Server(whole(BODY)) as server:
+        fetch(server.url(), **owning(server))
+    assert KEY in server.requests[0].headers["authorization"]
+    told = capsys.readouterr()
+    assert KEY not in told.out + told.err
 
 
 def test_a_name_that_resolves_to_a_private_address_is_refused():

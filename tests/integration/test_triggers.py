@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airflow_provider_vidu import guard, triggers
+from airflow_provider_vidu import async_client, guard, triggers
 from airflow_provider_vidu.events import read_event
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduGenerationFailedError, ViduTimeoutError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConnectionNotFoundError,
+    ViduGenerationFailedError,
+    ViduTimeoutError,
+)
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
@@ -95,11 +101,63 @@ async def test_an_unknown_id_is_an_error_after_the_grace(dialect, sandbox):
     assert event["error"]["type"] == "ViduNotFoundError"
 
 
-async def test_a_missing_connection_is_told(monkeypatch):
-    """A connection that was deleted while deferred is reported by name."""
+async def test_a_connection_that_there_never_was_is_told(monkeypatch):
+    """A wrong name in the DAG ends the wait at once, and is reported."""
     event = await fire(generation_id="123", vidu_conn_id="vidu_gone")
     assert event["error"]["type"] == "ViduConnectionNotFoundError"
     assert "vidu_gone" in event["error"]["message"]
+
+
+async def test_a_deleted_connection_pauses_the_wait(connect, sandbox, monkeypatch, capsys):
+    """Nothing is asked while the connection is missing; once it is back the wait goes on, with one line for each."""
+    monkeypatch.setattr(async_client, "REFRESH_PAUSE_SECONDS", 0.0)
+    connect("ent-v2")
+    stored = os.environ["AIRFLOW_CONN_VIDU_DEFAULT"]
+    sandbox.add_generation("123", dialect="ent-v2", states=[["processing", 0]])
+
+    async def delete_and_restore() -> None:
+        while not sandbox.requests("query"):  # noqa: ASYNC110 - the sandbox announces no requests
+            await asyncio.sleep(0.01)
+        monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+        monkeypatch.setattr(async_client, "CONFIG_AGE_SECONDS", 0.0)
+        await asyncio.sleep(0.3)
+        asked = len(sandbox.requests("query"))
+        await asyncio.sleep(0.3)
+        assert len(sandbox.requests("query")) == asked
+        sandbox.add_generation("123", dialect="ent-v2", states=[["success", 0]])
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", stored)
+
+    event, _ = await asyncio.gather(fire(generation_id="123"), delete_and_restore())
+    assert event["outcome"] == "succeeded"
+    out = capsys.readouterr().out
+    assert out.count("paused until the connection is back") == 1
+    assert out.count("the connection is back.") == 1
+
+
+@pytest.mark.parametrize("deadline", [None, 0.2], ids=["no deadline", "deadline"])
+async def test_a_pause_is_not_for_ever(connect, monkeypatch, deadline):
+    """It lasts as long as the wait may, or an hour; the end names the connection."""
+    monkeypatch.setattr(triggers, "LONGEST_PAUSE_SECONDS", 0.1)
+    until = None if deadline is None else time.time() + deadline
+    event = await fire(generation_id="123", vidu_conn_id="vidu_gone", since=time.time() - 100, deadline=until)
+    assert event["outcome"] == ("error" if deadline is None else "timeout")
+    assert "vidu_gone" in event["error"]["message"]
+
+
+async def test_a_thousand_paused_waits_look_once(monkeypatch):
+    """While the connection is missing, those who share the client ask Airflow for it one time in five seconds."""
+    looks = []
+
+    async def nothing(conn_id: str) -> None:
+        looks.append(conn_id)
+        raise ViduConnectionNotFoundError("there is none", conn_id=conn_id)
+
+    monkeypatch.setattr(async_client, "aresolve", nothing)
+    async with async_client.async_client("vidu_gone") as client:
+        for _ in range(100):
+            with pytest.raises(ViduConnectionNotFoundError, match="there is none"):
+                await client.config()
+    assert looks == ["vidu_gone"]
 
 
 async def test_progress_is_logged_when_it_changes(connect, sandbox, capsys):

@@ -61,7 +61,7 @@ class AnyAirflow(PrivateAirflow):
 class CommandLineAirflow(AnyAirflow):
     """An Airflow 2: without the API of Airflow 3, so it is told on its command line and read in its database."""
 
-    def __init__(self, home: Path, connections: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, connections: Mapping[str, str], environment: Mapping[str, str]) -> None:
         # Airflow 2 has one folder for all DAGs.
         dags = home.parent / "dags"
         for folder in DAGS:
@@ -74,7 +74,7 @@ class CommandLineAirflow(AnyAirflow):
         }
         parts = {name: (name,) for name in ("scheduler", "triggerer")}
         variables = {f"AIRFLOW_CONN_{name.upper()}": connection for name, connection in connections.items()}
-        super().__init__(home, [dags], settings=settings, environment=variables, components=parts)
+        super().__init__(home, [dags], settings=settings, environment={**variables, **environment}, components=parts)
 
     def run(self, *arguments: str) -> str:
         """Run an ``airflow`` command and return what it prints."""
@@ -166,7 +166,13 @@ def patient() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
+def videos(tmp_path_factory) -> Path:
+    """Return the folder that the examples store their files beneath."""
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory, sandbox, patient, videos) -> Iterator[PrivateAirflow]:
     """Run Airflow with the example DAGs and those of these tests, connected to the sandboxes."""
     home = tmp_path_factory.mktemp("matrix") / "airflow"
     connections = {
@@ -174,11 +180,12 @@ def airflow(tmp_path_factory, sandbox, patient) -> Iterator[PrivateAirflow]:
         "vidu_ent": {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}},
         "vidu_patient": {"conn_type": "vidu", "host": patient.url, "password": KEY, "extra": {"dialect": "ent-v2"}},
     }
+    environment = {"VIDU_EXAMPLES_DESTINATION": f"{videos.as_uri()}/"}
     if AIRFLOW < (3, 0):
         told = {name: json.dumps(fields) for name, fields in connections.items()}
-        running: PrivateAirflow = CommandLineAirflow(home, told)
+        running: PrivateAirflow = CommandLineAirflow(home, told, environment)
     else:
-        running = AnyAirflow(home, DAGS)
+        running = AnyAirflow(home, DAGS, environment=environment)
     with running:
         if AIRFLOW >= (3, 0):
             for name, fields in connections.items():

@@ -52,15 +52,14 @@ def test_the_connection_form(airflow, airflow_says) -> None:
     assert "vidu" in json.dumps(airflow_says("providers", "behaviours"))
 
 
-def test_a_prompt_becomes_a_file(airflow, sandbox, tmp_path) -> None:
+def test_a_prompt_becomes_a_file(airflow, sandbox, videos) -> None:
     """Submitted once, waited for without a worker, downloaded whole: the example DAG on a real Airflow."""
-    destination = f"{tmp_path.as_uri()}/out/"
-    run = airflow.trigger("vidu_generate_and_download", {"prompt": "a mill", "destination": destination})
+    run = airflow.trigger("vidu_generate_and_download", {"prompt": "a mill", "folder": "out"})
     airflow.wait_for_task(run, "generate", "deferred", timeout=120)
     assert airflow.wait(run, timeout=240) == "success", airflow.states(run)
 
     (create,) = [create for create in sandbox.creates if create.body["prompt"] == "a mill"]
-    (file,) = (tmp_path / "out").iterdir()
+    (file,) = (videos / "out").iterdir()
     content = file.read_bytes()
     assert content == sandbox.file_bytes(create.id)
     assert create.charge == "charged"

@@ -62,6 +62,10 @@ class Store(ABC):
         """Return an object's content."""
 
     @abstractmethod
+    def told(self, key: str) -> tuple[str, str]:
+        """Return what an object says of itself: content type and content disposition."""
+
+    @abstractmethod
     def keys(self) -> list[str]:
         """Return the names that everybody sees."""
 
@@ -98,6 +102,11 @@ class GoogleBucket(Store):
     def content(self, key: str) -> bytes:
         """Return an object's content."""
         return self.service.buckets[self.bucket][key].data
+
+    def told(self, key: str) -> tuple[str, str]:
+        """Return content type and content disposition."""
+        found = self.service.buckets[self.bucket][key]
+        return found.content_type, found.disposition
 
     def keys(self) -> list[str]:
         """Return the names that everybody sees."""
@@ -137,6 +146,11 @@ class AzureContainer(Store):
         """Return an object's content."""
         found: bytes = self._container.download_blob(key).readall()
         return found
+
+    def told(self, key: str) -> tuple[str, str]:
+        """Return content type and content disposition."""
+        found = self._container.get_blob_client(key).get_blob_properties().content_settings
+        return found.content_type, found.content_disposition
 
     def keys(self) -> list[str]:
         """Return the names that everybody sees."""

@@ -39,6 +39,7 @@ class Stored:
     data: bytes
     content_type: str
     generation: int
+    disposition: str = ""
     updated: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
     def resource(self) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class Stored:
             "name": self.name,
             "size": str(len(self.data)),
             "contentType": self.content_type,
+            **({"contentDisposition": self.disposition} if self.disposition else {}),
             "generation": str(self.generation),
             "metageneration": "1",
             "updated": self.updated,
@@ -64,6 +66,7 @@ class Upload:
     name: str
     content_type: str
     only_new: bool
+    disposition: str = ""
     received: bytearray = field(default_factory=bytearray)
     result: Stored | None = None
 
@@ -141,9 +144,11 @@ class GoogleStorage:
             "token_uri": f"{self.url}/token",
         }
 
-    def put(self, bucket: str, name: str, data: bytes, content_type: str = "video/mp4") -> Stored:
+    def put(
+        self, bucket: str, name: str, data: bytes, content_type: str = "video/mp4", disposition: str = ""
+    ) -> Stored:
         """Store an object."""
-        made = Stored(bucket, name, data, content_type, next(self._generations))
+        made = Stored(bucket, name, data, content_type, next(self._generations), disposition)
         self.buckets[bucket][name] = made
         return made
 
@@ -234,7 +239,8 @@ class GoogleStorage:
             return _condition_not_met()
         upload_id = secrets.token_urlsafe(24)
         content_type = asked.headers.get("X-Upload-Content-Type", "application/octet-stream")
-        self.uploads[upload_id] = Upload(bucket, name, content_type, only_new)
+        disposition = json.loads(asked.body or b"{}").get("contentDisposition", "")
+        self.uploads[upload_id] = Upload(bucket, name, content_type, only_new, disposition)
         # The session's address repeats the conditions.
         condition = "&ifGenerationMatch=0" if only_new else ""
         address = f"{self.url}/upload/storage/v1/b/{bucket}/o?uploadType=resumable{condition}&upload_id={upload_id}"
@@ -265,7 +271,9 @@ class GoogleStorage:
         if total != "*" and int(total) == len(upload.received):
             if upload.only_new and upload.name in self.buckets[upload.bucket]:
                 return _condition_not_met()
-            upload.result = self.put(upload.bucket, upload.name, bytes(upload.received), upload.content_type)
+            upload.result = self.put(
+                upload.bucket, upload.name, bytes(upload.received), upload.content_type, upload.disposition
+            )
             return _json(upload.result.resource())
         headers = {"Range": f"bytes=0-{len(upload.received) - 1}"} if upload.received else {}
         return Answer(308, headers=headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_vidu import remote_store
 from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.remote_store import UploadSink
@@ -85,3 +86,33 @@ def test_a_scheme_of_hadoop_is_refused(azure, conn_id, scheme):
     with pytest.raises(ViduConfigError, match="There is no file system") as caught:
         Destination(azure.uri("a.mp4").replace("abfs", scheme)).place()
     assert "pip install" not in str(caught.value)
+
+
+FORBIDDEN = b"HTTP/1.1 403 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def test_replace_only_writes(azurite, azure, monkeypatch):
+    """Who may neither read nor list replaces an object; looking at it names what is missing."""
+    azure.put("a.mp4", OLD)
+    with Door(azurite.url, lambda r: FORBIDDEN if r.method in ("GET", "HEAD") else None) as door:
+        behind(door, azurite, azure, monkeypatch)
+        place = place_of(azure)
+        place.check()
+        sink = place.sink(len(NEW), replace=True, content_type="video/mp4")
+        write(sink, NEW)
+        sink.publish()
+        with pytest.raises(ViduStorageError, match="to read and list blobs"):
+            place.size()
+    assert azure.content("a.mp4") == NEW
+    assert azure.told("a.mp4") == ("video/mp4", "inline")
+
+
+def test_an_older_adlfs_gives_the_type_afterwards(azure):
+    """Before 2026.8 adlfs could not give a blob its type; then a second request gives it."""
+    azure.put("a", NEW)
+    sink = place_of(azure, "a").sink(len(NEW), replace=True)
+    settings = {"content_type": "image/webp", "content_disposition": "inline"}
+    remote_store._label_on_azure(sink._file, settings, "abfs://clips/a")
+    sink.discard()
+    assert azure.content("a") == NEW
+    assert azure.told("a") == ("image/webp", "inline")

@@ -125,3 +125,17 @@ def test_a_zonal_bucket_is_refused(gcs, conn_id):
         with pytest.raises(ViduStorageError, match=r"zonal bucket.*Nothing was published"):
             place.sink(None, replace=replace)
     assert gcs.keys() == []
+
+
+def test_replace_only_writes(gcs):
+    """Who may neither read nor list replaces an object; looking at it names what is missing."""
+    gcs.put("a.mp4", OLD)
+    place = place_of(gcs)
+    gcs.service.instead = lost_where(lambda asked: asked.method == "GET", Answer(403, b"forbidden"))
+    place.check()
+    sink = place.sink(len(NEW), replace=True, content_type="video/mp4")
+    write(sink, NEW)
+    sink.publish()
+    assert gcs.content("a.mp4") == NEW
+    with pytest.raises(ViduStorageError, match=r"need the permissions storage\.objects\.get"):
+        place.size()

@@ -14,7 +14,8 @@ import pytest
 from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
-from airflow_provider_vidu.remote_store import UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.naming import candidate_names
+from airflow_provider_vidu.remote_store import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
 from airflow_provider_vidu.storage import MIB, DestinationExistsError
 from tests.integration.servers import Server, ranged, video, whole
 from tests.stores.conftest import forget_stores, point_at
@@ -54,6 +55,27 @@ def test_an_upload_is_published(store, body):
     assert b"".join(place.read()) == body
     assert store.keys() == ["deep/a b.mp4"]
     assert store.unfinished() == 0
+
+
+@pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_an_object_carries_its_type(store, body, replace):
+    """Browsers play it in place instead of saving it, whatever its name."""
+    sink = place_of(store, "a").sink(len(body), replace=replace, content_type="image/webp")
+    write(sink, body)
+    sink.publish()
+    assert store.content("a") == body
+    assert store.told("a") == ("image/webp", "inline")
+
+
+def test_one_listing_finds_what_is_there(store):
+    """Of all names that a file may have, those in the folder are found with one question."""
+    for key in ("clips/a.webm", "clips/a.txt", "clips/a-2.mp4", "clips/ab.mp4"):
+        store.put(key, OLD)
+    found = Destination(store.uri("clips/"), store.conn_id).existing(candidate_names("a", None))
+    assert found is not None
+    assert found.uri == store.uri("clips/a.webm")
+    assert Destination(store.uri("other/"), store.conn_id).existing(candidate_names("a", None)) is None
 
 
 def test_odd_pieces_arrive_whole(store):
@@ -248,7 +270,7 @@ def test_an_empty_object_counts_as_nothing(store):
     assert place.size() == len(NEW)
 
 
-@pytest.mark.parametrize("total", [None, 10**9, 10**11, 5 * 10**12])
+@pytest.mark.parametrize("total", [None, 10**9, 10**11, MAX_PART_BYTES * MOST_PARTS])
 def test_parts_grow_with_the_file(store, total):
     """Blocks have a size that the store accepts, whatever the file's size."""
     sink = place_of(store).sink(total, replace=True)
@@ -281,6 +303,7 @@ def test_the_operator_stores_the_file(store, loopback, quick_backoff):
     assert hashlib.sha256(store.content(key)).hexdigest() == record["sha256"]
     assert record["size"] == len(body)
     assert (store.keys(), store.unfinished()) == ([key], 0)
+    assert store.told(key) == ("video/mp4", "inline")
 
 
 def test_a_broken_download_publishes_nothing(store, loopback, quick_backoff):

@@ -57,6 +57,12 @@ REFUSED = [
     "::127.0.0.1",
     "::10.0.0.1",
     "2001:0:7f00:1::1",
+    "168.63.129.16",
+    "::ffff:168.63.129.16",
+    "::ffff:0:10.0.0.1",
+    "2606:4700::5efe:10.0.0.1",
+    "2606:4700::200:5efe:127.0.0.1",
+    "fe80::5efe:8.8.8.8",
 ]
 PUBLIC = [
     "1.1.1.1",
@@ -68,6 +74,8 @@ PUBLIC = [
     "100.128.0.1",
     "2606:4700::1111",
     "2a00:1450::1",
+    "2606:4700::5efe:8.8.8.8",
+    "168.63.129.17",
     "::ffff:8.8.8.8",
     "64:ff9b::808:808",
 ]
@@ -158,3 +166,40 @@ def test_a_name_that_is_none_is_an_oserror():
     """Names that cannot be encoded fail like names that do not exist."""
     with pytest.raises(OSError, match=r"host name|not known|Name"):
         system_resolver("a" * 300 + ".example.com", 80)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "permitted"),
+    [
+        ("198.18.0.0/15", "198.18.3.4", True), ("198.18.0.0/15", "8.8.8.8", True), ("198.18.0.0/15", "10.0.0.1", False),
+        ("198.18.0.0/15", "::ffff:198.19.0.1", True), ("fd00::/8", "fd00::1", True), ("fd00::/8", "10.0.0.1", False),
+        ("127.0.0.0/8", "127.0.0.1", True), ("10.0.0.0/8", "169.254.169.254", False),
+    ],
+)  # fmt: skip
+def test_allowed_networks(allowed, address, permitted):
+    """A network covers every host that resolves into it, and no other address."""
+    if permitted:
+        assert permitted_addresses("cdn.example.com", 443, [allowed], lambda *_: [address]) == [address]
+    else:
+        with pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
+            permitted_addresses("cdn.example.com", 443, [allowed], lambda *_: [address])
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "permitted"),
+    [
+        ("gw.internal", "10.0.0.1", True), ("gw.internal", "198.18.0.1", True), ("gw.internal", "100.64.0.1", True),
+        ("gw.internal", "fd00::1", True), ("gw.internal", "127.0.0.1", False), ("gw.internal", "::1", False),
+        ("gw.internal", "169.254.169.254", False), ("gw.internal", "168.63.129.16", False),
+        ("gw.internal", "0.0.0.0", False),  # noqa: S104 - nothing is bound to it
+        ("localhost", "127.0.0.1", True), ("127.0.0.1", "127.0.0.1", True),
+        ("[::1]", "::1", True), ("169.254.10.20", "169.254.10.20", True),
+    ],
+)  # fmt: skip
+def test_the_connections_own_origin(host, address, permitted):
+    """It may be in a private network; its name may not be rebound to this machine or to a metadata service."""
+    if permitted:
+        assert permitted_addresses(host, 443, (), lambda *_: [address], is_own=True) == [address]
+    else:
+        with pytest.raises(ViduDownloadRefusedError, match="allowed_hosts"):
+            permitted_addresses(host, 443, (), lambda *_: [address], is_own=True)

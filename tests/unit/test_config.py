@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,9 +107,11 @@ def test_an_unknown_dialect_is_told_the_known_ones() -> None:
     assert "vidu-native, ent-v2" in refused("dialect", {"dialect": "v3"})
 
 
-@pytest.mark.parametrize(("scheme", "header"), [("Key", f"Key {KEY}"), (" Token ", f"Token {KEY}")])
+@pytest.mark.parametrize(
+    ("scheme", "header"), [("Key", f"Key {KEY}"), (" Token ", f"Token {KEY}"), ("none", KEY), (" NONE", KEY)]
+)
 def test_auth_scheme(scheme: str, header: str) -> None:
-    """Resellers want another word."""
+    """Resellers want another word, or the key alone."""
     assert config({"auth_scheme": scheme}).request_headers()["Authorization"] == header
 
 
@@ -125,12 +128,38 @@ def test_paths() -> None:
     assert found.url(found.dialect.create({"prompt": "p"})) == f"{HOST}/v/text2video"
 
 
+@pytest.mark.parametrize("dialect", ["vidu-native", "ent-v2"])
+def test_an_id_in_a_query(dialect: str) -> None:
+    """The id may be a query parameter; nothing in it can end the parameter or add another one."""
+    found = config({"dialect": dialect, "query_path": "/v1/video/query?v=1&id={task_id}", "create_path": "/v1/create"})
+    path = found.dialect.query("a&b=c#d/ é+%").path
+    assert path == "/v1/video/query?v=1&id=a%26b%3Dc%23d%2F%20%C3%A9%2B%25"
+    assert found.dialect.cancel("a") is None
+
+
+@pytest.mark.parametrize(
+    ("query_path", "cancel"),
+    [
+        (None, "/ent/v2/tasks/1%2F2/cancel"),
+        ("/vidu/ent/v2/task/{id}/creations", "/vidu/ent/v2/task/1%2F2/cancel"),
+        ("/v/{id}/creations?lang=en", "/v/1%2F2/cancel?lang=en"),
+        ("/v/{id}?id={id}", "/v/1%2F2/cancel?id=1%2F2"),
+    ],
+)
+def test_the_cancel_beside_a_query(query_path: str | None, cancel: str) -> None:
+    """A cancel has the query's path and keeps its query string."""
+    request = config({"dialect": "ent-v2", "query_path": query_path}).dialect.cancel("1/2")
+    assert request is not None
+    assert request.path == cancel
+
+
 @pytest.mark.parametrize(
     ("field", "path"),
     [
         ("query_path", "/v/tasks"), ("query_path", "v/{id}"), ("query_path", "/v/{x}/{id}"), ("query_path", 7),
-        ("query_path", "/v/{id}?x=1"), ("query_path", "/v\r\n/{id}"), ("create_path", "v"), ("create_path", "/{id}"),
-        ("create_path", ["/v"]), ("create_path", "/v /x"),
+        ("query_path", "/v/{id}?x=1?y=2"), ("query_path", "/v/{id}#x"), ("query_path", "/v\r\n/{id}"),
+        ("create_path", "v"), ("create_path", "/{id}"), ("create_path", ["/v"]), ("create_path", "/v /x"),
+        ("create_path", "/v?x=1"),
     ],
 )  # fmt: skip
 def test_bad_paths(field: str, path: Any) -> None:
@@ -325,7 +354,7 @@ def test_proxy(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["p:3128", "GEHEIM@p", "socks5://u:GEHEIM@p", "http://", 7, "http://p:x", "http://p\n"]
+    "value", ["p:3128", "GEHEIM@p", "SOCKS5H://p", "socks5://u:GEHEIM@p", "http://", 7, "http://p:x", "http://p\n"]
 )
 def test_bad_proxies(value: Any) -> None:
     """What is no URL of an HTTP proxy is refused and not shown."""
@@ -396,6 +425,7 @@ def test_a_header_replaces_ours_in_any_case(name: str) -> None:
         ("a.local, B.Local  c.local.", {"a.local", "b.local", "c.local"}),
         (["A.local", " b.local "], {"a.local", "b.local"}),
         ("[fd00::1]", {"fd00::1"}),
+        ("198.18.1.1/15, fd00::/8", {"198.18.0.0/15", "fd00::/8"}),
         (",", set()),
         ([], set()),
     ],
@@ -412,7 +442,17 @@ def test_an_endpoint_where_there_is_only_one() -> None:
     refused("create_path", {"dialect": "vidu-native", **path})
 
 
-@pytest.mark.parametrize("value", [7, {"a": 1}, [1], ["a", None], True, "*.example.com", "a.local, *"])
+def test_prefixed_extras_are_read() -> None:
+    """Airflow 2 stored the form's fields under prefixed names; the plain name wins where it holds something."""
+    found = config({"extra__vidu__dialect": "ent-v2", "timeout": "", "extra__vidu__timeout": "7"})
+    assert (found.dialect.name, found.timeout) == ("ent-v2", 7.0)
+    assert config({"timeout": 8, "extra__vidu__timeout": 7}).timeout == 8
+    refused("timeout", {"extra__vidu__timeout": "soon"})
+
+
+@pytest.mark.parametrize(
+    "value", [7, {"a": 1}, [1], ["a", None], True, "*.example.com", "a.local, *", "10.0.0.0/40", "a.local/8"]
+)
 def test_bad_allowed_hosts(value: Any) -> None:
     """Anything but host names is refused."""
     refused("allowed_hosts", {"allowed_hosts": value})
@@ -450,6 +490,13 @@ def test_nothing_shows_the_key(value: Any, show: Any) -> None:
     assert HIDDEN in show(value)
 
 
+@pytest.mark.parametrize("value", [config(PRIVATE), Secret("GEHEIM")], ids=["config", "secret"])
+def test_a_key_is_not_pickled(value: Any) -> None:
+    """What is sent to another process or kept on disk holds no key."""
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(value)
+
+
 def test_a_secret_cannot_be_formatted_out() -> None:
     """A width in a format string does not help either."""
     try:
@@ -471,6 +518,18 @@ def test_equality() -> None:
 def test_secrets_to_mask() -> None:
     """Key, proxy password and sensitive headers are masked; harmless headers are not."""
     assert set(config(PRIVATE).secrets()) == {KEY, "GEHEIM-proxy", "GEHEIM-token"}
+
+
+def test_a_header_that_looks_like_a_token_is_masked() -> None:
+    """The name of a header need not say that it is secret."""
+    assert "GEHEIM0123456789abcdef" in config({"headers": {"X-Gateway": "GEHEIM0123456789abcdef"}}).secrets()
+
+
+def test_a_broken_header_text_does_not_stay_in_the_error() -> None:
+    """The error of the JSON parser holds the whole text: it is not kept as the cause."""
+    with pytest.raises(ViduConfigError) as caught:
+        config({"headers": '{"X-Token": "GEHEIM"'})
+    assert caught.value.__context__ is None
 
 
 def test_an_encoded_proxy_password_is_masked_in_both_spellings() -> None:
@@ -502,6 +561,8 @@ def test_request_headers() -> None:
         pytest.param('sk/"GEHEIM"/01', 'sk\\/\\"GEHEIM\\"\\/01', id="quotes and slashes as PHP writes them"),
         pytest.param("sk&GEHEIM<01>", "sk\\u0026GEHEIM\\u003c01\\u003e", id="JSON as Go writes it"),
         pytest.param("sk+GEHEIM=01", "sk\\u002bGEHEIM\\u003d01", id="JSON as .NET writes it"),
+        pytest.param("sk+GEHEIM=01", "sk%2BGEHEIM%3D01", id="percent"),
+        pytest.param("sk+GEHEIM<01", "sk&#43;GEHEIM&lt;01", id="HTML"),
     ],
 )
 def test_a_quoted_key_is_struck_out(key: str, quoted: str) -> None:

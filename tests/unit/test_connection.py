@@ -142,6 +142,21 @@ def test_extras_that_mean_nothing_are_told_once(env, resolve: Resolve, caplog) -
     assert told == ["Connection 'unit_vidu' has extras that are not used: 'dialct' (is it dialect?), 'note'."]
 
 
+def test_prefixed_extras(env, resolve: Resolve, caplog) -> None:
+    """A prefixed extra is read without a word; one without effect beside its plain twin is named."""
+    env(host="https://gw.example.com", password="sk-unit-000001", extra={"extra__vidu__timeout": 7})
+    with caplog.at_level(logging.WARNING, logger=connection.__name__):
+        assert resolve("unit_vidu").timeout == 7
+        assert not [record for record in caplog.records if record.name == connection.__name__]
+        extra = {"timeout": 8, "extra__vidu__timeout": 7, "extra__vidu__tiemout": 1}
+        env(host="https://gw.example.com", password="sk-unit-000001", extra=extra)
+        assert resolve("unit_vidu").timeout == 8
+    told = [record.getMessage() for record in caplog.records if record.name == connection.__name__]
+    assert len(told) == 1
+    assert "'extra__vidu__timeout'" in told[0]
+    assert "'extra__vidu__tiemout'" in told[0]
+
+
 @pytest.mark.parametrize("wrong", [None, "", " ", "None", 7])
 def test_what_can_be_no_connection_id(resolve: Resolve, wrong: Any) -> None:
     """Nothing, and what a template makes of nothing, is named as such."""
@@ -201,6 +216,7 @@ def test_an_outage_of_the_look_up_on_a_loop(mocker) -> None:
     assert caught.value.retryable
     assert caught.value.conn_id == "unit_vidu"
     assert "sk-unit" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_an_outage_of_the_look_up_in_a_worker() -> None:
@@ -209,10 +225,13 @@ def test_an_outage_of_the_look_up_in_a_worker() -> None:
     class Unreachable(BaseHook):
         @classmethod
         def get_connection(cls, conn_id: str) -> Any:
-            raise RuntimeError("sk-unit-000001")
+            raise RuntimeError("sk-unit-000001") from TimeoutError("sk-unit-000001")
 
-    with pytest.raises(ViduTransportError, match=r"could not be looked up \(RuntimeError\)") as caught:
+    told = r"could not be looked up \(RuntimeError, because of TimeoutError\)"
+    with pytest.raises(ViduTransportError, match=told) as caught:
         connection.resolve("unit_vidu", Unreachable)
+    # Neither shown nor kept: a backend may quote what it has read.
+    assert caught.value.__cause__ is caught.value.__context__ is None
     assert caught.value.sent is False
     assert "sk-unit" not in str(caught.value)
 
@@ -226,3 +245,20 @@ def test_many_look_ups_at_once_on_a_loop(env, monkeypatch) -> None:
         return await asyncio.gather(*(connection.aresolve("unit_vidu") for _ in range(50)))
 
     assert len(set(asyncio.run(all_at_once()))) == 1
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_inline_triggers_of_a_dag_test(env, monkeypatch, is_there) -> None:
+    """Where Airflow's asynchronous look-up finds nothing (``dag.test()``), the synchronous one has the last word."""
+
+    async def knows_nothing(conn_id: str, hook: Any = None) -> Any:
+        raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", knows_nothing)
+    if is_there:
+        env(host="gw.example.com", password="sk-unit-000001")
+        assert on_a_loop("unit_vidu").base_url == "https://gw.example.com"
+        assert asyncio.run(connection.connection_type("unit_vidu")) == "vidu"
+    else:
+        with pytest.raises(ViduConnectionNotFoundError, match="AIRFLOW_CONN_UNIT_VIDU"):
+            on_a_loop("unit_vidu")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.config import EXTRA_PREFIX, ViduConfig
 from airflow_provider_vidu.connection_form import (
     CONN_FIELDS,
     UI_FIELD_BEHAVIOUR,
@@ -44,7 +44,7 @@ def test_the_form_shows_what_is_read() -> None:
     """No field without an effect, none that only readers of the source know."""
     recorder = Recorder()
     ViduConfig.from_connection("c", CONN, recorder)
-    assert recorder.asked == set(CONN_FIELDS)
+    assert recorder.asked == {prefix + name for name in CONN_FIELDS for prefix in ("", EXTRA_PREFIX)}
 
 
 def test_the_fields_of_the_contract() -> None:
@@ -64,15 +64,15 @@ def test_a_wrong_value_of_each_field_is_noticed(name: str) -> None:
 
 VALUES: dict[str, list[Any]] = {
     "dialect": ["vidu-native", "ent-v2"],
-    "auth_scheme": ["Token"],
+    "auth_scheme": ["Token", "none"],
     "timeout": [1, 3600, 7.5],
     "max_retries": [0, 100],
     "verify": ["true", "false", "/ca.pem"],
     "proxy": ["http://proxy.example.com:3128"],
     "headers": ['{"X-Team": "media"}'],
-    "query_path": ["/vidu/ent/v2/task/{id}/creations"],
+    "query_path": ["/vidu/ent/v2/task/{id}/creations", "/v1/video/query?id={id}"],
     "create_path": ["/v/{endpoint}", "/v"],
-    "allowed_hosts": ["10.0.0.5, minio.local"],
+    "allowed_hosts": ["10.0.0.5, minio.local", "198.18.0.0/15"],
 }
 
 
@@ -109,6 +109,13 @@ def test_the_dialects_of_the_form() -> None:
     schema = CONN_FIELDS["dialect"]["schema"]
     assert schema["enum"] == list(DIALECTS)
     assert schema["default"] == DEFAULT_DIALECT
+
+
+def test_both_platforms_are_named() -> None:
+    """A key of China's platform is refused by the global one: the form says which hosts there are."""
+    for text in (CONN_FIELDS["dialect"]["description"], UI_FIELD_BEHAVIOUR["placeholders"]["host"]):
+        assert "https://api.vidu.com" in text
+        assert "https://api.vidu.cn" in text
 
 
 def test_the_behaviour_for_older_versions() -> None:

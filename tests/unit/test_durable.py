@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from airflow_provider_vidu import durable
 from airflow_provider_vidu.durable import ClearedStateStore, StateStore, VariableStore, order_of, store_for
-from airflow_provider_vidu.submission import Record
+from airflow_provider_vidu.orders import Record
 
 INTENT = Record(2, "airflow:m", 5.0, marked=True)
 KNOWN = Record(2, "airflow:m", 5.0, marked=True, generation_id="g")
@@ -34,10 +36,22 @@ class Accessor(dict[str, Any]):
         self.pop(key, None)
 
 
-@pytest.mark.parametrize(("try_number", "max_tries"), [(1, 2), (2, 2), (3, 2), (2, 3)])
-def test_a_clear_makes_another_order(try_number, max_tries):
-    """Retries belong to one order; a clear, which raises what may be tried, starts a new one."""
-    assert order_of({"ti": ti(try_number=try_number, max_tries=max_tries)}) == max_tries
+def test_the_counters_of_a_try():
+    """The order of a try is read from the task instance, the run and the task; a stand-in counts nothing."""
+    context = {"ti": ti(try_number=2, max_tries=3), "dag_run": SimpleNamespace(clear_number=1)}
+    found = order_of(context)
+    assert (found.number, found.clears, found.try_number, found.retries) == (3, 1, 2, 2)
+    bare = order_of({"ti": MagicMock(), "dag_run": MagicMock()})
+    assert (bare.number, bare.clears, bare.try_number, bare.retries) == (0, None, 1, None)
+    assert order_of({"ti": SimpleNamespace()}).clears is None
+
+
+@pytest.mark.parametrize(("version", "counts"), [((3, 1, 8), False), ((3, 2, 0), True), ((3, 4, 0), True)])
+def test_which_airflow_counts_every_clear(monkeypatch, version, counts):
+    """Since 3.2 every clear of a task counts; before, only those of a run that had ended."""
+    name = "airflow.providers.common.compat.version_compat.get_base_airflow_version_tuple"
+    monkeypatch.setattr(name, lambda: version)
+    assert order_of({"ti": ti()}).counts_every_clear is counts
 
 
 @pytest.mark.parametrize(("has_state", "is_34", "kind"), [
@@ -73,21 +87,18 @@ def test_a_first_try_asks_for_no_variable(variables):
     assert variables.asked == 0
 
 
-def test_a_clear_that_discards_the_state_leaves_the_intent(variables):
-    """Until the outcome of a create is known, the order after a clear must be able to look for it."""
+@pytest.mark.parametrize("record", [INTENT, KNOWN], ids=["intent", "paid"])
+def test_a_clear_that_discards_the_state_leaves_the_record(variables, record):
+    """The order after a clear must be able to look for a lost create, and to name what was paid for."""
     accessor = Accessor()
-    cleared_store(accessor).save(INTENT)
+    cleared_store(accessor).save(record)
     accessor.clear()
-    after = cleared_store(accessor, 2)
-    assert after.load() == INTENT
-    after.save(KNOWN)
-    assert after.load() == KNOWN
-    assert variables.kept == {}
+    assert cleared_store(accessor, 2).load() == record
 
 
-@pytest.mark.parametrize("end", ["id", "refused", "told"])
+@pytest.mark.parametrize("end", ["returned", "refused", "told"])
 def test_a_known_outcome_leaves_no_variable(variables, end):
-    """With the id, after a refusal and after the user was told, the Variable is gone, also in a later try."""
+    """With the result returned, after a refusal and after the user was told, the Variable is gone."""
     accessor = Accessor()
     cleared_store(accessor).save(INTENT)
     assert variables.kept
@@ -96,14 +107,39 @@ def test_a_known_outcome_leaves_no_variable(variables, end):
     if end == "refused":
         later.clear()
         assert later.load() is None
-    else:
-        last = KNOWN if end == "id" else Record(3, "airflow:m", 5.0, marked=False)
+    elif end == "told":
+        last = Record(3, "airflow:m", 5.0, marked=False)
         later.save(last)
         assert later.load() == last
+    else:
+        later.save(KNOWN)
+        later.returned()
+        assert later.load() == dataclasses.replace(KNOWN, returned=True)
+    assert variables.kept == {}
+
+
+@pytest.mark.parametrize("is_34", [False, True])
+def test_a_record_that_is_to_be_kept_outlives_the_success(variables, is_34):
+    """With ``on_clear="resume"`` the Variable stays, and tells that the result was returned."""
+    variable = VariableStore(ti(), keeps=True)
+    store = ClearedStateStore(Accessor(), variable, may_be_cleared=False) if is_34 else variable
+    store.save(KNOWN)
+    store.returned()
+    store.finished()
+    assert VariableStore(ti()).load() == dataclasses.replace(KNOWN, returned=True)
+
+
+def test_a_variable_goes_with_the_success(variables):
+    """Before 3.3 the result alone removes nothing: what fails after it leads to a retry."""
+    store = VariableStore(ti())
+    store.save(KNOWN)
+    store.returned()
+    assert store.load() == KNOWN
+    store.finished()
     assert variables.kept == {}
 
 
 def test_what_cannot_be_searched_for_is_not_doubled(variables):
-    """A create without a marker could not be found after a clear either."""
+    """A create that can neither be marked nor listed could not be found after a clear either."""
     cleared_store(Accessor()).save(Record(2, "airflow:m", 5.0, marked=False))
     assert variables.kept == {}

@@ -203,3 +203,11 @@ def test_transport_errors_are_taken_as_sent() -> None:
     """Where nobody says otherwise, the request may have arrived."""
     assert ViduTransportError("x").sent is True
     assert ViduTransportError("x", sent=False).sent is False
+
+
+@EACH
+def test_every_error_of_the_service_has_advice(kind: type[ViduError]) -> None:
+    """What to do is a matter of the class; a sentence of its own, or that of a refusal."""
+    if issubclass(kind, exceptions.ViduAPIError):
+        assert kind.advice.endswith(".")
+        assert len(kind.advice) > 20

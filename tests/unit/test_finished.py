@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -128,12 +129,87 @@ def test_a_memory_that_is_none(memory):
 
 
 def test_the_memory_is_bounded():
-    """An account with many generations does not fill the store, and the newest stay known."""
+    """An account with many generations does not fill the store; what had ended before the first look needs no id."""
     finished = Finished(POLICY)
-    finished.listed([seen(str(number)) for number in reversed(range(KEPT + 50))], NOW)
-    told = finished.memory()["told"]
-    assert len(told) == KEPT
-    assert told[-1] == str(KEPT + 49)
+    finished.listed([seen(str(number), age=number) for number in range(3 * KEPT)], NOW)
+    memory = finished.memory()
+    assert len(memory["told"]) == len(memory["times"]) <= KEPT
+    assert len(json.dumps(memory)) < 65_536
+    assert memory["told"][-1] == "0"
+
+
+def page_of(*generations: Generation) -> Page:
+    """Return the list's only page."""
+    return Page(generations, len(generations), None, True)
+
+
+def test_more_than_the_memory_holds_is_known_by_its_time():
+    """Far more than the remembered ids: the line moves up to what was forgotten, and nothing is told twice."""
+    finished = Finished(POLICY)
+    finished.listed([], NOW)
+    many = [seen(str(number), age=number) for number in range(3 * KEPT)]
+    finished.listed(many, NOW)
+    assert len(tell(finished, *many)) == 3 * KEPT
+    again = Finished(POLICY)
+    again.remember(json.loads(json.dumps(finished.memory())), NOW)
+    for known in (finished, again):
+        known.listed(many, NOW)
+        assert known.to_ask(NOW) == []
+
+
+def test_a_memory_of_an_older_version():
+    """It holds ids of one page alone: what is older than the newest of them was told or had ended before."""
+    finished = Finished(POLICY)
+    finished.remember({"told": ["b"], "open": ["a"]}, NOW)
+    finished.listed([seen("c", age=5), seen("b", age=10), seen("older", age=20), seen("a", age=30)], NOW)
+    assert finished.to_ask(NOW) == ["a", "c"]
+
+
+def test_the_walk_ends_where_everything_is_known():
+    """The first look reads on; later ones end at a page without news, but not before many unfinished are seen."""
+    finished = Finished(POLICY)
+    full = [seen(str(number), "running", age=number) for number in range(150)]
+    for is_first in (True, False):
+        walk = finished.listing()
+        walk.take(Page(tuple(full[:100]), 100, None, True))
+        assert walk.query is not None
+        walk.take(Page(tuple(full[100:]), 50, None, True))
+        assert walk.ended
+        if is_first:
+            finished.listed(walk.generations, NOW)
+    walk = finished.listing()
+    walk.take(page_of(*full[:145]))
+    assert walk.query is None
+    assert not walk.ended
+
+
+def test_the_list_is_bounded_by_time():
+    """From the second round on the list begins a day before the oldest that is of interest."""
+    finished = Finished(POLICY)
+    assert "created_at.from" not in finished.listing().query
+    finished.listed([seen("b", age=10), seen("a", "running", age=7200)], NOW)
+    begin = datetime.fromtimestamp(NOW - 7200 - 86_400, UTC).strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ")
+    assert f"created_at.from={begin}" in finished.listing().query
+    assert "created_at.from" in Finished(POLICY, since=NOW).listing().query
+
+
+def test_a_filter_that_the_service_reads_otherwise_is_given_up():
+    """An empty list although something known should be on it: from then on the whole list is read."""
+    finished = Finished(POLICY)
+    finished.listed([seen("a", "running", age=5)], NOW)
+    walk = finished.listing()
+    walk.take(page_of())
+    assert finished.distrusts(walk)
+    assert "created_at.from" not in finished.listing().query
+    assert not finished.distrusts(walk)
+    assert not finished.drop_filter()
+
+
+def test_a_refused_filter_is_given_up():
+    """A service that answers 400 to the filter is asked without it."""
+    finished = Finished(POLICY, since=NOW)
+    assert finished.drop_filter()
+    assert "created_at.from" not in finished.listing().query
 
 
 def test_an_unknown_id_is_given_up_after_the_grace():
@@ -176,13 +252,13 @@ def test_a_connection_that_comes_later_is_found_soon():
     assert delays[-1] >= 300
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, None), ("a", ["a"]), (("b", "a", "b"), ["b", "a"])])
+@pytest.mark.parametrize(("given", "found"), [(None, None), ("a", ["a"]), (("b", "a", "b"), ["b", "a"]), (7, ["7"])])
 def test_one_id_or_several(given, found):
     """Ids keep their order, each once."""
     assert named(given) == found
 
 
-@pytest.mark.parametrize("given", ["", ["a", ""], [7], 7, ["None"], []])
+@pytest.mark.parametrize("given", ["", ["a", ""], [7.5], True, ["None"], []])
 def test_what_cannot_be_an_id(given):
     """An id that cannot be one is refused when the DAG is read."""
     with pytest.raises(ViduConfigError):

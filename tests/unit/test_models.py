@@ -56,7 +56,8 @@ def test_the_contract_names_these_fields() -> None:
     """The fields are what users type."""
     assert set(Generation.model_fields) == {
         "id", "status", "provider_status", "video_url", "cover_url", "prompt", "enhanced_prompt", "progress", "model",
-        "credits", "error_code", "error_message", "is_transient", "created_at", "updated_at", "completed_at", "artifacts", "raw",
+        "credits", "error_code", "error_message", "is_transient", "created_at", "updated_at", "completed_at",
+        "artifacts", "raw",
     }  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def test_describe_cannot_forge_a_log_line() -> None:
     ).describe()
     assert "\n" not in told
     assert len(told) < 300
+
 
 @pytest.mark.parametrize(
     ("artifact", "creation", "expected"),

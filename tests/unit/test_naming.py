@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vidu.artifacts import ARTIFACTS
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.media_types import EXTENSIONS, extension, type_of_name
 from airflow_provider_vidu.naming import (
-    ARTIFACTS,
     MAX_NAME_BYTES,
     candidate_names,
     checked_destination,
-    extension,
     file_name,
     is_folder,
+    is_shared,
     stem_of,
-    type_of_name,
 )
 
 IDS = st.text(min_size=1, max_size=300)
@@ -72,6 +75,22 @@ def test_every_name_is_safe_on_every_file_system(text, artifact, kind):
     assert name[0].isalnum() or name[0] == "_"
     assert not name.endswith((".", " "))
     assert name.partition(".")[0].lower() not in ("con", "prn", "aux", "nul", "com1", "lpt9")
+
+
+@pytest.mark.parametrize("artifact", [None, *ARTIFACTS])
+def test_each_creation_and_artifact_has_a_name_of_its_own(artifact):
+    """A further creation is numbered as people count, and meets neither another file nor another id."""
+    first, second = (file_name(stem_of("a", None), artifact, "video/mp4", creation) for creation in (0, 1))
+    assert second == first.replace(".mp4", "-2.mp4")
+    for made in (first, second):
+        other = made.removesuffix(".mp4")
+        assert other == "a" or stem_of(other, None) != other
+
+
+@pytest.mark.parametrize("plain", ["a-1", "a-02", "a-1234", "550e8400-e29b-41d4-a716-446655440000"])
+def test_only_a_number_that_a_creation_gets_is_taken_for_one(plain):
+    """Other numbers at the end of an id stay readable."""
+    assert stem_of(plain, None) == plain
 
 
 @given(IDS, IDS)
@@ -131,6 +150,8 @@ def test_candidates_begin_with_the_usual_name():
     assert candidate_names("a", "video")[0] == "a.mp4"
     assert candidate_names("a", "cover")[0] == "a-cover.jpg"
     assert candidate_names("a", "watermarked")[0] == "a-watermarked.mp4"
+    assert candidate_names("a", "speech", 1)[0] == "a-speech-2.mp3"
+    assert candidate_names("a", None)[0] == "a.mp4"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +162,9 @@ def test_types_of_names(name, kind):
     assert type_of_name(name) == kind
 
 
-@pytest.mark.parametrize("good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./"])
+@pytest.mark.parametrize(
+    "good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"]
+)
 def test_good_destinations(good):
     """Paths, URLs and folders pass unchanged."""
     assert checked_destination(good) == good
@@ -166,6 +189,11 @@ def test_good_destinations(good):
         "a\\..\\b",
         "file://host/a.mp4",
         "FILE://tmp/clips/",
+        "a::b.mp4",
+        "s3://bucket/a::b.mp4",
+        "simplecache::s3://bucket/a.mp4",
+        "abfss://clips@account.dfs.core.windows.net/a.mp4",
+        "ABFS://clips@account.dfs.core.chinacloudapi.cn/",
     ],
 )
 def test_bad_destinations(bad):
@@ -185,6 +213,43 @@ def test_every_kind_of_file_is_looked_for():
     kinds = {
         "video": ("video/mp4", "video/webm", "video/x-msvideo", "image/gif", "image/webp", "application/octet-stream"),
         "cover": ("image/jpeg", "image/png", "image/avif", "image/heic", "application/octet-stream"),
+        "speech": ("audio/mpeg", "audio/wav", "audio/mp4", "audio/ogg"),
+        None: tuple(EXTENSIONS),
     }
     for artifact, stored in kinds.items():
         assert {file_name("a", artifact, kind) for kind in stored} <= set(candidate_names("a", artifact))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (ObjectStoragePath("s3://bucket/clips/"), "s3://bucket/clips/"),
+        (ObjectStoragePath("s3://bucket/v1.2/"), "s3://bucket/v1.2/"),
+        (ObjectStoragePath("s3://bucket/clips/a.mp4"), "s3://bucket/clips/a.mp4"),
+        (ObjectStoragePath("file:///data/clips/"), "file:///data/clips/"),
+        (Path("/data/clips/"), "/data/clips/"),
+        (Path("/data/a.PNG"), "/data/a.PNG"),
+    ],
+)
+def test_a_path_object_is_a_folder_unless_it_names_a_medium(path, text):
+    """Objects lose the slash at their end; taken for a file, all clips would overwrite one."""
+    assert checked_destination(path) == text
+
+
+@pytest.mark.parametrize(
+    ("destination", "shared"),
+    [
+        ("/data/clip.mp4", True),
+        (ObjectStoragePath("s3://bucket/clip.mp4"), True),
+        ("/data/clips/", False),
+        (ObjectStoragePath("s3://bucket/clips/"), False),
+        ("/data/{{ ti.map_index }}.mp4", False),
+        ("/data/{{ task.generation_id }}.mp4", False),
+        ("/data/{{ ds }}/", False),
+        ("/data/{{ ds }}.mp4", None),
+        (object(), False),
+    ],
+)
+def test_one_file_for_all_instances_is_noticed(destination, shared):
+    """A file whose name nothing changes is one file for a whole mapped task; a template may be."""
+    assert is_shared(destination) is shared

@@ -140,7 +140,7 @@ EACH = pytest.mark.parametrize("kind", CLASSES, ids=[kind.__name__ for kind in C
 def test_what_may_be_repeated(kind: type[ViduError]) -> None:
     """A query is repeated where it may help; a create only after "too many" or where nothing was sent."""
     assert may_repeat(kind("x"), bills=False) is kind.retryable
-    assert may_repeat(kind("x"), bills=True) is (kind is E.ViduRateLimitError)
+    assert may_repeat(kind("x"), bills=True) is (kind in (E.ViduRateLimitError, E.ViduUnavailableError))
 
 
 @EACH

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.request_fields import NAMES, held, request_of, text
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.request_fields import NAMES, completed, facts_of_create, held, request_of, text
 
 PICTURE = "https://example.com/a.png"
 
@@ -49,9 +51,9 @@ def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
     ({"body": "x"}, "body must be a JSON object, not str"),
     ({"images": 5}, "images must be an address, a path or a list of them, not int"),
     ({"images": {"a": PICTURE}}, "images must be an address, a path or a list of them, not dict"),
-    ({"images": [None]}, "images holds None: each must be an address or a path"),
-    ({"images": [{"url": PICTURE}]}, "each must be an address or a path"),
-    ({"images": ["None"]}, "images holds None: each must be an address or a path"),
+    ({"images": [None]}, r"images\[0\] holds None: it must be an address or a path"),
+    ({"images": [PICTURE, {"url": PICTURE}]}, r"images\[1\] holds .*: it must be an address or a path"),
+    ({"images": ["None"]}, r"images\[0\] holds the word None: it must be an address or a path"),
     ({"prompt": "x", "parameters": {"prompt": "y"}}, "prompt is given twice"),
 ])  # fmt: skip
 def test_arguments_of_the_wrong_kind(wrong, message):
@@ -60,26 +62,48 @@ def test_arguments_of_the_wrong_kind(wrong, message):
         request_of(arguments(**wrong), ())
 
 
-def test_an_image_whose_store_is_in_trouble():
-    """Whatever the store raises, the error says that it was for an image."""
-
-    class Broken:
-        """A path of a store that has errors of its own."""
-
-        def open(self, _mode: str) -> Any:
-            """Fail as no standard library does."""
-            raise RuntimeError("store is gone")
-
-        def __str__(self) -> str:
-            return "s3://bucket/a.png"
-
-    with pytest.raises(ViduConfigError, match=r"The image s3://bucket/a\.png cannot be read: store is gone"):
-        request_of(arguments(images=[Broken()]), ())
-
-
 @pytest.mark.parametrize("wrong", [True, ["x"], b"x"])
 def test_text_is_text(wrong):
     """Anything but text and numbers is refused by name."""
     assert (text("endpoint", None), text("endpoint", "/x"), text("endpoint", 5)) == (None, "/x", "5")
     with pytest.raises(ViduConfigError, match="endpoint must be text"):
         text("endpoint", wrong)
+
+
+@pytest.mark.parametrize("name", ["prompt", "model", "endpoint"])
+def test_text_that_native_rendering_may_have_changed(name):
+    """Of 3.1 nobody knows whether it was 3.10; the error says what to write."""
+    with pytest.raises(ViduConfigError, match=rf"{name} is the number 3\.1.*quotation marks of its own"):
+        text(name, 3.1)
+
+
+QUERIED = Generation(id="7", status=GenerationStatus.SUCCEEDED)
+CREATED = Generation(
+    id="7", status=GenerationStatus.WAITING, created_at=datetime(2026, 11, 25, tzinfo=UTC), raw={"seed": 42}
+)
+
+
+def test_what_the_order_knows():
+    """Prompt, model, parameters, seed and time are in the result, and nothing that holds files or tokens."""
+    ordered = arguments(
+        prompt="p", model=2, images=[PICTURE],
+        parameters={
+            "duration": "4", "seed": 0, "bgm": True, "payload": "mine", "callback_url": "https://h/?token=1",
+            "subjects": [{}], "start_image": PICTURE, "style": "x" * 2000, 5: 6,
+        },
+    )  # fmt: skip
+    found, parameters = completed(QUERIED, ordered, facts_of_create(CREATED, None))
+    assert (found.prompt, found.model, found.created_at) == ("p", "2", CREATED.created_at)
+    assert parameters == {"duration": 4, "seed": 42, "bgm": True}
+    body = arguments(body={"prompt": "q", "model": "m", "seed": 5})
+    found, parameters = completed(QUERIED, body, facts_of_create(CREATED, None))
+    assert (found.prompt, found.model, parameters) == ("q", "m", {"seed": 5})
+
+
+def test_what_the_service_says_wins():
+    """The order only fills what an answer lacks; without a time in the answer that of the order will do."""
+    told = QUERIED.model_copy(update={"prompt": "theirs", "model": "theirs", "created_at": CREATED.created_at})
+    assert completed(told, arguments(prompt="ours", model="ours"), {"created_at": "2020-01-01"}) == (told, {})
+    facts = facts_of_create(QUERIED, CREATED.created_at.timestamp())
+    assert completed(QUERIED, arguments(prompt="p"), facts)[0].created_at == CREATED.created_at
+    assert completed(QUERIED, arguments(prompt="p"), {})[0].created_at is None

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_provider_vidu.telling import Telling, duration, progress_line, request_lines, size
+from airflow_provider_vidu.telling import Telling, duration, finish_line, progress_line, request_lines, size
 
 MB = 1_000_000
 
@@ -105,6 +105,7 @@ def test_a_request_line_by_line():
         "model": "viduq3",
         "prompt": "a cat\nwith wings",
         "images": ["https://x.example.com/i.png?sig=hush", "data:image/png;base64," + "A" * 4000],
+        "subjects": [{"images": ["Data:image/webp;base64," + "A" * 4000, "/9j/" + "A" * 4000]}],
         "settings": {"duration": 4, "audio": True},
         "callback_url": "https://me:hush@x.example.com/back?token=hush",
     }
@@ -113,6 +114,7 @@ def test_a_request_line_by_line():
         "model: viduq3",
         "prompt: a cat with wings",
         "images: [https://x.example.com/i.png, (inline image/png, 4.0 kB in the request)]",
+        "subjects: [{images: [(inline image/webp, 4.0 kB in the request), (inline base64, 4.0 kB in the request)]}]",
         "settings: {duration: 4, audio: True}",
         "callback_url: https://x.example.com/back",
     ]
@@ -123,3 +125,16 @@ def test_an_endless_field_is_cut():
     (line,) = request_lines({"payload\n::endgroup::": "x" * 10_000})
     assert len(line) < 600
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (0.05, "Fetched 1.9 kB of video/mp4 in 0.1 s"),
+        (0.99, "Fetched 1.9 kB of video/mp4 in 1.0 s"),
+        (2.0, "Fetched 1.9 kB of video/mp4 in 2.0 s (950 B/s)"),
+    ],
+)
+def test_a_short_transfer_has_no_rate(seconds, line):
+    """A rate over less than a second would say more about the clock than about the line."""
+    assert finish_line(1900, "video/mp4", seconds) == line

@@ -36,6 +36,8 @@ REST = {"content-range": "bytes 50-99/100", "etag": '"v1"'}
         ({**REST, "content-range": "bytes 50-119/120"}, 70, HALF, Do.START_OVER),
         ({**REST, "content-range": "bytes 50-100/100"}, 51, HALF, Do.START_OVER),
         ({**REST, "content-range": "bytes 50-49/100"}, 0, HALF, Do.START_OVER),
+        ({**REST, "content-range": f"bytes 50-{'9' * 5000}/*"}, None, HALF, Do.START_OVER),
+        ({**REST, "content-range": "bytes \u0665\u0660-\u0669\u0669/*"}, None, HALF, Do.START_OVER),
         ({**REST, "content-range": "bytes 50-99/100"}, 49, HALF, Do.START_OVER),
         ({**REST, "etag": '"v2"'}, 50, HALF, Do.START_OVER),
         ({**REST, "etag": 'W/"v1"'}, 50, HALF, Do.START_OVER),

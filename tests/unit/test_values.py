@@ -173,3 +173,75 @@ def test_no_text_makes_the_time_reader_raise(value: str) -> None:
 def test_no_number_makes_the_time_reader_raise(value: float) -> None:
     """Absurd numbers are no time."""
     values.moment(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("no luck", "no luck"), ("", None), (None, None), (True, None), (7, "7"), (7.5, None), ([], None), ({}, None),
+        (["a", "b"], "a; b"), (["a", "a"], "a"), ([{"message": "a"}, "b"], "a; b"),
+        ({"message": "m"}, "m"), ({"err_msg": "m"}, "m"), ({"error": {"message": "m"}}, "m"),
+        ({"message": "Bad Request", "error": {"message": "m"}}, "m"), ({"error": "Bad", "message": "m"}, "m"),
+        ({"error": {"why": {"deep": "m"}}}, "m"), ({"unheard": "of"}, None), ({"error": {"code": "E1"}}, None),
+        ('{"message": "m"}', "m"), ('["a", "b"]', "a; b"), ('said: {"reason": "R", "message": "m"}', "m"),
+        ('{"why": "m"}', "m"), ('the field {"prompt": "x"} is wrong', 'the field {"prompt": "x"} is wrong'),
+        ("[1] try again", "[1] try again"), ("{not json", "{not json"), ("a {b} c", "a {b} c"),
+        ('a {b} {"message": "m"}', "m"), ('{"message": "{\\"message\\": \\"m\\"}"}', "m"), ("{}", "{}"),
+        ('{"message": "\\ud800a"}', "\ufffda"),
+    ],
+)  # fmt: skip
+def test_reason(value: Any, expected: str | None) -> None:
+    """The text that explains an error is found in lists, objects and JSON inside a text; prose stays as it is."""
+    assert values.reason(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"metadata": {"trace_id": "t"}}, "t"), ({"trace_id": "t"}, "t"), ({"request_id": "t"}, "t"),
+        ({"error": {"request_id": "t"}}, "t"), ({"error": {"metadata": {"trace_id": "t"}}}, "t"),
+        ({"message": "m (request id: 2026x)"}, "2026x"), ({"error": {"message": "m (Request ID: 2026x)"}}, "2026x"),
+        ({"error": "m (trace_id: t)"}, "t"), ({"fail_reason": "m (request id: t)"}, "t"),
+        ({"message": "request id: t"}, None), ({"metadata": [], "error": 7, "trace_id": {}}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_trace_id(payload: dict[str, Any], expected: str | None) -> None:
+    """The trace id is found in the shape of the official API and in those of the gateways."""
+    assert values.trace_id(payload) == expected
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "data:image/png;base64,iVBORw0KGgo=", "data:audio/mpeg;codecs=x;base64,AAAA", "A" * 5000,
+        "-_" * 3000 + "==", 'x "data:video/mp4;base64,AAAA\\/BBBB" y',
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_without_media(media: str) -> None:
+    """Inline media becomes a note, at any depth; what is given is not changed."""
+    value = {"a": [media, {"b": media}], "c": "data: base64, of course", "d": 7, "e": "a" * 4000 + " words"}
+    found = values.without_media(value)
+    assert "cut out)" in found["a"][0]
+    assert found["a"][1]["b"] == found["a"][0]
+    assert (found["c"], found["d"], found["e"]) == (value["c"], 7, value["e"])
+    assert value["a"][0] == media
+
+
+@quiet
+@given(ANYTHING)
+def test_the_readers_of_errors_never_raise(value: Any) -> None:
+    """Whatever an error holds, the readers return a text or nothing."""
+    for found in (values.reason(value), values.trace_id(value) if isinstance(value, dict) else None):
+        assert found is None or found.strip()
+    values.without_media(value)
+    values.embedded(value)
+
+
+@pytest.mark.parametrize(
+    "bomb", ["[" * 200_000, '{"a":' * 200_000, "{" * 200_000, '{"message":"' * 50_000], ids=range(4)
+)
+def test_json_bombs_inside_a_text(bomb: str) -> None:
+    """A text that nests without end is prose."""
+    assert values.embedded(bomb) is None
+    assert values.reason(bomb) == bomb

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.exceptions import ViduResponseError
-from airflow_provider_vidu.wire import MAX_DEPTH, MAX_INTEGER, ApiAnswer, ApiRequest, plain
+from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, plain
+from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
 
 quiet = settings(database=None, deadline=None, max_examples=80)
 

@@ -180,7 +180,7 @@ def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
     assert len(pages.sandbox.requests(id=generation_id)) == before
 
 
-@pytest.mark.parametrize("value", [5, None, ["x"], {"id": "x"}, "", "..", "x" * 5000, "a\nb"])
+@pytest.mark.parametrize("value", [5.5, None, ["x"], {"id": "x"}, "", "..", "x" * 5000, "a\nb"])
 def test_an_xcom_that_is_no_id(pages, value):
     """A task that has published something else, or nothing, has no page; its neighbours are not disturbed."""
     task = f"odd-{abs(hash(str(value)))}"
@@ -217,6 +217,18 @@ def test_the_contact_sheet(pages):
     assert pages.get(f"{path}/clips.json?stage=any", user="admin").status_code == 422
     middle = pages.get(pages.at("scene", dag="sheet", index=7, then="/clip.json"), user="admin").json()
     assert (middle["before"], middle["after"]) == (6, 8)
+
+
+def test_an_id_that_became_a_number(pages, generation):
+    """Some versions of Airflow make a number of an id of digits: it is the same generation, on page and sheet."""
+    generation_id, made = generation()
+    pages.add("number", int(generation_id), dag="number", watch=MADE, result=made)
+    pages.add("text", generation_id, dag="number", watch=MADE, result=made)
+    path = pages.at("text", dag="number")
+    shown = pages.get(f"{path}/clip.json", user="admin").json()
+    assert (shown["generation_id"], len(shown["tasks"])) == (generation_id, 2)
+    sheet = pages.get(path.partition("/tasks")[0] + "/clips.json", user="admin").json()
+    assert {clip["generation_id"] for clip in sheet["clips"]} == {generation_id}
 
 
 def test_a_run_that_is_not_there(pages):

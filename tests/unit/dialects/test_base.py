@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, EntV2, ViduNative, checked_id
-from airflow_provider_vidu.dialects.base import Dialect, check_template, fill, status_words
+from airflow_provider_vidu.dialects.answers import status_words
+from airflow_provider_vidu.dialects.base import Dialect, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.wire import ApiAnswer
@@ -49,7 +50,10 @@ BAD_IDS = [
     pytest.param("  ", id="blank"),
     pytest.param("None", id="the word None"),
     pytest.param(None, id="none"),
-    pytest.param(7, id="int"),
+    pytest.param(7.0, id="float"),
+    pytest.param(True, id="bool"),
+    pytest.param(-7, id="negative"),
+    pytest.param(10**5000, id="too many digits"),
     pytest.param(["a"], id="list"),
     pytest.param(b"a", id="bytes"),
     pytest.param("x" * 1025, id="too long"),
@@ -90,6 +94,14 @@ def test_bad_ids_are_refused_before_anything_is_sent(dialect: Dialect, bad: Any)
             use(bad)
         str(caught.value).encode()
         assert len(str(caught.value)) < 300
+
+
+def test_an_id_that_native_rendering_made_a_number() -> None:
+    """All digits of an id arrive; one that has become a fraction is refused with what to do."""
+    assert checked_id(911088422699962368) == "911088422699962368"
+    assert EntV2().query(7).path == "/ent/v2/tasks/7/creations"  # type: ignore[arg-type]
+    with pytest.raises(ViduConfigError, match="Native template rendering has made a number of it"):
+        checked_id(9.1e17)
 
 
 def test_a_rendered_none_is_explained() -> None:
@@ -134,6 +146,7 @@ def test_fill(template: str, values: dict[str, str], expected: str) -> None:
         ("/v/{id}", ("id",)),
         ("/v/{task_id}/creations", ("id",)),
         ("/v/{generation_id}", ("id",)),
+        ("/v1/video/query?v=1&id={id}", ("id",)),
         ("/v/create", ()),
         ("/v/{endpoint}", ()),
     ],
@@ -149,8 +162,9 @@ def test_good_templates(template: str, required: tuple[str, ...]) -> None:
         pytest.param("v/{id}", ("id",), "must be a path", id="no slash"),
         pytest.param("https://h/{id}", ("id",), "must be a path", id="URL"),
         pytest.param("", (), "must be a path", id="empty"),
-        pytest.param("/v?id={id}", ("id",), "without query", id="query"),
-        pytest.param("/v/{id}#x", ("id",), "without query", id="fragment"),
+        pytest.param("/v?id={id}?x", ("id",), "one query string", id="two queries"),
+        pytest.param("/v?x=1", (), "no query string", id="query of a create"),
+        pytest.param("/v/{id}#x", ("id",), "fragment", id="fragment"),
         pytest.param("/v /{id}", ("id",), "spaces", id="space"),
         pytest.param("/v\r\nX: y/{id}", ("id",), "spaces", id="line break"),
         pytest.param("/v/\x00{id}", ("id",), "must be a path", id="NUL"),
@@ -303,7 +317,7 @@ GATEWAY_ERRORS = [
         exceptions.ViduAuthError, id="no permission"),
     pytest.param(
         503, {"error": {"message": "no channel", "type": "new_api_error", "code": "model_not_found"}},
-        exceptions.ViduServerError, id="no channel"),
+        exceptions.ViduRequestError, id="no channel"),
     pytest.param(
         429, {"error": {"message": "slow down", "type": "new_api_error", "code": "rate_limit"}},
         exceptions.ViduRateLimitError, id="too many"),

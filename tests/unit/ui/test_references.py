@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from airflow_provider_vidu.ui.roots import Root, read_spot
+from airflow_provider_vidu.places import Root, read_spot
 
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)

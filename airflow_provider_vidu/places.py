@@ -1,8 +1,9 @@
-"""``[vidu] preview_roots``: which stored files the API server may read. Pure, and strict.
+"""Places in a store, and whether one lies beneath another: names alone, no I/O.
 
-The URI of a stored file comes from an XCom, so from whoever writes a DAG. Only what lies beneath a root that
-the deployment has named is ever opened, compared segment by segment; local files are compared once more by
-what was really opened (:mod:`.preview`), because links do not show in a name.
+Whoever writes a DAG, triggers it or answers a request can put a path into Airflow. The settings `[vidu]
+preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to;
+names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
+what they really are (:mod:`.roots`, :mod:`.ui.preview`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 _LOCAL: Final = frozenset({"", "file", "local"})
 _SAME: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
@@ -49,7 +50,7 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder whose files may be shown, with the Airflow connection of its store."""
+    """A folder whose files may be used, with the Airflow connection of its store."""
 
     spot: Spot
     conn_id: str | None = None
@@ -104,13 +105,13 @@ def read_spot(uri: str) -> Spot | None:
 
 
 def split_connection(item: str) -> tuple[str | None, Spot | None]:
-    """Return the connection that a URI names (``s3://conn_id@bucket/prefix``), and the place without it."""
+    """Return the Airflow connection that a URI names (``s3://my_aws@bucket/key``), and the place without it."""
     scheme, marked, rest = item.partition("://")
     netloc = rest.partition("/")[0]
     if not marked or "@" not in netloc:
         return None, read_spot(item)
-    conn_id = unquote(urlsplit(item).username or "") or None
-    return conn_id, read_spot(f"{scheme}://{rest.partition('@')[2]}")
+    user, _, after = rest.partition("@")
+    return unquote(user.partition(":")[0]) or None, read_spot(f"{scheme}://{after}")
 
 
 def _is_bucket(netloc: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which stored files may be shown: names that try to get out of a root do not."""
+"""Which stored files may be used: names that try to get out of a root do not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.ui.roots import read_roots, read_spot, root_of
+from airflow_provider_vidu.places import read_roots, read_spot, root_of
 
 ROOTS = read_roots("/data/clips, s3://my_aws@bucket/films, gs://plain")[0]
 

@@ -1,0 +1,392 @@
+"""What an answer says of a generation, read from its shape, under whatever dialect it came; pure.
+
+The families, and where they are documented or were recorded:
+
+* official: ``state``, ``creations`` (platform.vidu.com); one-click products add ``signed_url``, ``job_records`` and
+  ``data_records``; synchronous ones answer with ``file_url`` or ``demo_audio``;
+* flat gateway: ``status``, ``video_url`` (vidu-native and its siblings);
+* wrapped: ``{"code": "success", "data": {status, result_url, progress, fail_reason, data: {official answer}}}``
+  (``dto/task.go`` of new-api); before ``result_url`` existed, the URL of a success was in ``fail_reason``;
+* OpenAI videos: ``object: "video"``, ``metadata.url`` or ``video_url``, ``error: {message, code}``.
+
+They are not told apart by a switch: each field is looked for on the level that speaks of the job, then on the level
+inside it. Where the sources disagree, both are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.dialects.errors import ERRORS, error_text, is_transient
+from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from airflow_provider_vidu.values import (
+    embedded,
+    first_text,
+    mapping,
+    moment,
+    number,
+    objects,
+    percent,
+    reason,
+    text,
+    web_url,
+    whole,
+    without_media,
+)
+
+Level = Mapping[str, Any]
+NOTHING: Final[Level] = {}
+
+
+def status_words(**words: str) -> dict[str, GenerationStatus]:
+    """Return a look-up table from ``waiting="pending queued", running="processing"`` and so on."""
+    return {word: GenerationStatus(status) for status, listed in words.items() for word in listed.split()}
+
+
+# video_generation_completed and video_upsampling_completed are steps, not the end. scheduled, preparation and
+# scheduling are undocumented but were recorded.
+STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
+    succeeded="completed success succeeded",
+    failed="failed failure error video_generation_failed video_upsampling_failed cancelled canceled expired",
+    waiting="pending queued not_start submitted created queueing scheduled preparation scheduling",
+    running="processing in_progress running image_downloading video_generating video_generation_completed "
+    "video_upsampling video_upsampling_completed",
+)
+"""The words of all families, lower-case; every other word means "still running"."""
+
+_STATE_FIELDS: Final = ("state", "status", "task_status")
+WRAPPERS: Final = ("data", "output", "result")
+"""Where an answer may hold the job inside an envelope."""
+_WRAPPERS: Final = frozenset(WRAPPERS)
+
+_RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
+_JOB_FIELDS: Final = _RESULT_FIELDS | {"status"}
+_OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
+
+_URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo_audio")
+_LOOSE_URL_FIELDS: Final = ("url", "download_url", "output_url", "audio_url", "image_url")
+_COVER_FIELDS: Final = ("cover_url", "thumbnail_url")
+_MEDIA_FIELDS: Final = frozenset(
+    {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "job_records", "data_records"}
+)
+_URL_LIST_FIELDS: Final = ("urls", "video_urls", "result_urls")
+# Never searched for a result: what was sent, and pictures beside it.
+_NOT_RESULTS: Final = frozenset(
+    {"input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input", "error"}
+)
+_SEARCH_DEPTH: Final = 4
+
+
+# Thousands of polls a second come through here: one pass over what is there, not a look-up of all there could be.
+_READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "progress": ("progress", percent),
+    "model": ("model", text),
+    "credits": ("credits", whole),
+    "prompt": ("prompt", text),
+    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(text(value))),
+    "created_at": ("created_at", moment),
+    "status_update_time": ("updated_at", moment),
+    "completed_at": ("completed_at", moment),
+}
+_READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "submit_time": ("created_at", moment),
+    "updated_at": ("updated_at", moment),
+    "finish_time": ("completed_at", moment),
+    "properties": ("prompt", lambda value: text(mapping(value).get("input"))),
+}
+"""Names that count where those above are absent; ``properties`` is new-api's."""
+
+
+def read(
+    generation_id: str, payload: dict[str, Any], strike: Callable[[str], str] = str, *, may_hold_media: bool = True
+) -> Generation:
+    """Return what an answer says of a generation.
+
+    :param generation_id: the id that was asked for, or that the create's answer holds.
+    :param payload: the whole answer; it is not changed.
+    :param strike: takes secrets out of what is decoded from JSON inside a text.
+    :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
+    """
+    job, inner = job_and_inner(payload, strike)
+    word = state_word(job)
+    status = _status(word)
+    if status is GenerationStatus.UNKNOWN and inner and (inner_word := state_word(inner)):
+        inner_status = _status(inner_word)
+        if word is None or inner_status is not GenerationStatus.UNKNOWN:
+            word, status = inner_word, inner_status
+    found: dict[str, Any] = {}
+    for level in (job, inner) if inner else (job,):
+        for table in (_READ, _READ_ELSE):
+            for name in table.keys() & level.keys():
+                field, convert = table[name]
+                if field not in found and (value := convert(level[name])) is not None:
+                    found[field] = value
+    if "model" not in found and "properties" in job:
+        found["model"] = text(mapping(job["properties"]).get("origin_model_name"))
+    artifacts = _artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED)
+    if artifacts:
+        first = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
+        found["artifacts"], found["video_url"] = artifacts, first.url
+        found["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
+    if status is GenerationStatus.FAILED:
+        # Completed answers still carry texts of earlier internal retries: only the status word decides.
+        code, message = _failure(payload, job, inner, strike)
+        found |= {"error_code": code, "error_message": message, "is_transient": is_transient(code)}
+    return Generation(
+        id=generation_id,
+        status=status,
+        provider_status=word or "",
+        raw=without_media(payload) if may_hold_media else payload,
+        **found,
+    )
+
+
+def speaks_of_a_generation(payload: Level) -> bool:
+    """Whether an answer to a query says anything of a generation (a create's may hold just an id)."""
+    job, inner = job_and_inner(payload)
+    return (
+        state_word(job) is not None
+        or state_word(inner) is not None
+        or not _JOB_FIELDS.isdisjoint(job)
+        or not _JOB_FIELDS.isdisjoint(inner)
+        or _metadata_url(job) is not None
+    )
+
+
+def job_and_inner(payload: Level, strike: Callable[[str], str] = str) -> tuple[Level, Level]:
+    """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
+    if _WRAPPERS.isdisjoint(payload):
+        return payload, NOTHING
+    job = (_wrapped(payload, strike) or payload) if _is_envelope(payload) else payload
+    return job, _wrapped(job, strike)
+
+
+def _wrapped(level: Level, strike: Callable[[str], str]) -> Level:
+    return next((inner for inner in (as_object(level.get(name), strike) for name in WRAPPERS) if inner), NOTHING)
+
+
+def _is_envelope(payload: Level) -> bool:
+    """Whether the job is not on this level: it has no state, or one beside no other fact of a job."""
+    if not _RESULT_FIELDS.isdisjoint(payload):
+        return False
+    if state_word(payload) is None and "status" not in payload:
+        return True
+    if not _OWN_FIELDS.isdisjoint(payload):
+        return False
+    return any(state_word(as_object(payload.get(name))) is not None for name in WRAPPERS)
+
+
+def as_object(value: Any, strike: Callable[[str], str] = str) -> Level:
+    """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        value = embedded(value, strike)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, Mapping) else NOTHING
+
+
+def state_word(level: Level) -> str | None:
+    """Return the word for the state: ``state`` and ``status`` are synonyms; a known word wins over another."""
+    found = None
+    for name in _STATE_FIELDS:
+        word = text(level.get(name))
+        if word is None:
+            continue
+        if word.strip().lower() in STATUSES:
+            return word
+        found = found or word
+    return found
+
+
+def _status(word: str | None) -> GenerationStatus:
+    return STATUSES.get((word or "").strip().lower(), GenerationStatus.UNKNOWN)
+
+
+def _first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str) -> Any:
+    """Return the first of the fields that can be converted, on the job's level and then on the one inside."""
+    for level in (job, inner) if inner else (job,):
+        for name in names:
+            if name in level and (found := convert(level[name])) is not None:
+                return found
+    return None
+
+
+def _unfenced(prompt: str | None) -> str | None:
+    """Veo fences its enhanced prompts by three backticks."""
+    return prompt.strip().removeprefix("```").removesuffix("```").strip() if prompt else None
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def _artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ...]:
+    """Return every creation; the first one with a URL is the result."""
+    if not succeeded and not inner and not job.get("creations") and _MEDIA_FIELDS.isdisjoint(job):
+        return ()
+    own = tuple(_creations(job))
+    if own:
+        if not succeeded or any(found.url for found in own):
+            return own
+        return _with_url(own, _direct_url(job, succeeded=True) or _searched_url(job))
+    inside = tuple(_creations(inner)) if inner else ()
+    direct = _direct_url(job, succeeded=succeeded)
+    if direct is None and not any(found.url for found in inside):
+        direct = (_direct_url(inner, succeeded=succeeded) if inner else None) or (
+            _searched_url(job) if succeeded and "creations" not in job else None
+        )
+    return _with_url(inside, direct, _flat(job, direct, inner))
+
+
+def _with_url(listed: tuple[Artifact, ...], url: str | None, flat: Artifact | None = None) -> tuple[Artifact, ...]:
+    """Give the first creation the URL that the gateway names for the result."""
+    if not listed:
+        if flat is None and url is None:
+            return ()
+        return (flat or Artifact(url=url),)
+    if url is None or any(found.url == url for found in listed):
+        return listed
+    at = next((place for place, found in enumerate(listed) if found.url), 0)
+    return (listed[at].model_copy(update={"url": url}), *listed[:at], *listed[at + 1 :])
+
+
+def _flat(job: Level, url: str | None, inner: Level) -> Artifact | None:
+    cover = _first(job, inner, web_url, *_COVER_FIELDS)
+    watermarked = _first(job, inner, web_url, "watermarked_url")
+    if url is None and cover is None and watermarked is None:
+        return None
+    speech, sound = (_first(job, inner, web_url, name) for name in ("speech_url", "sound_url"))
+    return Artifact(url=url, cover_url=cover, watermarked_url=watermarked, speech_url=speech, sound_url=sound)
+
+
+def _creations(level: Level) -> Iterator[Artifact]:
+    listed = level.get("creations")
+    if listed:
+        yield from map(_artifact, objects(listed if isinstance(listed, list) else [listed]))
+    if "job_records" in level:
+        yield from _one_click(level)
+    if "data_records" in level:
+        yield from _ad_one_click(level)
+
+
+def _artifact(creation: Level) -> Artifact:
+    video = mapping(creation.get("video"))
+    size = mapping(video.get("resolution"))
+    width, height = number(size.get("width")), number(size.get("height"))
+    speech, sound = web_url(creation.get("speech_url")), web_url(creation.get("sound_url"))
+    return Artifact(
+        id=text(creation.get("id")),
+        # [L] moderation_url holds what was checked, not what was ordered; it stays in raw.
+        url=web_url(creation.get("url")) or web_url(creation.get("video_url")) or sound or speech,
+        cover_url=web_url(creation.get("cover_url")),
+        watermarked_url=web_url(creation.get("watermarked_url")),
+        speech_url=speech,
+        sound_url=sound,
+        duration=number(video.get("duration")),
+        fps=number(video.get("fps")),
+        width=int(width) if width is not None else None,
+        height=int(height) if height is not None else None,
+    )
+
+
+def _one_click(level: Level) -> Iterator[Artifact]:
+    """Read a one-click answer: the whole film first, then the newest composition, then the parts."""
+    film = web_url(level.get("signed_url"))
+    if film:
+        yield Artifact(id=text(level.get("id")), url=film, cover_url=_first(level, NOTHING, web_url, *_COVER_FIELDS))
+    records = list(objects(level.get("job_records")))
+    records.sort(key=lambda record: record.get("type") != "compose")  # stable: the parts keep their order
+    for record in records:
+        for job in reversed(list(objects(record.get("jobs")))):
+            url = web_url(job.get("signed_url"))
+            if url and url != film:
+                yield Artifact(id=text(job.get("id")), url=url)
+
+
+def _ad_one_click(level: Level) -> Iterator[Artifact]:
+    """Read the list of an ad's sub-tasks: the newest film, then the scenes, the narration and the music."""
+    records = mapping(level.get("data_records"))
+    scenes = [record for scene in objects(records.get("storyboards")) for record in objects(scene.get("records"))]
+    films = reversed(list(objects(records.get("completed_creation_records"))))
+    others = (*objects(records.get("narration_records")), *objects(records.get("bgm_records")))
+    for record in (*films, *scenes, *others):
+        if url := web_url(record.get("creation_url")):
+            yield Artifact(id=text(record.get("id")), url=url)
+
+
+def _direct_url(level: Level, *, succeeded: bool) -> str | None:
+    """Return the URL that this level names for the result.
+
+    Official answers to creates repeat what was sent (``video_url`` of an extend, ``audio_url`` of a lip-sync), so a
+    level with ``state`` counts only when it reports success.
+    """
+    if "state" in level and not succeeded:
+        return None
+    for name in _URL_FIELDS:
+        if name in level and (found := web_url(level[name])):
+            return found
+    if not succeeded:
+        return _metadata_url(level)
+    # Older new-api keeps the URL of a success where the reason of a failure goes.
+    found = web_url(level.get("fail_reason")) or _metadata_url(level)
+    if found is None and not ("state" in level and "task_id" in level):
+        found = next(filter(None, (web_url(level.get(name)) for name in _LOOSE_URL_FIELDS)), None)
+    return found
+
+
+def _metadata_url(level: Level) -> str | None:
+    metadata = level.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return None
+    return next(filter(None, (web_url(metadata.get(name)) for name in ("url", *_URL_FIELDS))), None)
+
+
+def _searched_url(level: Level, depth: int = 0) -> str | None:
+    """Look for the result of a success in every other place that has been seen; only rare answers come here."""
+    if depth:
+        for name in ("url", *_URL_FIELDS):
+            if found := web_url(level.get(name)):
+                return found
+    for name in _URL_LIST_FIELDS:
+        listed = level.get(name)
+        if isinstance(listed, list) and (found := next(filter(None, map(web_url, listed)), None)):
+            return found
+    if depth >= _SEARCH_DEPTH:
+        return None
+    for name, value in level.items():
+        if name in _NOT_RESULTS or name.endswith("_url"):
+            continue
+        for inner in objects(value if isinstance(value, list) else [value]):
+            if found := _searched_url(inner, depth + 1):
+                return found
+    return None
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+_MESSAGE_FIELDS: Final = ("fail_reason", "error", "error_message", "err_msg", "detail", "message")
+
+
+def _failure(payload: Level, job: Level, inner: Level, strike: Callable[[str], str]) -> tuple[str | None, str | None]:
+    """Return code and reason of a failed generation from the places where one has been seen."""
+    levels = (job, inner) if inner else (job,)
+    code = next(filter(None, map(_failure_code, levels)), None)
+    message = None
+    for level in (*levels, payload):
+        for name in _MESSAGE_FIELDS:
+            value = level.get(name)
+            # What explains inside an object may be named in any way.
+            if value and (message := reason(value, strike, 1 if isinstance(value, Mapping) else 0)):
+                nested = value if isinstance(value, Mapping) else embedded(value, strike)
+                if code is None and isinstance(nested, Mapping):
+                    code = error_text(nested, strike).code
+                break
+        if message:
+            break
+    if code is None and message and message.strip().lower() in ERRORS:
+        code = message.strip()  # new-api hands the official err_code on as the reason
+    return code, message
+
+
+def _failure_code(level: Level) -> str | None:
+    return first_text(level.get("err_code"), mapping(level.get("error")).get("code"), level.get("error_code"))

@@ -1,0 +1,201 @@
+"""Content types of pictures, sound and video: what the first bytes prove, and the extension of each. Pure."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from typing import Final
+
+SNIFF_BYTES: Final = 4096
+"""How much of the beginning is needed: two frames of any MP3, 20 packets of a transport stream."""
+
+EXTENSIONS: Final[dict[str, str]] = {
+    "video/mp4": ".mp4",
+    "video/quicktime": ".mov",
+    "video/webm": ".webm",
+    "video/x-matroska": ".mkv",
+    "video/x-msvideo": ".avi",
+    "video/mpeg": ".mpg",
+    "video/mp2t": ".ts",
+    "video/ogg": ".ogv",
+    "video/3gpp": ".3gp",
+    "video/x-flv": ".flv",
+    "video/x-ms-asf": ".asf",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "image/avif": ".avif",
+    "image/heic": ".heic",
+    "image/heif": ".heif",
+    "image/bmp": ".bmp",
+    "image/tiff": ".tif",
+    "audio/mpeg": ".mp3",
+    "audio/wav": ".wav",
+    "audio/mp4": ".m4a",
+    "audio/ogg": ".ogg",
+    "audio/flac": ".flac",
+    "audio/aac": ".aac",
+    "audio/aiff": ".aiff",
+    "audio/webm": ".weba",
+    "application/octet-stream": ".bin",
+}
+_SAME_SUFFIX: Final = {
+    ".jpeg": ".jpg",
+    ".m4v": ".mp4",
+    ".mpeg": ".mpg",
+    ".tiff": ".tif",
+    ".aif": ".aiff",
+    ".oga": ".ogg",
+    ".opus": ".ogg",
+}
+_SUFFIX = re.compile(
+    rf"\.(?:{'|'.join(suffix[1:] for suffix in (*EXTENSIONS.values(), *_SAME_SUFFIX))})$", re.IGNORECASE
+)
+
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"fLaC", "audio/flac"),
+    (b"\0\0\x01\xba", "video/mpeg"),
+    (b"\0\0\x01\xb3", "video/mpeg"),
+    (b"FLV\x01", "video/x-flv"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-asf"),
+    # A gateway that compresses without saying so, or hands out an archive or a document.
+    (b"\x1f\x8b\x08", "application/gzip"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"%PDF-", "application/pdf"),
+)
+_IN_RIFF: Final = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}
+# Brands that name a format (https://mp4ra.org/registered-types/brands); all others, such as isom, mp42 and dash, only
+# name a version of the container and leave the word to the compatible brands behind them.
+_BRANDS: Final = {
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "image/heic"),
+    **dict.fromkeys((b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "), "audio/mp4"),
+    **dict.fromkeys((b"M4V ", b"M4VH", b"M4VP", b"F4V "), "video/mp4"),
+    **dict.fromkeys((b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gs7", b"3ge6"), "video/3gpp"),
+    b"qt  ": "video/quicktime",
+}
+_STILL: Final = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})
+_FIRST_BOXES: Final = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip"})
+_VIDEO_TRACK = re.compile(rb"hdlr.{8}vide", re.DOTALL)
+_DIB_SIZES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
+_TS_PACKET: Final = 188
+_KBPS_1: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KBPS_2: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+
+
+def extension(content_type: str) -> str:
+    """Return the extension, with its dot, for a content type; ``.bin`` where none is known."""
+    found = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
+    return found if found and len(found) <= 8 else ".bin"
+
+
+def type_of_name(name: str) -> str | None:
+    """Return the content type that a file name's extension stands for, or None."""
+    suffix = "." + name.lower().rpartition(".")[2]
+    suffix = _SAME_SUFFIX.get(suffix, suffix)
+    return next((kind for kind, known in EXTENSIONS.items() if known == suffix != ".bin"), None)
+
+
+def without_suffix(name: str) -> str:
+    """Return a file name without the extension of a medium; other extensions stay."""
+    return _SUFFIX.sub("", name)
+
+
+def has_suffix(name: str) -> bool:
+    """Whether a name ends in the extension of a medium."""
+    return _SUFFIX.search(name) is not None
+
+
+def sniffed(head: bytes) -> str | None:
+    """Return the content type that the first bytes prove, or None where they prove nothing.
+
+    :param head: the beginning of the file, :data:`SNIFF_BYTES` of it where it has so many.
+    """
+    if is_iso(head):
+        return _iso_type(head)
+    if head.startswith((b"RIFF", b"RF64")):
+        return _IN_RIFF.get(head[8:12])
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
+    if head.startswith(b"OggS\0"):
+        return "video/ogg" if b"\x80theora" in head[:256] else "audio/ogg"
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return "audio/aiff"
+    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    return found or _by_structure(head)
+
+
+def is_iso(head: bytes) -> bool:
+    """Whether a file begins with a box of the ISO container: MP4, QuickTime, M4A, HEIF, AVIF."""
+    # A size of four letters is text that happens to go on with the name of a box.
+    return head[4:8] in _FIRST_BOXES and not _is_printable(head[:4])
+
+
+def _iso_type(head: bytes) -> str:
+    if head[4:8] != b"ftyp":
+        return "video/mp4"
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+    named = _BRANDS.get(brands[0]) or next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    if named == "audio/mp4" and brands[0] not in _BRANDS and (b"M4V " in brands or _VIDEO_TRACK.search(head)):
+        return "video/mp4"  # what plays as M4V names M4A as well
+    return named or ("image/heif" if _STILL & set(brands) else "video/mp4")
+
+
+def _by_structure(head: bytes) -> str | None:
+    """Return the type of formats whose first bytes alone would prove too little."""
+    if head.startswith(b"ID3") and len(head) >= 10 and head[3] in (2, 3, 4) and max(head[6:10]) < 0x80:
+        return "audio/mpeg"
+    if _is_mp3(head):
+        return "audio/mpeg"
+    if _is_adts(head):
+        return "audio/aac"
+    if head.startswith(b"BM") and head[6:10] == bytes(4) and int.from_bytes(head[14:18], "little") in _DIB_SIZES:
+        return "image/bmp"
+    packets = range(0, min(len(head), SNIFF_BYTES), _TS_PACKET)
+    if len(packets) >= 4 and all(head[at] == 0x47 for at in packets):
+        return "video/mp2t"
+    return None
+
+
+def _is_mp3(head: bytes) -> bool:
+    """Whether there are two frames of MPEG audio, layer III, of one kind, the second where the first one ends.
+
+    Eleven set bits alone are also a byte order mark (``FF FE``) or noise.
+    """
+    length = _mp3_frame(head[:4])
+    following = head[length : length + 4] if length else b""
+    # Version, layer and sampling rate never change within a file; the bit rate may.
+    return bool(_mp3_frame(following)) and following[1] == head[1] and following[2] & 0x0C == head[2] & 0x0C
+
+
+def _mp3_frame(header: bytes) -> int | None:
+    """Return the length of the frame in bytes, or None where it is no header of layer III."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return None
+    sampling = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    kbps, samples = (_KBPS_1[bitrate], 144) if version == 3 else (_KBPS_2[bitrate], 72)
+    return samples * 1000 * kbps // sampling + (header[2] >> 1 & 1)
+
+
+def _is_adts(head: bytes) -> bool:
+    """Whether there are two frames of AAC in ADTS, the second where the first one ends."""
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 0xF > 12:
+        return False
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    following = head[length : length + 3]
+    return length >= 7 and len(following) == 3 and following[:2] == head[:2] and following[2] & 0xFC == head[2] & 0xFC
+
+
+def _is_printable(data: bytes) -> bool:
+    return all(0x20 <= byte < 0x7F for byte in data)

@@ -1,0 +1,88 @@
+"""What differs between the object stores: schemes, packages, permissions, arguments and errors. Decisions, no I/O."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Final
+
+S3: Final = frozenset({"s3", "s3a", "s3n"})
+GOOGLE: Final = frozenset({"gs", "gcs"})
+# Not "wasb", which nothing in Python knows, nor "adl", which Airflow's provider names and upath 0.3 refuses.
+AZURE: Final = frozenset({"abfs", "abfss", "az"})
+WITH_UPLOADS: Final = S3 | GOOGLE | AZURE
+"""Schemes of stores that show an object only when its upload is complete."""
+
+EXTRAS: Final = {**dict.fromkeys(S3, "s3"), **dict.fromkeys(GOOGLE, "gcs"), **dict.fromkeys(AZURE, "azure")}
+"""The extra of this package that brings the file system of a scheme."""
+
+PACKAGES: Final = {**dict.fromkeys(S3, "s3fs"), **dict.fromkeys(GOOGLE, "gcsfs"), **dict.fromkeys(AZURE, "adlfs")}
+"""The package that holds the file system of a scheme."""
+
+_PERMISSIONS: Final = {
+    **dict.fromkeys(S3, "s3:GetObject and s3:ListBucket"),
+    **dict.fromkeys(GOOGLE, "storage.objects.get and storage.objects.list"),
+    **dict.fromkeys(AZURE, "to read and list blobs (Storage Blob Data Reader)"),
+}
+
+
+def labels(protocol: str, fs: Any, content_type: str) -> dict[str, Any]:
+    """Return the arguments of ``fs.open`` that let an object carry its content type, and browsers show it in place.
+
+    :param protocol: the store's scheme.
+    :param fs: its file system; what it sets for all of its objects is kept.
+    :param content_type: as proven by the file's first bytes.
+    """
+    if protocol in S3:
+        own = {"ContentType": content_type, "ContentDisposition": "inline"}
+        fixed = getattr(fs, "s3_additional_kwargs", None) or {}
+        return {name: value for name, value in own.items() if name not in fixed}
+    if protocol in GOOGLE:
+        return {"content_type": content_type, "fixed_key_metadata": {"content_disposition": "inline"}}
+    if protocol in AZURE:
+        return {"content_settings": {"content_type": content_type, "content_disposition": "inline"}}
+    return {}
+
+
+def reading_advice(protocol: str) -> str:
+    """Return what a role lacks that may not look at the destination, and how to do without."""
+    needed = _PERMISSIONS.get(protocol, "to read and list")
+    return (
+        f"overwrite='skip' and overwrite='error' look at the destination first and need the permissions {needed}; "
+        "overwrite='replace' only writes."
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the store has answered that it will not do it."""
+    return any(400 <= status < 500 and status != 408 for status in _statuses(error))
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether the store says that this role may not do it."""
+    if not {401, 403}.isdisjoint(_statuses(error)):
+        return True
+    # gcsfs makes a plain OSError of a 403, whose text begins so (gcsfs/retry.py).
+    return any(isinstance(one, PermissionError) or str(one).startswith("Forbidden: ") for one in _chain(error))
+
+
+def is_not_implemented(error: BaseException) -> bool:
+    """Return whether the store says that it does not know this kind of request."""
+    return 501 in _statuses(error) or any(getattr(one, "errno", None) == errno.ENOSYS for one in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes: adlfs wraps a store's answer in a RuntimeError, s3fs in an OSError."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _statuses(error: BaseException) -> Iterator[int]:
+    """Yield the HTTP statuses that an error and its causes carry, as Azure, Google and botocore keep them."""
+    for one in _chain(error):
+        answer = getattr(one, "response", None)
+        metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+        for status in (getattr(one, "status_code", None), getattr(one, "code", None), metadata.get("HTTPStatusCode")):
+            if isinstance(status, int):
+                yield status

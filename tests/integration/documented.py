@@ -1,0 +1,124 @@
+"""A loopback service whose list of tasks is as the vendor documents it, and no friendlier."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+SHOWN = ("id", "type", "model", "prompt", "images", "state", "credits", "created_at")
+"""The fields of an entry: neither ``payload`` nor ``err_code`` is among them."""
+
+
+class DocumentedService:
+    """``ent-v2`` with 10 entries a page, at most 100, newest first, without payloads.
+
+    ``tasks`` are the generations, the newest first; ``loses`` makes the next creates end without an answer, and
+    ``drops`` makes them end before they are carried out; ``queries`` are the queries of the list.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: list[dict[str, Any]] = []
+        self.queries: list[dict[str, list[str]]] = []
+        self.asked: list[str] = []
+        self.creates = 0
+        self.loses = self.drops = 0
+        self.lock = threading.Lock()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                service.get(self)
+
+            def do_POST(self) -> None:
+                service.post(self)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> DocumentedService:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def connection(self) -> str:
+        """Return an Airflow connection to it."""
+        host = f"http://127.0.0.1:{self._server.server_port}"
+        extra = {"dialect": "ent-v2", "max_retries": 0, "timeout": 5}
+        return json.dumps({"conn_type": "vidu", "host": host, "password": "sk-documented-1", "extra": extra})
+
+    def add(self, name: object, *, state: str = "success", age: float = 0.0, **fields: Any) -> dict[str, Any]:
+        """Add a generation; return it."""
+        created = datetime.fromtimestamp(time.time() - age, UTC).isoformat()
+        task = {"id": str(name), "type": "text2video", "model": "m", "prompt": "x", "images": [], "state": state,
+                "credits": 4, "created_at": created, **fields}  # fmt: skip
+        with self.lock:
+            self.tasks.insert(0, task)
+        return task
+
+    def get(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a query, or a page of the list."""
+        parts = urlsplit(handler.path)
+        if parts.path.endswith("/tasks"):
+            return _answer(handler, 200, self._page(parse_qs(parts.query)))
+        name = parts.path.split("/")[-2]
+        self.asked.append(name)
+        for task in self.tasks:
+            if task["id"] == name:
+                creations = [{"id": "1", "url": "https://cdn.example/v.mp4"}] if task["state"] == "success" else []
+                return _answer(handler, 200, {**task, "err_code": task.get("err_code", ""), "creations": creations})
+        return _answer(handler, 404, {"code": 404, "reason": "TaskNotFound", "message": "no such task"})
+
+    def post(self, handler: BaseHTTPRequestHandler) -> None:
+        """Carry a create out, or lose it before or after; accept every cancel."""
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        if handler.path.endswith("/cancel"):
+            return _answer(handler, 200, {})
+        if self.drops:
+            self.drops -= 1
+            handler.close_connection = True
+            return None
+        self.creates += 1
+        kind = handler.path.rpartition("/")[2]
+        task = self.add(1000 + self.creates, type=kind, **{"state": "created", **body})
+        if self.loses:
+            self.loses -= 1
+            handler.close_connection = True
+            return None
+        return _answer(handler, 200, {**task, "task_id": task["id"]})
+
+    def _page(self, asked: dict[str, list[str]]) -> dict[str, Any]:
+        self.queries.append(asked)
+        size, number = (int(asked.get(name, [default])[0]) for name, default in PAGER)
+        assert size <= 100
+        since = asked.get("created_at.from", [""])[0].replace("Z", "+00:00")
+        with self.lock:
+            listed = [task for task in self.tasks if not since or task["created_at"] >= since]
+        page = listed[number * size : (number + 1) * size]
+        return {"tasks": [{name: task[name] for name in SHOWN} for task in page], "next_page_token": ""}
+
+
+PAGER = (("pager.pagesz", "10"), ("pager.page", "0"))
+
+
+def _answer(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
+    content = json.dumps(body).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)

@@ -1,0 +1,154 @@
+"""Every documented answer over real sockets, through both clients: requests and aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.models import Generation
+from tests.documented_answers import CREATES, DIALECTS, QUERIES, REFUSALS, Refusal, Row
+
+pytestmark = pytest.mark.integration
+
+ASKED = "911088422699962368"
+CLIENTS: dict[str, Callable[[], Generation]] = {
+    "requests": lambda: ViduHook().get_generation(ASKED, retries=0),
+    "aiohttp": lambda: asyncio.run(ViduHook().aget_generation(ASKED, retries=0)),
+}
+BOTH_CLIENTS = pytest.mark.parametrize("client", CLIENTS)
+BOTH_DIALECTS = pytest.mark.parametrize("dialect", DIALECTS)
+
+
+class Service:
+    """Answers every request with the same status and body, and counts."""
+
+    def __init__(self) -> None:
+        self.status, self.body, self.requests = 200, b"{}", 0
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                service.requests += 1
+                self.send_response(service.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(service.body)))
+                self.end_headers()
+                self.wfile.write(service.body)
+
+            do_POST = do_GET  # noqa: N815 - http.server's name
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+
+    def answer(self, body: Any, status: int = 200) -> None:
+        """Answer so from now on."""
+        self.status, self.body, self.requests = status, json.dumps(body).encode(), 0
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    """Run the service once for all rows."""
+    service = Service()
+    thread = threading.Thread(target=service.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield service
+    service.server.shutdown()
+    service.server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def service(running, monkeypatch) -> Callable[..., Service]:
+    """Return a function that sets the answer and the dialect of the default connection."""
+
+    def serve(body: Any, dialect: str, status: int = 200, **extra: Any) -> Service:
+        running.answer(body, status)
+        fields = {
+            "conn_type": "vidu",
+            "host": f"http://127.0.0.1:{running.server.server_port}",
+            "password": "key-of-documented-answers",
+            "extra": {"dialect": dialect, "max_retries": 0, **extra},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        return running
+
+    return serve
+
+
+@pytest.mark.parametrize("row", QUERIES, ids=str)
+@BOTH_CLIENTS
+@BOTH_DIALECTS
+def test_queries(service, row: Row, client: str, dialect: str) -> None:
+    """Both clients read every documented answer to a query the same way, under both dialects."""
+    service(row.body, dialect)
+    found = CLIENTS[client]()
+    assert found.id == ASKED
+    assert {name: getattr(found, name) for name in row.means} == row.means
+
+
+@pytest.mark.parametrize("row", [row for row in CREATES if not row.synchronous], ids=str)
+@BOTH_DIALECTS
+def test_creates(service, row: Row, dialect: str) -> None:
+    """A create is sent once and its id comes back, in whatever form it is answered."""
+    server = service(row.body, dialect)
+    found = ViduHook().create_generation(model="viduq2", prompt="a cat", endpoint="/any/create")
+    assert {name: getattr(found, name) for name in row.means} == row.means
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@BOTH_DIALECTS
+def test_refusals(service, row: Refusal, dialect: str) -> None:
+    """A refusal is a refusal: only what may have been carried out is called unknown; and nothing is sent twice."""
+    server = service(row.body, dialect, row.status)
+    with pytest.raises(ViduError) as caught:
+        ViduHook().create_generation(model="viduq9-turbo", prompt="a cat", endpoint="/any/create")
+    assert type(caught.value) is (ViduSubmitUnknownError if row.unknown else row.error)
+    assert caught.value.code == row.code
+    assert [part for part in row.says if part not in str(caught.value)] == []
+    if row.code == "model_not_found":
+        assert str(caught.value).count("viduq9-turbo") == 1
+    if row.error.__name__ != "ViduCreditError":  # which asks for the balance as well
+        assert server.requests == 1
+
+
+@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@BOTH_CLIENTS
+def test_errors_of_queries(service, row: Refusal, client: str) -> None:
+    """Both clients read every documented error answer to a query the same way."""
+    service(row.body, "vidu-native", row.status)
+    with pytest.raises(ViduError) as caught:
+        CLIENTS[client]()
+    assert type(caught.value) is (row.query_error or row.error)
+    assert caught.value.generation_id == ASKED
+
+
+@pytest.mark.parametrize("name", ["video_queue_full", "get_channel_failed", "official_quota"])
+def test_a_full_queue_is_asked_again(service, quick_backoff, name: str) -> None:
+    """What was certainly not carried out is repeated, up to max_retries."""
+    row = next(row for row in REFUSALS if row.name == name)
+    server = service(row.body, "vidu-native", row.status, max_retries=2)
+    with pytest.raises(row.error):
+        ViduHook().create_generation(model="viduq2", prompt="a cat")
+    assert server.requests == 3
+
+
+def test_the_balance(service) -> None:
+    """The balance is read under the name of the page's table, too."""
+    service({"remaining_credits": [{"type": "metered", "credit_remain": 70}], "packages": []}, "ent-v2")
+    assert ViduHook().get_credits().remaining == 70
+    assert ViduHook().test_connection()[0]

@@ -1,0 +1,165 @@
+"""An error that leaves the clients holds no key: not in its text, its pickle, the errors behind it, or their frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import ssl
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+import trustme
+
+from airflow_provider_vidu.config import Secret
+from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.http_connection import Connection
+from airflow_provider_vidu.http_stream import Stream
+from airflow_provider_vidu.http_target import Access, Target
+from airflow_provider_vidu.transfer import Rules, Transfer
+from tests.integration.servers import Request, Server, Wire, fixed
+from tests.integration.test_transfer import Shelf
+
+pytestmark = pytest.mark.integration
+
+KEY = "sk-nokey-c0ffee-31"
+PASSWORD = "proxy-nokey-77"
+SECRETS = (KEY, PASSWORD)
+
+
+def chain(error: BaseException | None, seen: set[int] | None = None) -> Iterator[BaseException]:
+    """Yield an error and everything that hangs on it, shown or not."""
+    seen = set() if seen is None else seen
+    if error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        yield from chain(error.__cause__, seen)
+        yield from chain(error.__context__, seen)
+
+
+def frames(error: BaseException) -> Iterator[FrameType]:
+    """Yield the frames that an error report would show, without those of the tests."""
+    step = error.__traceback__
+    while step is not None:
+        if "/tests/" not in step.tb_frame.f_code.co_filename:
+            yield step.tb_frame
+        step = step.tb_next
+
+
+def assert_clean(error: BaseException) -> None:
+    """Assert that neither what is shown nor what a debugger or an error tracker collects holds a secret."""
+    told = ["".join(traceback.format_exception(error))]
+    for link in chain(error):
+        told += [repr(link), str(vars(link))]
+        told += [
+            f"{frame.f_code.co_name}: {name}={value!r}"
+            for frame in frames(link)
+            for name, value in frame.f_locals.items()
+        ]
+    told.append(pickle.dumps(error).decode("latin-1"))
+    assert not [text for text in told if any(secret in text for secret in SECRETS)]
+
+
+def _quoting(request: Request, wire: Wire) -> None:
+    body = json.dumps({"error": {"message": f"bad key {request.headers['authorization']}", "code": "invalid"}}).encode()
+    fixed(401, body, Content_Type="application/json")(request, wire)
+
+
+def _breaking(_: Request, wire: Wire) -> None:
+    wire.reset()
+
+
+def _cut(_: Request, wire: Wire) -> None:
+    wire.head(200, Content_Length=1000)
+    wire.send(b"{")
+
+
+ANSWERS = {
+    "quotes the key": _quoting,
+    "resets": _breaking,
+    "is cut": _cut,
+    "is no HTTP": lambda _, wire: wire.send(b"?\r\n"),
+}
+
+
+@pytest.fixture
+def connect(monkeypatch) -> Callable[..., None]:
+    """Return what defines the default connection."""
+
+    def connect(host: str, **extra: object) -> None:
+        stored = {"conn_type": "vidu", "host": host, "password": KEY}
+        extra = {"timeout": 5, "max_retries": 0, "headers": {"X-Api-Token": PASSWORD}, **extra}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(stored | {"extra": extra}))
+
+    return connect
+
+
+ASKS: dict[str, Callable[[], object]] = {
+    "sync": lambda: ViduHook().get_generation("g", retries=0),
+    "create": lambda: ViduHook().create_generation(prompt="a cat"),
+    "async": lambda: asyncio.run(ViduHook().aget_generation("g", retries=0)),
+}
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_error_of_the_api(connect, name: str, ask: str, way: str) -> None:
+    """Whatever the service does with a request, its error can be sent anywhere."""
+    with Server(ANSWERS[name]) as server:
+        proxy = f"http://user:{PASSWORD}@127.0.0.1:{server.port}" if way == "proxy" else None
+        connect(server.url(""), proxy=proxy)
+        with pytest.raises(ViduError) as caught:
+            ASKS[ask]()
+    assert KEY in server.requests[0].headers["authorization"]
+    assert_clean(caught.value)
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_an_error_of_the_handshake(connect, ask: str) -> None:
+    """A certificate that is not trusted is an error without a request."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with Server(_quoting, tls=context) as server:
+        connect(server.url(""))
+        with pytest.raises(ViduError) as caught:
+            ASKS[ask]()
+    assert_clean(caught.value)
+
+
+def access(server: Server) -> Access:
+    """Return the access of a connection whose origin is ``server``."""
+    return Access(
+        origin=("http", "127.0.0.1", server.port),
+        headers=(("Authorization", Secret(f"Bearer {KEY}")),),
+        secrets=(Secret(KEY),),
+        timeout=5,
+        max_retries=0,
+    )
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_error_of_a_download(name: str) -> None:
+    """The same for a file on the connection's own origin, which is asked for with the key."""
+    with Server(ANSWERS[name]) as server:
+        rules = Rules(sleep=lambda _: None)
+        with pytest.raises(ViduDownloadError) as caught:
+            Transfer(server.url(), Shelf().open, access=access(server), rules=rules).run()
+    assert KEY in server.requests[0].headers["authorization"]
+    assert_clean(caught.value)
+
+
+def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:
+    """The library's frames hold the request as it was written: they are cut off."""
+
+    def broken(_: Connection, data: bytes) -> None:
+        assert KEY.encode() in data
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Connection, "send", broken)
+    with Server(_breaking) as server, pytest.raises(BrokenPipeError) as caught:
+        Stream(Target.parse(server.url()), access(server), {}, own=True)
+    assert_clean(caught.value)

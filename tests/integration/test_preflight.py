@@ -1,0 +1,122 @@
+"""What a DAG shows of its downloads is looked at before a generation is paid for."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
+from airflow.providers.standard.operators.empty import EmptyOperator
+
+from airflow_provider_vidu import destination as destinations
+from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.preflight import check_downstream
+
+
+def order(*, between: bool = False, mapped: bool = False, here: str | None = None, **arguments):
+    """Return a task with a download behind it."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate", **({"queue": here} if here else {}))
+        if mapped:
+            ids = arguments.pop("generation_id", ["a", "b"])
+            download = ViduDownloadOperator.partial(task_id="download", **arguments).expand(generation_id=ids)
+        else:
+            download = ViduDownloadOperator(task_id="download", **{"generation_id": "x", **arguments})
+        if between:
+            first >> EmptyOperator(task_id="between") >> download
+        else:
+            first >> download
+    return first
+
+
+@pytest.fixture
+def without_packages(monkeypatch):
+    """Let no store's package be installed."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: None)
+
+
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize(
+    "destination", ["gs://bucket/clips/", "s3://bucket/{{ ds }}/", ObjectStoragePath("gs://bucket/clips/")]
+)
+def test_a_missing_package_is_found(without_packages, destination, mapped, between):
+    """Also behind other tasks, in mapped downloads, and in a template whose scheme shows."""
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*'download'.*pip install"):
+        check_downstream(order(destination=destination, mapped=mapped, between=between))
+
+
+def test_an_unknown_scheme_is_found():
+    """A slip in the scheme costs nothing."""
+    with pytest.raises(ViduConfigError, match=r"no file system for destination 's4://bucket/a\.mp4'"):
+        check_downstream(order(destination="s4://bucket/a.mp4"))
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "file://localhost"])
+def test_a_folder_without_permission_is_found(tmp_path, monkeypatch, prefix):
+    """The nearest folder that is there is asked for, whoever runs the tests."""
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((str(path), mode)) is not None)
+    with pytest.raises(ViduConfigError, match="cannot be written to"):
+        check_downstream(order(destination=f"{prefix}{tmp_path}/new/clips/"))
+    assert asked == [(str(tmp_path), os.W_OK | os.X_OK)]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "words"),
+    [
+        (lambda path: (path / "a.mp4").mkdir(), "a.mp4", "end it with a slash"),
+        (lambda path: (path / "file").write_bytes(b""), "file/", "is not a folder"),
+        (lambda path: (path / "a.mp4").symlink_to("b.mp4"), "a.mp4", "symbolic link"),
+    ],
+)
+def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
+    """A folder of the file's name, a file of the folder's, a link."""
+    make(tmp_path)
+    with pytest.raises(ViduConfigError, match=words):
+        check_downstream(order(destination=f"{tmp_path}/{name}"))
+
+
+def test_one_file_for_a_mapped_download_is_found(tmp_path):
+    """The clips would be paid for, and all but one be lost."""
+    with pytest.raises(ViduConfigError, match="would write one file"):
+        check_downstream(order(destination=f"{tmp_path}/a.mp4", mapped=True))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"destination": "{{ params.where }}"},
+        {"destination": "s3://bucket/clips/"},
+        {"destination": "memory://clips/"},
+        {"destination": "gs://bucket/clips/", "queue": "elsewhere"},
+        {"destination": "/nobody/may/write/here.mp4", "queue": "elsewhere"},
+        {"destination": "/{{ ds }}/a.mp4"},
+    ],
+)
+def test_what_cannot_be_known_here_passes(arguments):
+    """Templates, stores that are there, and downloads that run elsewhere are left to the download."""
+    check_downstream(order(**arguments))
+
+
+def test_nothing_is_made(tmp_path):
+    """A folder that is still missing is not made by looking."""
+    check_downstream(order(destination=f"{tmp_path}/new/clips/"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_without_a_dag_passes():
+    """In a unit test of a user there is nothing behind the task."""
+    check_downstream(EmptyOperator(task_id="alone"))
+    check_downstream(object())
+
+
+def test_other_tasks_do_not_matter():
+    """Only downloads are looked at, whatever attributes others have."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first, second = EmptyOperator(task_id="a"), EmptyOperator(task_id="b")
+        second.destination = "s4://x/y"
+        first >> second
+    check_downstream(first)

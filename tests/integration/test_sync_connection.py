@@ -1,0 +1,227 @@
+"""One deadline bounds a synchronous request, whatever trickles, on whichever way."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import trustme
+
+from airflow_provider_vidu.exceptions import ViduSubmitUnknownError, ViduTimeoutError, ViduTransportError
+from airflow_provider_vidu.hooks import ViduHook
+from tests.integration.servers import Request, Server, Wire, fixed, tunnel
+
+pytestmark = pytest.mark.integration
+
+KEY = "sk-deadline-5e1f"
+TIMEOUT = 0.15
+SOON = 10.0
+"""Seconds that no request here comes near, even on a busy machine; what trickles does so for longer."""
+ANSWER = json.dumps({"id": "g", "status": "pending"}).encode()
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def endless(start: bytes, piece: bytes) -> Callable[[Request, Wire], None]:
+    """Return an answer that begins with ``start`` and never ends: a piece now and then, well within the time-out."""
+
+    def answer(_: Request, wire: Wire) -> None:
+        wire.send(start)
+        for _ in range(round(3 * SOON / TIMEOUT * 10)):
+            try:
+                wire.sock.sendall(piece)
+            except OSError:
+                return
+            time.sleep(TIMEOUT / 10)
+
+    return answer
+
+
+TRICKLES = {
+    "status line": endless(b"HTTP/1.1 200 ", b"x"),
+    "header name": endless(OK, b"x"),
+    "header lines": endless(OK, b"X: y\r\n"),
+    "interim answers": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": endless(OK + b"Content-Length: 9999\r\n\r\n", b" "),
+    "body without a length": endless(OK + b"\r\n", b" "),
+    "chunk size": endless(CHUNKED, b"0"),
+    "chunk extension": endless(CHUNKED + b"5;", b"x"),
+    "chunks": endless(CHUNKED, b"1\r\n \r\n"),
+    "trailers": endless(CHUNKED + b"0\r\n", b"X: y\r\n"),
+}
+
+
+@pytest.fixture
+def connect(monkeypatch) -> Callable[..., None]:
+    """Return what defines the default connection."""
+
+    def connect(host: str, **extra: object) -> None:
+        stored = {"conn_type": "vidu", "host": host, "password": KEY}
+        extra = {"timeout": TIMEOUT, "max_retries": 0, **extra}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(stored | {"extra": extra}))
+
+    return connect
+
+
+def quickly(ask: Callable[[], object], most: float = SOON) -> float:
+    """Run ``ask``; return the seconds it has taken, which are not more than ``most``."""
+    began = time.monotonic()
+    ask()
+    taken = time.monotonic() - began
+    assert taken < most
+    return taken
+
+
+@pytest.mark.parametrize("name", TRICKLES)
+def test_a_trickle_ends(connect, name: str) -> None:
+    """After four time-outs the request is given up, and it may have arrived."""
+    with Server(TRICKLES[name]) as server:
+        connect(server.url(""))
+
+        def ask() -> None:
+            with pytest.raises(ViduTransportError, match=r"brought no whole answer in time \(0\.6 s\)") as caught:
+                ViduHook().get_generation("g", retries=0)
+            assert caught.value.sent
+
+        assert quickly(ask) > 3 * TIMEOUT
+
+
+def test_a_trickled_create_is_an_unknown_outcome(connect) -> None:
+    """The create has arrived: it is not repeated."""
+    with Server(TRICKLES["header lines"]) as server:
+        connect(server.url(""), max_retries=3)
+        with pytest.raises(ViduSubmitUnknownError):
+            ViduHook().create_generation(prompt="a cat")
+    assert len(server.requests) == 1
+
+
+def test_a_wait_ends_in_spite_of_a_trickle(connect) -> None:
+    """A wait whose every poll trickles comes to its own end."""
+    with Server(TRICKLES["interim answers"]) as server:
+        connect(server.url(""))
+
+        def wait() -> None:
+            with pytest.raises(ViduTimeoutError):
+                ViduHook().wait("g", timeout=0.7, poll_interval=0.1)
+
+        quickly(wait)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Return a certificate authority that nobody else trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def https(authority) -> ssl.SSLContext:
+    """Return the TLS settings of a server on loopback."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def bundle(authority, tmp_path) -> Iterator[str]:
+    """Return the path of the authority's certificate."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("name", ["status line", "header lines"])
+@pytest.mark.parametrize("of_the_proxy", ["cleartext", "tls"])
+def test_a_proxy_that_trickles_its_tunnel(connect, https, bundle, name: str, of_the_proxy: str) -> None:
+    """The answer to CONNECT is bounded as well, and nothing was sent to the service."""
+    with Server(TRICKLES[name], tls=https if of_the_proxy == "tls" else None) as proxy:
+        connect("https://127.0.0.1:9", proxy=proxy.url(""), verify=bundle)
+
+        def ask() -> None:
+            with pytest.raises(ViduTransportError) as caught:
+                ViduHook().create_generation(prompt="a cat")
+            assert not caught.value.sent
+
+        quickly(ask)
+    assert [request.method for request in proxy.requests] == ["CONNECT"]
+
+
+def test_a_trickle_inside_two_tls_layers(connect, https, bundle) -> None:
+    """Through a proxy that speaks TLS, records are put together from many reads, none of which resets the clock."""
+    with Server(TRICKLES["header lines"], tls=https) as server, Server(_slow_tunnel, tls=https) as proxy:
+        connect(server.url(""), proxy=proxy.url(""), verify=bundle)
+
+        def ask() -> None:
+            with pytest.raises(ViduTransportError):
+                ViduHook().get_generation("g", retries=0)
+
+        quickly(ask)
+
+
+def _slow_tunnel(request: Request, wire: Wire) -> None:
+    """Carry the way back of a tunnel byte by byte."""
+    sock = wire.sock
+
+    class Slowly:
+        """A socket that sends little at a time."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(sock, name)
+
+        def sendall(self, data: bytes) -> None:
+            for at in range(len(data)):
+                sock.sendall(data[at : at + 1])
+                time.sleep(TIMEOUT / 10)
+
+    wire.sock = Slowly()
+    tunnel(request, wire)
+
+
+def test_a_body_that_is_taken_slowly(connect) -> None:
+    """A peer that lets a large request trickle in holds nobody either."""
+    done = threading.Event()
+
+    def sip(_: Request, wire: Wire) -> None:
+        while not done.wait(TIMEOUT / 2) and wire.sock.recv(4096):
+            pass
+
+    def ask() -> None:
+        with pytest.raises(ViduSubmitUnknownError):
+            ViduHook().create_generation(prompt="a cat", images=["x" * 20_000_000])
+
+    with Server(sip) as server:
+        connect(server.url(""))
+        try:
+            quickly(ask)
+        finally:
+            done.set()
+
+
+def test_answers_in_time_are_whole(connect) -> None:
+    """Slow but honest: pieces that come to an end within the four time-outs are an answer."""
+
+    def slowly(_: Request, wire: Wire) -> None:
+        wire.head(200, Content_Type="application/json", Content_Length=len(ANSWER))
+        for at in range(0, len(ANSWER), 4):
+            wire.send(ANSWER[at : at + 4])
+            time.sleep(TIMEOUT / 10)
+
+    with Server(slowly) as server:
+        connect(server.url(""))
+        assert ViduHook().get_generation("g", retries=0).provider_status == "pending"
+
+
+def test_http_client_prints_nothing(connect, monkeypatch, capsys) -> None:
+    """Whoever switches the printing of http.client on does not get the key of this provider printed."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)
+    with Server(fixed(200, ANSWER, Content_Type="application/json")) as server:
+        for extra in ({}, {"proxy": server.url("")}):
+            connect(server.url(""), timeout=5, **extra)
+            ViduHook().get_generation("g")
+    assert KEY in server.requests[0].headers["authorization"]
+    told = capsys.readouterr()
+    assert KEY not in told.out + told.err
+    assert "send:" not in told.out

@@ -1,0 +1,187 @@
+"""What answers mean, by their shape: every documented answer under both dialects, and odd ones."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.wire import ApiAnswer
+from tests.documented_answers import CREATES, FOLDER, QUERIES, REFUSALS, Row
+
+BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+NATIVE = ViduNative()
+
+
+def answer(body: Any, status: int = 200) -> ApiAnswer:
+    """Return an answer with this body."""
+    return ApiAnswer(status, {}, json.dumps(body).encode())
+
+
+def read(body: Any) -> Generation:
+    """Return what a query's answer with this body says."""
+    return NATIVE.read_generation("asked", answer(body))
+
+
+def check(row: Row, generation: Generation) -> None:
+    """Assert that a generation is what the row says."""
+    assert {name: getattr(generation, name) for name in row.means} == row.means
+    if row.artifacts is not None:
+        found = [
+            {name: getattr(artifact, name) for name in expected}
+            for artifact, expected in zip(generation.artifacts, row.artifacts, strict=True)
+        ]
+        assert found == row.artifacts
+    json.dumps(generation.as_xcom(), allow_nan=False).encode()
+
+
+def test_every_file_is_in_the_table() -> None:
+    """No documented answer lies about unread."""
+    named = {row.name for table in (CREATES, QUERIES, REFUSALS) for row in table}
+    assert {path.stem for path in FOLDER.glob("*.json")} == named
+
+
+@pytest.mark.parametrize("row", QUERIES, ids=str)
+@BOTH
+def test_documented_queries(dialect: Dialect, row: Row) -> None:
+    """Every documented answer to a query means the same under both dialects, and keeps the id that was asked for."""
+    generation = dialect.read_generation("asked", answer(row.body))
+    check(row, generation)
+    assert generation.id == "asked"
+    assert generation.raw == row.body
+
+
+@pytest.mark.parametrize("row", CREATES, ids=str)
+@BOTH
+def test_documented_creates(dialect: Dialect, row: Row) -> None:
+    """Every documented answer to a create holds its id, under both dialects."""
+    check(row, dialect.read_created(answer(row.body), synchronous=row.synchronous))
+
+
+@pytest.mark.parametrize(("first", "second"), [("state", "status"), ("status", "state")])
+@pytest.mark.parametrize(
+    ("known", "unknown"), [("processing", "ok"), ("success", "200"), ("failed", "error_inside"), ("queueing", "")]
+)
+def test_a_known_word_wins(first: str, second: str, known: str, unknown: str) -> None:
+    """Of two words for the state, the one that is a state counts."""
+    assert read({"id": "a", first: unknown, second: known, "video_url": None}).provider_status == known
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        {"code": "success"}, {"code": 0, "message": "ok"}, {"status": "success"}, {"status": 200, "message": "OK"},
+        {"success": True}, {},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["data", "output", "result"])
+def test_the_envelope_says_nothing_of_the_job(envelope: dict[str, Any], name: str) -> None:
+    """What the outer level says of the request is not the state of the job."""
+    assert read({**envelope, name: {"status": "processing", "progress": 7}}).describe() == "running (processing), 7 %"
+
+
+@pytest.mark.parametrize("wrap", [lambda job: [job], json.dumps, lambda job: json.dumps([job])])
+def test_a_job_in_a_list_or_in_a_text(wrap: Any) -> None:
+    """A list of one and JSON inside a text are the object that they hold."""
+    assert read({"code": "success", "data": wrap({"status": "SUCCESS", "result_url": "https://h/v.mp4"})}).video_url
+    assert read([{"id": "a", "status": "processing"}]).status is GenerationStatus.RUNNING
+
+
+def test_the_gateways_state_wins_over_that_inside() -> None:
+    """The gateway's word is the job's; a word that it does not know yet leaves the one inside."""
+    inner = {"state": "success", "creations": [{"url": "https://h/v.mp4"}]}
+    assert read({"data": {"status": "FAILURE", "data": inner}}).failed
+    assert read({"data": {"status": "UNKNOWN", "data": inner}}).succeeded
+
+
+@pytest.mark.parametrize("name", ["result_url", "file_url", "demo_audio", "signed_url", "url", "download_url"])
+def test_names_of_a_result(name: str) -> None:
+    """The result of a success is found under each name that was seen."""
+    assert read({"id": "a", "status": "completed", name: "https://h/r"}).video_url == "https://h/r"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"images": ["https://h/in.png"]}, {"input": {"url": "https://h/in.png"}}, {"properties": {"url": "https://h/p"}},
+        {"thumbnail_url": "https://h/t.jpg"}, {"metadata": {"trace_id": "https://h/x"}}, {"fail_reason": "no url"},
+        {"data": {"images": ["https://h/in.png"]}},
+    ],
+)  # fmt: skip
+def test_what_was_sent_is_no_result(fields: dict[str, Any]) -> None:
+    """A success stays one without a URL when only inputs and pictures beside the result are there."""
+    generation = read({"id": "a", "status": "completed", **fields})
+    assert generation.succeeded
+    assert generation.video_url is None
+
+
+def test_a_url_in_fail_reason_counts_only_for_a_success() -> None:
+    """The reason of a failure may hold an address, too."""
+    generation = read({"data": {"status": "FAILURE", "fail_reason": "https://h/refused.png"}})
+    assert generation.video_url is None
+    assert generation.error_message == "https://h/refused.png"
+
+
+@pytest.mark.parametrize("status", ["processing", "created", "failed"])
+def test_an_echoed_input_is_no_result(status: str) -> None:
+    """Official creates repeat the video that they were given."""
+    assert read({"task_id": "1", "state": status, "video_url": "https://h/in.mp4"}).video_url is None
+
+
+def test_inline_media_is_cut_out_of_raw() -> None:
+    """A note takes the place of a medium, wherever it is; everything else stays."""
+    uri = "data:image/png;base64," + "iVBORw0KGgo" * 500
+    body = {"id": "a", "status": "failed", "images": [uri], "input": json.dumps({"image": uri}), "b64": "QUJD" * 2000}
+    raw = json.dumps(read({**body, "prompt": "data: a cat"}).raw)
+    assert len(raw) < 600
+    assert raw.count("cut out") == 3
+    assert "data:image/png" in raw
+    assert "data: a cat" in raw
+
+
+def test_a_secret_in_json_inside_a_text_is_struck_out() -> None:
+    """A key that JSON inside a message spells with escapes is found all the same."""
+    key = "sk/abcdef+12345"
+    inner = json.dumps({"message": f"bad key {key}"}).replace("/", "\\/")
+    found = ApiAnswer(
+        200, {}, json.dumps({"status": "failed", "error": inner}).encode(), strike=lambda text: text.replace(key, "***")
+    )
+    assert NATIVE.read_generation("a", found).error_message == "bad key ***"
+    wrapped = ApiAnswer(400, {}, json.dumps({"code": "c", "message": inner}).encode(), strike=found.strike)
+    assert "bad key ***" in str(NATIVE.error(wrapped))
+
+
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [
+        ("QuotaExceeded", True), ("toomanyrequests", True), ("OperationInProcess", True), ("SystemThrottling", True),
+        ("InternalServiceFailure", True), ("ImageDownloadFailure", True), ("VideoDownloadFailure", True),
+        ("internal_error", True), ("upstream_error", True), ("video_queue_full", True), ("get_channel_failed", True),
+        ("CreationPolicyViolation", False), ("CreditInsufficient", False), ("ImageSizeInvalid", False),
+        ("Unknown", False), ("unheard", False), ("", False),
+    ],
+)  # fmt: skip
+@BOTH
+def test_what_means_later(dialect: Dialect, code: str, transient: bool) -> None:
+    """The reader says whether a new submit may succeed, and only of a failure."""
+    for word in ("state", "status"):
+        body = {"id": "a", word: "failed", "err_code": code, "creations": []}
+        assert dialect.read_generation("a", answer(body)).is_transient is transient
+        assert not dialect.read_generation("a", answer({**body, word: "processing"})).is_transient
+
+
+def test_the_balance_under_both_names() -> None:
+    """The page's table says remaining_credits, and its example remains."""
+    kinds = [{"type": "a", "credit_remain": 7, "concurrency_limit": 5}, {"type": "b", "credit_remain": 0}]
+    for name in ("remains", "remaining_credits"):
+        found = EntV2().read_credits(answer({name: kinds, "packages": [{"credit_remain": 99}]}))
+        assert (found.remaining, found.concurrency_limit) == (7, 5)
+        assert EntV2().probe_verdict(answer({name: kinds})) is None
+    assert EntV2().read_credits(answer({"remaining_credits": 12})).remaining == 12
+    assert EntV2().read_credits(answer({"remains": [{"credit_remain": 0}]})).remaining == 0
+    with pytest.raises(exceptions.ViduAuthError):
+        EntV2().read_credits(answer({"code": "invalid_api_key", "message": "m", "data": None}))

@@ -1,0 +1,153 @@
+"""A paid id is never lost, in whatever form a create is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
+from airflow_provider_vidu.exceptions import ViduError, ViduResponseError
+from airflow_provider_vidu.models import GenerationStatus
+from airflow_provider_vidu.wire import ApiAnswer
+
+BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+many = settings(database=None, deadline=None, max_examples=60)
+
+
+def answer(body: Any, status: int = 200) -> ApiAnswer:
+    """Return an answer with this body."""
+    return ApiAnswer(status, {}, json.dumps(body).encode())
+
+
+FORMS: list[tuple[Any, str]] = [
+    ({"id": "a"}, "a"),
+    ({"task_id": "a"}, "a"),
+    ({"id": 7, "task_id": "task_7"}, "task_7"),
+    ({"id": "a", "task_id": "b", "status": "queued"}, "a"),
+    ({"id": "a", "task_id": "b", "state": "created"}, "b"),
+    ({"task_id": 911088422699962368}, "911088422699962368"),
+    ([{"task_id": "a"}], "a"),
+    ({"data": "task_a"}, "task_a"),
+    ({"code": "success", "message": "", "data": "task_a"}, "task_a"),
+    ({"code": 200, "data": 911088422699962368}, "911088422699962368"),
+    ({"data": ["task_a"]}, "task_a"),
+    ({"data": [{"task_id": "a"}]}, "a"),
+    ({"data": {"id": 7, "task_id": "a"}}, "a"),
+    ({"data": {"data": {"task_id": "a"}}}, "a"),
+    ({"data": {"data": [{"id": "a"}]}}, "a"),
+    ({"data": json.dumps({"task_id": "a"})}, "a"),
+    ({"data": {"output": {"task_id": "a"}}}, "a"),
+    ({"output": {"task_id": "a", "task_status": "PENDING"}, "request_id": "r"}, "a"),
+    ({"result": {"id": "a"}}, "a"),
+    ({"task": {"id": "a"}}, "a"),
+    ({"response": {"task": {"task_id": "a"}}}, "a"),
+    ({"ticket": {"id": "a"}, "user": {"id": "u"}}, "a"),
+    ({"taskId": "a"}, "a"),
+    ({"data": {"taskId": "a"}}, "a"),
+    ({"generation_id": "a"}, "a"),
+    ({"ad_one_click_task_id": "1", "sub_task_id": "2"}, "2"),
+    ({"ad_one_click_task_id": "1", "compose_sub_task_id": "3", "state": "success"}, "3"),
+    ({"ad_one_click_task_id": "1"}, "1"),
+    ({"id": "a", "error": {"message": "a warning"}}, "a"),
+    ({"code": "weird", "message": "m", "data": {"task_id": "a"}}, "a"),
+    ({"id": "a", "code": "accepted", "message": "queued"}, "a"),
+    ("task_01kabc", "task_01kabc"),
+    ("48038932-0ff5-4251-8b4b-7a76c09fd114", "48038932-0ff5-4251-8b4b-7a76c09fd114"),
+    (911088422699962368, "911088422699962368"),
+    (json.dumps({"task_id": "a"}), "a"),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), FORMS, ids=[json.dumps(body)[:60] for body, _ in FORMS])
+@BOTH
+def test_forms(dialect: Dialect, body: Any, expected: str) -> None:
+    """The id is found in each form, and means the same under both dialects."""
+    assert dialect.read_created(answer(body)).id == expected
+
+
+@many
+@given(
+    st.lists(st.sampled_from(["data", "output", "result", "response", "task", "list", "text"]), max_size=4),
+    st.sampled_from(["id", "task_id", "taskId"]),
+    st.dictionaries(st.sampled_from(["code", "message", "request_id", "model"]), st.just("success"), max_size=3),
+)
+def test_any_nesting(path: list[str], name: str, beside: dict[str, str]) -> None:
+    """However the wrappers are put together, the id comes out."""
+    body: Any = {name: "task_a1", **beside}
+    for step in path:
+        if step == "list":
+            body = {"data": [body]}
+        elif step == "text":
+            body = {"data": json.dumps(body)}
+        else:
+            body = {step: body, **beside}
+    assert ViduNative().read_created(answer(body)).id == "task_a1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"code": "success"}, {"data": "success"}, {"data": ""}, {"data": None}, {"data": []}, {"data": "not an id"},
+        {"data": "https://h/v.mp4"}, {"data": True}, {"request_id": "r"}, {"creations": [{"id": "c"}]},
+        {"user": {"id": "u"}}, {"code": "weird", "message": "m", "data": "sorry"}, [], [{"id": "a"}, {"id": "b"}], "ok",
+        "success", 1, None, True, {"images": [{"id": "i"}]},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+@BOTH
+def test_what_holds_no_id(dialect: Dialect, body: Any) -> None:
+    """Nothing else is taken for an id; the outcome of the create is unknown then."""
+    with pytest.raises(ViduResponseError) as caught:
+        dialect.read_created(answer(body))
+    assert caught.value.status_code == 200
+
+
+@pytest.mark.parametrize("status", [400, 500, 503])
+def test_an_error_keeps_the_id_that_it_names(status: int) -> None:
+    """What an error answer names may have been billed, so the error names it; a bare id may be the request's."""
+    for body in ({"code": "x", "message": "m", "data": {"task_id": "a"}}, {"task_id": "a", "error": "m"}):
+        with pytest.raises(ViduError) as caught:
+            ViduNative().read_created(answer(body, status))
+        assert caught.value.generation_id == "a"
+    with pytest.raises(ViduError) as caught:
+        ViduNative().read_created(answer({"id": "request-1", "error": {"code": "x"}}, status))
+    assert caught.value.generation_id is None
+
+
+def test_a_refusal_with_an_id_is_a_refusal() -> None:
+    """A known refusal with status 200 created nothing, whatever else it holds."""
+    body = {"task_id": "a", "code": "video_queue_full", "message": "full", "data": None}
+    with pytest.raises(exceptions.ViduRateLimitError) as caught:
+        ViduNative().read_created(answer(body))
+    assert caught.value.generation_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("body", "synchronous", "status"),
+    [
+        ({"id": "a", "name": "cat"}, True, "succeeded"),
+        ({"id": "a", "name": "cat"}, False, "unknown"),
+        ({"voice_id": "v"}, True, "succeeded"),
+        ({"task_id": "a", "state": "success"}, True, "succeeded"),
+        ({"task_id": "a", "state": "success"}, False, "waiting"),
+        ({"task_id": "a", "state": "success", "file_url": "https://h/s.mp3"}, False, "succeeded"),
+        ({"task_id": "a", "state": "processing"}, True, "running"),
+        ({"task_id": "a", "state": "failed"}, True, "failed"),
+        ({"task_id": "a", "status": "brand_new"}, True, "unknown"),
+    ],
+)
+@BOTH
+def test_when_a_create_is_the_end(dialect: Dialect, body: Any, synchronous: bool, status: str) -> None:
+    """A synchronous answer without a state is the result; another create's success without one is still awaited."""
+    assert dialect.read_created(answer(body), synchronous=synchronous).status == GenerationStatus(status)
+
+
+def test_a_synchronous_answer_without_any_id() -> None:
+    """Not even a synchronous create may lose what it was billed for."""
+    with pytest.raises(ViduResponseError, match="without an id"):
+        EntV2().read_created(answer({"prompts": ["a"]}), synchronous=True)
