@@ -215,7 +215,7 @@ def test_without_permission(log_in, film, airflow):
     page.wait_for_url(f"**{path}")
     page.get_by_text("You may not see the clips of this DAG.").wait_for()
     assert "kite" not in page.content()
-    for then in ("/clip.json", "/video", "/cover"):
+    for then in ("/clip.json", "/file", "/cover"):
         answer = page.request.get(airflow.url + path + then)
         assert answer.status == 403
         assert answer.json() == {"detail": "Forbidden"}
