@@ -172,7 +172,7 @@ async def cover(
 
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
     states: LiveStates = request.app.state.live
-    live = states.known(clip.conn_id or "", clip.generation_id or "")
+    live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
         raise HTTPException(404, "The generation has no such piece.")
@@ -236,7 +236,7 @@ async def _live(request: Request, clip: Clip, patience: float | None = None) -> 
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
     states: LiveStates = request.app.state.live
-    return states.seen(clip.conn_id or "", clip.generation_id or "")
+    return states.seen(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
 
 
 async def _asked(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
@@ -244,7 +244,7 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
     assert clip.conn_id is not None
     assert clip.generation_id is not None
     more = {} if patience is None else {"patience": patience}
-    return await states.state(clip.conn_id, clip.generation_id, **more)
+    return await states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
 
 def _stored(clips: Iterable[Clip]) -> dict[str, str | None]:

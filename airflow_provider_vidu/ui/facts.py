@@ -25,6 +25,7 @@ BESIDE: Final = frozenset({"cover", "speech", "sound"})
 """Artifacts that stand beside a result: a download of one of them has not stored the clip."""
 MAKING: Final = ("generate", "wait")
 ROLES: Final = (*MAKING, "submit", "download")
+_PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
 _REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
 
 
@@ -98,6 +99,15 @@ class Clip:
     def conn_id(self) -> str | None:
         """The connection that knows the generation."""
         return next((task.conn_id for task in self.tasks if task.conn_id), None)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where it was submitted, by the name of a product: some have a query of their own.
+
+        Not a path: it comes from an XCom, and the API server asks with the key of the connection.
+        """
+        told = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
+        return next((name for name in told if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
 
     @property
     def result(self) -> tuple[Generation, datetime | None] | None:

@@ -50,6 +50,10 @@ MAX_LINES: Final = 500
 _OF_CONNECTION: Final = (ViduTransportError, ViduAuthError, ViduConfigError, ViduRateLimitError)
 
 
+_Key = tuple[str, str, str | None]
+"""Connection, id and endpoint: a DAG that names the wrong endpoint spoils its own view alone."""
+
+
 @dataclass(slots=True)
 class _Kept:
     live: Live = NOT_ASKED
@@ -96,36 +100,39 @@ class LiveStates:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._chars = 0
 
-    async def state(self, conn_id: str, generation_id: str, *, patience: float = PATIENCE_SECONDS) -> Live:
+    async def state(
+        self, conn_id: str, generation_id: str, endpoint: str | None = None, *, patience: float = PATIENCE_SECONDS
+    ) -> Live:
         """Return the generation or the error that the service has for it now, or seconds ago.
 
         :param conn_id: an Airflow connection; anything but one of type ``vidu`` is refused.
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products with a query of their own.
         :param patience: seconds after which the last known state is returned instead.
         """
-        kept = self._entry(conn_id, generation_id)
+        key = (conn_id, generation_id, endpoint)
+        kept = self._entry(key)
         kept.wanted_at = time.monotonic()
         if kept.wanted_at >= kept.good_until:
             if kept.task is None:
-                kept.task = asyncio.create_task(self._ask(kept, conn_id, generation_id))
+                kept.task = asyncio.create_task(self._ask(kept, key))
             await asyncio.wait({kept.task}, timeout=patience)
         return kept.live
 
-    def seen(self, conn_id: str, generation_id: str) -> Live:
+    def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return when the generation was seen running, for a result that does not tell; nothing is asked."""
-        return Live(running_since=self.known(conn_id, generation_id).running_since)
+        return Live(running_since=self.known(conn_id, generation_id, endpoint).running_since)
 
-    def known(self, conn_id: str, generation_id: str) -> Live:
+    def known(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return what the service said last, however long ago; nothing is asked."""
-        kept = self._kept.get((conn_id, generation_id))
+        kept = self._kept.get((conn_id, generation_id, endpoint))
         return kept.live if kept else NOT_ASKED
 
-    def _entry(self, conn_id: str, generation_id: str) -> _Kept:
-        key = (conn_id, generation_id)
+    def _entry(self, key: _Key) -> _Kept:
         kept = self._kept.setdefault(key, _Kept())
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT or (self._chars > MAX_KEPT_CHARS and len(self._kept) > 1):
@@ -143,8 +150,8 @@ class LiveStates:
             del self._lines[idle]
         return line
 
-    async def _ask(self, kept: _Kept, conn_id: str, generation_id: str) -> None:
-        line = self._line(conn_id)
+    async def _ask(self, kept: _Kept, key: _Key) -> None:
+        line = self._line(key[0])
         line.users += 1
         try:
             async with line.slots:
@@ -154,25 +161,25 @@ class LiveStates:
                     kept.live = replace(kept.live, error=line.error)
                     kept.good_until = max(line.silent_until, time.monotonic() + POLL_SECONDS)
                     return
-                await self._ask_now(kept, line, conn_id, generation_id)
+                await self._ask_now(kept, line, key)
         finally:
             line.users -= 1
             kept.task = None
-            if self._kept.get((conn_id, generation_id)) is kept:
+            if self._kept.get(key) is kept:
                 self._chars += (chars := _chars(kept.live)) - kept.chars
                 kept.chars = chars
 
-    async def _ask_now(self, kept: _Kept, line: _Line, conn_id: str, generation_id: str) -> None:
+    async def _ask_now(self, kept: _Kept, line: _Line, key: _Key) -> None:
         before = kept.live
         line.is_tried = line.error is not None
         try:
-            kept.live = await _asked(conn_id, generation_id, before)
+            kept.live = await _asked(key, before)
             line.answered()
         except Exception as error:  # the boundary: a page must tell what went wrong, not break
             log.debug("The service could not be asked.", exc_info=True)
             told = _bare(error)
             if isinstance(told, _OF_CONNECTION):
-                line.failed(told, conn_id)
+                line.failed(told, key[0])
             else:
                 line.answered()
             kept.live = replace(before, error=told, asked_at=datetime.now(UTC))
@@ -201,13 +208,15 @@ def _lifetime(live: Live) -> float:
     return DONE_SECONDS if live.generation and live.generation.is_done else POLL_SECONDS
 
 
-async def _asked(conn_id: str, generation_id: str, before: Live) -> Live:
+async def _asked(key: _Key, before: Live) -> Live:
     from airflow_provider_vidu.hooks import ViduHook
 
+    conn_id, generation_id, endpoint = key
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await _check_type(conn_id)
-            generation = slim(await ViduHook(conn_id).aget_generation(generation_id, retries=0))
+            found = await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0)
+            generation = slim(found)
     except TimeoutError:
         raise ViduTransportError(f"No answer within {ANSWER_SECONDS:.0f} s.", conn_id=conn_id) from None
     now = datetime.now(UTC)

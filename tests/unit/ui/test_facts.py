@@ -274,3 +274,12 @@ def test_what_is_remembered_is_what_is_shown():
     assert len(kept.model_dump_json()) < 60_000
     assert kept.prompt is not None
     assert kept.prompt.startswith("y")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "used"),
+    [("one-click/mv", "one-click/mv"), ("text2video", "text2video"), ("/admin/{id}", None), ("../x", None), (5, None)],
+)
+def test_the_endpoint_is_the_name_of_a_product(endpoint, used):
+    """An XCom may say which product's query to use, and never which path is asked for with the key."""
+    assert Clip("g", [task(watch={"endpoint": endpoint}), task("w", watch={"role": "wait"})]).endpoint == used

@@ -31,8 +31,9 @@ class Service:
         self.errors: dict[str, ViduError] = {}
         self.answer: Callable[[str], Generation] = lambda name: Generation(id=name, status=GenerationStatus.RUNNING)
 
-    async def ask(self, conn_id: str, generation_id: str, before: Any) -> live.Live:
+    async def ask(self, key: tuple[str, str, str | None], before: Any) -> live.Live:
         """Answer, fail, or wait for ever."""
+        conn_id, generation_id, _ = key
         self.asked[conn_id, generation_id] += 1
         if conn_id in self.silent:
             await asyncio.Event().wait()
@@ -175,7 +176,7 @@ def test_an_error_holds_on_to_nothing(service, clock):
     class Answer:
         """Stands for what a frame holds."""
 
-    async def fail(conn_id: str, generation_id: str, before: Any) -> live.Live:
+    async def fail(key: Any, before: Any) -> live.Live:
         answer = Answer()
         try:
             raise ValueError(answer)
