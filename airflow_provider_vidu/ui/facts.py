@@ -17,7 +17,7 @@ from airflow_provider_vidu.lineage import prompt_of as told_prompt
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.ui.pieces import MAX_PIECES, Record, newest_first
-from airflow_provider_vidu.values import mapping, percent, text, whole
+from airflow_provider_vidu.values import mapping, moment, percent, text, whole
 
 MAX_TEXT_CHARS: Final = 20_000
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
@@ -99,6 +99,12 @@ class Clip:
     def conn_id(self) -> str | None:
         """The connection that knows the generation."""
         return next((task.conn_id for task in self.tasks if task.conn_id), None)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was submitted, as the answer to the create, or the order, has told the task."""
+        told = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
+        return next((at for at in told if at), None)
 
     @property
     def endpoint(self) -> str | None:

@@ -13,7 +13,7 @@ from airflow_provider_vidu.dialects.errors import ERRORS, is_transient
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.text import one_line, redact_urls, shown
-from airflow_provider_vidu.ui.facts import MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.facts import MAKING, MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
 from airflow_provider_vidu.ui.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.values import whole
 
@@ -291,49 +291,72 @@ def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
 
 
 def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
+    """Return the steps of a clip with their times, and whether these are facts or only when somebody saw it."""
     records = [record for record in clip.records if not record.is_cover]
     status = generation.status if generation else None
     done = bool(generation and generation.is_done)
-    queued = (generation.created_at if generation else None) or clip.main.announced_at
-    running = live.running_since if live.running_since and not (queued and live.running_since < queued) else None
-    ended = _ended_at(clip, generation, live) if done else None
-    kept = records[0].stored_at if records else None
+    queued = _queued_at(clip, generation)
+    running = _Time(live.running_since, is_exact=False)
+    if running.at is not None and queued.at is not None and running.at < queued.at:
+        running = _NO_TIME
+    ended = _ended_at(clip, generation, live) if generation and done else _NO_TIME
     failed = status is GenerationStatus.FAILED
     reached = {
         "queued": True,
         # The service does not tell when it began: a row without a time says nothing once it is over.
-        **({"running": done or status is GenerationStatus.RUNNING} if running or not done else {}),
+        **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
         "failed" if failed else "done": done,
         **({} if failed else {"stored": bool(records)}),
     }
-    times = {"queued": queued, "running": running, "done": ended, "failed": ended, "stored": kept}
+    stored = _Time(records[0].stored_at) if records else _NO_TIME
+    times = {"queued": queued, "running": running, "done": ended, "failed": ended, "stored": stored}
     return _with_durations([(name, times[name], is_reached) for name, is_reached in reached.items()])
 
 
-def _with_durations(steps: list[tuple[str, datetime | None, bool]]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """A moment; one that is not exact is when it was seen, and it happened before."""
+
+    at: datetime | None
+    is_exact: bool = True
+
+
+_NO_TIME: Final = _Time(None)
+
+
+def _with_durations(steps: list[tuple[str, _Time, bool]]) -> list[dict[str, Any]]:
     shown_steps: list[dict[str, Any]] = []
     before: datetime | None = None
     current = max((index for index, (_, _, reached) in enumerate(steps) if reached), default=0)
-    for index, (name, at, reached) in enumerate(steps):
-        seconds = (at - before).total_seconds() if at and before else None
+    for index, (name, time, reached) in enumerate(steps):
+        exact = time.at if time.is_exact else None
+        seconds = (exact - before).total_seconds() if exact and before else None
         shown_steps.append(
             {
                 "name": name,
-                "at": _iso(at),
+                "at": _iso(time.at),
+                "is_exact": time.is_exact,
                 "seconds": max(round(seconds, 1), 0) if seconds is not None else None,
                 "reached": reached,
                 "current": index == current,
             }
         )
-        before = at or before
+        before = exact or before
     return shown_steps
 
 
-def _ended_at(clip: Clip, generation: Generation | None, live: Live) -> datetime | None:
-    if generation is None:
-        return None
-    result = clip.result
-    return generation.completed_at or generation.updated_at or (result[1] if result else None) or live.done_since
+def _queued_at(clip: Clip, generation: Generation | None) -> _Time:
+    told = (generation.created_at if generation else None) or clip.created_at
+    return _Time(told) if told else _Time(clip.main.announced_at, is_exact=False)
+
+
+def _ended_at(clip: Clip, generation: Generation, live: Live) -> _Time:
+    """Return when the generation ended: as the service says, or the earliest time by which it had ended."""
+    if told := generation.completed_at or generation.updated_at:
+        return _Time(told)
+    waited = [task.ended_at for task in clip.tasks if task.role in MAKING and task.has_ended]
+    known = [clip.result[1] if clip.result else None, live.done_since, *waited]
+    return _Time(min((at for at in known if at), default=None), is_exact=False)
 
 
 def _refresh(clip: Clip, *, done: bool) -> int | None:

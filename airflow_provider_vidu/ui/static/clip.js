@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
-  STATES, taskName, taskPath, time, topBar,
+  STATES, taskName, taskPath, time, topBar, zoneName,
 } from "./common.js";
 
 const STEPS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", stored: "Stored" };
@@ -217,10 +217,10 @@ function timeline(steps) {
       `li${step.reached ? ".reached" : ""}${step.current ? ".current" : ""}${step.name === "failed" ? ".failed" : ""}`,
       { "aria-current": step.current ? "step" : null },
       el("span.step", {}, STEPS[step.name]),
-      el("span.when", {}, step.at ? time(step.at) : step.reached ? "–" : ""),
+      el("span.when", {}, step.at ? time(step.at, step.is_exact) : step.reached ? "–" : ""),
       el("span.took", {}, step.seconds ? `+ ${seconds(step.seconds)}` : ""),
     );
-  return [el("h2", {}, "Timeline"), el("ol.timeline", {}, steps.map(item))];
+  return [el("h2", {}, `Timeline (${zoneName()})`), el("ol.timeline", {}, steps.map(item))];
 }
 
 function facts(view) {
