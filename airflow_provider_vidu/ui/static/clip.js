@@ -68,7 +68,7 @@ function bar(view) {
   const step = (index, label, sign) =>
     index === null
       ? null
-      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip` }, sign);
+      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip`, title: `${label} clip (${sign === "‹" ? "←" : "→"})`, rel: label === "Next" ? "next" : "prev" }, sign);
   return topBar(
     [
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
@@ -261,6 +261,13 @@ function list(rows) {
   const kept = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
   return el("dl", {}, kept.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
 }
+
+// Thirty clips are reviewed with thirty keys; a player keeps its own.
+document.addEventListener("keydown", (event) => {
+  const wanted = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  const isTaken = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.closest("video, audio, input");
+  if (wanted && !isTaken) document.querySelector(`.actions a[rel=${wanted}]`)?.click();
+});
 
 if (isFramed) document.documentElement.dataset.framed = "true";
 keepAsking(async () => {

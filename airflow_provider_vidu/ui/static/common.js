@@ -133,14 +133,33 @@ export function copyable(value, label) {
   return el("span.copyable", {}, el("code", {}, value), button);
 }
 
-/** The bar above: where one is, and the way back. */
+/** The bar above: where one is, and the way back. In Airflow's frame only the way back: the rest stands around it. */
 export function topBar(crumbs, actions) {
-  const trail = el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, crumbs.map((crumb) => el("li", {}, crumb))));
-  return [trail, el("div.actions", {}, actions)];
+  const trail = [crumb("Airflow", airflow.pathname), ...crumbs];
+  return [
+    !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),
+    actions.some(Boolean) && el("div.actions", {}, actions),
+  ];
 }
 
+/** A link to a page of Airflow's own; from within its frame it opens around the frame. */
 export function crumb(text, href) {
-  return href && !isFramed ? el("a", { href }, text) : el("span", {}, text);
+  if (!href) return el("span", {}, text);
+  const link = el("a", { href }, text);
+  if (isFramed) link.addEventListener("click", openAround);
+  return link;
+}
+
+function openAround(event) {
+  if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  // The frame itself may open no page above it; a link of the page above may.
+  const outer = window.top.document;
+  const link = outer.createElement("a");
+  link.href = event.currentTarget.href;
+  outer.body.append(link);
+  link.click();
+  link.remove();
 }
 
 /** Ask again and again while the page is seen: `load` returns the seconds until next time, or null for never. */
