@@ -162,9 +162,7 @@ def test_types_of_names(name, kind):
     assert type_of_name(name) == kind
 
 
-@pytest.mark.parametrize(
-    "good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"]
-)
+@pytest.mark.parametrize("good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"])
 def test_good_destinations(good):
     """Paths, URLs and folders pass unchanged."""
     assert checked_destination(good) == good
