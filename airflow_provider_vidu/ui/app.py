@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,18 +20,24 @@ from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.ui import store, views
+from airflow_provider_vidu.ui.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.facts import Clip
-from airflow_provider_vidu.ui.live import LiveStates
+from airflow_provider_vidu.ui.live import LiveStates, trust_of
 from airflow_provider_vidu.ui.media import file_response
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
-from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview
+from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
+from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview, proven_type
+from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
+from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
-STAGES: Final = ("working", "ready", "stored", "failed")
+LINK_FAILS: Final = (
+    "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
+)
 
-_ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
+PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
 RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
@@ -48,6 +55,7 @@ def make_app() -> Any:
     """Return the application that the API server mounts."""
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.live = LiveStates()
+    app.state.sheets, app.state.pages = Shared[Any](), Shared[Any]()
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
@@ -94,31 +102,35 @@ async def sheet_data(
     dag_id: str,
     run_id: str,
     stage: Annotated[str | None, Query(pattern=f"^({'|'.join(STAGES)})$")] = None,
-    offset: Annotated[int, Query(ge=0, le=store.MAX_TASKS)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
 ) -> JSONResponse:
     """Return one page of the clips of a DAG run, and how many there are in each stage."""
-    sheet = await run_in_threadpool(store.read_sheet, dag_id, run_id)
+    sheets: Shared[store.Sheet | None] = request.app.state.sheets
+    sheet, cost = await sheets.get(
+        (dag_id, run_id, stage, offset, limit),
+        lambda: store.read_sheet(dag_id, run_id, stage, offset, limit),
+    )
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
-    chosen = [clip for clip in sheet.clips if stage in (None, clip.stage)]
-    clips = await run_in_threadpool(store.with_results, chosen[offset : offset + limit])
-    lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in clips))
+    lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
+    stored = await run_in_threadpool(_stored, sheet.clips)
     now = datetime.now(UTC)
     return JSONResponse(
         {
             "dag_id": dag_id,
             "run_id": run_id,
-            "total": len(chosen),
+            "total": sheet.total,
             "offset": offset,
             "limit": limit,
-            "counts": {name: sum(clip.stage == name for clip in sheet.clips) for name in STAGES},
+            "counts": dict(sheet.counts),
             "clips": [
-                views.card_view(clip, live, stored=_stored(clip), now=now)
-                for clip, live in zip(clips, lives, strict=True)
+                views.card_view(clip, live, stored=stored, now=now)
+                for clip, live in zip(sheet.clips, lives, strict=True)
             ],
             "is_cut": sheet.is_cut,
             "is_over": sheet.is_over,
+            "pause": pause_after(cost),
         }
     )
 
@@ -127,61 +139,81 @@ async def sheet_data(
 @router.get(MAPPED + "/clip.json")
 async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    page = await _page(dag_id, run_id, task_id, map_index)
+    page, cost = await _page(request, dag_id, run_id, task_id, map_index)
     live = await _live(request, page.clip)
-    view = views.clip_view(page.clip, page.task, live, stored=_stored(page.clip), now=datetime.now(UTC))
+    stored = await run_in_threadpool(_stored, [page.clip])
+    view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
     here = {"dag_id": dag_id, "run_id": run_id, "before": page.before, "after": page.after}
-    return JSONResponse({**view, **here})
+    return JSONResponse({**view, **here, "pause": pause_after(cost)})
 
 
 # -- media --------------------------------------------------------------------------------------
 
 
-@router.api_route(TASK + "/video", methods=["GET", "HEAD"])
-@router.api_route(MAPPED + "/video", methods=["GET", "HEAD"])
-async def video(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Response:
-    """Send the clip from storage, or lead to the service's own URL while that is valid."""
-    page = await _page(dag_id, run_id, task_id, map_index)
-    return await _media(request, page.clip, cover=False)
+@router.api_route(TASK + "/file", methods=["GET", "HEAD"])
+@router.api_route(MAPPED + "/file", methods=["GET", "HEAD"])
+async def file(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+) -> Response:
+    """Send a piece of the clip from storage, or lead to the service's own URL while that is valid."""
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    return await _media(request, page.clip, piece, cover=False)
 
 
 @router.api_route(TASK + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/cover", methods=["GET", "HEAD"])
-async def cover(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Response:
+async def cover(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+) -> Response:
     """Send the cover in the same way."""
-    page = await _page(dag_id, run_id, task_id, map_index)
-    return await _media(request, page.clip, cover=True)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    return await _media(request, page.clip, piece, cover=True)
 
 
-async def _media(request: Request, clip: Clip, *, cover: bool) -> Response:
+async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
+    states: LiveStates = request.app.state.live
+    live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
+    piece = next(iter(views.pieces(clip, live)[index:]), None)
+    if piece is None:
+        raise HTTPException(404, "The generation has no such piece.")
     told = ""
-    for record in clip.records(cover=cover):
+    for record in views.files_of(clip, piece, cover=cover):
         if can_show(record.uri):
             try:
-                preview: Preview = await run_in_threadpool(open_preview, record.uri)
+                preview: Preview = await run_in_threadpool(open_preview, record.uri, record.size)
                 return file_response(request, preview)
             except PreviewError as error:
                 told = str(error)
-    url = await _service_url(request, clip, cover=cover)
-    if url is None:
-        return JSONResponse({"detail": f"{told} {views.expired(clip)}".strip()}, status_code=410)
-    if request.headers.get("sec-fetch-dest") in ("document", "iframe", "frame", "embed", "object"):
+    who = asker(request.headers)
+    if who == "other":
         # The URL comes from an XCom or from the service: good for a player, not for the address bar.
         raise HTTPException(400, "Open the clip's page instead.")
+    url = await _service_url(request, clip, piece, cover=cover)
+    if url is None:
+        return _gone(f"{told} {views.expired(clip)}")
+    own = own_hosts(request.headers, conf.get("api", "base_url", fallback="") or "")
+    trust = await trust_of(clip.conn_id) if needs_trust(url) else NO_TRUST
+    if (reason := why_not(url, own, trust)) is not None:
+        return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
+    if who == "script":
+        return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
     # This server never fetches it: a DAG could make it ask hosts that only it can reach.
-    # Verbatim but for what no header can hold: re-quoting a signed URL breaks its signature.
-    return Response(status_code=307, headers={"Location": quote(url, safe=_ASCII)})
+    return Response(status_code=307, headers={"Location": location(url)})
 
 
-async def _service_url(request: Request, clip: Clip, *, cover: bool) -> str | None:
+def _gone(detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail.strip()}, status_code=410)
+
+
+async def _service_url(request: Request, clip: Clip, piece: Piece, *, cover: bool) -> str | None:
     """Return a URL of the service that is still valid, as far as that can be known."""
     known, since = clip.result or (None, None)
-    url, now = views.url_of(known, cover=cover), datetime.now(UTC)
+    url, now = views.url_of(known, piece, cover=cover), datetime.now(UTC)
     if url is not None and views.is_surely_fresh(url, since, now):
         return web_url(url)
     if views.may_ask(clip) and (known is None or known.succeeded or not known.is_done):
         live = await _asked(request, clip)
-        if fresh := web_url(views.url_of(live.generation, cover=cover)):
+        if fresh := web_url(views.url_of(live.generation, piece, cover=cover)):
             return fresh
     return web_url(url) if views.may_be_valid(since, now) else None
 
@@ -189,11 +221,14 @@ async def _service_url(request: Request, clip: Clip, *, cover: bool) -> str | No
 # -- shared -------------------------------------------------------------------------------------
 
 
-async def _page(dag_id: str, run_id: str, task_id: str, map_index: int) -> store.Page:
-    page = await run_in_threadpool(store.read_page, dag_id, run_id, task_id, map_index)
+async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[store.Page, float]:
+    pages: Shared[store.Page | None] = request.app.state.pages
+    page, cost = await pages.get(
+        (dag_id, run_id, task_id, map_index), lambda: store.read_page(dag_id, run_id, task_id, map_index)
+    )
     if page is None:
         raise HTTPException(404, "This task instance knows no generation (yet).")
-    return page
+    return page, cost
 
 
 async def _live(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
@@ -201,20 +236,21 @@ async def _live(request: Request, clip: Clip, patience: float | None = None) -> 
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
     states: LiveStates = request.app.state.live
-    return states.seen(clip.conn_id or "", clip.generation_id)
+    return states.seen(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
 
 
 async def _asked(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
     states: LiveStates = request.app.state.live
     assert clip.conn_id is not None
+    assert clip.generation_id is not None
     more = {} if patience is None else {"patience": patience}
-    return await states.state(clip.conn_id, clip.generation_id, **more)
+    return await states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
 
-def _stored(clip: Clip) -> dict[str, bool]:
-    return {
-        name: any(can_show(record.uri) for record in clip.records(cover=name == "cover")) for name in ("video", "cover")
-    }
+def _stored(clips: Iterable[Clip]) -> dict[str, str | None]:
+    """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
+    records = [record for clip in clips for record in clip.records[:MAX_PIECES] if can_show(record.uri)]
+    return {record.uri: None if record.medium else proven_type(record.uri) for record in records}
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,37 +13,47 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.dialects import checked_id
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.lineage import prompt_of as told_prompt
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.values import mapping, percent, text, whole
+from airflow_provider_vidu.ui.pieces import MAX_PIECES, Record, newest_first
+from airflow_provider_vidu.values import mapping, moment, percent, text, whole
 
 MAX_TEXT_CHARS: Final = 20_000
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-_FETCHED: Final = ("video", "watermarked", None)
+BESIDE: Final = frozenset({"cover", "speech", "sound"})
+"""Artifacts that stand beside a result: a download of one of them has not stored the clip."""
+MAKING: Final = ("generate", "wait")
+ROLES: Final = (*MAKING, "submit", "download")
+_PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
+_REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
     """One task instance that works with a generation.
 
-    ``watch``, ``result`` and ``fields`` (rendered) are what the database holds: anything at all. ``result`` and
-    ``fields`` are None where they were not read.
+    ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
+    ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
+    ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
     """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int
-    generation_id: str
+    generation_id: str | None
     announced_at: datetime | None = None
     state: str | None = None
     try_number: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
     watch: Any = None
-    result: Any = field(default=None, repr=False)
-    result_at: datetime | None = None
     fields: Any = field(default=None, repr=False)
+    generation: Generation | None = field(default=None, repr=False)
+    record: Record | None = None
+    result_at: datetime | None = None
+    is_too_large: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -52,12 +63,12 @@ class TaskFacts:
     @property
     def role(self) -> str | None:
         """What the task does with the generation, as far as it told."""
-        return _known(mapping(self.watch).get("role"), ("generate", "submit", "wait", "download"))
+        return role_in(self.watch)
 
     @property
-    def keeps_video(self) -> bool:
-        """Whether the task stores the clip itself and not its cover."""
-        return self.role == "download" and mapping(self.watch).get("artifact") in _FETCHED
+    def keeps_result(self) -> bool:
+        """Whether the task stores the clip itself and nothing beside it."""
+        return keeps_result(self.watch)
 
     @property
     def conn_id(self) -> str | None:
@@ -70,55 +81,12 @@ class TaskFacts:
         """Whether the task instance will do nothing more by itself."""
         return self.state in ENDED
 
-    def generation(self) -> Generation | None:
-        """Return the result, when it is a generation of this very id."""
-        value = decoded(self.result)
-        if not isinstance(value, Mapping) or value.get("id") != self.generation_id:
-            return None
-        try:
-            return _sane(Generation.model_validate(value))
-        except (ValidationError, RecursionError):
-            return None
-
-    def record(self) -> Record | None:
-        """Return the result, when it is the record of a stored file of this generation."""
-        value = decoded(self.result)
-        if not isinstance(value, Mapping) or value.get("generation_id") != self.generation_id:
-            return None
-        uri, size, sha256 = value.get("uri"), value.get("size"), value.get("sha256")
-        if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
-            return None
-        return Record(
-            uri=uri,
-            size=size,
-            sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
-            content_type=shown(value.get("content_type") or "", 80) or None,
-            stored_at=self.result_at,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A file that a download has stored, as it has told."""
-
-    uri: str
-    size: int
-    sha256: str | None
-    content_type: str | None
-    stored_at: datetime | None
-
-    @property
-    def is_cover(self) -> bool:
-        """Whether it is a picture (an animated result counts as a clip)."""
-        kind = self.content_type or ""
-        return kind.startswith("image/") and kind not in ("image/gif", "image/webp")
-
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A generation and all task instances of one DAG run that work with it, the earliest first."""
 
-    generation_id: str
+    generation_id: str | None
     tasks: Sequence[TaskFacts]
     run_is_over: bool = False
 
@@ -133,37 +101,53 @@ class Clip:
         return next((task.conn_id for task in self.tasks if task.conn_id), None)
 
     @property
+    def created_at(self) -> datetime | None:
+        """When it was submitted, as the answer to the create, or the order, has told the task."""
+        told = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
+        return next((at for at in told if at), None)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where it was submitted, by the name of a product: some have a query of their own.
+
+        Not a path: it comes from an XCom, and the API server asks with the key of the connection.
+        """
+        told = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
+        return next((name for name in told if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
+
+    @property
     def result(self) -> tuple[Generation, datetime | None] | None:
         """The newest generation among the results, done ones before others, with the time it was stored."""
-        found = [(made, task.result_at) for task in self.tasks if (made := task.generation())]
+        found = [(task.generation, task.result_at) for task in self.tasks if task.generation is not None]
         found.sort(key=lambda pair: (pair[0].is_done, pair[1].timestamp() if pair[1] else 0.0))
         return found[-1] if found else None
 
-    def records(self, *, cover: bool) -> list[Record]:
-        """Return the stored files, the newest first: the pictures, or else the clips."""
-        found = [record for task in self.tasks if (record := task.record()) and record.is_cover == cover]
-        return sorted(found, key=lambda record: record.stored_at.timestamp() if record.stored_at else 0.0, reverse=True)
+    @property
+    def records(self) -> list[Record]:
+        """The files that downloads have stored of it, the newest first; covers among them."""
+        return newest_first(task.record for task in self.tasks if task.record is not None)
 
     @property
     def stage(self) -> str:
         """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
-        if any(task.keeps_video and task.state == "success" for task in self.tasks):
+        if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
-        made = [task for task in self.tasks if task.role in ("generate", "wait")]
-        if any(task.state == "success" for task in made):
+        if any(task.role in MAKING and task.state == "success" for task in self.tasks):
             return "ready"
-        ended = [task for task in self.tasks if task.has_ended]
-        if any(task.state == "failed" for task in ended) and len(ended) == len(self.tasks):
+        if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"
         return "working"
 
 
 def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Clip]:
-    """Return the clips of a run: task instances of one generation together, mapped ones in their order."""
-    groups: dict[str, list[TaskFacts]] = {}
+    """Return the clips of a run: task instances of one generation together, mapped ones in their order.
+
+    Task instances whose id is not known are clips of their own.
+    """
+    groups: dict[object, list[TaskFacts]] = {}
     for task in tasks:
-        groups.setdefault(task.generation_id, []).append(task)
-    clips = [Clip(generation_id, sorted(group, key=_age), run_is_over) for generation_id, group in groups.items()]
+        groups.setdefault(task.generation_id or task.key, []).append(task)
+    clips = [Clip(group[0].generation_id, sorted(group, key=_age), run_is_over) for group in groups.values()]
     began: dict[str, float] = {}
     for clip in clips:
         name = clip.main.task_id
@@ -176,12 +160,31 @@ def _age(task: TaskFacts) -> tuple[float, str, int]:
     return told, task.task_id, task.map_index
 
 
+def role_in(watch: Any) -> str | None:
+    """Return the role that a task's note names, or None."""
+    role = mapping(decoded(watch)).get("role")
+    return role if isinstance(role, str) and role in ROLES else None
+
+
+def keeps_result(watch: Any) -> bool:
+    """Whether a task's note says that it stores the clip itself."""
+    artifact = mapping(decoded(watch)).get("artifact")
+    return role_in(watch) == "download" and not (isinstance(artifact, str) and artifact in BESIDE)
+
+
 def usable_id(value: Any) -> str | None:
     """Return the id in an XCom, or None where it holds none that could be asked for."""
     try:
-        return checked_id(decoded(value))
+        found = checked_id(decoded(value))
     except ViduConfigError:
         return None
+    return None if is_reference(found) else found
+
+
+def is_reference(value: Any) -> bool:
+    """Whether an XCom's value looks like the address of what an XCom back end keeps elsewhere; no id looks so."""
+    value = decoded(value)
+    return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
 def decoded(value: Any) -> Any:
@@ -194,15 +197,74 @@ def decoded(value: Any) -> Any:
     return value
 
 
-def prompt_of(clip: Clip) -> str | None:
+def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
+    """Return the task with what its return value says of its generation, and no more of it than the pages show.
+
+    :param value: the return value, as it stands in the database: anything at all.
+    :param at: when it was stored.
+    """
+    value = decoded(value)
+    if task.generation_id is None or not isinstance(value, Mapping):
+        return replace(task, result_at=at)
+    generation, record = None, None
+    if value.get("id") == task.generation_id:
+        generation = _generation(value)
+    if value.get("generation_id") == task.generation_id:
+        record = _record(value, mapping(decoded(task.watch)).get("artifact"), at)
+    return replace(task, generation=generation, record=record, result_at=at)
+
+
+def _generation(value: Mapping[str, Any]) -> Generation | None:
+    try:
+        return slim(Generation.model_validate(value))
+    except (ValidationError, RecursionError):
+        return None
+
+
+def _record(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Record | None:
+    uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
+    if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
+        return None
+    return Record(
+        uri=uri,
+        size=size,
+        sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
+        content_type=shown(value.get("content_type") or "", 80) or None,
+        stored_at=at,
+        artifact=shown(artifact, 40) if isinstance(artifact, str) else None,
+        source=source if isinstance(source, str) and len(source) <= 4096 else None,
+    )
+
+
+def slim(generation: Generation) -> Generation:
+    """Return what the pages show of a generation: bounded, with finite numbers and times that can be compared.
+
+    The rest of the answer is forgotten: it may be megabytes, and thousands of generations are remembered.
+    """
+    times = {name: _aware(getattr(generation, name)) for name in ("created_at", "updated_at", "completed_at")}
+    numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
+    texts = {
+        name: value[:MAX_TEXT_CHARS]
+        for name in ("enhanced_prompt", "provider_status", "model", "error_code", "error_message")
+        if (value := getattr(generation, name)) is not None
+    }
+    prompt = told_prompt(generation)
+    more: dict[str, Any] = {
+        "prompt": prompt and prompt[:MAX_TEXT_CHARS],
+        "artifacts": generation.artifacts[:MAX_PIECES],
+        "raw": {},
+    }
+    return generation.model_copy(update={**times, **numbers, **texts, **more})
+
+
+def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
     """Return the prompt as the task that submitted it had it rendered, or as the service repeats it."""
     for task in clip.tasks:
         fields = mapping(task.fields)
         for holder in (fields, mapping(decoded(fields.get("body"))), mapping(decoded(fields.get("parameters")))):
             if found := text(holder.get("prompt")):
                 return found
-    result = clip.result
-    return text(result[0].raw.get("prompt")) if result else None
+    return generation.prompt if generation else None
 
 
 def model_of(clip: Clip, generation: Generation | None) -> str | None:
@@ -217,16 +279,5 @@ def model_of(clip: Clip, generation: Generation | None) -> str | None:
     return next((found for value in asked if (found := text(value))), None)
 
 
-def _sane(generation: Generation) -> Generation:
-    """Return a generation whose numbers are finite and whose times can be compared."""
-    times = {name: _aware(getattr(generation, name)) for name in ("created_at", "updated_at", "completed_at")}
-    numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
-    return generation.model_copy(update={**times, **numbers})
-
-
 def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _known(value: Any, words: tuple[str, ...]) -> str | None:
-    return value if isinstance(value, str) and value in words else None

@@ -6,15 +6,23 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from airflow_provider_vidu.connection import connection_type
+from airflow_provider_vidu.connection import aresolve, connection_type
 from airflow_provider_vidu.connection_form import CONNECTION_TYPE
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduError,
+    ViduRateLimitError,
+    ViduTransportError,
+)
 from airflow_provider_vidu.models import GenerationStatus
+from airflow_provider_vidu.ui.facts import slim
+from airflow_provider_vidu.ui.redirects import NO_TRUST, Trust
 from airflow_provider_vidu.ui.views import NOT_ASKED, Live
 
 log = logging.getLogger(__name__)
@@ -22,71 +30,176 @@ log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 5.0
 """The same generation is asked for no more often than this, however many pages show it."""
 ERROR_SECONDS: Final = 15.0
+"""After a failure the next question comes no sooner; after each further failure of a connection twice as late."""
+MAX_ERROR_SECONDS: Final = 120.0
 DONE_SECONDS: Final = 600.0
 """A finished generation is asked for again after this time: its URLs are new then."""
 PATIENCE_SECONDS: Final = 6.0
 """A page does not wait longer for the service; the answer is there when it asks again."""
+ANSWER_SECONDS: Final = 20.0
+"""A question that has no answer after this time has failed, whatever time-out the connection has."""
+WANTED_SECONDS: Final = 15.0
+"""A question whose turn comes later than this after a page last wanted its answer is dropped: nobody waits for it."""
+MAX_AT_ONCE: Final = 4
+"""Questions under way for one connection; other connections have their own."""
 MAX_KEPT: Final = 2_000
-MAX_AT_ONCE: Final = 8
+MAX_KEPT_CHARS: Final = 16_000_000
+MAX_LINES: Final = 500
+
+# These stand for every generation of a connection; the others may be one generation's own.
+_OF_CONNECTION: Final = (ViduTransportError, ViduAuthError, ViduConfigError, ViduRateLimitError)
+
+
+_Key = tuple[str, str, str | None]
+"""Connection, id and endpoint: a DAG that names the wrong endpoint spoils its own view alone."""
 
 
 @dataclass(slots=True)
 class _Kept:
     live: Live = NOT_ASKED
     good_until: float = 0.0
+    wanted_at: float = 0.0
+    chars: int = 0
     task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is known of one connection: its free slots, and whether it answers at all."""
+
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_AT_ONCE))
+    users: int = 0
+    error: ViduError | None = None
+    failures: int = 0
+    silent_until: float = 0.0
+    is_tried: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its last failure stands for the next question, too; one question at a time tries again."""
+        return self.error is not None and (self.is_tried or time.monotonic() < self.silent_until)
+
+    def answered(self) -> None:
+        """Note that the service answers."""
+        self.error, self.failures = None, 0
+
+    def failed(self, error: ViduError, conn_id: str) -> None:
+        """Note a failure that stands for all generations of the connection for a while."""
+        if self.error is None or self.error.reason != error.reason:
+            log.warning("The clip pages cannot ask the service of connection %r: %s", conn_id, error)
+        pause = min(ERROR_SECONDS * 2 ** min(self.failures, 10), MAX_ERROR_SECONDS)
+        pause = max(pause, min(error.retry_after or 0.0, DONE_SECONDS))
+        self.error, self.failures, self.silent_until = error, self.failures + 1, time.monotonic() + pause
 
 
 class LiveStates:
     """What the service said last about each generation, asked anew when that is too old.
 
-    Lives on one event loop. A thousand viewers of a clip cost one request every five seconds, and a slow
-    service delays nobody for longer than a few seconds.
+    Lives on one event loop. A thousand viewers of a clip cost one request every five seconds. A connection that is
+    slow or silent delays its own clips alone, and after one failure its other clips are not asked for, either.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self._chars = 0
 
-    async def state(self, conn_id: str, generation_id: str, *, patience: float = PATIENCE_SECONDS) -> Live:
+    async def state(
+        self, conn_id: str, generation_id: str, endpoint: str | None = None, *, patience: float = PATIENCE_SECONDS
+    ) -> Live:
         """Return the generation or the error that the service has for it now, or seconds ago.
 
         :param conn_id: an Airflow connection; anything but one of type ``vidu`` is refused.
         :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products with a query of their own.
         :param patience: seconds after which the last known state is returned instead.
         """
-        kept = self._entry(conn_id, generation_id)
-        if time.monotonic() >= kept.good_until:
+        key = (conn_id, generation_id, endpoint)
+        kept = self._entry(key)
+        kept.wanted_at = time.monotonic()
+        if kept.wanted_at >= kept.good_until:
             if kept.task is None:
-                kept.task = asyncio.create_task(self._ask(kept, conn_id, generation_id))
+                kept.task = asyncio.create_task(self._ask(kept, key))
             await asyncio.wait({kept.task}, timeout=patience)
         return kept.live
 
-    def seen(self, conn_id: str, generation_id: str) -> Live:
+    def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return when the generation was seen running, for a result that does not tell; nothing is asked."""
-        kept = self._kept.get((conn_id, generation_id))
-        return Live(running_since=kept.live.running_since) if kept else NOT_ASKED
+        return Live(running_since=self.known(conn_id, generation_id, endpoint).running_since)
 
-    def _entry(self, conn_id: str, generation_id: str) -> _Kept:
-        key = (conn_id, generation_id)
+    def known(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
+        """Return what the service said last, however long ago; nothing is asked."""
+        kept = self._kept.get((conn_id, generation_id, endpoint))
+        return kept.live if kept else NOT_ASKED
+
+    def _entry(self, key: _Key) -> _Kept:
         kept = self._kept.setdefault(key, _Kept())
         self._kept.move_to_end(key)
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+        while len(self._kept) > MAX_KEPT or (self._chars > MAX_KEPT_CHARS and len(self._kept) > 1):
+            _, dropped = self._kept.popitem(last=False)
+            self._chars -= dropped.chars
+            dropped.chars = 0
         return kept
 
-    async def _ask(self, kept: _Kept, conn_id: str, generation_id: str) -> None:
-        before = kept.live
+    def _line(self, conn_id: str) -> _Line:
+        line = self._lines.setdefault(conn_id, _Line())
+        self._lines.move_to_end(conn_id)
+        while len(self._lines) > MAX_LINES and (
+            idle := next((n for n, at in self._lines.items() if not at.users), None)
+        ):
+            del self._lines[idle]
+        return line
+
+    async def _ask(self, kept: _Kept, key: _Key) -> None:
+        line = self._line(key[0])
+        line.users += 1
         try:
-            async with self._slots:
-                kept.live = await _asked(conn_id, generation_id, before)
+            async with line.slots:
+                if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
+                    return
+                if line.is_closed:
+                    kept.live = replace(kept.live, error=line.error)
+                    kept.good_until = max(line.silent_until, time.monotonic() + POLL_SECONDS)
+                    return
+                await self._ask_now(kept, line, key)
+        finally:
+            line.users -= 1
+            kept.task = None
+            if self._kept.get(key) is kept:
+                self._chars += (chars := _chars(kept.live)) - kept.chars
+                kept.chars = chars
+
+    async def _ask_now(self, kept: _Kept, line: _Line, key: _Key) -> None:
+        before = kept.live
+        line.is_tried = line.error is not None
+        try:
+            kept.live = await _asked(key, before)
+            line.answered()
         except Exception as error:  # the boundary: a page must tell what went wrong, not break
             log.debug("The service could not be asked.", exc_info=True)
-            told = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
+            told = _bare(error)
+            if isinstance(told, _OF_CONNECTION):
+                line.failed(told, key[0])
+            else:
+                line.answered()
             kept.live = replace(before, error=told, asked_at=datetime.now(UTC))
         finally:
-            kept.task = None
-            kept.good_until = time.monotonic() + _lifetime(kept.live)
+            line.is_tried = False
+        kept.good_until = time.monotonic() + _lifetime(kept.live)
+
+
+async def trust_of(conn_id: str | None) -> Trust:
+    """Return what a connection vouches for; nothing where there is none, or none of type ``vidu``."""
+    if conn_id is None:
+        return NO_TRUST
+    try:
+        await _check_type(conn_id)
+        config = await aresolve(conn_id)
+    except ViduError:
+        log.debug("The connection could not be looked up.", exc_info=True)
+        return NO_TRUST
+    scheme, host, _ = config.origin
+    return Trust(scheme == "http", (host, *config.allowed_hosts))
 
 
 def _lifetime(live: Live) -> float:
@@ -95,15 +208,42 @@ def _lifetime(live: Live) -> float:
     return DONE_SECONDS if live.generation and live.generation.is_done else POLL_SECONDS
 
 
-async def _asked(conn_id: str, generation_id: str, before: Live) -> Live:
+async def _asked(key: _Key, before: Live) -> Live:
     from airflow_provider_vidu.hooks import ViduHook
 
-    await _check_type(conn_id)
-    generation = await ViduHook(conn_id).aget_generation(generation_id, retries=0)
+    conn_id, generation_id, endpoint = key
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await _check_type(conn_id)
+            found = await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0)
+            generation = slim(found)
+    except TimeoutError:
+        raise ViduTransportError(f"No answer within {ANSWER_SECONDS:.0f} s.", conn_id=conn_id) from None
     now = datetime.now(UTC)
     running = before.running_since or (now if generation.status is GenerationStatus.RUNNING else None)
     done = before.done_since or (now if generation.is_done else None)
     return Live(generation, None, now, running, done)
+
+
+def _bare(error: Exception) -> ViduError:
+    """Return an error that holds on to nothing: the frames of its traceback may hold an answer of megabytes."""
+    told = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
+    told.__traceback__ = told.__cause__ = told.__context__ = None
+    return told
+
+
+def _chars(live: Live) -> int:
+    """Return about how many characters are remembered of an answer."""
+    made = live.generation
+    if made is None:
+        return 0
+    texts = (made.prompt, made.enhanced_prompt, made.error_message, made.video_url, made.cover_url)
+    urls = (
+        url
+        for found in made.artifacts
+        for url in (found.id, found.url, found.cover_url, found.watermarked_url, found.speech_url, found.sound_url)
+    )
+    return sum(len(text) for text in (*texts, *urls) if text)
 
 
 async def _check_type(conn_id: str) -> None:

@@ -40,7 +40,18 @@ class FileResponse(StreamingResponse):
 
 
 def file_response(request: Request, preview: Preview) -> Response:
-    """Answer a GET or HEAD with the part of the file that is asked for."""
+    """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response."""
+    try:
+        response = _answer(request, preview)
+    except BaseException:  # whatever ends it, the file may not stay open
+        preview.close()
+        raise
+    if not isinstance(response, FileResponse):
+        preview.close()
+    return response
+
+
+def _answer(request: Request, preview: Preview) -> Response:
     # RFC 9110, 14.2: Range is defined for GET alone.
     wanted = request.headers.get("range") if request.method == "GET" else None
     part = ranges.decide(wanted, request.headers.get("if-range"), size=preview.size, etag=preview.etag, modified="")
@@ -55,11 +66,10 @@ def file_response(request: Request, preview: Preview) -> Response:
     }
     if (content_range := part.content_range(preview.size)) is not None:
         headers["Content-Range"] = content_range
-    if part.status == 416 or request.method == "HEAD" or _is_known(request, preview):
-        preview.close()
-        if part.status != 416 and request.method != "HEAD":
-            return Response(status_code=304, headers={"ETag": preview.etag, "Content-Encoding": "identity"})
+    if part.status == 416 or request.method == "HEAD":
         return Response(status_code=part.status, headers=headers)
+    if _is_known(request, preview):
+        return Response(status_code=304, headers={"ETag": preview.etag, "Content-Encoding": "identity"})
     return FileResponse(preview, part, headers)
 
 

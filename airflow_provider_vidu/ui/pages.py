@@ -26,6 +26,8 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 )
 _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    # What is loaded from elsewhere gets no cookies: they know no ports, so another port would be sent the session.
+    "Cross-Origin-Embedder-Policy": "credentialless",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "no-referrer",

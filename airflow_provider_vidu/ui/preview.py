@@ -1,4 +1,4 @@
-"""Opening a stored file for the player: only beneath the deployment's roots, only videos and pictures."""
+"""Opening a stored file for the player: only beneath the deployment's roots, only videos, pictures and sound."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import stat
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,15 +15,16 @@ from typing import Any, Final
 from airflow.configuration import conf
 
 from airflow_provider_vidu.content import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.places import Root, Spot, read_roots, root_of
 from airflow_provider_vidu.roots import is_really_beneath
 from airflow_provider_vidu.storage import MIB
 from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.ui.roots import Root, Spot, read_roots, root_of
 
 log = logging.getLogger(__name__)
 
 LOCAL_PIECE: Final = MIB // 4
 REMOTE_PIECE: Final = 2 * MIB
+_OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
 
 
 class PreviewError(Exception):
@@ -52,11 +54,12 @@ class Preview(ABC):
     def sniff(self) -> None:
         """Look at the first bytes.
 
-        :raises PreviewError: when they are no video and no picture that a browser shows without running it.
+        :raises PreviewError: when they are no video, sound or picture that a browser shows without running it.
         """
         kind = sniffed(self.read(0, SNIFF_BYTES))
-        if kind is None or kind.partition("/")[0] not in ("video", "image"):
-            raise PreviewError("The stored file is neither a video nor a picture.")
+        # A picture of text can hold scripts.
+        if kind is None or kind.partition("/")[0] not in ("video", "image", "audio") or "svg" in kind:
+            raise PreviewError("The stored file is not a video, a picture or sound.")
         self.content_type = kind
 
 
@@ -78,23 +81,43 @@ def can_show(uri: str) -> bool:
     return root_of(uri, roots()) is not None
 
 
-def open_preview(uri: str) -> Preview:
+def open_preview(uri: str, size: int | None = None) -> Preview:
     """Open a stored file.
 
     :param uri: where an XCom says that it lies; not trusted.
-    :raises PreviewError: when it lies beneath no root, is not there, or is no video or picture.
+    :param size: how many bytes were stored, where that is known.
+    :raises PreviewError: when it lies beneath no root, is not there, is another file by now, or nothing to play.
     """
     found = root_of(uri, roots())
     if found is None:
-        raise PreviewError("The file does not lie beneath one of this deployment's preview roots.")
-    root, spot = found
-    preview = _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
+        raise PreviewError(_OUTSIDE)
+    preview = open_beneath(*found)
     try:
+        if size is not None and preview.size != size:
+            raise PreviewError("Another file has replaced the stored one: its size is not the one that was stored.")
         preview.sniff()
     except BaseException:  # whatever ends it, the file may not stay open
         preview.close()
         raise
     return preview
+
+
+def proven_type(uri: str) -> str | None:
+    """Return the content type that the bytes of a stored file prove, or None where it cannot be shown."""
+    try:
+        preview = open_preview(uri)
+    except PreviewError:
+        return None
+    preview.close()
+    return preview.content_type
+
+
+def open_beneath(root: Root, spot: Spot) -> Preview:
+    """Open a file that lies beneath a root by its name, whatever it holds; ``content_type`` is not known yet.
+
+    :raises PreviewError: when it really lies elsewhere, is no file, or cannot be read.
+    """
+    return _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
 
 
 class _LocalFile(Preview):
@@ -108,10 +131,12 @@ class _LocalFile(Preview):
             self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise PreviewError(_why(error)) from None
+        # Closes once, and at the latest with this object: a request may end before its answer has begun.
+        self._closes = weakref.finalize(self, os.close, self._descriptor)
         try:
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode) or not is_really_beneath(self._descriptor, spot.path, root):
-                raise PreviewError("The file does not lie beneath one of this deployment's preview roots.")
+                raise PreviewError(_OUTSIDE)
         except BaseException:  # whatever ends it, the descriptor may not stay open
             self.close()
             raise
@@ -124,9 +149,8 @@ class _LocalFile(Preview):
 
     def close(self) -> None:
         """Close the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._descriptor = -1
+        self._closes()
 
 
 class _RemoteFile(Preview):

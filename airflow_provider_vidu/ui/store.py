@@ -1,9 +1,12 @@
-"""Reading the metadata database for the pages; runs in the API server only, in its thread pool."""
+"""Reading the metadata database for the pages; runs in the API server only, in its thread pool.
+
+Every value is measured by the database before it is read: XComs are as large as whoever writes a DAG makes them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,18 +15,21 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, cast, or_, select
+from sqlalchemy import String, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id
+from airflow_provider_vidu.ui import counts
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id, with_result
+from airflow_provider_vidu.ui.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
 
 RETURN_KEY: Final = "return_value"
-MAX_TASKS: Final = 10_000
-"""The most task instances of a run that a contact sheet looks at."""
 MAX_RELATIVES: Final = 50
 """The most task instances of one clip; more would be somebody's joke."""
+MAX_RESOLVED_TASKS: Final = 2_000
+"""The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
 
 
@@ -39,134 +45,188 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """All clips of a run, without results; ``is_cut`` when there are more tasks than are looked at."""
+    """A page of the clips of a run, with their results, and how many there are in each stage.
+
+    ``total`` counts the clips of the chosen stage; ``is_cut`` says that there are more tasks than were looked at.
+    """
 
     clips: Sequence[Clip]
+    counts: Mapping[str, int]
+    total: int
     is_cut: bool
     is_over: bool
 
 
 def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | None:
     """Return the clip of a task instance; None when there is no such task instance or it has no id (yet)."""
+    if not -1 <= map_index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
+        return None
     with create_session() as session:
-        own = _announced(session, dag_id, run_id, [(task_id, map_index)])
-        if not own:
+        reader = _Reader(session, dag_id, run_id)
+        own = next(iter(reader.tasks(_are(XComModel, [(task_id, map_index)]), limit=1)), None)
+        if own is None:
             return None
-        generation_id = own[0].generation_id
-        spelt = {json.dumps(generation_id), json.dumps(generation_id, ensure_ascii=False)}
-        # As text: how a database compares JSON with JSON differs from one to the next.
-        relatives = _tasks(session, dag_id, run_id, cast(XComModel.value, String).in_(spelt), limit=MAX_RELATIVES)
-        if all(task.key != own[0].key for task in relatives):
-            relatives.append(own[0])
-        full = _with_results(session, [task for task in relatives if task.generation_id == generation_id])
+        full = reader.with_results([own, *(task for task in reader.relatives(own) if task.key != own.key)])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        task = next(task for task in full if task.key == own[0].key)
-        before, after = _neighbours(session, task)
-        return Page(clip, task, before, after)
+        before, after = _neighbours(session, own)
+        return Page(clip, full[0], before, after)
 
 
-def read_sheet(dag_id: str, run_id: str) -> Sheet | None:
-    """Return the clips of a run by their tasks alone; None when there is no such run."""
+def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: int) -> Sheet | None:
+    """Return a page of the clips of a run; None when there is no such run.
+
+    :param stage: only clips in this stage; None for all.
+    :param offset: how many clips to skip.
+    :param limit: the most clips to return.
+    """
+    if not _are_names(dag_id, run_id):
+        return None
     with create_session() as session:
         state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         if state is None:
             return None
-        tasks = _tasks(session, dag_id, run_id, limit=MAX_TASKS + 1)
         is_over = str(state) in _OVER
-        return Sheet(grouped(tasks[:MAX_TASKS], run_is_over=is_over), len(tasks) > MAX_TASKS, is_over)
+        reader = _Reader(session, dag_id, run_id)
+        if reader.must_resolve():
+            tasks = reader.tasks(limit=MAX_RESOLVED_TASKS + 1)
+            clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
+            counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
+            chosen = [clip for clip in clips if stage in (None, clip.stage)]
+            page, is_cut = chosen[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
+        else:
+            found = counts.count(session, dag_id, run_id, stage, offset, limit)
+            counted, is_cut = dict(found.counts), found.is_cut
+            tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
+            place = {usable_id(json.loads(text)): index for index, text in enumerate(found.ids)}
+            page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
+        full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
+        known = {task.key: task for task in full}
+        clips = [replace(clip, tasks=[known[task.key] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page]
+        return Sheet(clips, counted, sum(counted.values()) if stage is None else counted[stage], is_cut, is_over)
 
 
-def with_results(clips: Iterable[Clip]) -> list[Clip]:
-    """Return the same clips with their results and rendered fields: for the few that are shown at a time."""
-    with create_session() as session:
-        return [replace(clip, tasks=_with_results(session, clip.tasks[:MAX_RELATIVES])) for clip in clips]
+class _Reader:
+    """Reads the task instances of one DAG run that work with generations."""
 
+    def __init__(self, session: Session, dag_id: str, run_id: str) -> None:
+        self._session = session
+        self._run = (dag_id, run_id)
+        self._resolver = Resolver(dag_id, run_id)
 
-def _announced(session: Session, dag_id: str, run_id: str, keys: Iterable[tuple[str, int]]) -> list[TaskFacts]:
-    return _tasks(session, dag_id, run_id, _are(XComModel, keys), limit=MAX_RELATIVES)
+    def must_resolve(self) -> bool:
+        """Whether ids or notes of this run are kept elsewhere, so that the database cannot tell clips apart."""
+        if self._resolver.reads_everything:
+            return True
+        return self._resolver.has_backend and counts.has_references(self._session, *self._run)
 
+    def relatives(self, own: TaskFacts) -> list[TaskFacts]:
+        """Return the task instances that work with the same generation."""
+        if own.generation_id is None:
+            return []
+        if self.must_resolve():
+            return [task for task in self.tasks(limit=MAX_RESOLVED_TASKS) if task.generation_id == own.generation_id][
+                :MAX_RELATIVES
+            ]
+        spelt = {json.dumps(own.generation_id), json.dumps(own.generation_id, ensure_ascii=False)}
+        if own.generation_id.isdecimal():
+            spelt.add(own.generation_id)  # some versions of Airflow make a number of it
+        # As text: how a database compares JSON with JSON differs from one to the next.
+        found = self.tasks(counts.ID_TEXT.in_(spelt), limit=MAX_RELATIVES)
+        return [task for task in found if task.generation_id == own.generation_id]
 
-def _tasks(session: Session, dag_id: str, run_id: str, *where: Any, limit: int) -> list[TaskFacts]:
-    """Return the task instances of a run that have published an id."""
-    query = (
-        select(
-            XComModel.task_id,
-            XComModel.map_index,
-            XComModel.value,
-            XComModel.timestamp,
-            TaskInstance.state,
-            TaskInstance.try_number,
-            TaskInstance.start_date,
-            TaskInstance.end_date,
-        )
-        .join(
-            TaskInstance,
-            and_(
-                TaskInstance.dag_id == XComModel.dag_id,
-                TaskInstance.run_id == XComModel.run_id,
-                TaskInstance.task_id == XComModel.task_id,
-                TaskInstance.map_index == XComModel.map_index,
-            ),
-        )
-        .where(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == ID_KEY, *where)
-        .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
-        .limit(limit)
-    )
-    rows = session.execute(query).all()
-    told = _watches(session, dag_id, run_id, [(row.task_id, row.map_index) for row in rows])
-    return [
-        TaskFacts(
-            dag_id=dag_id,
-            run_id=run_id,
-            task_id=row.task_id,
-            map_index=row.map_index,
-            generation_id=generation_id,
-            announced_at=row.timestamp,
-            state=None if row.state is None else str(getattr(row.state, "value", row.state)),
-            try_number=row.try_number or 0,
-            started_at=row.start_date,
-            ended_at=row.end_date,
-            watch=told.get((row.task_id, row.map_index)),
-        )
-        for row in rows
-        if (generation_id := usable_id(row.value)) is not None
-    ]
-
-
-def _watches(session: Session, dag_id: str, run_id: str, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Any]:
-    query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
-        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == WATCH_KEY
-    )
-    if len(keys) <= MAX_RELATIVES:
-        query = query.where(_are(XComModel, keys))
-    return {(row.task_id, row.map_index): row.value for row in session.execute(query)}
-
-
-def _with_results(session: Session, tasks: Sequence[TaskFacts]) -> list[TaskFacts]:
-    if not tasks:
-        return []
-    dag_id, run_id, keys = tasks[0].dag_id, tasks[0].run_id, [task.key for task in tasks]
-    results = {
-        (row.task_id, row.map_index): (row.value, row.timestamp)
-        for row in session.execute(
-            select(XComModel.task_id, XComModel.map_index, XComModel.value, XComModel.timestamp).where(
+    def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
+        """Return the task instances of the run that have published an id, the earliest first."""
+        dag_id, run_id = self._run
+        query = (
+            select(
+                XComModel.task_id,
+                XComModel.map_index,
+                XComModel.value,
+                XComModel.timestamp,
+                TaskInstance.state,
+                TaskInstance.try_number,
+                TaskInstance.start_date,
+                TaskInstance.end_date,
+            )
+            .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .where(
                 XComModel.dag_id == dag_id,
                 XComModel.run_id == run_id,
-                XComModel.key == RETURN_KEY,
-                _are(XComModel, keys),
+                XComModel.key == ID_KEY,
+                counts.IS_SMALL,
+                *where,
             )
+            .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
+            .limit(limit)
         )
-    }
-    rendered = _rendered(session, dag_id, run_id, keys)
-    return [
-        replace(
-            task,
-            result=results.get(task.key, (None, None))[0],
-            result_at=results.get(task.key, (None, None))[1],
-            fields=rendered.get(task.key),
+        rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
+        rows = [found for found in rows if found[2]]
+        notes = self._notes([(row.task_id, row.map_index) for row, _, _ in rows])
+        return [
+            TaskFacts(
+                dag_id=dag_id,
+                run_id=run_id,
+                task_id=row.task_id,
+                map_index=row.map_index,
+                generation_id=generation_id,
+                announced_at=row.timestamp,
+                state=None if row.state is None else str(getattr(row.state, "value", row.state)),
+                try_number=row.try_number or 0,
+                started_at=row.start_date,
+                ended_at=row.end_date,
+                watch=notes.get((row.task_id, row.map_index)),
+            )
+            for row, generation_id, _ in rows
+        ]
+
+    def with_results(self, tasks: Sequence[TaskFacts]) -> list[TaskFacts]:
+        """Return the same task instances with their results and rendered fields, where these are not too large."""
+        if not tasks:
+            return []
+        keys = [task.key for task in tasks]
+        text = cast(XComModel.value, String)
+        fits = func.length(text) <= MAX_VALUE_BYTES
+        query = select(
+            XComModel.task_id,
+            XComModel.map_index,
+            case((fits, XComModel.value)).label("value"),
+            XComModel.timestamp,
+            case((fits, 0), else_=1).label("is_too_large"),
+        ).where(*self._of(XComModel, RETURN_KEY), _are(XComModel, keys))
+        found = {(row.task_id, row.map_index): row for row in self._session.execute(query)}
+        rendered = _rendered(self._session, *self._run, keys)
+        return [self._with_result(replace(task, fields=rendered.get(task.key)), found.get(task.key)) for task in tasks]
+
+    def _with_result(self, task: TaskFacts, row: Any) -> TaskFacts:
+        if row is None:
+            return task
+        value = None if row.is_too_large else self._resolver.value(row.value, row.timestamp)
+        is_lost = bool(row.is_too_large) or value is UNKNOWN
+        return replace(with_result(task, None if is_lost else value, row.timestamp), is_too_large=is_lost)
+
+    def _id_in(self, row: Any) -> tuple[str | None, bool]:
+        """Return the id in a row (None where it cannot be resolved), and whether the row belongs to a generation."""
+        value = self._resolver.value(row.value, row.timestamp)
+        if value is UNKNOWN:
+            return None, True
+        generation_id = usable_id(value)
+        return generation_id, generation_id is not None
+
+    def _notes(self, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+        if not keys:
+            return {}
+        query = select(XComModel.task_id, XComModel.map_index, XComModel.value, XComModel.timestamp).where(
+            *self._of(XComModel, WATCH_KEY), counts.IS_SMALL, _are(XComModel, keys)
         )
-        for task in tasks
-    ]
+        found = {
+            (row.task_id, row.map_index): self._resolver.value(row.value, row.timestamp)
+            for row in self._session.execute(query)
+        }
+        return {key: value for key, value in found.items() if value is not UNKNOWN}
+
+    def _of(self, model: Any, key: str) -> tuple[Any, ...]:
+        dag_id, run_id = self._run
+        return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
 def _rendered(
@@ -187,7 +247,10 @@ def _rendered(
     model = RenderedTaskInstanceFields
     rows = session.execute(
         select(model.task_id, model.map_index, model.rendered_fields).where(
-            model.dag_id == dag_id, model.run_id == run_id, _are(model, keys)
+            model.dag_id == dag_id,
+            model.run_id == run_id,
+            func.length(cast(model.rendered_fields, String)) <= MAX_VALUE_BYTES,
+            _are(model, keys),
         )
     )
     return {(row.task_id, row.map_index): row.rendered_fields for row in rows}
@@ -211,6 +274,11 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | No
 def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
     state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
     return str(state) in _OVER
+
+
+def _are_names(*names: str) -> bool:
+    """Whether the database can be asked for these names: some refuse a zero byte with an error."""
+    return not any("\0" in name for name in names)
 
 
 def _are(model: Any, keys: Iterable[tuple[str, int]]) -> Any:

@@ -115,8 +115,11 @@ def browser(chromium) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """Run the service: a generation takes long enough to be watched."""
-    with Sandbox(keys=[KEY], queue=5, duration=20) as service:
+    """Run the service: a generation takes long enough to be watched.
+
+    On another host than Airflow: no player is sent to a port of that one, because cookies know no ports.
+    """
+    with Sandbox(keys=[KEY], queue=5, duration=20, host="127.0.0.2") as service:
         yield service
 
 

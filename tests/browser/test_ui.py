@@ -157,7 +157,14 @@ def test_the_tab_of_the_run(open_page, story, film, airflow):
     frame = page.frame_locator("iframe")
     frame.locator(".card a").first.click()
     frame.locator(".stage video").wait_for()
-    assert frame.locator(".top").is_hidden()
+    assert frame.locator(".crumbs").count() == 0
+    # No dead end: the next clip by one key, back to all clips, and out to the task in Airflow itself.
+    frame.locator("body").press("ArrowRight")
+    frame.get_by_role("link", name="Previous clip").wait_for()
+    frame.get_by_role("link", name="All clips of this run").click()
+    frame.locator(".card a").first.click()
+    frame.locator(".tasks a").first.click()
+    page.wait_for_url(f"**{page_of(story, prefix='')}/tasks/scene.**")
 
 
 def test_dark_like_airflow(open_page, film, airflow, picture):
@@ -215,7 +222,7 @@ def test_without_permission(log_in, film, airflow):
     page.wait_for_url(f"**{path}")
     page.get_by_text("You may not see the clips of this DAG.").wait_for()
     assert "kite" not in page.content()
-    for then in ("/clip.json", "/video", "/cover"):
+    for then in ("/clip.json", "/file", "/cover"):
         answer = page.request.get(airflow.url + path + then)
         assert answer.status == 403
         assert answer.json() == {"detail": "Forbidden"}

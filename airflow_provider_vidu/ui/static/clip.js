@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
-  STATES, taskName, taskPath, time, topBar,
+  STATES, taskName, taskPath, time, topBar, zoneName,
 } from "./common.js";
 
 const STEPS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", stored: "Stored" };
@@ -29,6 +29,7 @@ function build() {
         "div.clip-main",
         {},
         part("stage", "div.stage", {}),
+        part("more", "div.more", {}),
         part("alerts", "div.alerts", {}),
         part("texts", "div.texts", {}),
       ),
@@ -53,7 +54,7 @@ function show(view) {
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.progress, view.refresh === null], () => state(view));
   fill(parts.timeline, view.timeline, timeline);
-  fill(parts.facts, [view.model, view.credits, view.details, view.provider_status, view.generation_id, view.conn_id, view.tasks], () => facts(view));
+  fill(parts.facts, [view.model, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks], () => facts(view));
   fill(parts.files, view.files, files);
   const told = `${STATES[view.state] ?? view.state}${view.progress === null ? "" : `, ${view.progress} percent`}`;
   if (lastState !== null && lastState !== told) announce(told);
@@ -67,7 +68,7 @@ function bar(view) {
   const step = (index, label, sign) =>
     index === null
       ? null
-      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip` }, sign);
+      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip`, title: `${label} clip (${sign === "‹" ? "←" : "→"})`, rel: label === "Next" ? "next" : "prev" }, sign);
   return topBar(
     [
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
@@ -79,50 +80,79 @@ function bar(view) {
 }
 
 function showStage(view) {
-  const details = view.details ?? {};
-  if (details.width > 0 && details.height > 0) {
-    parts.stage.style.setProperty("--shape", `${details.width} / ${details.height}`);
+  const [first, ...others] = view.pieces;
+  if (first.width > 0 && first.height > 0) {
+    parts.stage.style.setProperty("--shape", `${first.width} / ${first.height}`);
   }
-  if (view.video.from) {
+  if (first.from) {
     // A player that runs is never replaced.
-    fill(parts.stage, view.video.from === "storage" ? "storage" : "service", () => player(view));
+    fill(parts.stage, [first.from, first.medium], () => player(parts.stage, first, 0));
   } else {
-    fill(parts.stage, [view.state, view.progress, view.video, view.done], () => placeholder(view));
+    parts.stage.classList.remove("is-audio");
+    fill(parts.stage, [view.state, view.progress, first, view.done], () => placeholder(view, first));
   }
+  fill(parts.more, others.map((piece) => [piece.from, piece.medium, piece.reason]), () => others.map((piece, at) => another(piece, at + 1)));
 }
 
-function player(view) {
-  const video = el("video", {
-    controls: true, playsinline: true, preload: "metadata", src: `${here}/video`,
-    poster: view.has_cover ? `${here}/cover` : null, "aria-label": "The clip", tabindex: "0",
-  });
-  video.addEventListener("loadedmetadata", () => {
-    if (video.videoWidth) parts.stage.style.setProperty("--shape", `${video.videoWidth} / ${video.videoHeight}`);
-  });
-  video.addEventListener("error", () => whyNot(video));
-  return video;
+/** One more creation or file of the same generation. */
+function another(piece, index) {
+  const place = el("div.stage", {});
+  if (piece.width > 0 && piece.height > 0) place.style.setProperty("--shape", `${piece.width} / ${piece.height}`);
+  place.append(piece.from ? player(place, piece, index) : still("!", piece.reason ?? WAITS.succeeded));
+  return el("figure.piece", {}, place, el("figcaption.quiet", {}, piece.name ?? `Creation ${index + 1}`));
 }
 
-/** Ask why the clip does not play, and say so in its place. */
-async function whyNot(video) {
+/** Make what shows or plays a piece; in its place comes the reason when it does not. */
+function player(place, piece, index) {
+  const src = `${here}/file?piece=${index}`;
+  const label = index ? `Piece ${index + 1}` : "The clip";
+  place.classList.toggle("is-audio", piece.medium === "audio");
+  const failed = async (shown) => {
+    // The name of a file tells little: what does not play may be a picture.
+    if (piece.from === "service" && shown.tagName === "VIDEO") shown.replaceWith(picture(src, label, failed));
+    else shown.replaceWith(still("!", await whyNot(src)));
+  };
+  if (piece.medium === "image") return picture(src, label, failed);
+  const attributes = { controls: true, preload: "metadata", src, "aria-label": label, tabindex: "0" };
+  const media =
+    piece.medium === "audio"
+      ? el("audio", attributes)
+      : el("video", { ...attributes, playsinline: true, poster: piece.has_cover ? `${here}/cover?piece=${index}` : null });
+  media.addEventListener("loadedmetadata", () => {
+    if (media.videoWidth) place.style.setProperty("--shape", `${media.videoWidth} / ${media.videoHeight}`);
+    else place.classList.add("is-audio");
+  });
+  media.addEventListener("error", () => failed(media));
+  return media;
+}
+
+function picture(src, label, failed) {
+  const image = el("img", { src, alt: label });
+  image.addEventListener("load", () => image.parentElement?.style.setProperty("--shape", `${image.naturalWidth} / ${image.naturalHeight}`));
+  image.addEventListener("error", () => failed(image));
+  return image;
+}
+
+/** Ask why a piece does not play. */
+async function whyNot(src) {
   let reason = "This browser cannot play the clip.";
   try {
-    const answer = await fetch(`${here}/video`, { method: "HEAD", redirect: "manual" });
+    // Two bytes are enough to know; where a link would be followed, this is told without following it.
+    const answer = await fetch(src, { headers: { Range: "bytes=0-1" }, redirect: "manual" });
     if (answer.type === "opaqueredirect") {
       reason = "The service's link to this clip no longer works. Reload the page to ask for a new one.";
     } else if (!answer.ok) {
-      const told = await (await fetch(`${here}/video`, { redirect: "manual" })).json();
-      reason = told.detail;
+      reason = (await answer.json()).detail;
     }
   } catch {
     reason = "The clip could not be loaded.";
   }
-  video.replaceWith(still("!", reason));
   announce(reason);
+  return reason;
 }
 
-function placeholder(view) {
-  const text = view.video.reason ?? WAITS[view.state] ?? WAITS.unknown;
+function placeholder(view, piece) {
+  const text = piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
   if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
   return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null ? "" : ` · ${view.progress} %`));
 }
@@ -169,7 +199,7 @@ function alerts(view) {
       el(
         "div.alert.is-notice",
         { role: "status" },
-        el("h2", {}, "The service could not be asked"),
+        el("h2", {}, "The state is not known"),
         el("p", {}, notice.message),
         notice.advice && el("p.quiet", {}, notice.advice),
       ),
@@ -187,14 +217,14 @@ function timeline(steps) {
       `li${step.reached ? ".reached" : ""}${step.current ? ".current" : ""}${step.name === "failed" ? ".failed" : ""}`,
       { "aria-current": step.current ? "step" : null },
       el("span.step", {}, STEPS[step.name]),
-      el("span.when", {}, step.at ? time(step.at) : step.reached ? "–" : ""),
+      el("span.when", {}, step.at ? time(step.at, step.is_exact) : step.reached ? "–" : ""),
       el("span.took", {}, step.seconds ? `+ ${seconds(step.seconds)}` : ""),
     );
-  return [el("h2", {}, "Timeline"), el("ol.timeline", {}, steps.map(item))];
+  return [el("h2", {}, `Timeline (${zoneName()})`), el("ol.timeline", {}, steps.map(item))];
 }
 
 function facts(view) {
-  const details = view.details ?? {};
+  const details = view.pieces[0];
   const size = details.width && details.height ? `${details.width} × ${details.height}` : null;
   const length = details.duration ? seconds(details.duration) : null;
   const rows = [
@@ -202,7 +232,7 @@ function facts(view) {
     ["Credits", view.credits],
     ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
     ["Reported as", view.provider_status && el("q", {}, view.provider_status)],
-    ["Generation", copyable(view.generation_id, "the id")],
+    ["Generation", view.generation_id && copyable(view.generation_id, "the id")],
     ["Connection", view.conn_id],
     ["Tasks", el("ul.tasks", {}, view.tasks.map((task) => taskItem(view, task)))],
   ];
@@ -232,9 +262,16 @@ function list(rows) {
   return el("dl", {}, kept.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
 }
 
+// Thirty clips are reviewed with thirty keys; a player keeps its own.
+document.addEventListener("keydown", (event) => {
+  const wanted = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  const isTaken = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.closest("video, audio, input");
+  if (wanted && !isTaken) document.querySelector(`.actions a[rel=${wanted}]`)?.click();
+});
+
 if (isFramed) document.documentElement.dataset.framed = "true";
 keepAsking(async () => {
   const view = await getJson(`${here}/clip.json`);
   show(view);
-  return view.refresh;
+  return view.refresh && Math.max(view.refresh, view.pause);
 });

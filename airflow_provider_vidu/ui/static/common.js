@@ -79,13 +79,37 @@ export function seconds(value) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-export function time(iso) {
+/** The time zone that was chosen in Airflow's UI, which keeps it under this key on the same origin. */
+function chosenZone() {
+  try {
+    const kept = localStorage.getItem("timezone");
+    const zone = kept?.startsWith('"') ? JSON.parse(kept) : kept;
+    return new Intl.DateTimeFormat("en", { timeZone: zone || undefined }).resolvedOptions().timeZone;
+  } catch {
+    // No storage in a sandboxed frame, or a zone that this browser does not know.
+    return Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
+}
+
+function inZone(moment, options) {
+  // Sweden writes dates as Airflow does: 2026-01-02 14:06:00.
+  return new Intl.DateTimeFormat("sv-SE", { timeZone: chosenZone(), hourCycle: "h23", ...options }).format(moment);
+}
+
+/** The short name of the zone in which times are shown, such as "CET". */
+export function zoneName() {
+  const format = new Intl.DateTimeFormat("en", { timeZone: chosenZone(), timeZoneName: "short" });
+  return format.formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
+}
+
+/** A moment in Airflow's format and zone; one that was only seen is marked as such, because it happened before. */
+export function time(iso, isExact = true) {
   const moment = new Date(iso);
-  const isToday = moment.toDateString() === new Date().toDateString();
-  const shown = isToday
-    ? moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
-    : moment.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
-  return el("time", { datetime: iso, title: moment.toString() }, shown);
+  const whole = inZone(moment, { dateStyle: "short", timeStyle: "medium" });
+  const isToday = inZone(moment, { dateStyle: "short" }) === inZone(new Date(), { dateStyle: "short" });
+  const shown = isToday ? inZone(moment, { timeStyle: "medium" }) : whole;
+  const title = `${isExact ? "" : "It had happened by "}${whole} ${zoneName()}`;
+  return el("time", { datetime: iso, title }, isExact ? shown : `by ${shown}`);
 }
 
 /** A value with a button that copies it. */
@@ -109,14 +133,33 @@ export function copyable(value, label) {
   return el("span.copyable", {}, el("code", {}, value), button);
 }
 
-/** The bar above: where one is, and the way back. */
+/** The bar above: where one is, and the way back. In Airflow's frame only the way back: the rest stands around it. */
 export function topBar(crumbs, actions) {
-  const trail = el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, crumbs.map((crumb) => el("li", {}, crumb))));
-  return [trail, el("div.actions", {}, actions)];
+  const trail = [crumb("Airflow", airflow.pathname), ...crumbs];
+  return [
+    !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),
+    actions.some(Boolean) && el("div.actions", {}, actions),
+  ];
 }
 
+/** A link to a page of Airflow's own; from within its frame it opens around the frame. */
 export function crumb(text, href) {
-  return href && !isFramed ? el("a", { href }, text) : el("span", {}, text);
+  if (!href) return el("span", {}, text);
+  const link = el("a", { href }, text);
+  if (isFramed) link.addEventListener("click", openAround);
+  return link;
+}
+
+function openAround(event) {
+  if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  // The frame itself may open no page above it; a link of the page above may.
+  const outer = window.top.document;
+  const link = outer.createElement("a");
+  link.href = event.currentTarget.href;
+  outer.body.append(link);
+  link.click();
+  link.remove();
 }
 
 /** Ask again and again while the page is seen: `load` returns the seconds until next time, or null for never. */

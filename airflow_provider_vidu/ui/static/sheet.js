@@ -43,7 +43,8 @@ function showGrid(clips) {
   const kept = new Map([...parts.grid.children].map((card) => [card.dataset.id, card]));
   parts.grid.replaceChildren(
     ...clips.map((clip) => {
-      const card = kept.get(clip.generation_id) ?? el("li.card", { "data-id": clip.generation_id });
+      const id = clip.generation_id ?? taskPath(clip);
+      const card = kept.get(id) ?? el("li.card", { "data-id": id });
       fill(card, clip, cardOf);
       return card;
     }),
@@ -52,29 +53,42 @@ function showGrid(clips) {
 
 function cardOf(clip) {
   const name = taskName(clip);
-  return el(
+  const link = el(
     "a",
     { href: here + taskPath(clip) },
     el("div.thumb", {}, thumb(clip), badge(clip.state), clip.progress !== null && el("span.percent", {}, `${clip.progress} %`)),
-    el("div.card-text", {}, el("p.card-prompt", {}, clip.prompt ?? clip.generation_id), el("p.quiet", {}, [name, clip.model].filter(Boolean).join(" · "))),
+    el("div.card-text", {}, el("p.card-prompt", {}, clip.prompt ?? clip.generation_id ?? name), el("p.quiet", {}, [name, clip.model].filter(Boolean).join(" · "))),
     clip.error && el("p.card-error", {}, clip.error.code ?? clip.error.message),
   );
+  return [link, clip.medium === "audio" && clip.can_play && sound(clip)];
+}
+
+/** Sound is played on the card itself; nothing is fetched before. */
+function sound(clip) {
+  const audio = el("audio", { controls: true, preload: "none", src: `${here}${taskPath(clip)}/file`, "aria-label": "The clip" });
+  audio.addEventListener("error", () => audio.remove());
+  return audio;
 }
 
 function thumb(clip) {
   const path = here + taskPath(clip);
-  if (clip.has_cover) {
-    const image = el("img", { src: `${path}/cover`, alt: "", loading: "lazy" });
-    image.addEventListener("error", () => image.remove());
-    return image;
-  }
+  if (clip.medium === "audio" && clip.can_play) return el("div.note", { "aria-hidden": "true" }, "♪");
+  if (clip.has_cover) return picture(`${path}/cover`);
   if (!clip.can_play) return null;
+  if (clip.medium === "image") return picture(`${path}/file`);
   // No cover: the first picture of the clip, fetched when the card comes into view.
   const video = el("video", { muted: true, playsinline: true, preload: "metadata", tabindex: "-1", "aria-hidden": "true" });
-  video.dataset.src = `${path}/video#t=0.1`;
-  video.addEventListener("error", () => video.remove());
+  video.dataset.src = `${path}/file#t=0.1`;
+  // The name of a file tells little: what does not play may be a picture.
+  video.addEventListener("error", () => video.replaceWith(picture(`${path}/file`)));
   seen.observe(video);
   return video;
+}
+
+function picture(src) {
+  const image = el("img", { src, alt: "", loading: "lazy" });
+  image.addEventListener("error", () => image.remove());
+  return image;
 }
 
 function filters(counts, all) {
@@ -122,5 +136,5 @@ const again = keepAsking(async () => {
   const view = await getJson(`${here}/clips.json?${query}`);
   show(view);
   const isBusy = !view.is_over || view.clips.some((clip) => clip.progress !== null);
-  return isBusy ? (view.counts.working ? 5 : 15) : null;
+  return isBusy ? Math.max(view.counts.working ? 5 : 15, view.pause) : null;
 });

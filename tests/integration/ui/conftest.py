@@ -37,6 +37,7 @@ class Pages:
     :param url: its address, with the path that it is deployed under.
     :param home: its AIRFLOW_HOME.
     :param root: the folder that clips may be played from.
+    :param pid: its process.
     """
 
     url: str
@@ -44,6 +45,7 @@ class Pages:
     root: Path
     sandbox: Sandbox
     engine: Any
+    pid: int = 0
     run: str = RUN
     sessions: dict[str | None, requests.Session] = field(default_factory=dict)
 
@@ -167,14 +169,15 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
     # Bound here: a port that is only known to be free may be taken while Airflow starts.
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0)) as silent,
         Sandbox(keys=[KEY], speed=50, queue=5, duration=20) as sandbox,
     ):
         port = listener.getsockname()[1]
-        process = _start(home, root, listener, sandbox, s3)
+        process = _start(home, root, listener, sandbox, s3, f"http://127.0.0.1:{silent.getsockname()[1]}")
         engine = create_engine(f"sqlite:///{home / 'airflow.db'}")
         try:
             _await_ready(process, home)
-            yield Pages(f"http://127.0.0.1:{port}{PATH}", home, root, sandbox, engine)
+            yield Pages(f"http://localhost:{port}{PATH}", home, root, sandbox, engine, process.pid)
         finally:
             engine.dispose()
             process.stdin.close()
@@ -184,7 +187,9 @@ def pages(tmp_path_factory, s3) -> Iterator[Pages]:
             process.wait()
 
 
-def _start(home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3: str) -> subprocess.Popen[bytes]:
+def _start(
+    home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3: str, silent: str
+) -> subprocess.Popen[bytes]:
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__UNIT_TEST_MODE": "False",
@@ -193,15 +198,21 @@ def _start(home: Path, root: Path, listener: socket.socket, sandbox: Sandbox, s3
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
-        "API__BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}",
+        # Another host than the service's: no player is sent to a port of this one.
+        "API__BASE_URL": f"http://localhost:{listener.getsockname()[1]}{PATH}",
         "API__SECRET_KEY": "made-up-for-the-tests-of-the-pages",
         "API_AUTH__JWT_SECRET": "made-up-for-the-tests-of-the-pages-too",
         # A neighbour whose name begins alike is not beneath the root.
         "VIDU__PREVIEW_ROOTS": f"{root}, relative/nonsense, s3://studio@clips/shown",
+        "CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+        "COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{home}/xcom",
+        "COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "0",
     }
     extra = {"endpoint_url": s3, "region_name": "us-east-1"}
     connections = {
         "STUDIO": json.dumps({"conn_type": "aws", "login": "made-up", "password": "made-up", "extra": extra}),
+        # A silent gateway: it takes connections and says nothing.
+        "SILENT": json.dumps({"conn_type": "vidu", "host": silent, "password": KEY, "extra": {"max_retries": 0}}),
         "VIDU_DEFAULT": sandbox.connection_json("ent-v2", max_retries=0, timeout=5),
         "NOT_VIDU": json.dumps({"conn_type": "http", "host": sandbox.url, "password": KEY}),
         "WRONG_KEY": json.dumps({"conn_type": "vidu", "host": sandbox.url, "password": "sk-wrong-9e3b"}),

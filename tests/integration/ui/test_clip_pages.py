@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
 from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.ui.facts import TaskFacts, grouped
 
 pytestmark = [
     pytest.mark.integration,
@@ -18,7 +21,7 @@ pytestmark = [
 ]
 MADE = {"conn_id": "vidu_default", "role": "generate"}
 KEPT = {"conn_id": "vidu_default", "role": "download", "artifact": "video"}
-EVERY_ROUTE = ("", "/clip.json", "/video", "/cover")
+EVERY_ROUTE = ("", "/clip.json", "/file", "/cover")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,6 @@ def test_visitors_are_sent_to_the_login(pages, secret):
 def test_the_link_leads_to_the_page(pages, monkeypatch, generation):
     """What the operators publish as their link is an address of this server, under its path."""
     from airflow_provider_vidu.links import watch_page
-    from airflow_provider_vidu.ui.facts import TaskFacts
 
     generation_id, made = generation()
     pages.add("linked", generation_id, index=3, watch=MADE, result=made)
@@ -103,14 +105,15 @@ def test_a_finished_clip(pages, generation):
     """State, prompt, file and times of a clip that one task made and another has stored."""
     generation_id, made = generation(model="viduq3", credits=20)
     (pages.root / "done.mp4").write_bytes(pages.sandbox.file_bytes(generation_id))
-    record = {"uri": f"file://{pages.root}/done.mp4", "size": 7, "sha256": "b" * 64, "generation_id": generation_id}
+    size = (pages.root / "done.mp4").stat().st_size
+    record = {"uri": f"file://{pages.root}/done.mp4", "size": size, "sha256": "b" * 64, "generation_id": generation_id}
     pages.add("make", generation_id, watch=MADE, result=made, fields={"prompt": "a cat\nwith <b>wings</b>"})
     pages.add("keep", generation_id, watch=KEPT, result={**record, "content_type": "video/mp4", "source": None})
     for task in ("make", "keep"):
         shown = pages.clip(task)
         assert (shown["state"], shown["done"], shown["refresh"]) == ("stored", True, None)
         assert shown["prompt"] == "a cat\nwith <b>wings</b>"
-        assert shown["video"]["from"] == "storage"
+        assert shown["pieces"][0]["from"] == "storage"
         assert shown["files"][0]["sha256"] == "b" * 64
         assert {each["task_id"] for each in shown["tasks"]} == {"make", "keep"}
         assert shown["task"]["task_id"] == task
@@ -162,20 +165,22 @@ def test_a_refused_key_is_told_without_the_key(pages, generation):
     assert "sk-wrong" not in json.dumps(shown)
 
 
-@pytest.mark.parametrize(
-    ("conn_id", "word"), [("not_vidu", "of type"), ("missing_one", "no Airflow connection"), ("../x", "connection")]
-)
-def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id, word):
-    """A connection of another type keeps its password: nothing is asked with it."""
+@pytest.mark.parametrize("conn_id", ["not_vidu", "missing_one", "../x"])
+def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
+    """A connection of another type keeps its password, and readers do not learn whether there is one."""
     generation_id, _ = generation()
     before = len(pages.sandbox.requests(id=generation_id))
     task = f"chosen-{len(conn_id)}"
     pages.add(task, generation_id, state="running", watch={**MADE, "conn_id": conn_id})
-    assert word in pages.clip(task)["notice"]["message"]
+    notice = pages.clip(task)["notice"]
+    assert notice["message"] == (
+        "The connection cannot be used: it is missing, of another type than vidu, or has a wrong field."
+    )
+    assert "http" not in notice["advice"]
     assert len(pages.sandbox.requests(id=generation_id)) == before
 
 
-@pytest.mark.parametrize("value", [5, None, ["x"], {"id": "x"}, "", "..", "x" * 5000, "a\nb"])
+@pytest.mark.parametrize("value", [5.5, None, ["x"], {"id": "x"}, "", "..", "x" * 5000, "a\nb"])
 def test_an_xcom_that_is_no_id(pages, value):
     """A task that has published something else, or nothing, has no page; its neighbours are not disturbed."""
     task = f"odd-{abs(hash(str(value)))}"
@@ -214,6 +219,18 @@ def test_the_contact_sheet(pages):
     assert (middle["before"], middle["after"]) == (6, 8)
 
 
+def test_an_id_that_became_a_number(pages, generation):
+    """Some versions of Airflow make a number of an id of digits: it is the same generation, on page and sheet."""
+    generation_id, made = generation()
+    pages.add("number", int(generation_id), dag="number", watch=MADE, result=made)
+    pages.add("text", generation_id, dag="number", watch=MADE, result=made)
+    path = pages.at("text", dag="number")
+    shown = pages.get(f"{path}/clip.json", user="admin").json()
+    assert (shown["generation_id"], len(shown["tasks"])) == (generation_id, 2)
+    sheet = pages.get(path.partition("/tasks")[0] + "/clips.json", user="admin").json()
+    assert {clip["generation_id"] for clip in sheet["clips"]} == {generation_id}
+
+
 def test_a_run_that_is_not_there(pages):
     """A run that does not exist is told as such; one without clips is an empty sheet."""
     assert pages.get("/vidu/dags/film/runs/nothing/clips.json").status_code == 404
@@ -231,8 +248,83 @@ def test_an_old_clip_without_a_connection(pages, generation):
     record = {"uri": "s3://far/away.mp4", "size": 7, "generation_id": generation_id, "content_type": "video/mp4"}
     pages.add("old-keep", generation_id, result=record, at=old)
     shown = pages.clip("old")
-    assert shown["video"]["from"] is None
-    assert "s3://far/away.mp4" in shown["video"]["reason"]
-    answer = pages.get(pages.at("old", then="/video"))
+    assert shown["pieces"][0]["from"] is None
+    assert "s3://far/away.mp4" in shown["pieces"][0]["reason"]
+    answer = pages.get(pages.at("old", then="/file"))
     assert answer.status_code == 410
     assert "expired" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("index", [2**31, 2**63, 10**30])
+def test_an_index_that_no_database_holds(pages, index):
+    """It is a task instance that does not exist, not an error."""
+    for then in ("/clip.json", "/file", "/cover"):
+        assert pages.get(pages.at("make", index=index, then=then)).status_code == 404
+
+
+def test_the_database_counts_as_the_pages_do(pages):
+    """A stage in SQL is the same as in Python, whatever states, roles and ids the tasks of a run have."""
+    states = ["success", "failed", "running", "skipped", "upstream_failed", None]
+    notes = [
+        {"role": "generate"}, {"role": "wait"}, {"role": "submit"}, {"role": "download"},
+        {"role": "download", "artifact": "video"}, {"role": "download", "artifact": "image"},
+        {"role": "download", "artifact": "cover"}, {"role": ["download"]}, "text", None,
+        json.dumps({"role": "generate"}),
+    ]  # fmt: skip
+    facts, now = [], datetime.now(UTC)
+    for index in range(260):
+        state, note = states[index % 6], notes[(index * 7) % len(notes)]
+        generation_id = f"id-{index if index % 3 else index // 9}"
+        at = now - timedelta(seconds=index % 50)
+        if isinstance(note, dict):
+            note = {**note, "created_at": index}  # no two tasks leave the same note
+        pages.add("mixed", generation_id, dag="stages", index=index, state=state, watch=note, at=at)
+        facts.append(TaskFacts("stages", pages.run, "mixed", index, generation_id, at, state, watch=note))
+    expected = grouped(facts)
+    path = pages.at("mixed", dag="stages").partition("/tasks")[0]
+    told = pages.get(f"{path}/clips.json?limit=100", user="admin").json()
+    assert told["counts"] == {name: sum(clip.stage == name for clip in expected) for name in told["counts"]}
+    assert told["total"] == len(expected)
+    seen = [clip for at in (0, 100, 200) for clip in pages.get(
+        f"{path}/clips.json?limit=100&offset={at}", user="admin").json()["clips"]]  # fmt: skip
+    assert [(clip["generation_id"], clip["map_index"], clip["stage"]) for clip in seen] == [
+        (clip.generation_id, clip.main.map_index, clip.stage) for clip in expected
+    ]
+
+
+def test_large_results_stay_in_the_database(pages, generation):
+    """Results of megabytes are measured by the database and not read: the page asks the service instead."""
+    made = [generation() for _ in range(6)]
+    for index, (generation_id, result) in enumerate(made):
+        result = {**result, "raw": {"more": ["x" * 1000] * 4000}}
+        pages.add("large", generation_id, dag="large", index=index, watch=MADE, result=result)
+    path = pages.at("large", dag="large").partition("/tasks")[0]
+    began = memory(pages)
+    for _ in range(3):
+        told = pages.get(f"{path}/clips.json?stage=ready", user="admin").json()
+    assert [clip["state"] for clip in told["clips"]] == ["succeeded"] * 6
+    # 24 MB of JSON, read and parsed, would be several times as much, three times.
+    assert memory(pages) - began < 24_000_000
+    # An id or a note of megabytes belongs to no clip.
+    pages.add("vast", "x" * 3_000_000, dag="large", watch=MADE)
+    assert pages.get(pages.at("vast", dag="large", then="/clip.json"), user="admin").status_code == 404
+
+
+def memory(pages):
+    """Return the bytes that the API server has in memory."""
+    return int(Path(f"/proc/{pages.pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_a_silent_gateway_delays_nobody_else(pages, generation):
+    """While one connection says nothing, the clips of another are asked for at once."""
+    for index in range(12):
+        pages.add(
+            "hung", f"hung-{index}", index=index, dag="silent", state="deferred", watch={**MADE, "conn_id": "silent"}
+        )
+    path = pages.at("hung", dag="silent").partition("/tasks")[0]
+    pages.get(f"{path}/clips.json", user="admin")  # it has given up waiting; the questions are still under way
+    generation_id, _ = generation(states=[["processing", 0]])
+    pages.add("beside", generation_id, state="deferred", watch=MADE)
+    began = time.monotonic()
+    assert pages.clip("beside")["state"] == "running"
+    assert time.monotonic() - began < 5

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.exceptions import ViduAuthError
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduError,
+    ViduResponseError,
+    ViduServerError,
+    ViduTransportError,
+)
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui import views
-from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id, with_result
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
@@ -27,9 +34,17 @@ RECORD = {
 }
 
 
-def task(task_id: str = "film", map_index: int = -1, generation_id: str = "g", **more: Any) -> TaskFacts:
-    """Return a task instance that has published an id."""
-    return TaskFacts("d", "r", task_id, map_index, generation_id, **{"announced_at": NOW, "state": "success", **more})
+def task(
+    task_id: str = "film",
+    map_index: int = -1,
+    generation_id: str | None = "g",
+    result: Any = None,
+    result_at: datetime | None = None,
+    **more: Any,
+) -> TaskFacts:
+    """Return a task instance that has published an id and has left a result."""
+    more = {"announced_at": NOW, "state": "success", **more}
+    return with_result(TaskFacts("d", "r", task_id, map_index, generation_id, **more), result, result_at)
 
 
 def made(**more: Any) -> dict[str, Any]:
@@ -47,11 +62,14 @@ def made(**more: Any) -> dict[str, Any]:
 
 
 def view(
-    *tasks: TaskFacts, live: views.Live = views.NOT_ASKED, stored: bool = False, over: bool = True
+    *tasks: TaskFacts,
+    live: views.Live = views.NOT_ASKED,
+    stored: dict[str, str | None] | None = None,
+    over: bool = True,
 ) -> dict[str, Any]:
     """Return what the page shows of the only clip that these tasks make."""
     (clip,) = grouped(tasks, run_is_over=over)
-    shown = views.clip_view(clip, clip.main, live, stored={"video": stored, "cover": stored}, now=NOW)
+    shown = views.clip_view(clip, clip.main, live, stored=stored or {}, now=NOW)
     json.dumps(shown, allow_nan=False)
     return shown
 
@@ -73,16 +91,31 @@ def test_a_finished_clip():
         ("queued", None), ("done", 30), ("stored", 3),
     ]  # fmt: skip
     assert shown["files"][0]["sha256"] == "a" * 64
-    assert shown["video"] == {"from": "service", "reason": None}
+    assert [(piece["from"], piece["medium"], piece["width"]) for piece in shown["pieces"]] == [
+        ("service", "video", 640)
+    ]
 
 
 def test_a_start_that_was_seen_is_a_step():
     """The service does not tell when it began; when this server has seen it running, that is shown."""
     live = views.Live(running_since=NOW - timedelta(seconds=20))
     shown = view(task(result=made(), result_at=NOW, watch={"role": "generate"}), live=live)
-    assert [(step["name"], step["seconds"]) for step in shown["timeline"]][:3] == [
-        ("queued", None), ("running", 10), ("done", 20),
+    assert [(step["name"], step["seconds"], step["is_exact"]) for step in shown["timeline"]][:3] == [
+        ("queued", None, True), ("running", None, False), ("done", 30, True),
     ]  # fmt: skip
+
+
+def test_what_was_only_seen_is_no_fact():
+    """Where the service tells no times, the earliest moment by which it had ended stands there, marked as seen."""
+    failed = Generation.model_validate(made(status=GenerationStatus.FAILED, created_at=None, completed_at=None))
+    live = views.Live(failed, done_since=NOW + timedelta(minutes=13))
+    film = task(state="failed", watch={"role": "generate"}, ended_at=NOW + timedelta(seconds=5))
+    steps = {step["name"]: step for step in view(film, live=live)["timeline"]}
+    assert (steps["queued"]["is_exact"], steps["failed"]["is_exact"]) == (False, False)
+    assert steps["failed"]["at"] == (NOW + timedelta(seconds=5)).isoformat()
+    assert steps["failed"]["seconds"] is None
+    told = view(task(watch={"role": "generate", "created_at": "2026-01-02T11:59:00+00:00"}), live=live)["timeline"][0]
+    assert (told["at"], told["is_exact"]) == ("2026-01-02T11:59:00+00:00", True)
 
 
 def test_no_signed_url_is_ever_shown():
@@ -102,30 +135,37 @@ def test_no_signed_url_is_ever_shown():
         (made(), True, NOW, "storage"),
         (made(), False, NOW, "service"),
         (made(), False, NOW - timedelta(hours=25), None),
-        (made(video_url=None), False, NOW, None),
+        (made(video_url=None, artifacts=()), False, NOW, None),
         (made(status=GenerationStatus.RUNNING), False, NOW, None),
     ],
 )
 def test_where_the_clip_plays_from(generation, stored, since, kind):
     """From storage where that is allowed, else from the service while its URL can be valid, else nowhere."""
-    shown = view(task(result=generation, result_at=since), stored=stored)
-    assert shown["video"]["from"] == kind
+    kept = [task("keep", result=RECORD, watch={"role": "download"})] if stored else []
+    shown = view(task(result=generation, result_at=since), *kept, stored=dict.fromkeys([RECORD["uri"]]))
+    assert shown["pieces"][0]["from"] == kind
 
 
 def test_an_expired_link_tells_where_the_file_is():
     """After a day the page says what happened and where the clip was stored."""
     old = NOW - timedelta(days=3)
     shown = view(task(result=made(), result_at=old), task("keep", result=RECORD, result_at=old))
-    assert "expired" in shown["video"]["reason"]
-    assert "/data/clips/g.mp4" in shown["video"]["reason"]
+    assert "expired" in shown["pieces"][0]["reason"]
+    assert "/data/clips/g.mp4" in shown["pieces"][0]["reason"]
 
 
 @pytest.mark.parametrize(
-    ("code", "word"), [("CreationPolicyViolation", "refused"), ("InternalServiceFailure", "may pass"), ("x", "order")]
+    ("code", "is_transient", "word"),
+    [
+        ("CreationPolicyViolation", False, "refused"),
+        ("a word of a gateway's own", True, "may pass"),
+        ("InternalServiceFailure", False, "may pass"),
+        ("x", False, "order"),
+    ],
 )
-def test_a_failure_is_explained(code, word):
-    """The service's code and text come with what to do about it."""
-    failed = made(status=GenerationStatus.FAILED, error_code=code, error_message="because")
+def test_a_failure_is_explained(code, is_transient, word):
+    """The service's code and text come with what to do; whether it may pass is what the dialect has read."""
+    failed = made(status=GenerationStatus.FAILED, error_code=code, error_message="because", is_transient=is_transient)
     error = view(task(state="failed", watch={"conn_id": "c"}), live=views.Live(Generation.model_validate(failed)))[
         "error"
     ]
@@ -134,12 +174,20 @@ def test_a_failure_is_explained(code, word):
 
 
 def test_a_service_that_cannot_be_asked_is_told():
-    """The page shows the reason and the advice instead of the state, and goes on asking."""
-    error = ViduAuthError("The key was refused.", conn_id="c")
+    """The page says what is wrong and what to do instead of the state, and goes on asking."""
+    error = ViduAuthError("401 at https://internal.example:8443", conn_id="c")
     shown = view(task(state="deferred", watch={"conn_id": "c"}), live=views.Live(error=error), over=False)
-    assert shown["notice"]["message"] == "The key was refused."
+    assert "refused the API key" in shown["notice"]["message"]
     assert "key" in shown["notice"]["advice"]
     assert shown["refresh"] == views.REFRESH_SECONDS
+
+
+@pytest.mark.parametrize("kind", [ViduConfigError, ViduTransportError, ViduServerError, ViduResponseError, ViduError])
+def test_readers_learn_nothing_of_the_connection(kind):
+    """Host, port and type of a connection are not for everybody who may see a clip."""
+    error = kind("Cannot reach db.internal:5432; connection 'c' is of type 'postgres'.", conn_id="c")
+    told = json.dumps(view(task(state="deferred", watch={"conn_id": "c"}), live=views.Live(error=error)))
+    assert not [word for word in ("internal", "5432", "postgres") if word in told]
 
 
 def test_nobody_knows_whom_to_ask():
@@ -182,7 +230,13 @@ def test_clips_stand_in_the_order_of_their_scenes():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [None, 5.5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 5.5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"',
+        "file:///data/xcom/d/r/t/a.json", "s3://c@bucket/xcom/a.json", '"gs://bucket/a"', "/data/xcom/a.json",
+    ],
+)  # fmt: skip
 def test_what_is_no_id(value):
     """An XCom of that name that holds no id is no clip."""
     assert usable_id(value) in (None, '"')
@@ -209,3 +263,36 @@ def test_no_xcom_breaks_the_page(result, watch, fields):
         task(result=result, watch=watch, fields=fields, result_at=NOW), task("k", result=RECORD, result_at=NOW)
     )
     assert "hush-hush" not in json.dumps(shown)
+
+
+def test_an_id_that_cannot_be_read_is_unknown():
+    """A task whose id is kept elsewhere has a clip of its own, is never asked for, and the page says why."""
+    tasks = [task(name, generation_id=None, watch={"conn_id": "c"}) for name in ("a", "b")]
+    assert len(grouped(tasks)) == 2
+    assert not views.may_ask(grouped(tasks)[0])
+    shown = view(tasks[0])
+    assert (shown["generation_id"], shown["state"]) == (None, "unknown")
+    assert "back end" in shown["notice"]["message"]
+
+
+def test_what_is_remembered_is_what_is_shown():
+    """Of an answer of megabytes only the bounded texts stay, and the prompt that stood in it."""
+    artifacts = tuple(Artifact(url=f"https://cdn.example.com/{n}.mp4") for n in range(500))
+    huge = made(
+        artifacts=artifacts, enhanced_prompt="x" * 100_000, raw={"prompt": "y" * 100_000, "more": ["z" * 1000] * 1000}
+    )
+    kept = task(result=huge).generation
+    assert kept is not None
+    assert kept.raw == {}
+    assert len(kept.model_dump_json()) < 60_000
+    assert kept.prompt is not None
+    assert kept.prompt.startswith("y")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "used"),
+    [("one-click/mv", "one-click/mv"), ("text2video", "text2video"), ("/admin/{id}", None), ("../x", None), (5, None)],
+)
+def test_the_endpoint_is_the_name_of_a_product(endpoint, used):
+    """An XCom may say which product's query to use, and never which path is asked for with the key."""
+    assert Clip("g", [task(watch={"endpoint": endpoint}), task("w", watch={"role": "wait"})]).endpoint == used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -19,6 +20,8 @@ def main(descriptor: int) -> None:
         async def startup(self, *args, **kwargs):
             await super().startup(*args, **kwargs)
             print("ready", flush=True)
+            # Nobody reads on: a full pipe would stop the server at its next log line.
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     server = Server(uvicorn.Config(app, log_level="warning"))
 

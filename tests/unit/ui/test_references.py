@@ -1,0 +1,123 @@
+"""Values that an XCom back end keeps elsewhere: what is read, how often, and what stays unknown."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.places import Root, read_spot
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from airflow_provider_vidu.ui import references
+from airflow_provider_vidu.ui.references import UNKNOWN, Resolver
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    """Begin with an empty memory."""
+    references._kept.clear()
+    yield
+    references._kept.clear()
+
+
+class Vault:
+    """A back end of somebody's own: nothing in the database means anything without it."""
+
+    reads: ClassVar[Counter[str]] = Counter()
+
+    @classmethod
+    def deserialize_value(cls, row: Any) -> Any:
+        """Return what stands behind a token."""
+        cls.reads[row.value] += 1
+        if row.value == "broken":
+            raise OSError("the vault is closed")
+        return f"id-{row.value}"
+
+
+@pytest.fixture
+def vault(monkeypatch):
+    """Configure that back end."""
+    Vault.reads = Counter()
+    monkeypatch.setattr(references, "_backend", lambda: Vault)
+    return Vault
+
+
+def test_without_a_back_end(monkeypatch):
+    """Values are what they are; an address is no value, and nothing is read for it."""
+    monkeypatch.setattr(references, "_backend", lambda: None)
+    resolver = Resolver("d", "r")
+    assert (resolver.has_backend, resolver.reads_everything) == (False, False)
+    assert [resolver.value(value, None) for value in ("g", {"a": 1}, None, '"g"')] == ["g", {"a": 1}, None, "g"]
+    assert resolver.value("s3://bucket/key", None) is UNKNOWN
+
+
+def test_another_back_end_reads_everything(vault):
+    """Every value goes through a back end that is not Airflow's own, once; what it cannot read is unknown."""
+    resolver = Resolver("d", "r")
+    assert resolver.reads_everything
+    assert [resolver.value("token", None) for _ in range(3)] == ["id-token"] * 3
+    assert resolver.value("broken", None) is UNKNOWN
+    assert vault.reads == {"token": 1, "broken": 1}
+    # The same place may hold another value after another try.
+    resolver.value("token", 5)
+    assert vault.reads["token"] == 2
+
+
+def test_what_was_unknown_is_tried_again_later(vault, monkeypatch):
+    """A store that was out of reach for a moment does not make a clip unknown for ever."""
+    resolver = Resolver("d", "r")
+    for now in (100.0, 101.0, 200.0):
+        monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda now=now: now))
+        assert resolver.value("broken", None) is UNKNOWN
+    assert vault.reads["broken"] == 2
+
+
+def test_a_look_reads_so_many_values_and_no_more(vault, monkeypatch):
+    """A run of thousands is resolved over several looks."""
+    monkeypatch.setattr(references, "MAX_READS", 10)
+    values = [f"t{number}" for number in range(25)]
+    known = []
+    for _ in range(3):
+        resolver = Resolver("d", "r")
+        known.append(sum(resolver.value(value, None) is not UNKNOWN for value in values))
+    assert known == [10, 20, 25]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_read"),
+    [
+        ("s3://bucket/xcom/d/r+1/task/a.json", True),
+        ("s3://conn@bucket/xcom/d/r+1/a.json", True),
+        ("s3://bucket/xcom/d/r%2B1/task/a.json", True),
+        ("s3://bucket/xcom/d/r+1", False),
+        ("s3://bucket/xcom/d/other/a.json", False),
+        ("s3://bucket/xcom/e/r+1/a.json", False),
+        ("s3://bucket/xcom2/d/r+1/a.json", False),
+        ("s3://bucket/xcom/d/r+1/../../e/r/a.json", False),
+        ("s3://other/xcom/d/r+1/a.json", False),
+        ("file:///xcom/d/r+1/a.json", False),
+    ],
+)
+def test_only_the_runs_own_folder(monkeypatch, address, is_read):
+    """An address is followed into the folder of its own DAG run, read with the deployment's own connection."""
+    backend = pytest.importorskip("airflow.providers.common.io.xcom.backend").XComObjectStorageBackend
+    monkeypatch.setattr(references, "_backend", lambda: backend)
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", "s3://mine@bucket/xcom")
+    opened = []
+
+    def open_beneath(root: Root, spot: Any) -> Any:
+        opened.append((root, spot))
+        data = json.dumps("g").encode()
+        return SimpleNamespace(size=len(data), read=lambda start, length: data, close=lambda: None)
+
+    monkeypatch.setattr(references, "open_beneath", open_beneath)
+    assert Resolver("d", "r+1").value(address, None) == ("g" if is_read else UNKNOWN)
+    root = Root(read_spot("s3://bucket/xcom"), "mine")
+    assert [found for found, _ in opened] == ([root] if is_read else [])

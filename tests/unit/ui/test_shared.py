@@ -1,0 +1,83 @@
+"""Looks at the database are shared, and rarer the longer they take."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.ui import shared
+from airflow_provider_vidu.ui.shared import Shared, pause_after
+
+
+def run(what: Callable[[Shared[Any]], Awaitable[None]]) -> None:
+    """Run on a loop of its own."""
+
+    async def main() -> None:
+        await what(Shared())
+
+    asyncio.run(main())
+
+
+def test_all_who_ask_at_once_share_a_look():
+    """Fifty viewers of one sheet cost one look; another sheet has its own."""
+    gate, looks = threading.Event(), []
+
+    def look() -> int:
+        looks.append(1)
+        gate.wait(10)
+        return len(looks)
+
+    async def ask(answers: Shared[Any]) -> None:
+        asked = [asyncio.create_task(answers.get("a", look)) for _ in range(50)]
+        asked.append(asyncio.create_task(answers.get("b", look)))
+        await asyncio.sleep(0)
+        asked[0].cancel()  # the first viewer leaves: the others still get their answer
+        gate.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert len(looks) == 2
+        assert asked[1].done()
+        assert not asked[1].exception()
+
+    run(ask)
+
+
+def test_a_dear_answer_is_good_for_a_while(monkeypatch):
+    """What took long is not looked at again at once; what was cheap is."""
+    looks = []
+
+    async def ask(answers: Shared[Any]) -> None:
+        for _ in range(3):
+            await answers.get("a", lambda: looks.append(1))
+        assert len(looks) == 3
+        monkeypatch.setattr(shared, "CHEAP_SECONDS", 0.0)
+        monkeypatch.setattr(shared, "KEPT_FOR", 1e9)
+        for _ in range(3):
+            await answers.get("a", lambda: (time.sleep(0.001), looks.append(1)))
+        assert len(looks) == 4
+
+    run(ask)
+
+
+def test_a_failure_is_everybodys_and_is_not_kept():
+    """What a look raises reaches who asked, and the next one looks again."""
+
+    def fail() -> None:
+        raise OSError("the database is gone")
+
+    async def ask(answers: Shared[Any]) -> None:
+        with pytest.raises(OSError, match="gone"):
+            await answers.get("a", fail)
+        assert (await answers.get("a", lambda: 5))[0] == 5
+
+    run(ask)
+
+
+@pytest.mark.parametrize(("cost", "pause"), [(0.0, 5), (0.2, 5), (1.0, 20), (60.0, 120)])
+def test_pages_back_off(cost, pause):
+    """A page asks again after twenty times what its answer has cost."""
+    assert pause_after(cost) == pause
