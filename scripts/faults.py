@@ -52,7 +52,7 @@ LIMITS: Final = """\
   nothing to compare), if the end of the list cannot be reached, or if the create is older than the seven days that the
   list shows. A gateway without a list is like `vidu-native`.
 - **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow calls no
-  `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it.
+  `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it where the service has a cancel.
 - **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses; if
   it still fails, the log holds a warning with the id. `vidu-native` documents no cancel at all.
 - **A key is revoked before the connection has the new one.** Waits that poll in between fail with `ViduAuthError`:
@@ -97,12 +97,12 @@ class Part:
 
 def marked_files(root: Path = ROOT) -> list[str]:
     """Return the test files outside of ``tests/faults`` that have rows by marker; only they need to be collected."""
-    files = (file for suite in SUITES for file in (root / "tests" / suite).rglob("test_*.py"))
+    files = (file for pattern in SUITES for file in (root / "tests").glob(pattern))
     return sorted(str(file.relative_to(root)) for file in files if f".mark.{MARKER}(" in file.read_text("utf-8"))
 
 
-SUITES: Final = ("unit", "integration", "sandbox")
-"""The suites whose tests may have rows by marker: those that need no Airflow processes."""
+SUITES: Final = ("test_*.py", "unit/**/test_*.py", "integration/**/test_*.py", "sandbox/**/test_*.py")
+"""Whose tests may have rows by marker: those that need no Airflow processes."""
 
 RUNS: Final = (
     Part("short", ("-n", "2", "tests/faults"), 480.0),
@@ -290,15 +290,14 @@ def problems(results: Sequence[Result]) -> list[str]:
 _WIDTHS: Final = {"part": 16, "fault": 44, "side": 10, "seen by the user": 53, "requests": 9, "outcome": 16, "": 5}
 
 
-_TESTS_FOLDER: Final = re.compile(r"(?:/…)?(?:/build/tmp)?/pytest-of-[^/\s]+/pytest-[0-9]+(?:/popen-gw[0-9]+)?")
+_TESTS_FOLDER: Final = re.compile(r"(?:/[^/\s'\"]+)*/pytest-of-[^/\s]+/pytest-[0-9]+(?:/popen-gw[0-9]+)?")
 
 
 def plain(text: str) -> str:
     """Return text without colours, control characters and this machine's folders, on one line."""
-    without = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    without = _TESTS_FOLDER.sub("/…", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text))
     for folder in (str(ROOT), tempfile.gettempdir()):
         without = without.replace(folder, "/…")
-    without = _TESTS_FOLDER.sub("/…", without)
     return " ".join("".join(char if char.isprintable() else " " for char in without).split())
 
 

@@ -108,6 +108,7 @@ ASKS: dict[str, Callable[[], object]] = {
     "secrets",
     "an error that is pickled, chained or reported with its frames",
     outcome="clear error",
+    side="API",
     seen="an error without key or password, at any depth",
 )
 @pytest.mark.parametrize("way", ["direct", "proxy"])
@@ -151,6 +152,7 @@ def access(server: Server) -> Access:
     "secrets",
     "an error that is pickled, chained or reported with its frames",
     outcome="clear error",
+    side="download",
     seen="an error without key or password, at any depth",
 )
 @pytest.mark.parametrize("name", ANSWERS)
