@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import psutil
 
-from fault_table import CLEAR_ERROR, LIMIT, PARTS, REFUSED, SURVIVED
+from fault_table import CLEAR_ERROR, LIMIT, MARKER, PARTS, REFUSED, SURVIVED
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 MARKS: Final = ("<!-- faults:begin -->", "<!-- faults:end -->")
@@ -43,22 +43,30 @@ SEED: Final = "4"
 
 LIMITS: Final = """\
 - **`vidu-native`: a worker dies between the submit and the recorded id.** This API has neither an idempotency key
-  nor a list of generations. The retry ends with `ViduSubmitUnknownError` and submits nothing: the job may run, and
-  may have been paid for, once.
-- **`ent-v2`: the same, and the marker does not help.** The retry finds the job by its marker. A request with a
-  `payload` of its own carries none, and a list with a further page does not prove that a job is missing: the retry
-  ends with `ViduSubmitUnknownError` as well, and submits nothing.
-- **A task is killed after it has deferred and before a triggerer has taken its wait up.** Airflow tells nobody (no
-  `on_kill` runs): the generation goes on. Its id stays in the XCom; clearing the task cancels it
-  (on Airflow 3.4, which forgets it then, it does not).
-- **The service is out of reach at the moment of a cancel.** A cancel is repeated a few times with growing pauses; that
-  it failed in the end is logged with the id. `vidu-native` documents no cancel at all.
-- **A key is revoked before the connection has the new one.** Waits that poll in between end with `ViduAuthError`:
+  nor a list of generations. The retry fails with `ViduSubmitUnknownError` and submits nothing: one job may run, and
+  may have been billed.
+- **`ent-v2`: the same, and the account's list does not decide it.** The retry searches the list: by the marker where
+  entries show a `payload`, otherwise by time, endpoint, model, prompt and images. It fails with
+  `ViduSubmitUnknownError`, names the candidates and submits nothing if several entries fit (mapped tasks with one
+  prompt), if an entry leaves open whether it is the job (a request with neither a prompt nor image addresses has
+  nothing to compare), if the end of the list cannot be reached, or if the create is older than the seven days that the
+  list shows. A gateway without a list is like `vidu-native`.
+- **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow calls no
+  `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it where the service has a cancel.
+- **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses; if
+  it still fails, the log holds a warning with the id. `vidu-native` documents no cancel at all.
+- **A key is revoked before the connection has the new one.** Waits that poll in between fail with `ViduAuthError`:
   put the new key into the connection first.
-- **A URL has expired and no `generation_id` was given.** Nobody can ask for a fresh one: `ViduURLExpiredError`.
-- **`kill -9` in the middle of an upload.** Nothing appears under the final name, but what was sent stays for a while.
-  On S3, give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`), which removes the unfinished upload. On
-  Google Cloud Storage it lapses after a week, and Azure drops uncommitted blocks after a week.
+- **A connection stays deleted.** A wait pauses while its connection is missing, until its own timeout, or for an hour
+  if it has none. Then it fails and names the connection; the generation goes on, and its id is in the XCom.
+- **A URL has expired and no `generation_id` was given.** There is no way to a new URL: `ViduURLExpiredError`.
+- **Airflow's REST API and UI show the connection's `headers`** to users who may read connections, unless a header's
+  name sounds like a secret. Set `[core] sensitive_var_conn_names = headers`, or use a secrets backend.
+- **A file without an announced length is cut, and its format does not show where it ends.** The download keeps what
+  arrived; the log warns that nothing proves it complete. MP4 files and chunked responses are not affected.
+- **`kill -9` in the middle of an upload.** Nothing appears under the final name, but the parts that were sent stay for
+  a while. On S3, give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`), which removes the unfinished
+  upload. Google Cloud Storage and Azure drop it after a week.
 - **`kill -9` in the middle of a local download.** A hidden `.part` file stays; a download to the same name a day later
   removes it."""
 
@@ -66,9 +74,11 @@ INTRODUCTION: Final = """\
 # The table of faults
 
 Written by `make faults`; not edited by hand. Each row is a test: what went wrong, what the user sees, how many
-requests the service counted, and how it ended. *survived*: only the log notices. *clear error*: the task ends with
-an error that says what to do, nothing is lost, a rerun succeeds. *refused*: before anything was sent or written.
-*documented limit*: see below."""
+requests the test's servers counted, and how it ended. *survived*: only the log shows it. *clear error*: the task ends
+with an error that says what to do, nothing is lost, a rerun succeeds. *refused*: before anything was sent or written.
+*documented limit*: see below. *orders* are creates and what they cost; *from Airflow* is what Airflow hands over:
+arguments, XComs, contexts, connections. The parties of the *attacks* are those of `SECURITY.md`. ×8 is a row of eight
+cases, of which one is shown."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,18 @@ class Part:
     limit: float
 
 
+def marked_files(root: Path = ROOT) -> list[str]:
+    """Return the test files outside of ``tests/faults`` that have rows by marker; only they need to be collected."""
+    files = (file for pattern in SUITES for file in (root / "tests").glob(pattern))
+    return sorted(str(file.relative_to(root)) for file in files if f".mark.{MARKER}(" in file.read_text("utf-8"))
+
+
+SUITES: Final = ("test_*.py", "unit/**/test_*.py", "integration/**/test_*.py", "sandbox/**/test_*.py")
+"""Whose tests may have rows by marker: those that need no Airflow processes."""
+
 RUNS: Final = (
     Part("short", ("-n", "2", "tests/faults"), 480.0),
+    Part("suites", ("-n", "2", "-m", MARKER, *marked_files()), 300.0),
     Part("pipelines", ("-m", "e2e", "tests/e2e/test_zz_secrets.py"), 420.0),
     Part("airflow", ("-m", "cluster", "tests/cluster"), 900.0),
     Part("soak", ("-m", "soak", "tests/soak"), 600.0),
@@ -267,12 +287,15 @@ def problems(results: Sequence[Result]) -> list[str]:
 # -- showing ---------------------------------------------------------------------------------------
 
 #: 159 columns with the spaces between.
-_WIDTHS: Final = {"part": 13, "fault": 44, "side": 7, "seen by the user": 59, "requests": 9, "outcome": 16, "": 5}
+_WIDTHS: Final = {"part": 16, "fault": 44, "side": 10, "seen by the user": 53, "requests": 9, "outcome": 16, "": 5}
+
+
+_TESTS_FOLDER: Final = re.compile(r"(?:/[^/\s'\"]+)*/pytest-of-[^/\s]+/pytest-[0-9]+(?:/popen-gw[0-9]+)?")
 
 
 def plain(text: str) -> str:
     """Return text without colours, control characters and this machine's folders, on one line."""
-    without = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    without = _TESTS_FOLDER.sub("/…", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text))
     for folder in (str(ROOT), tempfile.gettempdir()):
         without = without.replace(folder, "/…")
     return " ".join("".join(char if char.isprintable() else " " for char in without).split())

@@ -93,6 +93,13 @@ def test_an_example_imports_only_what_every_airflow_has(path):
     assert not more or "Needs Airflow 3" in ast.get_docstring(ast.parse(path.read_text()))
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a user who triggers an example names a location",
+    outcome="refused",
+    seen="ParamValidationError before the run exists",
+    requests=0,
+)
 @each_example
 def test_a_run_names_no_location(path):
     """Whoever may trigger a DAG does not choose where a worker writes: a run gives names, and these are checked."""

@@ -37,6 +37,11 @@ def redact(value: Any) -> Any:
     return first_of(_MASKERS).redact(value)
 
 
+def secrets_masker() -> Any:
+    """Return Airflow's masker itself."""
+    return first_of(_MASKERS)._secrets_masker()
+
+
 def reset_secrets_masker() -> None:
     """Let Airflow's masker forget every secret."""
     masker = first_of(_MASKERS)

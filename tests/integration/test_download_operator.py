@@ -387,6 +387,12 @@ MEDIA = {
 }
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a picture or a sound declared as video/mp4",
+    outcome="survived",
+    seen="a file named by its bytes",
+)
 @pytest.mark.parametrize("name", MEDIA)
 def test_a_result_is_kept_whatever_its_medium(tmp_path, connect, name):
     """The default takes pictures and sound as well, and names and types them by their bytes, whatever the header."""
@@ -503,6 +509,9 @@ def test_the_setting_for_all_tasks_bounds_what_a_task_does_not(tmp_path, connect
             download(**arguments)
 
 
+@pytest.mark.fault(
+    "attacks", "a server announces more than max_bytes", outcome="refused", says="max_bytes is 21,474,836,480"
+)
 def test_a_server_that_announces_too_much_is_refused(tmp_path, connect):
     """Without any setting nobody's announcement fills the disk."""
     with Gateway(whole(BODY, Content_Length=MAX_BYTES + 1)) as gateway:
@@ -523,6 +532,7 @@ def test_a_file_that_is_kept_is_read_up_to_max_bytes(tmp_path, connect):
     assert gateway.requests == []
 
 
+@pytest.mark.fault("stores and files", "blanks and line ends around video_url", outcome="survived", seen="the file")
 def test_blanks_around_a_url_are_dropped(tmp_path, connect):
     """What a template or a file leaves around the URL is not sent."""
     connect(allowed_hosts="127.0.0.1")
@@ -531,6 +541,12 @@ def test_blanks_around_a_url_are_dropped(tmp_path, connect):
     assert server.requests[0].target == "/a.mp4?sig=hush"
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "an ObjectStoragePath as destination has lost its slash",
+    outcome="survived",
+    seen="one file for each clip",
+)
 @pytest.mark.parametrize("destination", ["{}/clips/", "file://{}/clips/"])
 def test_an_object_as_destination_is_a_folder(tmp_path, connect, destination):
     """An ObjectStoragePath has lost its slash by the time it is used, and is a folder all the same."""
@@ -553,6 +569,9 @@ def mapped(folder: Path, **arguments):
     return operator, {"ti": SimpleNamespace(map_index=0, xcom_push=lambda **_: None), "dag": dag}
 
 
+@pytest.mark.fault(
+    "stores and files", "a mapped download with one file name", outcome="refused", says="would write one file"
+)
 def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch):
     """A file that all instances would write is refused before anything is fetched, with what to do instead."""
     monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
@@ -656,6 +675,13 @@ def test_from_the_sandbox(tmp_path, vidu_sandbox, monkeypatch, dialect, artifact
 # -- what a task handed over ----------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "execute({}) or a MagicMock as context",
+    outcome="survived",
+    side="download",
+    seen="the file, of a whole generation that was handed over",
+)
 @pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
 def test_what_a_task_returned(connect, tmp_path, stand_in):
     """Id and URL are taken from it; no service is asked while the URL is good, and no context is needed."""
@@ -684,6 +710,13 @@ def test_a_generation_replaces_id_and_url():
         ViduDownloadOperator(task_id="d", generation={"id": "7"}, generation_id="7", destination="/tmp/x")
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "native rendering makes a number of an id",
+    outcome="survived",
+    side="download",
+    seen="the file of that id",
+)
 def test_an_id_of_digits(connect, tmp_path):
     """Native rendering makes a number of it; the file has its name all the same."""
     with Server(whole(BODY)) as server:

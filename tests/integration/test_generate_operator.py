@@ -570,6 +570,12 @@ def test_a_gateway_decides_by_itself(connect, sandbox):
     assert Task(images=["https://h/a.png"], parameters={"video_url": "https://h/v.mp4"}).run()["status"] == "succeeded"
 
 
+@pytest.mark.fault(
+    "orders",
+    "a result without model, prompt, seed, parameters and time",
+    outcome="survived",
+    seen="the order fills them in",
+)
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_the_result_holds_what_the_order_knows(connect, sandbox, deferrable):
     """The query answers neither prompt nor model nor time nor parameters; they come from order and create."""
@@ -593,6 +599,9 @@ def test_a_retry_knows_them_too(connect, sandbox):
     assert first["id"] == again["id"]
 
 
+@pytest.mark.fault(
+    "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="generate", seen="the generation"
+)
 @pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
 def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
     """No context is needed, and a mock of one does; the order is remembered nowhere."""
@@ -608,6 +617,9 @@ def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
     assert variables.asked == 0
 
 
+@pytest.mark.fault(
+    "from Airflow", "native rendering makes a fraction of a prompt", outcome="refused", says="prompt is the number"
+)
 def test_a_fraction_is_no_prompt(dialect, sandbox):
     """Native rendering has changed the text, maybe: nothing is paid for it."""
     task = Task()
@@ -617,6 +629,12 @@ def test_a_fraction_is_no_prompt(dialect, sandbox):
     assert sandbox.creates == []
 
 
+@pytest.mark.fault(
+    "orders",
+    "the destination of the download that follows has no file system",
+    outcome="refused",
+    says="Nothing was ordered",
+)
 def test_a_download_that_is_bound_to_fail_is_found_before_the_create(dialect, sandbox, tmp_path):
     """A destination without a file system behind the task refuses the order, and nothing is paid."""
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):

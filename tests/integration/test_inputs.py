@@ -302,6 +302,9 @@ def test_a_refused_input_leaves_no_intent(service, connect, tmp_path):
     assert service.creates == []
 
 
+@pytest.mark.fault(
+    "attacks", "dag_run.conf sends a download into the DAGs folder", outcome="refused", says="is not beneath one of"
+)
 def test_a_destination_outside_of_its_roots(service, connect, context, tmp_path, monkeypatch):
     """The download operator refuses before it asks for anything."""
     from airflow_provider_vidu.operators import ViduDownloadOperator

@@ -46,6 +46,12 @@ def lose(service: DocumentedService, store: Memory, body: dict[str, Any] = BODY)
     return service.tasks[0]["id"]
 
 
+@pytest.mark.fault(
+    "orders",
+    "the answer to a create is lost, and the list shows no payloads",
+    outcome="survived",
+    seen="the retry resumes the wait for the lost generation",
+)
 @pytest.mark.parametrize("payload", [{}, {"payload": "the user's own"}], ids=["marked", "the user's payload"])
 def test_a_lost_create_is_found_behind_newer_ones(service, payload):
     """By model, prompt and time, on whichever page; paid once, also where the order carries no marker of ours."""
@@ -94,6 +100,12 @@ def test_absence_from_the_list_proves_nothing_of_what_it_may_not_show(service, e
     assert service.creates == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "the answer to a create is lost, and its twins are on the list",
+    outcome="clear error",
+    says="It may be one of these",
+)
 def test_twins_are_named_and_nothing_is_paid(service):
     """Twenty mapped tasks with one prompt: which is the lost one is not guessed, and the user is told what to do."""
     store = Memory()

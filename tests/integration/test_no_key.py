@@ -104,6 +104,13 @@ ASKS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.fault(
+    "secrets",
+    "an error that is pickled, chained or reported with its frames",
+    outcome="clear error",
+    side="API",
+    seen="an error without key or password, at any depth",
+)
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 @pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize("name", ANSWERS)
@@ -141,6 +148,13 @@ def access(server: Server) -> Access:
     )
 
 
+@pytest.mark.fault(
+    "secrets",
+    "an error that is pickled, chained or reported with its frames",
+    outcome="clear error",
+    side="download",
+    seen="an error without key or password, at any depth",
+)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_error_of_a_download(name: str) -> None:
     """The same for a file on the connection's own origin, which is asked for with the key."""

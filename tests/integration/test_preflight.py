@@ -46,6 +46,9 @@ def without_packages(monkeypatch):
     monkeypatch.setattr(destinations, "find_spec", lambda _name: None)
 
 
+@pytest.mark.fault(
+    "orders", "the store of the download that follows has no package", outcome="refused", says="Nothing was ordered"
+)
 @pytest.mark.parametrize("between", [True, False])
 @pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize(
@@ -63,6 +66,9 @@ def test_an_unknown_scheme_is_found():
         check_downstream(order(destination="s4://bucket/a.mp4"))
 
 
+@pytest.mark.fault(
+    "orders", "the folder of the download that follows is not writable", outcome="refused", says="cannot be written to"
+)
 @pytest.mark.parametrize("prefix", ["", "file://", "file://localhost"])
 def test_a_folder_without_permission_is_found(tmp_path, monkeypatch, prefix):
     """The nearest folder that is there is asked for, whoever runs the tests."""
@@ -88,6 +94,9 @@ def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
         check_downstream(order(destination=f"{tmp_path}/{name}"))
 
 
+@pytest.mark.fault(
+    "orders", "a mapped download that follows has one file name", outcome="refused", says="would write one file"
+)
 def test_one_file_for_a_mapped_download_is_found(tmp_path):
     """The clips would be paid for, and all but one be lost."""
     with pytest.raises(ViduConfigError, match="would write one file"):

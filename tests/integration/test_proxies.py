@@ -87,6 +87,7 @@ def untouched() -> Iterator[str]:
             listener.accept()
 
 
+@pytest.mark.fault("secrets", "SOCKS in ALL_PROXY", outcome="refused", says="names a SOCKS proxy", requests=0)
 @pytest.mark.parametrize("host", ["http://gw.example.com", "https://gw.example.com"])
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
 def test_socks_is_refused_before_anything_is_sent(connect, client, monkeypatch, untouched, name, host) -> None:
@@ -98,6 +99,7 @@ def test_socks_is_refused_before_anything_is_sent(connect, client, monkeypatch, 
     assert "GEHEIM" not in str(caught.value)
 
 
+@pytest.mark.fault("orders", "a create behind a SOCKS proxy", outcome="refused", says="names a SOCKS proxy")
 def test_a_create_behind_socks_is_no_unknown_outcome(connect, monkeypatch, untouched) -> None:
     """Nothing left the machine, so nothing was billed; the test button says so, too."""
     connect("https://gw.example.com")
@@ -109,6 +111,9 @@ def test_a_create_behind_socks_is_no_unknown_outcome(connect, monkeypatch, untou
     assert "HTTPS_PROXY" in told
 
 
+@pytest.mark.fault(
+    "secrets", "networks and ports in NO_PROXY", outcome="survived", seen="no proxy sees what it must not see"
+)
 @pytest.mark.parametrize(
     ("listed", "exempt"),
     [("127.0.0.0/8", True), ("127.0.0.1:{port}", True), ("10.0.0.0/8", False), ("127.0.0.1:1", False)],
@@ -220,6 +225,7 @@ def no_tls(request) -> Iterator[str]:
     thread.join(5)
 
 
+@pytest.mark.fault("polling", "a host without a scheme that speaks no TLS", outcome="clear error", says="write http://")
 @pytest.mark.parametrize("name", ["sync", "async"])
 def test_a_host_without_a_scheme_that_speaks_no_tls(connect, no_tls, name: str) -> None:
     """The hint names the scheme that is missing."""
@@ -229,6 +235,7 @@ def test_a_host_without_a_scheme_that_speaks_no_tls(connect, no_tls, name: str) 
     assert not caught.value.sent
 
 
+@pytest.mark.fault("orders", "a create at a host that speaks no TLS", outcome="clear error", says="write http://")
 @pytest.mark.usefixtures("quick_backoff")
 def test_a_create_whose_handshake_fails(connect, no_tls) -> None:
     """Nothing was sent: the create is repeated, and is never called billed."""

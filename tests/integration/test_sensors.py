@@ -243,12 +243,22 @@ def test_a_wait_never_grows_backwards():
             sensor(exponential_backoff=True, max_wait=wrong)
 
 
+@pytest.mark.fault(
+    "from Airflow", "a whole generation as generation_id", outcome="refused", says="Pass generation=generate.output"
+)
 def test_a_whole_generation_as_id(context):
     """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
     with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or the id alone"):
         sensor(generation_id={"id": "123"}).execute(context)
 
 
+@pytest.mark.fault(
+    "polling",
+    "the connection is deleted between two pokes",
+    outcome="survived",
+    side="sync",
+    seen="the next poke looks again",
+)
 @pytest.mark.parametrize(("minutes", "is_first"), [(5, False), (None, True)], ids=["later poke", "first poke"])
 def test_a_connection_that_was_deleted_between_two_pokes(context, monkeypatch, minutes, is_first):
     """A rescheduled wait pauses: the next poke looks again. At the first poke a missing connection is a mistake."""
@@ -262,6 +272,13 @@ def test_a_connection_that_was_deleted_between_two_pokes(context, monkeypatch, m
         assert task.poke(context) is False
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "a whole generation is handed over",
+    outcome="survived",
+    side="sensor",
+    seen="the generation, with what its order knows",
+)
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 def test_what_a_task_returned(dialect, sandbox, deferrable):
     """The whole generation may be handed over; what only its order knows is in the result."""
@@ -292,6 +309,13 @@ def test_a_generation_that_is_deferred(dialect, sandbox, context):
     assert fresh.resume_execution("execute_complete", {"event": event}, context)["parameters"] == {}
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "native rendering makes a number of an id",
+    outcome="survived",
+    side="sensor",
+    seen="the generation of that id",
+)
 def test_an_id_that_native_rendering_made_a_number(connect, sandbox, context):
     """Ids of digits arrive as whole numbers in a DAG with native rendering, in every leg."""
     connect("ent-v2")
@@ -315,6 +339,9 @@ def test_a_generation_is_named_once(arguments):
         sensor(**arguments)
 
 
+@pytest.mark.fault(
+    "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="sensor", seen="the generation"
+)
 @pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):

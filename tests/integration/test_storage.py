@@ -288,6 +288,9 @@ def test_a_folder_is_no_file(tmp_path, text):
         Destination(f"{tmp_path}/{text}".rstrip("/")).place().size()
 
 
+@pytest.mark.fault(
+    "stores and files", "a symbolic link as destination", outcome="refused", side="local", says="symbolic link to"
+)
 @pytest.mark.parametrize("leads_to", ["real.mp4", "nowhere.mp4"])
 @pytest.mark.parametrize("folder", [True, False])
 def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
@@ -310,6 +313,13 @@ def test_a_linked_folder_is_followed(tmp_path):
     assert listing(tmp_path / "mount") == ["a.mp4"]
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a file with a mode of its own is replaced",
+    outcome="survived",
+    side="local",
+    seen="the mode of the old file",
+)
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o4755])
 def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
     """Who could read the old file can read the new one; rights to run as somebody else are not passed on."""
@@ -319,6 +329,13 @@ def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
     assert stat.S_IMODE((tmp_path / "a.mp4").stat().st_mode) == mode & 0o777
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a mount without fsync (EINVAL, ENOSYS, ENOTSUP)",
+    outcome="survived",
+    side="local",
+    says="does not support fsync",
+)
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
 def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, number):
     """The file is there; the log says what a power failure could do."""
@@ -328,6 +345,13 @@ def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, nu
     assert "does not support fsync" in caplog.text
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "fsync fails (EIO, ENOSPC, EDQUOT)",
+    outcome="clear error",
+    side="local",
+    says="could not be completed",
+)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_an_fsync_that_fails_publishes_nothing(tmp_path, monkeypatch, number):
     """An error of the disk means lost bytes: the old file stays."""
@@ -357,6 +381,13 @@ def swap(part: Path) -> None:
     part.write_bytes(b"evil")
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a neighbour swaps or links the temporary file",
+    outcome="clear error",
+    side="local",
+    says="another process has",
+)
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize(
     ("interfere", "words"),
@@ -535,6 +566,9 @@ def is_installed(module: str) -> bool:
         return False
 
 
+@pytest.mark.fault(
+    "stores and files", "a store without credentials", outcome="clear error", says="could not be reached"
+)
 @pytest.mark.parametrize(
     ("error", "words"),
     [

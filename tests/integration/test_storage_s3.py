@@ -129,6 +129,9 @@ def test_parts_grow_with_the_file(s3, bucket, total):
     sink.discard()
 
 
+@pytest.mark.fault(
+    "attacks", "a server announces 100 TB", outcome="refused", side="s3", says="an upload to an object store takes"
+)
 def test_an_announced_length_does_not_set_the_memory(s3, bucket):
     """What a server announces beyond the largest upload is refused before a part is reserved."""
     place = Destination(f"s3://{bucket}/a.mp4").place()
@@ -148,6 +151,13 @@ def test_more_parts_than_there_may_be_are_refused(s3, bucket, monkeypatch):
     assert keys(s3, bucket) == ([], 0)
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a browser opens a stored object",
+    outcome="survived",
+    side="s3",
+    seen="it plays: the proven type, inline",
+)
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("replace", [True, False])
 def test_an_object_carries_its_type(s3, bucket, conn_id, body, replace):
@@ -159,6 +169,13 @@ def test_an_object_carries_its_type(s3, bucket, conn_id, body, replace):
     assert (found["ContentType"], found["ContentDisposition"]) == ("image/webp", "inline")
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "an ObjectStoragePath with options, KMS among them",
+    outcome="survived",
+    side="s3",
+    seen="the object is encrypted with that key",
+)
 def test_the_options_of_a_path_reach_the_store(s3, bucket, conn_id):
     """The key that an ObjectStoragePath names encrypts the object, with and without a connection."""
     key = "arn:aws:kms:us-east-1:123456789012:key/1"
@@ -195,6 +212,16 @@ def unreadable(request):
     return {"GET": answer, "HEAD": head}.get(request.method)
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a role that may only write, skip and error",
+    outcome="clear error",
+    side="s3",
+    says="need the permissions s3:GetObject and s3:ListBucket",
+)
+@pytest.mark.fault(
+    "stores and files", "a role that may only write, replace", outcome="survived", side="s3", seen="the new object"
+)
 @pytest.mark.parametrize("folder", [True, False])
 def test_replace_only_writes(s3, bucket, endpoint, loopback, monkeypatch, folder):
     """A role that may neither read nor list replaces an object; skip and error name what it lacks."""
@@ -254,6 +281,13 @@ def test_a_spelling_of_the_scheme_that_is_not_known_is_no_missing_package(monkey
         Destination("s3n://bucket/a.mp4")
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a store answers 501 to conditional writes",
+    outcome="survived",
+    side="s3",
+    says="cannot refuse to replace a file by itself",
+)
 def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog):
     """A store that answers 501 to them is looked at before the end, and then written like any other."""
     with Door(endpoint, lambda r: refusal(501, "NotImplemented") if "if-none-match" in r.headers else None) as door:

@@ -77,6 +77,13 @@ def quickly(ask: Callable[[], object], most: float = SOON) -> float:
     return taken
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a gateway trickles status line, headers, 1xx, chunks or trailers",
+    outcome="clear error",
+    side="sync",
+    says="brought no whole answer in time",
+)
 @pytest.mark.parametrize("name", TRICKLES)
 def test_a_trickle_ends(connect, name: str) -> None:
     """After four time-outs the request is given up, and it may have arrived."""
@@ -100,6 +107,13 @@ def test_a_trickled_create_is_an_unknown_outcome(connect) -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.fault(
+    "attacks",
+    "every poll of wait(timeout=…) trickles",
+    outcome="clear error",
+    side="sync",
+    seen="ViduTimeoutError when the timeout has expired",
+)
 def test_a_wait_ends_in_spite_of_a_trickle(connect) -> None:
     """A wait whose every poll trickles comes to its own end."""
     with Server(TRICKLES["interim answers"]) as server:
@@ -133,6 +147,13 @@ def bundle(authority, tmp_path) -> Iterator[str]:
     return str(tmp_path / "ca.pem")
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a proxy trickles its answer to CONNECT",
+    outcome="clear error",
+    side="sync",
+    says="could not be made in time",
+)
 @pytest.mark.parametrize("name", ["status line", "header lines"])
 @pytest.mark.parametrize("of_the_proxy", ["cleartext", "tls"])
 def test_a_proxy_that_trickles_its_tunnel(connect, https, bundle, name: str, of_the_proxy: str) -> None:
@@ -214,6 +235,9 @@ def test_answers_in_time_are_whole(connect) -> None:
         assert ViduHook().get_generation("g", retries=0).provider_status == "pending"
 
 
+@pytest.mark.fault(
+    "secrets", "http.client prints what it sends", outcome="survived", side="API", seen="nothing is printed"
+)
 def test_http_client_prints_nothing(connect, monkeypatch, capsys) -> None:
     """Whoever switches the printing of http.client on does not get the key of this provider printed."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)

@@ -126,6 +126,7 @@ def test_redirects_out_of_http_are_refused(location):
         fetch(server.url())
 
 
+@pytest.mark.fault("stores and files", "a URL that cannot be used", outcome="refused", says="Not fetched")
 @pytest.mark.parametrize(
     "url",
     [
@@ -155,6 +156,13 @@ def test_private_addresses_are_refused_before_a_connection(host):
     assert server.requests == []
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a URL at another port, scheme or name of the gateway's host",
+    outcome="refused",
+    says="loopback address 127.0.0.1",
+    requests=0,
+)
 @pytest.mark.parametrize("origin", ["port", "scheme", "host"])
 def test_the_exemption_of_the_own_origin_is_for_it_alone(origin):
     """Another port, scheme or host on the same machine is not the connection's own: its address is checked."""
@@ -170,7 +178,22 @@ def test_the_exemption_of_the_own_origin_is_for_it_alone(origin):
         fetch(server.url(), allowed_hosts=frozenset(), origin=("http", "127.0.0.1", server.port))
 
 
-@pytest.mark.parametrize("allowed", ["", "gw.example.com", "127.0.0.0/8"])
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        pytest.param(
+            "",
+            marks=pytest.mark.fault(
+                "attacks",
+                "the gateway's name is rebound to loopback",
+                outcome="refused",
+                says="has the loopback address",
+            ),
+        ),
+        "gw.example.com",
+        "127.0.0.0/8",
+    ],
+)
 def test_a_gateway_that_is_rebound_to_this_machine(allowed):
     """That the own origin's name suddenly leads to loopback is refused, unless the user has allowed it."""
     with Server(whole(BODY)) as server:
@@ -187,6 +210,12 @@ def test_a_gateway_that_is_rebound_to_this_machine(allowed):
     assert len(server.requests) == bool(allowed)
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a private address for a download without a connection",
+    outcome="survived",
+    seen="the file, by [vidu] allowed_hosts",
+)
 def test_the_deployments_allowed_hosts_hold_without_a_connection(monkeypatch):
     """A network in [vidu] allowed_hosts is enough for a download that has no connection."""
     monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "198.18.0.0/15, 127.0.0.0/8")
@@ -203,6 +232,7 @@ def test_a_bad_entry_of_the_deployments_allowed_hosts(monkeypatch):
         Access()
 
 
+@pytest.mark.fault("from Airflow", "HTTP:// and blanks around a URL to fetch", outcome="survived", seen="the file")
 def test_blanks_and_capitals_around_an_address():
     """What a template or a spreadsheet puts around an address is no part of it."""
     with Server(whole(BODY)) as server:
@@ -210,6 +240,9 @@ def test_blanks_and_capitals_around_an_address():
     assert server.requests[0].target == "/V.mp4?Sig=a%2F"
 
 
+@pytest.mark.fault(
+    "attacks", "a proxy trickles its answer to CONNECT", outcome="clear error", side="download", says="too slow"
+)
 def test_a_proxy_that_trickles_its_tunnel():
     """The answer to CONNECT ends within two time-outs, like the head of any other answer."""
     done = threading.Event()
@@ -235,6 +268,9 @@ def test_a_proxy_that_trickles_its_tunnel():
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.fault(
+    "secrets", "http.client prints what it sends", outcome="survived", side="download", seen="no key is printed"
+)
 def test_http_client_prints_nothing(monkeypatch, capsys):
     """Whoever switches the printing of http.client on does not get the key printed."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)

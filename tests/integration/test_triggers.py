@@ -108,6 +108,13 @@ async def test_a_connection_that_there_never_was_is_told(monkeypatch):
     assert "vidu_gone" in event["error"]["message"]
 
 
+@pytest.mark.fault(
+    "polling",
+    "the connection is deleted during a wait, then restored",
+    outcome="survived",
+    side="async",
+    seen="one line when the wait pauses, one when it goes on",
+)
 async def test_a_deleted_connection_pauses_the_wait(connect, sandbox, monkeypatch, capsys):
     """Nothing is asked while the connection is missing; once it is back the wait goes on, with one line for each."""
     monkeypatch.setattr(async_client, "REFRESH_PAUSE_SECONDS", 0.0)
@@ -134,6 +141,13 @@ async def test_a_deleted_connection_pauses_the_wait(connect, sandbox, monkeypatc
     assert out.count("the connection is back.") == 1
 
 
+@pytest.mark.fault(
+    "polling",
+    "the connection is deleted during a wait, for good",
+    outcome="clear error",
+    side="async",
+    says="vidu_gone",
+)
 @pytest.mark.parametrize("deadline", [None, 0.2], ids=["no deadline", "deadline"])
 async def test_a_pause_is_not_for_ever(connect, monkeypatch, deadline):
     """It lasts as long as the wait may, or an hour; the end names the connection."""

@@ -142,6 +142,9 @@ def test_extras_that_mean_nothing_are_told_once(env, resolve: Resolve, caplog) -
     assert told == ["Connection 'unit_vidu' has extras that are not used: 'dialct' (is it dialect?), 'note'."]
 
 
+@pytest.mark.fault(
+    "from Airflow", "extras with the prefix extra__vidu__", outcome="survived", says="extra__vidu__tiemout"
+)
 def test_prefixed_extras(env, resolve: Resolve, caplog) -> None:
     """A prefixed extra is read without a word; one without effect beside its plain twin is named."""
     env(host="https://gw.example.com", password="sk-unit-000001", extra={"extra__vidu__timeout": 7})
@@ -247,6 +250,13 @@ def test_many_look_ups_at_once_on_a_loop(env, monkeypatch) -> None:
     assert len(set(asyncio.run(all_at_once()))) == 1
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "dag.test() with a connection of the database",
+    outcome="survived",
+    side="async",
+    seen="the connection; an error if there is none",
+)
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_inline_triggers_of_a_dag_test(env, monkeypatch, is_there) -> None:
     """Where Airflow's asynchronous look-up finds nothing (``dag.test()``), the synchronous one has the last word."""

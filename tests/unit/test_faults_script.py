@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 import faults
-from fault_table import CLEAR_ERROR, LIMIT, PARTS, REFUSED, SURVIVED
+from fault_table import CLEAR_ERROR, LIMIT, PARTS, REFUSED, SURVIVED, Marked
 
 ROOT = Path(__file__).parents[2]
 ALL_PARTS = """
@@ -36,6 +37,37 @@ RED = """
     def test_red(fault_row):
         fault_row("polling", "a red one", seen="", outcome=SURVIVED)
         assert not "as it should be"
+"""
+MARKED = """
+    import logging
+    import pytest
+    from airflow_provider_vidu.exceptions import ViduConfigError
+    from airflow_provider_vidu.sandbox import Sandbox
+
+    @pytest.mark.fault("orders", "an error", outcome="refused", says="number 2", requests=0)
+    @pytest.mark.fault("orders", "a warning", outcome="survived", says="only")
+    def test_messages():
+        logging.getLogger("x").warning("only %s", "told")
+        for number in (1, 2, 3):
+            with pytest.raises(ViduConfigError):
+                raise ViduConfigError(f"number {number}").located(conn_id="c")
+
+    @pytest.mark.fault("attacks", "many cases", outcome="survived", seen="nothing", side="sync")
+    @pytest.mark.parametrize("count", [3, 1, 2])
+    def test_cases(count):
+        import requests
+        with Sandbox() as sandbox:
+            for _ in range(count):
+                requests.get(f"{sandbox.url}/")
+
+    @pytest.mark.fault("attacks", "still open", outcome="survived", seen="nothing")
+    @pytest.mark.xfail(strict=True)
+    def test_open():
+        raise AssertionError
+
+    @pytest.mark.fault("attacks", "a promise", outcome="refused", says="what nobody says")
+    def test_promise():
+        pass
 """
 HANGS = """
     import pathlib, subprocess, sys, time
@@ -88,8 +120,8 @@ def test_a_complete_green_run(part, root, capfd):
     """A run in which every part has green rows ends with 0 and writes the document and the README."""
     assert faults.main([], [part("all", ALL_PARTS)], root) == 0
     said = capfd.readouterr().out
-    assert "7 passed" in said
-    assert "7 faults: 6 survived, 1 ended in a clear error, 0 refused" in said
+    assert f"{len(PARTS) + 1} passed" in said
+    assert f"{len(PARTS) + 1} faults: {len(PARTS)} survived, 1 ended in a clear error, 0 refused" in said
     assert "nothing lost" in said
     assert max(map(len, said.partition("seen by the user")[2].splitlines()[1:9])) <= 160
     document = (root / "docs" / "faults.md").read_text()
@@ -113,6 +145,42 @@ def test_a_red_run(part, root, capfd):
     assert "1 red." in said
     assert "old" in (root / "README.md").read_text()
     assert not (root / "docs" / "faults.md").exists()
+
+
+def test_rows_by_marker(part, root):
+    """A marked test gets a row with what it has seen; a promise that is not kept is red, an open fault has no row."""
+    assert faults.main([], [part("marked", MARKED)], root) == 1
+    rows = {one["fault"]: one for one in faults.read_rows(root / "build" / "faults" / "marked.jsonl")}
+    assert {fault: (one["seen"], one["side"], one["requests"], one["green"]) for fault, one in rows.items()} == {
+        "an error": ("number 2 (connection c)", "", "0", True),
+        "a warning": ("only told", "", "", True),
+        "many cases": ("nothing", "sync ×3", "1–3", True),
+        "a promise": ("", "", "", False),
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"part": "nowhere"}, {"outcome": "lucky"}, {"says": ""}, {"seen": "both"},
+    ],
+)  # fmt: skip
+def test_a_marker_that_says_too_little(wrong):
+    """Part and outcome are words of the table, and either a message or words say what is seen."""
+    fields = {"part": "orders", "fault": "x", "outcome": REFUSED, "says": "y"}
+    assert Marked(**fields)
+    with pytest.raises(ValueError, match="are needed"):
+        Marked(**{**fields, **wrong})
+
+
+def test_the_suites_run_is_of_marked_files(tmp_path):
+    """Only files with a marker are collected for it, and only of suites that need no Airflow processes."""
+    mark = "@pytest.mark.fault("
+    for name, text in (("unit/test_a.py", mark), ("unit/test_b.py", ""), ("e2e/test_c.py", mark)):
+        (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / name).write_text(text)
+    assert faults.marked_files(tmp_path) == ["tests/unit/test_a.py"]
+    assert "tests/unit/test_roots.py" in faults.marked_files()
 
 
 def test_a_run_that_hangs(part, root, capfd):
@@ -183,8 +251,11 @@ def test_what_was_green_is_kept_for_the_same_code(part, root):
 
 
 def test_no_folder_of_this_machine_is_shown():
-    """A path in a message loses the part that belongs to whoever ran it."""
+    """A path in a message loses the part that belongs to the machine and the run."""
     assert faults.plain(f"'file://{faults.ROOT}/build/x.mp4' is full") == "'file:///…/build/x.mp4' is full"
+    for folder in (f"{faults.ROOT}/build/tmp", tempfile.gettempdir()):
+        for run in ("pytest-of-me/pytest-7/popen-gw1", "pytest-of-me/pytest-0"):
+            assert faults.plain(f"{folder}/{run}/test_x0/a is full") == "/…/test_x0/a is full"
 
 
 def test_no_time_is_left(part, root):
@@ -220,6 +291,12 @@ def test_terminal_table():
     assert "red and long yyy" in line
     assert "…" in line
     assert not re.search(r"[\x00-\x1f]", line)
+
+
+def test_the_page_tells_todays_limits():
+    """What cannot be survived stands on the page as the script has it, also between two whole runs."""
+    assert faults.LIMITS in (ROOT / "docs" / "faults.md").read_text()
+    assert faults.INTRODUCTION in (ROOT / "docs" / "faults.md").read_text()
 
 
 def test_order():

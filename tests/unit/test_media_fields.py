@@ -27,6 +27,9 @@ class Lazy(Sequence[Any]):
         return len(self._items)
 
 
+@pytest.mark.fault(
+    "from Airflow", "HTTPS://, Data:, ssupload: and blanks around an address", outcome="survived", seen="the address"
+)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -104,6 +107,12 @@ def test_what_only_a_gateway_knows_stays():
     assert replaced(body, lambda *_: pytest.fail("nothing here is media")) == body
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "images is a mapped task's lazy output, a tuple or the text of a list",
+    outcome="survived",
+    seen="a list of addresses",
+)
 @pytest.mark.parametrize(("value", "expected"), [
     (WEB, [WEB]),
     ([WEB, "/a"], [WEB, "/a"]),
@@ -121,6 +130,7 @@ def _generator() -> Iterator[str]:
     yield WEB
 
 
+@pytest.mark.fault("from Airflow", "images is not a list of addresses and paths", outcome="refused", says="images")
 @pytest.mark.parametrize(("value", "message"), [
     ("['/a', '/b']", "images is the text of a list, but not JSON: .*tojson"),
     (["/a", 5], r"images\[1\] holds 5: it must be an address or a path"),
@@ -146,6 +156,7 @@ def test_what_is_refused(value, message):
         replaced({"images": value}, lambda value, *_: value)
 
 
+@pytest.mark.fault("from Airflow", "lazy outputs inside parameters and body", outcome="survived", seen="lists")
 def test_lazy_sequences_become_lists_at_any_depth():
     """Airflow's lazy sequences stand wherever a task's output may; bytes and text are no sequences here."""
     assert plain({"a": Lazy(Lazy(1), {"b": (2,)}), "c": "text", "d": b"x"}) == {

@@ -128,6 +128,9 @@ def test_a_sound(put, monkeypatch):
     assert hook.uploaded == [(digest(sound), len(sound), "audio/wav")]
 
 
+@pytest.mark.fault(
+    "stores and files", "a picture above the inline limit", outcome="survived", seen="the service's upload takes it"
+)
 def test_a_large_picture_is_uploaded(put):
     """Above the inline limit the upload service takes a picture; the limit itself still goes inline."""
     hook = Hook()
@@ -146,6 +149,12 @@ def test_the_request_stays_below_its_limit(put):
     assert len(json.dumps(found)) <= MAX_BODY_BYTES
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "a picture above the limit of a gateway without uploads",
+    outcome="refused",
+    says="give its address instead",
+)
 @pytest.mark.parametrize(
     ("field", "content", "size", "message"),
     [
@@ -174,7 +183,14 @@ def test_without_an_upload_service_some_fields_take_it_inline(put):
     ("field", "content", "message"),
     [
         ("images", b"GIF89a", "is none of png, jpeg, webp; its first bytes say image/gif"),
-        ("images", b"root:x:0:0", "is none of png, jpeg, webp. Nothing was sent"),
+        pytest.param(
+            "images",
+            b"root:x:0:0",
+            "is none of png, jpeg, webp. Nothing was sent",
+            marks=pytest.mark.fault(
+                "attacks", "dag_run.conf names /etc/passwd as an image", outcome="refused", says="Nothing was sent"
+            ),
+        ),
         ("images", MP4, "say video/mp4"),
         ("video_url", PNG, "is not a video; its first bytes say image/png"),
         ("audio_url", PNG, "is not a sound"),
@@ -200,6 +216,9 @@ def test_a_request_that_is_too_large_without_files():
         resolve({"image": "data:image/png;base64," + "A" * MAX_BODY_BYTES})
 
 
+@pytest.mark.fault(
+    "attacks", "dag_run.conf names a pipe or a device as an image", outcome="refused", says="cannot be read"
+)
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "missing", "link to a pipe"])
 def test_what_is_not_a_regular_file(tmp_path, kind):
     """A pipe or a device is refused without a wait, and named."""
@@ -293,6 +312,9 @@ def test_the_connection_of_an_object(monkeypatch):
     assert seen == [("s3://bucket/a.png", "other"), ("s3://bucket/b@2x.png", "my_aws")]
 
 
+@pytest.mark.fault(
+    "attacks", "dag_run.conf names a file of the worker as an image", outcome="refused", says="is not beneath one of"
+)
 def test_input_roots(put, monkeypatch, tmp_path):
     """With [vidu] input_roots set, a file outside is not even opened."""
     (tmp_path / "in").mkdir()

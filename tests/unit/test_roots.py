@@ -94,6 +94,12 @@ def test_beneath_a_root(tree, spelling):
     check_destination(_named(spelling, tree))
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a path that leads out of input_roots or destination_roots",
+    outcome="refused",
+    says="is not beneath one of",
+)
 @pytest.mark.parametrize("spelling", REFUSED)
 def test_beneath_no_root(tree, spelling):
     """Neighbours, links, dots, escapes, other connections and other stores stay outside; the error names both."""
@@ -141,6 +147,9 @@ def test_a_broken_setting_allows_nothing(tree, monkeypatch, setting):
         check_input("/data/a.png")
 
 
+@pytest.mark.fault(
+    "attacks", "a link that is put in place after the check", outcome="refused", says="is not beneath one of"
+)
 def test_a_link_that_is_swapped_after_the_check(tree):
     """The open file itself is judged once more."""
     for path, is_fine in ((f"{tree}/in/a.png", True), (f"{tree}/in/leak.png", False)):

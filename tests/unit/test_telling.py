@@ -127,6 +127,7 @@ def test_an_endless_field_is_cut():
     assert "\n" not in line
 
 
+@pytest.mark.fault("stores and files", "a transfer of 50 ms", outcome="survived", seen="size and time, no rate")
 @pytest.mark.parametrize(
     ("seconds", "line"),
     [
