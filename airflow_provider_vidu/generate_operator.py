@@ -41,6 +41,7 @@ from airflow_provider_vidu.request_fields import (
     check_endpoint,
     completed,
     facts_of_create,
+    further_fields,
     held,
     request_of,
     text,
@@ -298,8 +299,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
         if self.timeout is not None:
             return self.timeout
-        fields = self.parameters if self.body is None else self.body
-        return OFF_PEAK_WAIT_SECONDS if isinstance(fields, Mapping) and is_off_peak(fields) else WAIT_SECONDS
+        return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
 
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:

@@ -35,6 +35,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
     ViduTransportError,
 )
+from airflow_provider_vidu.json_values import plain, unfit
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 from airflow_provider_vidu.telling import request_lines
@@ -570,9 +571,11 @@ def _polls(poll_interval: timedelta | float, max_failures: int) -> PollPolicy:
 def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
     if not isinstance(fields, Mapping):
         raise ViduConfigError(f"body must be a JSON object, not {type(fields).__name__}.")
-    payload = {name: value for name, value in fields.items() if not (drop_none and value is None)}
+    payload = {name: value for name, value in plain(fields).items() if not (drop_none and value is None)}
     if not payload:
         raise ViduConfigError("There is nothing to submit: the request is empty.")
+    if told := unfit(payload):
+        raise ViduConfigError(told)
     return payload
 
 

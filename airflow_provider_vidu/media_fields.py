@@ -10,11 +10,12 @@ import enum
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.json_values import plain
 from airflow_provider_vidu.text import shown
 
 Kind = Literal["image", "video", "audio"]
@@ -71,6 +72,7 @@ Replace = Callable[[Any, MediaField, str], Any]
 """Takes a value that names media, its field, and where it stands (``subjects[0].images[1]``)."""
 
 _ADDRESS = re.compile(r"(?i)(https?://|data:|ssupload:)")
+_BROKEN = re.compile(r"(?:http|ssupload).*[\r\n\t]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
 
@@ -89,18 +91,6 @@ def address(value: object) -> str | None:
             text = head + comma + ("".join(data.split()) if head.lower().endswith(";base64") else data)
         return found[1].lower() + text[found.end() :]
     return text if len(text) > _MAX_PATH_CHARS and _BASE64.match(text) else None
-
-
-def plain(value: Any) -> Any:
-    """Return a value with every sequence as a list and every mapping as a dict.
-
-    Airflow hands the outputs of mapped tasks over as lazy sequences, which are no lists and no JSON.
-    """
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
-        return [plain(item) for item in value]
-    return value
 
 
 def as_list(name: str, value: Any) -> Any:
@@ -169,7 +159,12 @@ def _check(value: Any, where: str) -> None:
         empty = {"": "an empty text", "None": "the word None"}
         told = empty[value.strip()] if isinstance(value, str) else shown(repr(value), 80)
         raise ViduConfigError(f"{where} holds {told}: it must be an address or a path.")
-    if isinstance(value, str) and len(value) > _MAX_PATH_CHARS and address(value) is None:
+    known = address(value)
+    if known is not None and _BROKEN.match(known):
+        raise ViduConfigError(
+            f"{where} holds an address with a line end in it: {shown(known, 80)}. Give several addresses as a list."
+        )
+    if isinstance(value, str) and len(value) > _MAX_PATH_CHARS and known is None:
         raise ViduConfigError(f"{where} holds {len(value):,} characters that are neither an address nor a path.")
 
 

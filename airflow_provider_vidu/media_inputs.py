@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from airflow_provider_vidu.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduStorageError
+from airflow_provider_vidu.json_values import unfit
 from airflow_provider_vidu.media_fields import Inline, Kind, MediaField, address, replaced
 from airflow_provider_vidu.roots import check_input, check_opened, local_path
 from airflow_provider_vidu.telling import size as size_text
@@ -213,7 +214,7 @@ class Prepared:
 
     :param body: the request; its media fields may name files.
     :param storage_conn_id: the Airflow connection of the object storage that files lie in.
-    :raises ViduConfigError: when a media field holds neither an address nor a path.
+    :raises ViduConfigError: when a media field holds neither an address nor a path, or another one what JSON cannot.
     """
 
     def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
@@ -221,6 +222,8 @@ class Prepared:
         self._files: dict[tuple[str, Kind], MediaFile] = {}
         self._places: list[_Place] = []
         self._body = replaced(body, self._placed)
+        if told := unfit(self._filled(lambda place: place.where)):
+            raise ViduConfigError(f"{told} Nothing was submitted.")
 
     def identity(self) -> dict[str, Any]:
         """Return the request with digests in place of its files: the same for the same files, wherever they are.

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.media_fields import as_list, plain
+from airflow_provider_vidu.json_values import plain
+from airflow_provider_vidu.media_fields import as_list
+from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.upstream import filled
 
 if TYPE_CHECKING:
@@ -17,13 +19,44 @@ if TYPE_CHECKING:
 
 NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
 
+_OBJECTS: Final = ("parameters", "body")
+_WORD_NONE: Final = "None"
+
 MAX_TOLD_CHARS: Final = 1000
 """What is longer is no parameter that anybody looks up in a result."""
 
 
 def held(arguments: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the arguments that hold something before their templates are rendered."""
-    return frozenset(name for name in NAMES if arguments[name] is not None and arguments[name] not in ([], ()))
+    """Return the names of the arguments that hold something before their templates are rendered.
+
+    ``body.prompt`` and ``parameters.prompt`` stand for a prompt within them, :data:`_WORD_NONE` for a text that the
+    author has written so.
+    """
+    within = {
+        f"{name}.prompt": arguments[name].get("prompt") for name in _OBJECTS if isinstance(arguments[name], Mapping)
+    }
+    found = {name for name, value in {**{name: arguments[name] for name in NAMES}, **within}.items() if _holds(value)}
+    if _word_none([arguments[name] for name in _OBJECTS]) is not None:
+        found.add(_WORD_NONE)
+    return frozenset(found)
+
+
+def _holds(value: object) -> bool:
+    # Only lists are asked for their length: an array has no truth of its own, and an XCom none yet.
+    return value is not None and not (isinstance(value, (list, tuple)) and not value)
+
+
+def _word_none(value: object, where: str = "") -> str | None:
+    """Return where in a value the word None stands, which is what a template makes of nothing."""
+    if isinstance(value, str):
+        return where if value.strip() == _WORD_NONE else None
+    if isinstance(value, Mapping):
+        named = ((item, f"{where}.{name}") for name, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        named = ((item, f"{where}[{index}]") for index, item in enumerate(value))
+    else:
+        return None
+    return next((found for item, place in named if (found := _word_none(item, place)) is not None), None)
 
 
 def check_endpoint(arguments: Mapping[str, Any]) -> None:
@@ -52,16 +85,34 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
     for name in NAMES:
         if name in expected:
             _check_present(name, arguments[name])
+    further = _further(arguments, expected)
     if arguments["body"] is not None:
-        return _mapping("body", arguments["body"])
-    parameters = {} if arguments["parameters"] is None else _mapping("parameters", arguments["parameters"])
+        return further
     fields: dict[str, Any] = {name: text(name, arguments[name]) for name in ("model", "prompt")}
     if images := arguments["images"]:
         fields["images"] = images
     fields = {name: value for name, value in fields.items() if value is not None}
-    if twice := fields.keys() & parameters.keys():
+    if twice := fields.keys() & further.keys():
         raise ViduConfigError(f"{', '.join(sorted(twice))} is given twice: as an argument and in parameters.")
-    return {**fields, **parameters}
+    return {**fields, **further}
+
+
+def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields in ``body``, or else in ``parameters``; none where they are no object."""
+    try:
+        return _further({**arguments, **{name: plain(arguments[name]) for name in _OBJECTS}}, (_WORD_NONE,))
+    except ViduConfigError:
+        return {}
+
+
+def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
+    name = "parameters" if arguments["body"] is None else "body"
+    fields = {} if arguments[name] is None else _mapping(name, arguments[name])
+    if f"{name}.prompt" in expected:
+        _check_present(f"{name}.prompt", fields.get("prompt"))
+    if _WORD_NONE not in expected and (where := _word_none(fields)) is not None:
+        _check_present(f"{name}{where}", _WORD_NONE)
+    return fields
 
 
 def facts_of_create(
@@ -113,9 +164,8 @@ def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     """Return the fields of a request that are told again, and those of them that are parameters."""
     from airflow_provider_vidu.dialects.endpoints import typed
 
-    further = arguments["parameters"] if arguments["body"] is None else arguments["body"]
-    fields = {name: arguments[name] for name in ("prompt", "model") if arguments[name] is not None}
-    fields |= further if isinstance(further, Mapping) else {}
+    fields = {name: plain(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
+    fields |= further_fields(arguments)
     return fields, typed({name: value for name, value in fields.items() if _is_parameter(name, value)})
 
 
@@ -134,20 +184,20 @@ def _is_parameter(name: object, value: object) -> bool:
 
 
 def text(name: str, value: object) -> str | None:
-    """Return an argument that is text; a whole number is one that a native template has made of text.
+    """Return an argument that is text, or a member of an enum of texts; a whole number is written out.
 
-    :raises ViduConfigError: when it is of another type. A fraction is refused, because the text that a native
-        template has made it of is gone: ``3.10`` and ``3.1`` are the same number.
+    :raises ViduConfigError: when it is of another type. A fraction is refused, because its text is gone: ``3.10`` and
+        ``3.1`` are the same number.
     """
+    value = plain(value)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
         raise ViduConfigError(
-            f"{name} is the number {value!r}, not text: render_template_as_native_obj has read its text as a number, "
-            "and may have changed it. Put the template into quotation marks of its own (\"'{{ params.x }}'\"), or turn "
-            "native rendering off. Nothing was submitted."
+            f"{name} is the number {value!r}, not text, and its text may have been another one (3.10). Make the "
+            "param or the XCom that it comes from a text. Nothing was submitted."
         )
     raise ViduConfigError(f"{name} must be text, not {type(value).__name__}.")
 
@@ -163,8 +213,21 @@ def _check_present(name: str, value: object) -> None:
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:
+    if isinstance(value, str) and value.strip().startswith("{"):
+        value = _read_object(name, value)
     if not isinstance(value, Mapping):
         raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
     if wrong := [key for key in value if not isinstance(key, str)]:
         raise ViduConfigError(f"{name} must be a JSON object: the name {wrong[0]!r} is no text.")
     return dict(value)
+
+
+def _read_object(name: str, value: str) -> object:
+    """Return the object whose JSON a template has rendered to."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ViduConfigError(
+            f"{name} is the text of an object, but not JSON: {shown(value.strip(), 80)}. Pass the object itself (a "
+            "task's output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
+        ) from None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf, mask_secret
+from airflow.providers.common.compat.sdk import conf, mask_secret
 
+from airflow_provider_vidu.rendering import RenderedOperator
 from airflow_provider_vidu.text import signatures, without_signatures
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def as_result(generation: Generation, parameters: Mapping[str, Any] | None = Non
     return result
 
 
-class SignedURLOperator(BaseOperator):
+class SignedURLOperator(RenderedOperator):
     """An operator whose templates may render to signed URLs: neither the UI nor a log shows their signatures.
 
     Airflow stores the rendered fields after rendering them, with all masked secrets struck out.

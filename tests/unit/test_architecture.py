@@ -22,7 +22,10 @@ NAME = "airflow_provider_vidu"
 PACKAGE = Path(airflow_provider_vidu.__file__).parent
 
 LAYERS: dict[str, tuple[str, ...]] = {
-    "ground": ("__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges", "bodies", "parsing"),
+    "ground": (
+        "__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges", "bodies", "parsing",
+        "json_values",
+    ),
     "decisions": (
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
@@ -40,7 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "arrival", "transfer", "guard", "announce",
     ),
     "hooks": ("hooks",),
-    "submission": ("submission", "durable", "links", "signed_urls"),
+    "submission": ("submission", "durable", "links", "signed_urls", "rendering"),
     "surface": (
         "triggers", "sensors", "operators", "generate_operator", "download_operator", "get_provider_info",
         "event_triggers", "preflight",

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.media_fields import MEDIA_FIELDS, address, as_list, plain, replaced
+from airflow_provider_vidu.json_values import plain
+from airflow_provider_vidu.media_fields import MEDIA_FIELDS, address, as_list, replaced
 
 WEB = "https://example.com/a.png?sig=x%20y"
 
@@ -144,6 +145,7 @@ def _generator() -> Iterator[str]:
     ({"/a"}, "not set"),
     (b"x", "not bytes"),
     (5, "not int"),
+    ("https://e/a.png\nhttps://e/b.png", "images holds an address with a line end in it: .*as a list"),
     ("a b/" * 1250, "images holds 5,000 characters that are neither"),
 ])  # fmt: skip
 def test_what_is_refused(value, message):

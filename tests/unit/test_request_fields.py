@@ -9,9 +9,26 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.request_fields import NAMES, completed, facts_of_create, held, request_of, text
+from airflow_provider_vidu.request_fields import (
+    NAMES,
+    completed,
+    facts_of_create,
+    further_fields,
+    held,
+    request_of,
+    text,
+)
 
 PICTURE = "https://example.com/a.png"
+
+
+class Array:
+    """As numpy has it: it cannot be asked whether it is empty."""
+
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("The truth value of an array is ambiguous.")
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def arguments(**some: Any) -> dict[str, Any]:
@@ -28,9 +45,35 @@ def test_the_fields_of_the_request():
     assert request_of(arguments(prompt=1984), ()) == {"prompt": "1984"}  # a native template makes numbers of digits
 
 
+def test_the_text_of_an_object_is_that_object():
+    """A template with the filter tojson makes one; the wait of an off-peak request is known from it, too."""
+    given = arguments(prompt="x", parameters=' {"duration": 4, "off_peak": true}\n')
+    assert request_of(given, ()) == {"prompt": "x", "duration": 4, "off_peak": True}
+    assert further_fields(given) == {"duration": 4, "off_peak": True}
+    assert request_of(arguments(body='{"a": [1]}'), ()) == {"a": [1]}
+    assert further_fields(arguments(parameters="nonsense")) == {}
+
+
+@pytest.mark.parametrize(("name", "before", "after", "where"), [
+    ("body", {"prompt": "{{ x }}"}, {"prompt": "None"}, "body.prompt is the word None"),
+    ("body", {"prompt": "{{ x }}"}, {"prompt": None}, "body.prompt is None"),
+    ("body", {"prompt": "{{ x }}"}, {"prompt": " "}, "body.prompt is empty"),
+    ("parameters", {"prompt": "{{ x }}"}, {"prompt": ""}, "parameters.prompt is empty"),
+    ("parameters", {"seed": "{{ x }}"}, {"seed": "None"}, "parameters.seed is the word None"),
+    ("parameters", {"subjects": [{"name": "{{ x }}"}]}, {"subjects": [{"name": "None"}]}, r"subjects\[0\].name is"),
+])  # fmt: skip
+def test_a_template_within_the_request_that_renders_to_nothing(name, before, after, where):
+    """A prompt in ``body``, or any field, is not paid for as the word None; what the author writes so is sent."""
+    with pytest.raises(ViduConfigError, match=f"{where}.*Nothing was submitted"):
+        request_of(arguments(**{name: after}), held(arguments(**{name: before})))
+    literal = {"style": "None"}
+    assert request_of(arguments(**{name: literal}), held(arguments(**{name: literal}))) == literal
+
+
 def test_what_held_something_before_rendering():
     """An argument that was left out, or an empty list, need not hold anything afterwards."""
     assert held(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt", "parameters"}
+    assert held(arguments(images=Array())) == {"images"}
     assert request_of(arguments(prompt="x", images=[]), {"prompt"}) == {"prompt": "x"}
 
 
@@ -46,6 +89,7 @@ def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"prompt": ["a", "b"]}, "prompt must be text, not list"),
     ({"model": {"a": 1}}, "model must be text, not dict"),
+    ({"parameters": "{'duration': 4}"}, "parameters is the text of an object, but not JSON: .*tojson"),
     ({"parameters": [1]}, "parameters must be a JSON object, not list"),
     ({"parameters": {5: 1, "x": 2}}, "parameters must be a JSON object: the name 5 is no text"),
     ({"body": "x"}, "body must be a JSON object, not str"),
@@ -71,9 +115,9 @@ def test_text_is_text(wrong):
 
 
 @pytest.mark.parametrize("name", ["prompt", "model", "endpoint"])
-def test_text_that_native_rendering_may_have_changed(name):
-    """Of 3.1 nobody knows whether it was 3.10; the error says what to write."""
-    with pytest.raises(ViduConfigError, match=rf"{name} is the number 3\.1.*quotation marks of its own"):
+def test_a_fraction_is_not_written_out(name):
+    """The text of 3.1 may have been 3.10; the error says what to change."""
+    with pytest.raises(ViduConfigError, match=rf"{name} is the number 3\.1, not text.*Make the param or the XCom"):
         text(name, 3.1)
 
 
@@ -89,7 +133,7 @@ def test_what_the_order_knows():
         prompt="p", model=2, images=[PICTURE],
         parameters={
             "duration": "4", "seed": 0, "bgm": True, "payload": "mine", "callback_url": "https://h/?token=1",
-            "subjects": [{}], "start_image": PICTURE, "style": "x" * 2000, 5: 6,
+            "subjects": [{}], "start_image": PICTURE, "style": "x" * 2000,
         },
     )  # fmt: skip
     found, parameters = completed(QUERIED, ordered, facts_of_create(CREATED, None, ordered))

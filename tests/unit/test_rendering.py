@@ -1,0 +1,82 @@
+"""Text stays text whatever the DAG's way of rendering is, and a template of nothing leaves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
+
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+NATIVE_CHANGES = ["3.10", "007", "1_000", "0x10", "'in quotation marks'", '"so"', "True", "[1, 2]", "911", "1e5"]
+
+
+def rendered(operator: Any, native: bool = True, **context: Any) -> Any:
+    """Render an operator's arguments in a DAG."""
+    with DAG("d", schedule=None, render_template_as_native_obj=native):
+        task = operator()
+    task.render_template_fields(context)
+    return task
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("text", NATIVE_CHANGES)
+def test_text_is_not_read_as_a_literal(text, native):
+    """Arguments, fields of a request at any depth, and ids hold what the param held, letter for letter."""
+    generate = rendered(
+        lambda: ViduGenerateOperator(
+            task_id="t", prompt="{{ x }}", model="{{ x }}",
+            parameters={"style": "{{ x }}", "subjects": [{"name": "{{ x }}", "voice_id": "{{ x }}"}]},
+        ),
+        native, x=text,
+    )  # fmt: skip
+    assert (generate.prompt, generate.model, generate.parameters["style"]) == (text, text, text)
+    assert generate.parameters["subjects"] == [{"name": text, "voice_id": text}]
+    sensor = rendered(lambda: ViduGenerationSensor(task_id="t", generation_id="{{ x }}"), native, x=text)
+    assert sensor.generation_id == text
+    download = rendered(
+        lambda: ViduDownloadOperator(task_id="t", destination="/d/", generation_id="{{ x }}"), native, x=text
+    )
+    assert download.generation_id == text
+
+
+def test_what_native_rendering_is_for_still_works():
+    """Objects are handed through, numbers and flags that are no text become what they are, lists are built."""
+    task = rendered(
+        lambda: ViduGenerateOperator(
+            task_id="t", prompt="{{ a }} and {{ n }}", images="{{ pictures }}",
+            parameters={"duration": "{{ n }}", "bgm": "{{ n > 1 }}", "scale": "{{ text }}", "more": "[{{ n }}]"},
+        ),
+        a="a", n=4, text="0.5", pictures=["https://e/a.png"],
+    )  # fmt: skip
+    assert (task.prompt, task.images) == ("a and 4", ["https://e/a.png"])
+    assert task.parameters == {"duration": 4, "bgm": True, "scale": 0.5, "more": [4]}
+    assert rendered(lambda: ViduGenerateOperator(task_id="t", prompt="{{ n }}"), n=[1]).prompt == [1]
+
+
+def test_a_mapped_task_is_rendered_alike():
+    """The operator of one instance keeps its text, too."""
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        mapped = ViduGenerateOperator.partial(task_id="t", model="{{ x }}").expand(prompt=["{{ x }}"])
+    task = mapped.unmap({"prompt": "{{ x }}"})
+    task._do_render_template_fields(task, task.template_fields, {"x": "3.10"}, task.get_template_env(), set())
+    assert (task.prompt, task.model) == ("3.10", "3.10")
+
+
+def test_what_renders_to_nothing_is_not_left_as_a_template(monkeypatch):
+    """Airflow 2 keeps the source of a template that renders to nothing: it must not be what is paid for."""
+
+    def as_airflow_2(self: Any, parent: Any, names: Any, context: Any, env: Any, seen: set[int]) -> None:
+        for name in names:
+            value = getattr(parent, name)
+            if value and (found := self.render_template(value, context, env, seen)):
+                setattr(parent, name, found)
+
+    monkeypatch.setattr(BaseOperator, "_do_render_template_fields", as_airflow_2)
+    task = rendered(
+        lambda: ViduGenerateOperator(task_id="t", prompt="{{ x }}", model="{{ m }}", storage_conn_id="{{ x }}"),
+        x="", m="m",
+    )  # fmt: skip
+    assert (task.prompt, task.model, task.storage_conn_id) == ("", "m", "")
