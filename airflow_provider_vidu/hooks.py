@@ -320,8 +320,8 @@ class ViduHook(BaseHook):
     ) -> Found:
         """Look for the generation that one create has submitted (``ent-v2``).
 
-        Where the list shows a payload, the marker decides. Where it does not, the one generation decides that fits in
-        model, prompt, images and time; several are named as candidates.
+        Where the list, or the query of an entry that may be it, shows a payload, the marker decides. Where they do not,
+        the one generation decides that fits in model, prompt, images and time; several are named as candidates.
 
         :param marker: what the create's ``payload`` held; None when it had no marker.
         :param created_from: the earliest time at which it can have been created; if omitted, 7 days ago.
@@ -348,7 +348,17 @@ class ViduHook(BaseHook):
             else:
                 if page is not None:
                     search.take(page)
+        while (name := search.undecided) is not None:
+            search.take_payload(name, self._shown(name))
         return search.found()
+
+    def _shown(self, generation_id: str) -> Generation | None:
+        """Return what a query says of an entry of the list; None where it says nothing."""
+        try:
+            return self.get_generation(generation_id)
+        except ViduError as error:
+            self.log.warning("Generation %s is on the list, but its query failed: %s", generation_id, error)
+            return None
 
     def _page(self, query: str, shrink: Callable[[], bool]) -> Page | None:
         """Return a page of the list, or None if it was too large and ``shrink`` has made the pages smaller."""

@@ -50,12 +50,13 @@ def vidu_picture_video_sound() -> None:
         model="{{ params.picture_model }}",
         **WAITS,
     )
-    # One image: img2video. The picture's URL is good for a day, and the service fetches it from there.
+    # One image: img2video. The picture's URL is good for a day, and the service fetches it from there. It is a field of
+    # what the task returns, so a template takes it out: picture.output["video_url"] would be an XCom of its own.
     video = ViduGenerateOperator(
         task_id="video",
         prompt="{{ params.motion }}",
         model="{{ params.video_model }}",
-        images=[picture.output["video_url"]],
+        images=["{{ ti.xcom_pull(task_ids='picture')['video_url'] }}"],
         **WAITS,
     )
     sound = ViduGenerateOperator(
@@ -66,6 +67,7 @@ def vidu_picture_video_sound() -> None:
         parameters={"duration": 5},
         **WAITS,
     )
+    picture >> video
     # In a folder each file is named by its generation and by what it is: .png, .mp4, .mp3.
     for made in (picture, video, sound):
         ViduDownloadOperator(

@@ -1,6 +1,7 @@
 """How a create that was lost is found on the account's list: by its marker, or by what it looks like. No I/O.
 
-Documented entries show model, prompt and images, and no ``payload`` (https://platform.vidu.com/docs/tasks-list). A
+Documented entries show model, prompt and images, and no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
+answer to a query does (https://platform.vidu.com/docs/get-generation), so entries that may be the one are queried. A
 search that finds nothing leads to a new paid create, so whatever an entry leaves open counts as "it may be this one".
 """
 
@@ -22,6 +23,10 @@ CLOCK_SKEW_SECONDS: Final = 300.0
 
 SHOWN_SECONDS: Final = 7 * 86_400.0
 """The list shows 7 days by default; whether ``created_at.from`` reaches further back is not documented."""
+
+
+MAX_QUERIED: Final = 50
+"""How many entries are queried for their payload at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ class Search:
         self._like = like
         self._now = now
         self._entries: dict[str, Generation] = {}
+        self._queried: dict[str, str] = {}
         self._is_filtered = since is not None
         self._listing = self._begin(None if since is None else since - ZONE_MARGIN_SECONDS)
 
@@ -162,18 +168,23 @@ class Search:
         """Read smaller pages from now on, because one was too large; False if they are small already."""
         return self._listing.shrink()
 
+    @property
+    def undecided(self) -> str | None:
+        """The id whose payload decides further, to be queried and handed to :meth:`take_payload`; None if none does."""
+        if self._marker is None and not (self._like and self._like.payload):
+            return None  # the create carried nothing that it could be told by
+        ours, fitting, unclear = self._sorted()
+        if ours or len(self._queried) >= MAX_QUERIED:
+            return None
+        return next((name for name in fitting or unclear if name not in self._queried), None)
+
+    def take_payload(self, name: str, generation: Generation | None) -> None:
+        """Take the answer to a query of :attr:`undecided`; None where there was none."""
+        self._queried[name] = "" if generation is None else _payload(generation)
+
     def found(self) -> Found:
-        """Return what the pages prove."""
-        shows_payloads = any(_payload(entry) for entry in self._entries.values())
-        ours, fitting, unclear = [], [], []
-        for name, entry in self._entries.items():
-            verdict = self._judge(entry, shows_payloads)
-            if verdict is _OURS:
-                ours.append(name)
-            elif verdict:
-                fitting.append(name)
-            elif verdict is None:
-                unclear.append(name)
+        """Return what the pages, and the payloads of what was queried, prove."""
+        ours, fitting, unclear = self._sorted()
         if ours:
             # The last order wins where a deleted and repeated DAG run has left two with one marker.
             return Found(generation_id=max(ours, key=self._age), complete=True)
@@ -183,6 +194,20 @@ class Search:
         candidates = tuple(fitting or unclear)
         proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
         return Found(complete=proves_absence, candidates=candidates)
+
+    def _sorted(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the entries that are this create, that fit, and that may be it."""
+        shows_payloads = any(_payload(entry) for entry in self._entries.values())
+        ours, fitting, unclear = [], [], []
+        for name, entry in self._entries.items():
+            verdict = self._judge(name, entry, shows_payloads)
+            if verdict is _OURS:
+                ours.append(name)
+            elif verdict:
+                fitting.append(name)
+            elif verdict is None:
+                unclear.append(name)
+        return ours, fitting, unclear
 
     def _begin(self, created_from: float | None) -> Listing:
         return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)
@@ -198,8 +223,8 @@ class Search:
     def _age(self, name: str) -> float:
         return created_at(self._entries[name]) or 0.0
 
-    def _judge(self, entry: Generation, shows_payloads: bool) -> object:
-        payload = _payload(entry)
+    def _judge(self, name: str, entry: Generation, shows_payloads: bool) -> object:
+        payload = self._queried.get(name) or _payload(entry)
         if self._marker is not None:
             if payload == self._marker:
                 return _OURS

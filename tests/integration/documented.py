@@ -19,7 +19,7 @@ class DocumentedService:
 
     ``tasks`` are the generations, the newest first; ``loses`` makes the next creates end without an answer, and
     ``drops`` makes them end before they are carried out; ``queries`` are the queries of the list; ``unlisted`` are
-    the products that the list does not show.
+    the products that the list does not show. Queries tell the payload, as documented, unless ``echoes`` is false.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class DocumentedService:
         self.creates = 0
         self.loses = self.drops = 0
         self.unlisted: tuple[str, ...] = ()
+        self.echoes = True
         self.lock = threading.Lock()
         service = self
 
@@ -82,7 +83,9 @@ class DocumentedService:
         for task in self.tasks:
             if task["id"] == name:
                 creations = [{"id": "1", "url": "https://cdn.example/v.mp4"}] if task["state"] == "success" else []
-                return _answer(handler, 200, {**task, "err_code": task.get("err_code", ""), "creations": creations})
+                payload = task.get("payload", "") if self.echoes else ""
+                told = {"err_code": task.get("err_code", ""), "payload": payload, "creations": creations}
+                return _answer(handler, 200, {**task, **told})
         return _answer(handler, 404, {"code": 404, "reason": "TaskNotFound", "message": "no such task"})
 
     def post(self, handler: BaseHTTPRequestHandler) -> None:

@@ -100,6 +100,26 @@ def test_absence_from_the_list_proves_nothing_of_what_it_may_not_show(service, e
     assert service.creates == 1
 
 
+def test_twins_are_told_apart_by_their_queries(service):
+    """The list shows no payload, the queries of the entries that fit do: the lost one of twenty is found."""
+    store = Memory()
+    lost = lose(service, store)
+    for number in range(19):
+        service.add(number, prompt=BODY["prompt"], payload=f"airflow:{number}" if number % 2 else "")
+    assert run(store) == lost
+    assert service.creates == 1
+
+
+def test_the_generation_of_a_twin_is_not_taken_over(service):
+    """The only entry that fits carries the marker of another order: this order's create never arrived."""
+    store = Memory()
+    service.drops = 1
+    with pytest.raises(exceptions.ViduSubmitUncertainError):
+        run(store)
+    service.add("twin", prompt=BODY["prompt"], payload="airflow:of-another-task")
+    assert run(store) == "1001"
+
+
 @pytest.mark.fault(
     "orders",
     "the answer to a create is lost, and its twins are on the list",
@@ -107,7 +127,8 @@ def test_absence_from_the_list_proves_nothing_of_what_it_may_not_show(service, e
     says="It may be one of these",
 )
 def test_twins_are_named_and_nothing_is_paid(service):
-    """Twenty mapped tasks with one prompt: which is the lost one is not guessed, and the user is told what to do."""
+    """Where the queries show no payload either, it is not guessed which is lost, and the user is told what to do."""
+    service.echoes = False
     store = Memory()
     lost = lose(service, store)
     for number in range(25):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from airflow_provider_vidu.dialects.lost_create import Likeness, Search
+from airflow_provider_vidu.dialects.lost_create import MAX_QUERIED, Likeness, Search
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.models import Generation, GenerationStatus
 
@@ -66,6 +66,22 @@ def test_one_that_fits_is_found_without_payloads(shown):
     ]
     found = search(page(entry("1", **shown), *others))
     assert (found.generation_id, found.complete) == ("1", True)
+
+
+def test_what_is_queried_for_its_payload():
+    """First what fits, then what may be it, each once and a bounded number; nothing without a payload to tell by."""
+    entries = page(entry("0", type="other"), *(entry(str(number)) for number in range(1, MAX_QUERIED + 9)))
+    found = Search(MARKER, since=NOW - 120, like=Likeness.of(BODY, "text2video"), now=NOW)
+    found.take(entries)
+    queried = []
+    while (name := found.undecided) is not None:
+        queried.append(name)
+        found.take_payload(name, entry(name, payload="theirs") if name == "1" else None)
+    assert queried == [str(number) for number in range(1, MAX_QUERIED + 1)]
+    assert "1" not in found.found().candidates
+    unmarked = Search(None, since=NOW - 120, like=Likeness.of(BODY, "text2video"), now=NOW)
+    unmarked.take(entries)
+    assert unmarked.undecided is None
 
 
 def test_a_time_without_a_zone_decides_nothing():
