@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -159,23 +160,21 @@ class _Inflater:
         self._count = 0
         self._unpack = zlib.decompressobj(wbits=wbits)
 
-    def inflate(self, data: bytes) -> list[bytes]:
-        """Return what ``data`` unpacks to.
+    def inflate(self, data: bytes) -> Iterator[bytes]:
+        """Yield what ``data`` unpacks to.
 
         :raises BodyError: when it is broken or too much.
         """
-        pieces = []
         while data and not self._unpack.eof:
             try:
                 piece = self._unpack.decompress(data, _PIECE)
             except zlib.error:
                 raise BodyError(f"The answer is broken {self.name}.") from None
-            pieces.append(piece)
             self._count += len(piece)
             if self._count > self._limit:
                 raise too_large(self._limit)
+            yield piece
             data = self._unpack.unconsumed_tail
-        return pieces
 
 
 class _WithoutMedia:
@@ -199,7 +198,9 @@ class _WithoutMedia:
     def content(self) -> bytes:
         """What is kept."""
         self._settle()
-        return bytes(self._kept + self._pending)
+        self._kept += self._pending
+        self._pending = b""
+        return bytes(self._kept)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""

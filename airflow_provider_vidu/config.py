@@ -17,9 +17,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.allowed_hosts import parse_allowed
+from airflow_provider_vidu.bodies import SINGLE
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.dialects.base import check_template
-from airflow_provider_vidu.bodies import SINGLE
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.redaction import Redactor, is_secret_header
 from airflow_provider_vidu.text import STRIKE, one_line

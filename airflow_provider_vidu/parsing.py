@@ -99,6 +99,8 @@ _TOKEN: Final = re.compile(
     r'|(?P<word>[^\s{}\[\],:"]+)',
     re.DOTALL,
 )
+# Also behind a byte order mark, and in UTF-16 and UTF-32.
+_BEGINS_JSON: Final = re.compile(rb"[\xef\xbb\xbf\xfe\xff\0 \t\r\n]{0,64}[{\[]")
 _MOST_ITEMS: Final = 100
 _MOST_MEMBERS: Final = 5_000
 _DROPPED: Final[Any] = None
@@ -115,8 +117,12 @@ def parse_partly(body: bytes, strike: Callable[[str], str] = str, wanted: Collec
     :param wanted: names whose texts and numbers are kept however many members an object has.
     :return: the outermost object or list, or None.
     """
-    text = _text(body).strip()
-    return plain(_Salvage(frozenset(wanted)).read(text), strike) if text.startswith(("{", "[")) else None
+    if not _BEGINS_JSON.match(body):
+        return None
+    return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), strike)
+
+
+_LENIENT: Final = json.JSONDecoder(strict=False)
 
 
 class _Salvage:
@@ -206,7 +212,6 @@ def _unescaped(raw: str) -> str:
     if "\\" not in raw:
         return raw
     try:
-        found, _ = json.decoder.scanstring(raw + '"', 0, False)
+        return str(_LENIENT.decode(f'"{raw}"'))
     except ValueError:
         return raw
-    return found

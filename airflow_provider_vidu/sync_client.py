@@ -27,7 +27,6 @@ from airflow_provider_vidu.wire import (
     unreadable,
 )
 
-
 # requests does not wrap everything that urllib3 and the sockets below it may raise.
 _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError)
 

@@ -53,7 +53,6 @@ UPLOADS: Final = "/tools/v2/files/uploads"
 of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An upload that the service has opened: its id, and the signed URL that takes the bytes."""
