@@ -27,6 +27,7 @@ _PIECE: Final = 64 * 1024
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
 # PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
+_ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?")
 _ESCAPED: Final = re.compile(rb"\\{1,4}(?:/|u00(?:2[BbFf]|3[Dd]))")
 
 
@@ -216,8 +217,8 @@ class _WithoutMedia:
         if self._cut:
             going_on = len(runs) - len(runs.lstrip(b"A"))
             self._cut += going_on
-            if going_on == len(data):
-                self._pending = b""
+            if going_on == len(data) or _ESCAPE_BEGINS.fullmatch(data, going_on):
+                self._pending = data[going_on:]
                 return
             data, runs = data[going_on:], runs[going_on:]
             self._settle()

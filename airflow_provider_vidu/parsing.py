@@ -20,6 +20,7 @@ _LONG_NUMBER_CHARS: Final = 300
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{300}")
 # Escapes that stand for a NUL or for half of a character; every other one is harmless.
 _ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_A_BRACKET: Final = bytes(code for code in range(256) if code not in b"[]{}")
 
 
@@ -67,12 +68,12 @@ def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
 
 def depth(body: bytes) -> int:
     """Return how deep JSON is nested, up to one more than ``MAX_DEPTH``; that also where its brackets do not match."""
-    left = without_texts(body).translate(None, _NOT_A_BRACKET)
+    left = without_texts(body).translate(_ONE_KIND, _NOT_A_BRACKET)
     for found in range(MAX_DEPTH + 1):
         if not left:
             return found
         # Each pass takes the innermost level away.
-        inner = left.replace(b"{}", b"").replace(b"[]", b"")
+        inner = left.replace(b"[]", b"")
         if len(inner) == len(left):
             break
         left = inner
