@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ _PIECE: Final = 64 * 1024
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
 # PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
+_ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?")
 _ESCAPED: Final = re.compile(rb"\\{1,4}(?:/|u00(?:2[BbFf]|3[Dd]))")
 
 
@@ -159,23 +161,21 @@ class _Inflater:
         self._count = 0
         self._unpack = zlib.decompressobj(wbits=wbits)
 
-    def inflate(self, data: bytes) -> list[bytes]:
-        """Return what ``data`` unpacks to.
+    def inflate(self, data: bytes) -> Iterator[bytes]:
+        """Yield what ``data`` unpacks to.
 
         :raises BodyError: when it is broken or too much.
         """
-        pieces = []
         while data and not self._unpack.eof:
             try:
                 piece = self._unpack.decompress(data, _PIECE)
             except zlib.error:
                 raise BodyError(f"The answer is broken {self.name}.") from None
-            pieces.append(piece)
             self._count += len(piece)
             if self._count > self._limit:
                 raise too_large(self._limit)
+            yield piece
             data = self._unpack.unconsumed_tail
-        return pieces
 
 
 class _WithoutMedia:
@@ -199,7 +199,9 @@ class _WithoutMedia:
     def content(self) -> bytes:
         """What is kept."""
         self._settle()
-        return bytes(self._kept + self._pending)
+        self._kept += self._pending
+        self._pending = b""
+        return bytes(self._kept)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -215,8 +217,8 @@ class _WithoutMedia:
         if self._cut:
             going_on = len(runs) - len(runs.lstrip(b"A"))
             self._cut += going_on
-            if going_on == len(data):
-                self._pending = b""
+            if going_on == len(data) or _ESCAPE_BEGINS.fullmatch(data, going_on):
+                self._pending = data[going_on:]
                 return
             data, runs = data[going_on:], runs[going_on:]
             self._settle()

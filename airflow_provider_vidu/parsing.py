@@ -20,6 +20,7 @@ _LONG_NUMBER_CHARS: Final = 300
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{300}")
 # Escapes that stand for a NUL or for half of a character; every other one is harmless.
 _ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_A_BRACKET: Final = bytes(code for code in range(256) if code not in b"[]{}")
 
 
@@ -67,12 +68,12 @@ def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
 
 def depth(body: bytes) -> int:
     """Return how deep JSON is nested, up to one more than ``MAX_DEPTH``; that also where its brackets do not match."""
-    left = without_texts(body).translate(None, _NOT_A_BRACKET)
+    left = without_texts(body).translate(_ONE_KIND, _NOT_A_BRACKET)
     for found in range(MAX_DEPTH + 1):
         if not left:
             return found
         # Each pass takes the innermost level away.
-        inner = left.replace(b"{}", b"").replace(b"[]", b"")
+        inner = left.replace(b"[]", b"")
         if len(inner) == len(left):
             break
         left = inner
@@ -99,6 +100,8 @@ _TOKEN: Final = re.compile(
     r'|(?P<word>[^\s{}\[\],:"]+)',
     re.DOTALL,
 )
+# Also behind a byte order mark, and in UTF-16 and UTF-32.
+_BEGINS_JSON: Final = re.compile(rb"[\xef\xbb\xbf\xfe\xff\0 \t\r\n]{0,64}[{\[]")
 _MOST_ITEMS: Final = 100
 _MOST_MEMBERS: Final = 5_000
 _DROPPED: Final[Any] = None
@@ -115,8 +118,12 @@ def parse_partly(body: bytes, strike: Callable[[str], str] = str, wanted: Collec
     :param wanted: names whose texts and numbers are kept however many members an object has.
     :return: the outermost object or list, or None.
     """
-    text = _text(body).strip()
-    return plain(_Salvage(frozenset(wanted)).read(text), strike) if text.startswith(("{", "[")) else None
+    if not _BEGINS_JSON.match(body):
+        return None
+    return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), strike)
+
+
+_LENIENT: Final = json.JSONDecoder(strict=False)
 
 
 class _Salvage:
@@ -206,7 +213,6 @@ def _unescaped(raw: str) -> str:
     if "\\" not in raw:
         return raw
     try:
-        found, _ = json.decoder.scanstring(raw + '"', 0, False)
+        return str(_LENIENT.decode(f'"{raw}"'))
     except ValueError:
         return raw
-    return found

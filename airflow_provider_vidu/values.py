@@ -322,9 +322,8 @@ def _trimmed(value: Any, chars: int, items: int) -> Any:
         more = [f"({len(value) - items} more items cut out)"] if len(value) > items else []
         return [_trimmed(item, chars, items) for item in value[:items]] + more
     if isinstance(value, dict):
-        found = {
-            shortened(name, chars): _trimmed(item, chars, items) for name, item in itertools.islice(value.items(), items)
-        }
+        few = itertools.islice(value.items(), items)
+        found = {shortened(name, chars): _trimmed(item, chars, items) for name, item in few}
         return {**found, "…": f"({len(value) - items} more fields cut out)"} if len(value) > items else found
     return value
 

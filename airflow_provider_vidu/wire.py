@@ -31,6 +31,7 @@ LARGE_BYTES: Final = 64 * 1024
 _BARE_MEDIA_BYTES: Final = 4096
 """Fewer characters are media only in a data URI."""
 
+
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
     """A request to the service: ``path`` is percent-encoded already and starts with a slash.
@@ -58,7 +59,6 @@ class ApiRequest:
             json.dumps(dict(self.body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ViduConfigError(f"The request body is not JSON serializable: {error}") from None
-
 
     @property
     def bounds(self) -> Bounds:

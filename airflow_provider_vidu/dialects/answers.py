@@ -99,8 +99,8 @@ _READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "progress": ("progress", percent),
     "model": ("model", lambda value: _short(value, MAX_WORD_CHARS)),
     "credits": ("credits", whole),
-    "prompt": ("prompt", lambda value: _short(value)),
-    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(_short(value))),
+    "prompt": ("prompt", lambda value: _short(value, MAX_TEXT_CHARS)),
+    "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(_short(value, MAX_TEXT_CHARS))),
     "created_at": ("created_at", moment),
     "status_update_time": ("updated_at", moment),
     "completed_at": ("completed_at", moment),
@@ -109,7 +109,7 @@ _READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "submit_time": ("created_at", moment),
     "updated_at": ("updated_at", moment),
     "finish_time": ("completed_at", moment),
-    "properties": ("prompt", lambda value: _short(mapping(value).get("input"))),
+    "properties": ("prompt", lambda value: _short(mapping(value).get("input"), MAX_TEXT_CHARS)),
 }
 """Names that count where those above are absent; ``properties`` is new-api's."""
 
@@ -158,7 +158,7 @@ def read(
         code, message = _failure(payload, job, inner, strike)
         found |= {
             "error_code": _short(code, MAX_WORD_CHARS),
-            "error_message": _short(message),
+            "error_message": _short(message, MAX_TEXT_CHARS),
             "is_transient": is_transient(code),
         }
     return Generation(
@@ -240,7 +240,7 @@ def _first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str)
     return None
 
 
-def _short(value: Any, chars: int = MAX_TEXT_CHARS) -> str | None:
+def _short(value: Any, chars: int) -> str | None:
     found = text(value)
     return None if found is None else shortened(found, chars)
 

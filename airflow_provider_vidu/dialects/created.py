@@ -30,7 +30,8 @@ ID_FIELDS: Final = frozenset(
     {"id", "task_id", "sub_task_id", "compose_sub_task_id", "ad_one_click_task_id", "voice_id", *_SPELLINGS}
 )
 """Every name that an id has been seen under."""
-_LEAST_ID: Final = 10**12
+_ID_DIGITS: Final = 13
+"""The service's own ids have 18 digits; the row of a database has fewer."""
 _NOT_JOBS: Final = frozenset(
     {"creations", "images", "subjects", "error", "user", "account", "owner", "key", "model", "metadata", "usage"}
 )
@@ -72,10 +73,14 @@ def created_id(payload: Level, *, synchronous: bool = False) -> str | None:
 def trusted(payload: Level) -> bool:
     """Whether the id in an answer that is not whole is sure to be the job's.
 
-    A small number in ``id`` may be the row of a gateway's database, and the job's id in the part that is missing.
+    A small number in ``id`` may be the row of a gateway's database, and an id in a place that no page documents that of
+    something else: the job's own may be in the part that is missing.
     """
-    found = created_id(payload, synchronous=True)
-    return found is not None and not (found.isdigit() and int(found) < _LEAST_ID and found == text(payload.get("id")))
+    found = _id_in(payload) or first_text(*(payload.get(name) for name in (*_OTHER_NAMES, "voice_id")))
+    if found is None:
+        return False
+    is_row = found.isdecimal() and len(found) < _ID_DIGITS and found == text(payload.get("id"))
+    return not is_row
 
 
 def strict_id(payload: Level) -> str | None:

@@ -76,7 +76,7 @@ BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
             invalid_api_type model_mapping_failed model_price_error not_implemented channel_not_found
             task_channel_disable channel:param_override_invalid channel:header_override_invalid
             channel:model_mapped_error""",
-        # get_channel_failed may follow an earlier channel's failure; whatever failed was refunded (controller/relay.go).
+        # get_channel_failed may follow another channel's failure, and what fails is refunded (controller/relay.go).
         # system_…: middleware/performance.go; token_…: the middleware of relatives, before they relay.
         exceptions.ViduUnavailableError: """
             get_channel_failed channel:no_available_key channel:invalid_key channel_no_available_key

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vidu.bodies import SINGLE
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduSubmitUnknownError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
-from airflow_provider_vidu.wire import MAX_BODY_BYTES
 from fault_table import CLEAR_ERROR, REFUSED, SURVIVED
 from tests.faults.hostile_texts import FORGED, bomb, is_one_clean_line
 from tests.integration.servers import Answer, Request, Server, Wire, fixed
 
 #: Far below what a bomb holds, far above what an honest answer takes.
-MOST_MEMORY = 10 * MAX_BODY_BYTES
+MOST_MEMORY = 10 * SINGLE.kept
 #: How a line of Airflow's log begins; a forged one begins otherwise.
 LOGGED = re.compile(r"20\d\d-\d\d-\d\dT\S+ \[(?:info|warning|debug|error) ")
 RUNNING = json.dumps({"id": "g", "status": "processing"}).encode()
@@ -91,7 +91,7 @@ def test_a_bomb_as_an_answer(serve, memory, fault_row, side):
     """Ten gigabytes in ten megabytes end a poll with a clear error, in bounded memory, after one request."""
     answer, sent = _explosive()
     server = serve(answer)
-    with pytest.raises(ViduResponseError, match="larger than 4194304 bytes") as caught:
+    with pytest.raises(ViduResponseError, match=r"larger than \d+ bytes") as caught:
         SIDES[side]()
     assert memory() < MOST_MEMORY
     assert sum(sent) < 16_000_000
@@ -105,9 +105,9 @@ def test_a_bomb_as_an_answer(serve, memory, fault_row, side):
 def test_a_small_bomb_is_not_unpacked(serve, memory, fault_row, side, megabytes):
     """A body within the limit that would unpack to more is dropped when the limit is reached."""
     body = b"".join(itertools.islice(bomb(), 1 + megabytes // 64))
-    assert len(body) < MAX_BODY_BYTES
+    assert len(body) < SINGLE.kept
     server = serve(fixed(200, body, Content_Type="application/json", Content_Encoding="gzip"))
-    with pytest.raises(ViduResponseError, match="larger than 4194304 bytes") as caught:
+    with pytest.raises(ViduResponseError, match=r"larger than \d+ bytes") as caught:
         SIDES[side]()
     assert memory() < MOST_MEMORY
     fault, count = f"gzip bomb ({megabytes} MB in {len(body) >> 10} KB)", len(server.requests)
@@ -144,13 +144,13 @@ def test_a_bomb_as_a_video(serve, memory, context, tmp_path, fault_row):
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "x\x1b[31m", "gzip"])
 def test_encodings_that_nobody_asked_for(serve, fault_row, side, encoding):
-    """Nested and foreign encodings are refused by name; broken gzip is called broken."""
-    server = serve(fixed(200, RUNNING, Content_Type="application/json", Content_Encoding=encoding))
+    """Foreign encodings are refused by name; broken gzip is called broken."""
+    server = serve(fixed(200, b"\x8b\x05\x80" + RUNNING, Content_Type="application/json", Content_Encoding=encoding))
     with pytest.raises(ViduError) as caught:
         SIDES[side]()
     assert is_one_clean_line(str(caught.value))
     if "\x1b" not in encoding:  # aiohttp refuses such a header by itself
-        assert ("broken gzip" if encoding == "gzip" else repr(encoding)) in str(caught.value)
+        assert ("broken gzip" if "gzip" in encoding else repr(encoding)) in str(caught.value)
     fault = f"Content-Encoding {encoding!r} unasked"
     fault_row(
         "hostile input", fault, side=side, seen=str(caught.value), requests=len(server.requests), outcome=CLEAR_ERROR

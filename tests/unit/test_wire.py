@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.exceptions import ViduResponseError
+from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE
+from airflow_provider_vidu.exceptions import ViduResponseError, ViduTransportError
 from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, plain
-from airflow_provider_vidu.wire import ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
 
 quiet = settings(database=None, deadline=None, max_examples=80)
 
@@ -55,6 +56,8 @@ def test_ok(status: int, ok: bool) -> None:
         pytest.param(b'{"a": 1, "a": 2}', {"a": 2}, id="the same name twice"),
         pytest.param(f'{{"a": {10**300}}}'.encode(), {"a": MAX_INTEGER}, id="largest integer"),
         pytest.param(f'{{"a": {10**301}}}'.encode(), {"a": str(10**301)}, id="absurd integer"),
+        pytest.param(b'{"a": ' + b"1" * 5000 + b"}", {"a": "1" * 5000}, id="integer of 5,000 digits"),
+        pytest.param(b'{"a": "\xb3\xc9"}', {"a": "\ufffd\ufffd"}, id="not UTF-8"),
     ],
 )
 def test_json(body: bytes, expected: Any) -> None:
@@ -69,11 +72,9 @@ def test_json(body: bytes, expected: Any) -> None:
         pytest.param(b"<html><body>502 Bad Gateway</body></html>", id="HTML"),
         pytest.param(b'{"id": "a", "stat', id="truncated"),
         pytest.param(b"\xff\xfe\xfd", id="bytes"),
-        pytest.param(b'{"a": "\xff"}', id="not UTF-8"),
         pytest.param(b"[" * 200_000, id="deep and broken"),
         pytest.param(b"[" * 5000 + b"]" * 5000, id="deep"),
         pytest.param(json.dumps(nested(MAX_DEPTH + 2)).encode(), id="deeper than allowed"),
-        pytest.param(b"1" * 5000, id="integer of 5,000 digits"),
         pytest.param(b'{"id": "a"} trailing', id="trailing text"),
     ],
 )
@@ -98,6 +99,37 @@ def test_the_error_shows_kind_and_beginning() -> None:
         answer(page, 200, "text/html; charset=utf-8").json()
     assert "GEHEIM" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_too_many_values_are_called_so() -> None:
+    """The error shows the beginning and has a code of its own."""
+    with pytest.raises(ViduResponseError, match=r"more than 20,000 values\. It begins: \[0,0") as caught:
+        answer(b"[" + b"0," * 30_000 + b"0]").json()
+    assert caught.value.code == TOO_LARGE
+    assert len(ApiAnswer(200, {}, b"[" + b"0," * 30_000 + b"0]", most_values=LIST.values).json()) == 30_001
+
+
+def test_inline_media_is_not_quoted() -> None:
+    """What an error shows of an answer holds no picture."""
+    told = answer(b'{"images": ["Data:image/png;base64,' + b"iVBORw0KGgo" * 100 + b'"], "id": "a"').snippet()
+    assert told == '{"images": ["data:image/png;base64,… (1100 characters cut out)"], "id": "a"'
+
+
+def test_an_answer_without_its_end_is_no_json() -> None:
+    """The error that ended it is raised; what came of it can be read in part."""
+    lost = ViduTransportError("broke")
+    cut = ApiAnswer(200, {}, b'{"task_id": "a", "x', lost=lost)
+    with pytest.raises(ViduTransportError, match="broke"):
+        cut.json()
+    assert cut.json_or_none() is None
+    assert cut.partial_json() == {"task_id": "a"}
+
+
+def test_the_bounds_of_a_request() -> None:
+    """More is read of what was paid, and of lists."""
+    assert ApiRequest("POST", "/x", bills=True).bounds is CREATE
+    assert ApiRequest("GET", "/x", lists=True).bounds is LIST
+    assert ApiRequest("GET", "/x").bounds is SINGLE
 
 
 def test_an_empty_body_is_called_empty() -> None:
