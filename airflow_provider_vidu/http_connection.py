@@ -11,6 +11,7 @@ import base64
 import contextlib
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
@@ -86,12 +87,53 @@ class Patience(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """An answer that is read with :class:`Patience`."""
+    """An answer that is read with :class:`Patience`, and whose head is understood where ``http.client`` gives up.
+
+    Without that, an answer of 200 behind an interim one is never seen, and the end of a body is not known: what was
+    paid for would be lost, or a file that is cut taken for whole.
+    """
 
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
         self.patience = Patience(self.fp.detach(), sock)
         self.fp = io.BufferedReader(self.patience)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client skips 100 alone, but any interim answer may come unasked (RFC 9110, 15.2).
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 102 <= found[1] < 200:
+                return found
+            http.client.parse_headers(self.fp)
+
+    def begin(self) -> None:
+        """Read the head of the answer.
+
+        :raises http.client.HTTPException: when it is none.
+        """
+        super().begin()
+        if self.headers.defects:
+            _recover(self.headers)
+        if self.chunked or self.length is not None:
+            return
+        lengths = {part.strip() for value in self.headers.get_all("content-length", ()) for part in value.split(",")}
+        if self.headers.get("transfer-encoding", "").strip().lower() == "chunked":
+            self.chunked, self.chunk_left = True, None
+        elif len(lengths) == 1 and re.fullmatch("[0-9]{1,19}", length := lengths.pop()):
+            self.length = int(length)
+        else:
+            return
+        self.will_close = self._check_close()  # type: ignore[attr-defined]
+
+
+def _recover(headers: http.client.HTTPMessage) -> None:
+    """Add the headers behind a line that is none, at which Python's parser stops."""
+    for line in str(headers.get_payload()).splitlines():
+        name, colon, value = line.partition(":")
+        if colon and name.strip():
+            headers[name.strip()] = value.strip()
+    headers.set_payload("")
+    headers.defects.clear()
 
 
 def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> socket.socket:

@@ -235,6 +235,29 @@ def test_answers_in_time_are_whole(connect) -> None:
         assert ViduHook().get_generation("g", retries=0).provider_status == "pending"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK,
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + OK,
+        OK + b"nonsense\r\n",
+        OK.replace(b"\r\n", b"\r\nnonsense\r\n", 1),
+    ],
+    ids=["early-hints", "processing", "no-header-at-the-end", "no-header-at-the-beginning"],
+)
+@pytest.mark.parametrize("chunked", [True, False])
+def test_no_head_of_an_answer_loses_a_paid_id(connect, caplog, head: bytes, chunked: bool) -> None:
+    """Interim answers, lines that are no headers and blanks behind a value are no refusal and no unknown outcome."""
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(ANSWER), ANSWER) if chunked else ANSWER
+    rest = b"Transfer-Encoding: chunked \r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n" % len(ANSWER)
+    with Server(lambda _, wire: wire.send(head + b"Connection: close\r\n" + rest + body)) as server:
+        connect(server.url(""), timeout=5)
+        hook = ViduHook()
+        assert hook.create_generation(prompt="a cat").id == "g"
+        assert hook.get_generation("g").provider_status == "pending"
+    assert "Failed to parse headers" not in caplog.text
+
+
 @pytest.mark.fault(
     "secrets", "http.client prints what it sends", outcome="survived", side="API", seen="nothing is printed"
 )

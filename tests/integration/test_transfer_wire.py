@@ -12,7 +12,12 @@ import pytest
 import trustme
 
 from airflow_provider_vidu.config import Secret
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadError, ViduDownloadRefusedError
+from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
+    ViduDownloadError,
+    ViduDownloadRefusedError,
+    ViduIncompleteError,
+)
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Server, fixed, redirect, video, whole
@@ -266,6 +271,35 @@ def test_a_proxy_that_trickles_its_tunnel():
         finally:
             done.set()
     assert time.monotonic() - began < 10
+
+
+def raw(*pieces: bytes):
+    """Return an answer of these very bytes."""
+    return lambda _, wire: [wire.send(piece) for piece in pieces]
+
+
+LENGTH = f"{len(BODY)}".encode()
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % LENGTH
+ODD_HEADS = {
+    "early hints": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + PLAIN, BODY),
+    "processing": (b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + PLAIN, BODY),
+    "a blank behind chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked \r\n\r\n", CHUNKS),
+    "the length twice": (b"HTTP/1.1 200 OK\r\nContent-Length: %s, %s\r\n\r\n" % (LENGTH, LENGTH), BODY),
+    "a line that is no header": (b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: %s\r\n\r\n" % LENGTH, BODY),
+    "a blank before the colon": (b"HTTP/1.1 200 OK\r\nContent-Length : %s\r\n\r\n" % LENGTH, BODY),
+}
+
+
+@pytest.mark.parametrize("name", ODD_HEADS)
+def test_odd_heads(name):
+    """Python's client gives up on them; the file is whole, and one that is cut is noticed."""
+    head, body = ODD_HEADS[name]
+    with Server(raw(head, body)) as server:
+        assert fetch(server.url()).size == len(BODY)
+    webm = b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm"  # its own structure does not show its end
+    with Server(raw(head, body.replace(BODY, webm + BODY[:9000]))) as server, pytest.raises(ViduIncompleteError):
+        fetch(server.url(), max_retries=0)
 
 
 @pytest.mark.fault(
