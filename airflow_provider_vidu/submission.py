@@ -368,7 +368,9 @@ def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
 def _unknown(conn_id: str, candidates: Sequence[str] = (), *, looks_again: bool = False) -> ViduSubmitUnknownError:
     clear = "clear this task to order it anew"
     if looks_again:
-        clear = "clear this task: it looks once more; if that is inconclusive too, a second clear submits a new generation"
+        clear = (
+            "clear this task: it looks once more; if that is inconclusive too, a second clear submits a new generation"
+        )
     if candidates:
         named = ", ".join(candidates[:NAMED_CANDIDATES])
         more = len(candidates) - NAMED_CANDIDATES
