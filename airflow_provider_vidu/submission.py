@@ -187,8 +187,11 @@ class Submission:
             self._sleep(GRACE_PAUSE_SECONDS)
         raise AssertionError("not reached")
 
-    def _lost(self, record: Record) -> str | None:
-        """Search for the generation of an intent without an id; None when the list proves that there is none."""
+    def _lost(self, record: Record, *, is_cleared: bool = False) -> str | None:
+        """Search for the generation of an intent without an id; None when the list proves that there is none.
+
+        :param is_cleared: whether this is the search after a clear, so that the next clear orders anew.
+        """
         if not record.is_searchable:
             raise _unknown(self._hook.vidu_conn_id)
         age = max(time.time() - record.at, 0.0)  # another worker's clock may be ahead
@@ -198,7 +201,7 @@ class Submission:
         if found.generation_id is not None:
             self._log.info("The list shows generation %s, whose create had no known outcome.", found.generation_id)
         elif not found.complete:
-            raise _unknown(self._hook.vidu_conn_id, found.candidates)
+            raise _unknown(self._hook.vidu_conn_id, found.candidates, looks_again=not is_cleared)
         return found.generation_id
 
     def _search(self, record: Record) -> Found:
@@ -282,7 +285,7 @@ class Submission:
         generation_id, was_lost = record.generation_id, record.is_lost
         if was_lost:
             try:
-                generation_id = self._lost(record)
+                generation_id = self._lost(record, is_cleared=True)
             except ViduSubmitUnknownError:
                 # The user is told once, and a further clear orders anew.
                 self._save(replace(self._taken(record), marked=False, looks=None))
@@ -388,7 +391,12 @@ def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _unknown(conn_id: str, candidates: Sequence[str] = ()) -> ViduSubmitUnknownError:
+def _unknown(conn_id: str, candidates: Sequence[str] = (), *, looks_again: bool = False) -> ViduSubmitUnknownError:
+    clear = "clear this task to order it anew"
+    if looks_again:
+        clear = (
+            "clear this task: it looks once more; if that is inconclusive too, a second clear submits a new generation"
+        )
     if candidates:
         named = ", ".join(candidates[:NAMED_CANDIDATES])
         more = len(candidates) - NAMED_CANDIDATES
@@ -404,8 +412,8 @@ def _unknown(conn_id: str, candidates: Sequence[str] = ()) -> ViduSubmitUnknownE
         )
     return ViduSubmitUnknownError(
         "An earlier try of this task was interrupted while it submitted a generation, which may have been created "
-        f"and billed; {what}: if it is there, wait for it with ViduGenerationSensor(generation_id=…); if not, clear "
-        "this task to order it anew.",
+        f"and billed; {what}: if it is there, wait for it with ViduGenerationSensor(generation_id=…); if not, "
+        f"{clear}.",
         conn_id=conn_id,
     )
 
