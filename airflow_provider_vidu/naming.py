@@ -51,7 +51,8 @@ def checked_destination(value: object) -> str:
     text = value if isinstance(value, str) else _of_object(value)
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
-    if not text.strip() or text == "None":
+    text = text.strip(" ")  # "clips/ " is a folder, and no file of the name " "
+    if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
         raise ViduConfigError(f"destination {one_line(text, 80)!r} holds control characters.")

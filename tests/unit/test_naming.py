@@ -200,6 +200,12 @@ def test_bad_destinations(bad):
         checked_destination(bad)
 
 
+@pytest.mark.parametrize("written", [" /d/clips/", "/d/clips/ ", "  /d/clips/  "])
+def test_blanks_around_a_destination(written):
+    """A blank that a template leaves makes no file of the name " ", which all clips would overwrite."""
+    assert checked_destination(written) == "/d/clips/"
+
+
 def test_folders_end_in_a_slash():
     """Only the slash makes a folder."""
     assert is_folder("/a/")
