@@ -39,6 +39,11 @@ SHORTEST_STRUCK: Final = 8
 
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
 _PORTS: Final = {"http": 80, "https": 443}
+_PASTED_SCHEME: Final = re.compile(r"(?i)(bearer|token)\s")
+_SWITCH: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 
 
 class AirflowConnection(Protocol):
@@ -158,13 +163,14 @@ class ViduConfig:
         """
         read = _Fields(conn_id, extra)
         dialect = _dialect(read)
+        auth_scheme = _auth_scheme(read, dialect)
         return cls(
             conn_id=conn_id,
             base_url=_base_url(read, conn, dialect),
             dialect=dialect,
             dialect_key=(dialect.name, dialect.query_path, dialect.create_path),
-            auth_scheme=_auth_scheme(read, dialect),
-            api_key=Secret(_api_key(read, conn)),
+            auth_scheme=auth_scheme,
+            api_key=Secret(_api_key(read, conn, auth_scheme)),
             timeout=read.number("timeout", DEFAULT_TIMEOUT, above=0, most=3600),
             max_retries=int(read.number("max_retries", DEFAULT_MAX_RETRIES, above=-1, most=100, whole=True)),
             verify=_verify(read),
@@ -325,12 +331,19 @@ def _auth_scheme(read: _Fields, dialect: Dialect) -> str:
     return "" if scheme.lower() == NO_SCHEME else scheme
 
 
-def _api_key(read: _Fields, conn: AirflowConnection) -> str:
+def _api_key(read: _Fields, conn: AirflowConnection, auth_scheme: str) -> str:
     key = (conn.password or "").strip()
     if not key:
-        raise read.error("password", "the API key is missing. Put it into the connection's password (API key).")
+        where = " The login, which is not used, holds something." if getattr(conn, "login", None) else ""
+        raise read.error(
+            "password", f"the API key is missing. Put it into the connection's password (API key).{where}"
+        )
     if not key.isascii() or not key.isprintable():
         raise read.error("password", "the API key holds characters that no HTTP header can carry.")
+    if auth_scheme and _PASTED_SCHEME.match(key):
+        raise read.error(
+            "password", "begins with an authorization scheme (Bearer, Token): give the key alone, the scheme is added."
+        )
     return key
 
 
@@ -376,10 +389,11 @@ def _verify(read: _Fields) -> bool | str:
     value = read.raw("verify")
     if value is None or isinstance(value, bool):
         return True if value is None else value
+    word = str(value).strip() if isinstance(value, (str, int)) else ""
+    if word.lower() in _SWITCH:
+        return _SWITCH[word.lower()]
     if isinstance(value, str):
-        word = value.strip()
-        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        return known.get(word.lower(), word)
+        return word
     raise read.error("verify", "must be true, false or the path of a CA bundle.")
 
 

@@ -27,7 +27,7 @@ from airflow_provider_vidu.naming import (
 )
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
-from airflow_provider_vidu.upstream import check_source, id_of, url_of
+from airflow_provider_vidu.upstream import check_source, continued, handed_over, id_of, stripped, url_of
 from airflow_provider_vidu.values import web_url
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """Return where the file came from and what it became; called by the OpenLineage provider alone."""
         from airflow_provider_vidu.announce import openlineage_facets
 
-        return openlineage_facets(self._record, self._generation)
+        return openlineage_facets(self._record, self._generation or handed_over(self.generation))
 
     def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
         from airflow_provider_vidu.destination import Destination, options_of
@@ -206,9 +206,14 @@ class ViduDownloadOperator(SignedURLOperator):
         fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
 
     def _known_generation(self, generation_id: str | None) -> Generation | None:
-        """Return what the service knows of the generation, asking it unless that has been done."""
+        """Return what the service, and the task before this one, know of the generation.
+
+        The query of ``ent-v2`` answers neither prompt nor model: only the order knows them.
+        """
         from airflow_provider_vidu.hooks import ViduHook
 
+        if self._generation is None and generation_id is not None:
+            self._generation = handed_over(self.generation)
         if self._generation is None and generation_id is not None:
             try:
                 self._generation = ViduHook(self.vidu_conn_id).get_generation(
@@ -216,6 +221,8 @@ class ViduDownloadOperator(SignedURLOperator):
                 )
             except ViduError as error:  # the file is there; only prompt and model stay unknown
                 self.log.warning("The asset event will lack prompt and model: %s", error)
+        if self._generation is not None:
+            self._generation = continued(self._generation, self.generation)[0]
         return self._generation
 
     # -- arguments ------------------------------------------------------------------------------
@@ -250,7 +257,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
         if self.generation is not None:
             return url_of(self.generation, self.artifact, self.creation), checked_id(id_of(self.generation))
-        url, generation_id = _absent_as_none(self.video_url), self.generation_id
+        url, generation_id = _absent_as_none(self.video_url), stripped(self.generation_id)
         if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
             return (None if url is None else _checked_url(url)), checked_id(generation_id)
         if url is None:

@@ -38,7 +38,7 @@ from airflow_provider_vidu.events import (
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
-from airflow_provider_vidu.upstream import check_source, continued, id_of
+from airflow_provider_vidu.upstream import check_source, continued, id_of, stripped
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -116,6 +116,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
+        if self.reschedule and context.get("ti") is None:
+            self.mode = "poke"  # in a unit test of a user there is nothing that could be rescheduled
         try:
             found: dict[str, Any] = super().execute(context)
         except ViduError:
@@ -164,7 +166,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         """Return the id as it is now that templates are rendered."""
         from airflow_provider_vidu.dialects import checked_id
 
-        return checked_id(self.generation_id if self.generation is None else id_of(self.generation))
+        return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
 
     def _asked_afresh(self) -> dict[str, Any]:
         hook = self._hook()

@@ -6,6 +6,7 @@ together is mapped together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +33,29 @@ def check_source(name: str, generation: object, **instead: object) -> None:
         raise ViduConfigError(f"{name} needs {words}, or generation.")
 
 
+def stripped(value: Any) -> Any:
+    """Return a text without the blanks and line ends around it, which templates and files leave there."""
+    return value.strip() if isinstance(value, str) else value
+
+
 def id_of(generation: object) -> Any:
     """Return the id in what a task returned, unchecked.
 
-    :param generation: a generation as JSON or as an object, the record of a download, or an id.
+    :param generation: a generation as JSON, as the text of that, or as an object; the record of a download; or an id.
     :raises ViduConfigError: when it holds none.
     """
     from airflow_provider_vidu.models import Generation
 
+    generation = _read(generation)
     if isinstance(generation, Generation):
         return generation.id
     if isinstance(generation, str) and generation.lstrip().startswith("{"):
         raise ViduConfigError(
-            "generation is the text of an object: a template made it of one. Pass generation=generate.output without a "
-            "template."
+            "generation is the text of an object, but not JSON: a template made it of one. Pass "
+            "generation=generate.output without a template, or render it with the filter tojson."
         )
     if not isinstance(generation, Mapping):
-        return generation  # an id, or something that is refused as one
+        return stripped(generation)  # an id, or something that is refused as one
     found = generation.get("id") or generation.get("generation_id")
     if found is None:
         raise ViduConfigError(
@@ -65,14 +72,34 @@ def url_of(generation: object, artifact: str | None, creation: int = 0) -> str |
     :param artifact: which file is meant, and of which creation (see :meth:`Generation.url_of`).
     :param creation: counted from 0.
     """
+    found = handed_over(generation)
+    return None if found is None else web_url(found.url_of(artifact, creation))
+
+
+def handed_over(generation: object) -> Generation | None:
+    """Return the generation that a task returned; None when it is something else, or another version's.
+
+    :param generation: as for :func:`id_of`.
+    """
     from airflow_provider_vidu.models import Generation
 
+    generation = _read(generation)
     if isinstance(generation, Mapping) and "status" in generation:
         try:
-            generation = Generation.model_validate(generation)
+            return Generation.model_validate(generation)
         except ValueError:  # another version's, or made by hand: the id is enough
             return None
-    return web_url(generation.url_of(artifact, creation)) if isinstance(generation, Generation) else None
+    return generation if isinstance(generation, Generation) else None
+
+
+def _read(generation: object) -> object:
+    """Return the object whose JSON a template has rendered to; everything else as it is."""
+    if isinstance(generation, str) and generation.lstrip().startswith("{"):
+        try:
+            return json.loads(generation)
+        except ValueError:
+            return generation
+    return generation
 
 
 def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
@@ -92,13 +119,14 @@ def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
     return generation.model_copy(update=missing)
 
 
-def continued(generation: Generation, handed_over: object) -> tuple[Generation, Mapping[str, Any] | None]:
+def continued(generation: Generation, handed: object) -> tuple[Generation, Mapping[str, Any] | None]:
     """Return a generation with what the task before it knew of its order, and the parameters of its request.
 
     :param generation: what the service says.
-    :param handed_over: what that task returned, or None.
+    :param handed: what that task returned, or None.
     """
-    if not isinstance(handed_over, Mapping):
+    handed = _read(handed)
+    if not isinstance(handed, Mapping):
         return generation, None
-    parameters = handed_over.get("parameters")
-    return filled(generation, handed_over), parameters if isinstance(parameters, Mapping) else None
+    parameters = handed.get("parameters")
+    return filled(generation, handed), parameters if isinstance(parameters, Mapping) else None

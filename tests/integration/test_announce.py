@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 from airflow.utils.state import TaskInstanceState
 
-from airflow_provider_vidu.download_operator import ViduDownloadOperator
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +46,20 @@ def test_outlets_are_told_what_was_stored(connect, sandbox, download):
     assert events[FILMS].extra == told.extra == {**record, **known, "artifact": "video"}
     assert "sig" not in json.dumps(told.extra)
     assert len(sandbox.requests("query", "g")) == 1
+
+
+def test_outlets_are_told_what_only_the_order_knew(connect, sandbox, download):
+    """The query of ent-v2 answers no prompt and no model: what generate returned does, without another question."""
+    connect("ent-v2")
+    order = {"task_id": "generate", "prompt": "a kite", "model": "viduq2", "poll_interval": 0.05}
+    generation = ViduGenerateOperator(**order).execute({})
+    before = len(sandbox.requests("query"))
+    operator, _, events = download(generation=generation, vidu_conn_id="vidu_default")
+    told = events[FILMS].extra
+    assert (told["prompt"], told["model"]) == ("a kite", "viduq2")
+    assert len(sandbox.requests("query")) == before
+    pytest.importorskip("airflow.providers.openlineage")
+    assert "viduq2" in str(operator.get_openlineage_facets_on_complete(None).run_facets)
 
 
 def _signed(sandbox) -> str:

@@ -722,5 +722,7 @@ def test_an_id_of_digits(connect, tmp_path):
     with Server(whole(BODY)) as server:
         connect(server)
         record = download(video_url=server.url(), generation_id=911088422699962368, destination=f"{tmp_path}/")
+        again = download(video_url=server.url(), generation_id=" 911088422699962368\n", destination=f" {tmp_path}/ ")
+    assert again == record
     assert record["generation_id"] == "911088422699962368"
     assert record["uri"].endswith("911088422699962368.mp4")

@@ -348,3 +348,18 @@ def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):
     """No context is needed, and a mock of one does."""
     sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
     assert sensor(deferrable=deferrable).execute(stand_in)["status"] == "succeeded"
+
+
+def test_blanks_around_an_id(connect, sandbox):
+    """A template leaves them there; at the service they would be part of the id."""
+    connect()
+    sandbox.add_generation("123", states=[["completed", 0]])
+    assert sensor(generation_id=" 123\n").execute({})["id"] == "123"
+
+
+def test_a_rescheduled_sensor_in_a_unit_test_of_a_user(connect, sandbox):
+    """Without a task instance nothing can be rescheduled: it waits in the test."""
+    connect()
+    sandbox.add_generation("123", states=[["processing", 0], ["completed", 2]])
+    waiting = sensor(mode="reschedule", poke_interval=0.05)
+    assert waiting.execute({})["status"] == "succeeded"

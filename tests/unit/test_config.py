@@ -284,6 +284,19 @@ def test_bad_keys(key: str) -> None:
     refused("password", password=key)
 
 
+@pytest.mark.parametrize("key", ["Bearer GEHEIM", "token  GEHEIM"])
+def test_a_key_with_its_scheme_is_refused(key: str) -> None:
+    """What was copied with the header's first word would be sent with two of them; alone it may be wanted."""
+    assert "give the key alone" in refused("password", password=key)
+    assert config({"auth_scheme": "none"}, password=key).request_headers()["Authorization"] == key
+
+
+def test_a_key_in_the_login() -> None:
+    """A URI such as vidu://KEY@host puts it there; the message says where to look, and not what is there."""
+    message = refused("password", password=None, login="GEHEIM")
+    assert "The login, which is not used, holds something" in message
+
+
 def test_a_key_is_stripped() -> None:
     """A pasted line break is no part of the key."""
     assert config(password=f" {KEY}\n").api_key.reveal() == KEY
@@ -329,7 +342,8 @@ def test_bad_numbers(field: str, value: Any) -> None:
     ("value", "expected"),
     [
         (True, True), (False, False), ("true", True), ("False", False), (" TRUE ", True), ("no", False), ("yes", True),
-        ("0", False), ("1", True), ("/etc/ssl/ca.pem", "/etc/ssl/ca.pem"), ("~/ca.pem", "~/ca.pem"),
+        ("0", False), ("1", True), (0, False), (1, True), ("off", False), ("On", True),
+        ("/etc/ssl/ca.pem", "/etc/ssl/ca.pem"), ("~/ca.pem", "~/ca.pem"),
     ],
 )  # fmt: skip
 def test_verify(value: Any, expected: Any) -> None:

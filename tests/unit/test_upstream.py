@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
-from airflow_provider_vidu.upstream import check_source, continued, id_of, url_of
+from airflow_provider_vidu.upstream import check_source, continued, handed_over, id_of, url_of
 
 URL, COVER = "https://h/v.mp4?a=1;b", "https://h/c.jpg"
 DONE = Generation(
@@ -14,7 +16,9 @@ DONE = Generation(
 )
 
 
-@pytest.mark.parametrize("handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7"])
+@pytest.mark.parametrize(
+    "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", ' {"id": "7"}']
+)
 def test_the_id(handed):
     """Of a generation, as an object or as JSON, of a download's record, or as it is."""
     assert id_of(handed) == "7"
@@ -45,6 +49,15 @@ def test_what_is_continued():
     assert (found.prompt, found.model, parameters) == ("p", "5", {"seed": 1})
     assert continued(bare, {"id": "7", "parameters": "x", "created_at": "never"}) == (bare, None)
     assert continued(bare, "7") == (bare, None)
+    assert continued(bare, '{"prompt": "p", "parameters": {}}')[0].prompt == "p"
+    assert continued(bare, "{'prompt': 'p'}") == (bare, None)
+
+
+def test_what_was_handed_over():
+    """A generation in each of its forms; an id, a record or nonsense is none."""
+    assert handed_over(DONE) == handed_over(DONE.as_xcom()) == handed_over(json.dumps(DONE.as_xcom())) == DONE
+    for other in (None, "7", {"id": "7"}, {"status": "made by hand"}):
+        assert handed_over(other) is None
 
 
 def test_exactly_one_source():
