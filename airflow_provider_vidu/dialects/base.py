@@ -96,6 +96,11 @@ def is_usable_id(generation_id: str) -> bool:
     return _SURROGATE.search(generation_id) is None
 
 
+def _is_as_sent(generation_id: str) -> bool:
+    """Whether an id of an answer is usable; where U+FFFD stands for what no store takes, it names something else."""
+    return is_usable_id(generation_id) and "\ufffd" not in generation_id
+
+
 def _hint_for_id(wrong: object) -> str:
     if isinstance(wrong, Mapping):
         return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
@@ -268,7 +273,7 @@ class Dialect(ABC):
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
         """Return the id of a create if it can be asked for; no log line may hold another one as it is."""
         found = generation_id.strip()
-        if is_usable_id(found):
+        if _is_as_sent(found):
             return found
         raise ViduResponseError(
             "The create was answered with an id that cannot be asked for, because it is too long or holds control "
@@ -379,7 +384,7 @@ class Dialect(ABC):
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
         payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
         found = strict_id(payload) if isinstance(payload, Mapping) else None
-        error.generation_id = found if found is not None and is_usable_id(found) else None
+        error.generation_id = found if found is not None and _is_as_sent(found) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
