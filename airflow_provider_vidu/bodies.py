@@ -28,7 +28,11 @@ _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).is
 _NEEDLE: Final = b"A" * LONG_RUN
 # PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
 _ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?")
-_ESCAPED: Final = re.compile(rb"\\{1,4}(?:/|u00(?:2[BbFf]|3[Dd]))")
+_ESCAPED: Final = (
+    b"\\\\\\/",
+    b"\\/",
+    *(before + code for before in (b"\\\\u00", b"\\u00") for code in (b"2B", b"2b", b"2F", b"2f", b"3D", b"3d")),
+)
 
 
 def real_codings(header: str) -> list[str]:
@@ -247,7 +251,8 @@ class _WithoutMedia:
 def _runs(data: bytes) -> bytes:
     """Return ``data`` with an A for each character of Base64."""
     if b"\\/" in data or b"\\u00" in data:
-        data = _ESCAPED.sub(lambda found: b"A" * len(found[0]), data)
+        for escaped in _ESCAPED:
+            data = data.replace(escaped, b"A" * len(escaped))
     return data.translate(_RUN_TABLE)
 
 

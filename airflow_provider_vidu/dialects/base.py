@@ -40,6 +40,7 @@ from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 MAX_ID_CHARS: Final = 1024
 MAX_ID_NUMBER: Final = 10**40
 """An id of digits is smaller by far; Python refuses to write very long numbers."""
+_UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
 """What stands in a URL as it is."""
@@ -90,10 +91,18 @@ def checked_id(generation_id: object) -> str:
 
 
 def is_usable_id(generation_id: str) -> bool:
-    """Whether an id can be asked for and written into a log as it is: not too long, without control characters."""
-    if len(generation_id) > MAX_ID_CHARS or UNPRINTABLE.search(generation_id) or not generation_id.strip(" ."):
+    """Whether an id can be asked for: not too long, not all dots, without control characters."""
+    if len(generation_id) > MAX_ID_CHARS or _UNFIT_ID.search(generation_id) or not generation_id.strip(" ."):
         return False
     return _SURROGATE.search(generation_id) is None
+
+
+def _is_safe(generation_id: str) -> bool:
+    """Whether an id of an answer can be asked for and be logged: no line end and no override of any alphabet.
+
+    Where U+FFFD stands for what no store takes, it would name something else.
+    """
+    return is_usable_id(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
 
 
 def _hint_for_id(wrong: object) -> str:
@@ -270,13 +279,13 @@ class Dialect(ABC):
         return payload
 
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
-        """Return the id of a create if it can be asked for; no log line may hold another one as it is."""
+        """Return the id of a create if it is safe; another one is shown escaped, and then nowhere."""
         found = generation_id.strip()
-        if is_usable_id(found):
+        if _is_safe(found):
             return found
         raise ViduResponseError(
-            "The create was answered with an id that cannot be asked for, because it is too long or holds control "
-            f"characters: {one_line(repr(generation_id), 120)}",
+            "The create was answered with an id that is not used, because it is too long or could forge a log line: "
+            f"{one_line(repr(generation_id), 120)}",
             status_code=answer.status,
         )
 
@@ -383,7 +392,7 @@ class Dialect(ABC):
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
         payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
         found = strict_id(payload) if isinstance(payload, Mapping) else None
-        error.generation_id = found if found is not None and is_usable_id(found) else None
+        error.generation_id = found if found is not None and _is_safe(found) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:

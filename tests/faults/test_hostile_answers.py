@@ -183,6 +183,31 @@ def test_an_honest_gateway_that_compresses_is_understood(serve, fault_row, side,
     )
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("pack", [gzip.compress, bytes], ids=["4 kB of gzip", "4 MB"])
+def test_a_bomb_of_values(serve, memory, fault_row, side, pack):
+    """Millions of empty objects are counted and not parsed: they would take gigabytes, and a minute of the loop."""
+    body = pack(b'{"status":"processing","x":[' + b"{}," * 1_390_000 + b"{}]}")
+    server = serve(fixed(200, body, Content_Type="application/json", Content_Encoding="gzip"))
+    with pytest.raises(ViduResponseError, match=r"larger than \d+ bytes|more than 20,000 values") as caught:
+        SIDES[side]()
+    assert memory() < MOST_MEMORY
+    fault = f"millions of values in {len(body) >> 10} kB"
+    fault_row("hostile input", fault, side=side, seen=str(caught.value), requests=1, outcome=CLEAR_ERROR)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("side", [*SIDES, "create"])
+@pytest.mark.parametrize("encoding", ["utf-8", "aws-chunked", "binary", "none", "br", "gzip"])
+def test_encodings_that_mean_nothing(serve, fault_row, side, encoding):
+    """The bytes are JSON, so they are read, whatever the header says of them."""
+    serve(fixed(200, RUNNING, Content_Type="application/json", Content_Encoding=encoding))
+    ask = SIDES.get(side, lambda: ViduHook().create_generation(model="m", prompt="p"))
+    assert ask().id == "g"
+    fault = f"Content-Encoding {encoding!r} of plain JSON"
+    fault_row("hostile input", fault, side=side, seen="understood", requests=1, outcome=SURVIVED)
+
+
 def test_a_create_answered_in_gigabytes(vidu_connection, memory, fault_row):
     """A body without an end is dropped at the limit; the create is neither repeated nor called refused."""
     action = {"garbage": "huge", "huge_bytes": 1 << 30}

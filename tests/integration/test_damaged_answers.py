@@ -252,10 +252,10 @@ def test_a_request_of_ones_own_keeps_the_id_in_the_error(serve):
     "name", ["a\nb", "a\x1b[31m", "a\u202eb", "a\x9bb", "x" * 1025, "...", "1" * 2000], ids=range(7)
 )
 def test_a_hostile_id_is_shown_escaped_and_logged_nowhere(serve, caplog, name):
-    """It cannot be asked for, so the error is all there is; it holds no line end and no control character."""
+    """It could forge a log line, so the error is all that shows it: without a line end or a control character."""
     serve(fixed(200, json.dumps({"task_id": name, "state": "created"}).encode()))
     caplog.set_level("DEBUG")
-    with pytest.raises(ViduSubmitUnknownError, match="an id that cannot be asked for") as caught:
+    with pytest.raises(ViduSubmitUnknownError, match="an id that is not used") as caught:
         create()
     assert str(caught.value).isprintable()
     assert all(record.getMessage().isprintable() for record in caplog.records)

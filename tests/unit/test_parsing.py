@@ -130,7 +130,8 @@ def test_arbitrary_bytes(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ('{"id": "ab', {}), ('{"id": "ab"', {"id": "ab"}), ('{"id": 12', {}), ('{"id": 12 ', {}), ('{"id": 12,', {"id": 12}),
+        ('{"id": "ab', {}), ('{"id": "ab"', {"id": "ab"}), ('{"id": 12', {}),
+        ('{"id": 12 ', {}), ('{"id": 12,', {"id": 12}),
         ('{"a": {"id": "x"', {"a": {"id": "x"}}), ('{"a": ["x", "y', {"a": ["x"]}), ('{"a": tr', {}),
         ('{"a": true, "b": nul', {"a": True}), ('{"a": 1} trailing {"b": 2}', {"a": 1}), ('{"a": 1]', {"a": 1}),
         ('{"a": oops, "b": 1}', {"a": None, "b": 1}), ('{"a" "b": 1}', {"a": "b"}), ("<html>{}", None), ("", None),

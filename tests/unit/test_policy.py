@@ -71,6 +71,13 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after(headers, NOW) == expected
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "-" + "9" * 5000, "9" * 5000 + " GMT", "Tue, 20 Jan " + "9" * 5000])
+def test_a_number_of_thousands_of_digits_is_no_time(value: str) -> None:
+    """Python refuses to convert it; the header says nothing then, and raises nothing."""
+    for name in ("retry-after", "retry-after-ms"):
+        assert retry_after({name: value}, NOW) is None
+
+
 def test_retry_after_measures_against_the_clock() -> None:
     """Without a given time a date is measured against now."""
     assert retry_after({"retry-after": "Tue, 20 Jan 2015 06:00:00 GMT"}) == 0

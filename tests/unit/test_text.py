@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu.text import (
     SNIPPET_CHARS,
+    mask_pieces,
     one_line,
+    pieces_of,
     redact_urls,
     shown,
     signatures,
@@ -182,3 +184,39 @@ def test_nothing_signed_is_left_at_any_depth(value: object) -> None:
     assert QUOTED not in json.dumps(bare)
     assert without_signatures(bare) == bare
     assert type(bare) is type(value)
+
+
+class Counting(frozenset[str]):
+    """A set that counts how often it is searched."""
+
+    searched = 0
+
+    def __contains__(self, piece: object) -> bool:
+        Counting.searched += 1
+        return super().__contains__(piece)
+
+
+def test_masking_is_linear_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One search for each character, however many secrets there are."""
+    secrets = [f"{number:040x}" + "ghijklmnop" for number in range(1000)]
+    text = "https://a?b ".join(["", *secrets, "", "x" * 100_000])
+    Counting.searched = 0
+    bare = mask_pieces(text, Counting(pieces_of(secrets)))
+    assert Counting.searched <= len(text) + 2 * len(secrets)
+    assert bare == "https://a?b ".join(["", *["***"] * 1000, "", "x" * 100_000])
+
+
+@pytest.mark.parametrize("count", [3, 500])
+def test_many_urls_lose_their_signatures_everywhere(count: int) -> None:
+    """Few secrets or many: each is gone, in its URL and wherever else it is, and the rest is there."""
+    parts = [f"{number:06d}QfZxR8sLmNpTvWyKbDgHjC" for number in range(count)]
+    value = {"urls": [f"https://h/v{n}?Signature={part}" for n, part in enumerate(parts)], "told": " and ".join(parts)}
+    bare = without_signatures(value)
+    assert bare["urls"] == [f"https://h/v{n}" for n in range(count)]
+    assert bare["told"] == " and ".join(["***"] * count)
+
+
+def test_no_data_uri_is_shown() -> None:
+    """A message quotes what stands around a picture, in whatever case its scheme is written."""
+    told = shown("bad image DATA:image/PNG;charset=x;BASE64,iVBORw0KGgo= in images")
+    assert told == "bad image data:image/PNG;base64,… (12 characters cut out) in images"

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.values import MAX_RAW_CHARS
 from airflow_provider_vidu.wire import ApiAnswer
 from tests.documented_answers import CREATES, FOLDER, QUERIES, REFUSALS, Row
 
@@ -185,3 +186,42 @@ def test_the_balance_under_both_names() -> None:
     assert EntV2().read_credits(answer({"remains": [{"credit_remain": 0}]})).remaining == 0
     with pytest.raises(exceptions.ViduAuthError):
         EntV2().read_credits(answer({"code": "invalid_api_key", "message": "m", "data": None}))
+
+
+@pytest.mark.parametrize("name", ["prompt", "enhanced_prompt", "model", "status", "fail_reason", "error_code"])
+def test_what_is_kept_of_a_text_is_bounded(name: str) -> None:
+    """Whatever a gateway writes a megabyte into: the XCom stays small."""
+    generation = read({"status": "failed", "error": {"code": "c"}, name: "a b " * 250_000})
+    assert len(json.dumps(generation.as_xcom())) < 200_000
+
+
+@pytest.mark.parametrize("name", ["prompt", "enhanced_prompt", "fail_reason", "message", "model"])
+def test_no_picture_is_kept_anywhere(name: str) -> None:
+    """Nor in any text that is read out of the answer."""
+    picture = "data:image/png;base64," + "iVBORw0KGgo" * 400
+    generation = read({"status": "failed", name: picture, "data": {"x": [f"see {picture}"]}})
+    assert "iVBORw0KGgo" not in json.dumps(generation.as_xcom())
+
+
+def test_few_creations_are_kept() -> None:
+    """A hundred, and fewer where their URLs are long."""
+    for url, most in (("https://h/v.mp4", 100), ("https://h/" + "v" * 10_000, 26)):
+        body = {"state": "success", "creations": [{"id": str(n), "url": f"{url}{n}"} for n in range(3000)]}
+        generation = NATIVE.read_generation("a", ApiAnswer(200, {}, json.dumps(body).encode(), most_values=10**6))
+        assert len(generation.artifacts) == most
+        assert generation.video_url == f"{url}0"
+        assert len(json.dumps(generation.raw)) <= MAX_RAW_CHARS
+
+
+def test_the_balance_is_bounded() -> None:
+    """What is kept of it goes the same ways."""
+    body = {"remains": [{"credit_remain": 5}], "note": "a b " * 100_000}
+    found = EntV2().read_credits(answer(body))
+    assert found.remaining == 5
+    assert len(json.dumps(found.raw)) <= MAX_RAW_CHARS
+
+
+def test_a_request_of_ones_own_shows_no_picture() -> None:
+    """Parsed as it came, but for inline media."""
+    found = EntV2().read_json(answer({"images": ["data:image/png;base64,iVBORw0KGgo="], "id": "a"}))
+    assert found == {"images": ["data:image/png;base64,… (12 characters cut out)"], "id": "a"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
-from airflow_provider_vidu.exceptions import ViduError, ViduResponseError
+from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.wire import ApiAnswer
 
@@ -158,3 +158,64 @@ def test_a_synchronous_answer_without_any_id() -> None:
     """Not even a synchronous create may lose what it was billed for."""
     with pytest.raises(ViduResponseError, match="without an id"):
         EntV2().read_created(answer({"prompts": ["a"]}), synchronous=True)
+
+
+def damaged(body: bytes) -> ApiAnswer:
+    """Return an answer whose end never came."""
+    return ApiAnswer(200, {}, body, lost=ViduTransportError("broke"))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"task_id": "94700", "state', "94700"), (b'{"task_id": 947000000000000001, "x', "947000000000000001"),
+        (b'{"code": "success", "data": {"task_id": "a"', "a"), (b'{"id": 7, "task_id": "task_7", "x', "task_7"),
+        (b'{"code": "success", "data": "{\\"task_id\\": \\"a\\", \\"images\\": [\\"da', "a"),
+        (b'[{"id": "a"}', "a"), (b'{"taskId": "a"', "a"), (b'{"id": "grok:1", "status": "pend', "grok:1"),
+    ],
+    ids=range(8),
+)  # fmt: skip
+@BOTH
+def test_an_id_in_what_has_arrived(dialect: Dialect, body: bytes, expected: str) -> None:
+    """The beginning of an answer is enough where it holds the whole id."""
+    assert dialect.read_created(damaged(body)).id == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"task_id": "947', b'{"id": 7, "sta', b'{"id": "7", "sta',
+        b'{"ticket": {"id": "a"}, "x', b'{"subjects": [{"id": "a"',
+        b'{"state": "created", ', b"", b"{", b'<p id="a">{"id": "a"}', b'"task_01kabc',
+    ],
+    ids=range(10),
+)  # fmt: skip
+@BOTH
+def test_no_id_in_what_has_arrived(dialect: Dialect, body: bytes) -> None:
+    """What may be the id of something else, or half of one, proves nothing: the error is that of the connection."""
+    with pytest.raises(ViduTransportError, match="broke") as caught:
+        dialect.read_created(damaged(body))
+    assert caught.value.sent
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_error_that_is_cut_off_keeps_its_id_and_status(status: int) -> None:
+    """The status has arrived, and so has the id."""
+    body = b'{"code": "x", "data": {"task_id": "a"}, "message": "m'
+    with pytest.raises(exceptions.ViduAPIError) as caught:
+        ViduNative().read_created(ApiAnswer(status, {}, body, lost=ViduTransportError("broke")))
+    assert (caught.value.generation_id, caught.value.status_code) == ("a", status)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x00b", "a\x1b[2J", "a\u2028b", "x" * 1025, "..", "\u202e1"], ids=range(7))
+@BOTH
+def test_an_id_that_cannot_be_asked_for(dialect: Dialect, name: str) -> None:
+    """It is shown escaped; the id of an error answer is dropped for the same reason."""
+    for field in ("id", "task_id"):
+        with pytest.raises(ViduResponseError, match="an id that is not used") as caught:
+            dialect.read_created(answer({field: name, "status": "pending"}))
+        assert str(caught.value).isprintable()
+        assert caught.value.status_code == 200
+    with pytest.raises(ViduError) as refused:
+        dialect.read_created(answer({"task_id": name, "error": "m"}, 500))
+    assert refused.value.generation_id is None

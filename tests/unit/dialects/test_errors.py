@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
-from airflow_provider_vidu.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL
+from airflow_provider_vidu.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL, WITH_REFUSAL
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.policy import outcome_is_unknown
 from airflow_provider_vidu.wire import ApiAnswer
@@ -143,3 +143,32 @@ def test_a_probe_answered_with_an_error_inside_a_success(dialect: Dialect, body:
 def test_read_json_leaves_answers_alone(body: Any) -> None:
     """What is no error comes back as it came."""
     assert EntV2().read_json(answer(body, 200)) == body
+
+
+@pytest.mark.parametrize("word", sorted(WITH_REFUSAL))
+@BOTH
+def test_a_word_that_proves_nothing_needs_a_status_that_refuses(dialect: Dialect, word: str) -> None:
+    """Of a create that is answered with success or 5xx, such a word leaves the outcome unknown."""
+    for body in ({"code": word, "message": "m", "data": None}, {"error": {"code": word, "message": "m"}}):
+        for status in (400, 403, 429):
+            error = dialect.error(answer(body, status))
+            assert type(error) is WITH_REFUSAL[word]
+            assert not outcome_is_unknown(error)
+        for status in (200, 500, 503):
+            error = dialect.error(answer(body, status))
+            assert outcome_is_unknown(error)
+            assert error.code == word
+            asked = dialect.error(answer(body, status), of_create=False)
+            assert type(asked) is WITH_REFUSAL[word]
+
+
+@pytest.mark.parametrize("word", ["json_marshal_failed", "bad_request_body"])
+def test_words_that_new_api_says_before_and_after(word: str) -> None:
+    """It marshals the service's answer, too, so its own 500 leaves the outcome unknown."""
+    assert outcome_is_unknown(ViduNative().error(answer({"error": {"code": word, "message": "m"}}, 500)))
+
+
+def test_an_id_beside_a_word_that_proves_nothing_is_kept() -> None:
+    """It may have been billed."""
+    body = {"code": "rate_limit", "message": "m", "data": {"task_id": "a"}}
+    assert ViduNative().read_created(answer(body, 200)).id == "a"

@@ -227,3 +227,15 @@ def test_a_prompt_that_the_service_replaces_is_not_compared():
     """With ``is_rec`` the service writes the prompt."""
     assert Likeness.of({**BODY, "is_rec": True}).prompt == ""
     assert Likeness.of({"prompt": " a  cat\n"}).prompt == Likeness.of({"prompt": "a cat"}).prompt
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [{"payload": "mine… (70000 characters cut out)"}, {"prompt": "a cat… (70000 characters cut out)"}],
+    ids=["payload", "prompt"],
+)
+def test_what_is_cut_cannot_be_compared(cut):
+    """An entry too large to be kept whole may be the one, so nothing proves that there is none."""
+    body = {**BODY, "payload": "mine" * 20_000}
+    found = search(page(entry("9", **cut)), body=body, marker=None)
+    assert found.generation_id == "9" if "payload" in cut else (found.complete, found.candidates) == (False, ("9",))

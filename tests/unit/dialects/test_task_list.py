@@ -10,9 +10,9 @@ import pytest
 
 from airflow_provider_vidu.dialects import DIALECTS, EntV2
 from airflow_provider_vidu.dialects.task_list import MAX_PAGES, Listing, Page, epoch_of
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.wire import ApiAnswer
+from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer
 
 NOW = 1_800_000_000.0
 
@@ -193,3 +193,25 @@ def test_which_dialects_have_a_list(name):
     """The list lies beside the creates, also behind a prefix; vidu-native has none."""
     request = DIALECTS[name](create_path="/vidu/v2/{endpoint}").search("a=1")
     assert (request and request.path) == ("/vidu/v2/tasks?a=1" if name == "ent-v2" else None)
+
+
+@pytest.mark.parametrize("habits", [{}, {"tokens": True}], ids=["as documented", "with tokens"])
+def test_a_page_that_is_too_large_begins_the_walk_again(habits):
+    """With ten entries a page: all are found, none twice, and it shrinks once."""
+    service = Service(130, **habits)
+    listing = Listing()
+    listing.take(service.page(listing.query))
+    assert listing.shrink()
+    walk(listing, service)
+    assert [found.id for found in listing.generations] == [str(number) for number in range(130)]
+    assert listing.complete
+    assert not listing.shrink()
+    assert {asked["pager.pagesz"][0] for asked in service.asked[1:]} == {"10"}
+
+
+@pytest.mark.parametrize("count", [5_001, 60_000])
+def test_a_page_of_countless_entries_is_too_large(count):
+    """A hundred were asked for."""
+    with pytest.raises(ViduResponseError) as caught:
+        EntV2().read_page(ApiAnswer(200, {}, b'{"tasks":[' + b"{}," * count + b"{}]}", most_values=200_000))
+    assert caught.value.code == TOO_LARGE
