@@ -188,6 +188,7 @@ def test_an_error_holds_on_to_nothing(service, clock):
             patch.setattr(live, "_asked", fail)
             assert (await states.state("c", "g")).error is not None
         gc.collect()
-        assert not [found for found in gc.get_objects() if type(found) is Answer]  # not isinstance: it would load what a lazy module stands for
+        # Not isinstance: it would load what a lazy module stands for.
+        assert not [found for found in gc.get_objects() if type(found) is Answer]
 
     run(look)
