@@ -41,8 +41,9 @@ RED = """
 MARKED = """
     import logging
     import pytest
-    from airflow_provider_vidu.exceptions import ViduConfigError
-    from airflow_provider_vidu.sandbox import Sandbox
+
+    ViduConfigError = pytest.importorskip("airflow_provider_vidu.exceptions").ViduConfigError
+    Sandbox = pytest.importorskip("airflow_provider_vidu.sandbox").Sandbox
 
     @pytest.mark.fault("orders", "an error", outcome="refused", says="number 2", requests=0)
     @pytest.mark.fault("orders", "a warning", outcome="survived", says="only")
