@@ -45,12 +45,13 @@ LIMITS: Final = """\
 - **`vidu-native`: a worker dies between the submit and the recorded id.** This API has neither an idempotency key
   nor a list of generations. The retry fails with `ViduSubmitUnknownError` and submits nothing: one job may run, and
   may have been billed.
-- **`ent-v2`: the same, and the account's list does not decide it.** The retry searches the list: by the marker where
-  entries show a `payload`, otherwise by time, endpoint, model, prompt and images. It fails with
-  `ViduSubmitUnknownError`, names the candidates and submits nothing if several entries fit (mapped tasks with one
-  prompt), if an entry leaves open whether it is the job (a request with neither a prompt nor image addresses has
-  nothing to compare), if the end of the list cannot be reached, or if the create is older than the seven days that the
-  list shows. A gateway without a list is like `vidu-native`.
+- **`ent-v2`: the same, and neither list nor queries decide it.** The retry searches the account's list and queries up
+  to 50 entries that may be the job. Where they show a `payload`, the marker decides; otherwise time, endpoint, model,
+  prompt and images do. It fails with `ViduSubmitUnknownError`, names the candidates and submits nothing if several
+  entries fit and show no payload (mapped tasks with one prompt), if an entry leaves open whether it is the job (a
+  request with neither a prompt nor image addresses has nothing to compare), if the list does not surely show such
+  products, if its end cannot be reached, or if the create is older than the seven days that it shows. A gateway without
+  a list is like `vidu-native`.
 - **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow calls no
   `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it where the service has a cancel.
 - **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses; if

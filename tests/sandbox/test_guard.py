@@ -57,6 +57,9 @@ def test_beyond_loopback_every_name_may_lead_to_it() -> None:
     assert problem(control, listens_on="0.0.0.0", is_control=True)  # noqa: S104 - the case that is tested
 
 
+@pytest.mark.fault(
+    "attacks", "a web site steers the sandbox of its visitor", outcome="refused", side="sandbox", seen="403"
+)
 def test_a_page_cannot_reset_a_running_sandbox() -> None:
     """Over a socket: 403 with the reason, and nothing has happened."""
     with Sandbox(speed=0) as sandbox:

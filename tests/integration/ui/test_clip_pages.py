@@ -156,6 +156,13 @@ def test_a_failed_generation_is_explained(pages, generation):
     assert "prompt" in shown["error"]["advice"]
 
 
+@pytest.mark.fault(
+    "secrets",
+    "a reader looks at a clip whose key is refused",
+    outcome="clear error",
+    side="pages",
+    seen="the reason and the advice, without the key",
+)
 def test_a_refused_key_is_told_without_the_key(pages, generation):
     """Trouble with the service is told in words; the key stands nowhere."""
     generation_id, _ = generation()
@@ -165,6 +172,13 @@ def test_a_refused_key_is_told_without_the_key(pages, generation):
     assert "sk-wrong" not in json.dumps(shown)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names a connection of another type",
+    outcome="refused",
+    side="pages",
+    seen="a notice without host, port and type",
+)
 @pytest.mark.parametrize("conn_id", ["not_vidu", "missing_one", "../x"])
 def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
     """A connection of another type keeps its password, and readers do not learn whether there is one."""
@@ -255,6 +269,7 @@ def test_an_old_clip_without_a_connection(pages, generation):
     assert "expired" in answer.json()["detail"]
 
 
+@pytest.mark.fault("attacks", "a reader asks for map_index 2⁶³", outcome="refused", side="pages", seen="404")
 @pytest.mark.parametrize("index", [2**31, 2**63, 10**30])
 def test_an_index_that_no_database_holds(pages, index):
     """It is a task instance that does not exist, not an error."""
@@ -292,6 +307,13 @@ def test_the_database_counts_as_the_pages_do(pages):
     ]
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a DAG author stores XComs of 4 MiB",
+    outcome="survived",
+    side="pages",
+    seen="the clips; the results are not read",
+)
 def test_large_results_stay_in_the_database(pages, generation):
     """Results of megabytes are measured by the database and not read: the page asks the service instead."""
     made = [generation() for _ in range(6)]
@@ -315,6 +337,9 @@ def memory(pages):
     return int(Path(f"/proc/{pages.pid}/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.fault(
+    "attacks", "a gateway is silent", outcome="survived", side="pages", seen="the clips of other connections, at once"
+)
 def test_a_silent_gateway_delays_nobody_else(pages, generation):
     """While one connection says nothing, the clips of another are asked for at once."""
     for index in range(12):

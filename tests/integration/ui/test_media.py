@@ -148,6 +148,13 @@ def outside(pages):
     return pages.root
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names a file outside preview_roots",
+    outcome="refused",
+    side="pages",
+    seen="no byte, and the reason",
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -246,6 +253,13 @@ def test_a_url_with_a_line_break_adds_no_header(pages):
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a link to a media route as an open redirect",
+    outcome="refused",
+    side="pages",
+    seen="400: open the clip's page instead",
+)
 def test_the_address_bar_is_not_led_away(pages, generation):
     """A link to the media route is no way to send a logged-in user to a page of a DAG's choice."""
     generation_id, made = generation()
@@ -258,6 +272,13 @@ def test_the_address_bar_is_not_led_away(pages, generation):
     assert (answer.status_code, "Location" in answer.headers) == (400, False)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom leads the player to Airflow's own host or its log-out",
+    outcome="refused",
+    side="pages",
+    seen="410: the link is not followed",
+)
 def test_no_player_is_sent_to_airflow_itself(pages):
     """Cookies know no ports: a URL at Airflow's own host would receive the session, or end it at the log-out."""
     port = urlsplit(pages.url).port
@@ -272,11 +293,25 @@ def test_no_player_is_sent_to_airflow_itself(pages):
             assert (answer.status_code, "Location" in answer.headers) == (410, False)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a clip is loaded from another port of Airflow's host",
+    outcome="survived",
+    side="pages",
+    seen="the browser sends no cookies",
+)
 def test_what_is_loaded_from_elsewhere_gets_no_cookies(pages):
     """The page asks browsers to leave cookies out of what it loads from other origins."""
     assert pages.get(pages.at("any")).headers["Cross-Origin-Embedder-Policy"] == "credentialless"
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom leads the player to plain http or a private address",
+    outcome="refused",
+    side="pages",
+    seen="410: the link is not followed",
+)
 def test_plain_http_needs_a_connection_that_is_plain_http(pages):
     """An XCom alone cannot send the browser to an address without TLS, or to a private one."""
     for number, url in enumerate(("http://cdn.example.net/v.mp4?a=b", "https://10.1.2.3/v.mp4?a=b")):
@@ -288,6 +323,13 @@ def test_plain_http_needs_a_connection_that_is_plain_http(pages):
         assert "not followed" in answer.json()["detail"]
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "mapped downloads have overwritten one file name",
+    outcome="clear error",
+    side="pages",
+    seen="410: another file has replaced the stored one",
+)
 def test_a_file_that_was_replaced_is_not_this_clip(pages):
     """Where mapped downloads have overwritten one another, no clip plays for another one."""
     (pages.root / "shared.mp4").write_bytes(MP4)
@@ -329,6 +371,13 @@ def descriptors(pages):
     return len(os.listdir(f"/proc/{pages.pid}/fd"))  # noqa: PTH208 - the entries vanish while they are looked at
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a reader sends ranges of 5,000 digits and more",
+    outcome="survived",
+    side="pages",
+    seen="the file; no descriptor stays open",
+)
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
 @pytest.mark.parametrize("header", ["bytes=" + "9" * 5000 + "-", "bytes=-" + "9" * 5000, "bytes=0-" + "1" * 30_000])
 def test_no_request_keeps_a_file_open(pages, film, header):
@@ -341,6 +390,9 @@ def test_no_request_keeps_a_file_open(pages, film, header):
     assert descriptors(pages) <= before + 4
 
 
+@pytest.mark.fault(
+    "attacks", "a reader sends 60 kB of blanks after bytes=", outcome="survived", side="pages", seen="the file, at once"
+)
 def test_one_header_does_not_stop_the_server(pages, film):
     """60 kB of blanks behind ``bytes=`` are answered at once."""
     path, _ = film

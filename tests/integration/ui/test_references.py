@@ -34,6 +34,9 @@ def keep(pages):
     return keep
 
 
+@pytest.mark.fault(
+    "from Airflow", "an object storage XCom back end", outcome="survived", side="pages", seen="one finished clip"
+)
 def test_one_clip_and_not_three(pages, keep, generation):
     """Ids, notes and results that the back end keeps make one finished clip of three tasks, on page and sheet."""
     generation_id, made = generation()
@@ -52,6 +55,14 @@ def test_one_clip_and_not_three(pages, keep, generation):
     assert [clip["generation_id"] for clip in sheet["clips"]] == [generation_id]
 
 
+@pytest.mark.fault(
+    "from Airflow",
+    "a reference of an XCom back end that cannot be read",
+    outcome="refused",
+    side="pages",
+    seen="unknown; the service is not asked",
+    requests=0,
+)
 def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
     """A reference into another DAG, another run or another folder, or to nothing, is not followed and never sent."""
     outside = tmp_path / "film" / pages.run / "id.json"

@@ -182,6 +182,13 @@ def test_a_service_that_cannot_be_asked_is_told():
     assert shown["refresh"] == views.REFRESH_SECONDS
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a reader looks at a connection in trouble",
+    outcome="survived",
+    side="pages",
+    seen="a notice without host, port and type",
+)
 @pytest.mark.parametrize("kind", [ViduConfigError, ViduTransportError, ViduServerError, ViduResponseError, ViduError])
 def test_readers_learn_nothing_of_the_connection(kind):
     """Host, port and type of a connection are not for everybody who may see a clip."""
@@ -275,6 +282,13 @@ def test_an_id_that_cannot_be_read_is_unknown():
     assert "back end" in shown["notice"]["message"]
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a gateway answers the pages in megabytes",
+    outcome="survived",
+    side="pages",
+    seen="the clip; only what is shown is kept",
+)
 def test_what_is_remembered_is_what_is_shown():
     """Of an answer of megabytes only the bounded texts stay, and the prompt that stood in it."""
     artifacts = tuple(Artifact(url=f"https://cdn.example.com/{n}.mp4") for n in range(500))

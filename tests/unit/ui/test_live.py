@@ -95,6 +95,13 @@ def test_a_silent_connection_blocks_no_other(service, clock):
     assert service.count("silent") == MAX_AT_ONCE
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a gateway fails for every clip of a sheet",
+    outcome="survived",
+    side="pages",
+    seen="its clips show one failure; one request each pause",
+)
 @pytest.mark.parametrize("kind", [ViduTransportError, ViduAuthError, ViduConfigError])
 def test_one_failure_stands_for_its_siblings(service, clock, kind):
     """After a failure of the connection its other clips show it and are not asked for, until one tries again."""
@@ -131,6 +138,13 @@ def test_a_failure_of_one_generation_is_its_own(service, clock):
     assert service.count("c") == 2
 
 
+@pytest.mark.fault(
+    "attacks",
+    "pages are closed before a silent gateway answers",
+    outcome="survived",
+    side="pages",
+    seen="nothing is requested for them",
+)
 def test_what_nobody_waits_for_is_not_asked(service, clock):
     """A question whose turn comes long after its page was closed is dropped."""
     service.silent = {"c"}

@@ -77,6 +77,13 @@ def test_a_failure_is_everybodys_and_is_not_kept():
     run(ask)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "readers keep sheets of thousands of tasks open",
+    outcome="survived",
+    side="pages",
+    seen="each page waits twenty times what its answer has cost",
+)
 @pytest.mark.parametrize(("cost", "pause"), [(0.0, 5), (0.2, 5), (1.0, 20), (60.0, 120)])
 def test_pages_back_off(cost, pause):
     """A page asks again after twenty times what its answer has cost."""
