@@ -29,9 +29,8 @@ def told(tmp_path_factory, sandbox, keys):
     }  # fmt: skip
 
     def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command], env=environment, cwd=home, capture_output=True, text=True, timeout=240
-        )
+        told = {"capture_output": True, "text": True, "timeout": 240}
+        done = subprocess.run([sys.executable, *command], env=environment, cwd=home, check=False, **told)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 

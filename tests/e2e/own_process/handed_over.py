@@ -64,4 +64,4 @@ if __name__ == "__main__":
     instances = run.get_task_instances()
     told = next(instance for instance in instances if instance.task_id == "results")
     states = {f"{instance.task_id}[{instance.map_index}]": str(instance.state) for instance in instances}
-    print(json.dumps({"states": states, "results": told.xcom_pull(task_ids="results")}))  # noqa: T201
+    print(json.dumps({"states": states, "results": told.xcom_pull(task_ids="results")}))
