@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.allowed_hosts import parse_allowed
 from airflow_provider_vidu.bodies import SINGLE
+from airflow_provider_vidu.defaults import SWITCH
 from airflow_provider_vidu.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.dialects.base import check_template
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -40,10 +41,6 @@ SHORTEST_STRUCK: Final = 8
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
 _PORTS: Final = {"http": 80, "https": 443}
 _PASTED_SCHEME: Final = re.compile(r"(?i)(bearer|token)\s")
-_SWITCH: Final = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
 
 
 class AirflowConnection(Protocol):
@@ -390,8 +387,8 @@ def _verify(read: _Fields) -> bool | str:
     if value is None or isinstance(value, bool):
         return True if value is None else value
     word = str(value).strip() if isinstance(value, (str, int)) else ""
-    if word.lower() in _SWITCH:
-        return _SWITCH[word.lower()]
+    if word.lower() in SWITCH:
+        return SWITCH[word.lower()]
     if isinstance(value, str):
         return word
     raise read.error("verify", "must be true, false or the path of a CA bundle.")

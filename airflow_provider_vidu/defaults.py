@@ -6,6 +6,7 @@ Kept apart from what uses it, so that parsing a DAG loads no more than this.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, TypeGuard
 
@@ -28,6 +29,13 @@ OFF_PEAK_WAIT_SECONDS: Final = 50 * 3600.0
 
 LONGEST_SECONDS: Final = 10 * 366 * 86_400.0
 """No time-out is longer: Airflow adds it to a date, and dates end."""
+
+
+SWITCH: Final[Mapping[str, bool]] = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""The words that mean true or false, in lower case."""
 
 
 class AdaptiveInterval(float):
@@ -82,6 +90,21 @@ def checked_count(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ViduConfigError(f"{name} must be a whole number of 0 or more, not {value!r}.")
     return value
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return an argument that is true or false, also as the text that an environment variable or a file holds.
+
+    Any other text would count as true, the word "false" included, and so would a template: these are not rendered.
+
+    :raises ViduConfigError: when it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in SWITCH:
+        raise ViduConfigError(f"{name} must be True or False (it is not templated), not {value!r}.")
+    return SWITCH[word]
 
 
 def checked_seconds(name: str, value: timedelta | float) -> float:

@@ -18,6 +18,7 @@ from airflow_provider_vidu.defaults import (
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
     checked_count,
+    checked_flag,
     checked_seconds,
     is_adaptive,
 )
@@ -93,8 +94,8 @@ class ViduGenerateOperator(SignedURLOperator):
     :param wait_for_completion: False returns right after the submit, with the generation as accepted.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
         where left out.
-    :param poll_interval: seconds (or timedelta) between polls, kept as set. Left out, the adaptive schedule
-        decides: more rarely in a queue, more often near the end (see ``schedule``).
+    :param poll_interval: seconds (or timedelta) between polls, kept as set. If omitted or None, the adaptive
+        schedule decides: more rarely in a queue, more often near the end (see ``schedule``).
     :param timeout: seconds (or timedelta) to wait. If omitted: 24 hours, or 50 hours with ``off_peak`` in the
         request, because an off-peak generation may take 48 hours.
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
@@ -136,7 +137,7 @@ class ViduGenerateOperator(SignedURLOperator):
         storage_conn_id: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: timedelta | float = ADAPTIVE,
+        poll_interval: timedelta | float | None = ADAPTIVE,
         timeout: timedelta | float | None = None,
         cancel_on_kill: bool = True,
         durable: bool = True,
@@ -157,14 +158,15 @@ class ViduGenerateOperator(SignedURLOperator):
         self.body = body
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
+        self.wait_for_completion = checked_flag("wait_for_completion", wait_for_completion)
+        self.deferrable = checked_flag("deferrable", deferrable)
+        poll_interval = ADAPTIVE if poll_interval is None else poll_interval
         self.poll_interval = (
             poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
         )
         self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
-        self.cancel_on_kill = cancel_on_kill
-        self.durable = durable
+        self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
+        self.durable = checked_flag("durable", durable)
         self.on_clear = _checked_on_clear(on_clear)
         self.max_failures = checked_count("max_failures", max_failures)
         self._held = held(self._arguments())
@@ -175,7 +177,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-        if durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
+        if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
             # Not among the arguments: there it would take the place of a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
@@ -291,7 +293,8 @@ class ViduGenerateOperator(SignedURLOperator):
         return {name: getattr(self, name) for name in NAMES}
 
     def _endpoint(self) -> str | None:
-        return text("endpoint", self.endpoint)
+        endpoint = text("endpoint", self.endpoint)
+        return endpoint and endpoint.strip()
 
     def _seconds(self) -> float:
         """Return how long to wait: as set, or as the rendered request needs."""

@@ -26,6 +26,7 @@ from airflow_provider_vidu.defaults import (
     check_interval,
     check_length,
     checked_count,
+    checked_flag,
     is_adaptive,
 )
 from airflow_provider_vidu.events import (
@@ -87,13 +88,14 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         generation_id: str | None = None,
         generation: Mapping[str, Any] | None = None,
         vidu_conn_id: str = DEFAULT_CONN_ID,
-        poke_interval: timedelta | float = ADAPTIVE,
+        poke_interval: timedelta | float | None = ADAPTIVE,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_failures: int = 10,
         endpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_length("timeout", kwargs.get("timeout"))
+        poke_interval = ADAPTIVE if poke_interval is None else poke_interval
         super().__init__(poke_interval=poke_interval, **kwargs)
         # An interval of nothing is refused when the DAG is parsed.
         check_interval(self.poke_interval)
@@ -103,7 +105,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         self.generation_id = generation_id
         self.generation = generation
         self.vidu_conn_id = vidu_conn_id
-        self.deferrable = deferrable
+        self.deferrable = checked_flag("deferrable", deferrable)
         self.max_failures = checked_count("max_failures", max_failures)
         self.endpoint = endpoint
         # Airflow keeps a plain number, so what was left out is noted here; exponential_backoff is a wish, too.

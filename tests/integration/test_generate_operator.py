@@ -14,9 +14,11 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import connection, exceptions, hooks, policy
+from airflow_provider_vidu.defaults import is_adaptive
 from airflow_provider_vidu.durable import store_for
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sandbox.pictures import png
+from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.submission import Record
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.servers import Answer, Request, Server, Wire
@@ -391,12 +393,38 @@ def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
         ({"timeout": timedelta(days=4000)}, "timeout must be ten years at the most"),
         ({"timeout": 10**400}, "timeout must be ten years at the most"),
         ({"max_failures": "many"}, "max_failures"),
+        ({"deferrable": "{{ params.deferrable }}"}, "deferrable must be True or False .it is not templated"),
+        ({"wait_for_completion": None}, "wait_for_completion must be True or False"),
+        ({"durable": "maybe"}, "durable must be True or False"),
+        ({"cancel_on_kill": 2}, "cancel_on_kill must be True or False"),
     ],
 )
 def test_bad_arguments_fail_at_parse(kwargs, message):
     """What is wrong on the face of it is refused when the DAG is parsed."""
     with pytest.raises(exceptions.ViduConfigError, match=message):
         Task(**kwargs)
+
+
+def test_switches_as_text():
+    """What an environment variable or a file holds means what it says, and no other text counts as true."""
+    off = dict.fromkeys(("deferrable", "wait_for_completion", "cancel_on_kill", "durable"), " False ")
+    task = ViduGenerateOperator(task_id="t", prompt="p", **off)
+    assert [getattr(task, name) for name in off] == [False] * 4
+    assert ViduGenerateOperator(task_id="t", prompt="p", deferrable="yes").deferrable is True
+    assert ViduGenerationSensor(task_id="t", generation_id="1", deferrable="off").deferrable is False
+
+
+def test_an_interval_of_none_is_the_adaptive_one():
+    """In both ways of leaving it out."""
+    assert is_adaptive(ViduGenerateOperator(task_id="t", prompt="p", poll_interval=None).poll_interval)
+    assert ViduGenerationSensor(task_id="t", generation_id="1", poke_interval=None)._adaptive
+
+
+def test_blanks_around_an_endpoint(connect, sandbox):
+    """A template leaves them there; they are no part of a path."""
+    connect("ent-v2")
+    Task(endpoint=" img2video\n", images=["https://e/a.png"]).run()
+    assert sandbox.requests("create")[0].path.endswith("/img2video")
 
 
 def test_a_field_given_twice(connect, sandbox):

@@ -1,0 +1,67 @@
+"""What Airflow hands from task to task, in a DAG that is run by ``dag.test()``: the connection is in its database.
+
+Prints one JSON object: the state of every task instance, and the result of each download.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
+
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+
+HOME = Path(os.environ["AIRFLOW_HOME"])
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgAAACAAAB4iG8MwAAAABJRU5ErkJggg=="
+)
+DATABASE: dict[str, Any] = {"vidu_conn_id": "in_the_database", "deferrable": True}
+
+with DAG("handed_over", schedule=None, render_template_as_native_obj=True) as dag:
+
+    @task
+    def prompts() -> list[str]:
+        """Two texts that native rendering reads as something else."""
+        return ["3.10", "'in quotation marks'"]
+
+    @task
+    def picture(number: int) -> ObjectStoragePath:
+        """Store a picture and hand its path over."""
+        path = ObjectStoragePath(f"file://{HOME}/{number}.png")
+        path.write_bytes(base64.b64decode(PIXEL))
+        return path
+
+    generate = ViduGenerateOperator.partial(
+        task_id="generate",
+        model="viduq2",
+        images=picture.expand(number=[1, 2]),
+        parameters={"duration": "{{ 2 + 2 }}", "style": "{{ '007' }}"},
+        poll_interval=1,
+        **DATABASE,
+    ).expand(prompt=prompts())
+    wait = ViduGenerationSensor.partial(task_id="wait", **DATABASE).expand(generation=generate.output)
+    keep = ViduDownloadOperator.partial(
+        task_id="keep", destination=ObjectStoragePath(f"file://{HOME}/clips/"), vidu_conn_id="in_the_database"
+    ).expand(generation=wait.output)
+
+    @task
+    def results(clips: Any, generations: Any) -> dict[str, Any]:
+        """Return what the mapped tasks have returned."""
+        return {"clips": list(clips), "generations": list(generations)}
+
+    results(keep.output, wait.output)
+
+    refused = ViduGenerateOperator(task_id="refused", prompt="refused", model="viduq2", **DATABASE)
+    refused >> ViduDownloadOperator(task_id="nowhere", destination="nowhere://clips/", generation_id="1")
+
+if __name__ == "__main__":
+    run = dag.test()
+    instances = run.get_task_instances()
+    told = next(instance for instance in instances if instance.task_id == "results")
+    states = {f"{instance.task_id}[{instance.map_index}]": str(instance.state) for instance in instances}
+    print(json.dumps({"states": states, "results": told.xcom_pull(task_ids="results")}))
