@@ -20,7 +20,7 @@ from typing import Any, Final
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.local_store import LocalPlace
 from airflow_provider_vidu.naming import is_folder
-from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS
+from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS, stored_key
 from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
@@ -64,11 +64,13 @@ class Destination:
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
             raise ViduConfigError(f"destination {one_line(text, 120)!r} names no file and no folder.")
-        elif self._protocol in WITH_UPLOADS and self._path.strip("/") != self._uri.partition("://")[2].strip("/"):
-            # Libraries drop a "?" or "#" at the end: the file would be stored under another name than is told.
-            raise ViduConfigError(
-                f"destination {one_line(text, 120)!r} means {one_line(self._path, 120)!r} to its store. Write that."
-            )
+        elif self._protocol in WITH_UPLOADS:
+            meant = stored_key(self._protocol, self._path).strip("/")
+            if meant != self._uri.partition("://")[2].strip("/"):
+                # The file would be stored under another name than is told. Path libraries drop a "?" or "#" at the end.
+                raise ViduConfigError(
+                    f"destination {one_line(text, 120)!r} means {one_line(meant, 120)!r} to its store. Write that."
+                )
 
     def check(self) -> None:
         """Find out before anything is fetched what would stop the end: a missing file system, a folder, a link.
@@ -218,8 +220,8 @@ def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     extra = EXTRAS.get(scheme)
     advice = "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
     if extra:
-        # Of the schemes of one store, some are known to Airflow's provider alone (s3n).
-        is_spelling = not isinstance(error, ImportError) and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
+        # Of the schemes of one store, path libraries do not know all (s3n).
+        is_spelling = str(error).startswith("Unsupported") and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
         install = f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
         advice = f"Write {USUAL[extra]}:// instead." if is_spelling else install
     return ViduConfigError(
