@@ -24,9 +24,10 @@ from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UP
 from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
-from airflow_provider_vidu.text import one_line, shown
+from airflow_provider_vidu.text import one_line, redact_urls, shown
 
 _LOCAL: Final = frozenset({"", "file", "local"})
+_WEB: Final = frozenset({"http", "https"})
 _NO_STORE: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
 _CREDENTIALS: Final = (
     "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
@@ -151,7 +152,7 @@ def options_of(destination: object) -> dict[str, Any]:
 
 
 def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
-    """Return the error of a destination whose store has no package in this environment; None when nothing is known.
+    """Return the error of a destination that no store of this environment takes; None when nothing is known.
 
     Cheap: no store's package is imported.
 
@@ -162,6 +163,8 @@ def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigErro
     scheme = scheme.lower()
     if not marked or scheme in _LOCAL:
         return None
+    if scheme in _WEB:
+        return _web_address(text)
     package = PACKAGES.get(scheme)
     if package is None:
         return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
@@ -203,8 +206,8 @@ def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
 def _plain_file_system(protocol: str, text: str) -> Any:
     import fsspec
 
-    if protocol in ("http", "https"):
-        raise ViduConfigError(f"destination {one_line(text, 120)!r}: a web address cannot be written to.")
+    if protocol in _WEB:
+        raise _web_address(text)
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:
@@ -213,6 +216,10 @@ def _plain_file_system(protocol: str, text: str) -> Any:
         if _is_missing(error):
             raise _no_file_system(text, error) from None
         raise storage_error("reached", text, error, advice=_CREDENTIALS) from error
+
+
+def _web_address(text: str) -> ViduConfigError:
+    return ViduConfigError(f"destination {one_line(redact_urls(text), 120)!r}: a web address cannot be written to.")
 
 
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
