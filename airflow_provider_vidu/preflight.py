@@ -18,9 +18,9 @@ def check_downstream(operator: Any) -> None:
 
     To be called in a worker, before the order. Found are: no file system for the scheme of a destination, one outside
     of ``[vidu] destination_roots``, a local folder that this user cannot write to, a mapped download whose instances
-    would write one file, and a destination that is wrong in every run. Nothing is written, no store is asked, and no
-    store's package is imported. Whatever only a rendered template shows, or only another worker, is left to the
-    download itself.
+    would write one file, a destination that is wrong in every run, and settings that no download can use. Nothing is
+    written, no store is asked, and no store's package is imported. Whatever only a rendered template shows, or only
+    another worker, is left to the download itself.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :raises ViduConfigError: when a download is bound to fail; nothing has been ordered then.
@@ -56,6 +56,7 @@ def _place(task: Any, name: str) -> Any:
 
 def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) -> str | None:
     from airflow_provider_vidu.destination import Destination, missing_file_system, options_of
+    from airflow_provider_vidu.http_target import deployment_hosts, most_bytes
     from airflow_provider_vidu.local_store import obstacle
     from airflow_provider_vidu.roots import check_destination, local_path
 
@@ -72,6 +73,8 @@ def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) 
         return missing.reason
     path = local_path(text)
     try:
+        most_bytes()
+        deployment_hosts()
         if is_final:
             check_destination(text)
         if is_final and path is not None:

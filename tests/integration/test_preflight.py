@@ -90,10 +90,13 @@ def test_a_destination_outside_of_the_roots_is_found(tmp_path, monkeypatch, dest
     check_downstream(order(destination="s3://studio/clips/{{ ds }}/", mapped=mapped))
 
 
-def test_a_broken_setting_of_the_roots_is_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("setting", "value"), [("destination_roots", "films"), ("max_bytes", "20 GiB"), ("allowed_hosts", "10.0.0.0/99")]
+)
+def test_a_broken_setting_is_found(tmp_path, monkeypatch, setting, value):
     """Every download would fail, so nothing is paid for."""
-    monkeypatch.setenv("AIRFLOW__VIDU__DESTINATION_ROOTS", "films")
-    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*\[vidu\] destination_roots holds 'films'"):
+    monkeypatch.setenv(f"AIRFLOW__VIDU__{setting.upper()}", value)
+    with pytest.raises(ViduConfigError, match=rf"Nothing was ordered.*\[vidu\] {setting}.*'{value}'"):
         check_downstream(order(destination=f"{tmp_path}/clips/"))
 
 
