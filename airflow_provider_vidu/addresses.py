@@ -23,12 +23,14 @@ Resolver = Callable[[str, int], Sequence[str]]
 _REFUSED: Final[tuple[tuple[str, IPv4Network | IPv6Network], ...]] = tuple(
     (kind, IPv6Network(net) if ":" in net else IPv4Network(net))
     for kind, nets in (
+        # They hand out a machine's keys, from addresses that are private, shared or public otherwise: Alibaba, Oracle,
+        # Amazon (its metadata, and the credentials of pods) and Google; Azure's agent on the host of a machine.
+        ("metadata service's", "100.100.100.200/32 192.0.0.192/32 fd00:ec2::/64 fd20:ce::254/128"),
+        ("cloud host agent's", "168.63.129.16/32"),
         ("unspecified", "0.0.0.0/8 ::/128"),
         ("loopback", "127.0.0.0/8 ::1/128"),
         ("private", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10 64:ff9b:1::/48"),
         ("link-local", "169.254.0.0/16 fe80::/10"),
-        # Azure's agent on the host of a virtual machine; it hands out keys and certificates, from a public address.
-        ("cloud host agent", "168.63.129.16/32"),
         ("shared (carrier-grade NAT)", "100.64.0.0/10"),
         ("multicast", "224.0.0.0/4 ff00::/8"),
         (

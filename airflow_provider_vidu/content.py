@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import Final
 
 from airflow_provider_vidu.artifacts import Artifact, Family, family_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-from airflow_provider_vidu.media_types import SNIFF_BYTES, is_iso, sniffed, type_of_name
+from airflow_provider_vidu.media_types import (
+    SNIFF_BYTES,
+    is_iso,
+    is_text,
+    shows_sound,
+    shows_video,
+    sniffed,
+    type_of_name,
+)
 from airflow_provider_vidu.text import shown
 
 __all__ = ["SNIFF_BYTES", "BoxWalk", "judged", "sniffed", "text_kind"]
@@ -33,19 +40,21 @@ def text_kind(head: bytes) -> str | None:
     """Return ``an HTML or XML page``, ``an SVG file``, ``JSON`` or ``text`` when the first bytes look like it."""
     for bom in _BOMS:
         head = head.removeprefix(bom)
-    head = head.replace(b"\0", b"")[:_QUOTED] if b"\0" in head[:4] and head[:1] in b"<{[" else head
+    if b"\0" in head[:4] and head.lstrip(b"\0")[:1] in (b"<", b"{", b"["):  # UTF-16 or UTF-32
+        head = head.replace(b"\0", b"")[:_QUOTED]
     if _MARKUP.match(head):
         # Pictures of this kind may hold scripts, and a browser runs them.
         return "an SVG file" if _SVG.search(head) and not _HTML.search(head) else "an HTML or XML page"
     if _JSON.match(head):
         return "JSON"
-    return "text" if head and _is_text(head[:_QUOTED]) else None
+    return "text" if head and is_text(head[:_QUOTED]) else None
 
 
 def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
     """Return the content type of a file, as its first bytes prove it.
 
-    The header is believed in one point alone: whether a container that may hold video or sound holds only sound.
+    The header is believed in one point alone: whether a container that may hold video or sound, and shows no video in
+    its first bytes, holds only sound.
     Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
 
     :param declared: the ``Content-Type`` header.
@@ -59,19 +68,20 @@ def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: s
     proven = sniffed(head)
     if proven is None:
         raise _unproven(declared, head, family)
-    kind = _sound_alone(proven, declared, family, path) or proven
+    kind = _sound_alone(proven, declared, head, family, path) or proven
     if not _fits(kind, family):
         advice = " Without artifact the result is kept, whatever its medium." if _fits(kind, None) else ""
         raise _refused(family, kind, advice)
     return kind
 
 
-def _sound_alone(proven: str, declared: str | None, family: Family | None, path: str) -> str | None:
-    if proven not in _SOUND_ALONE or family not in (None, "audio"):
+def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
+    if proven not in _SOUND_ALONE or family not in (None, "audio") or shows_video(head):
         return None
     told = (declared or "").partition(";")[0].strip().lower()
     says_sound = told.startswith("audio/") or (
-        not told.startswith("video/") and (type_of_name(path) or "").startswith("audio/")
+        not told.startswith("video/")
+        and ((type_of_name(path) or "").startswith("audio/") or (family == "audio" and shows_sound(head)))
     )
     return _SOUND_ALONE[proven] if says_sound else None
 
@@ -95,14 +105,6 @@ def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduD
 
 def _refused(family: Family | None, found: str, more: str) -> ViduDownloadRefusedError:
     return ViduDownloadRefusedError(f"Not stored: the server sent {shown(found)} instead of {_ARTICLE[family]}.{more}")
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # it may end within a letter
-    except UnicodeDecodeError:
-        return False
-    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
 
 
 class BoxWalk:

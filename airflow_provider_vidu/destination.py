@@ -20,13 +20,14 @@ from typing import Any, Final
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.local_store import LocalPlace
 from airflow_provider_vidu.naming import is_folder
-from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS
+from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS, stored_key
 from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
-from airflow_provider_vidu.text import one_line, shown
+from airflow_provider_vidu.text import one_line, redact_urls, shown
 
 _LOCAL: Final = frozenset({"", "file", "local"})
+_WEB: Final = frozenset({"http", "https"})
 _NO_STORE: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
 _CREDENTIALS: Final = (
     "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
@@ -64,11 +65,13 @@ class Destination:
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
             raise ViduConfigError(f"destination {one_line(text, 120)!r} names no file and no folder.")
-        elif self._protocol in WITH_UPLOADS and self._path.strip("/") != self._uri.partition("://")[2].strip("/"):
-            # Libraries drop a "?" or "#" at the end: the file would be stored under another name than is told.
-            raise ViduConfigError(
-                f"destination {one_line(text, 120)!r} means {one_line(self._path, 120)!r} to its store. Write that."
-            )
+        elif self._protocol in WITH_UPLOADS:
+            meant = stored_key(self._protocol, self._path).strip("/")
+            if meant != self._uri.partition("://")[2].strip("/"):
+                # The file would be stored under another name than is told. Path libraries drop a "?" or "#" at the end.
+                raise ViduConfigError(
+                    f"destination {one_line(text, 120)!r} means {one_line(meant, 120)!r} to its store. Write that."
+                )
 
     def check(self) -> None:
         """Find out before anything is fetched what would stop the end: a missing file system, a folder, a link.
@@ -149,7 +152,7 @@ def options_of(destination: object) -> dict[str, Any]:
 
 
 def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
-    """Return the error of a destination whose store has no package in this environment; None when nothing is known.
+    """Return the error of a destination that no store of this environment takes; None when nothing is known.
 
     Cheap: no store's package is imported.
 
@@ -160,6 +163,8 @@ def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigErro
     scheme = scheme.lower()
     if not marked or scheme in _LOCAL:
         return None
+    if scheme in _WEB:
+        return _web_address(text)
     package = PACKAGES.get(scheme)
     if package is None:
         return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
@@ -201,8 +206,8 @@ def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
 def _plain_file_system(protocol: str, text: str) -> Any:
     import fsspec
 
-    if protocol in ("http", "https"):
-        raise ViduConfigError(f"destination {one_line(text, 120)!r}: a web address cannot be written to.")
+    if protocol in _WEB:
+        raise _web_address(text)
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:
@@ -213,13 +218,17 @@ def _plain_file_system(protocol: str, text: str) -> Any:
         raise storage_error("reached", text, error, advice=_CREDENTIALS) from error
 
 
+def _web_address(text: str) -> ViduConfigError:
+    return ViduConfigError(f"destination {one_line(redact_urls(text), 120)!r}: a web address cannot be written to.")
+
+
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     extra = EXTRAS.get(scheme)
     advice = "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
     if extra:
-        # Of the schemes of one store, some are known to Airflow's provider alone (s3n).
-        is_spelling = not isinstance(error, ImportError) and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
+        # Of the schemes of one store, path libraries do not know all (s3n).
+        is_spelling = str(error).startswith("Unsupported") and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
         install = f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
         advice = f"Write {USUAL[extra]}:// instead." if is_spelling else install
     return ViduConfigError(

@@ -9,8 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_vidu.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 
 Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
-MAX_BYTES: Final = 20 * 1024**3
-"""The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
 
 
 class ViduDownloadOperator(SignedURLOperator):
@@ -288,12 +284,6 @@ class ViduDownloadOperator(SignedURLOperator):
                 "slash, or put {{ ti.map_index }} into the name."
             )
 
-    def _most_bytes(self) -> int:
-        most = self.max_bytes or conf.getint("vidu", "max_bytes", fallback=MAX_BYTES)
-        if most <= 0:
-            raise ViduConfigError(f"[vidu] max_bytes must be above 0, not {most}.")
-        return most
-
     def _storage_conn_id(self) -> str | None:
         return _absent_as_none(self.storage_conn_id)
 
@@ -306,12 +296,13 @@ class ViduDownloadOperator(SignedURLOperator):
         :raises ViduDownloadRefusedError: when it is larger than a download may be.
         """
         from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+        from airflow_provider_vidu.http_target import most_bytes
         from airflow_provider_vidu.media_types import SNIFF_BYTES, sniffed, type_of_name
         from airflow_provider_vidu.storage import already_there
 
         if self.overwrite == "error":
             raise already_there(place.uri)
-        digest, size, head, most = hashlib.sha256(), 0, b"", self._most_bytes()
+        digest, size, head, most = hashlib.sha256(), 0, b"", most_bytes(self.max_bytes)
         for piece in place.read():
             head = head or piece[:SNIFF_BYTES]
             size += len(piece)
@@ -331,6 +322,7 @@ class ViduDownloadOperator(SignedURLOperator):
     def _download(
         self, destination: Destination, stem: str, url: str | None, generation_id: str | None
     ) -> tuple[Place, Received]:
+        from airflow_provider_vidu.http_target import most_bytes
         from airflow_provider_vidu.transfer import Rules, Transfer
 
         destination.check()  # a folder or a missing file system is reported before anything is fetched
@@ -346,7 +338,7 @@ class ViduDownloadOperator(SignedURLOperator):
             url,
             open_sink,
             access=self._access(needed=generation_id is not None),
-            rules=Rules(artifact=self.artifact, max_bytes=self._most_bytes()),
+            rules=Rules(artifact=self.artifact, max_bytes=most_bytes(self.max_bytes)),
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
             log=self.log,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from airflow.providers.common.compat.sdk import conf
@@ -20,7 +21,10 @@ from airflow_provider_vidu.config import (
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
 from airflow_provider_vidu.redaction import Redactor
 from airflow_provider_vidu.text import one_line, without_query
-from airflow_provider_vidu.values import web_url
+from airflow_provider_vidu.values import web_url, whole
+
+MAX_BYTES: Final = 20 * 1024**3
+"""The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
 
 
 def deployment_hosts() -> frozenset[str]:
@@ -32,6 +36,21 @@ def deployment_hosts() -> frozenset[str]:
         return parse_allowed(conf.get("vidu", "allowed_hosts", fallback="") or None)
     except ViduConfigError as error:
         raise ViduConfigError(f"[vidu] allowed_hosts in Airflow's configuration: {error.reason}") from None
+
+
+def most_bytes(max_bytes: int | None = None) -> int:
+    """Return the largest file that a download accepts, in bytes.
+
+    :param max_bytes: what the task says; ``[vidu] max_bytes`` if omitted.
+    :raises ViduConfigError: when the setting is not a number of bytes.
+    """
+    if max_bytes is not None:
+        return max_bytes
+    setting = conf.get("vidu", "max_bytes", fallback="") or MAX_BYTES
+    most = whole(setting)
+    if not isinstance(most, int) or most <= 0:
+        raise ViduConfigError(f"[vidu] max_bytes must be a whole number above 0, not {one_line(setting, 40)!r}.")
+    return most
 
 
 @dataclass(frozen=True, slots=True)

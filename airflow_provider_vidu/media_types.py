@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mimetypes
 import re
 from typing import Final
@@ -81,9 +82,15 @@ _BRANDS: Final = {
     **dict.fromkeys((b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gs7", b"3ge6"), "video/3gpp"),
     b"qt  ": "video/quicktime",
 }
+# As compatible brands these only say what else can play the file: Android's videos name 3gp4, Apple's "qt  ".
+_MAJOR_ONLY: Final = frozenset({"video/3gpp", "video/quicktime"})
 _STILL: Final = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})
 _FIRST_BOXES: Final = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip"})
-_VIDEO_TRACK = re.compile(rb"hdlr.{8}vide", re.DOTALL)
+# The handler of a track in ISO containers, the codec in Matroska and WebM.
+_VIDEO_TRACK = re.compile(rb"hdlr.{8}vide|\x86[\x81-\xff]V_[A-Z]", re.DOTALL)
+_SOUND_TRACK = re.compile(rb"hdlr.{8}soun|\x86[\x81-\xff]A_[A-Z]", re.DOTALL)
+_LARGEST_MP3_FRAME: Final = 1441
+_LETTERS: Final = 300
 _DIB_SIZES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
 _TS_PACKET: Final = 188
 _KBPS_1: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -116,10 +123,14 @@ def has_suffix(name: str) -> bool:
 def sniffed(head: bytes) -> str | None:
     """Return the content type that the first bytes prove, or None where they prove nothing.
 
+    What is nothing but text is no medium, whatever it begins with: ``GIF89a/*<html>…`` is a page, or a script.
+
     :param head: the beginning of the file, :data:`SNIFF_BYTES` of it where it has so many.
     """
+    if len(head) > 16 and is_text(head[:_LETTERS]):
+        return None
     if is_iso(head):
-        return _iso_type(head)
+        return None if _is_padded_text(head) else _iso_type(head)
     if head.startswith((b"RIFF", b"RF64")):
         return _IN_RIFF.get(head[8:12])
     if head.startswith(b"\x1a\x45\xdf\xa3"):
@@ -138,13 +149,38 @@ def is_iso(head: bytes) -> bool:
     return head[4:8] in _FIRST_BOXES and not _is_printable(head[:4])
 
 
+def shows_video(head: bytes) -> bool:
+    """Whether the beginning of a container shows a track of moving pictures."""
+    return _VIDEO_TRACK.search(head) is not None
+
+
+def shows_sound(head: bytes) -> bool:
+    """Whether the beginning of a container shows a track of sound."""
+    return _SOUND_TRACK.search(head) is not None
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes are printable text in UTF-8; they may end within a letter."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
+
+
+def _is_padded_text(head: bytes) -> bool:
+    """Whether there is nothing of an ISO container but a box of eight bytes before a text, such as a page."""
+    return head[:4] == b"\0\0\0\x08" and len(head) > 16 and is_text(head[8:_LETTERS])
+
+
 def _iso_type(head: bytes) -> str:
     if head[4:8] != b"ftyp":
         return "video/mp4"
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
-    named = _BRANDS.get(brands[0]) or next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
-    if named == "audio/mp4" and brands[0] not in _BRANDS and (b"M4V " in brands or _VIDEO_TRACK.search(head)):
+    compatible = (_BRANDS[brand] for brand in brands if brand in _BRANDS)
+    named = _BRANDS.get(brands[0]) or next((kind for kind in compatible if kind not in _MAJOR_ONLY), None)
+    if named == "audio/mp4" and brands[0] not in _BRANDS and (b"M4V " in brands or shows_video(head)):
         return "video/mp4"  # what plays as M4V names M4A as well
     return named or ("image/heif" if _STILL & set(brands) else "video/mp4")
 
@@ -152,7 +188,7 @@ def _iso_type(head: bytes) -> str:
 def _by_structure(head: bytes) -> str | None:
     """Return the type of formats whose first bytes alone would prove too little."""
     if head.startswith(b"ID3") and len(head) >= 10 and head[3] in (2, 3, 4) and max(head[6:10]) < 0x80:
-        return "audio/mpeg"
+        return _tagged(head)
     if _is_mp3(head):
         return "audio/mpeg"
     if _is_adts(head):
@@ -163,6 +199,19 @@ def _by_structure(head: bytes) -> str | None:
     if len(packets) >= 4 and all(head[at] == 0x47 for at in packets):
         return "video/mp2t"
     return None
+
+
+def _tagged(head: bytes) -> str | None:
+    """Return the type of what follows an ID3 tag: mostly MP3, but AAC and FLAC are tagged like that as well."""
+    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    rest = head[10 + size :].lstrip(b"\0")
+    if rest.startswith(b"fLaC"):
+        return "audio/flac"
+    if _is_adts(rest):
+        return "audio/aac"
+    # Behind a picture nothing else may be left of the first bytes, or no second frame.
+    is_short = len(rest) < _LARGEST_MP3_FRAME + 4 and (not rest or not is_text(rest))
+    return "audio/mpeg" if is_short or _is_mp3(rest) else None
 
 
 def _is_mp3(head: bytes) -> bool:

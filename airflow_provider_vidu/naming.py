@@ -37,7 +37,9 @@ _OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|ran
 _AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
 # "file:clips/a.mp4" is not the path that it looks like.
 _NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
-_SHORT_LOCAL_URI = re.compile(r"(file|local):/(?!/)", re.IGNORECASE)
+_SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
+# Its case means nothing (RFC 3986), except to the path library of Airflow 2.
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 # Among them what breaks or turns round a line of a log.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # The file systems of S3 and Azure cut it off: the object would be the part before it.
@@ -56,9 +58,10 @@ def checked_destination(value: object) -> str:
         ``..`` segment, or names no file or folder.
     """
     text = value.strip() if isinstance(value, str) else _of_object(value)
-    text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1) if text and _SHORT_LOCAL_URI.match(text) else text
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
+    text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1)
+    text = _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -27,6 +28,11 @@ _PERMISSIONS: Final = {
     **dict.fromkeys(GOOGLE, "storage.objects.get and storage.objects.list"),
     **dict.fromkeys(AZURE, "to read and list blobs (Storage Blob Data Reader)"),
 }
+
+
+def stored_key(protocol: str, key: str) -> str:
+    r"""Return the name under which a store keeps a key: Azure's clients make ``a/b`` of ``a\b`` and of ``a/./b``."""
+    return re.sub(r"(?<=/)\./", "", key.replace("\\", "/")) if protocol in AZURE else key
 
 
 def labels(protocol: str, fs: Any, content_type: str) -> dict[str, Any]:

@@ -22,11 +22,12 @@ _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 def check_downstream(operator: Any, log: Any) -> None:
     """Check the destinations of all downloads downstream of a task, as far as they can be checked here and for nothing.
 
-    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, a local
-    folder that this user cannot write to, a mapped download whose instances would write one file, and a destination
-    that is wrong in every run. Nothing is written, no store is asked, and no store's package is imported. Whatever
-    only a rendered template shows, or only another worker, is left to the download itself. A download that may be
-    skipped (behind a branch, or a task of somebody else's) stops no order: it is warned of.
+    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, one outside
+    of ``[vidu] destination_roots``, a local folder that this user cannot write to, a mapped download whose instances
+    would write one file, a destination that is wrong in every run, and settings that no download can use. Nothing is
+    written, no store is asked, and no store's package is imported. Whatever only a rendered template shows, or only
+    another worker, is left to the download itself. A download that may be skipped (behind a branch, or a task of
+    somebody else's) stops no order: it is warned of.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
@@ -118,9 +119,10 @@ def _place(task: Any, name: str) -> Any:
 
 
 def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) -> str | None:
-    from airflow_provider_vidu.destination import missing_file_system
+    from airflow_provider_vidu.destination import Destination, missing_file_system, options_of
+    from airflow_provider_vidu.http_target import deployment_hosts, most_bytes
     from airflow_provider_vidu.local_store import obstacle
-    from airflow_provider_vidu.roots import local_path
+    from airflow_provider_vidu.roots import check_destination, local_path
 
     if is_mapped and is_shared(destination):
         return one_file_for_all(destination)
@@ -134,4 +136,19 @@ def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) 
     if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
         return missing.reason
     path = local_path(text)
-    return obstacle(path, is_folder=text.endswith("/")) if is_final and path is not None else None
+    try:
+        most_bytes()
+        deployment_hosts()
+        if is_final:
+            check_destination(text)
+        if is_final and path is not None:
+            Destination(text, _final(conn_id), options_of(destination)).place("x" if text.endswith("/") else None)
+            return obstacle(path, is_folder=text.endswith("/"))
+    except ViduConfigError as error:
+        return error.reason
+    return None
+
+
+def _final(conn_id: object) -> str | None:
+    """Return a connection that is named as it will be used; a template may render to none."""
+    return conn_id if isinstance(conn_id, str) and not is_template(conn_id) and conn_id.strip() else None

@@ -311,12 +311,22 @@ class MovedSink(_FileSink):
     def _complete(self) -> None:
         self._file.close()
         try:
-            self._fs.mv(self._temporary, self._path)
+            self._move()
         except FileExistsError:
             # Some stores never move over a file (SFTP, SMB). Between the two steps there is no file at all.
             if not self._replace:
                 raise
             self._fs.rm_file(self._path)
+            self._move()
+
+    def _move(self) -> None:
+        from fsspec.spec import AbstractFileSystem
+
+        if type(self._fs).mv is AbstractFileSystem.mv:
+            # fsspec's own takes the name for a pattern: "a[1].mp4" would not be found.
+            self._fs.cp_file(self._temporary, self._path)
+            self._fs.rm_file(self._temporary)
+        else:
             self._fs.mv(self._temporary, self._path)
 
     def _abandon(self) -> None:

@@ -7,12 +7,17 @@ stand: in the XCom that a task returns, as users pass it on, unless the deployme
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.rendering import RenderedOperator
 from airflow_provider_vidu.text import signatures, without_signatures
+
+MAX_SIGNATURES: Final = 200
+MAX_SIGNATURE_CHARS: Final = 100_000
+"""Airflow's masker compiles all of its patterns again for each new one: hundreds of URLs would hold a worker up."""
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -44,5 +49,12 @@ class SignedURLOperator(RenderedOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        for part in sorted(signatures([getattr(parent, name, None) for name in template_fields])):
+        parts = signatures([getattr(parent, name, None) for name in template_fields])
+        if len(parts) > MAX_SIGNATURES or sum(map(len, parts)) > MAX_SIGNATURE_CHARS:
+            raise ViduConfigError(
+                f"The rendered fields of this task hold {len(parts)} signatures of signed URLs; at most "
+                f"{MAX_SIGNATURES} with {MAX_SIGNATURE_CHARS:,} characters are masked. Pass ids, unsigned addresses or "
+                "paths in your storage."
+            )
+        for part in sorted(parts):
             mask_secret(part)

@@ -98,12 +98,6 @@ def test_a_retry_after_the_result_pays_nothing(connect, sandbox):
     assert len(sandbox.creates) == 1
 
 
-@pytest.mark.fault(
-    "orders",
-    "cleared with on_clear='resume' although the generation is finished",
-    outcome="survived",
-    seen="the finished generation; nothing is paid",
-)
 @pytest.mark.usefixtures("is_33")
 def test_a_prompt_of_each_try_is_paid_once(connect, sandbox):
     """A retry whose prompt differs, while other tasks are cleared, picks up what was paid for."""
@@ -131,6 +125,12 @@ def test_each_try_notes_the_clears_that_it_has_seen(connect, sandbox):
     assert len(sandbox.creates) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "cleared with on_clear='resume' although the generation is finished",
+    outcome="survived",
+    seen="the finished generation; nothing is paid",
+)
 @pytest.mark.usefixtures("is_33")
 def test_resume_takes_the_finished_generation(connect, sandbox):
     """With ``on_clear="resume"`` a clear pays nothing, as long as the request is the same."""

@@ -17,7 +17,7 @@ from unittest.mock import MagicMock
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
-from airflow_provider_vidu.download_operator import MAX_BYTES, ViduDownloadOperator
+from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import (
     ViduBusyError,
     ViduConfigError,
@@ -27,6 +27,7 @@ from airflow_provider_vidu.exceptions import (
     ViduMissingVideoError,
     ViduNotFoundError,
 )
+from airflow_provider_vidu.http_target import MAX_BYTES
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Answer, Server, fixed, video, whole
 
@@ -504,9 +505,10 @@ def test_the_setting_for_all_tasks_bounds_what_a_task_does_not(tmp_path, connect
         with pytest.raises(ViduDownloadRefusedError, match="max_bytes is 1,000"):
             download(**arguments)
         assert download(max_bytes=10**6, **arguments)["size"] == len(BODY)
-        monkeypatch.setenv("AIRFLOW__VIDU__MAX_BYTES", "0")
-        with pytest.raises(ViduConfigError, match=r"\[vidu\] max_bytes must be above 0"):
-            download(**arguments)
+        for nonsense in ("0", "-1", "20 GiB", "1.5"):
+            monkeypatch.setenv("AIRFLOW__VIDU__MAX_BYTES", nonsense)
+            with pytest.raises(ViduConfigError, match=rf"\[vidu\] max_bytes must be a whole number.*'{nonsense}'"):
+                download(**arguments)
 
 
 @pytest.mark.fault(

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task_group
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
 
 from airflow_provider_vidu import destination as destinations
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.preflight import check_downstream as check
+from tests.versions import AIRFLOW
+
+if AIRFLOW >= (3, 0):
+    from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
+else:
+    from airflow.operators.empty import EmptyOperator
+    from airflow.operators.python import BranchPythonOperator, PythonOperator
 
 
 def check_downstream(operator: Any) -> None:
@@ -94,6 +100,42 @@ def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
         check_downstream(order(destination=f"{tmp_path}/{name}"))
 
 
+@pytest.mark.parametrize("destination", ["{}/out/clips/", "s3://other/clips/", "s3://theirs@studio/clips/"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_destination_outside_of_the_roots_is_found(tmp_path, monkeypatch, destination, mapped):
+    """What the deployment does not allow to be written is not paid for."""
+    monkeypatch.setenv("AIRFLOW__VIDU__DESTINATION_ROOTS", f"{tmp_path}/in, s3://studio")
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*destination_roots"):
+        check_downstream(order(destination=destination.format(tmp_path), mapped=mapped))
+    check_downstream(order(destination=f"{tmp_path}/in/clips/", mapped=mapped))
+    check_downstream(order(destination="s3://studio/clips/{{ ds }}/", mapped=mapped))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("destination_roots", "films"), ("max_bytes", "20 GiB"), ("allowed_hosts", "10.0.0.0/99")]
+)
+def test_a_broken_setting_is_found(tmp_path, monkeypatch, setting, value):
+    """Every download would fail, so nothing is paid for."""
+    monkeypatch.setenv(f"AIRFLOW__VIDU__{setting.upper()}", value)
+    with pytest.raises(ViduConfigError, match=rf"Nothing was ordered.*\[vidu\] {setting}.*'{value}'"):
+        check_downstream(order(destination=f"{tmp_path}/clips/"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"destination": "https://store.example.com/a.mp4?sig=hush"}, "a web address cannot be written to"),
+        ({"destination": "/tmp/clips/", "storage_conn_id": "my_aws"}, "makes no sense for a local destination"),
+        ({"destination": ObjectStoragePath("file:///tmp/clips/", auto_mkdir=True)}, "takes no options"),
+    ],
+)
+def test_what_no_store_takes_is_found(arguments, words):
+    """A destination that is wrong in every run is found before the order, too."""
+    with pytest.raises(ViduConfigError, match=words) as caught:
+        check_downstream(order(**arguments))
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.fault(
     "orders", "a mapped download that follows has one file name", outcome="refused", says="would write one file"
 )
@@ -112,6 +154,7 @@ def test_one_file_for_a_mapped_download_is_found(tmp_path):
         {"destination": "gs://bucket/clips/", "queue": "elsewhere"},
         {"destination": "/nobody/may/write/here.mp4", "queue": "elsewhere"},
         {"destination": "/{{ ds }}/a.mp4"},
+        {"destination": "/tmp/clips/", "storage_conn_id": "{{ params.conn }}"},
     ],
 )
 def test_what_cannot_be_known_here_passes(arguments):

@@ -132,6 +132,15 @@ def names(home: str) -> list[str]:
     return sorted(Path(path).name for path in fs._fs.ls("clips", detail=False))
 
 
+@pytest.mark.parametrize("name", ["a[1].mp4", "a*.mp4", "a?.mp4", "a#b%20c.mp4", "é e\u0301.mp4", "{{x}}.mp4"])
+def test_a_name_is_no_pattern(home, name):
+    """Whatever letters a name has, the file is stored under it, and nothing else is left."""
+    put(home + name, OLD)
+    assert put(home + name, NEW).endswith(f"/{name}")
+    assert content(home + name) == NEW
+    assert names(home) == [name]
+
+
 def test_discarding_after_publishing_keeps_the_file(home):
     """A late discard does not take back what was published."""
     place = Destination(home + "a.mp4").place()

@@ -250,7 +250,7 @@ def test_a_name_that_means_another_one_is_refused(s3, bucket, end):
         Destination(f"s3://{bucket}/a.mp4{end}")
 
 
-@pytest.mark.parametrize("key", ["a#b.mp4", "a%20b.mp4", "x//a.mp4", "a*[1]?.mp4", "e\u0301 é.", "a/./b", "a&b=c+d;e"])
+@pytest.mark.parametrize("key", ["a#b.mp4", "a%20b.mp4", "x//a.mp4", "a*[1]?.mp4", "e\u0301 é.", "a&b=c+d;e"])
 def test_an_object_has_the_name_that_is_told(s3, bucket, key):
     """No letter of a key means anything on its way."""
     place = Destination(checked_destination(f"s3://{bucket}/{key}")).place()

@@ -203,6 +203,9 @@ def test_allowed_networks(allowed, address, permitted):
         ("gw.internal", "10.0.0.1", True), ("gw.internal", "198.18.0.1", True), ("gw.internal", "100.64.0.1", True),
         ("gw.internal", "fd00::1", True), ("gw.internal", "127.0.0.1", False), ("gw.internal", "::1", False),
         ("gw.internal", "169.254.169.254", False), ("gw.internal", "168.63.129.16", False),
+        ("gw.internal", "100.100.100.200", False), ("gw.internal", "::ffff:100.100.100.200", False),
+        ("gw.internal", "192.0.0.192", False), ("gw.internal", "fd00:ec2::254", False),
+        ("gw.internal", "fd00:ec2::23", False), ("gw.internal", "fd20:ce::254", False),
         ("gw.internal", "0.0.0.0", False),  # noqa: S104 - nothing is bound to it
         ("localhost", "127.0.0.1", True), ("127.0.0.1", "127.0.0.1", True),
         ("[::1]", "::1", True), ("169.254.10.20", "169.254.10.20", True),

@@ -16,6 +16,8 @@ JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF"
 WEBP = b"RIFF\x24\0\0\0WEBPVP8 "
 WAV = b"RIFF\x24\0\0\0WAVEfmt "
 M4A = b"\0\0\0\x1cftypM4A \0\0\0\0M4A mp42isom"
+VIDEO_TRACK = b"\0\0\0\x21hdlr" + bytes(8) + b"vide"
+SOUND_TRACK = b"\0\0\0\x21hdlr" + bytes(8) + b"soun"
 UNKNOWN = bytes(range(128, 200))
 
 
@@ -50,6 +52,11 @@ UNKNOWN = bytes(range(128, 200))
         ("binary/octet-stream", MP4, "audio", "/a/b.M4A", "audio/mp4"),
         ("video/mp4", MP4, None, "/a/b.m4a", "video/mp4"),
         ("audio/webm", WEBM, "audio", "", "audio/webm"),
+        ("audio/mp4", MP4 + VIDEO_TRACK, None, "/a.m4a", "video/mp4"),
+        ("audio/webm", WEBM + b"\x86\x85V_VP9", None, "", "video/webm"),
+        ("application/octet-stream", MP4 + SOUND_TRACK, "speech", "", "audio/mp4"),
+        (None, WEBM + b"\x86\x86A_OPUS", "audio", "", "audio/webm"),
+        (None, WEBM + b"\x86\x86A_OPUS", None, "", "video/webm"),
     ],
 )
 def test_accepted(declared, head, artifact, path, kind):
@@ -88,6 +95,9 @@ def test_accepted(declared, head, artifact, path, kind):
         ("audio/wav", WAV, "video"),
         ("audio/wav", WAV, "image"),
         ("video/mp4", MP4, "speech"),
+        ("audio/mp4", MP4 + VIDEO_TRACK, "speech"),
+        ("video/mp4", MP4 + SOUND_TRACK, "speech"),
+        ("image/svg+xml", b"\xfe\xff" + "<svg xmlns='x'/>".encode("utf-16-be"), None),
         ("image/png", PNG, "audio"),
         ("image/gif", b"GIF89a", "audio"),
         ("image/png", PNG, "video"),
@@ -109,6 +119,9 @@ def test_refused(declared, head, artifact):
         (PNG, "video", r"image/png instead of a video\. Without artifact the result is kept"),
         (b"PK\3\4", "video", r"application/zip instead of a video\.$"),
         (b"<svg/>", "cover", "an SVG file instead of a picture"),
+        ("<svg xmlns='x'/>".encode("utf-16"), None, "an SVG file instead"),
+        (b"\xfe\xff" + "<svg xmlns='x'/>".encode("utf-16-be"), None, "an SVG file instead"),
+        (b"GIF89a/*<html>alert(1)*/=1;", None, "text instead of"),
         (b"<html><svg>", "cover", "an HTML or XML page instead of a picture"),
         (b"not found", None, "text instead of a video, a picture or a sound file. It begins: not found"),
         (UNKNOWN, None, r"bytes of no known format \(its header says video/x\) instead.* It begins: 80 81 82"),

@@ -16,6 +16,7 @@ from airflow_provider_vidu.object_stores import (
     is_refusal,
     labels,
     reading_advice,
+    stored_key,
 )
 
 
@@ -78,6 +79,20 @@ def test_each_scheme_is_known_everywhere(protocol):
     told = str(labels(protocol, SimpleNamespace(), "image/webp"))
     assert "image/webp" in told
     assert "inline" in told
+
+
+@pytest.mark.parametrize(
+    ("protocol", "key", "stored"),
+    [
+        ("abfs", "c/a\\b.mp4", "c/a/b.mp4"),
+        ("az", "c/./a/./b.mp4", "c/a/b.mp4"),
+        ("abfss", "c/a./.b.mp4", "c/a./.b.mp4"),
+        ("s3", "c/./a\\b.mp4", "c/./a\\b.mp4"),
+    ],
+)
+def test_names_that_mean_another_one(protocol, key, stored):
+    """Seen with adlfs 2026.8 and Azurite; S3 takes every key as it is."""
+    assert stored_key(protocol, key) == stored
 
 
 def test_what_a_file_system_sets_for_all_objects_is_kept():

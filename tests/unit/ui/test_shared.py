@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("starlette", reason="the pages need the API server of Airflow 3")
+
 from airflow_provider_vidu.ui import shared
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 
