@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.orders import Order, Record, RecordStore
+from airflow_provider_vidu.text import shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -58,6 +59,16 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
         return StateStore(accessor)
     # The very first try has nothing that a clear could have discarded: it need not ask for a Variable.
     return ClearedStateStore(accessor, VariableStore(ti, keeps=keeps), may_be_cleared=int(ti.try_number) > 1)
+
+
+def submitted_id(context: Context, log: Any) -> str | None:
+    """Return the id of what an earlier try of this order has submitted; None also where that cannot be looked up."""
+    try:
+        record = store_for(context).load()
+    except Exception as error:  # noqa: BLE001 - asked for the sake of another error, which is the one to raise
+        log.warning("The order could not be looked up: %s", shown(error))
+        return None
+    return record.generation_id if record is not None and record.order == order_of(context).number else None
 
 
 class StateStore:

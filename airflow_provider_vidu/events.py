@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduTimeoutError, from_details
+from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
+    ViduError,
+    ViduGenerationFailedError,
+    ViduTimeoutError,
+    from_details,
+)
 from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.values import mapping
 
@@ -105,6 +111,22 @@ def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) ->
         "still finish: wait for it again by its id.",
         generation_id=generation_id,
         conn_id=conn_id,
+    )
+
+
+def not_resumed(error: ViduConfigError, generation_id: str) -> ViduError:
+    """Return the error of a wait that its own connection keeps from going on: a retry may find it back.
+
+    The generation is paid for, so a connection that was deleted meanwhile does not fail the task for good.
+
+    :param error: what is wrong with the connection.
+    :param generation_id: what was submitted with it.
+    """
+    return ViduError(
+        f"The wait for a generation that was submitted already cannot go on: {error.reason.rstrip('.')}. A retry "
+        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor).",
+        generation_id=generation_id,
+        conn_id=error.conn_id,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
@@ -26,6 +26,7 @@ from airflow_provider_vidu.events import (
     check_execution_timeout,
     id_in,
     never_fired,
+    not_resumed,
     read_event,
     was_never_taken_up,
 )
@@ -189,7 +190,7 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow_provider_vidu.submission import Submission, failed
 
         hook = self._hook()
-        self._config = hook.config
+        self._config = self._usable_config(hook, lambda: self._ordered(context))
         fields, endpoint = self._fields(), self._endpoint()
         # Before anything is remembered or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
@@ -241,6 +242,8 @@ class ViduGenerateOperator(SignedURLOperator):
         except ViduTimeoutError:
             self._cancel("the time is over")
             raise
+        except ViduConfigError as error:
+            raise not_resumed(error, generation_id) from error
         except ViduGenerationFailedError:
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
@@ -363,11 +366,28 @@ class ViduGenerateOperator(SignedURLOperator):
         """Take up the wait for a generation in another process than the one that ordered it."""
         hook = self._hook()
         # In this order: until the connection is known, a signal handler could only ask Airflow, which may be answering.
-        self._config = hook.config
+        self._config = self._usable_config(hook, lambda: generation_id)
         self._generation_id = generation_id
         if self._killed:
             self._cancel("the task was killed")
         return hook
+
+    def _usable_config(self, hook: ViduHook, submitted: Callable[[], str | None]) -> ViduConfig:
+        """Return the connection. If something was submitted with it before, an unusable one may be retried.
+
+        :param submitted: asked only then; returns the id of that generation.
+        """
+        try:
+            return hook.config
+        except ViduConfigError as error:
+            if generation_id := submitted():
+                raise not_resumed(error, generation_id) from error
+            raise
+
+    def _ordered(self, context: Context) -> str | None:
+        from airflow_provider_vidu.durable import submitted_id
+
+        return submitted_id(context, self.log) if self.durable and is_task_instance(context.get("ti")) else None
 
     def _never_taken_up(self, context: Context, next_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""

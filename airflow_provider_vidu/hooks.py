@@ -190,7 +190,7 @@ class ViduHook(BaseHook):
         :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
         :raises ViduError: what else the answer, or its absence, means.
         """
-        request = checked_request(method, path, json, bills=bills)
+        request = checked_request(method, path, plain(json), bills=bills)
         try:
             return self._repeated(lambda: self.config.dialect.read_json(self._send(request)), bills=request.bills)
         except ViduError as error:

@@ -74,6 +74,6 @@ def unfit(value: Any, where: str = "") -> str | None:
         return None
     else:
         kind = type(value).__name__
-        message = f"{where or 'The value'} holds {shown(repr(value), 80)}, a {kind}, which JSON has no form for."
+        message = f"{where or 'The value'} holds {shown(repr(value), 80)} of type {kind}, which JSON cannot represent."
         return f"{message} {_ADVICE.get(kind, '')}".rstrip()
     return next((told for item, place in named if (told := unfit(item, place))), None)

@@ -33,6 +33,7 @@ from airflow_provider_vidu.events import (
     check_execution_timeout,
     id_in,
     never_fired,
+    not_resumed,
     read_event,
     was_never_taken_up,
 )
@@ -150,7 +151,10 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if id_in(event) not in (None, self._id()):
             self.log.warning("Woken for %s, which this task does not wait for: waiting on.", id_in(event))
             return self._execute_deferrable(context)
-        read_event(event, self._id())
+        try:
+            read_event(event, self._id())
+        except ViduConfigError as error:
+            raise not_resumed(error, self._id()) from error
         return self._asked_afresh()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -158,7 +162,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         with self._softened():
             if not was_never_taken_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
-            generation = self._hook().get_generation(self._id(), endpoint=self.endpoint)
+            generation = self._resumed_hook().get_generation(self._id(), endpoint=self.endpoint)
             if generation.is_done:
                 return self._asked_afresh()
             check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
@@ -171,8 +175,17 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
 
     def _asked_afresh(self) -> dict[str, Any]:
-        hook = self._hook()
+        hook = self._resumed_hook()
         return self._result(hook.ask_afresh(self._id(), max_failures=self.max_failures, endpoint=self.endpoint))
+
+    def _resumed_hook(self) -> ViduHook:
+        """Return the hook of a wait that has begun in another process: its connection may be back at a retry."""
+        hook = self._hook()
+        try:
+            _ = hook.config
+        except ViduConfigError as error:
+            raise not_resumed(error, self._id()) from error
+        return hook
 
     def _result(self, generation: Generation) -> dict[str, Any]:
         return as_result(*continued(generation, self.generation))

@@ -189,7 +189,8 @@ def check_when_parsed(body: Mapping[str, Any]) -> None:
 def typed(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request with numbers and flags instead of the text that a template has made of them.
 
-    Only fields that are documented as such are changed, and only text that cannot be anything else.
+    Whole numbers are written as such. Only fields that are documented as such are changed, and only text that cannot
+    be anything else.
     """
     return {name: _typed(name, value) for name, value in body.items()}
 
@@ -200,13 +201,15 @@ def is_off_peak(body: Mapping[str, Any]) -> bool:
 
 
 def _typed(name: str, value: Any) -> Any:
+    if name in NUMBERS and isinstance(value, float) and value.is_integer():
+        return int(value)  # pandas makes 4.0 of the 4 in a column with gaps; fields of whole numbers may refuse it
     if not isinstance(value, str):
         return value
     word = value.strip()
     if name in FLAGS:
         return {"true": True, "false": False}.get(word.lower(), value)
     if name in NUMBERS and (match := _NUMBER.fullmatch(word)):
-        return float(word) if match[1] else int(word)
+        return _typed(name, float(word)) if match[1] else int(word)
     return value
 
 

@@ -142,7 +142,7 @@ UNSENDABLE: dict[str, Any] = {
 @_each(UNSENDABLE)
 def test_a_body_that_is_no_json_is_not_sent(vidu_connection, fault_row, name, value):
     """What JSON cannot hold is an argument's error, not a create of unknown outcome."""
-    with pytest.raises(ViduConfigError, match="not JSON serializable") as caught:
+    with pytest.raises(ViduConfigError, match="JSON cannot represent") as caught:
         ViduHook().create_generation(body={"model": "m", **value})
     assert vidu_connection.requests() == []
     fault_row("hostile input", f"body: {name}", side="create", seen=str(caught.value), requests=0, outcome=REFUSED)

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import connection, exceptions, hooks, policy
 from airflow_provider_vidu.defaults import is_adaptive
@@ -172,6 +172,41 @@ def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, mo
     sandbox.clear_faults()
     assert task.run()["status"] == "succeeded"
     assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize("leg", ["the task wakes", "a retry begins", "the trigger looks"])
+def test_a_connection_that_is_missing_when(connect, sandbox, monkeypatch, leg):
+    """The clip is paid for, so the task may be retried until the connection is back: nothing is ordered anew."""
+    connect("ent-v2")
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    sandbox.advance(1000)
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+    (ordered,) = sandbox.creates
+    slip = exceptions.ViduConnectionNotFoundError("There is no Airflow connection 'x'.").details()
+    event = {"version": 1, "outcome": "error", "generation_id": ordered.id, "error": slip}
+    legs = {
+        "the task wakes": lambda: task.resume(deferred.value),
+        "a retry begins": task.run,
+        "the trigger looks": lambda: task.operator.execute_complete(task.context(), event),
+    }
+    if leg == "the trigger looks":  # and when the task wakes, the connection is back
+        connect("ent-v2")
+    with pytest.raises(exceptions.ViduError, match=r"no Airflow connection.*A retry resumes it") as caught:
+        legs[leg]()
+    assert (caught.value.retryable, caught.value.generation_id) == (True, ordered.id)
+    assert not isinstance(caught.value, AirflowFailException)
+    connect("ent-v2")
+    assert task.run()["id"] == ordered.id
+    assert len(sandbox.creates) == 1
+
+
+def test_a_connection_that_never_was_fails_for_good(monkeypatch):
+    """Nothing was ordered, so no retry would help."""
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
+    with pytest.raises(exceptions.ViduConnectionNotFoundError):
+        Task().run()
 
 
 @pytest.mark.parametrize("has_state", [False, True], ids=["before 3.3", "3.3"])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -285,6 +289,29 @@ async def test_the_number_of_sockets_must_be_one(connect, sandbox, monkeypatch, 
     monkeypatch.setenv("AIRFLOW__VIDU__MAX_CONNECTIONS", wrong)
     with pytest.raises(exceptions.ViduConfigError, match=r"\[vidu\] max_connections .* whole number above 0"):
         await ViduHook().aget_generation("123")
+
+
+class Lazy(Sequence[str]):
+    """The outputs of a mapped task, as a @task gets them: a sequence, and no list."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return ["https://e/a.png"][index]
+
+
+def test_what_a_task_hands_to_the_hook(connect, sandbox):
+    """Lazy sequences, enums and decimals are JSON; what cannot be is named by its field, and nothing is sent."""
+    connect("ent-v2")
+    model = enum.Enum("model", {"Q2": "viduq2"}).Q2
+    ViduHook().create_generation(model=model, prompt="x", images=Lazy(), duration=Decimal(4))
+    created = ViduHook().request("POST", "/ent/v2/img2video", {"model": model, "images": Lazy()})
+    assert [create.body["images"] for create in sandbox.creates] == [["https://e/a.png"]] * 2
+    assert (sandbox.creates[0].body["duration"], created["model"]) == (4, "viduq2")
+    with pytest.raises(exceptions.ViduConfigError, match=r"duration holds .*Give the number of seconds"):
+        ViduHook().create_generation(prompt="x", duration=timedelta(seconds=4))
+    assert len(sandbox.requests("create")) == 2
 
 
 def test_a_request_of_ones_own(connect, sandbox, capsys):

@@ -350,6 +350,19 @@ def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):
     assert sensor(deferrable=deferrable).execute(stand_in)["status"] == "succeeded"
 
 
+def test_a_connection_that_is_missing_when_the_task_wakes(connect, sandbox, context, monkeypatch):
+    """A retry may find it back; the wait does not fail for good."""
+    connect()
+    sandbox.add_generation("123", states=[["processing", 0]])
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute(context)
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+    event = {"event": {"version": 1, "outcome": "succeeded", "generation_id": "123"}}
+    with pytest.raises(exceptions.ViduError, match="A retry resumes it") as caught:
+        sensor(deferrable=True).resume_execution(deferred.value.method_name, event, context)
+    assert caught.value.retryable
+
+
 def test_blanks_around_an_id(connect, sandbox):
     """A template leaves them there; at the service they would be part of the id."""
     connect()

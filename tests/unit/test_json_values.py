@@ -81,10 +81,10 @@ def test_what_has_a_plain_form(value, expected):
 @pytest.mark.parametrize(("value", "message"), [
     ({"duration": timedelta(seconds=4)}, r"duration holds .*a timedelta, .*Give the number of seconds\."),
     ({"a": [{"at": datetime(2026, 1, 1, tzinfo=UTC)}]}, r"a\[0\]\.at holds .*a datetime, .*isoformat"),
-    ({"a": {1}}, r"a holds \{1\}, a set, which JSON has no form for. Give a list."),
+    ({"a": {1}}, r"a holds \{1\} of type set, which JSON cannot represent. Give a list."),
     ({"a": float("nan")}, "a holds nan, a float"),
     ({"a": Decimal("NaN")}, "a holds Decimal.*, a Decimal"),
-    ({"a": b"x"}, "a holds b'x', a bytes, which JSON has no form for.$"),
+    ({"a": b"x"}, "a holds b'x' of type bytes, which JSON cannot represent.$"),
     ({"a": Path("x")}, "a holds .*, a PosixPath"),
 ])  # fmt: skip
 def test_what_has_none_is_named(value, message):

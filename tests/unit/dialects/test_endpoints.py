@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,12 @@ def test_the_path_of_a_named_endpoint(endpoint, path):
     for wrong in ("../credits", "a/./b", "a//b", "a/"):
         with pytest.raises(ViduConfigError, match="neither a name nor a path"):
             ENT.create({}, wrong)
+
+
+def test_whole_numbers_are_written_as_such():
+    """A fraction of nothing, as pandas makes it of a column with gaps, is no other number."""
+    found = typed({"duration": 4.0, "seed": "7.0", "speed": 1.5, "scale": 2.0})
+    assert json.dumps(found) == '{"duration": 4, "seed": 7, "speed": 1.5, "scale": 2.0}'
 
 
 @pytest.mark.fault(
