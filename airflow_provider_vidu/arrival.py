@@ -127,7 +127,8 @@ class Arrival:
         self._sink.publish()
 
     def discard(self) -> None:
-        """Throw everything away."""
+        """Throw everything away, also what was not stored: it may quote the key, and an error keeps this object."""
+        self._head = bytearray()
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.discard()

@@ -16,12 +16,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.addresses import permitted_addresses
-from airflow_provider_vidu.config import DEFAULT_TIMEOUT
+from airflow_provider_vidu.config import DEFAULT_TIMEOUT, Secret
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import one_line
@@ -261,7 +261,7 @@ class Connection(http.client.HTTPConnection):
 class _Proxy:
     host: str
     port: int
-    credentials: str | None = field(default=None, repr=False)
+    credentials: Secret | None = None
     is_encrypted: bool = False
 
     @classmethod
@@ -269,13 +269,13 @@ class _Proxy:
         parts = urlsplit(url)
         assert parts.hostname is not None  # checked by proxy_for
         is_encrypted = parts.scheme == "https"
-        user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
+        user = Secret(f"{unquote(parts.username)}:{unquote(parts.password or '')}") if parts.username else None
         return cls(parts.hostname, parts.port or (443 if is_encrypted else 80), user, is_encrypted)
 
     def headers(self) -> dict[str, str]:
         if self.credentials is None:
             return {}
-        return {"Proxy-Authorization": "Basic " + base64.b64encode(self.credentials.encode()).decode("ascii")}
+        return {"Proxy-Authorization": "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode("ascii")}
 
     def tunnel(self, sock: socket.socket, target: Target) -> None:
         """Ask for a tunnel; the answer is read with patience, like every other one.

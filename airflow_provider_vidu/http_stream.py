@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from airflow_provider_vidu.config import USER_AGENT, Secret
+from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.http_connection import Connection, Response, TooSlowError
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.text import one_line
@@ -44,7 +45,7 @@ class Stream:
             self.headers = _lowered(self._response)
             self.status = self._response.status
             self.length = self._announced()
-        except NETWORK_ERRORS as error:
+        except (*NETWORK_ERRORS, ViduError) as error:
             self.close()
             # The frames below hold the request as it was written, the key among its headers.
             error.__cause__ = error.__context__ = None

@@ -44,7 +44,7 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 
 
 class LocalPlace(Place):
-    """A local path. A symbolic link of that name is refused; links among its folders are followed."""
+    """A local path. A symbolic link of that name is not written to; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
         self._path = _full(path)

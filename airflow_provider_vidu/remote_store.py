@@ -54,7 +54,9 @@ class RemotePlace(Place):
             if self._protocol in WITH_UPLOADS:
                 return None
             raise ViduConfigError(f"destination {self.uri!r} is a folder: end it with a slash.")
-        return int(found.get("size") or 0)
+        size = found.get("size")
+        # Some file systems tell no sizes. Whether there is anything at all decides about replacing it.
+        return int(size) if size is not None else len(next(iter(self.read()), b""))
 
     def check(self) -> None:
         """Find out whether there is a folder, in stores that have folders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import pickle
 import ssl
@@ -164,6 +165,48 @@ def test_an_error_of_a_download(name: str) -> None:
             Transfer(server.url(), Shelf().open, access=access(server), rules=rules).run()
     assert KEY in server.requests[0].headers["authorization"]
     assert_clean(caught.value)
+
+
+@pytest.mark.parametrize("answer", [fixed(200, b"<html>Bearer " + KEY.encode()), fixed(500, KEY.encode())])
+def test_what_a_server_quotes_is_not_kept(answer) -> None:
+    """The first bytes of what is refused are let go of with it."""
+    with Server(answer) as server:
+        transfer = Transfer(server.url(), Shelf().open, access=access(server), rules=Rules(sleep=lambda _: None))
+        with pytest.raises(ViduDownloadError) as caught:
+            transfer.run()
+    assert_clean(caught.value)
+    assert KEY not in str(vars(transfer._file))
+
+
+def test_a_refused_address_leaves_no_trace_of_the_request() -> None:
+    """It is found out when the request is already written, key and all."""
+    with Server(_breaking) as server:
+        own = dataclasses.replace(
+            access(server),
+            origin=("http", "gw.example.com", server.port),
+            resolve=lambda *_: ["127.0.0.1"],
+        )
+        with pytest.raises(ViduDownloadError, match="loopback") as caught:
+            Transfer(server.url(host="gw.example.com"), Shelf().open, access=own).run()
+    assert server.requests == []
+    assert_clean(caught.value)
+
+
+@pytest.mark.parametrize("answer", [_breaking, fixed(407)])
+def test_a_proxy_that_fails_leaves_no_trace_of_its_password(answer) -> None:
+    """The connection, which an error's frames hold, knows it only as a secret."""
+    with Server(answer) as server:
+        proxy = Secret(f"http://user:{PASSWORD}@127.0.0.1:{server.port}")
+        behind = dataclasses.replace(access(server), proxy=proxy, resolve=lambda *_: ["8.8.8.8"])
+        with pytest.raises(ViduDownloadError) as caught:
+            Transfer("https://cdn.example.com/v.mp4", Shelf().open, access=behind).run()
+    assert "proxy-authorization" in server.requests[0].headers
+    assert_clean(caught.value)
+    streams = [value for link in chain(caught.value) for frame in frames(link) for value in frame.f_locals.values()
+               if isinstance(value, Stream)]  # fmt: skip
+    proxies = [stream._connection._proxy for stream in streams]
+    assert proxies
+    assert PASSWORD not in str([getattr(each, part.name) for each in proxies for part in dataclasses.fields(each)])
 
 
 def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:

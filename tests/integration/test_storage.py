@@ -686,6 +686,15 @@ def test_without_hard_links_a_file_is_still_not_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "a.mp4").read_bytes() == NEW
 
 
+@pytest.mark.parametrize("there", [OLD, b""])
+def test_a_store_that_tells_no_sizes(memory, monkeypatch, there):
+    """What is there is not taken for an empty file, which may always be replaced."""
+    put("memory://clips/a.mp4", there)
+    info = type(memory).info
+    monkeypatch.setattr(type(memory), "info", lambda *args, **kwargs: {**info(*args, **kwargs), "size": None})
+    assert bool(Destination("memory://clips/a.mp4").existing()) == bool(there)
+
+
 def test_many_tasks_write_one_file(tmp_path):
     """Under load, a reader never sees anything but a whole file."""
     bodies = [bytes([n]) * 50_000 for n in range(4)]
