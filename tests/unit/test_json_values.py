@@ -79,13 +79,13 @@ def test_what_has_a_plain_form(value, expected):
 
 
 @pytest.mark.parametrize(("value", "message"), [
-    ({"duration": timedelta(seconds=4)}, r"duration holds .*a timedelta, .*Give the number of seconds\."),
-    ({"a": [{"at": datetime(2026, 1, 1, tzinfo=UTC)}]}, r"a\[0\]\.at holds .*a datetime, .*isoformat"),
+    ({"duration": timedelta(seconds=4)}, r"duration holds .*of type timedelta, .*Give the number of seconds\."),
+    ({"a": [{"at": datetime(2026, 1, 1, tzinfo=UTC)}]}, r"a\[0\]\.at holds .*of type datetime, .*isoformat"),
     ({"a": {1}}, r"a holds \{1\} of type set, which JSON cannot represent. Give a list."),
-    ({"a": float("nan")}, "a holds nan, a float"),
-    ({"a": Decimal("NaN")}, "a holds Decimal.*, a Decimal"),
+    ({"a": float("nan")}, "a holds nan of type float"),
+    ({"a": Decimal("NaN")}, "a holds Decimal.* of type Decimal"),
     ({"a": b"x"}, "a holds b'x' of type bytes, which JSON cannot represent.$"),
-    ({"a": Path("x")}, "a holds .*, a PosixPath"),
+    ({"a": Path("x")}, "a holds .* of type PosixPath"),
 ])  # fmt: skip
 def test_what_has_none_is_named(value, message):
     """The field that holds it, what it is, and what to give instead."""
