@@ -72,7 +72,8 @@ class ViduDownloadOperator(SignedURLOperator):
         both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
         of the other arguments may say ``{{ task.generation.model }}``.
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
-    :param storage_conn_id: the Airflow connection of the destination's store. (templated)
+    :param storage_conn_id: the Airflow connection of the destination's store. It wins over a connection that
+        ``destination`` names. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
         return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
         file counts as missing); or fail with an ``error``.
