@@ -52,6 +52,12 @@ def test_one_clip_and_not_three(pages, keep, generation):
     assert [clip["generation_id"] for clip in sheet["clips"]] == [generation_id]
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom's address leads out of its run, by name or by a link",
+    outcome="refused",
+    seen="the value is unknown",
+)
 def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
     """A reference into another DAG, another run or another folder, or to nothing, is not followed and never sent."""
     outside = tmp_path / "film" / pages.run / "id.json"
@@ -60,6 +66,7 @@ def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
     own = pages.home / "xcom" / "film" / pages.run
     own.mkdir(parents=True, exist_ok=True)
     (own / "link.json").symlink_to(outside)
+    (own / "other-run.json").symlink_to(keep("stolen-link", dag="secret").removeprefix("file://"))
     (own / "huge.json").write_text(json.dumps("x" * 500_000))
     os.mkfifo(own / "pipe.json")
     references = [
@@ -68,6 +75,7 @@ def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
         f"file://{outside}",
         f"file://{own}/../../secret/id.json",
         f"file://{own}/link.json",
+        f"file://{own}/other-run.json",
         f"file://{own}/huge.json",
         f"file://{own}/pipe.json",
         f"file://{own}/nothing.json",
