@@ -31,6 +31,12 @@ def secret(pages):
     return "secret"
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a reader asks for a clip of a DAG that is closed to them",
+    outcome="refused",
+    seen="401 or 403, and not one byte",
+)
 @pytest.mark.parametrize("then", EVERY_ROUTE[1:])
 @pytest.mark.parametrize(("user", "status"), [(None, 401), ("vera", 403), ("nobody", 403)])
 def test_without_permission_there_is_not_one_byte(pages, secret, then, user, status):
@@ -165,6 +171,12 @@ def test_a_refused_key_is_told_without_the_key(pages, generation):
     assert "sk-wrong" not in json.dumps(shown)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names a connection of another type",
+    outcome="refused",
+    seen="nothing is asked, and readers do not learn why",
+)
 @pytest.mark.parametrize("conn_id", ["not_vidu", "missing_one", "../x"])
 def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
     """A connection of another type keeps its password, and readers do not learn whether there is one."""
@@ -188,6 +200,7 @@ def test_an_xcom_that_is_no_id(pages, value):
     assert pages.get(pages.at(task, then="/clip.json")).status_code == 404
 
 
+@pytest.mark.fault("attacks", "markup in every field of an XCom", outcome="survived", seen="text")
 def test_hostile_xcoms_are_text(pages):
     """Markup in every field an XCom has arrives as plain strings of JSON, and the page is served all the same."""
     evil = "</script><img src=x onerror=alert(1)>"
@@ -255,6 +268,7 @@ def test_an_old_clip_without_a_connection(pages, generation):
     assert "expired" in answer.json()["detail"]
 
 
+@pytest.mark.fault("attacks", "a map_index that no database holds", outcome="refused", seen="404")
 @pytest.mark.parametrize("index", [2**31, 2**63, 10**30])
 def test_an_index_that_no_database_holds(pages, index):
     """It is a task instance that does not exist, not an error."""
@@ -262,6 +276,12 @@ def test_an_index_that_no_database_holds(pages, index):
         assert pages.get(pages.at("make", index=index, then=then)).status_code == 404
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a run of thousands of mapped tasks",
+    outcome="survived",
+    seen="the database counts, and one page leaves it",
+)
 def test_the_database_counts_as_the_pages_do(pages):
     """A stage in SQL is the same as in Python, whatever states, roles and ids the tasks of a run have."""
     states = ["success", "failed", "running", "skipped", "upstream_failed", None]
@@ -292,6 +312,12 @@ def test_the_database_counts_as_the_pages_do(pages):
     ]
 
 
+@pytest.mark.fault(
+    "attacks",
+    "XComs of 4 MiB on a page",
+    outcome="survived",
+    seen="they stay in the database; the service is asked instead",
+)
 def test_large_results_stay_in_the_database(pages, generation):
     """Results of megabytes are measured by the database and not read: the page asks the service instead."""
     made = [generation() for _ in range(6)]
@@ -315,6 +341,12 @@ def memory(pages):
     return int(Path(f"/proc/{pages.pid}/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a gateway that takes connections and says nothing",
+    outcome="survived",
+    seen="the clips of other connections, at once",
+)
 def test_a_silent_gateway_delays_nobody_else(pages, generation):
     """While one connection says nothing, the clips of another are asked for at once."""
     for index in range(12):
@@ -328,3 +360,51 @@ def test_a_silent_gateway_delays_nobody_else(pages, generation):
     began = time.monotonic()
     assert pages.clip("beside")["state"] == "running"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom that Python does not parse: deep, of 5,000 digits, cut off",
+    outcome="survived",
+    seen="its siblings, and the clip without it",
+)
+def test_no_stored_text_breaks_its_siblings(pages):
+    """One XCom that is nested, long or broken beyond parsing costs its own clip something, and no other anything."""
+    texts = {
+        "deep": '{"id":' * 3000 + "1" + "}" * 3000,
+        "digits": '{"id": "x", "credits": ' + "9" * 5000 + "}",
+        "cut": '{"id":',
+    }
+    for kind, text in texts.items():
+        for key in ("generation_id", "vidu_watch", "return_value", None):
+            task = f"{kind}-{key}"
+            pages.add(task, task, dag="spoilt", watch=MADE, result={"id": task}, fields={"prompt": "x"})
+            pages.spoil(task, key, text[:7000] if key in ("generation_id", "vidu_watch") else text, dag="spoilt")
+            answer = pages.get(pages.at(task, dag="spoilt", then="/clip.json"), user="admin")
+            assert answer.status_code == (404 if key == "generation_id" else 200), task
+    odd = "https://cdn.example.com/\\ud800"
+    pages.add("well", "well", dag="spoilt", watch=MADE, fields={"prompt": odd})
+    assert pages.get(pages.at("well", dag="spoilt", then="/clip.json"), user="admin").json()["state"]
+    sheet = pages.get(pages.at("well", dag="spoilt").partition("/tasks")[0] + "/clips.json?limit=100", user="admin")
+    assert {clip["generation_id"] for clip in sheet.json()["clips"]} >= {"well", "deep-return_value", "cut-None"}
+
+
+@pytest.mark.fault(
+    "attacks", "twelve hundred tasks work with the clips of one page", outcome="survived", seen="the page"
+)
+def test_many_tasks_on_one_page(pages):
+    """However many task ids the clips of a page have, they fit into one query."""
+    for index in range(1_200):
+        pages.add(f"task-{index}", f"shared-{index % 24}", dag="tasks", watch=MADE)
+    sheet = pages.get(pages.at("x", dag="tasks").partition("/tasks")[0] + "/clips.json", user="admin")
+    assert (sheet.status_code, len(sheet.json()["clips"])) == (200, 24)
+
+
+@pytest.mark.fault(
+    "attacks", "an encoded slash makes a page load scripts from above Airflow", outcome="refused", seen="404"
+)
+@pytest.mark.parametrize("path", ["/vidu/dags/film/runs%2Fx", "/vidu/dags%2ffilm%2Fruns%2Fx/tasks/t"])
+def test_an_encoded_slash_is_no_folder(pages, path):
+    """A page's addresses are relative: it is served where a browser counts the folders that the routes count."""
+    assert pages.get(path).status_code == 404
+    assert pages.get(path.replace("%2F", "/").replace("%2f", "/")).status_code == 200

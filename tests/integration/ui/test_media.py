@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -148,6 +150,12 @@ def outside(pages):
     return pages.root
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names a file outside the preview roots, a link, a pipe or no clip",
+    outcome="refused",
+    seen="410 with the reason, and no byte",
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -237,6 +245,7 @@ def test_only_web_addresses_are_passed_on(pages, url):
         assert "Location" not in answer.headers
 
 
+@pytest.mark.fault("attacks", "a line break in a clip's address", outcome="refused", seen="410, and no header")
 def test_a_url_with_a_line_break_adds_no_header(pages):
     """A URL in an XCom cannot smuggle a header into the answer."""
     result = {"id": "split", "status": "succeeded", "video_url": "https://cdn.example.com/\r\nSet-Cookie: a=b"}
@@ -246,6 +255,7 @@ def test_a_url_with_a_line_break_adds_no_header(pages):
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.fault("attacks", "a link to the media route leads a viewer away", outcome="refused", seen="400")
 def test_the_address_bar_is_not_led_away(pages, generation):
     """A link to the media route is no way to send a logged-in user to a page of a DAG's choice."""
     generation_id, made = generation()
@@ -258,6 +268,9 @@ def test_the_address_bar_is_not_led_away(pages, generation):
     assert (answer.status_code, "Location" in answer.headers) == (400, False)
 
 
+@pytest.mark.fault(
+    "attacks", "a clip's address is another port of Airflow's host, or its log-out", outcome="refused", seen="410"
+)
 def test_no_player_is_sent_to_airflow_itself(pages):
     """Cookies know no ports: a URL at Airflow's own host would receive the session, or end it at the log-out."""
     port = urlsplit(pages.url).port
@@ -272,11 +285,23 @@ def test_no_player_is_sent_to_airflow_itself(pages):
             assert (answer.status_code, "Location" in answer.headers) == (410, False)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a player loads from another port, to which cookies would go",
+    outcome="survived",
+    seen="credentialless: no cookies",
+)
 def test_what_is_loaded_from_elsewhere_gets_no_cookies(pages):
     """The page asks browsers to leave cookies out of what it loads from other origins."""
     assert pages.get(pages.at("any")).headers["Cross-Origin-Embedder-Policy"] == "credentialless"
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom sends browsers to plain http or a private address",
+    outcome="refused",
+    seen="410: is not followed",
+)
 def test_plain_http_needs_a_connection_that_is_plain_http(pages):
     """An XCom alone cannot send the browser to an address without TLS, or to a private one."""
     for number, url in enumerate(("http://cdn.example.net/v.mp4?a=b", "https://10.1.2.3/v.mp4?a=b")):
@@ -288,6 +313,9 @@ def test_plain_http_needs_a_connection_that_is_plain_http(pages):
         assert "not followed" in answer.json()["detail"]
 
 
+@pytest.mark.fault(
+    "attacks", "another file has replaced the stored clip", outcome="refused", seen="410: another file has replaced it"
+)
 def test_a_file_that_was_replaced_is_not_this_clip(pages):
     """Where mapped downloads have overwritten one another, no clip plays for another one."""
     (pages.root / "shared.mp4").write_bytes(MP4)
@@ -329,6 +357,12 @@ def descriptors(pages):
     return len(os.listdir(f"/proc/{pages.pid}/fd"))  # noqa: PTH208 - the entries vanish while they are looked at
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a reader sends a range of 5,000 digits",
+    outcome="survived",
+    seen="the whole file, and no descriptor is lost",
+)
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
 @pytest.mark.parametrize("header", ["bytes=" + "9" * 5000 + "-", "bytes=-" + "9" * 5000, "bytes=0-" + "1" * 30_000])
 def test_no_request_keeps_a_file_open(pages, film, header):
@@ -341,6 +375,9 @@ def test_no_request_keeps_a_file_open(pages, film, header):
     assert descriptors(pages) <= before + 4
 
 
+@pytest.mark.fault(
+    "attacks", "a reader sends 60 kB of blanks to the clip pages", outcome="survived", seen="the whole file, at once"
+)
 def test_one_header_does_not_stop_the_server(pages, film):
     """60 kB of blanks behind ``bytes=`` are answered at once."""
     path, _ = film
@@ -348,3 +385,26 @@ def test_one_header_does_not_stop_the_server(pages, film):
     for _ in range(5):  # 3 s each on the event loop, when matching was quadratic
         assert pages.get(path, headers={"Range": "bytes=" + " " * 60_000 + "x"}).status_code == 200
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.fault(
+    "attacks", "readers break off while a file is sent", outcome="survived", seen="no descriptor is lost"
+)
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
+def test_readers_who_leave_keep_no_file_open(pages, film):
+    """Connections that end with a reset, before, at and after the first bytes, leave nothing behind."""
+    path, _ = film
+    pages.get(path, method="HEAD")
+    before, place = descriptors(pages), urlsplit(pages.url)
+    cookie = pages.sessions["vera"].cookies["_token"]
+    head = f"GET {place.path}{path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: _token={cookie}\r\n\r\n"
+    for number in range(24):
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(head.encode())
+            if number % 3:
+                connection.recv(1 if number % 3 == 1 else 100_000)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until = time.monotonic() + 20
+    while descriptors(pages) > before + 4 and time.monotonic() < until:
+        pages.get(path, method="HEAD")
+    assert descriptors(pages) <= before + 4

@@ -81,6 +81,12 @@ def run(what: Callable[[LiveStates], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a silent gateway holds every slot of its connection",
+    outcome="survived",
+    seen="the other connections' states, at once",
+)
 def test_a_silent_connection_blocks_no_other(service, clock):
     """While every slot of one connection waits, another one is asked and answers at once."""
     service.silent = {"silent"}
@@ -131,6 +137,9 @@ def test_a_failure_of_one_generation_is_its_own(service, clock):
     assert service.count("c") == 2
 
 
+@pytest.mark.fault(
+    "attacks", "pages that were closed have left questions", outcome="survived", seen="the questions are dropped"
+)
 def test_what_nobody_waits_for_is_not_asked(service, clock):
     """A question whose turn comes long after its page was closed is dropped."""
     service.silent = {"c"}
@@ -148,6 +157,9 @@ def test_what_nobody_waits_for_is_not_asked(service, clock):
     assert service.count("c") == MAX_AT_ONCE
 
 
+@pytest.mark.fault(
+    "attacks", "thousands of ids, and answers full of text", outcome="survived", seen="memory stays bounded"
+)
 def test_what_is_remembered_is_bounded(service, clock, monkeypatch):
     """Neither thousands of ids nor answers full of text make the memory grow without an end."""
     monkeypatch.setattr(live, "MAX_KEPT", 50)
@@ -188,6 +200,8 @@ def test_an_error_holds_on_to_nothing(service, clock):
             patch.setattr(live, "_asked", fail)
             assert (await states.state("c", "g")).error is not None
         gc.collect()
-        assert not [found for found in gc.get_objects() if type(found) is Answer]  # not isinstance: it would load what a lazy module stands for
+        assert not [
+            found for found in gc.get_objects() if type(found) is Answer
+        ]  # not isinstance: it would load what a lazy module stands for
 
     run(look)
