@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import create_engine, literal, select
 
 from airflow_provider_vidu.links import has_pages
 
@@ -31,6 +33,20 @@ def test_the_results_of_a_look_are_bounded():
     assert keys[1] in fits
     assert sum(sizes[key] for key in fits) <= store.MAX_LOOK_CHARS < sum(sizes[key] for key in fits) + 250_000
     assert store._fitting(keys, {}) == set()
+
+
+@pytest.mark.fault(
+    "attacks", "the clips of one page have thousands of tasks", outcome="survived", seen="one query that databases take"
+)
+def test_however_many_tasks_fit_into_one_query():
+    """A chain of a thousand alternatives is too deep for SQLite; a list of pairs is not."""
+    keys = [(f"task-{index}", index) for index in range(5_000)]
+    row = SimpleNamespace(task_id=literal("task-7"), map_index=literal(7))
+    engine = create_engine("sqlite://")
+    with engine.connect() as database:
+        assert database.scalar(select(literal(1)).where(store._are(keys, row))) == 1
+        assert database.scalar(select(literal(1)).where(store._are(keys[8:], row))) is None
+    engine.dispose()
 
 
 @pytest.mark.fault(
