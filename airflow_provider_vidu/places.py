@@ -98,6 +98,8 @@ def read_spot(uri: str) -> Spot | None:
     netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in _LOCAL else rest.partition("/")
     if (scheme in _LOCAL and not rest.startswith("/")) or (scheme not in _LOCAL and not _is_bucket(netloc)):
         return None
+    if scheme not in _LOCAL and "::" in rest:  # fsspec opens what stands before it
+        return None
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
     if any(part in ("", ".", "..") for part in parts):
         return None

@@ -1,8 +1,9 @@
 """Who may talk to the sandbox: no web site that a browser on this machine shows.
 
 A page of a foreign site can send requests to loopback, and with a name that resolves to 127.0.0.1 ("DNS
-rebinding") even read the answers. Browsers tell: by ``Origin``, and by the name in ``Host``. Files are exempt: their
-signed URLs are the secret, and the clip pages of Airflow play them.
+rebinding") even read the answers. Browsers tell: by ``Origin``, by ``Sec-Fetch-Site`` where a picture or a link sends
+no origin, and by the name in ``Host``. Files are exempt: their signed URLs are the secret, and the clip pages of
+Airflow play them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_cont
     host, origin = call.header("host"), call.header("origin")
     if origin is not None and origin.lower() != call.origin.lower():
         return f"requests of other web sites are refused (Origin: {_short(origin)})"
+    if (site := call.header("sec-fetch-site")) is not None and site.lower() not in ("none", "same-origin"):
+        return f"requests of other web sites are refused (Sec-Fetch-Site: {_short(site)})"
     name = _name(host or "")
     if not name or _is_loopback_name(name) or name in {one.lower() for one in allowed}:
         return None

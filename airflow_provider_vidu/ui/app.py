@@ -14,7 +14,6 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -26,9 +25,10 @@ from airflow_provider_vidu.ui.live import LiveStates, trust_of
 from airflow_provider_vidu.ui.media import file_response
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
-from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview, proven_type
+from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview, proven_types
 from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
-from airflow_provider_vidu.ui.shared import Shared, pause_after
+from airflow_provider_vidu.ui.shared import MAX_PAUSE, BusyError, Shared, pause_after
+from airflow_provider_vidu.ui.threads import LOOKS, READS, Threads
 from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
@@ -55,11 +55,14 @@ def make_app() -> Any:
     """Return the application that the API server mounts."""
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.live = LiveStates()
-    app.state.sheets, app.state.pages = Shared[Any](), Shared[Any]()
+    looks = Threads(LOOKS)
+    app.state.sheets, app.state.pages = Shared[Any](looks), Shared[Any](looks)
+    app.state.reads = Threads(READS)
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
 
 
@@ -114,7 +117,7 @@ async def sheet_data(
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
     lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored = await run_in_threadpool(_stored, sheet.clips)
+    stored = await request.app.state.reads.run(_stored, sheet.clips)
     now = datetime.now(UTC)
     return JSONResponse(
         {
@@ -141,7 +144,7 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
     """Return everything that the page of a clip shows."""
     page, cost = await _page(request, dag_id, run_id, task_id, map_index)
     live = await _live(request, page.clip)
-    stored = await run_in_threadpool(_stored, [page.clip])
+    stored = await request.app.state.reads.run(_stored, [page.clip])
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
     here = {"dag_id": dag_id, "run_id": run_id, "before": page.before, "after": page.after}
     return JSONResponse({**view, **here, "pause": pause_after(cost)})
@@ -172,6 +175,7 @@ async def cover(
 
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
     states: LiveStates = request.app.state.live
+    reads: Threads = request.app.state.reads
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
@@ -180,8 +184,8 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
     for record in views.files_of(clip, piece, cover=cover):
         if can_show(record.uri):
             try:
-                preview: Preview = await run_in_threadpool(open_preview, record.uri, record.size)
-                return file_response(request, preview)
+                preview: Preview = await reads.run(open_preview, record.uri, record.size)
+                return file_response(request, preview, reads)
             except PreviewError as error:
                 told = str(error)
     who = asker(request.headers)
@@ -250,7 +254,17 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
 def _stored(clips: Iterable[Clip]) -> dict[str, str | None]:
     """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
     records = [record for clip in clips for record in clip.records[:MAX_PIECES] if can_show(record.uri)]
-    return {record.uri: None if record.medium else proven_type(record.uri) for record in records}
+    proven = proven_types([record.uri for record in records if not record.medium])
+    return {record.uri: proven.get(record.uri) for record in records}
+
+
+def _busy(request: Request, error: Exception) -> Response:
+    """Tell a page to ask again: a look at the database has waited too long for its turn."""
+    return JSONResponse(
+        {"detail": "Too much is asked of this DAG's clips at once; try again in a moment."},
+        status_code=503,
+        headers={"Retry-After": str(MAX_PAUSE // 4)},
+    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:

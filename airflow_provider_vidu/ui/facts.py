@@ -20,6 +20,7 @@ from airflow_provider_vidu.ui.pieces import MAX_PIECES, Record, newest_first
 from airflow_provider_vidu.values import mapping, moment, percent, text, whole
 
 MAX_TEXT_CHARS: Final = 20_000
+MAX_NOTE_CHARS: Final = 300
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BESIDE: Final = frozenset({"cover", "speech", "sound"})
 """Artifacts that stand beside a result: a download of one of them has not stored the clip."""
@@ -187,6 +188,17 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
+def parsed(stored: str | None) -> Any:
+    """Return what JSON text in the database stands for; None where it is none that Python reads.
+
+    One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
+    """
+    try:
+        return None if stored is None else json.loads(stored)
+    except (ValueError, RecursionError):
+        return None
+
+
 def decoded(value: Any) -> Any:
     """Return an XCom's value; what some versions store is its JSON as text."""
     if isinstance(value, str) and value[:1] in ('"', "{"):
@@ -195,6 +207,29 @@ def decoded(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def note_in(value: Any) -> Mapping[str, Any]:
+    """Return what the pages need of a task's note: read once, and no more of it than they look at."""
+    known = mapping(decoded(value))
+    told = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
+    return {
+        name: found
+        for name, found in told.items()
+        if isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= MAX_NOTE_CHARS)
+    }
+
+
+def fields_in(value: Any) -> Mapping[str, Any]:
+    """Return what the pages need of rendered fields: connection, model, and the prompt wherever it stands."""
+    fields = mapping(value)
+    body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
+    told = {
+        "vidu_conn_id": text(fields.get("vidu_conn_id")),
+        "model": text(fields.get("model")) or text(body.get("model")),
+        "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
+    }
+    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in told.items() if found}
 
 
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from airflow_provider_vidu import ranges
 from airflow_provider_vidu.ui.preview import Preview
+from airflow_provider_vidu.ui.threads import Threads
+
+MAX_TAGS_CHARS: Final = 1_000
+"""What is read of the entity tags that a browser has; it sends the one that it was given."""
 
 
 class FileResponse(StreamingResponse):
     """A part of a stored file; it is closed however the transfer ends."""
 
-    def __init__(self, preview: Preview, part: ranges.Part, headers: dict[str, str]) -> None:
-        super().__init__(self._pieces(preview, part), status_code=part.status, headers=headers)
+    def __init__(self, preview: Preview, part: ranges.Part, headers: dict[str, str], reads: Threads) -> None:
+        super().__init__(self._pieces(preview, part, reads), status_code=part.status, headers=headers)
         self._preview = preview
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -28,10 +31,10 @@ class FileResponse(StreamingResponse):
             self._preview.close()
 
     @staticmethod
-    async def _pieces(preview: Preview, part: ranges.Part) -> AsyncIterator[bytes]:
+    async def _pieces(preview: Preview, part: ranges.Part, reads: Threads) -> AsyncIterator[bytes]:
         position = part.start
         while position < part.stop:
-            data = await run_in_threadpool(preview.read, position, min(preview.piece, part.stop - position))
+            data = await reads.run(preview.read, position, min(preview.piece, part.stop - position))
             if not data:
                 # The file has become shorter: break off, so that the player does not take it for whole.
                 raise RuntimeError("The stored file has changed while it was sent.")
@@ -39,10 +42,13 @@ class FileResponse(StreamingResponse):
             yield data
 
 
-def file_response(request: Request, preview: Preview) -> Response:
-    """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response."""
+def file_response(request: Request, preview: Preview, reads: Threads) -> Response:
+    """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response.
+
+    :param reads: the threads that read it.
+    """
     try:
-        response = _answer(request, preview)
+        response = _answer(request, preview, reads)
     except BaseException:  # whatever ends it, the file may not stay open
         preview.close()
         raise
@@ -51,7 +57,7 @@ def file_response(request: Request, preview: Preview) -> Response:
     return response
 
 
-def _answer(request: Request, preview: Preview) -> Response:
+def _answer(request: Request, preview: Preview, reads: Threads) -> Response:
     # RFC 9110, 14.2: Range is defined for GET alone.
     wanted = request.headers.get("range") if request.method == "GET" else None
     part = ranges.decide(wanted, request.headers.get("if-range"), size=preview.size, etag=preview.etag, modified="")
@@ -70,9 +76,9 @@ def _answer(request: Request, preview: Preview) -> Response:
         return Response(status_code=part.status, headers=headers)
     if _is_known(request, preview):
         return Response(status_code=304, headers={"ETag": preview.etag, "Content-Encoding": "identity"})
-    return FileResponse(preview, part, headers)
+    return FileResponse(preview, part, headers, reads)
 
 
 def _is_known(request: Request, preview: Preview) -> bool:
-    listed = request.headers.get("if-none-match", "")
+    listed = request.headers.get("if-none-match", "")[:MAX_TAGS_CHARS]
     return preview.etag in [tag.strip().removeprefix("W/") for tag in listed.split(",")]

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
 
 from airflow_provider_vidu import __version__
 
@@ -97,4 +98,8 @@ class GuardHeaders:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        # A page's addresses are relative: a browser counts fewer folders here than the routes do, and would load
+        # scripts from whatever lies above Airflow. No name holds a slash.
+        is_disguised = b"%2f" in (scope.get("raw_path") or b"").lower()
+        app = JSONResponse({"detail": "Not Found"}, status_code=404) if is_disguised else self._app
+        await app(scope, receive, send_guarded)

@@ -6,9 +6,12 @@ import hashlib
 import logging
 import os
 import stat
+import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,6 +27,14 @@ log = logging.getLogger(__name__)
 
 LOCAL_PIECE: Final = MIB // 4
 REMOTE_PIECE: Final = 2 * MIB
+MAX_PROVEN_READS: Final = 24
+"""The most files that one look at a page opens only to learn what they are."""
+PROVEN_SECONDS: Final = 600.0
+UNPROVEN_SECONDS: Final = 30.0
+MAX_PROVEN: Final = 2_000
+
+_proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+_lock = threading.Lock()
 _OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
 
 
@@ -102,8 +113,36 @@ def open_preview(uri: str, size: int | None = None) -> Preview:
     return preview
 
 
-def proven_type(uri: str) -> str | None:
-    """Return the content type that the bytes of a stored file prove, or None where it cannot be shown."""
+def proven_types(uris: Iterable[str]) -> dict[str, str | None]:
+    """Return the content types that the bytes of stored files prove, None where a file cannot be shown.
+
+    What was read is remembered for a while, and of the rest only so many are read: the next look goes on from there.
+    A file that was not read is missing.
+    """
+    found: dict[str, str | None] = {}
+    reads_left = MAX_PROVEN_READS
+    for uri in dict.fromkeys(uris):
+        with _lock:
+            kind, good_until = _proven.get(uri, (None, 0.0))
+        if time.monotonic() >= good_until:
+            if not reads_left:
+                continue
+            reads_left -= 1
+            kind = _proven_type(uri)
+            _keep(uri, kind)
+        found[uri] = kind
+    return found
+
+
+def _keep(uri: str, kind: str | None) -> None:
+    with _lock:
+        _proven[uri] = (kind, time.monotonic() + (PROVEN_SECONDS if kind else UNPROVEN_SECONDS))
+        _proven.move_to_end(uri)
+        while len(_proven) > MAX_PROVEN:
+            _proven.popitem(last=False)
+
+
+def _proven_type(uri: str) -> str | None:
     try:
         preview = open_preview(uri)
     except PreviewError:

@@ -20,7 +20,10 @@ from airflow_provider_vidu.values import web_url
 # Only what every parser reads alike: browsers also decode %61, fold full-width letters, and take 0x7f.1 for 127.0.0.1.
 _PLAIN_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_LOCAL_NAME = re.compile(r"(?:.*\.)?(?:localhost|local|internal)\.?")
+# A name without a dot is one of this network, as are those that no public registry hands out.
+_LOCAL_NAME = re.compile(r"[a-z0-9_-]+|(?:.*\.)?(?:localhost|local|localdomain|internal|intranet|lan|home\.arpa)")
+MAX_NAMES_CHARS: Final = 1_000
+"""Of a longer ``X-Forwarded-Host`` only the end is read, which the nearest proxy has written."""
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 _PLAYERS: Final = frozenset({"video", "audio", "image"})
 
@@ -61,8 +64,18 @@ def asker(headers: Mapping[str, str]) -> Asker:
 
 def own_hosts(headers: Mapping[str, str], base_url: str) -> frozenset[str]:
     """Return the names of this Airflow: those that the request was sent to, and the one of ``[api] base_url``."""
-    names = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    return frozenset(_host(address) for address in (*(f"//{name.strip()}" for name in names), base_url)) - {""}
+    forwarded = headers.get("x-forwarded-host", "")[-MAX_NAMES_CHARS:].split(",")
+    names = (f"//{name.strip()}" for name in (headers.get("host", "")[:MAX_NAMES_CHARS], *forwarded))
+    return frozenset(_host(address) for address in (*names, _in_ascii(base_url))) - {""}
+
+
+def _in_ascii(url: str) -> str:
+    """Return a URL with its host as browsers ask for it: a name with an umlaut begins with ``xn--`` there."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return url if host.isascii() else f"//{host.encode('idna').decode()}"
+    except ValueError:
+        return url
 
 
 def location(url: str) -> str:

@@ -16,6 +16,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
@@ -107,8 +108,10 @@ class Resolver:
         _, spot = split_connection(address)
         if folder is None or spot is None or not self._is_own(spot, folder):
             return UNKNOWN
+        # A link may not lead to another run, either: the folder of this one is the root.
+        own = replace(spot, parts=spot.parts[: len(folder.parts) + len(self._names)])
         try:
-            found = open_beneath(Root(folder, conn_id), spot)
+            found = open_beneath(Root(own, conn_id), spot)
         except PreviewError:
             return UNKNOWN
         try:

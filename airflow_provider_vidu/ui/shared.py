@@ -1,4 +1,8 @@
-"""One look at the database for all who want the same, and fewer looks the longer they take."""
+"""One look at the database for all who want the same, fewer looks the longer they take, and few at once.
+
+The API server answers everybody from forty threads. Looks have threads of their own, and those of one DAG a few of
+them: a reader who asks for a hundred dear pages delays the pages of that DAG, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from airflow_provider_vidu.ui.threads import Threads
 
 T = TypeVar("T")
 
@@ -19,52 +23,94 @@ CHEAP_SECONDS: Final = 0.1
 KEPT_FOR: Final = 5.0
 """A dearer answer is good for this many times as long as it took."""
 MAX_KEPT: Final = 64
+MAX_AT_ONCE: Final = 2
+"""Looks under way for one DAG; other DAGs have their own."""
+WANTED_SECONDS: Final = 10.0
+"""A look whose turn comes later than this after somebody last wanted it is dropped: nobody waits for it."""
 MIN_PAUSE: Final = 5
 MAX_PAUSE: Final = 120
 PAUSE_FOR: Final = 20.0
 """A page asks again after this many times as long as its answer took: one viewer costs a twentieth of a core."""
 
+_Key = tuple[Any, ...]
+
+
+class BusyError(Exception):
+    """Too many looks wait for their turn."""
+
 
 @dataclass(slots=True)
 class _Look(Generic[T]):
-    task: asyncio.Task[tuple[T, float]]
+    task: asyncio.Task[tuple[T, float]] | None = None
     good_until: float = math.inf
+    wanted_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        return self.task is not None and self.task.done()
+
+
+@dataclass(slots=True)
+class _Lane:
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_AT_ONCE))
+    users: int = 0
 
 
 class Shared(Generic[T]):
-    """Answers of a slow function, shared by all who ask for the same at the same time. Lives on one event loop."""
+    """Answers of a slow function, shared by all who ask for the same at the same time. Lives on one event loop.
 
-    def __init__(self) -> None:
-        self._looks: OrderedDict[Hashable, _Look[T]] = OrderedDict()
+    :param threads: where the function runs.
+    """
 
-    async def get(self, key: Hashable, look: Callable[[], T]) -> tuple[T, float]:
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._looks: OrderedDict[_Key, _Look[T]] = OrderedDict()
+        self._lanes: dict[Any, _Lane] = {}
+
+    async def get(self, key: _Key, look: Callable[[], T]) -> tuple[T, float]:
         """Return what ``look`` returns for ``key`` now, or returned a moment ago, and the seconds that it took.
 
-        :param look: runs in the thread pool; what it raises is raised to all who wait for it.
+        :param key: what is looked at; it begins with the id of the DAG.
+        :param look: runs in a thread; what it raises is raised to all who wait for it.
+        :raises BusyError: when the look had to wait too long for its turn.
         """
         known = self._looks.get(key)
         if known is None or time.monotonic() >= known.good_until:
-            known = self._looks[key] = _Look(asyncio.create_task(self._look(key, look)))
+            known = self._looks[key] = _Look()
+            known.task = asyncio.create_task(self._look(key, known, look))
             self._looks.move_to_end(key)
+        known.wanted_at = time.monotonic()
+        assert known.task is not None
         # A viewer who leaves does not take the answer away from the others.
         return await asyncio.shield(known.task)
 
-    async def _look(self, key: Hashable, look: Callable[[], T]) -> tuple[T, float]:
-        began = time.monotonic()
+    async def _look(self, key: _Key, own: _Look[T], look: Callable[[], T]) -> tuple[T, float]:
         lasts = 0.0
+        lane = self._lanes.setdefault(key[0], _Lane())
+        lane.users += 1
         try:
-            found = await run_in_threadpool(look)
+            async with lane.slots:
+                if time.monotonic() - own.wanted_at > WANTED_SECONDS:
+                    raise BusyError
+                began = time.monotonic()
+                found = await self._threads.run(look)
             cost = time.monotonic() - began
             lasts = cost * KEPT_FOR if cost > CHEAP_SECONDS else 0.0
             return found, cost
         finally:
-            own = self._looks.get(key)
-            if own is not None and own.task is asyncio.current_task():
-                own.good_until = time.monotonic() + lasts
-                if not lasts:
-                    del self._looks[key]
-            while len(self._looks) > MAX_KEPT:
-                self._looks.popitem(last=False)
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[key[0]]
+            own.good_until = time.monotonic() + lasts
+            if not lasts and self._looks.get(key) is own:
+                del self._looks[key]
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the oldest answers; a look that is under way stays, so that it is shared."""
+        over = [key for key, look in self._looks.items() if look.is_over]
+        for key in over[: max(len(self._looks) - MAX_KEPT, 0)]:
+            del self._looks[key]
 
 
 def pause_after(cost: float) -> int:

@@ -10,18 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, case, cast, func, or_, select
+from sqlalchemy import String, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
 from airflow_provider_vidu.ui import counts
-from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id, with_result
+from airflow_provider_vidu.ui.facts import (
+    Clip,
+    TaskFacts,
+    fields_in,
+    grouped,
+    note_in,
+    parsed,
+    usable_id,
+    with_result,
+)
 from airflow_provider_vidu.ui.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
 
 RETURN_KEY: Final = "return_value"
@@ -29,7 +38,11 @@ MAX_RELATIVES: Final = 50
 """The most task instances of one clip; more would be somebody's joke."""
 MAX_RESOLVED_TASKS: Final = 2_000
 """The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
+"""The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
+TaskKey = tuple[str, int]
+"""Task id and map index."""
 _OVER: Final = frozenset({"success", "failed"})
 
 
@@ -63,7 +76,7 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | 
         return None
     with create_session() as session:
         reader = _Reader(session, dag_id, run_id)
-        own = next(iter(reader.tasks(_are(XComModel, [(task_id, map_index)]), limit=1)), None)
+        own = next(iter(reader.tasks(_are([(task_id, map_index)]), limit=1)), None)
         if own is None:
             return None
         full = reader.with_results([own, *(task for task in reader.relatives(own) if task.key != own.key)])
@@ -97,7 +110,7 @@ def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: 
             found = counts.count(session, dag_id, run_id, stage, offset, limit)
             counted, is_cut = dict(found.counts), found.is_cut
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
-            place = {usable_id(json.loads(text)): index for index, text in enumerate(found.ids)}
+            place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
         known = {task.key: task for task in full}
@@ -141,7 +154,7 @@ class _Reader:
             select(
                 XComModel.task_id,
                 XComModel.map_index,
-                XComModel.value,
+                counts.ID_TEXT.label("text"),
                 XComModel.timestamp,
                 TaskInstance.state,
                 TaskInstance.try_number,
@@ -184,76 +197,107 @@ class _Reader:
         if not tasks:
             return []
         keys = [task.key for task in tasks]
-        text = cast(XComModel.value, String)
-        fits = func.length(text) <= MAX_VALUE_BYTES
-        query = select(
-            XComModel.task_id,
-            XComModel.map_index,
-            case((fits, XComModel.value)).label("value"),
-            XComModel.timestamp,
-            case((fits, 0), else_=1).label("is_too_large"),
-        ).where(*self._of(XComModel, RETURN_KEY), _are(XComModel, keys))
-        found = {(row.task_id, row.map_index): row for row in self._session.execute(query)}
-        rendered = _rendered(self._session, *self._run, keys)
-        return [self._with_result(replace(task, fields=rendered.get(task.key)), found.get(task.key)) for task in tasks]
+        fields = _rendered(self._session, *self._run, keys)
+        found = {task.key: replace(task, fields=fields.get(task.key)) for task in tasks}
+        own = self._of(XComModel, RETURN_KEY)
+        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(keys)))
+        stored = {(row.task_id, row.map_index): row for row in sizes}
+        fits = _fitting(keys, {key: row.size for key, row in stored.items()})
+        for key in stored.keys() - fits:
+            found[key] = replace(found[key], result_at=stored[key].timestamp, is_too_large=True)
+        # One after the other: of each only what the pages show is kept.
+        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(fits))
+        for row in self._session.execute(texts) if fits else ():
+            key = (row.task_id, row.map_index)
+            found[key] = self._with_result(found[key], row)
+        return [found[key] for key in keys]
 
     def _with_result(self, task: TaskFacts, row: Any) -> TaskFacts:
-        if row is None:
-            return task
-        value = None if row.is_too_large else self._resolver.value(row.value, row.timestamp)
-        is_lost = bool(row.is_too_large) or value is UNKNOWN
+        value = self._resolver.value(parsed(row.text), row.timestamp)
+        is_lost = value is UNKNOWN
         return replace(with_result(task, None if is_lost else value, row.timestamp), is_too_large=is_lost)
 
     def _id_in(self, row: Any) -> tuple[str | None, bool]:
         """Return the id in a row (None where it cannot be resolved), and whether the row belongs to a generation."""
-        value = self._resolver.value(row.value, row.timestamp)
+        value = self._resolver.value(parsed(row.text), row.timestamp)
         if value is UNKNOWN:
             return None, True
         generation_id = usable_id(value)
         return generation_id, generation_id is not None
 
-    def _notes(self, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+    def _notes(self, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
         if not keys:
             return {}
-        query = select(XComModel.task_id, XComModel.map_index, XComModel.value, XComModel.timestamp).where(
-            *self._of(XComModel, WATCH_KEY), counts.IS_SMALL, _are(XComModel, keys)
+        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(
+            *self._of(XComModel, WATCH_KEY), counts.IS_SMALL, _are(keys)
         )
-        found = {
-            (row.task_id, row.map_index): self._resolver.value(row.value, row.timestamp)
+        return {
+            (row.task_id, row.map_index): note_in(self._resolver.value(parsed(row.text), row.timestamp))
             for row in self._session.execute(query)
         }
-        return {key: value for key, value in found.items() if value is not UNKNOWN}
 
     def _of(self, model: Any, key: str) -> tuple[Any, ...]:
         dag_id, run_id = self._run
         return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
-def _rendered(
-    session: Session, dag_id: str, run_id: str, keys: Sequence[tuple[str, int]]
-) -> dict[tuple[str, int], Any]:
-    if hasattr(RenderedTaskInstanceFields, "get_for_attempt"):
-        # Since Airflow 3.4 they belong to one try, and only Airflow's own method knows where those from before lie.
-        tries = session.execute(
-            select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
-                TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(TaskInstance, keys)
-            )
-        )
-        found = {
-            (row.task_id, row.map_index): RenderedTaskInstanceFields.get_for_attempt(row.id, session=session)
-            for row in tries.all()
-        }
-        return {key: fields.rendered_fields for key, fields in found.items() if fields is not None}
-    model = RenderedTaskInstanceFields
+def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+    """Return what the pages need of the rendered fields of task instances."""
+    if hasattr(rendered.RenderedTaskInstanceFields, "get_for_attempt"):
+        return _rendered_by_try(session, dag_id, run_id, keys)
+    model = rendered.RenderedTaskInstanceFields
+    text = cast(model.rendered_fields, String)
+    own = (model.dag_id == dag_id, model.run_id == run_id)
+    rows = session.execute(_sizes(model, text).where(*own, _are(keys, model)))
+    fits = _fitting(keys, {(row.task_id, row.map_index): row.size for row in rows})
+    found = session.execute(_texts(model, text).where(*own, _are(fits, model))) if fits else ()
+    return {(row.task_id, row.map_index): fields_in(parsed(row.text)) for row in found}
+
+
+def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+    """Do so since Airflow 3.4: they belong to one try there, and only Airflow knows where those from before lie."""
     rows = session.execute(
-        select(model.task_id, model.map_index, model.rendered_fields).where(
-            model.dag_id == dag_id,
-            model.run_id == run_id,
-            func.length(cast(model.rendered_fields, String)) <= MAX_VALUE_BYTES,
-            _are(model, keys),
+        select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
         )
     )
-    return {(row.task_id, row.map_index): row.rendered_fields for row in rows}
+    tries = {row.id: (row.task_id, row.map_index) for row in rows}
+    model, before = rendered.RenderedTaskInstanceFields, getattr(rendered, "LegacyRenderedTaskInstanceFields", None)
+    sized: Any = select(model.task_instance_id, func.length(cast(model.rendered_fields, String)).label("size"))
+    sizes = {
+        tries[row.task_instance_id]: row.size for row in session.execute(sized.where(model.task_instance_id.in_(tries)))
+    }
+    if before is not None:
+        of_run = (before.dag_id == dag_id, before.run_id == run_id, _are(keys, before))
+        for row in session.execute(_sizes(before, cast(before.rendered_fields, String)).where(*of_run)):
+            key = (row.task_id, row.map_index)
+            sizes[key] = max(row.size, sizes.get(key, 0))
+    fits = _fitting(keys, sizes)
+    found = {}
+    for try_id, key in tries.items():
+        if key in fits and (fields := model.get_for_attempt(try_id, session=session)) is not None:
+            found[key] = fields_in(fields.rendered_fields)
+    return found
+
+
+def _sizes(model: Any, text: Any, *more: Any) -> Any:
+    return select(model.task_id, model.map_index, func.length(text).label("size"), *more)
+
+
+def _texts(model: Any, text: Any, *more: Any) -> Any:
+    """Select values as the JSON text that they are stored as: what Python cannot parse must not end the query."""
+    return select(model.task_id, model.map_index, text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
+
+
+def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskKey]:
+    """Return the task instances whose values are read: none that is too large, and no more than one look may read."""
+    fits, left = set(), MAX_LOOK_CHARS
+    for key in keys:
+        size = sizes.get(key)
+        if size is not None and size <= min(MAX_VALUE_BYTES, left):
+            fits.add(key)
+            left -= size
+    return fits
 
 
 def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
@@ -281,9 +325,9 @@ def _are_names(*names: str) -> bool:
     return not any("\0" in name for name in names)
 
 
-def _are(model: Any, keys: Iterable[tuple[str, int]]) -> Any:
-    """Return the condition that a row belongs to one of these task instances of a run."""
-    by_task: dict[str, set[int]] = {}
-    for task_id, map_index in keys:
-        by_task.setdefault(task_id, set()).add(map_index)
-    return or_(*(and_(model.task_id == task_id, model.map_index.in_(found)) for task_id, found in by_task.items()))
+def _are(keys: Iterable[TaskKey], model: Any = XComModel) -> Any:
+    """Return the condition that a row belongs to one of these task instances of a run.
+
+    As a list of pairs: of a chain of a thousand alternatives some databases make no query.
+    """
+    return tuple_(model.task_id, model.map_index).in_(list(keys))

@@ -380,7 +380,7 @@ def _task(task: TaskFacts) -> dict[str, Any]:
 
 def _file(record: Record) -> dict[str, Any]:
     return {
-        "uri": redact_urls(one_line(record.uri, 2000)),
+        "uri": one_line(redact_urls(record.uri), 2000),
         "size": record.size,
         "sha256": record.sha256,
         "content_type": record.content_type,
@@ -396,8 +396,9 @@ def _block(value: str | None) -> str | None:
     """Return a text of several lines, cut, redacted and without characters that could disguise it."""
     if value is None:
         return None
-    text = value[: MAX_TEXT_CHARS * 2].encode("utf-8", "replace").decode("utf-8")
-    return redact_urls(_BROKEN_LINES.sub(" ", text.replace("\r\n", "\n")))[:MAX_TEXT_CHARS].strip() or None
+    # First the URLs: an escape in one may stand for a character that is not to be shown.
+    text = redact_urls(value[: MAX_TEXT_CHARS * 2]).encode("utf-8", "replace").decode("utf-8")
+    return _BROKEN_LINES.sub(" ", text.replace("\r\n", "\n"))[:MAX_TEXT_CHARS].strip() or None
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -24,6 +24,9 @@ def test_loopback_names_are_welcome(host) -> None:
         assert problem(call, listens_on="127.0.0.1", is_control=target == CONTROL) is None
 
 
+@pytest.mark.fault(
+    "attacks", "a name that was made to resolve to loopback reaches the sandbox", outcome="refused", seen="403"
+)
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8787", "10.0.0.1", "127.0.0.1.evil.example", "[", "@"])
 def test_a_foreign_name_is_refused(host) -> None:
     """A name that was made to resolve to loopback opens nothing."""
@@ -32,6 +35,7 @@ def test_a_foreign_name_is_refused(host) -> None:
         assert problem(call, listens_on="127.0.0.1", is_control=target == CONTROL)
 
 
+@pytest.mark.fault("attacks", "another web site steers the sandbox", outcome="refused", seen="403")
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8080", "http://localhost:1"])
 def test_a_foreign_origin_is_refused(origin) -> None:
     """Another site's page, even one on this machine."""
@@ -39,6 +43,19 @@ def test_a_foreign_origin_is_refused(origin) -> None:
     assert "other web sites" in (problem(call, listens_on="127.0.0.1", is_control=True) or "")
     own = Call("POST", CONTROL, {"Host": "127.0.0.1:1", "Origin": call.origin}, origin=call.origin)
     assert problem(own, listens_on="127.0.0.1", is_control=True) is None
+
+
+@pytest.mark.fault(
+    "attacks", "a picture or link of another web site asks the sandbox", outcome="refused", seen="403 by Sec-Fetch-Site"
+)
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "odd"])
+def test_a_foreign_picture_is_refused(site) -> None:
+    """A GET without Origin would use up a fault that was meant for the next query."""
+    for target in (CREDITS, CONTROL):
+        headers = {"Host": "127.0.0.1:1", "Sec-Fetch-Site": site}
+        assert problem(Call("GET", target, headers), listens_on="127.0.0.1", is_control=target == CONTROL)
+        own = Call("GET", target, {**headers, "Sec-Fetch-Site": "none"})
+        assert problem(own, listens_on="127.0.0.1", is_control=target == CONTROL) is None
 
 
 def test_names_can_be_allowed() -> None:

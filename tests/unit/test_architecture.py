@@ -49,7 +49,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "event_triggers", "preflight",
     ),
     "ui": ("ui", "ui.facts", "ui.views", "ui.store", "ui.live", "ui.preview", "ui.media", "ui.pages",
-           "ui.app", "ui.plugin", "ui.pieces", "ui.redirects", "ui.references", "ui.counts", "ui.shared"),
+           "ui.app", "ui.plugin", "ui.pieces", "ui.redirects", "ui.references", "ui.counts", "ui.shared",
+           "ui.threads"),
 }  # fmt: skip
 """From the bottom to the top: a module imports from its own layer, without cycles, and lower ones."""
 
@@ -173,7 +174,7 @@ def test_nobody_needs_the_pages(module: str) -> None:
     assert module.startswith("ui") or not {other for other in ours(FILES[module]) if other.startswith("ui")}
 
 
-COMES_WITH_AIRFLOW = frozenset({"airflow", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
+COMES_WITH_AIRFLOW = frozenset({"airflow", "anyio", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
 OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
 """Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 

@@ -117,6 +117,29 @@ class Pages:
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
 
+    def spoil(self, task: str, key: str | None, text: str, *, dag: str) -> None:
+        """Write a text over the JSON of an XCom, or over the rendered fields (None)."""
+        from airflow.models.renderedtifields import RenderedTaskInstanceFields
+        from airflow.models.taskinstance import TaskInstance
+        from sqlalchemy import String, literal, select
+
+        if AIRFLOW >= (3, 4):
+            from airflow.models.xcom import XComModelV2 as XComModel
+        else:
+            from airflow.models.xcom import XComModel
+
+        model, column = (RenderedTaskInstanceFields, "rendered_fields") if key is None else (XComModel, "value")
+        table, tasks = model.__table__, TaskInstance.__table__
+        if AIRFLOW >= (3, 4):
+            own = select(tasks.c.id).where(tasks.c.dag_id == dag, tasks.c.task_id == task)
+            change = table.update().where(table.c.task_instance_id.in_(own))
+        else:
+            change = table.update().where(table.c.dag_id == dag, table.c.task_id == task)
+        if key is not None:
+            change = change.where(table.c.key == key)
+        with self.engine.begin() as database:
+            assert database.execute(change.values({column: literal(text, String())})).rowcount == 1
+
     def _run(self, database: Any, dag: str) -> int:
         from airflow.models.dagrun import DagRun
 

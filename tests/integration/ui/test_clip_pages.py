@@ -31,6 +31,12 @@ def secret(pages):
     return "secret"
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a reader asks for a clip of a DAG that is closed to them",
+    outcome="refused",
+    seen="401 or 403, and not one byte",
+)
 @pytest.mark.parametrize("then", EVERY_ROUTE[1:])
 @pytest.mark.parametrize(("user", "status"), [(None, 401), ("vera", 403), ("nobody", 403)])
 def test_without_permission_there_is_not_one_byte(pages, secret, then, user, status):
@@ -202,6 +208,7 @@ def test_an_xcom_that_is_no_id(pages, value):
     assert pages.get(pages.at(task, then="/clip.json")).status_code == 404
 
 
+@pytest.mark.fault("attacks", "markup in every field of an XCom", outcome="survived", seen="text")
 def test_hostile_xcoms_are_text(pages):
     """Markup in every field an XCom has arrives as plain strings of JSON, and the page is served all the same."""
     evil = "</script><img src=x onerror=alert(1)>"
@@ -277,6 +284,12 @@ def test_an_index_that_no_database_holds(pages, index):
         assert pages.get(pages.at("make", index=index, then=then)).status_code == 404
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a run of thousands of mapped tasks",
+    outcome="survived",
+    seen="the database counts, and one page leaves it",
+)
 def test_the_database_counts_as_the_pages_do(pages):
     """A stage in SQL is the same as in Python, whatever states, roles and ids the tasks of a run have."""
     states = ["success", "failed", "running", "skipped", "upstream_failed", None]
@@ -353,3 +366,40 @@ def test_a_silent_gateway_delays_nobody_else(pages, generation):
     began = time.monotonic()
     assert pages.clip("beside")["state"] == "running"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom that Python does not parse: deep, of 5,000 digits, cut off",
+    outcome="survived",
+    seen="its siblings, and the clip without it",
+)
+def test_no_stored_text_breaks_its_siblings(pages):
+    """One XCom that is nested, long or broken beyond parsing costs its own clip something, and no other anything."""
+    texts = {
+        "deep": '{"id":' * 3000 + "1" + "}" * 3000,
+        "digits": '{"id": "x", "credits": ' + "9" * 5000 + "}",
+        "cut": '{"id":',
+    }
+    for kind, text in texts.items():
+        for key in ("generation_id", "vidu_watch", "return_value", None):
+            task = f"{kind}-{key}"
+            pages.add(task, task, dag="spoilt", watch=MADE, result={"id": task}, fields={"prompt": "x"})
+            pages.spoil(task, key, text[:7000] if key in ("generation_id", "vidu_watch") else text, dag="spoilt")
+            answer = pages.get(pages.at(task, dag="spoilt", then="/clip.json"), user="admin")
+            assert answer.status_code == (404 if key == "generation_id" else 200), task
+    odd = "https://cdn.example.com/\\ud800"
+    pages.add("well", "well", dag="spoilt", watch=MADE, fields={"prompt": odd})
+    assert pages.get(pages.at("well", dag="spoilt", then="/clip.json"), user="admin").json()["state"]
+    sheet = pages.get(pages.at("well", dag="spoilt").partition("/tasks")[0] + "/clips.json?limit=100", user="admin")
+    assert {clip["generation_id"] for clip in sheet.json()["clips"]} >= {"well", "deep-return_value", "cut-None"}
+
+
+@pytest.mark.fault(
+    "attacks", "an encoded slash makes a page load scripts from above Airflow", outcome="refused", seen="404"
+)
+@pytest.mark.parametrize("path", ["/vidu/dags/film/runs%2Fx", "/vidu/dags%2ffilm%2Fruns%2Fx/tasks/t"])
+def test_an_encoded_slash_is_no_folder(pages, path):
+    """A page's addresses are relative: it is served where a browser counts the folders that the routes count."""
+    assert pages.get(path).status_code == 404
+    assert pages.get(path.replace("%2F", "/").replace("%2f", "/")).status_code == 200

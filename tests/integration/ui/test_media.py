@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -244,6 +246,7 @@ def test_only_web_addresses_are_passed_on(pages, url):
         assert "Location" not in answer.headers
 
 
+@pytest.mark.fault("attacks", "a line break in a clip's address", outcome="refused", seen="410, and no header")
 def test_a_url_with_a_line_break_adds_no_header(pages):
     """A URL in an XCom cannot smuggle a header into the answer."""
     result = {"id": "split", "status": "succeeded", "video_url": "https://cdn.example.com/\r\nSet-Cookie: a=b"}
@@ -400,3 +403,26 @@ def test_one_header_does_not_stop_the_server(pages, film):
     for _ in range(5):  # 3 s each on the event loop, when matching was quadratic
         assert pages.get(path, headers={"Range": "bytes=" + " " * 60_000 + "x"}).status_code == 200
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.fault(
+    "attacks", "readers break off while a file is sent", outcome="survived", seen="no descriptor is lost"
+)
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
+def test_readers_who_leave_keep_no_file_open(pages, film):
+    """Connections that end with a reset, before, at and after the first bytes, leave nothing behind."""
+    path, _ = film
+    pages.get(path, method="HEAD")
+    before, place = descriptors(pages), urlsplit(pages.url)
+    cookie = pages.sessions["vera"].cookies["_token"]
+    head = f"GET {place.path}{path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: _token={cookie}\r\n\r\n"
+    for number in range(24):
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(head.encode())
+            if number % 3:
+                connection.recv(1 if number % 3 == 1 else 100_000)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until = time.monotonic() + 20
+    while descriptors(pages) > before + 4 and time.monotonic() < until:
+        pages.get(path, method="HEAD")
+    assert descriptors(pages) <= before + 4

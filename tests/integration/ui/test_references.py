@@ -71,6 +71,7 @@ def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
     own = pages.home / "xcom" / "film" / pages.run
     own.mkdir(parents=True, exist_ok=True)
     (own / "link.json").symlink_to(outside)
+    (own / "other-run.json").symlink_to(keep("stolen-link", dag="secret").removeprefix("file://"))
     (own / "huge.json").write_text(json.dumps("x" * 500_000))
     os.mkfifo(own / "pipe.json")
     references = [
@@ -79,6 +80,7 @@ def test_what_cannot_be_read_is_unknown(pages, keep, tmp_path):
         f"file://{outside}",
         f"file://{own}/../../secret/id.json",
         f"file://{own}/link.json",
+        f"file://{own}/other-run.json",
         f"file://{own}/huge.json",
         f"file://{own}/pipe.json",
         f"file://{own}/nothing.json",

@@ -20,7 +20,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui import views
-from airflow_provider_vidu.ui.facts import Clip, TaskFacts, grouped, usable_id, with_result
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, fields_in, grouped, note_in, usable_id, with_result
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
@@ -263,6 +263,9 @@ RESULT = st.one_of(
 )
 
 
+@pytest.mark.fault(
+    "attacks", "any JSON as result, note and rendered fields", outcome="survived", seen="a page that is valid JSON"
+)
 @given(RESULT, JSON, JSON)
 def test_no_xcom_breaks_the_page(result, watch, fields):
     """Any JSON as result, as connection note and as rendered fields gives a page that is valid JSON itself."""
@@ -270,6 +273,46 @@ def test_no_xcom_breaks_the_page(result, watch, fields):
         task(result=result, watch=watch, fields=fields, result_at=NOW), task("k", result=RECORD, result_at=NOW)
     )
     assert "hush-hush" not in json.dumps(shown)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "escapes inside a URL stand for line ends, overrides and lone surrogates",
+    outcome="survived",
+    seen="blanks in their place",
+)
+@pytest.mark.parametrize("escape", ["\\ud800", "\\u202e", "\\u0007"])
+def test_escapes_in_a_url_are_no_way_in(escape):
+    """JSON's escapes in a URL are spelt out to find its query: what they stand for is cleaned like all else."""
+    odd = f"https://cdn.example.com/{escape}x"
+    result = {"id": "g", "status": "succeeded", "enhanced_prompt": odd}
+    stored = {"generation_id": "g", "uri": odd, "size": 1}
+    tasks = [task(result=result, result_at=NOW, fields={"prompt": odd + "p"}), task("k", result=stored, result_at=NOW)]
+    shown = view(*tasks)
+    for told in (shown["prompt"], shown["enhanced_prompt"], shown["files"][0]["uri"]):
+        assert told.encode()
+        assert not set(told) & {"\ud800", "\u202e", "\u0007"}
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a gigabyte of JSON text in notes and rendered fields",
+    outcome="survived",
+    seen="what the page shows of them, read once",
+)
+def test_what_is_kept_of_notes_and_fields():
+    """Both are reduced when they are read: no look at a page parses the JSON in them again."""
+    body = json.dumps({"prompt": "p", "model": "m", "more": ["x"] * 10_000})
+    assert fields_in({"vidu_conn_id": "c", "body": body, "x": body}) == {
+        "vidu_conn_id": "c",
+        "model": "m",
+        "prompt": "p",
+    }
+    assert fields_in({"prompt": "", "parameters": {"prompt": "q"}}) == {"prompt": "q"}
+    assert len(fields_in({"prompt": "x" * 1_000_000})["prompt"]) <= 40_000
+    note = {"conn_id": "c", "role": "wait", "artifact": None, "created_at": 5, "endpoint": "x" * 5000, "more": body}
+    assert note_in(json.dumps(note)) == {"conn_id": "c", "role": "wait", "created_at": 5}
+    assert note_in(["x"]) == fields_in("text") == {}
 
 
 def test_an_id_that_cannot_be_read_is_unknown():

@@ -81,6 +81,12 @@ def run(what: Callable[[LiveStates], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a silent gateway holds every slot of its connection",
+    outcome="survived",
+    seen="the other connections' states, at once",
+)
 def test_a_silent_connection_blocks_no_other(service, clock):
     """While every slot of one connection waits, another one is asked and answers at once."""
     service.silent = {"silent"}
@@ -162,6 +168,9 @@ def test_what_nobody_waits_for_is_not_asked(service, clock):
     assert service.count("c") == MAX_AT_ONCE
 
 
+@pytest.mark.fault(
+    "attacks", "thousands of ids, and answers full of text", outcome="survived", seen="memory stays bounded"
+)
 def test_what_is_remembered_is_bounded(service, clock, monkeypatch):
     """Neither thousands of ids nor answers full of text make the memory grow without an end."""
     monkeypatch.setattr(live, "MAX_KEPT", 50)

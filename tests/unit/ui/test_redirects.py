@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,12 @@ def test_its_own_names():
     assert {"airflow.example.com", "tools.example.com", "127.0.0.1"} == OWN
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a clip's address is Airflow's own host, oddly spelt, plain http or private",
+    outcome="refused",
+    seen="410 with the reason, and no redirect",
+)
 @pytest.mark.parametrize(
     "url",
     [
@@ -48,6 +56,9 @@ def test_its_own_names():
         "https://[fe80::1]/x",
         "https://localhost:9000/x",
         "https://printer.local/x",
+        "https://intranet/x",
+        "https://router.lan/x",
+        "https://nas.home.arpa./x",
         "javascript:alert(1)",
         "//cdn.example.net/x",
         None,
@@ -81,6 +92,12 @@ def test_no_connection_vouches_for_airflow():
     assert why_not("http://127.0.0.1:9999/x", OWN, Trust(cleartext=True, hosts=("127.0.0.1",))) is not None
 
 
+@pytest.mark.fault(
+    "attacks",
+    "a navigation, a script or another site asks for a clip's file",
+    outcome="refused",
+    seen="400 or 409, and no redirect",
+)
 @pytest.mark.parametrize(
     ("headers", "who"),
     [
@@ -104,6 +121,26 @@ def test_no_connection_vouches_for_airflow():
 def test_who_asks(headers, who):
     """Only an element that plays or shows is sent on: no navigation, no script, no other site."""
     assert asker(headers) == who
+
+
+def test_its_name_in_letters_of_any_language():
+    """What base_url writes with an umlaut is asked for, and linked to, in ASCII."""
+    own = own_hosts({"host": "internal:8080"}, "https://bücher.example/airflow")
+    assert why_not("https://xn--bcher-kva.example/auth/logout", own) is not None
+    assert own_hosts({}, "https://" + "ü" * 300) == set()
+
+
+@pytest.mark.fault(
+    "attacks", "a reader sends megabytes of X-Forwarded-Host", outcome="survived", seen="the redirect, at once"
+)
+@pytest.mark.parametrize("unit", ["a,", "[::1],", ","])
+def test_a_long_list_of_names_costs_no_time(unit):
+    """Of megabytes of names only the end is read, where the nearest proxy writes."""
+    began = time.perf_counter()
+    own = own_hosts({"host": "x", "x-forwarded-host": unit * 500_000 + "tools.example.com"}, "")
+    assert why_not("https://tools.example.com/x", own) is not None
+    assert why_not("https://cdn.example.net/x", own) is None
+    assert time.perf_counter() - began < 1
 
 
 @given(st.text(max_size=40))

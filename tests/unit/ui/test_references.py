@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from airflow_provider_vidu.places import Root, read_spot
+from airflow_provider_vidu.places import Root
 
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
@@ -90,6 +90,12 @@ def test_a_look_reads_so_many_values_and_no_more(vault, monkeypatch):
     assert known == [10, 20, 25]
 
 
+@pytest.mark.fault(
+    "attacks",
+    "an XCom's address leads to another run, DAG, bucket or folder",
+    outcome="refused",
+    seen="the value is unknown",
+)
 @pytest.mark.parametrize(
     ("address", "is_read"),
     [
@@ -119,5 +125,8 @@ def test_only_the_runs_own_folder(monkeypatch, address, is_read):
 
     monkeypatch.setattr(references, "open_beneath", open_beneath)
     assert Resolver("d", "r+1").value(address, None) == ("g" if is_read else UNKNOWN)
-    root = Root(read_spot("s3://bucket/xcom"), "mine")
-    assert [found for found, _ in opened] == ([root] if is_read else [])
+    # The root is the run's folder: a link in it leads to no other run.
+    assert [(root.conn_id, root.spot.parts[:-1]) for root, _ in opened] == (
+        [("mine", ("xcom", "d"))] if is_read else []
+    )
+    assert all(spot.is_beneath(root.spot) for root, spot in opened)

@@ -13,14 +13,15 @@ import pytest
 pytest.importorskip("starlette", reason="the pages need the API server of Airflow 3")
 
 from airflow_provider_vidu.ui import shared
-from airflow_provider_vidu.ui.shared import Shared, pause_after
+from airflow_provider_vidu.ui.shared import BusyError, Shared, pause_after
+from airflow_provider_vidu.ui.threads import Threads
 
 
 def run(what: Callable[[Shared[Any]], Awaitable[None]]) -> None:
     """Run on a loop of its own."""
 
     async def main() -> None:
-        await what(Shared())
+        await what(Shared(Threads(8)))
 
     asyncio.run(main())
 
@@ -35,8 +36,8 @@ def test_all_who_ask_at_once_share_a_look():
         return len(looks)
 
     async def ask(answers: Shared[Any]) -> None:
-        asked = [asyncio.create_task(answers.get("a", look)) for _ in range(50)]
-        asked.append(asyncio.create_task(answers.get("b", look)))
+        asked = [asyncio.create_task(answers.get(("a",), look)) for _ in range(50)]
+        asked.append(asyncio.create_task(answers.get(("b",), look)))
         await asyncio.sleep(0)
         asked[0].cancel()  # the first viewer leaves: the others still get their answer
         gate.set()
@@ -54,12 +55,12 @@ def test_a_dear_answer_is_good_for_a_while(monkeypatch):
 
     async def ask(answers: Shared[Any]) -> None:
         for _ in range(3):
-            await answers.get("a", lambda: looks.append(1))
+            await answers.get(("a",), lambda: looks.append(1))
         assert len(looks) == 3
         monkeypatch.setattr(shared, "CHEAP_SECONDS", 0.0)
         monkeypatch.setattr(shared, "KEPT_FOR", 1e9)
         for _ in range(3):
-            await answers.get("a", lambda: (time.sleep(0.001), looks.append(1)))
+            await answers.get(("a",), lambda: (time.sleep(0.001), looks.append(1)))
         assert len(looks) == 4
 
     run(ask)
@@ -73,8 +74,36 @@ def test_a_failure_is_everybodys_and_is_not_kept():
 
     async def ask(answers: Shared[Any]) -> None:
         with pytest.raises(OSError, match="gone"):
-            await answers.get("a", fail)
-        assert (await answers.get("a", lambda: 5))[0] == 5
+            await answers.get(("a",), fail)
+        assert (await answers.get(("a",), lambda: 5))[0] == 5
+
+    run(ask)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a reader asks for a hundred pages of a vast run and leaves",
+    outcome="survived",
+    seen="503 for the surplus; other DAGs are looked at at once",
+)
+def test_one_dag_delays_no_other(monkeypatch):
+    """Looks of one DAG run a few at a time, those that nobody waits for any more are dropped, others go ahead."""
+    gate, looks = threading.Event(), []
+
+    def slow() -> None:
+        looks.append(1)
+        gate.wait(10)
+
+    async def ask(answers: Shared[Any]) -> None:
+        asked = [asyncio.create_task(answers.get(("vast", page), slow)) for page in range(100)]
+        assert (await asyncio.wait_for(answers.get(("other",), lambda: 5), 5))[0] == 5
+        assert len(looks) <= shared.MAX_AT_ONCE
+        monkeypatch.setattr(shared, "WANTED_SECONDS", -1.0)
+        gate.set()
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(end, BusyError) for end in ends) == 100 - shared.MAX_AT_ONCE
+        assert not answers._lanes
+        assert len(looks) == shared.MAX_AT_ONCE
 
     run(ask)
 
