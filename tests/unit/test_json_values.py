@@ -86,6 +86,8 @@ def test_what_has_a_plain_form(value, expected):
     ({"a": Decimal("NaN")}, "a holds Decimal.*, a Decimal"),
     ({"a": b"x"}, "a holds b'x', a bytes, which JSON has no form for.$"),
     ({"a": Path("x")}, "a holds .*, a PosixPath"),
+    ({"a": [2**64]}, r"a\[0\] is an integer of more than 64 bits"),
+    ({"a": -(2**63) - 1}, "a is an integer of more than 64 bits"),
 ])  # fmt: skip
 def test_what_has_none_is_named(value, message):
     """The field that holds it, what it is, and what to give instead."""
