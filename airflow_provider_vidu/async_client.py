@@ -8,6 +8,7 @@ decides nothing.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import ssl
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from airflow.providers.common.compat.sdk import conf
 from multidict import CIMultiDict
@@ -58,12 +60,33 @@ CONFIG_AGE_SECONDS: Final = 300.0
 """After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
-
+_MOST_INTERIM: Final = 100
+"""So many answers of 1xx may come before one that counts."""
 
 _has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
 """Whether the exchange that this task is in has made a new connection."""
 _was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
 """Whether the exchange has got a connection to the service, so that its request may have arrived."""
+
+
+class _Protocol(ResponseHandler):
+    """Gives an exchange up that does not get beyond interim answers.
+
+    aiohttp reads all of them that have arrived at once: a gateway that sends nothing else held up the event loop.
+    """
+
+    _interim = 0
+
+    def feed_data(self, data: Any, *size: int) -> None:
+        """Take the head of an answer."""
+        if self._interim > _MOST_INTERIM:
+            return  # of the same read: the connection is closed already
+        self._interim = self._interim + 1 if 100 <= data[0].code < 200 else 0
+        if self._interim <= _MOST_INTERIM:
+            super().feed_data(data, *size)
+        elif self.transport is not None:
+            self.transport.abort()
+            self.set_exception(aiohttp.ClientPayloadError(f"more than {_MOST_INTERIM} interim answers"))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -78,6 +101,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
         self._known: WeakSet[Any] = WeakSet()
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature

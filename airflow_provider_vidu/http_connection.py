@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.addresses import permitted_addresses
@@ -27,6 +27,9 @@ from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.tls import ssl_context
 from airflow_provider_vidu.transfer_policy import SLOW_TIMEOUTS
+
+MOST_HEADERS: Final = 100
+"""As many lines as ``http.client`` takes."""
 
 
 class TooSlowError(TimeoutError):
@@ -127,8 +130,11 @@ class Response(http.client.HTTPResponse):
 
 
 def _recover(headers: http.client.HTTPMessage) -> None:
-    """Add the headers behind a line that is none, at which Python's parser stops."""
-    for line in str(headers.get_payload()).splitlines():
+    """Add the headers behind a line that is none, at which Python's parser stops.
+
+    That parser takes more for the end of a line than HTTP does, and would make a million headers of a hundred lines.
+    """
+    for line in re.split(r"\r?\n", str(headers.get_payload()))[:MOST_HEADERS]:
         name, colon, value = line.partition(":")
         if colon and name.strip():
             headers[name.strip()] = value.strip()

@@ -152,10 +152,10 @@ class Stream:
 
 
 def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
-    lowered: dict[str, str] = {}
+    lowered: dict[str, list[str]] = {}
     for name, value in response.getheaders():
-        lowered[name.lower()] = f"{lowered[name.lower()]}, {value}" if name.lower() in lowered else value
-    return lowered
+        lowered.setdefault(name.lower(), []).append(value)
+    return {name: ", ".join(values) for name, values in lowered.items()}
 
 
 def failure_text(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.values import MAX_DEPTH
+from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
 
 _ADVICE: Final = {
     "timedelta": "Give the number of seconds.",
@@ -70,6 +70,8 @@ def unfit(value: Any, where: str = "") -> str | None:
         named = ((item, f"{where}.{name}".removeprefix(".")) for name, item in value.items())
     elif isinstance(value, list):
         named = ((item, f"{where}[{index}]") for index, item in enumerate(value))
+    elif isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return f"{where or 'The value'} is an integer of more than 64 bits, which Airflow keeps in no XCom."
     elif value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return None
     else:

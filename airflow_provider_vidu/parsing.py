@@ -16,8 +16,8 @@ from airflow_provider_vidu.values import (
     without_texts,
 )
 
-_LONG_NUMBER_CHARS: Final = 300
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{300}")
+# May be an integer of more than 64 bits; ids have 18 or 19 digits.
+_LONG_NUMBER: Final = re.compile(rb"[0-9-][0-9]{19}")
 # Escapes that stand for a NUL or for half of a character; every other one is harmless.
 _ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
@@ -54,7 +54,7 @@ def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
     # Proper UTF-8 has no surrogates but in escapes.
     if b"\0" in body or (b"\\" in body and _ODD_ESCAPE.search(body)):
         return None
-    if len(body) >= _LONG_NUMBER_CHARS and _LONG_NUMBER.search(body):
+    if _LONG_NUMBER.search(body):
         return None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth(body) > MAX_DEPTH:
         return None
@@ -104,6 +104,8 @@ _TOKEN: Final = re.compile(
 _BEGINS_JSON: Final = re.compile(rb"[\xef\xbb\xbf\xfe\xff\0 \t\r\n]{0,64}[{\[]")
 _MOST_ITEMS: Final = 100
 _MOST_MEMBERS: Final = 5_000
+_MOST_TEXTS: Final = 4
+"""So many texts that are JSON themselves are opened inside each other."""
 _DROPPED: Final[Any] = None
 
 
@@ -129,8 +131,10 @@ _LENIENT: Final = json.JSONDecoder(strict=False)
 class _Salvage:
     """Reads JSON token by token into a tree of bounded size; no recursion, no look back."""
 
-    def __init__(self, wanted: frozenset[str]) -> None:
+    def __init__(self, wanted: frozenset[str], depth: int = MAX_DEPTH, texts: int = _MOST_TEXTS) -> None:
         self._wanted = wanted
+        self._depth = depth
+        self._texts = texts
         self._root: Any = None
         # Each level: the object or list (None when it is dropped) and, in an object, the name of the next value.
         self._levels: list[Any] = []
@@ -142,6 +146,8 @@ class _Salvage:
             kind, found = token.lastgroup, token.group(token.lastgroup or 0)
             if kind == "open":
                 self._enter({} if found == "{" else [])
+            elif not self._levels:
+                continue  # before the first bracket there are bytes that are no text, at the most
             elif kind == "close":
                 level = self._levels.pop()
                 self._names.pop()
@@ -158,7 +164,7 @@ class _Salvage:
     def _enter(self, level: Any) -> None:
         if not self._levels:
             self._root = level
-        elif len(self._levels) >= MAX_DEPTH or not self._add(level):
+        elif len(self._levels) >= self._depth or not self._add(level):
             level = _DROPPED
         self._levels.append(level)
         self._names.append(None)
@@ -178,9 +184,12 @@ class _Salvage:
 
     def _take_cut(self, raw: str) -> None:
         """Take a text without its end if it is JSON itself, as gateways put the service's answer into a text."""
-        inner = _unescaped(raw.rstrip("\\")) if self._levels[-1] is not _DROPPED else ""
+        room = self._depth - len(self._levels)
+        if self._levels[-1] is _DROPPED or room <= 0 or self._texts <= 0:
+            return
+        inner = _unescaped(raw.rstrip("\\"))
         if inner.lstrip().startswith("{"):
-            self._take(_Salvage(self._wanted).read(inner.strip()))
+            self._take(_Salvage(self._wanted, room, self._texts - 1).read(inner.strip()))
 
     def _add(self, value: Any) -> bool:
         """Put a value where it belongs; False if there is no room for it, or no name."""

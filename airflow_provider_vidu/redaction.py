@@ -17,9 +17,22 @@ from airflow_provider_vidu.text import STRIKE, unescaped
 SHORTEST_ENCODED: Final = 8
 """Characters below which a secret is not looked for in base64: a shorter piece of base64 proves nothing."""
 
+_LONG_REFERENCE = re.compile(r"&#([0-9]{20,})")
+
+
+def _without_entities(text: str) -> str:
+    """Return ``text`` with HTML's entities spelt out.
+
+    Python refuses to convert numbers of thousands of digits, and so does ``html.unescape``.
+    """
+    if "&#" in text:  # nine digits stand for no character either
+        text = _LONG_REFERENCE.sub(lambda found: f"&#{found[1].lstrip('0')[:9] or '0'}", text)
+    return html.unescape(text)
+
+
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("%", unquote),
-    ("&", html.unescape),
+    ("&", _without_entities),
     ("\\", unescaped),
 )
 _MOST_LAYERS: Final = 3

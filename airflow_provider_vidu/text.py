@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 SNIPPET_CHARS: Final = 200
-UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 """Control characters, line ends and bidirectional overrides: what could forge a log line."""
 # Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")

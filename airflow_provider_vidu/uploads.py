@@ -61,9 +61,9 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Acces
         reason = error.reason.removeprefix("Not fetched: ").replace("the file really lies", "uploads really go")
         raise ViduConfigError(f"The upload service names an address that is not allowed: {reason}") from None
     except NETWORK_ERRORS as error:
-        raise ViduTransportError(
-            f"A file could not be uploaded: {failure_text(error)}. A retry uploads it again, at no cost."
-        ) from error
+        failed = failure_text(error)
+    # Raised outside of the handler: the frames of the error hold the signed URL, and the password of a proxy.
+    raise ViduTransportError(f"A file could not be uploaded: {failed}. A retry uploads it again, at no cost.")
 
 
 def _send(

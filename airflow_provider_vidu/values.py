@@ -21,7 +21,9 @@ from airflow_provider_vidu.text import without_data_uris
 MILLISECONDS_ABOVE: Final = 1e11  # 10 digits are seconds, 13 digits are milliseconds
 MAX_URL_CHARS: Final = 16_384
 MAX_DEPTH: Final = 100
-MAX_INTEGER: Final = 10**300
+MAX_INTEGER: Final = 2**64 - 1
+MIN_INTEGER: Final = -(2**63)
+"""What is not between them is kept as a text: Airflow's supervisor takes no larger integers in an XCom or an event."""
 MAX_DIGITS: Final = 4000
 """Longer integers are read as texts: Python refuses to convert those of more than 4,300 digits."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
@@ -99,7 +101,7 @@ def number(value: Any) -> float | None:
 def whole(value: Any) -> int | float | None:
     """Return ``value`` as an int where it is whole, else as a float, else None."""
     found = number(value)
-    return int(found) if found is not None and found.is_integer() else found
+    return int(found) if found is not None and found.is_integer() and MIN_INTEGER <= found < MAX_INTEGER else found
 
 
 def percent(value: Any) -> int | None:
@@ -162,7 +164,7 @@ def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any
     """Return JSON that survives UTF-8, PostgreSQL and strict parsers.
 
     Lone surrogates and NUL characters become U+FFFD, NaN and infinities become None, integers
-    of absurd size become strings.
+    of more than 64 bits become strings.
 
     :param value: parsed JSON.
     :param strike: takes secrets out of every string.
@@ -180,7 +182,7 @@ def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any
         return [plain(item, strike, depth + 1) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         return str(value)
     return value
 
@@ -249,17 +251,20 @@ def reason(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> st
 def _reason_of_object(
     value: Mapping[str, Any], strike: Callable[[str], str], depth: int, *, leaves: bool
 ) -> str | None:
-    # {"error": {"message": …}, "message": "Bad Request"}: the object says more than the text beside it.
-    if isinstance(value.get("error"), Mapping) and (told := reason(value["error"], strike, depth + 1)):
-        return told
-    for name in _REASON_FIELDS:
-        if value.get(name) and (told := reason(value[name], strike, depth + 1)):
+    # Each field is looked at once: three times on each of six levels would be 729 times for the innermost.
+    for name in dict.fromkeys(_reason_names(value, leaves=leaves)):
+        if told := reason(value[name], strike, depth + 1):
             return told
-    if leaves:
-        for name, item in value.items():
-            if name not in _NO_REASON and not isinstance(item, int) and (told := reason(item, strike, depth + 1)):
-                return told
     return None
+
+
+def _reason_names(value: Mapping[str, Any], *, leaves: bool) -> Iterator[str]:
+    # {"error": {"message": …}, "message": "Bad Request"}: the object says more than the text beside it.
+    if isinstance(value.get("error"), Mapping):
+        yield "error"
+    yield from (name for name in _REASON_FIELDS if value.get(name))
+    if leaves:
+        yield from (name for name, item in value.items() if name not in _NO_REASON and not isinstance(item, int))
 
 
 def trace_id(payload: Mapping[str, Any]) -> str | None:
@@ -300,19 +305,27 @@ def is_cut(value: str) -> bool:
     return CUT_OUT in value
 
 
-def bounded(value: dict[str, Any]) -> dict[str, Any]:
+def bounded(value: dict[str, Any], most_values: int | None = None) -> dict[str, Any]:
     """Return an answer whose JSON has at most ``MAX_RAW_CHARS``: what is too long in it is cut, with a note.
 
     :param value: plain JSON; it is not changed.
+    :param most_values: how many values it may have; if omitted, the characters alone decide.
     """
     for chars, items in _TRIMS:
-        if len(json.dumps(value)) <= MAX_RAW_CHARS:
+        if _fits(value, most_values):
             return value
         value = _trimmed(value, chars, items)
-    if len(json.dumps(value)) <= MAX_RAW_CHARS:
+    if _fits(value, most_values):
         return value
     kept = {name: item for name, item in value.items() if not isinstance(item, (dict, list))}
     return {**kept, "…": f"({len(value) - len(kept)} more fields, too large to keep)"}
+
+
+def _fits(value: dict[str, Any], most_values: int | None) -> bool:
+    told = json.dumps(value)
+    if len(told) > MAX_RAW_CHARS:
+        return False
+    return most_values is None or value_count(told.encode("ascii"), most_values) <= most_values
 
 
 def _trimmed(value: Any, chars: int, items: int) -> Any:

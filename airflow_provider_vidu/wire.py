@@ -28,6 +28,7 @@ TOO_LARGE: Final = "answer_too_large"
 LARGE_BYTES: Final = 64 * 1024
 """A larger answer is parsed off the event loop."""
 
+_QUOTED_BYTES: Final = 16_000
 _BARE_MEDIA_BYTES: Final = 4096
 """Fewer characters are media only in a data URI."""
 
@@ -161,8 +162,9 @@ class ApiAnswer:
 
     def snippet(self) -> str:
         """Return the first 200 characters of the body as one redacted line."""
-        text = unescaped(self.body[:4000].decode("utf-8", "replace"))
-        return shown(self.strike(without_data_uris(text)))
+        # Secrets are struck before anything is cut out: one that the end of the window halves must not come into view.
+        text = self.strike(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
+        return shown(without_data_uris(text[: _QUOTED_BYTES // 4]))
 
     def _kind(self) -> str:
         kind = self.headers.get("content-type", "").partition(";")[0].strip()

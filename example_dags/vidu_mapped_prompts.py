@@ -19,7 +19,7 @@ from airflow_provider_vidu.sensors import ViduGenerationSensor
 # Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
 # a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
-NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
 
 
 @dag(

@@ -90,6 +90,7 @@ _SEARCH_DEPTH: Final = 4
 MAX_TEXT_CHARS: Final = 20_000
 MAX_WORD_CHARS: Final = 500
 MAX_ARTIFACTS: Final = 100
+_MOST_PIXELS: Final = 1_000_000_000
 MAX_URLS_CHARS: Final = 256 * 1024
 """How long the URLs of all artifacts together may be."""
 
@@ -121,6 +122,7 @@ def read(
     *,
     may_hold_media: bool = True,
     may_be_long: bool = True,
+    most_values: int | None = None,
 ) -> Generation:
     """Return what an answer says of a generation.
 
@@ -129,6 +131,7 @@ def read(
     :param strike: takes secrets out of what is decoded from JSON inside a text.
     :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
     :param may_be_long: false where the body is known to be short enough to be kept as it is.
+    :param most_values: how many values of the answer are kept; if omitted, its length alone decides.
     """
     if may_hold_media:
         payload = without_media(payload)
@@ -165,7 +168,7 @@ def read(
         id=generation_id,
         status=status,
         provider_status=(word or "")[:MAX_WORD_CHARS],
-        raw=bounded(payload) if may_be_long else payload,
+        raw=bounded(payload, most_values) if may_be_long else payload,
         **found,
     )
 
@@ -321,7 +324,7 @@ def _all_creations(level: Level) -> Iterator[Artifact]:
 def _artifact(creation: Level) -> Artifact:
     video = mapping(creation.get("video"))
     size = mapping(video.get("resolution"))
-    width, height = number(size.get("width")), number(size.get("height"))
+    width, height = (_pixels(size.get(name)) for name in ("width", "height"))
     speech, sound = web_url(creation.get("speech_url")), web_url(creation.get("sound_url"))
     return Artifact(
         id=text(creation.get("id")),
@@ -333,9 +336,14 @@ def _artifact(creation: Level) -> Artifact:
         sound_url=sound,
         duration=number(video.get("duration")),
         fps=number(video.get("fps")),
-        width=int(width) if width is not None else None,
-        height=int(height) if height is not None else None,
+        width=width,
+        height=height,
     )
+
+
+def _pixels(value: Any) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and abs(found) <= _MOST_PIXELS else None
 
 
 def _one_click(level: Level) -> Iterator[Artifact]:

@@ -12,17 +12,21 @@ from urllib.parse import quote
 
 from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import job_and_inner
-from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill
+from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill, is_usable_id
 from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Credits
 from airflow_provider_vidu.text import one_line
-from airflow_provider_vidu.values import mapping, number, objects, text, whole
+from airflow_provider_vidu.values import mapping, number, objects, text, value_count, whole
 from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
 
 MOST_ENTRIES: Final = 5_000
+_KEPT_VALUES: Final = 20_000
+"""So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
+_LEAST_VALUES: Final = 100
+"""So many of each entry are kept in any case."""
 """The most entries that are read of one page; 100 are asked for at most."""
 
 BALANCE_FIELDS: Final = frozenset(
@@ -124,7 +128,7 @@ class EntV2(Dialect):
             return single
 
     def read_page(self, answer: ApiAnswer) -> Page:
-        """Return a page of the list; an entry without an id is counted and left out."""
+        """Return a page of the list; an entry without an id that can be asked for is counted and left out."""
         payload, _ = job_and_inner(self._object(answer))
         entries = _entries(payload)
         if entries is None:
@@ -135,11 +139,15 @@ class EntV2(Dialect):
                 status_code=answer.status,
                 code=TOO_LARGE,
             )
+        is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
+        most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
         media = answer.may_hold_media
         named = ((self._created_id(entry), entry) for entry in entries)
         return Page(
             generations=tuple(
-                answers.read(name, dict(entry), answer.strike, may_hold_media=media) for name, entry in named if name
+                answers.read(name, dict(entry), answer.strike, may_hold_media=media, most_values=most)
+                for name, entry in named
+                if name and is_usable_id(name)
             ),
             count=len(entries),
             token=text(payload.get("next_page_token")),
@@ -158,8 +166,8 @@ class EntV2(Dialect):
             return sum(found) if found else None
 
         def count(name: str) -> int | None:
-            value = total(name)
-            return None if value is None else int(value)
+            value = whole(total(name))
+            return value if isinstance(value, int) else None
 
         return Credits(
             remaining=whole(job.get("remaining_credits") if (listed := total("credit_remain")) is None else listed),

@@ -86,6 +86,8 @@ def test_what_has_a_plain_form(value, expected):
     ({"a": Decimal("NaN")}, "a holds Decimal.* of type Decimal"),
     ({"a": b"x"}, "a holds b'x' of type bytes, which JSON cannot represent.$"),
     ({"a": Path("x")}, "a holds .* of type PosixPath"),
+    ({"a": [2**64]}, r"a\[0\] is an integer of more than 64 bits"),
+    ({"a": -(2**63) - 1}, "a is an integer of more than 64 bits"),
 ])  # fmt: skip
 def test_what_has_none_is_named(value, message):
     """The field that holds it, what it is, and what to give instead."""

@@ -32,7 +32,7 @@ quiet = settings(database=None, deadline=None, max_examples=60)
         pytest.param("a\r\nb\x00c", "a b c", id="control characters become spaces"),
         pytest.param("a\x1b[31mred", "a [31mred", id="terminal escape"),
         pytest.param("a\x85b\u2028c\u2029d", "a b c d", id="unicode line breaks"),
-        pytest.param("a\u202eb\u2066c\u200fd", "a b c d", id="bidirectional overrides"),
+        pytest.param("a\u202eb\u2066c\u200fd\u061ce", "a b c d e", id="bidirectional overrides"),
         pytest.param("a\ud800b", "a?b", id="lone surrogate"),
         pytest.param(None, "None", id="none"),
         pytest.param(7, "7", id="number"),

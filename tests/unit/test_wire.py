@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE
 from airflow_provider_vidu.exceptions import ViduResponseError, ViduTransportError
-from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, plain
+from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, plain
 from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
 
 quiet = settings(database=None, deadline=None, max_examples=80)
@@ -54,7 +54,10 @@ def test_ok(status: int, ok: bool) -> None:
         pytest.param(b"null", None, id="null"),
         pytest.param(b"[]", [], id="list"),
         pytest.param(b'{"a": 1, "a": 2}', {"a": 2}, id="the same name twice"),
-        pytest.param(f'{{"a": {10**300}}}'.encode(), {"a": MAX_INTEGER}, id="largest integer"),
+        pytest.param(f'{{"a": {MAX_INTEGER}}}'.encode(), {"a": MAX_INTEGER}, id="largest integer"),
+        pytest.param(f'{{"a": {MIN_INTEGER}}}'.encode(), {"a": MIN_INTEGER}, id="smallest integer"),
+        pytest.param(f'{{"a": {MAX_INTEGER + 1}}}'.encode(), {"a": str(MAX_INTEGER + 1)}, id="65 bits"),
+        pytest.param(f'{{"a": {MIN_INTEGER - 1}}}'.encode(), {"a": str(MIN_INTEGER - 1)}, id="65 bits and a sign"),
         pytest.param(f'{{"a": {10**301}}}'.encode(), {"a": str(10**301)}, id="absurd integer"),
         pytest.param(b'{"a": ' + b"1" * 5000 + b"}", {"a": "1" * 5000}, id="integer of 5,000 digits"),
         pytest.param(b'{"a": "\xb3\xc9"}', {"a": "\ufffd\ufffd"}, id="not UTF-8"),

@@ -1,0 +1,256 @@
+"""A gateway whose answers are small, and dear or deadly to read."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.bodies import LIST
+from airflow_provider_vidu.config import Secret
+from airflow_provider_vidu.dialects import DIALECTS
+from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.http_target import Access
+from airflow_provider_vidu.parsing import parse_partly
+from airflow_provider_vidu.transfer import Transfer
+from airflow_provider_vidu.uploads import put
+from airflow_provider_vidu.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
+from airflow_provider_vidu.wire import ApiAnswer
+from fault_table import CLEAR_ERROR, SURVIVED
+from tests.integration.servers import Request, Server, Wire
+from tests.integration.test_transfer import BODY, LOOPBACK, Shelf
+
+KEY = "sk-of-hostile-bodies"
+DIGITS = "9" * 5000
+"""Python refuses to convert so many."""
+RUNNING = b'{"id":"g7","status":"processing"}'
+
+
+@pytest.fixture
+def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
+    """Return a function that answers every request with these bytes, from the status line on."""
+    running: list[Server] = []
+
+    def serve(data: bytes, dialect: str = "vidu-native") -> Server:
+        def answer(request: Request, wire: Wire) -> None:
+            wire.sock.sendall(data)
+
+        running.append(Server(answer).__enter__())
+        extra = {"dialect": dialect, "max_retries": 0, "timeout": 10}
+        fields = {"conn_type": "vidu", "host": running[-1].url(""), "password": KEY, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        return running[-1]
+
+    yield serve
+    for server in running:
+        server.__exit__()
+
+
+ASKS: dict[str, Callable[[], Any]] = {
+    "sync": lambda: ViduHook().get_generation("g7", retries=0),
+    "async": lambda: asyncio.run(ViduHook().aget_generation("g7", retries=0)),
+    "create": lambda: ViduHook().create_generation(model="m", prompt="p"),
+}
+
+
+def whole(body: bytes, *head: bytes, status: bytes = b"200 OK") -> bytes:
+    """Return an answer with these further lines in its head."""
+    lines = [b"HTTP/1.1 " + status, *head, b"Content-Length: %d" % len(body), b"Connection: close", b"", body]
+    return b"\r\n".join(lines)
+
+
+ENTITIES = {
+    "a header": (whole(RUNNING, b"X-Note: &#" + DIGITS.encode() + b";"), None),
+    "a message": (whole(json.dumps({"id": "g7", "status": "processing", "message": f"&#{DIGITS};"}).encode()), None),
+    "a status line": (b"HTTP/1.1 &#" + DIGITS.encode() + b"; OK\r\n\r\n", ViduError),
+    "a refusal": (whole(f"&#{DIGITS};".encode(), status=b"400 Bad Request"), ViduError),
+}
+
+
+@pytest.mark.parametrize("place", ENTITIES)
+@pytest.mark.parametrize("ask", ASKS)
+def test_an_entity_of_5000_digits(serve, fault_row, ask, place):
+    """The search for the key in HTML's spelling reads any number; no bare ValueError, and a paid id is kept."""
+    data, expected = ENTITIES[place]
+    server = serve(data)
+    if expected is None:
+        seen = ASKS[ask]()
+        assert seen.id == "g7"
+    else:
+        with pytest.raises(expected) as caught:
+            ASKS[ask]()
+        seen = caught.value
+    fault_row("attacks", f"a gateway writes &# and 5,000 digits into {place}", side=ask, seen=str(seen)[:120],
+              requests=len(server.requests), outcome=CLEAR_ERROR if expected else SURVIVED)  # fmt: skip
+
+
+@pytest.mark.fault("attacks", "a gateway quotes the key behind an inline picture", outcome=CLEAR_ERROR,
+                   says="Something in front of the service answered")  # fmt: skip
+@pytest.mark.parametrize("end", [4000, 16_000])
+def test_a_key_behind_a_picture(serve, end):
+    """Wherever the quoted part of an answer ends, no piece of the key comes into view."""
+    picture = "data:image/png;base64,"
+    body = f"{picture}{'A' * (end - len(picture) - 11)} {KEY} was refused".encode()
+    serve(whole(body, b"Content-Type: text/html", status=b"403 Forbidden"))
+    with pytest.raises(ViduError) as caught:
+        ASKS["sync"]()
+    assert KEY[:6] not in str(caught.value)
+
+
+SALVAGED = {
+    "texts inside texts": b'{"id":"g7","a":"' + b'{\\"' * 5000 + b"\\q",
+    "lists inside texts": b'{"id":"g7","a":"{\\"a\\":' + b"[" * 99 + b"1,",
+    "bytes before the bracket": b'\xef {"id":"g7","status":"processing"',
+    "a comma before the bracket": b'\0 \0{"id":"g7","status":"processing"',
+}
+
+
+@pytest.mark.fault("attacks", "a gateway answers a create in broken JSON, texts inside texts", outcome=SURVIVED,
+                   seen="the id where it can be read, else a clear error")  # fmt: skip
+@pytest.mark.parametrize("body", SALVAGED.values(), ids=list(SALVAGED))
+def test_damaged_json_is_read_without_an_end_of_the_stack(serve, body):
+    """Whatever is broken, the id of a create is found or its outcome is unknown: no RecursionError, no IndexError."""
+    serve(whole(body))
+    try:
+        found = ViduHook().create_generation(model="m", prompt="p").id
+    except ViduSubmitUnknownError:
+        assert body[:1] != b"{"
+    else:
+        assert found == "g7"
+
+
+def test_salvage_takes_time_in_proportion():
+    """Texts that are JSON themselves are opened a few times, not as often as they are nested."""
+    began = time.thread_time()
+    parse_partly(b'["' + b'{\\"' * 100_000 + b"\\q")
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.fault("attacks", "a gateway nests 6,000 fields in five errors (60 kB)", outcome=SURVIVED,
+                   seen="nothing: reading it takes a moment")  # fmt: skip
+def test_a_reason_is_looked_for_once():
+    """Every field is looked at once, and not three times on each level."""
+    seen: list[str] = []
+
+    class Noted(dict):
+        def get(self, name: str, default: Any = None) -> Any:
+            seen.append(name)
+            return super().get(name, default)
+
+    told: Any = Noted(x=None)
+    for _ in range(5):
+        told = {"error": told}
+    assert reason(told) is None
+    assert seen.count("message") == 1
+
+
+@pytest.mark.fault("attacks", "a server puts two million headers into a hundred lines, behind one that is none",
+                   outcome=SURVIVED, side="download", seen="the file")  # fmt: skip
+def test_headers_behind_a_line_that_is_none():
+    """Only line ends end a line, and a hundred lines are read: what a million of one name add up to is quadratic."""
+    lines = [b"no header", *[b"a:\x0b" * 20_000] * 90]
+    with Server(lambda _, wire: wire.sock.sendall(whole(BODY, *lines))) as server:
+        began = time.thread_time()
+        shelf = Shelf()
+        Transfer(server.url(), shelf.open, access=Access(allowed_hosts=LOOPBACK, timeout=10.0)).run()
+        assert time.thread_time() - began < 5
+    assert shelf.published == BODY
+
+
+@pytest.mark.fault("attacks", "a store breaks an upload through a proxy with a password", outcome=CLEAR_ERROR,
+                   says="could not be uploaded")  # fmt: skip
+def test_no_frame_of_a_broken_upload_holds_its_url_or_a_password(monkeypatch):
+    """Neither the error nor what it is chained to leads to the signed URL or the proxy's password."""
+    with Server(lambda _, wire: wire.sock.close()) as server:
+        access = Access(timeout=5.0, proxy=Secret(f"http://user:{KEY}@127.0.0.1:{server.port}"))
+        with pytest.raises(ViduTransportError) as caught:
+            put("http://store.example/x?X-Amz-Signature=5f2a", io.BytesIO(b"x"), 1, "image/png", access)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+HUGE = {"positive": 2**64, "negative": -(2**63) - 1, "thirty digits": 10**30, "a float": 1e308}
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _integers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, int):
+        yield value
+
+
+@pytest.mark.fault("attacks", "a gateway answers with integers of more than 64 bits", outcome=SURVIVED,
+                   seen="kept as texts: no XCom takes them, and a paid task would fail")  # fmt: skip
+@pytest.mark.parametrize("number", HUGE.values(), ids=list(HUGE))
+def test_integers_that_no_xcom_holds(number):
+    """Whatever numbers an answer holds, the return value can be pushed (the supervisor's messages have 64 bits)."""
+    video = {"duration": number, "fps": number, "resolution": {"width": number, "height": number}}
+    creation = {"id": number, "url": "https://h.example/v.mp4", "video": video}
+    body = {"id": "g7", "state": "success", "seed": number, "credits": number, "creations": [creation]}
+    answer = ApiAnswer(200, {}, json.dumps({**body, "text": json.dumps(body)}).encode())
+    for dialect in DIALECTS.values():
+        kept = dialect().read_generation("g7", answer).as_xcom()
+        assert all(MIN_INTEGER <= found <= MAX_INTEGER for found in _integers(kept))
+        assert kept["video_url"] == "https://h.example/v.mp4"
+
+
+@pytest.mark.fault("attacks", "a gateway refuses for lack of credits, and counts them in 1e308", outcome=CLEAR_ERROR,
+                   says="credits")  # fmt: skip
+def test_a_balance_beyond_all_numbers(serve):
+    """The sum of two is infinite; the refusal itself is what the user sees."""
+    kinds = [{"credit_remain": 1e308, "concurrency_limit": 1e308}] * 2
+    balance = ApiAnswer(200, {}, json.dumps({"remains": kinds}).encode())
+    told = DIALECTS["ent-v2"]().read_credits(balance)
+    assert told.remaining is None
+    assert told.concurrency_limit is None
+    body = json.dumps({"code": "insufficient_quota", "message": "none left", "remains": kinds}).encode()
+    serve(whole(body, status=b"402 Payment Required"), "ent-v2")
+    with pytest.raises(ViduCreditError):
+        ViduHook().create_generation(model="viduq2", prompt="p", endpoint="text2video")
+
+
+@pytest.mark.fault("attacks", "a gateway lists 100 generations of 900 empty objects each, on 50 pages (100 kB of gzip)",
+                   outcome=SURVIVED, seen="the generations, without most of what nobody reads")  # fmt: skip
+def test_of_a_full_page_few_values_are_kept():
+    """A triggerer holds all pages of a listing at a time: a page of 200,000 values would be tens of megabytes."""
+    entry = {"state": "success", "x": [{}] * 900, "creations": [{"url": "https://h.example/v.mp4"}]}
+    body = json.dumps({"tasks": [{**entry, "id": str(n)} for n in range(100)], "next_page_token": ""}).encode()
+    page = DIALECTS["ent-v2"]().read_page(ApiAnswer(200, {}, body, str, LIST.values))
+    assert [found.id for found in page.generations] == [str(n) for n in range(100)]
+    assert page.generations[0].video_url == "https://h.example/v.mp4"
+    assert value_count(json.dumps([found.raw for found in page.generations]).encode(), 0) <= 30_000
+
+
+@pytest.mark.fault("attacks", "a gateway lists ids with line breaks and terminal codes", outcome=SURVIVED,
+                   seen="nothing: such an entry has no id")  # fmt: skip
+def test_ids_of_a_list_are_checked():
+    """They get into logs and events like those of a create."""
+    tasks = [{"id": told, "state": "success"} for told in ("a\nb", "\x1b[31mc", "d\u202ee", "x" * 2000, "..", "good")]
+    page = DIALECTS["ent-v2"]().read_page(ApiAnswer(200, {}, json.dumps({"tasks": tasks}).encode()))
+    assert [found.id for found in page.generations] == ["good"]
+    assert page.count == len(tasks)
+
+
+@pytest.mark.fault("attacks", "a gateway sends interim answers without end (1xx)", outcome=CLEAR_ERROR, side="async",
+                   says="more than 100 interim answers")  # fmt: skip
+def test_interim_answers_without_end(serve):
+    """They all came out of one read: the event loop must not work through ten thousand of them at a time."""
+    server = serve(b"HTTP/1.1 100 Continue\r\n\r\n" * 5000 + whole(RUNNING))
+    with pytest.raises(ViduError, match="interim answers"):
+        ASKS["async"]()
+    assert len(server.requests) == 1
+
+
+def test_a_hundred_interim_answers_are_read(serve):
+    """An honest proxy sends a few, for each request of a kept connection."""
+    serve(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100 + whole(RUNNING))
+    assert ASKS["async"]().id == "g7"
