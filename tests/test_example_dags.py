@@ -20,6 +20,8 @@ from tests.versions import AIRFLOW
 EXAMPLES = sorted((Path(__file__).parent.parent / "example_dags").glob("*.py"))
 # What needs more than the oldest Airflow: the module that it imports besides.
 NEEDS_AIRFLOW_3 = {"vidu_on_finished": "airflow.sdk"}
+OUTSIDE = ("../dags", "/etc", "a/b", "..", ".", "s3://x", "{{ x }}", "a\\b", "%2e%2e")
+
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
@@ -120,7 +122,7 @@ def test_a_run_names_no_location(path):
     folders = [name for name in dag.params if name in ("folder", "name")]
     assert "destination" not in dag.params
     for name in folders:
-        for outside in ("../dags", "/etc", "a/b", "..", ".", "s3://x", "{{ x }}", "a\\b", "%2e%2e", "", " ", "films\n", "１２"):
+        for outside in (*OUTSIDE, "", " ", "films\n", "\uff11\uff12"):
             with pytest.raises(ParamValidationError):
                 dag.params.get_param(name).resolve(outside)
     for task in dag.tasks:

@@ -76,7 +76,7 @@ def trusted(payload: Level) -> bool:
     A small number in ``id`` may be the row of a gateway's database, and an id in a place that no page documents that of
     something else: the job's own may be in the part that is missing.
     """
-    found = _id_in(payload) or first_text(*(payload.get(name) for name in (*_OTHER_NAMES, "voice_id")))
+    found = _id_in(payload) or first_text(*(payload.get(name) for name in (*_SPELLINGS, "voice_id")))
     if found is None:
         return False
     is_row = found.isdecimal() and len(found) < _ID_DIGITS and found == text(payload.get("id"))
