@@ -120,7 +120,7 @@ def test_a_run_names_no_location(path):
     folders = [name for name in dag.params if name in ("folder", "name")]
     assert "destination" not in dag.params
     for name in folders:
-        for outside in ("../dags", "/etc", "a/b", "..", ".", "s3://x", "{{ x }}", "a\\b", "%2e%2e", "", " ", "films\n", "１２"):
+        for outside in ("../dags", "/etc", "a/b", "..", ".", "s3://x", "{{ x }}", "a\\b", "%2e%2e", "", " ", "films\n", "\uff11\uff12"):
             with pytest.raises(ParamValidationError):
                 dag.params.get_param(name).resolve(outside)
     for task in dag.tasks:
