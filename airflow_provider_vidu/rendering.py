@@ -1,4 +1,4 @@
-"""What templates make of an operator's arguments: text stays text, and nothing is nothing, on every Airflow."""
+"""What templates make of an operator's arguments: text stays text, also where the DAG renders natively."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator
-
-from airflow_provider_vidu.naming import is_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,16 +38,11 @@ class RenderedOperator(BaseOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         for name in template_fields:
-            before = getattr(parent, name, None)
             self._is_text = parent is self and name in _ARGUMENTS
             try:
                 super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
             finally:
                 self._is_text = False
-            # Airflow 2 keeps the template where it rendered to nothing (airflow/template/templater.py, 2.11): it would
-            # be sent, and paid for, as it is written.
-            if isinstance(before, str) and is_template(before) and getattr(parent, name) is before:
-                setattr(parent, name, "")
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None

@@ -1,11 +1,11 @@
-"""Text stays text whatever the DAG's way of rendering is, and a template of nothing leaves nothing."""
+"""Text stays text whatever the DAG's way of rendering is."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
@@ -63,20 +63,3 @@ def test_a_mapped_task_is_rendered_alike():
     task = mapped.unmap({"prompt": "{{ x }}"})
     task._do_render_template_fields(task, task.template_fields, {"x": "3.10"}, task.get_template_env(), set())
     assert (task.prompt, task.model) == ("3.10", "3.10")
-
-
-def test_what_renders_to_nothing_is_not_left_as_a_template(monkeypatch):
-    """Airflow 2 keeps the source of a template that renders to nothing: it must not be what is paid for."""
-
-    def as_airflow_2(self: Any, parent: Any, names: Any, context: Any, env: Any, seen: set[int]) -> None:
-        for name in names:
-            value = getattr(parent, name)
-            if value and (found := self.render_template(value, context, env, seen)):
-                setattr(parent, name, found)
-
-    monkeypatch.setattr(BaseOperator, "_do_render_template_fields", as_airflow_2)
-    task = rendered(
-        lambda: ViduGenerateOperator(task_id="t", prompt="{{ x }}", model="{{ m }}", storage_conn_id="{{ x }}"),
-        x="", m="m",
-    )  # fmt: skip
-    assert (task.prompt, task.model, task.storage_conn_id) == ("", "m", "")
