@@ -97,7 +97,7 @@ def is_usable_id(generation_id: str) -> bool:
     return _SURROGATE.search(generation_id) is None
 
 
-def _is_safe(generation_id: str) -> bool:
+def is_safe_id(generation_id: str) -> bool:
     """Whether an id of an answer can be asked for and be logged: no line end and no override of any alphabet.
 
     Where U+FFFD stands for what no store takes, it would name something else.
@@ -281,7 +281,7 @@ class Dialect(ABC):
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
         """Return the id of a create if it is safe; another one is shown escaped, and then nowhere."""
         found = generation_id.strip()
-        if _is_safe(found):
+        if is_safe_id(found):
             return found
         raise ViduResponseError(
             "The create was answered with an id that is not used, because it is too long or could forge a log line: "
@@ -392,7 +392,7 @@ class Dialect(ABC):
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
         payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
         found = strict_id(payload) if isinstance(payload, Mapping) else None
-        error.generation_id = found if found is not None and _is_safe(found) else None
+        error.generation_id = found if found is not None and is_safe_id(found) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import job_and_inner
-from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill, is_usable_id
+from airflow_provider_vidu.dialects.base import UPLOADS, Dialect, checked_id, fill, is_safe_id
 from airflow_provider_vidu.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.dialects.errors import is_error
 from airflow_provider_vidu.dialects.task_list import Page
@@ -147,7 +147,7 @@ class EntV2(Dialect):
             generations=tuple(
                 answers.read(name, dict(entry), answer.strike, may_hold_media=media, most_values=most)
                 for name, entry in named
-                if name and is_usable_id(name)
+                if name and is_safe_id(name)
             ),
             count=len(entries),
             token=text(payload.get("next_page_token")),
