@@ -273,11 +273,24 @@ def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[
             key = (row.task_id, row.map_index)
             sizes[key] = max(row.size, sizes.get(key, 0))
     fits = _fitting(keys, sizes)
-    found = {}
-    for try_id, key in tries.items():
-        if key in fits and (fields := model.get_for_attempt(try_id, session=session)) is not None:
-            found[key] = fields_in(fields.rendered_fields)
+    wanted = [try_id for try_id, key in tries.items() if key in fits]
+    stored = select(model.task_instance_id, cast(model.rendered_fields, String).label("text")).where(
+        model.task_instance_id.in_(wanted)
+    )
+    found = {tries[row.task_instance_id]: fields_in(parsed(row.text)) for row in session.execute(stored)}
+    for try_id in wanted if before is not None else ():
+        if tries[try_id] not in found and (fields := _from_before(model, try_id, session)) is not None:
+            found[tries[try_id]] = fields_in(fields)
     return found
+
+
+def _from_before(model: Any, try_id: Any, session: Session) -> Any:
+    """Return the rendered fields that an Airflow before 3.4 stored; None where Python cannot parse them."""
+    try:
+        fields = model.get_for_attempt(try_id, session=session)
+    except (ValueError, RecursionError):  # deep, cut off, or a number of thousands of digits
+        return None
+    return None if fields is None else fields.rendered_fields
 
 
 def _sizes(model: Any, text: Any, *more: Any) -> Any:
