@@ -42,7 +42,7 @@ def told(tmp_path_factory, sandbox, keys):
 
 def test_lazy_sequences_and_native_text_arrive_as_they_are(sandbox, told):
     """Paths of mapped tasks become pictures, numbers numbers, and text stays text, in the request and the result."""
-    ours = [create.body for create in sandbox.creates if create.body.get("style") == "007"]
+    ours = [create.body for create in sandbox.creates if create.body.get("meta_data") == "007"]
     assert sorted(body["prompt"] for body in ours) == ["'in quotation marks'", "3.10"]
     for body in ours:
         assert body["duration"] == 4
@@ -50,7 +50,7 @@ def test_lazy_sequences_and_native_text_arrive_as_they_are(sandbox, told):
     generations = told["results"]["generations"]
     assert sorted(generation["prompt"] for generation in generations) == ["'in quotation marks'", "3.10"]
     for generation in generations:
-        assert (generation["model"], generation["parameters"]["style"]) == ("viduq2", "007")
+        assert (generation["model"], generation["parameters"]["meta_data"]) == ("viduq2", "007")
         assert generation["created_at"]
 
 

@@ -40,7 +40,7 @@ with DAG("handed_over", schedule=None, render_template_as_native_obj=True) as da
         task_id="generate",
         model="viduq2",
         images=picture.expand(number=[1, 2]),
-        parameters={"duration": "{{ 2 + 2 }}", "style": "{{ '007' }}"},
+        parameters={"duration": "{{ 2 + 2 }}", "meta_data": "{{ '007' }}"},
         poll_interval=1,
         **DATABASE,
     ).expand(prompt=prompts())
