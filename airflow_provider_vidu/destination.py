@@ -57,7 +57,7 @@ class Destination:
             self._path = str(path.path)
             # Before Airflow 3.2 the path has no such property and keeps the connection among its options.
             self._conn_id = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
         if self._protocol in _LOCAL:

@@ -90,6 +90,8 @@ def may_repeat(error: ViduError, *, bills: bool) -> bool:
         return error.retryable
     if isinstance(error, exceptions.ViduTransportError):
         return not error.sent
+    if error.generation_id is not None:
+        return False  # [?] a refusal that names a generation is no proof that none was created
     return isinstance(error, (exceptions.ViduRateLimitError, exceptions.ViduUnavailableError))
 
 
@@ -99,8 +101,19 @@ def outcome_is_unknown(error: ViduError) -> bool:
         return error.sent
     if isinstance(error, exceptions.ViduResponseError):
         # A redirect or a refusal in HTML stopped the request; a 200 that cannot be read did not.
-        return error.status_code is None or not 300 <= error.status_code < 500
+        return error.generation_id is not None or error.status_code is None or not 300 <= error.status_code < 500
+    if error.generation_id is not None and isinstance(error, _PASSING_REFUSALS):
+        return True
     return isinstance(error, exceptions.ViduServerError)
+
+
+_PASSING_REFUSALS: Final = (
+    exceptions.ViduRateLimitError,
+    exceptions.ViduUnavailableError,
+    exceptions.ViduBusyError,
+    exceptions.ViduConflictError,
+)
+"""Refusals of the moment: one that names a generation may be about the very one that was created."""
 
 
 class Attempts:

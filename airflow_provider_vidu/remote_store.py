@@ -273,11 +273,18 @@ class UploadSink(_FileSink):
                 return True
             self._file.discard()
         except FileNotFoundError:
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(self._path) and self._fs.info(self._path).get("size") == self._file.tell())
+            return self._is_there_whole()
         except Exception:  # noqa: BLE001 - the store cannot be asked; why it failed first matters more
             return None
         return False
+
+    def _is_there_whole(self) -> bool | None:
+        """Return whether the object has the size of what was written; None for a role that may not look."""
+        try:
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path) and self._fs.info(self._path).get("size") == self._file.tell())
+        except Exception:  # noqa: BLE001 - as above
+            return None
 
     def _is_complete_on_google(self) -> bool:
         """Ask Google what became of the upload; False for the other stores.

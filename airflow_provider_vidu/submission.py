@@ -232,10 +232,12 @@ class Submission:
         try:
             generation = self._hook.create_generation(body=sent, endpoint=endpoint, before_send=sends.next)
         except ViduSubmitUnknownError as error:
-            if self._store is None or not record.is_searchable:
+            if self._store is None or not (record.is_searchable or error.generation_id):
                 raise
-            # The service may take as long again: what it settles counts from here.
-            self._save(replace(record, at=time.time()))
+            # The service may take as long again: what it settles counts from here. Where there is a list it decides,
+            # because the id in an error may be another's; elsewhere that id is all there is.
+            known = None if record.is_searchable else error.generation_id
+            self._save(replace(record, at=time.time(), generation_id=known))
             raise _uncertain(error) from error
         except BaseException as error:
             # Refused, or never sent. What else ends a send that has begun (a time-out, a kill) leaves the intent.
@@ -420,9 +422,13 @@ def _unknown(conn_id: str, candidates: Sequence[str] = (), *, looks_again: bool 
 
 def _uncertain(error: ViduError) -> ViduSubmitUncertainError:
     cause = error.__cause__ if isinstance(error.__cause__, ViduError) else error
+    follows = (
+        "A retry asks for the generation that the answer names, or looks for it, before it submits anything."
+        if error.generation_id
+        else "A retry, or clearing the task, looks for the generation before it submits anything."
+    )
     return ViduSubmitUncertainError(
-        f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. A retry, or "
-        "clearing the task, looks for the generation before it submits anything.",
+        f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. {follows}",
         generation_id=error.generation_id,
         conn_id=error.conn_id,
         status_code=error.status_code,

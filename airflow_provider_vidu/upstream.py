@@ -73,7 +73,7 @@ def url_of(generation: object, artifact: str | None, creation: int = 0) -> str |
     :param creation: counted from 0.
     """
     found = handed_over(generation)
-    return None if found is None else web_url(found.url_of(artifact, creation))
+    return None if found is None else web_url((found.url_of(artifact, creation) or "").strip())
 
 
 def handed_over(generation: object) -> Generation | None:

@@ -80,10 +80,14 @@ _BARE_URL_FIELDS: Final = (
     "data",
 )  # fmt: skip
 """What may hold the result's address alone, or a list of addresses."""
-# Never searched for a result: what was sent, and pictures beside it.
+# Never searched for a result: what was sent and may be echoed, and pictures beside it.
 _NOT_RESULTS: Final = frozenset(
-    {"input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input", "error"}
-)
+    {
+        "input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input",
+        "error", "payload", "meta_data", "prompt", "enhanced_prompt", "body", "source", "original_request", "extra",
+        "user_data", "input_video", "input_image", "arguments", "options", "callback",
+    }
+)  # fmt: skip
 _SEARCH_DEPTH: Final = 4
 
 # What is kept of an answer becomes an XCom. The longest documented prompt has 5,000 characters.
@@ -298,11 +302,11 @@ def _with_url(listed: tuple[Artifact, ...], url: str | None, flat: Artifact | No
 
 
 def _flat(job: Level, url: str | None, inner: Level) -> Artifact | None:
-    cover = _first(job, inner, web_url, *_COVER_FIELDS)
-    watermarked = _first(job, inner, web_url, "watermarked_url")
+    cover = _first(job, inner, _address, *_COVER_FIELDS)
+    watermarked = _first(job, inner, _address, "watermarked_url")
     if url is None and cover is None and watermarked is None:
         return None
-    speech, sound = (_first(job, inner, web_url, name) for name in ("speech_url", "sound_url"))
+    speech, sound = (_first(job, inner, _address, name) for name in ("speech_url", "sound_url"))
     return Artifact(url=url, cover_url=cover, watermarked_url=watermarked, speech_url=speech, sound_url=sound)
 
 
@@ -325,13 +329,13 @@ def _artifact(creation: Level) -> Artifact:
     video = mapping(creation.get("video"))
     size = mapping(video.get("resolution"))
     width, height = (_pixels(size.get(name)) for name in ("width", "height"))
-    speech, sound = web_url(creation.get("speech_url")), web_url(creation.get("sound_url"))
+    speech, sound = _address(creation.get("speech_url")), _address(creation.get("sound_url"))
     return Artifact(
         id=text(creation.get("id")),
         # [L] moderation_url holds what was checked, not what was ordered; it stays in raw.
-        url=_first(creation, NOTHING, web_url, *_CREATION_FIELDS) or sound or speech,
-        cover_url=_first(creation, NOTHING, web_url, "cover_url", "cover_uri"),
-        watermarked_url=web_url(creation.get("watermarked_url")),
+        url=_first(creation, NOTHING, _address, *_CREATION_FIELDS) or sound or speech,
+        cover_url=_first(creation, NOTHING, _address, "cover_url", "cover_uri"),
+        watermarked_url=_address(creation.get("watermarked_url")),
         speech_url=speech,
         sound_url=sound,
         duration=number(video.get("duration")),
@@ -348,14 +352,14 @@ def _pixels(value: Any) -> int | None:
 
 def _one_click(level: Level) -> Iterator[Artifact]:
     """Read a one-click answer: the whole film first, then the newest composition, then the parts."""
-    film = web_url(level.get("signed_url"))
+    film = _address(level.get("signed_url"))
     if film:
-        yield Artifact(id=text(level.get("id")), url=film, cover_url=_first(level, NOTHING, web_url, *_COVER_FIELDS))
+        yield Artifact(id=text(level.get("id")), url=film, cover_url=_first(level, NOTHING, _address, *_COVER_FIELDS))
     records = list(objects(level.get("job_records")))
     records.sort(key=lambda record: record.get("type") != "compose")  # stable: the parts keep their order
     for record in records:
         for job in reversed(list(objects(record.get("jobs")))):
-            url = web_url(job.get("signed_url"))
+            url = _address(job.get("signed_url"))
             if url and url != film:
                 yield Artifact(id=text(job.get("id")), url=url)
 
@@ -367,7 +371,7 @@ def _ad_one_click(level: Level) -> Iterator[Artifact]:
     films = reversed(list(objects(records.get("completed_creation_records"))))
     others = (*objects(records.get("narration_records")), *objects(records.get("bgm_records")))
     for record in (*films, *scenes, *others):
-        if url := web_url(record.get("creation_url")):
+        if url := _address(record.get("creation_url")):
             yield Artifact(id=text(record.get("id")), url=url)
 
 
@@ -380,34 +384,39 @@ def _direct_url(level: Level, *, succeeded: bool) -> str | None:
     if "state" in level and not succeeded:
         return None
     for name in _URL_FIELDS:
-        if name in level and (found := web_url(level[name])):
+        if name in level and (found := _address(level[name])):
             return found
     if not succeeded:
         return _metadata_url(level)
     # Older new-api keeps the URL of a success where the reason of a failure goes.
-    found = web_url(level.get("fail_reason")) or _metadata_url(level)
+    found = _address(level.get("fail_reason")) or _metadata_url(level)
     # An official answer repeats what was sent (task_id beside state), or lists its results (creations, be it none).
     if found is None and "creations" not in level and not ("state" in level and "task_id" in level):
-        found = next(filter(None, (web_url(level.get(name)) for name in _LOOSE_URL_FIELDS)), None)
+        found = next(filter(None, (_address(level.get(name)) for name in _LOOSE_URL_FIELDS)), None)
     return found
+
+
+def _address(value: Any) -> str | None:
+    """Return a web address verbatim, without the blanks and line ends that gateways leave around it."""
+    return web_url(value.strip()) if isinstance(value, str) else None
 
 
 def _metadata_url(level: Level) -> str | None:
     metadata = level.get("metadata")
     if not isinstance(metadata, Mapping):
         return None
-    return next(filter(None, (web_url(metadata.get(name)) for name in ("url", *_URL_FIELDS))), None)
+    return next(filter(None, (_address(metadata.get(name)) for name in ("url", *_URL_FIELDS))), None)
 
 
 def _searched_url(level: Level, depth: int = 0) -> str | None:
     """Look for the result of a success in every other place that has been seen; only rare answers come here."""
     if depth:
         for name in ("url", *_URL_FIELDS):
-            if found := web_url(level.get(name)):
+            if found := _address(level.get(name)):
                 return found
     for name in _BARE_URL_FIELDS:
         value = level.get(name)
-        if found := next(filter(None, map(web_url, value if isinstance(value, list) else [value])), None):
+        if found := next(filter(None, map(_address, value if isinstance(value, list) else [value])), None):
             return found
     if depth >= _SEARCH_DEPTH:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import Order, Record
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.submission import SETTLE_SECONDS, Submission
+from tests.integration.servers import Server, fixed
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 
@@ -445,3 +447,25 @@ def test_a_refused_order_after_a_clear_forgets_nothing(connect, sandbox):
             before_send=refuse)  # fmt: skip
     assert run(store, number=4, on_clear="resume") == first
     assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, {"code": "rate_limit", "task_id": "task_947", "message": "slow down", "data": None}),
+        (500, {"code": "unmarshal_response_failed", "message": '{"task_id": "task_947"}', "data": None}),
+    ],
+    ids=["429", "500"],
+)
+def test_an_error_that_names_the_generation(monkeypatch, status, body):
+    """It is sent once, and where there is no list the retry picks up what the error names instead of failing."""
+    store = Memory()
+    done = {"id": "task_947", "status": "processing", "progress": 5}
+    replies = [fixed(status, json.dumps(body).encode()), fixed(200, json.dumps(done).encode())]
+    with Server(*replies) as server:
+        conn = {"conn_type": "vidu", "host": server.url(""), "password": "long-enough", "extra": {"max_retries": 3}}
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(conn))
+        with pytest.raises(exceptions.ViduSubmitUncertainError, match="that the answer names"):
+            run(store)
+        assert run(store) == "task_947"
+    assert [request.method for request in server.requests] == ["POST", "GET"]

@@ -608,3 +608,12 @@ def test_an_end_that_is_not_shown_may_be_asked_for_again():
     assert type(error) is E.ViduBusyError
     assert error.retryable
     assert "5 min 1 s later its state is still running" in str(error)
+
+
+@pytest.mark.parametrize("kind", [E.ViduRateLimitError, E.ViduUnavailableError, E.ViduBusyError, E.ViduConflictError])
+def test_a_refusal_that_names_a_generation_is_not_repeated(kind: type[ViduError]) -> None:
+    """It may be about the very generation that was created and billed."""
+    error = kind("x", generation_id="947")
+    assert not may_repeat(error, bills=True)
+    assert outcome_is_unknown(error)
+    assert not outcome_is_unknown(E.ViduRequestError("x", generation_id="947"))

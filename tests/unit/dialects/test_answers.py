@@ -225,3 +225,37 @@ def test_a_request_of_ones_own_shows_no_picture() -> None:
     """Parsed as it came, but for inline media."""
     found = EntV2().read_json(answer({"images": ["data:image/png;base64,iVBORw0KGgo="], "id": "a"}))
     assert found == {"images": ["data:image/png;base64,… (12 characters cut out)"], "id": "a"}
+
+
+@pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "completed", "payload": '{"video_url": "https://x.example/input.mp4"}'},
+        {"state": "success", "meta_data": {"url": "https://x.example/input.mp4"}},
+        {"status": "completed", "original_request": {"video_url": "https://x.example/input.mp4"}},
+        {"status": "completed", "input_video": {"url": "https://x.example/input.mp4"}},
+        {"code": "success", "data": {"status": "SUCCESS", "prompt": '{"video_url": "https://x.example/input.mp4"}'}},
+    ],
+    ids=range(5),
+)
+def test_an_echo_of_what_was_sent_is_no_result(dialect, body):
+    """A success without an address stays one: what the user had sent in is not the clip that was paid for."""
+    found = dialect.read_generation("1", ApiAnswer(200, {}, json.dumps(body).encode()))
+    assert (found.succeeded, found.video_url) == (True, None)
+
+
+@pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "completed", "video_url": " https://x.example/v.mp4?a=~;b\r\n"},
+        {"state": "success", "creations": [{"url": "\thttps://x.example/v.mp4?a=~;b"}]},
+        {"object": "video", "status": "completed", "metadata": {"url": "https://x.example/v.mp4?a=~;b "}},
+    ],
+    ids=range(3),
+)
+def test_blanks_around_an_address_are_dropped(dialect, body):
+    """A gateway's line end around the address does not make a paid clip unreachable; the rest stays verbatim."""
+    found = dialect.read_generation("1", ApiAnswer(200, {}, json.dumps(body).encode()))
+    assert found.video_url == "https://x.example/v.mp4?a=~;b"
