@@ -346,3 +346,36 @@ def test_skip_and_error_on_s3(s3, bucket, conn_id, loopback):
     assert (record["size"], record["content_type"]) == (5000, "video/mp4")
     with pytest.raises(ViduDownloadError, match="exists already"):
         operator(overwrite="error", **arguments).execute({})
+
+
+def test_a_lost_last_answer_to_a_role_that_may_not_look(s3, bucket, monkeypatch):
+    """The upload is complete, its answer is lost and no look is allowed: still an error that names the file."""
+    place = Destination(f"s3://{bucket}/a.mp4").place()
+    sink = place.sink(UPLOAD_BYTES + 1, replace=True)
+    sink.write(memoryview(bytes(UPLOAD_BYTES + 1)))
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError("Forbidden")
+
+    def lost():
+        raise OSError("the answer was lost")
+
+    def gone():
+        raise FileNotFoundError("NoSuchUpload")
+
+    monkeypatch.setattr(sink, "_complete", lost)
+    monkeypatch.setattr(sink._file, "discard", gone)
+    monkeypatch.setattr(type(sink._fs), "exists", refuse)
+    with pytest.raises(ViduStorageError, match=rf"{bucket}/a\.mp4"):
+        sink.publish()
+
+
+def test_a_store_whose_package_fails_to_import_is_named(monkeypatch):
+    """``oss://`` without ossfs raises ImportError in Airflow's path: a configuration error, and not a retry."""
+
+    def missing(*_args, **_kwargs):
+        raise ImportError("Install ossfs to access OSS")
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", missing)
+    with pytest.raises(ViduConfigError, match=r"oss://bucket/a\.mp4"):
+        Destination("oss://bucket/a.mp4")
