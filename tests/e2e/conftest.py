@@ -59,13 +59,20 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
+def watched() -> Iterator[Sandbox]:
+    """Run a second account, which one test alone uses: a DAG is started by everything that finishes there."""
+    with Sandbox(keys=[KEY], list_payload=True) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
     """Return the folder that downloads go to."""
     return tmp_path_factory.mktemp("videos")
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox, videos) -> Iterator[PrivateAirflow]:
+def airflow(tmp_path_factory, sandbox, watched, videos) -> Iterator[PrivateAirflow]:
     """Run Airflow with the examples and the DAGs of these tests, connected to the sandbox."""
     home = tmp_path_factory.mktemp("e2e") / "airflow"
     settings = {
@@ -80,6 +87,7 @@ def airflow(tmp_path_factory, sandbox, videos) -> Iterator[PrivateAirflow]:
             running.add_connection(conn_id, {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {}})
         ent = {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}}
         running.add_connection("vidu_ent", ent)
+        running.add_connection("vidu_watched", {**ent, "host": watched.url})
         ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified")]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running

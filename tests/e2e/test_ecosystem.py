@@ -54,19 +54,19 @@ def test_a_dag_scheduled_on_the_asset_runs(airflow, runs):
     assert airflow.xcom(run, "told")[0] == {**airflow.xcom(runs["outlets"], "download"), "artifact": "video"}
 
 
-def test_a_finished_generation_starts_a_dag(airflow, sandbox, runs):
+def test_a_finished_generation_starts_a_dag(airflow, watched):
     """A generation that nobody in Airflow has submitted finishes, and the DAG that watches for it runs, once."""
-    assert wait_for(lambda: len(sandbox.requests("list")) > 1, 60), "nobody watches"
-    sandbox.add_generation("7001", dialect="ent-v2", states=[["success", 0]])
+    assert wait_for(lambda: len(watched.requests("list")) > 1, 60), "nobody watches"
+    watched.add_generation("7001", dialect="ent-v2", states=[["success", 0]])
     run = _run_of(airflow, "e2e_on_finished")
 
     assert airflow.wait(run) == "success"
     (payload,) = airflow.xcom(run, "told")
     assert (payload["generation_id"], payload["outcome"]) == ("7001", "succeeded")
     assert "http" not in json.dumps(payload)
-    looks = len(sandbox.requests("list"))
-    assert wait_for(lambda: len(sandbox.requests("list")) > looks + 1, 60)
-    assert len(sandbox.requests("query", "7001")) == 1
+    looks = len(watched.requests("list"))
+    assert wait_for(lambda: len(watched.requests("list")) > looks + 1, 60)
+    assert len(watched.requests("query", "7001")) == 1
     assert len(airflow.api("GET", "/dags/e2e_on_finished/dagRuns")["dag_runs"]) == 1
 
 

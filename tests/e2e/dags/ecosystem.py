@@ -18,7 +18,7 @@ FINISHED = Asset(
     watchers=[
         AssetWatcher(
             name="vidu",
-            trigger=ViduGenerationFinishedTrigger(vidu_conn_id="vidu_ent", poll_interval=2),
+            trigger=ViduGenerationFinishedTrigger(vidu_conn_id="vidu_watched", poll_interval=2),
         )
     ],
 )
