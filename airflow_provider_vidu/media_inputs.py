@@ -42,7 +42,8 @@ class Prepared:
     """
 
     def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
-        self._storage_conn_id = storage_conn_id
+        named = (storage_conn_id or "").strip()
+        self._storage_conn_id = None if named in ("", "None") else named  # what a template makes of nothing
         self._files: dict[tuple[str, Kind], MediaFile] = {}
         self._places: list[_Place] = []
         self._body = replaced(body, self._placed)

@@ -219,6 +219,22 @@ def test_a_request_that_is_too_large_without_files():
         resolve({"image": "data:image/png;base64," + "A" * MAX_BODY_BYTES})
 
 
+@pytest.mark.parametrize(
+    ("rendered", "conn_id"), [("None", None), (" \n", None), ("", None), (None, None), (" my_aws\n", "my_aws")]
+)
+def test_a_connection_that_a_template_made(monkeypatch, rendered, conn_id):
+    """Nothing, and the word None, are no connection; blanks around one are dropped."""
+    seen: list[str | None] = []
+
+    def path(uri: str, conn_id: str | None = None) -> Remote:
+        seen.append(conn_id)
+        return Remote(PNG)
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", path)
+    Prepared({"image": "s3://bucket/a.png"}, rendered).identity()
+    assert seen == [conn_id]
+
+
 @pytest.mark.fault(
     "from Airflow",
     "an input in a spelling that no store reads",
