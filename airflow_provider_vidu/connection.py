@@ -156,7 +156,7 @@ def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
     if not unknown or (conn_id, *unknown) in _warned:
         return
     _warned.add((conn_id, *unknown))
-    near = {name: get_close_matches(name, CONN_FIELDS, 1) for name in unknown}
+    near = {name: get_close_matches(name.removeprefix(EXTRA_PREFIX), CONN_FIELDS, 1) for name in unknown}
     told = ", ".join(f"{one_line(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
     log.warning("Connection %r has extras that are not used: %s.", conn_id, told)
 

@@ -20,7 +20,13 @@ from typing import Any, Final
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.local_store import LocalPlace
 from airflow_provider_vidu.naming import is_folder
-from airflow_provider_vidu.object_stores import EXTRAS, PACKAGES, USUAL, WITH_UPLOADS, stored_key
+from airflow_provider_vidu.object_stores import (
+    PACKAGES,
+    WITH_UPLOADS,
+    is_unknown_scheme,
+    missing_advice,
+    stored_key,
+)
 from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
@@ -28,7 +34,6 @@ from airflow_provider_vidu.text import one_line, redact_urls, shown
 
 _LOCAL: Final = frozenset({"", "file", "local"})
 _WEB: Final = frozenset({"http", "https"})
-_NO_STORE: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
 _CREDENTIALS: Final = (
     "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
 )
@@ -129,7 +134,7 @@ class Destination:
             raise _no_file_system(self.text, error) from None
         except Exception as error:  # whatever a provider raises while it connects: Airflow's, botocore's, google's
             # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
-            if not _is_missing(error):
+            if not is_unknown_scheme(error):
                 raise storage_error("reached", self.text, error, advice=_CREDENTIALS) from error
             if self._conn_id:
                 raise _no_file_system(self.text, error) from None
@@ -188,10 +193,6 @@ def _airflow_has(scheme: str) -> bool:
     return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
 
 
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, ValueError) and any(words in str(error) for words in _NO_STORE)
-
-
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
     """Return a file system like ``fs`` with further options. An error names them alone: their values may be secret."""
     try:
@@ -213,7 +214,7 @@ def _plain_file_system(protocol: str, text: str) -> Any:
     except ImportError as error:
         raise _no_file_system(text, error) from None
     except Exception as error:  # credentials or a host that are missing: adlfs raises ValueError, sshfs TypeError
-        if _is_missing(error):
+        if is_unknown_scheme(error):
             raise _no_file_system(text, error) from None
         raise storage_error("reached", text, error, advice=_CREDENTIALS) from error
 
@@ -224,13 +225,8 @@ def _web_address(text: str) -> ViduConfigError:
 
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     scheme = text.partition("://")[0].lower() if "://" in text else ""
-    extra = EXTRAS.get(scheme)
-    advice = "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
-    if extra:
-        # Of the schemes of one store, path libraries do not know all (s3n).
-        is_spelling = str(error).startswith("Unsupported") and find_spec(PACKAGES[scheme]) and scheme != USUAL[extra]
-        install = f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
-        advice = f"Write {USUAL[extra]}:// instead." if is_spelling else install
+    package = PACKAGES.get(scheme)
+    advice = missing_advice(scheme, error, is_installed=package is not None and find_spec(package) is not None)
     return ViduConfigError(
         f"There is no file system for destination {one_line(text, 120)!r} ({shown(error, 160)}). {advice}"
     )

@@ -286,7 +286,7 @@ class ViduDownloadOperator(SignedURLOperator):
             )
 
     def _storage_conn_id(self) -> str | None:
-        return _absent_as_none(self.storage_conn_id)
+        return stripped(_absent_as_none(self.storage_conn_id))  # type: ignore[no-any-return]
 
     # -- what is there already ------------------------------------------------------------------
 

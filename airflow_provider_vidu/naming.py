@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from airflow_provider_vidu.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.media_types import EXTENSIONS, extension, has_suffix, without_suffix
+from airflow_provider_vidu.places import account_advice
 from airflow_provider_vidu.text import SIGNING_PARAMETER, one_line
 
 MAX_NAME_BYTES: Final = 200
@@ -32,9 +33,6 @@ _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
 # What a template may hold that differs between the instances of a mapped task.
 _OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|random|now)\b")
-# Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
-# connection. The names of containers hold no dot.
-_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
 # "file:clips/a.mp4" is not the path that it looks like.
 _NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
@@ -60,8 +58,7 @@ def checked_destination(value: object) -> str:
     text = value.strip() if isinstance(value, str) else _of_object(value)
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
-    text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1)
-    text = _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
+    text = plain_scheme(text)
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
@@ -80,17 +77,20 @@ def checked_destination(value: object) -> str:
         raise ViduConfigError(
             f"destination {one_line(text, 120)!r} must not hold '?versionId=': nothing can be written to a version."
         )
-    if account := _AZURE_ACCOUNT.match(text):
-        raise ViduConfigError(
-            f"destination {one_line(text, 120)!r} names an Azure account, which its connection does here. Write "
-            f"abfss://{one_line(account[1], 63)}/…, and name an Airflow connection to that account in storage_conn_id."
-        )
+    if advice := account_advice(text):
+        raise ViduConfigError(f"destination {one_line(text, 120)!r} {advice}")
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold a '..' segment.")
     if not rest.strip("/. ") and rest != "./":
         raise ViduConfigError(f"destination {one_line(text, 80)!r} names no file and no folder.")
     return text
+
+
+def plain_scheme(text: str) -> str:
+    """Return a path or URI with its scheme in lower case, and a local one (``file:/data``) with all its slashes."""
+    text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1)
+    return _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
 
 
 def _of_object(value: object) -> str | None:

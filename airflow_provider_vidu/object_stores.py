@@ -30,6 +30,33 @@ _PERMISSIONS: Final = {
 }
 
 
+_SPELLINGS: Final = {"s3n": "s3", "wasb": "azure", "wasbs": "azure", "adl": "azure"}
+"""Schemes of these stores that no Python library reads, by the extra of their store."""
+_UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
+
+
+def is_unknown_scheme(error: BaseException) -> bool:
+    """Return whether an error says that nothing is registered for a scheme: universal_pathlib, fsspec or Airflow."""
+    return isinstance(error, ValueError) and any(words in str(error) for words in _UNKNOWN_SCHEME)
+
+
+def missing_advice(scheme: str, error: BaseException, *, is_installed: bool) -> str:
+    """Return what to do about a store that this environment cannot speak with.
+
+    :param scheme: as it is written, in lower case.
+    :param error: what was raised.
+    :param is_installed: whether the package in :data:`PACKAGES` is there.
+    """
+    extra = EXTRAS.get(scheme) or _SPELLINGS.get(scheme)
+    if extra is None:
+        return "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
+    # Of the schemes of one store, path libraries do not know all.
+    is_unread = is_installed and str(error).startswith("Unsupported") and scheme != USUAL[extra]
+    if scheme in _SPELLINGS or is_unread:
+        return f"Write {USUAL[extra]}:// instead."
+    return f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
+
+
 def stored_key(protocol: str, key: str) -> str:
     r"""Return the name under which a store keeps a key: Azure's clients make ``a/b`` of ``a\b`` and of ``a/./b``."""
     return re.sub(r"(?<=/)\./", "", key.replace("\\", "/")) if protocol in AZURE else key

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from airflow_provider_vidu.text import one_line
+
 _LOCAL: Final = frozenset({"", "file", "local"})
 _SAME: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 _WEB: Final = frozenset({"http", "https"})
+# Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
+# connection. The names of containers hold no dot.
+_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,27 @@ def read_spot(uri: str) -> Spot | None:
     return Spot("" if scheme in _LOCAL else _SAME.get(scheme, scheme), netloc, parts)
 
 
+def account_advice(uri: str) -> str | None:
+    """Return what to write in place of an Azure address in Microsoft's spelling; None for everything else.
+
+    Its account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
+    """
+    found = _AZURE_ACCOUNT.match(uri)
+    if found is None:
+        return None
+    return (
+        f"names an Azure account, which its connection does here. Write abfss://{one_line(found[1], 63)}/…, and name "
+        "an Airflow connection to that account in storage_conn_id."
+    )
+
+
 def split_connection(item: str) -> tuple[str | None, Spot | None]:
-    """Return the Airflow connection that a URI names (``s3://my_aws@bucket/key``), and the place without it."""
+    """Return the Airflow connection that a URI names (``s3://my_aws@bucket/key``), and the place without it.
+
+    What is before the ``@`` of an Azure account is a container and not a connection: such an address has no place.
+    """
+    if account_advice(item):
+        return None, None
     scheme, marked, rest = item.partition("://")
     netloc = rest.partition("/")[0]
     if not marked or "@" not in netloc:

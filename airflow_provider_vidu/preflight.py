@@ -22,12 +22,12 @@ _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 def check_downstream(operator: Any, log: Any) -> None:
     """Check the destinations of all downloads downstream of a task, as far as they can be checked here and for nothing.
 
-    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, one outside
-    of ``[vidu] destination_roots``, a local folder that this user cannot write to, a mapped download whose instances
-    would write one file, a destination that is wrong in every run, and settings that no download can use. Nothing is
-    written, no store is asked, and no store's package is imported. Whatever only a rendered template shows, or only
-    another worker, is left to the download itself. A download that may be skipped (behind a branch, or a task of
-    somebody else's) stops no order: it is warned of.
+    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, an Airflow
+    connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
+    cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
+    and settings that no download can use. Nothing is written, no store is asked, and no store's package is imported.
+    Whatever only a rendered template shows, or only another worker, is left to the download itself. A download that
+    may be skipped (behind a branch, or a task of somebody else's) stops no order: it is warned of.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
@@ -135,6 +135,8 @@ def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) 
         return None
     if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
         return missing.reason
+    if unknown := _unknown_connection(text, _final(conn_id)):
+        return unknown
     path = local_path(text)
     try:
         most_bytes()
@@ -146,6 +148,26 @@ def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) 
             return obstacle(path, is_folder=text.endswith("/"))
     except ViduConfigError as error:
         return error.reason
+    return None
+
+
+def _unknown_connection(text: str, conn_id: str | None) -> str | None:
+    """Return what is wrong where a destination names an Airflow connection that there is none of.
+
+    Google's and Azure's file systems fail without it. Amazon's fall back to the worker's own credentials, which may do.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    from airflow_provider_vidu.object_stores import AZURE, GOOGLE
+    from airflow_provider_vidu.places import split_connection
+
+    named = conn_id or split_connection(text)[0]
+    if not named or is_template(named) or text.partition("://")[0].lower() not in GOOGLE | AZURE:
+        return None
+    try:
+        BaseHook.get_connection(named)
+    except AirflowNotFoundException:
+        return f"There is no Airflow connection {shown(named, 80)!r} for its destination {shown(text, 120)!r}."
     return None
 
 

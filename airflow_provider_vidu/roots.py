@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.places import Root, read_roots, split_connection
+from airflow_provider_vidu.places import Root, account_advice, read_roots, split_connection
 from airflow_provider_vidu.text import one_line, redact_urls
 
 Option = Literal["input_roots", "destination_roots"]
@@ -147,9 +147,10 @@ def _roots(option: Option) -> tuple[Root, ...]:
 def _roots_in(option: Option, setting: str) -> tuple[Root, ...]:
     roots, refused = read_roots(setting)
     if refused:
+        problem = account_advice(refused[0]) or "is not an absolute folder or a bucket."
         raise ViduConfigError(
-            f"[vidu] {option} holds {one_line(refused[0], 120)!r}, which is not an absolute folder or a bucket. "
-            "Nothing is read or written before it is corrected."
+            f"[vidu] {option} holds {one_line(refused[0], 120)!r}, which {problem} Nothing is read or written before "
+            "it is corrected."
         )
     return tuple(roots)
 

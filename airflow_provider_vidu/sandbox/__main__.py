@@ -38,6 +38,15 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--queue", type=float, default=4.0, help="sandbox seconds of waiting (default: %(default)s)")
     out.add_argument("--duration", type=float, default=20.0, help="sandbox seconds of running (default: %(default)s)")
     out.add_argument("--clip-seconds", type=float, default=2.0, help="length of the videos (default: %(default)s)")
+    out.add_argument(
+        "--url-lifetime", type=float, default=Settings.url_lifetime, help="sandbox seconds, of a result's URL"
+    )
+    out.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="of a cover's URL")
+    out.add_argument(
+        "--balance", type=int, default=Settings.balance, help="at the start (default: %(default)s)"
+    )
+    out.add_argument("--price", type=int, default=Settings.price, help="credits of a create (default: %(default)s)")
+    out.add_argument("--seed", type=int, help="makes ids and signatures the same at every start")
     _add_choices(out)
     out.add_argument("--tls-cert", help="PEM file of a certificate: serve https")
     out.add_argument("--tls-key", help="PEM file of the certificate's key")
@@ -53,11 +62,18 @@ def _add_choices(out: argparse.ArgumentParser) -> None:
     group.add_argument("--no-concurrency-limit", action="store_const", const=None, dest="concurrency", help="no limit")
     group.add_argument("--gateway-concurrency", type=int, help="unfinished ones that the gateway takes (default: all)")
     group.add_argument("--gateway-refusal", default=Settings.gateway_refusal, help="beyond them (default: %(default)s)")
-    group.add_argument("--gateway-prompt-limit", type=int, default=Settings.gateway_prompt_limit, help="characters")
+    group.add_argument(
+        "--gateway-prompt-limit",
+        type=int,
+        default=Settings.gateway_prompt_limit,
+        help="longest prompt that the service behind the gateway takes, in characters (default: %(default)s)",
+    )
+    group.add_argument(
+        "--no-gateway-prompt-limit", action="store_const", const=None, dest="gateway_prompt_limit", help="any length"
+    )
     group.add_argument("--models", default=Settings.models, help="documented, any, or names separated by commas")
     group.add_argument("--list-payload", action="store_true", help="entries of the list hold payload and err_code")
     group.add_argument("--bare-keys", action="store_true", help="accept keys without an authorization scheme")
-    group.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="of a cover's URL")
     group.add_argument("--allow-host", action="append", default=[], help="name that the Host header may hold")
     for name, values in CHOICES.items():
         group.add_argument("--" + name.replace("_", "-"), choices=values, default=values[0])
@@ -71,7 +87,11 @@ def _settings(args: argparse.Namespace) -> Settings:
         queue=args.queue,
         duration=args.duration,
         clip_seconds=args.clip_seconds,
+        url_lifetime=args.url_lifetime,
         cover_lifetime=args.cover_lifetime,
+        balance=args.balance,
+        price=args.price,
+        seed=args.seed,
         concurrency=args.concurrency,
         gateway_concurrency=args.gateway_concurrency,
         gateway_refusal=args.gateway_refusal,

@@ -1,9 +1,11 @@
 """pytest fixture: ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]`` brings ``vidu_sandbox``.
 
+The line belongs in the ``conftest.py`` of pytest's rootdir: elsewhere pytest refuses it, or reads it after the marks.
+
 .. code-block:: python
 
     def test_my_dag(vidu_sandbox, monkeypatch):
-        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", vidu_sandbox.connection_uri())
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", vidu_sandbox.connection_json())
 
     @pytest.mark.vidu_sandbox(duration=600, speed=0)
     def test_with_a_clock_of_my_own(vidu_sandbox):

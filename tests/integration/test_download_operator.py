@@ -728,3 +728,12 @@ def test_an_id_of_digits(connect, tmp_path):
     assert again == record
     assert record["generation_id"] == "911088422699962368"
     assert record["uri"].endswith("911088422699962368.mp4")
+
+
+@pytest.mark.parametrize(("rendered", "conn_id"), [(" my_aws\n", "my_aws"), ("None", None), (" ", None)])
+def test_blanks_around_the_connection_of_the_store(rendered, conn_id):
+    """What a template leaves around it is not part of its name, and nothing is no connection."""
+    operator = ViduDownloadOperator(
+        task_id="t", generation_id="g", destination="s3://bucket/clips/", storage_conn_id=rendered
+    )
+    assert operator._storage_conn_id() == conn_id

@@ -66,6 +66,40 @@ def test_a_missing_package_is_found(without_packages, destination, mapped, betwe
         check_downstream(order(destination=destination, mapped=mapped, between=between))
 
 
+@pytest.mark.fault(
+    "orders",
+    "the connection of the store of the download that follows does not exist",
+    outcome="refused",
+    says="There is no Airflow connection",
+)
+@pytest.mark.parametrize(
+    ("destination", "conn_id"),
+    [
+        ("gs://bucket/clips/", "slip"),
+        ("gs://slip@bucket/{{ ds }}/", None),
+        ("abfss://clips/a.mp4", "slip"),
+        (ObjectStoragePath("gs://slip@bucket/clips/"), None),
+    ],
+)
+def test_a_missing_connection_of_the_store_is_found(monkeypatch, destination, conn_id):
+    """A slip in storage_conn_id, or in the URL, costs nothing; with the connection there is nothing to tell."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    first = order(destination=destination, storage_conn_id=conn_id)
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*There is no Airflow connection 'slip'"):
+        check_downstream(first)
+    monkeypatch.setenv("AIRFLOW_CONN_SLIP", '{"conn_type": "any"}')
+    check_downstream(first)
+
+
+@pytest.mark.parametrize(
+    ("destination", "conn_id"), [("s3://bucket/clips/", "slip"), ("gs://bucket/clips/", "{{ params.conn }}")]
+)
+def test_a_connection_that_may_not_matter_stops_nothing(monkeypatch, destination, conn_id):
+    """Amazon's file system does without, and a template shows no connection yet."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    check_downstream(order(destination=destination, storage_conn_id=conn_id))
+
+
 def test_an_unknown_scheme_is_found():
     """A slip in the scheme costs nothing."""
     with pytest.raises(ViduConfigError, match=r"no file system for destination 's4://bucket/a\.mp4'"):

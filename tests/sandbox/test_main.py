@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 
 import pytest
 import requests
+
+from airflow_provider_vidu.sandbox.__main__ import _settings, parser
+from airflow_provider_vidu.sandbox.settings import Settings
 
 COMMAND = [sys.executable, "-m", "airflow_provider_vidu.sandbox"]
 
@@ -74,6 +78,20 @@ def test_the_choices_are_options(launch) -> None:
     assert requests.post(f"{url}/ent/v2/text2video", json=order, headers=headers, timeout=5).status_code == 200
     (task,) = requests.get(f"{url}/ent/v2/tasks", headers=headers, timeout=5).json()["tasks"]
     assert task["payload"] == ""
+
+
+def test_every_setting_is_an_option() -> None:
+    """The command line reaches each of them, and None where that is a choice."""
+    for field in fields(Settings):
+        spelling = {"keys": "key", "allowed_hosts": "allow-host"}.get(field.name, field.name.replace("_", "-"))
+        assert f"--{spelling}" in parser().format_help()
+    without = _settings(parser().parse_args(["--no-concurrency-limit", "--no-gateway-prompt-limit"]))
+    assert without == replace(Settings(), concurrency=None, gateway_prompt_limit=None)
+    assert _settings(parser().parse_args([])) == Settings()
+    chosen = ["--balance", "7", "--price", "3", "--seed", "5", "--url-lifetime", "60", "--gateway-prompt-limit", "9"]
+    assert _settings(parser().parse_args(chosen)) == replace(
+        Settings(), balance=7, price=3, seed=5, url_lifetime=60.0, gateway_prompt_limit=9
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -255,6 +257,22 @@ def test_the_plugin_gives_a_fresh_sandbox_to_each_test(tmp_path) -> None:
     # Wherever the temporary folder lies, the settings of a project around it are not meant.
     command += ["-c", os.devnull, "--rootdir", str(tmp_path)]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60, env=env)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_documented_setup_of_pytest(tmp_path) -> None:
+    """The files that docs/sandbox.md shows pass in a fresh folder, and warn of nothing."""
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")
+    files = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in files] == ["conftest.py", "tests/test_films.py"]
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    for name, code in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
+    env = {**ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "AIRFLOW_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "--strict-markers", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env, cwd=tmp_path)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 

@@ -39,7 +39,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "shells": (
         "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",
         "http_connection",
-        "http_stream", "storage", "local_store", "remote_store", "destination", "roots", "media_inputs", "uploads",
+        "http_stream", "storage", "local_store", "remote_store", "destination", "roots", "media_files", "media_inputs",
+        "uploads",
         "arrival", "transfer", "guard", "announce",
     ),
     "hooks": ("hooks",),

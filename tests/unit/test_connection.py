@@ -142,6 +142,14 @@ def test_extras_that_mean_nothing_are_told_once(env, resolve: Resolve, caplog) -
     assert told == ["Connection 'unit_vidu' has extras that are not used: 'dialct' (is it dialect?), 'note'."]
 
 
+def test_a_prefixed_extra_that_means_nothing_is_told_with_its_like(env, resolve: Resolve, caplog) -> None:
+    """The prefix of older forms hides nothing of the likeness."""
+    env(host="https://gw.example.com", password="sk-unit-000002", extra={"extra__vidu__tiemout": 7})
+    with caplog.at_level(logging.WARNING, logger=connection.__name__):
+        resolve("unit_vidu")
+    assert "'extra__vidu__tiemout' (is it timeout?)" in caplog.text
+
+
 @pytest.mark.fault(
     "from Airflow", "extras with the prefix extra__vidu__", outcome="survived", says="extra__vidu__tiemout"
 )

@@ -10,13 +10,16 @@ import logging
 import os
 from types import SimpleNamespace
 from typing import Any, BinaryIO
+from unittest.mock import Mock
 
+import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_vidu import media_inputs
+from airflow_provider_vidu import media_files
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduStorageError
-from airflow_provider_vidu.media_inputs import MAX_BODY_BYTES, MAX_IMAGE_BYTES, MAX_UPLOAD_BYTES, Prepared
+from airflow_provider_vidu.media_files import MAX_UPLOAD_BYTES
+from airflow_provider_vidu.media_inputs import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 20
 JPEG = b"\xff\xd8\xff\xe0" + b"j" * 20
@@ -121,7 +124,7 @@ def test_only_an_address_is_taken(put):
 
 def test_a_sound(put, monkeypatch):
     """Whatever the first bytes prove to be a sound is uploaded."""
-    monkeypatch.setattr(media_inputs, "sniffed", lambda head: "audio/wav" if head[8:12] == b"WAVE" else None)
+    monkeypatch.setattr(media_files, "sniffed", lambda head: "audio/wav" if head[8:12] == b"WAVE" else None)
     hook = Hook()
     sound = b"RIFF\0\0\0\0WAVE"
     assert resolve({"audio_url": put("a.wav", sound)}, hook) == {"audio_url": "ssupload:?id=1"}
@@ -158,7 +161,7 @@ def test_the_request_stays_below_its_limit(put):
 @pytest.mark.parametrize(
     ("field", "content", "size", "message"),
     [
-        ("image", PNG, MAX_IMAGE_BYTES + 1, "larger than 10,000,000 bytes"),
+        ("image", PNG, MAX_IMAGE_BYTES + 1, "larger than 9,999,999 bytes"),
         ("video_url", MP4, 0, "must be uploaded, because this field takes addresses only"),
         ("videos", MP4, MAX_BODY_BYTES, "makes the request larger than 20,000,000 bytes"),
     ],
@@ -214,6 +217,123 @@ def test_a_request_that_is_too_large_without_files():
     """Data URIs of the user's own count as well."""
     with pytest.raises(ViduConfigError, match=r"The request has 20,0.* bytes; the API takes 20,000,000"):
         resolve({"image": "data:image/png;base64," + "A" * MAX_BODY_BYTES})
+
+
+@pytest.mark.parametrize(
+    ("rendered", "conn_id"), [("None", None), (" \n", None), ("", None), (None, None), (" my_aws\n", "my_aws")]
+)
+def test_a_connection_that_a_template_made(monkeypatch, rendered, conn_id):
+    """Nothing, and the word None, are no connection; blanks around one are dropped."""
+    seen: list[str | None] = []
+
+    def path(uri: str, conn_id: str | None = None) -> Remote:
+        seen.append(conn_id)
+        return Remote(PNG)
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", path)
+    Prepared({"image": "s3://bucket/a.png"}, rendered).identity()
+    assert seen == [conn_id]
+
+
+@pytest.mark.fault(
+    "from Airflow",
+    "an input in a spelling that no store reads",
+    outcome="refused",
+    says="images[0]: the file ",
+)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("abfss://pictures@studio.dfs.core.windows.net/a.png", "names an Azure account.* Write abfss://pictures/…"),
+        ("WASBS://pictures@studio.blob.core.windows.net/a.png", "names an Azure account.* Write abfss://pictures/…"),
+        ("wasb://pictures/a.png", r"Write abfs:// instead\."),
+        ("s3n://bucket/a.png", r"Write s3:// instead\."),
+        ("foo://bucket/a.png", "Use a local path, or a scheme for which an installed"),
+        pytest.param(
+            "webhdfs://host/a.png",
+            "the file system webhdfs needs arguments",
+            marks=pytest.mark.filterwarnings("ignore:UPath"),
+        ),
+        ("simplecache::s3://bucket/a.png", "holds '::'"),
+        ("file://host/a.png", "begins with file:///"),
+        ("file:a.png", "begins with file:///"),
+        ("s3:bucket/a.png", "it does not exist. An address has :// behind its scheme"),
+        ("https:/example.com/a.png", "it does not exist. An address has :// behind its scheme"),
+        ("//cdn.example.com/a.png", "it does not exist. An address has :// behind its scheme"),
+        ("www.example.com/a.png", "it does not exist. An address has :// behind its scheme"),
+        ("/data/nowhere/a.png", r"it does not exist\.$"),
+        ("github://me:secret@bucket/a.png", r"the file github://me:\*\*\*@bucket/a\.png cannot be read"),
+    ],
+)
+def test_a_spelling_that_no_store_reads(source, message):
+    """It is refused by name, with what to write instead, and for good."""
+    with pytest.raises(ViduConfigError, match=message):
+        Prepared({"images": [source]}).identity()
+
+
+def test_a_path_object_of_an_azure_account():
+    """It is refused as its text is: Airflow has taken the container for a connection."""
+
+    class OfAccount(Remote):
+        def __str__(self) -> str:
+            return "abfss://pictures@studio.dfs.core.windows.net/a.png"
+
+    source = OfAccount(PNG)
+    with pytest.raises(ViduConfigError, match="names an Azure account"):
+        Prepared({"images": [source]}).identity()
+    assert source.opened == 0
+
+
+@pytest.mark.fault(
+    "from Airflow", "an input whose store's package is missing", outcome="clear error", says="pip install"
+)
+@pytest.mark.parametrize("conn_id", [None, "my_conn"])
+@pytest.mark.parametrize(("scheme", "extra"), [("gs", "gcs"), ("gcs", "gcs"), ("abfss", "azure"), ("az", "azure")])
+def test_the_package_of_a_store_is_named(monkeypatch, scheme, extra, conn_id):
+    """As for a destination: what to install."""
+
+    def path(uri: str, conn_id: str | None = None) -> Any:
+        error = ValueError(f"No filesystem registered for scheme {scheme}")
+        return SimpleNamespace(open=Mock(side_effect=error), conn_id=conn_id, protocol=scheme, path="bucket/a.png")
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", path)
+    monkeypatch.setattr("fsspec.filesystem", Mock(side_effect=ImportError("Please install it")))
+    monkeypatch.setattr(media_files, "find_spec", lambda _: None)
+    with pytest.raises(ViduConfigError, match=rf"pip install 'airflow-provider-vidu\[{extra}\]'"):
+        Prepared({"image": f"{scheme}://bucket/a.png"}, conn_id).identity()
+
+
+def test_a_store_that_only_fsspec_knows():
+    """It is read without a connection, as it is written to; Airflow has none for it, and says so."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/inputs/a.png", PNG)
+    try:
+        assert Prepared({"image": "memory://inputs/a.png"}).identity() == {"image": f"sha256:{digest(PNG)}"}
+        assert Prepared({"image": ObjectStoragePath("memory://inputs/a.png")}).identity()
+        with pytest.raises(ViduConfigError, match="No filesystem registered for scheme memory"):
+            Prepared({"image": "memory://inputs/a.png"}, "my_conn").identity()
+    finally:
+        fs.rm("/inputs", recursive=True)
+
+
+@pytest.mark.fault(
+    "from Airflow", "an input names an old version of its object", outcome="refused", says="would read the newest one"
+)
+def test_a_version_of_an_object(monkeypatch):
+    """The file systems cut it off: the newest picture would be sent, and paid for."""
+    opened: list[str] = []
+
+    def path(uri: str, conn_id: str | None = None) -> Any:
+        found = Remote(PNG)
+        found.fs = SimpleNamespace(version_aware=conn_id == "aware")  # type: ignore[attr-defined]
+        opened.append(uri)
+        return found
+
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", path)
+    body = {"image": "s3://bucket/a.png?versionId=abc"}
+    with pytest.raises(ViduConfigError, match="names a version"):
+        Prepared(body).identity()
+    assert Prepared(body, "aware").identity() == {"image": f"sha256:{digest(PNG)}"}
 
 
 @pytest.mark.fault(

@@ -14,7 +14,9 @@ from airflow_provider_vidu.object_stores import (
     is_forbidden,
     is_not_implemented,
     is_refusal,
+    is_unknown_scheme,
     labels,
+    missing_advice,
     reading_advice,
     stored_key,
 )
@@ -100,3 +102,24 @@ def test_what_a_file_system_sets_for_all_objects_is_kept():
     fs = SimpleNamespace(s3_additional_kwargs={"ContentDisposition": "attachment"})
     assert labels("s3", fs, "video/mp4") == {"ContentType": "video/mp4"}
     assert labels("sftp", fs, "video/mp4") == {}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text", "is_installed", "advice"),
+    [
+        ("gs", "gcsfs is not installed", False, "pip install 'airflow-provider-vidu[gcs]'"),
+        ("s3n", "Unsupported filesystem: 's3n'", True, "Write s3:// instead."),
+        ("gcs", "Unsupported filesystem: 'gcs'", True, "Write gs:// instead."),
+        ("gcs", "Unsupported filesystem: 'gcs'", False, "pip install 'airflow-provider-vidu[gcs]'"),
+        ("wasbs", "Unsupported filesystem: 'wasbs'", False, "Write abfs:// instead."),
+        ("adl", "Azure Data Lake Storage Gen1 is retired", False, "Write abfs:// instead."),
+        ("foo", "Protocol not known: foo", False, "Use a local path"),
+        ("", "Protocol not known: foo", False, "Use a local path"),
+    ],
+)
+def test_what_to_do_about_a_missing_store(scheme, text, is_installed, advice):
+    """Another spelling, or a package: whichever helps."""
+    error = ValueError(text)
+    assert advice in missing_advice(scheme, error, is_installed=is_installed)
+    assert is_unknown_scheme(error) is text.startswith(("Unsupported", "Protocol not known"))
+    assert not is_unknown_scheme(ImportError(text))

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.places import read_roots, read_spot, root_of
+from airflow_provider_vidu.places import account_advice, read_roots, read_spot, root_of, split_connection
 
+AZURE_ACCOUNT = "abfss://films@studio.dfs.core.windows.net/in"
 ROOTS = read_roots("/data/clips, s3://my_aws@bucket/films, gs://plain")[0]
 
 
@@ -77,8 +78,17 @@ def test_the_connection_is_the_roots_own():
     assert "my_aws" not in found[1].uri
 
 
+def test_an_azure_account_is_not_a_connection():
+    """Microsoft's spelling has its container where Airflow's has a connection; a real connection still counts."""
+    assert split_connection(AZURE_ACCOUNT) == (None, None)
+    conn_id, spot = split_connection("abfss://my_azure@films/in")
+    assert spot is not None
+    assert (conn_id, spot.netloc) == ("my_azure", "films")
+    assert account_advice("s3://my_aws@a.bucket.with.dots/x") is None
+
+
 @pytest.mark.parametrize(
-    "setting", ["", " , ,", "clips", "/", "//", "file://", "s3://", "/data/../etc", "http://host/x"]
+    "setting", ["", " , ,", "clips", "/", "//", "file://", "s3://", "/data/../etc", "http://host/x", AZURE_ACCOUNT]
 )
 def test_what_is_no_root(setting):
     """An empty setting allows nothing, and a broken one is told instead of guessed at."""

@@ -80,6 +80,7 @@ REFUSED = [
     "simplecache::s3://studio/films/a.png",
     "zip://a.png::{tree}/in/a.zip",
     "memory://a/b.png",
+    "abfss://studio@account.dfs.core.windows.net/films/a.png",
 ]
 
 
@@ -145,6 +146,18 @@ def test_a_broken_setting_allows_nothing(tree, monkeypatch, setting):
     monkeypatch.setenv("AIRFLOW__VIDU__INPUT_ROOTS", setting)
     with pytest.raises(ViduConfigError, match=r"\[vidu\] input_roots holds .* not an absolute folder or a bucket"):
         check_input("/data/a.png")
+
+
+@pytest.mark.parametrize("option", ["input_roots", "destination_roots"])
+def test_a_root_that_names_an_azure_account(monkeypatch, option):
+    """Its container would be taken for a connection; the error says what to write."""
+    root = "abfss://films@studio.dfs.core.windows.net/in"
+    monkeypatch.setenv(f"AIRFLOW__VIDU__{option.upper()}", f"/data,{root}")
+    check = check_input if option == "input_roots" else check_destination
+    with pytest.raises(ViduConfigError, match=rf"\[vidu\] {option} holds '{root}'.* Write abfss://films/…"):
+        check("abfss://films/in/a.png")
+    monkeypatch.setenv(f"AIRFLOW__VIDU__{option.upper()}", "abfss://films/in")
+    check("abfs://films/in/a.png")
 
 
 @pytest.mark.fault(

@@ -18,7 +18,7 @@ from airflow_provider_vidu.sandbox.official.uploads import Upload
 from airflow_provider_vidu.sandbox.settings import Settings
 
 #: Largest request, in bytes (``vidu_api_full.md``, section 1).
-MAX_REQUEST = 20 * 1024 * 1024
+MAX_REQUEST = 20_000_000
 
 
 class Uploaded(Surroundings):

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 Json = dict[str, Any]
 Medium = Literal["image", "video", "audio"]
 
-#: Largest inline image, decoded; bytes. Larger ones need the upload service (``vidu_api_full.md``, section 1).
-MAX_INLINE_IMAGE = 10 * 1024 * 1024
+#: An inline image has fewer bytes, decoded: "The length of the base64 decode must be under 10MB"
+#: (platform.vidu.com/docs/image-to-video). Larger ones need the upload service.
+TOO_LARGE_INLINE = 10_000_000
 MAX_PAYLOAD = 1_048_576
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DOWNLOAD_FAILURES: dict[str, str] = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
@@ -173,8 +174,8 @@ def _check_inline(name: str, value: str, medium: Medium) -> None:
     kind = head[len("data:") :].lower()
     if not comma or not kind.endswith(";base64") or not kind.startswith(f"{medium}/"):
         raise Refused("FieldInvalid", f"field {name} must begin with data:{medium}/…;base64,")
-    if medium == "image" and len(encoded) * 3 // 4 > MAX_INLINE_IMAGE + 2:
-        raise Refused("ImageSizeInvalid", f"field {name}: an inline image has at most {MAX_INLINE_IMAGE} bytes")
+    if medium == "image" and len(encoded) // 4 * 3 - encoded[-2:].count("=") >= TOO_LARGE_INLINE:
+        raise Refused("ImageSizeInvalid", f"field {name}: an inline image has fewer than {TOO_LARGE_INLINE} bytes")
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from airflow_provider_vidu.sandbox.official.fields import Refused, is_picture
 
-#: Largest upload, in bytes.
-MAX_UPLOAD = 50 * 1024 * 1024
+#: Largest upload, in bytes: "All images are limited to 50MB" (platform.vidu.com/docs/image-to-video). Megabytes are
+#: decimal throughout the sandbox: the vendor does not say which kind it counts, and this is the stricter reading.
+MAX_UPLOAD = 50_000_000
 
 
 @dataclass

@@ -175,6 +175,11 @@ def test_the_models_can_be_chosen(models, model, status) -> None:
     assert Service(models=models).ent("POST", "text2video", {"model": model, "prompt": "x"})[0] == status
 
 
+def inline_png(size: int) -> str:
+    """Return a data URI of a picture with so many bytes."""
+    return "data:image/png;base64," + base64.b64encode(PNG.ljust(size, b"\0")).decode()
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
@@ -184,20 +189,23 @@ def test_the_models_can_be_chosen(models, model, status) -> None:
         ("data:image/png;base64,!!", "FieldInvalid"),
         ("data:text/plain;base64,QUJD", "FieldInvalid"),
         ("data:image/png," + "QUJD", "FieldInvalid"),
-        ("data:image/png;base64," + base64.b64encode(PNG + bytes(10 * 2**20)).decode(), "ImageSizeInvalid"),
+        (inline_png(9_999_998), None),
+        (inline_png(9_999_999), None),
+        (inline_png(10_000_000), "ImageSizeInvalid"),
     ],
-    ids=["png", "capitals", "no picture", "no base64", "no image", "not encoded", "too large"],
+    ids=["png", "capitals", "no picture", "no base64", "no image", "not encoded", "large", "largest", "too large"],
 )
 def test_an_inline_image_must_be_one(service, image, reason) -> None:
-    """PNG, JPEG or WebP of at most 10 MB, as base64."""
+    """PNG, JPEG or WebP of less than 10 MB, as base64; megabytes are decimal."""
     status, body = service.ent("POST", "img2video", {"model": "viduq2", "images": [image]})
     assert (status, body.get("reason")) == ((200, None) if reason is None else (400, reason))
 
 
 def test_a_request_has_at_most_20_mb(service) -> None:
     """413 before anything is read."""
-    status, body = service.ent("POST", "text2video", b" " * (20 * 2**20 + 1))
+    status, body = service.ent("POST", "text2video", b" " * 20_000_001)
     assert (status, body["reason"]) == (413, "FieldInvalid")
+    assert service.ent("POST", "text2video", b" " * 20_000_000)[0] != 413
 
 
 @pytest.mark.parametrize("order", ["first", "last"])

@@ -90,6 +90,6 @@ def test_the_store_is_strict(service) -> None:
     _, body = service.call("POST", ANNOUNCE, {"scene": "vidu"})
     assert put(service, body["put_url"] + "x", PNG) == 403
     assert put(service, body["put_url"].replace(body["id"], "7"), PNG) == 404
-    assert put(service, body["put_url"], bytes(50 * 2**20 + 1)) == 400
+    assert put(service, body["put_url"], bytes(50_000_001)) == 400
     assert service.call("POST", ANNOUNCE, {"scene": "vidu"}, Authorization="")[0] == 401
     assert service.call("PUT", f"{ANNOUNCE}/7/finish", {"etag": "x"})[0] == 404
