@@ -25,6 +25,7 @@ from airflow_provider_vidu.naming import (
 )
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.unusable_urls import shown_url, url_problem
 from airflow_provider_vidu.upstream import check_source, continued, handed_over, id_of, stripped, url_of
 from airflow_provider_vidu.values import web_url
 
@@ -432,6 +433,4 @@ def _checked_url(url: object) -> str:
         return found
     if not isinstance(text, str):
         raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
-    told = one_line(without_query(text) if "://" in text else text.partition("?")[0], 120)
-    why = " It has a blank or a line end in it." if len(text.split()) > 1 else ""
-    raise ViduConfigError(f"video_url must be an http(s) URL, not {told!r}.{why}")
+    raise ViduConfigError(f"video_url must be an http(s) URL, not {shown_url(text)!r}: it {url_problem(text)}.")

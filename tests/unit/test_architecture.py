@@ -33,7 +33,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "dialects.endpoints",
         "config", "proxies",
         "connection_form", "events", "artifacts", "media_types",
-        "object_stores", "naming", "content", "unpacking", "media_fields", "places", "transfer_policy", "retry_policy",
+        "object_stores", "naming", "content", "unpacking", "unusable_urls",
+        "media_fields", "places", "transfer_policy", "retry_policy",
         "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (

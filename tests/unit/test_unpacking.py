@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
 from airflow_provider_vidu.unpacking import unpacker_of
 
-MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(range(256)) * 40
+MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(range(256)) * 10
 RAW = zlib.compressobj(wbits=-15)
 DEFLATED = RAW.compress(MP4) + RAW.flush()
 
