@@ -18,11 +18,10 @@ from airflow_provider_vidu.naming import (
     checked_destination,
     file_name,
     is_folder,
-    is_shared,
     is_template,
-    one_file_for_all,
     stem_of,
 )
+from airflow_provider_vidu.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
 from airflow_provider_vidu.unusable_urls import shown_url, url_problem
@@ -266,23 +265,20 @@ class ViduDownloadOperator(SignedURLOperator):
         return _checked_url(url), None
 
     def _check_mapping(self, context: Any) -> None:
-        """Refuse a mapped task all of whose instances would write one file: the last one would stay, and all be green.
+        """Refuse a mapped task whose instances would write one file: the last one would stay, and all be green.
 
-        :raises ViduConfigError: when the destination is a file whose name nothing can change.
+        :raises ViduConfigError: when the destination is a file that another instance writes as well.
         """
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
             return
         task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
-        partial = getattr(task, "partial_kwargs", None)
-        if partial is not None and partial.get("destination") != self._written_destination:
-            return  # the destination itself is mapped over
-        shared = is_shared(self._written_destination)
+        shared = is_shared_in(task, self._written_destination)
         if shared:
             raise ViduConfigError(one_file_for_all(self._written_destination))
         if shared is None:
             self.log.warning(
-                "The destination of this mapped task may be the same file in all of its instances. End it with a "
+                "The destination of this mapped task may be the same file in several of its instances. End it with a "
                 "slash, or put {{ ti.map_index }} into the name."
             )
 
