@@ -340,12 +340,12 @@ def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
 
 @pytest.mark.fault(
     "stores and files",
-    "a mount without fsync (EINVAL, ENOSYS, ENOTSUP)",
+    "a mount without fsync (EINVAL, EROFS, ENOSYS, ENOTSUP)",
     outcome="survived",
     side="local",
     says="does not support fsync",
 )
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP])
 def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, number):
     """The file is there; the log says what a power failure could do."""
     monkeypatch.setattr(os, "fsync", failing_with(number))
@@ -415,6 +415,61 @@ def test_a_temporary_file_of_somebody_else_is_not_published(tmp_path, replace, i
     (part,) = tmp_path.iterdir()
     interfere(part)
     with pytest.raises(ViduStorageError, match=words):
+        sink.publish()
+    sink.discard()
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.fixture
+def restless_inodes(monkeypatch):
+    """Let a file have another inode number whenever it is looked up, as on some FUSE mounts and network shares."""
+    look, numbers = os.stat, iter(range(10**9, 10**10))
+
+    def restless(path, *args, **kwargs):
+        found = look(path, *args, **kwargs)
+        return os.stat_result((found[0], next(numbers), *found[2:10])) if kwargs.get("dir_fd") else found
+
+    monkeypatch.setattr(os, "stat", restless)
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a mount that gives a file another inode number at each look",
+    outcome="survived",
+    side="local",
+    seen="the file",
+)
+@pytest.mark.usefixtures("restless_inodes")
+@pytest.mark.parametrize("body", [b"", NEW, NEW * 20], ids=["empty", "small", "several reads"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_restless_inodes_cost_no_file(tmp_path, replace, body):
+    """Where the number proves nothing, the bytes do."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=replace)
+    sink.write(memoryview(body))
+    sink.publish()
+    assert (tmp_path / "a.mp4").read_bytes() == body
+    assert listing(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.usefixtures("restless_inodes")
+@pytest.mark.parametrize(
+    "interfere",
+    [
+        swap,
+        lambda part: (part.unlink(), part.write_bytes(NEW[:-1] + b"x")),
+        lambda part: (part.unlink(), part.symlink_to("/etc/passwd")),
+        lambda part: (part.unlink(), os.mkfifo(part)),
+        lambda part: (part.parent / "again").hardlink_to(part),
+    ],
+    ids=["swapped", "one byte", "link", "pipe", "hard-link"],
+)
+def test_restless_inodes_hide_no_other_file(tmp_path, interfere):
+    """Other bytes, a link, a pipe or a second name are refused there, too."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    (part,) = tmp_path.iterdir()
+    interfere(part)
+    with pytest.raises(ViduStorageError, match="another process has"):
         sink.publish()
     sink.discard()
     assert not (tmp_path / "a.mp4").exists()

@@ -283,14 +283,15 @@ def test_a_spelling_of_the_scheme_that_is_not_known_is_no_missing_package(monkey
 
 @pytest.mark.fault(
     "stores and files",
-    "a store answers 501 to conditional writes",
+    "a store answers 501, or 400, to conditional writes",
     outcome="survived",
     side="s3",
     says="cannot refuse to replace a file by itself",
 )
-def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog):
-    """A store that answers 501 to them is looked at before the end, and then written like any other."""
-    with Door(endpoint, lambda r: refusal(501, "NotImplemented") if "if-none-match" in r.headers else None) as door:
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog, status, code):
+    """A store that does not know them is looked at before the end, and then written like any other."""
+    with Door(endpoint, lambda r: refusal(status, code) if "if-none-match" in r.headers else None) as door:
         point_at(door.url(""), monkeypatch)
         sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False, content_type="video/mp4")
         sink.write(memoryview(LARGE))
