@@ -73,7 +73,8 @@ class ViduDownloadOperator(SignedURLOperator):
         of the other arguments may say ``{{ task.generation.model }}``.
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
     :param storage_conn_id: the Airflow connection of the destination's store. It wins over a connection that
-        ``destination`` names. (templated)
+        ``destination`` names. If omitted, or if it holds no credentials (or does not exist, with a warning), the
+        store's client looks for its own: environment variables, files, the machine's role. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
         return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
         file counts as missing); or fail with an ``error``.

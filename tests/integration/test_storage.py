@@ -15,7 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
@@ -657,6 +657,17 @@ def test_missing_credentials_are_no_missing_package(error, words, of_airflow, mo
         found.place()
     assert "could not be reached" in str(caught.value)
     assert "nstall" not in str(caught.value)
+
+
+def test_a_connection_that_a_store_needs_and_does_not_find(monkeypatch):
+    """It is named, and no retry is spent on it."""
+
+    def fail(*_args):
+        raise AirflowNotFoundException("The conn_id `no_such_store` isn't defined")
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(fail))
+    with pytest.raises(ViduConfigError, match=r"no Airflow connection 'no_such_store'.*correct storage_conn_id"):
+        Destination("memory://clips/a.mp4", "no_such_store").place()
 
 
 def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):

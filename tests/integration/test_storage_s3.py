@@ -312,6 +312,29 @@ def operator(**arguments):
     return ViduDownloadOperator(task_id="download", **arguments)
 
 
+@pytest.mark.fault(
+    "stores and files",
+    "storage_conn_id names a connection that does not exist",
+    outcome="survived",
+    side="s3",
+    says="this worker's own credentials",
+)
+def test_a_connection_that_does_not_exist_is_told(s3, bucket, caplog):
+    """Amazon's provider silently takes the environment's credentials; the log says so."""
+    pytest.importorskip("airflow.providers.amazon")
+    sink = Destination(f"s3://{bucket}/a.mp4", "no_such_store").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    assert "There is no Airflow connection 'no_such_store'" in caplog.text
+    assert body_of(s3, bucket, "a.mp4") == NEW
+
+
+def test_a_connection_that_exists_is_no_matter(s3, bucket, conn_id, caplog):
+    """Neither one that is there nor none costs a line."""
+    assert Destination(f"s3://{bucket}/a.mp4", conn_id).place().size() is None
+    assert "no Airflow connection" not in caplog.text
+
+
 @pytest.fixture
 def loopback(monkeypatch):
     """Make a Vidu connection that allows loopback and does not wait long."""
