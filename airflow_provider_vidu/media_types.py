@@ -133,7 +133,7 @@ def sniffed(head: bytes) -> str | None:
         return None
     if is_iso(head):
         return _iso_type(head)
-    if head.startswith((b"RIFF", b"RF64")):
+    if head.startswith((b"RIFF", b"RF64", b"BW64")):
         return _IN_RIFF.get(head[8:12])
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"

@@ -36,6 +36,8 @@ _AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+"
 # "file:clips/a.mp4" is not the path that it looks like.
 _NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
+# A letter alone is a drive of Windows.
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
 # Its case means nothing (RFC 3986), except to the path library of Airflow 2.
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 # Among them what breaks or turns round a line of a log.
@@ -71,6 +73,8 @@ def checked_destination(value: object) -> str:
             f"destination {one_line(text, 120)!r} names a host, or no absolute path: the address of a local file "
             "begins with file:/// ."
         )
+    if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
+        raise ViduConfigError(f"destination {one_line(text, 120)!r} lacks a slash: write {scheme[1].lower()}://… .")
     if "::" in text:
         # fsspec reads it as a chain of file systems: the file would go to the part before it.
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")

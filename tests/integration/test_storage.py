@@ -269,7 +269,7 @@ def test_a_store_that_fails_at_the_end_keeps_the_old_file(plainfs, monkeypatch):
 
 
 def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
-    """SFTP and SMB refuse; then the old file is removed first, and only then."""
+    """SFTP and SMB refuse; then the old file is put aside first, and only then."""
     put("plainfs://clips/a.mp4", OLD)
     move = PlainFileSystem.mv
 
@@ -282,6 +282,49 @@ def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
     put("plainfs://clips/a.mp4", NEW)
     assert content("plainfs://clips/a.mp4") == NEW
     assert listing(plainfs / "clips") == ["a.mp4"]
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a store that never moves over a file breaks off in between",
+    outcome="clear error",
+    side="a move",
+    says="Nothing was published",
+)
+def test_a_store_that_breaks_off_between_two_moves(plainfs, monkeypatch):
+    """The old file goes back: neither of the two is lost with the other."""
+    put("plainfs://clips/a.mp4", OLD)
+    moves = moving(monkeypatch, fail=[1])
+    with pytest.raises(ViduStorageError, match=r"the line is dead.*Nothing was published"):
+        put("plainfs://clips/a.mp4", NEW)
+    assert len(moves) == 4
+    assert content("plainfs://clips/a.mp4") == OLD
+
+
+def test_a_store_that_breaks_off_for_good_between_two_moves(plainfs, monkeypatch):
+    """Where the old file cannot go back, the message says where it is."""
+    put("plainfs://clips/a.mp4", OLD)
+    moving(monkeypatch, fail=[1, 2])
+    with pytest.raises(ViduStorageError, match=r"the old file is now '.*\.old'"):
+        put("plainfs://clips/a.mp4", NEW)
+    (left,) = [path for path in (plainfs / "clips").iterdir() if path.name.endswith(".old")]
+    assert left.read_bytes() == OLD
+
+
+def moving(monkeypatch, fail: list[int]) -> list[str]:
+    """Let a store never move over a file, and break off at some of the moves that it makes; return their targets."""
+    move, moves = PlainFileSystem.mv, []
+
+    def strict(self, source, target, **kwargs):
+        moves.append(target)
+        if self.exists(target):
+            raise FileExistsError(target)
+        if len(moves) - 2 in fail:
+            raise OSError("the line is dead")
+        move(self, source, target, **kwargs)
+
+    monkeypatch.setattr(PlainFileSystem, "mv", strict)
+    return moves
 
 
 def test_an_unknown_store_is_written_by_a_move(plainfs):

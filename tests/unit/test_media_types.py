@@ -110,6 +110,7 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
         (b"II*\0\x08\0\0\0", "image/tiff"),
         (b"MM\0*\0\0\0\x08", "image/tiff"),
         (wav(), "audio/wav"),
+        (b"BW64" + wav()[4:], "audio/wav"),
         (b"OggS\0\2" + bytes(22) + b"OpusHead", "audio/ogg"),
         (b"OggS\0\2" + bytes(22) + b"\x01vorbis", "audio/ogg"),
         (b"fLaC\0\0\0\x22", "audio/flac"),

@@ -206,6 +206,8 @@ def test_good_destinations(good):
         "s3://bucket/a?versionId=b.mp4",
         "abfs://clips/a?VersionID=b/",
         "file:clips/a.mp4",
+        "s3:/bucket/a.mp4",
+        "gs:/bucket/{{ ds }}/",
         "/data/\u202e4pm.exe.mp4",
         "/data/a\u2028b.mp4",
     ],
