@@ -6,6 +6,7 @@ from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduMissingVideoError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.unusable_urls import unusable_note
 
 Artifact = Literal["video", "image", "audio", "cover", "watermarked", "speech", "sound"]
 ARTIFACTS: Final[tuple[Artifact, ...]] = get_args(Artifact)
@@ -52,6 +53,8 @@ def missing(generation: Generation, artifact: Artifact | None, creation: int) ->
         return ViduConfigError(f"There is no creation {creation}: the generation has {there}.")
     wanted = f"{artifact} URL" if artifact in BESIDE_THE_RESULT else "URL of a result"
     found = [name for name in ("result", *BESIDE_THE_RESULT) if generation.url_of(name, creation)]
-    has = f"It has: {', '.join(found)}." if found else "It has no URLs at all."
+    unusable = unusable_note(generation.raw)
+    nothing = "It has no usable URL." if unusable else "It has no URLs at all."
+    has = (f"It has: {', '.join(found)}." if found else nothing) + unusable
     of = f"creation {creation} of the generation" if creation else "the generation"
     return ViduMissingVideoError(f"The generation has succeeded, but {of} has no {wanted}. {has}")

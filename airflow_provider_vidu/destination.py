@@ -12,6 +12,8 @@ done depends on the store:
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -31,6 +33,8 @@ from airflow_provider_vidu.remote_store import RemotePlace, listed
 from airflow_provider_vidu.roots import local_path
 from airflow_provider_vidu.storage import Place, storage_error
 from airflow_provider_vidu.text import one_line, redact_urls, shown
+
+log = logging.getLogger(__name__)
 
 _LOCAL: Final = frozenset({"", "file", "local"})
 _WEB: Final = frozenset({"http", "https"})
@@ -128,8 +132,17 @@ class Destination:
 
     @cached_property
     def _file_system(self) -> Any:
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+        if self._conn_id:
+            _warn_if_missing(self._conn_id, self.text)
         try:
             fs = self._object_path.fs
+        except AirflowNotFoundException:
+            raise ViduConfigError(
+                f"There is no Airflow connection {self._conn_id!r}, which the destination {one_line(self.text, 120)!r} "
+                "is to be reached with. Create it, or correct storage_conn_id."
+            ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
         except Exception as error:  # whatever a provider raises while it connects: Airflow's, botocore's, google's
@@ -140,6 +153,22 @@ class Destination:
                 raise _no_file_system(self.text, error) from None
             fs = _plain_file_system(self._protocol, self.text)
         return _with_options(fs, self._options, self.text) if self._options else fs
+
+
+def _warn_if_missing(conn_id: str, text: str) -> None:
+    """Say that a connection of a store does not exist: Amazon's provider then takes the worker's own credentials."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    with contextlib.suppress(Exception):  # whatever else is wrong shows when the store is reached
+        try:
+            BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException:
+            log.warning(
+                "There is no Airflow connection %r for %s. Its store may be reached with this worker's own credentials "
+                "instead, and at another endpoint.",
+                one_line(conn_id, 80),
+                one_line(text, 120),
+            )
 
 
 def _bare(text: str) -> str:

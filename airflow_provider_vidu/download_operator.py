@@ -18,13 +18,13 @@ from airflow_provider_vidu.naming import (
     checked_destination,
     file_name,
     is_folder,
-    is_shared,
     is_template,
-    one_file_for_all,
     stem_of,
 )
+from airflow_provider_vidu.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.unusable_urls import shown_url, url_problem
 from airflow_provider_vidu.upstream import check_source, continued, handed_over, id_of, stripped, url_of
 from airflow_provider_vidu.values import web_url
 
@@ -73,7 +73,8 @@ class ViduDownloadOperator(SignedURLOperator):
         of the other arguments may say ``{{ task.generation.model }}``.
     :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
     :param storage_conn_id: the Airflow connection of the destination's store. It wins over a connection that
-        ``destination`` names. (templated)
+        ``destination`` names. If omitted, or if it holds no credentials (or does not exist, with a warning), the
+        store's client looks for its own: environment variables, files, the machine's role. (templated)
     :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
         return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
         file counts as missing); or fail with an ``error``.
@@ -265,23 +266,20 @@ class ViduDownloadOperator(SignedURLOperator):
         return _checked_url(url), None
 
     def _check_mapping(self, context: Any) -> None:
-        """Refuse a mapped task all of whose instances would write one file: the last one would stay, and all be green.
+        """Refuse a mapped task whose instances would write one file: the last one would stay, and all be green.
 
-        :raises ViduConfigError: when the destination is a file whose name nothing can change.
+        :raises ViduConfigError: when the destination is a file that another instance writes as well.
         """
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
             return
         task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
-        partial = getattr(task, "partial_kwargs", None)
-        if partial is not None and partial.get("destination") != self._written_destination:
-            return  # the destination itself is mapped over
-        shared = is_shared(self._written_destination)
+        shared = is_shared_in(task, self._written_destination)
         if shared:
             raise ViduConfigError(one_file_for_all(self._written_destination))
         if shared is None:
             self.log.warning(
-                "The destination of this mapped task may be the same file in all of its instances. End it with a "
+                "The destination of this mapped task may be the same file in several of its instances. End it with a "
                 "slash, or put {{ ti.map_index }} into the name."
             )
 
@@ -432,6 +430,4 @@ def _checked_url(url: object) -> str:
         return found
     if not isinstance(text, str):
         raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
-    told = one_line(without_query(text) if "://" in text else text.partition("?")[0], 120)
-    why = " It has a blank or a line end in it." if len(text.split()) > 1 else ""
-    raise ViduConfigError(f"video_url must be an http(s) URL, not {told!r}.{why}")
+    raise ViduConfigError(f"video_url must be an http(s) URL, not {shown_url(text)!r}: it {url_problem(text)}.")

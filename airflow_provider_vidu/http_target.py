@@ -20,7 +20,8 @@ from airflow_provider_vidu.config import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
 from airflow_provider_vidu.redaction import Redactor
-from airflow_provider_vidu.text import one_line, without_query
+from airflow_provider_vidu.text import one_line
+from airflow_provider_vidu.unusable_urls import shown_url, url_problem
 from airflow_provider_vidu.values import web_url, whole
 
 MAX_BYTES: Final = 20 * 1024**3
@@ -143,7 +144,8 @@ class Target:
         except ValueError:
             parts = None
         if parts is None or not parts.hostname or "\\" in parts.netloc:
-            raise ViduDownloadRefusedError(f"Not fetched: {_url_shown(url)} is no http(s) URL.")
+            why = url_problem(url) or "has no host that can be read"
+            raise ViduDownloadRefusedError(f"Not fetched: {shown_url(url)!r} is not an http(s) URL; it {why}.")
         if "@" in parts.netloc:
             raise ViduDownloadRefusedError("Not fetched: the URL holds a user or a password.")
         scheme = parts.scheme.lower()
@@ -168,8 +170,3 @@ def _ascii_host(host: str) -> str:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
         raise ViduDownloadRefusedError(f"Not fetched: {one_line(host, 80)!r} is no host name.") from None
-
-
-def _url_shown(url: str) -> str:
-    shown_url = without_query(url) if "://" in url else url.partition("?")[0]
-    return repr(one_line(shown_url, 120))

@@ -4,7 +4,8 @@ Other programs may write to the folder, too. It is opened once, and everything h
 is put among the folders of its path meanwhile leads nowhere else, and ``[vidu] destination_roots`` is compared with
 where the open folder really is. Right before the rename the temporary file is compared with the open one: another file
 in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between the
-comparison and the rename; only a folder that others cannot write to closes it.
+comparison and the rename; only a folder that others cannot write to closes it. Where a mount gives a file another inode
+number at each look, owner and bytes are compared instead, which reads the file once more.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ log = logging.getLogger(__name__)
 
 STALE_AFTER: Final = 24 * 3600.0
 """Seconds without a write after which a temporary file of ours belongs to nobody any more."""
-_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""What ``fsync`` answers on mounts that cannot; EIO and ENOSPC mean lost bytes."""
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What ``fsync`` answers on mounts that cannot (fsync(2)); EIO and ENOSPC mean lost bytes.
+
+A disk that turned read-only after an error says EROFS, too: there the rename fails, and nothing is published.
+"""
 _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """A folder that may be written to need not be readable (a drop box)."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -205,10 +209,33 @@ def _compare(descriptor: int, folder: int, temporary: str) -> None:
         there = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         raise OSError("another process has removed the temporary file") from None
-    if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino):
+    if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino) and not _is_copy(descriptor, folder, temporary):
         raise OSError("another process has put a file of its own in the place of the temporary one")
-    if own.st_nlink > 1:
+    if max(own.st_nlink, there.st_nlink) > 1:
         raise OSError("another process has given the temporary file a second name")
+
+
+def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
+    """Whether a temporary file has another inode than the open one, but the same owner and the same bytes.
+
+    Some mounts (FUSE, network shares) give a file another inode number whenever it is looked up. There both are read
+    once more, for only the bytes can prove that nobody has put others in their place.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with (
+            os.fdopen(os.open(temporary, flags | os.O_NOFOLLOW, dir_fd=folder), "rb") as found,
+            os.fdopen(os.open(f"/proc/self/fd/{descriptor}", flags), "rb") as written,
+        ):
+            there, own = os.fstat(found.fileno()), os.fstat(descriptor)
+            if not stat.S_ISREG(there.st_mode) or (there.st_uid, there.st_size) != (own.st_uid, own.st_size):
+                return False
+            while piece := found.read(READ_BYTES):
+                if piece != written.read(READ_BYTES):
+                    return False
+            return not written.read(1)
+    except OSError:  # without /proc, or without the right to read, nothing proves it
+        return False
 
 
 def _rename_unless_there(folder: int, temporary: str, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import mimetypes
 import re
+from collections.abc import Iterator
 from typing import Final
 
 SNIFF_BYTES: Final = 4096
@@ -86,6 +87,7 @@ _BRANDS: Final = {
 _MAJOR_ONLY: Final = frozenset({"video/3gpp", "video/quicktime"})
 _STILL: Final = frozenset({b"mif1", b"mif2", b"msf1", b"miaf"})
 _FIRST_BOXES: Final = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip"})
+_PADDING: Final = frozenset({b"wide", b"free", b"skip"})
 # The handler of a track in ISO containers, the codec in Matroska and WebM.
 _VIDEO_TRACK = re.compile(rb"hdlr.{8}vide|\x86[\x81-\xff]V_[A-Z]", re.DOTALL)
 _SOUND_TRACK = re.compile(rb"hdlr.{8}soun|\x86[\x81-\xff]A_[A-Z]", re.DOTALL)
@@ -130,8 +132,8 @@ def sniffed(head: bytes) -> str | None:
     if len(head) > 16 and is_text(head[:_LETTERS]):
         return None
     if is_iso(head):
-        return None if _is_padded_text(head) else _iso_type(head)
-    if head.startswith((b"RIFF", b"RF64")):
+        return _iso_type(head)
+    if head.startswith((b"RIFF", b"RF64", b"BW64")):
         return _IN_RIFF.get(head[8:12])
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
@@ -168,16 +170,29 @@ def is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
 
 
-def _is_padded_text(head: bytes) -> bool:
-    """Whether there is nothing of an ISO container but a box of eight bytes before a text, such as a page."""
-    return head[:4] == b"\0\0\0\x08" and len(head) > 16 and is_text(head[8:_LETTERS])
+def _boxes(head: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield name, content and all that follows of each box of an ISO container that begins in its first bytes."""
+    while len(head) >= 8:
+        size, begin = int.from_bytes(head[:4], "big"), 8
+        if size == 1:  # the size stands behind the name, in 64 bits
+            size, begin = int.from_bytes(head[8:16], "big"), 16
+        end = size if size >= begin else len(head)  # 0 is "to the end of the file"
+        yield head[4:8], head[begin:end], head[end:]
+        head = head[end:]
 
 
-def _iso_type(head: bytes) -> str:
-    if head[4:8] != b"ftyp":
+def _iso_type(head: bytes) -> str | None:
+    """Return the type of an ISO container; None where padding is all that there is of one before something else."""
+    file_type = b""
+    for name, content, rest in _boxes(head):
+        if name in (b"ftyp", b"styp"):
+            file_type = content
+            break
+        if name in _PADDING and len(rest) >= 8 and (_is_printable(rest[:4]) or not rest[4:8].isalnum()):
+            return None  # such as a page behind a box that means nothing
+    if not file_type:
         return "video/mp4"
-    end = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+    brands = [file_type[:4], *(file_type[at : at + 4] for at in range(8, len(file_type) - 3, 4))]
     compatible = (_BRANDS[brand] for brand in brands if brand in _BRANDS)
     named = _BRANDS.get(brands[0]) or next((kind for kind in compatible if kind not in _MAJOR_ONLY), None)
     if named == "audio/mp4" and brands[0] not in _BRANDS and (b"M4V " in brands or shows_video(head)):

@@ -31,11 +31,11 @@ _WINDOWS_RESERVED: Final = frozenset(
 
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
-# What a template may hold that differs between the instances of a mapped task.
-_OF_ONE_INSTANCE = re.compile(r"map_index|\b(?:ti|task_instance|task|uuid\d?|random|now)\b")
 # "file:clips/a.mp4" is not the path that it looks like.
 _NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
+# A letter alone is a drive of Windows.
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
 # Its case means nothing (RFC 3986), except to the path library of Airflow 2.
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 # Among them what breaks or turns round a line of a log.
@@ -55,10 +55,10 @@ def checked_destination(value: object) -> str:
     :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, holds control characters, ``::`` or a
         ``..`` segment, or names no file or folder.
     """
-    text = value.strip() if isinstance(value, str) else _of_object(value)
+    text = path_text(value)
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
-    text = plain_scheme(text)
+    text = plain_scheme(text.strip())
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
@@ -70,6 +70,8 @@ def checked_destination(value: object) -> str:
             f"destination {one_line(text, 120)!r} names a host, or no absolute path: the address of a local file "
             "begins with file:/// ."
         )
+    if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
+        raise ViduConfigError(f"destination {one_line(text, 120)!r} lacks a slash: write {scheme[1].lower()}://… .")
     if "::" in text:
         # fsspec reads it as a chain of file systems: the file would go to the part before it.
         raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")
@@ -93,7 +95,10 @@ def plain_scheme(text: str) -> str:
     return _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
 
 
-def _of_object(value: object) -> str | None:
+def path_text(value: object) -> str | None:
+    """Return a destination as text, with the slash that a folder's path object has lost; None for something else."""
+    if isinstance(value, str):
+        return value
     if not hasattr(value, "parts"):
         return None
     text = str(value)
@@ -103,31 +108,6 @@ def _of_object(value: object) -> str | None:
 def is_folder(destination: str) -> bool:
     """Whether ``destination`` is a folder, so that the file's name is chosen here."""
     return destination.endswith("/")
-
-
-def is_shared(destination: object) -> bool | None:
-    """Whether all instances of a mapped task that has this destination would write one and the same file.
-
-    :param destination: as the DAG's author wrote it, before templates are rendered.
-    :return: None when it is a template in which nothing of the single instance shows: perhaps.
-    """
-    if not isinstance(destination, str) and not hasattr(destination, "parts"):
-        return False
-    text = destination if isinstance(destination, str) else _of_object(destination) or ""
-    if is_folder(text.strip()):
-        return False
-    if not is_template(text):
-        return True
-    return False if _OF_ONE_INSTANCE.search(text) else None
-
-
-def one_file_for_all(destination: object) -> str:
-    """Return the error of a mapped task whose instances would all write one file (:func:`is_shared`)."""
-    return (
-        f"All instances of this mapped task would write one file, {one_line(destination, 120)!r}. End destination with "
-        "a slash: then each file is named by its generation_id. Or map over destination, or put {{ ti.map_index }} "
-        "into the name."
-    )
 
 
 def is_template(text: str) -> bool:

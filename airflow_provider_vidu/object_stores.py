@@ -23,6 +23,8 @@ USUAL: Final = {"s3": "s3", "gcs": "gs", "azure": "abfs"}
 PACKAGES: Final = {**dict.fromkeys(S3, "s3fs"), **dict.fromkeys(GOOGLE, "gcsfs"), **dict.fromkeys(AZURE, "adlfs")}
 """The package that holds the file system of a scheme."""
 
+_UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
+
 _PERMISSIONS: Final = {
     **dict.fromkeys(S3, "s3:GetObject and s3:ListBucket"),
     **dict.fromkeys(GOOGLE, "storage.objects.get and storage.objects.list"),
@@ -103,8 +105,13 @@ def is_forbidden(error: BaseException) -> bool:
 
 
 def is_not_implemented(error: BaseException) -> bool:
-    """Return whether the store says that it does not know this kind of request."""
-    return 501 in _statuses(error) or any(getattr(one, "errno", None) == errno.ENOSYS for one in _chain(error))
+    """Return whether the store says that it does not know this kind of request.
+
+    Some say so with 501, some with 400 and a code (seen: ``InvalidArgument``) that names no reason.
+    """
+    if 501 in _statuses(error) or any(getattr(one, "errno", None) == errno.ENOSYS for one in _chain(error)):
+        return True
+    return 400 in _statuses(error) and not _UNKNOWN_HEADER.isdisjoint(_codes(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -112,6 +119,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+def _codes(error: BaseException) -> Iterator[str]:
+    """Yield the words for an error of S3."""
+    for one in _chain(error):
+        answer = getattr(one, "response", None)
+        found = answer.get("Error") if isinstance(answer, dict) else None
+        if isinstance(found, dict) and isinstance(found.get("Code"), str):
+            yield found["Code"]
 
 
 def _statuses(error: BaseException) -> Iterator[int]:

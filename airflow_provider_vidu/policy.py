@@ -21,6 +21,7 @@ from airflow_provider_vidu.models import Generation, Sighting
 from airflow_provider_vidu.schedule import BEGINNING, Course, first_interval, spread
 from airflow_provider_vidu.schedule import interval as scheduled
 from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.unusable_urls import unusable_note
 from airflow_provider_vidu.values import mapping, number, trace_id
 
 RETRY_AFTER_CAP: Final = 600.0
@@ -339,7 +340,7 @@ class Watch:
                 generation=generation,
                 error=exceptions.ViduMissingVideoError(
                     f"The service reports {generation.provider_status!r}, but {self._without_url} answers "
-                    "in a row held no usable video URL. Ask its support with this id.",
+                    f"in a row held no usable video URL.{unusable_note(generation.raw)} Ask its support with this id.",
                     generation_id=self.generation_id,
                     conn_id=self.conn_id,
                 ),

@@ -8,12 +8,16 @@ from typing import Any, Final
 
 from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.naming import checked_destination, is_shared, is_template, one_file_for_all
+from airflow_provider_vidu.naming import checked_destination, is_template
+from airflow_provider_vidu.shared_names import destinations_of, is_shared_in, one_file_for_all
 from airflow_provider_vidu.signed_urls import SignedURLOperator
 from airflow_provider_vidu.text import shown
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
 """Where a task runs: what this worker lacks, another one may have."""
+
+_MOST_LOOKED_AT: Final = 100
+"""So many of the destinations that a download is mapped over are looked at."""
 
 _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 """The trigger rules of tasks that need not run when all goes well."""
@@ -106,26 +110,30 @@ def _told(operator: Any, task: Any) -> str | None:
     """Return what is wrong with the destination of a download, as far as it shows here."""
     arguments = getattr(task, "partial_kwargs", None)
     found = vars(task) if arguments is None else arguments
-    destination = found.get("destination")
-    if not isinstance(destination, str) and not hasattr(destination, "parts"):
-        return None  # an XCom, or mapped over
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
-    return _problem(destination, found.get("storage_conn_id"), is_mapped=is_mapped, here=here)
+    conn_id = found.get("storage_conn_id")
+    written = [found.get("destination")] if arguments is None else destinations_of(task)
+    for destination in written[:_MOST_LOOKED_AT]:
+        if not isinstance(destination, str) and not hasattr(destination, "parts"):
+            continue  # an XCom
+        if is_mapped and is_shared_in(task, destination):
+            return one_file_for_all(destination)
+        if problem := _problem(destination, conn_id, here=here):
+            return problem
+    return None
 
 
 def _place(task: Any, name: str) -> Any:
     return getattr(task, name, None) or None
 
 
-def _problem(destination: Any, conn_id: object, *, is_mapped: bool, here: bool) -> str | None:
+def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
     from airflow_provider_vidu.destination import Destination, missing_file_system, options_of
     from airflow_provider_vidu.http_target import deployment_hosts, most_bytes
     from airflow_provider_vidu.local_store import obstacle
     from airflow_provider_vidu.roots import check_destination, local_path
 
-    if is_mapped and is_shared(destination):
-        return one_file_for_all(destination)
     is_final = not is_template(str(destination))
     try:
         text = checked_destination(destination) if is_final else str(destination)

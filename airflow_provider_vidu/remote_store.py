@@ -322,21 +322,40 @@ class MovedSink(_FileSink):
         try:
             self._move()
         except FileExistsError:
-            # Some stores never move over a file (SFTP, SMB). Between the two steps there is no file at all.
             if not self._replace:
                 raise
-            self._fs.rm_file(self._path)
-            self._move()
+            self._move_in_two_steps()
 
-    def _move(self) -> None:
+    def _move_in_two_steps(self) -> None:
+        """Replace a file in stores that never move over one (SFTP, SMB).
+
+        Between the steps there is no file under the name. If the second one fails, the old file goes back.
+        """
+        aside = f"{self._temporary}.old"
+        self._move(self._path, aside)
+        try:
+            self._move()
+        except BaseException as error:
+            try:
+                self._move(aside, self._path)
+            except Exception:  # noqa: BLE001 - why the new file did not get there matters more
+                raise OSError(f"{shown(error, 120)}; the old file is now {aside!r}") from error
+            raise
+        try:
+            self._fs.rm_file(aside)
+        except Exception as error:  # noqa: BLE001 - the new file is there
+            log.warning("The replaced file is left over as %s: %s", aside, shown(error))
+
+    def _move(self, source: str = "", target: str = "") -> None:
         from fsspec.spec import AbstractFileSystem
 
+        source, target = source or self._temporary, target or self._path
         if type(self._fs).mv is AbstractFileSystem.mv:
             # fsspec's own takes the name for a pattern: "a[1].mp4" would not be found.
-            self._fs.cp_file(self._temporary, self._path)
-            self._fs.rm_file(self._temporary)
+            self._fs.cp_file(source, target)
+            self._fs.rm_file(source)
         else:
-            self._fs.mv(self._temporary, self._path)
+            self._fs.mv(source, target)
 
     def _abandon(self) -> None:
         try:

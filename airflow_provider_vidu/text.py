@@ -57,14 +57,19 @@ def one_line(value: object, limit: int = SNIPPET_CHARS) -> str:
 def without_query(url: str) -> str:
     """Return ``url`` without user info, query and fragment: the part that may be shown.
 
-    :param url: any URL; one that cannot be parsed is replaced by ``<unreadable URL>``.
+    :param url: any URL, also one without scheme or host; one that cannot be parsed is replaced by
+        ``<unreadable URL>``.
     """
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
     except ValueError:
         return "<unreadable URL>"
+    if parts.netloc:
+        scheme = f"{parts.scheme}:" if parts.scheme else ""
+        return f"{scheme}//{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # Without a host nothing is where it should be: "user:word@host/path" has the scheme "user".
+    first, *others = re.split("[?#]", url, maxsplit=1)[0].strip().split("/")
+    return "/".join([first.rpartition("@")[2], *(part.rpartition("@")[2] if ":" in part else part for part in others)])
 
 
 def unescaped(text: str) -> str:

@@ -38,6 +38,7 @@ from airflow_provider_vidu.transfer_policy import (
     Progress,
     Verdict,
     after_answer,
+    codings_of,
     redirect_problem,
     validator_of,
 )
@@ -113,7 +114,8 @@ class Transfer:
         self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
         self._telling = Telling(self._rules.log_interval)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._first_byte = 0.0
+        self._seconds = 0.0
+        """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
         self._fresh_urls = 0
         self._cancelled = False
         self._stream: Stream | None = None
@@ -140,9 +142,13 @@ class Transfer:
         except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
             self._file.discard()
             raise
-        seconds = self._rules.clock() - self._first_byte
-        self._log.info("%s", finish_line(self._file.received, self._file.content_type, seconds))
-        return Received(self._file.received, self._file.sha256, self._file.content_type, self._source)
+        if self._file.unpacked:
+            self._log.info(
+                "The server sent the file %s-compressed although it was asked not to; it is stored as it was before.",
+                self._file.unpacked,
+            )
+        self._log.info("%s", finish_line(self._file.received, self._file.content_type, self._seconds))
+        return Received(self._file.size, self._file.sha256, self._file.content_type, self._source)
 
     def cancel(self) -> None:
         """Make :meth:`run` raise soon. May be called from a signal handler or another thread."""
@@ -248,17 +254,19 @@ class Transfer:
         if verdict.do is Do.TAKE_ALL:
             self._begin_anew()
             path = stream.target.path.partition("?")[0]
-            self._file.describe(stream.headers.get("content-type"), validator_of(stream.headers), path)
+            validator = validator_of(stream.headers, stream.status)
+            self._file.describe(stream.headers.get("content-type"), validator, path, codings_of(stream.headers))
         file, clock = self._file, self._rules.clock
-        file.expect(verdict.total, stream.headers.get("content-encoding", "").strip().lower())
+        file.expect(verdict.total)
         began = clock()
         self._pace.start(began, file.received)
         self._telling.start(began, file.received, file.total)
+        before, first = self._seconds, None
         while count := stream.readinto(self._buffer):
             now = clock()
-            if file.received == 0:
-                self._first_byte = now
+            first = now if first is None else first
             file.accept(self._buffer[:count])
+            self._seconds = before + now - first
             if told := self._telling.line(now, file.received, file.total):
                 self._log.info("%s", told)
             if self._cancelled or self._pace.is_too_slow(now, file.received):
@@ -313,6 +321,7 @@ class Transfer:
             raise ViduDownloadError("The download was cancelled; nothing was published.")
 
     def _begin_anew(self) -> None:
+        self._seconds = 0.0
         self._file.discard()
         self._file = self._new_arrival()
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from airflow_provider_vidu.bodies import real_codings
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.policy import Backoff, retry_after
 from airflow_provider_vidu.text import shown
@@ -27,6 +28,9 @@ SLOW_TIMEOUTS: Final = 2
 _CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
 _PASSING_STATUSES: Final = frozenset({202, 408, 425, 429})
+# Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
+# prove what came.
+_WHOLE_STATUSES: Final = frozenset({200, 201, 203})
 _SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
 
 
@@ -49,11 +53,13 @@ class Progress:
     :param received: bytes that are safely in the sink.
     :param total: bytes of the whole file, where announced.
     :param validator: what identifies this version of the file (for If-Range), or None.
+    :param codings: the content codings that its first answer declared.
     """
 
     received: int = 0
     total: int | None = None
     validator: str | None = None
+    codings: tuple[str, ...] = ()
 
     @property
     def may_resume(self) -> bool:
@@ -93,7 +99,7 @@ def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict
     :param progress: how far the transfer had come when it asked.
     :param ranged: whether the request asked for the rest only.
     """
-    if answer.status == 200:
+    if answer.status in _WHOLE_STATUSES:
         return Verdict(Do.TAKE_ALL, total=answer.length)
     if answer.status == 206:
         return _after_partial(answer, progress, ranged=ranged)
@@ -120,6 +126,8 @@ def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdi
         return mixed
     if progress.total is not None and total not in (None, progress.total):
         return mixed
+    if codings_of(answer.headers) != progress.codings:
+        return mixed  # a part of a compressed file continues that file alone
     return Verdict(Do.TAKE_REST, total=total if total is not None else progress.total)
 
 
@@ -153,13 +161,19 @@ def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
     )
 
 
-def validator_of(headers: Mapping[str, str]) -> str | None:
+def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the content codings that an answer declares, in lower case; words that mean nothing do not count."""
+    return tuple(real_codings(headers.get("content-encoding", "")))
+
+
+def validator_of(headers: Mapping[str, str], status: int = 200) -> str | None:
     """Return what If-Range may carry: a strong ETag, else a Last-Modified that is old enough, else None.
 
     A weak ETag promises equal meaning, not equal bytes. A date is no proof within the second in which
-    the file was written (RFC 9110, 8.8.2.2). ``Accept-Ranges: none`` rules resuming out.
+    the file was written (RFC 9110, 8.8.2.2). ``Accept-Ranges: none`` rules resuming out, and so does 203: the ETag is
+    the origin's, and the bytes are not.
     """
-    if headers.get("accept-ranges", "").strip().lower() == "none":
+    if status == 203 or headers.get("accept-ranges", "").strip().lower() == "none":
         return None
     etag = headers.get("etag", "").strip()
     if etag:

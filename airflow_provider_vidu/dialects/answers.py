@@ -16,6 +16,7 @@ inside it. Where the sources disagree, both are accepted.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -89,6 +90,7 @@ _NOT_RESULTS: Final = frozenset(
     }
 )  # fmt: skip
 _SEARCH_DEPTH: Final = 4
+_NO_SCHEME: Final = re.compile(r"//[^/?#@\s]+\.[^/?#@\s]+/")
 
 # What is kept of an answer becomes an XCom. The longest documented prompt has 5,000 characters.
 MAX_TEXT_CHARS: Final = 20_000
@@ -397,8 +399,14 @@ def _direct_url(level: Level, *, succeeded: bool) -> str | None:
 
 
 def _address(value: Any) -> str | None:
-    """Return a web address verbatim, without the blanks and line ends that gateways leave around it."""
-    return web_url(value.strip()) if isinstance(value, str) else None
+    """Return a web address verbatim, without the blanks and line ends that gateways leave around it.
+
+    ``//cdn.example.com/v.mp4`` means https; other incomplete addresses may mean several things (:mod:`.unusable_urls`).
+    """
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    return web_url(f"https:{text}" if _NO_SCHEME.match(text) else text)
 
 
 def _metadata_url(level: Level) -> str | None:

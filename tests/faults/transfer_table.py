@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -241,15 +242,41 @@ LENGTHS = [
 ]  # fmt: skip
 
 CONTENTS = [
+    *(Fault(f"Content-Encoding: {coding} of a file that is not encoded", lambda s, coding=coding: [
+          whole(s.body, Content_Encoding=coding)], 1) for coding in ("gzip", "br", "deflate", "gzip, zstd")),
+    Fault("Content-Encoding: gzip of a file that is not encoded, cut at half",
+          lambda s: [whole(s.body, cut=s.half, **GZIP), ranged(s.body, **GZIP)], 2, resumes=True),
     Fault("gzip although identity was asked for", lambda s: [whole(gzip.compress(s.body, 0), **GZIP)], 1,
-          **NOT_STORED, seen="gzip-encoded", s3=True),
-    Fault("gzip that is not declared", lambda s: [whole(gzip.compress(s.body, 0))], 1,
-          **NOT_STORED, seen="application/gzip instead of a video"),
+          seen="gzip-compressed", s3=True),
+    Fault("gzip although identity was asked for, cut at half",
+          lambda s: [whole(gzip.compress(s.body, 0), cut=s.half, **GZIP), ranged(gzip.compress(s.body, 0), **GZIP)],
+          2, resumes=True, seen="gzip-compressed"),
+    Fault("gzip that is not declared", lambda s: [whole(gzip.compress(s.body, 0))], 1, seen="gzip-compressed"),
+    Fault("gzip in chunks, cut at half",
+          lambda s: [whole(gzip.compress(s.body, 0), cut=s.half, Content_Length=None, **GZIP),
+                     ranged(gzip.compress(s.body, 0), **GZIP)], 2, seen="in the middle of the file"),
+    Fault("gzip whose end is missing", lambda s: [whole(gzip.compress(s.body, 0)[:s.half])], 3, **INCOMPLETE,
+          seen="their end is missing"),
+    Fault("gzip that is broken", lambda s: [whole(gzip.compress(s.body, 0)[:-8] + bytes(8), **GZIP)], 1,
+          **UNFETCHED, seen="cannot be unpacked"),
+    Fault("gzip of a page", lambda s: [whole(gzip.compress(b"<!DOCTYPE html><p>sorry"), **GZIP)], 1, **NOT_STORED,
+          seen="HTML"),
+    Fault("gzip that unpacks to a thousand times its size",
+          lambda s: [whole(gzip.compress(s.body[:40] + bytes(40_000_000)), **GZIP)], 1, **NOT_STORED,
+          seen="No medium shrinks like that", s3=True),
+    Fault("deflate although identity was asked for",
+          lambda s: [whole(zlib.compress(s.body), Content_Encoding="deflate")], 1, seen="deflate-compressed"),
+    Fault("Brotli although identity was asked for",
+          lambda s: [whole(b"\x80\x81" * 5000, Content_Encoding="br")], 1, **NOT_STORED, seen="br-encoded"),
     Fault("gzip as a transfer coding",
           lambda s: [whole(s.body, Content_Length=None, Transfer_Encoding="gzip, chunked")], 3, **UNFETCHED,
           seen="do not tell where its body ends"),
-    Fault("gzip in the continuation only", broken(lambda s: part(s.body, s.half, **GZIP)), 2, **NOT_STORED,
-          seen="gzip-encoded"),
+    Fault("gzip in the continuation only", broken(lambda s: part(s.body, s.half, **GZIP)), 3,
+          seen="another part than was asked for"),
+    *(Fault(f"the file with status {status}", lambda s, status=status: [
+          lambda _r, wire: wire.send(head(s.home.size, status) + s.body)], 1) for status in (201, 203)),
+    Fault("the file with status 203, cut at half", lambda s: [
+          lambda _r, wire: wire.send(head(s.home.size, 203) + s.body[:s.half]), whole(s.body)], 2, resumes=False),
     Fault("an HTML page as video/mp4", lambda s: [whole(b"<!DOCTYPE html><p>sorry")], 1, **NOT_STORED, seen="HTML",
           s3=True),
     Fault("JSON as video/mp4", lambda s: [whole(b'{"error": "gone"}')], 1, **NOT_STORED, seen="JSON"),

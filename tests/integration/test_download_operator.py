@@ -574,12 +574,23 @@ def mapped(folder: Path, **arguments):
 @pytest.mark.fault(
     "stores and files", "a mapped download with one file name", outcome="refused", says="would write one file"
 )
-def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"generation_id": ["a", "b"], "destination": "/x/a.mp4"},
+        {"generation_id": ["a", "b"], "destination": "/x/{{ ti.run_id }}.mp4"},
+        {"generation_id": ["a", "b"], "destination": ["/x/a.mp4"]},
+        {"generation_id": ["a", "b"], "destination": ["/x/a.mp4", "/x/b.mp4"]},
+        {"generation_id": "a", "destination": ["/x/a.mp4", "/x/a.mp4"]},
+    ],
+    ids=["constant", "of the run", "mapped constant", "each for each", "twice"],
+)
+def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch, arguments):
     """A file that all instances would write is refused before anything is fetched, with what to do instead."""
     monkeypatch.setattr("airflow_provider_vidu.download_operator.publish", lambda *_args, **_kwargs: None)
     with Gateway(whole(BODY)) as gateway:
         connect(gateway)
-        operator, context = mapped(tmp_path, generation_id=["a", "b"], destination=f"{tmp_path}/a.mp4")
+        operator, context = mapped(tmp_path, **arguments)
         with pytest.raises(ViduConfigError, match=r"would write one file.*End destination with a slash"):
             operator.execute(context)
     assert gateway.requests == []
@@ -589,8 +600,9 @@ def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch):
     ("arguments", "warned"),
     [
         ({"generation_id": ["a", "b"], "destination": "/x/{{ ti.map_index }}.mp4"}, False),
-        ({"generation_id": ["a", "b"], "destination": "/x/{{ ds }}.mp4"}, True),
+        ({"generation_id": ["a", "b"], "destination": "/x/{{ ti.try_number }}.mp4"}, True),
         ({"generation_id": "a", "destination": ["/x/1.mp4", "/x/2.mp4"]}, False),
+        ({"generation_id": ["a"], "destination": "/x/1.mp4"}, False),
     ],
 )
 def test_a_mapped_task_may_name_each_file(tmp_path, connect, monkeypatch, capsys, caplog, arguments, warned):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -179,6 +180,19 @@ def test_one_file_for_a_mapped_download_is_found(tmp_path):
         check_downstream(order(destination=f"{tmp_path}/a.mp4", mapped=True))
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_one_file_for_mapped_destinations_is_found(tmp_path, equal):
+    """Also where the destination itself is mapped over."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        rows = [{"destination": f"{tmp_path}/{'a' if equal else name}.mp4", "creation": at}
+                for at, name in enumerate("ab")]  # fmt: skip
+        first >> ViduDownloadOperator.partial(task_id="keep", generation_id="g").expand_kwargs(rows)
+    expected = pytest.raises(ViduConfigError, match="would write one file") if equal else contextlib.nullcontext()
+    with expected:
+        check_downstream(first)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -194,6 +208,16 @@ def test_one_file_for_a_mapped_download_is_found(tmp_path):
 def test_what_cannot_be_known_here_passes(arguments):
     """Templates, stores that are there, and downloads that run elsewhere are left to the download."""
     check_downstream(order(**arguments))
+
+
+def test_a_destination_that_is_mapped_over_is_looked_at():
+    """Each of those that the DAG shows."""
+    destinations = ["/tmp/clips/", "https://cdn.example.com/b.mp4"]
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        first >> ViduDownloadOperator.partial(task_id="keep", generation_id="g").expand(destination=destinations)
+    with pytest.raises(ViduConfigError, match="a web address cannot be written to"):
+        check_downstream(first)
 
 
 def test_nothing_is_made(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
@@ -269,7 +269,7 @@ def test_a_store_that_fails_at_the_end_keeps_the_old_file(plainfs, monkeypatch):
 
 
 def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
-    """SFTP and SMB refuse; then the old file is removed first, and only then."""
+    """SFTP and SMB refuse; then the old file is put aside first, and only then."""
     put("plainfs://clips/a.mp4", OLD)
     move = PlainFileSystem.mv
 
@@ -282,6 +282,49 @@ def test_a_store_that_never_moves_over_a_file(plainfs, monkeypatch):
     put("plainfs://clips/a.mp4", NEW)
     assert content("plainfs://clips/a.mp4") == NEW
     assert listing(plainfs / "clips") == ["a.mp4"]
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a store that never moves over a file breaks off in between",
+    outcome="clear error",
+    side="a move",
+    says="Nothing was published",
+)
+def test_a_store_that_breaks_off_between_two_moves(plainfs, monkeypatch):
+    """The old file goes back: neither of the two is lost with the other."""
+    put("plainfs://clips/a.mp4", OLD)
+    moves = moving(monkeypatch, fail=[1])
+    with pytest.raises(ViduStorageError, match=r"the line is dead.*Nothing was published"):
+        put("plainfs://clips/a.mp4", NEW)
+    assert len(moves) == 4
+    assert content("plainfs://clips/a.mp4") == OLD
+
+
+def test_a_store_that_breaks_off_for_good_between_two_moves(plainfs, monkeypatch):
+    """Where the old file cannot go back, the message says where it is."""
+    put("plainfs://clips/a.mp4", OLD)
+    moving(monkeypatch, fail=[1, 2])
+    with pytest.raises(ViduStorageError, match=r"the old file is now '.*\.old'"):
+        put("plainfs://clips/a.mp4", NEW)
+    (left,) = [path for path in (plainfs / "clips").iterdir() if path.name.endswith(".old")]
+    assert left.read_bytes() == OLD
+
+
+def moving(monkeypatch, fail: list[int]) -> list[str]:
+    """Let a store never move over a file, and break off at some of the moves that it makes; return their targets."""
+    move, moves = PlainFileSystem.mv, []
+
+    def strict(self, source, target, **kwargs):
+        moves.append(target)
+        if self.exists(target):
+            raise FileExistsError(target)
+        if len(moves) - 2 in fail:
+            raise OSError("the line is dead")
+        move(self, source, target, **kwargs)
+
+    monkeypatch.setattr(PlainFileSystem, "mv", strict)
+    return moves
 
 
 def test_an_unknown_store_is_written_by_a_move(plainfs):
@@ -340,12 +383,12 @@ def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
 
 @pytest.mark.fault(
     "stores and files",
-    "a mount without fsync (EINVAL, ENOSYS, ENOTSUP)",
+    "a mount without fsync (EINVAL, EROFS, ENOSYS, ENOTSUP)",
     outcome="survived",
     side="local",
     says="does not support fsync",
 )
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP])
 def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, number):
     """The file is there; the log says what a power failure could do."""
     monkeypatch.setattr(os, "fsync", failing_with(number))
@@ -415,6 +458,61 @@ def test_a_temporary_file_of_somebody_else_is_not_published(tmp_path, replace, i
     (part,) = tmp_path.iterdir()
     interfere(part)
     with pytest.raises(ViduStorageError, match=words):
+        sink.publish()
+    sink.discard()
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.fixture
+def restless_inodes(monkeypatch):
+    """Let a file have another inode number whenever it is looked up, as on some FUSE mounts and network shares."""
+    look, numbers = os.stat, iter(range(10**9, 10**10))
+
+    def restless(path, *args, **kwargs):
+        found = look(path, *args, **kwargs)
+        return os.stat_result((found[0], next(numbers), *found[2:10])) if kwargs.get("dir_fd") else found
+
+    monkeypatch.setattr(os, "stat", restless)
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a mount that gives a file another inode number at each look",
+    outcome="survived",
+    side="local",
+    seen="the file",
+)
+@pytest.mark.usefixtures("restless_inodes")
+@pytest.mark.parametrize("body", [b"", NEW, NEW * 20], ids=["empty", "small", "several reads"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_restless_inodes_cost_no_file(tmp_path, replace, body):
+    """Where the number proves nothing, the bytes do."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=replace)
+    sink.write(memoryview(body))
+    sink.publish()
+    assert (tmp_path / "a.mp4").read_bytes() == body
+    assert listing(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.usefixtures("restless_inodes")
+@pytest.mark.parametrize(
+    "interfere",
+    [
+        swap,
+        lambda part: (part.unlink(), part.write_bytes(NEW[:-1] + b"x")),
+        lambda part: (part.unlink(), part.symlink_to("/etc/passwd")),
+        lambda part: (part.unlink(), os.mkfifo(part)),
+        lambda part: (part.parent / "again").hardlink_to(part),
+    ],
+    ids=["swapped", "one byte", "link", "pipe", "hard-link"],
+)
+def test_restless_inodes_hide_no_other_file(tmp_path, interfere):
+    """Other bytes, a link, a pipe or a second name are refused there, too."""
+    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    (part,) = tmp_path.iterdir()
+    interfere(part)
+    with pytest.raises(ViduStorageError, match="another process has"):
         sink.publish()
     sink.discard()
     assert not (tmp_path / "a.mp4").exists()
@@ -602,6 +700,17 @@ def test_missing_credentials_are_no_missing_package(error, words, of_airflow, mo
         found.place()
     assert "could not be reached" in str(caught.value)
     assert "nstall" not in str(caught.value)
+
+
+def test_a_connection_that_a_store_needs_and_does_not_find(monkeypatch):
+    """It is named, and no retry is spent on it."""
+
+    def fail(*_args):
+        raise AirflowNotFoundException("The conn_id `no_such_store` isn't defined")
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(fail))
+    with pytest.raises(ViduConfigError, match=r"no Airflow connection 'no_such_store'.*correct storage_conn_id"):
+        Destination("memory://clips/a.mp4", "no_such_store").place()
 
 
 def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):

@@ -283,14 +283,15 @@ def test_a_spelling_of_the_scheme_that_is_not_known_is_no_missing_package(monkey
 
 @pytest.mark.fault(
     "stores and files",
-    "a store answers 501 to conditional writes",
+    "a store answers 501, or 400, to conditional writes",
     outcome="survived",
     side="s3",
     says="cannot refuse to replace a file by itself",
 )
-def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog):
-    """A store that answers 501 to them is looked at before the end, and then written like any other."""
-    with Door(endpoint, lambda r: refusal(501, "NotImplemented") if "if-none-match" in r.headers else None) as door:
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, caplog, status, code):
+    """A store that does not know them is looked at before the end, and then written like any other."""
+    with Door(endpoint, lambda r: refusal(status, code) if "if-none-match" in r.headers else None) as door:
         point_at(door.url(""), monkeypatch)
         sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False, content_type="video/mp4")
         sink.write(memoryview(LARGE))
@@ -309,6 +310,29 @@ def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, c
 def operator(**arguments):
     """Return an operator that may fetch from loopback."""
     return ViduDownloadOperator(task_id="download", **arguments)
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "storage_conn_id names a connection that does not exist",
+    outcome="survived",
+    side="s3",
+    says="this worker's own credentials",
+)
+def test_a_connection_that_does_not_exist_is_told(s3, bucket, caplog):
+    """Amazon's provider silently takes the environment's credentials; the log says so."""
+    pytest.importorskip("airflow.providers.amazon")
+    sink = Destination(f"s3://{bucket}/a.mp4", "no_such_store").place().sink(None, replace=True)
+    sink.write(memoryview(NEW))
+    sink.publish()
+    assert "There is no Airflow connection 'no_such_store'" in caplog.text
+    assert body_of(s3, bucket, "a.mp4") == NEW
+
+
+def test_a_connection_that_exists_is_no_matter(s3, bucket, conn_id, caplog):
+    """Neither one that is there nor none costs a line."""
+    assert Destination(f"s3://{bucket}/a.mp4", conn_id).place().size() is None
+    assert "no Airflow connection" not in caplog.text
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.http_target import Access
 from airflow_provider_vidu.storage import Sink
 from airflow_provider_vidu.transfer import Rules, Transfer
-from tests.integration.servers import Server, chunked, fixed, video, whole
+from tests.integration.servers import Server, chunked, fixed, ranged, video, whole
 
 BODY = video(100_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -269,3 +269,23 @@ def test_the_progress_is_told_in_a_few_lines(shelf, caplog):
     assert 3 <= len(told) <= 4 + reads / 10
     assert all("/s, about " in line for line in told)
     assert any(record.message.startswith("Fetched 10.5 MB of video/mp4 in ") for record in caplog.records)
+
+
+@pytest.mark.fault(
+    "transfer",
+    "a pause before a retry, and a slow end of the upload",
+    outcome="survived",
+    says="Fetched 100.0 kB of video/mp4 in 0.1 s",
+)
+def test_the_rate_is_about_the_bytes(shelf, caplog, monkeypatch):
+    """Neither a pause before a retry nor the end of an upload counts as time in which bytes came."""
+    now = [0.0]
+
+    def wait(seconds: float) -> None:
+        now[0] += 100 * seconds
+
+    monkeypatch.setattr(_ShelfSink, "publish", lambda _sink: wait(10))
+    with Server(whole(BODY, cut=50_000), ranged(BODY)) as server, caplog.at_level(logging.INFO):
+        fetch(server, shelf, clock=lambda: now[0], sleep=wait)
+    assert now[0] > 1000
+    assert [record.message for record in caplog.records][-1] == "Fetched 100.0 kB of video/mp4 in 0.1 s"

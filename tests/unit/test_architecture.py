@@ -33,7 +33,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "dialects.endpoints",
         "config", "proxies",
         "connection_form", "events", "artifacts", "media_types",
-        "object_stores", "naming", "content", "media_fields", "places", "transfer_policy", "retry_policy",
+        "object_stores", "naming", "content", "unpacking", "unusable_urls", "shared_names",
+        "media_fields", "places", "transfer_policy", "retry_policy",
         "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (
@@ -175,7 +176,9 @@ def test_nobody_needs_the_pages(module: str) -> None:
     assert module.startswith("ui") or not {other for other in ours(FILES[module]) if other.startswith("ui")}
 
 
-COMES_WITH_AIRFLOW = frozenset({"airflow", "anyio", "asgiref", "fastapi", "fsspec", "sqlalchemy", "starlette"})
+COMES_WITH_AIRFLOW = frozenset(
+    {"airflow", "anyio", "asgiref", "fastapi", "fsspec", "jinja2", "sqlalchemy", "starlette"}
+)
 OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
 """Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 

@@ -17,6 +17,17 @@ def ftyp(*brands: bytes) -> bytes:
     return (8 + len(body)).to_bytes(4, "big") + b"ftyp" + body
 
 
+def wide_ftyp(*brands: bytes) -> bytes:
+    """Return the same with a size of 64 bits, as some muxers write every box."""
+    narrow = ftyp(*brands)
+    return b"\0\0\0\1ftyp" + (len(narrow) + 8).to_bytes(8, "big") + narrow[8:]
+
+
+def box(name: bytes, content: bytes = b"") -> bytes:
+    """Return a box of an ISO container."""
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
 def mp3(bitrate: int = 9, rate: int = 0, version: int = 3, count: int = 4) -> bytes:
     """Return frames of MPEG audio, layer III (128 kbit/s at 44.1 kHz unless told otherwise)."""
     header = bytes((0xFF, 0xE3 | version << 3, bitrate << 4 | rate << 2, 0xC4))
@@ -71,6 +82,14 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
         (b"\0\0\0\x08wide", "video/mp4"),
         (ftyp(b"M4A ", b"M4A ", b"mp42", b"isom"), "audio/mp4"),
         (ftyp(b"mp42", b"M4A ", b"isom"), "audio/mp4"),
+        (wide_ftyp(b"isom", b"mp41"), "video/mp4"),
+        (wide_ftyp(b"M4A ", b"isom"), "audio/mp4"),
+        (wide_ftyp(b"mif1", b"mif1", b"avif"), "image/avif"),
+        (box(b"free") + ftyp(b"qt  "), "video/quicktime"),
+        (box(b"skip", bytes(40)) + box(b"wide") + ftyp(b"M4A ", b"isom"), "audio/mp4"),
+        (box(b"moov", bytes(90)) + wide_ftyp(b"heic"), "image/heic"),
+        (box(b"wide") + b"\0\0\0\0mdat" + bytes(50), "video/mp4"),
+        (box(b"free", bytes(9000)), "video/mp4"),
         (ftyp(b"avif", b"mif1"), "image/avif"),
         (ftyp(b"mif1", b"mif1", b"avif", b"miaf"), "image/avif"),
         (ftyp(b"mif1", b"mif1", b"heic"), "image/heic"),
@@ -91,6 +110,7 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
         (b"II*\0\x08\0\0\0", "image/tiff"),
         (b"MM\0*\0\0\0\x08", "image/tiff"),
         (wav(), "audio/wav"),
+        (b"BW64" + wav()[4:], "audio/wav"),
         (b"OggS\0\2" + bytes(22) + b"OpusHead", "audio/ogg"),
         (b"OggS\0\2" + bytes(22) + b"\x01vorbis", "audio/ogg"),
         (b"fLaC\0\0\0\x22", "audio/flac"),
@@ -133,6 +153,8 @@ def test_first_bytes(head, kind):
         b"see ftypisom",
         b"the moov box",
         b"\0\0\0\x08free<html><script>alert(1)</script>",
+        box(b"free", bytes(20)) + b"<html><script>alert(1)</script>",
+        box(b"wide") + box(b"skip") + bytes(4) + b"<!-- page",
         b"GIF89a/*<html><script>alert(1)</script>*/=1;",
         b"RIFF<!--WEBP--><script>alert(1)</script>",
         b"fLaC is explained here, and nothing is to be heard",

@@ -18,7 +18,6 @@ from airflow_provider_vidu.naming import (
     checked_destination,
     file_name,
     is_folder,
-    is_shared,
     stem_of,
 )
 
@@ -207,6 +206,8 @@ def test_good_destinations(good):
         "s3://bucket/a?versionId=b.mp4",
         "abfs://clips/a?VersionID=b/",
         "file:clips/a.mp4",
+        "s3:/bucket/a.mp4",
+        "gs:/bucket/{{ ds }}/",
         "/data/\u202e4pm.exe.mp4",
         "/data/a\u2028b.mp4",
     ],
@@ -263,22 +264,3 @@ def test_every_kind_of_file_is_looked_for():
 def test_a_path_object_is_a_folder_unless_it_names_a_medium(path, text):
     """Objects lose the slash at their end; taken for a file, all clips would overwrite one."""
     assert checked_destination(path) == text
-
-
-@pytest.mark.parametrize(
-    ("destination", "shared"),
-    [
-        ("/data/clip.mp4", True),
-        (ObjectStoragePath("s3://bucket/clip.mp4"), True),
-        ("/data/clips/", False),
-        (ObjectStoragePath("s3://bucket/clips/"), False),
-        ("/data/{{ ti.map_index }}.mp4", False),
-        ("/data/{{ task.generation_id }}.mp4", False),
-        ("/data/{{ ds }}/", False),
-        ("/data/{{ ds }}.mp4", None),
-        (object(), False),
-    ],
-)
-def test_one_file_for_all_instances_is_noticed(destination, shared):
-    """A file whose name nothing changes is one file for a whole mapped task; a template may be."""
-    assert is_shared(destination) is shared

@@ -38,9 +38,9 @@ def wrapped(error: Exception) -> Exception:
         return outer
 
 
-def of_boto(status: int) -> Exception:
+def of_boto(status: int, code: str = "") -> Exception:
     """Return an error as botocore keeps it."""
-    return StoreError(response={"ResponseMetadata": {"HTTPStatusCode": status}})
+    return StoreError(response={"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": code}})
 
 
 @pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["bare", "wrapped"])
@@ -56,6 +56,10 @@ def of_boto(status: int) -> Exception:
         (StoreError(status_code=408), False, False, False),
         (StoreError(status_code=500), False, False, False),
         (of_boto(501), False, False, True),
+        (of_boto(400, "InvalidArgument"), True, False, True),
+        (of_boto(400, "InvalidRequest"), True, False, True),
+        (of_boto(400, "EntityTooSmall"), True, False, False),
+        (of_boto(412, "PreconditionFailed"), True, False, False),
         (
             OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented"),
             False,

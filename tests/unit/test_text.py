@@ -73,6 +73,12 @@ def test_one_line_is_always_printable_and_bounded(text: str, limit: int) -> None
         pytest.param("https://u:p@q@h/p", "https://h/p", id="two at signs"),
         pytest.param("https://h", "https://h", id="no path"),
         pytest.param("https://[::1", "<unreadable URL>", id="unreadable"),
+        pytest.param("/files/v.mp4?Signature=s", "/files/v.mp4", id="relative"),
+        pytest.param("//h/p?x", "//h/p", id="no scheme"),
+        pytest.param("h.example.com/p?x", "h.example.com/p", id="neither scheme nor slashes"),
+        pytest.param("user:pw@h.example.com/a@b.mp4#x", "h.example.com/a@b.mp4", id="user info without a scheme"),
+        pytest.param("http:/user:pw@h/p", "http:/h/p", id="user info behind one slash"),
+        pytest.param("", "", id="nothing"),
     ],
 )
 def test_without_query(url: str, expected: str) -> None:
