@@ -55,8 +55,8 @@ MAX_RAW_CHARS: Final = 64 * 1024
 _TRIMS: Final = ((4096, 1000), (1024, 100), (256, 30), (64, 8))
 
 
-# Possessive: a body of backslashes must not fill the memory with places to go back to. A text without an end is taken up
-# to the end of the body: otherwise each quotation mark in it would start another search to there.
+# Possessive: a body of backslashes must not fill the memory with places to go back to. A text without an end reaches to
+# the end of the body: otherwise each quotation mark in it would start another search to there.
 _TEXT_IN_BYTES: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
