@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _ARGUMENTS: Final = frozenset(
-    {"prompt", "model", "endpoint", "generation_id", "video_url", "vidu_conn_id", "storage_conn_id"}
+    {"prompt", "model", "endpoint", "generation_id", "video_url", "destination", "vidu_conn_id", "storage_conn_id"}
 )
 _NUMBERS_INSIDE: Final = frozenset({"from", "to"})
 """Numbers in the objects of ``timing_prompts``."""
@@ -80,9 +80,7 @@ class RenderedOperator(BaseOperator):
         variables.update((name, value) for name, value in template.globals.items() if name not in variables)
         env = template.environment
         try:
-            nodes = list(
-                template.root_render_func(env.context_class(env, variables, template.name, template.blocks))
-            )
+            nodes = list(template.root_render_func(env.context_class(env, variables, template.name, template.blocks)))
         except Exception:  # noqa: BLE001 - raised again, with the template's lines
             env.handle_exception()
         return nodes[0] if len(nodes) == 1 else "".join(map(str, nodes))

@@ -37,6 +37,7 @@ from airflow_provider_vidu.dialects.errors import (
     error_text,
     is_error,
     is_known,
+    refuses,
 )
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
@@ -264,7 +265,7 @@ class Dialect(ABC):
         if is_error(payload) and state_word(payload) is None:
             error = self.error(answer)
             # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
-            if not found or is_known(error_text(payload, answer.strike).words):
+            if not found or refuses(payload) or is_known(error_text(payload, answer.strike).words):
                 raise self._with_id(error, answer)
         if len(found) > 1:
             named = ", ".join(one_line(repr(name), 120) for name in found[:MAX_NAMED_IDS])
@@ -418,9 +419,11 @@ class Dialect(ABC):
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
-        payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
-        found = strict_id(payload) if isinstance(payload, Mapping) else None
-        error.generation_id = found if found is not None and is_safe_id(found) else None
+        payload = answer.json_or_none()
+        values = [payload] if payload is not None else [found.value for found in answer.documents(ID_FIELDS)]
+        ids = {strict_id(value) for value in values if isinstance(value, Mapping)} - {None}
+        found_id = ids.pop() if len(ids) == 1 else None
+        error.generation_id = found_id if found_id is not None and is_safe_id(found_id) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:

@@ -50,9 +50,9 @@ def test_text_is_not_read_as_a_literal(text, native):
     sensor = rendered(lambda: ViduGenerationSensor(task_id="t", generation_id="{{ x }}"), native, x=text)
     assert sensor.generation_id == text
     download = rendered(
-        lambda: ViduDownloadOperator(task_id="t", destination="/d/", generation_id="{{ x }}"), native, x=text
+        lambda: ViduDownloadOperator(task_id="t", destination="{{ x }}", generation_id="{{ x }}"), native, x=text
     )
-    assert download.generation_id == text
+    assert (download.generation_id, download.destination) == (text, text)
 
 
 def test_what_native_rendering_is_for_still_works():

@@ -405,3 +405,35 @@ def test_an_id_that_cannot_be_asked_for(dialect: Dialect, name: str) -> None:
     with pytest.raises(ViduError) as refused:
         dialect.read_created(answer({"task_id": name, "error": "m"}, 500))
     assert refused.value.generation_id is None
+
+
+@pytest.mark.fault(
+    "orders", "a refusal with success: false and an id of its own", outcome="clear error", says="an error inside: no"
+)
+@pytest.mark.parametrize("name", ["success", "ok"])
+@BOTH
+def test_a_refusal_without_a_code(dialect: Dialect, name: str) -> None:
+    """Its bare id is the request's; one that is named for the job is kept, for it may have been billed."""
+    with pytest.raises(ViduError, match="an error inside: no") as caught:
+        dialect.read_created(answer({name: False, "id": OTHER, "message": "no"}))
+    assert caught.value.generation_id is None
+    with pytest.raises(ViduError, match="an error inside: no") as caught:
+        dialect.read_created(answer({name: False, "task_id": JOB, "message": "no"}))
+    assert caught.value.generation_id == JOB
+    assert outcome_is_unknown(caught.value)
+    assert dialect.read_created(answer({name: True, "id": JOB, "message": "yes"})).id == JOB
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'Warning: x\n{"task_id": "a1", "error": "m"}', "a1"), (b'data: {"taskId": "a1", "error": "m"}\n\n', "a1"),
+        (b'{"task_id": "a1"}\n{"task_id": "b2"}', None), (b'{"error": {"message": "m", "job_id": "a1"}}', "a1"),
+        (b'{"error": "m", "payload": {"task_id": "a1"}}', None), (b'{"error": "m", "other": {"task_id": "a1"}}', None),
+    ],
+)  # fmt: skip
+def test_an_error_in_any_form_keeps_the_id_that_it_names(body: bytes, expected: str | None) -> None:
+    """With text around it, in an event, or as an object: but not what it repeats."""
+    with pytest.raises(exceptions.ViduServerError) as caught:
+        ViduNative().read_created(ApiAnswer(500, {}, body))
+    assert caught.value.generation_id == expected
