@@ -138,6 +138,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Download, publish, tell the outlets, and return the record of the file."""
+        context = {} if context is None else context  # in a unit test of a user
         url, generation_id = self._rendered()
         self._check_mapping(context)
         if generation_id is not None:

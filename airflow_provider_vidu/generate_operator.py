@@ -189,12 +189,13 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow_provider_vidu.orders import Order
         from airflow_provider_vidu.submission import Submission, failed
 
+        context = {} if context is None else context  # a user's unit test need not have one
         hook = self._hook()
         self._config = self._usable_config(hook, lambda: self._ordered(context))
         fields, endpoint = self._fields(), self._endpoint()
         # Before anything is remembered or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
-        remembers = is_task_instance(context.get("ti"))  # a user's unit test need not have one
+        remembers = is_task_instance(context.get("ti"))
         submission = Submission(
             hook,
             store_for(context, keeps=self.on_clear == "resume") if remembers and self.durable else None,
@@ -230,6 +231,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
+        context = {} if context is None else context
         generation_id = self._published(context) or id_in(event) or ""
         hook = self._take_up(generation_id)
         if id_in(event) not in (None, generation_id):
@@ -252,7 +254,7 @@ class ViduGenerateOperator(SignedURLOperator):
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Note that the result is returned: should the task run again after its success, it was cleared."""
         super().post_execute(context, result)
-        if not self.durable or not is_task_instance(context.get("ti")):
+        if not self.durable or context is None or not is_task_instance(context.get("ti")):
             return
         from airflow_provider_vidu.durable import store_for
 

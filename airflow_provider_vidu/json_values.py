@@ -56,7 +56,8 @@ def _scalar(value: Any, depth: int) -> Any:
         return str(value)
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
         made = value.tolist()
-        return made if type(made) is type(value) else plain(made, depth + 1)
+        # numpy's long double, and a mock of a user's unit test, stay what they are.
+        return value if hasattr(made, "dtype") else plain(made, depth + 1)
     return value
 
 

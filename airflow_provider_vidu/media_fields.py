@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.json_values import plain
-from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.text import shown, without_data_uris
 
 Kind = Literal["image", "video", "audio"]
 
@@ -75,6 +75,11 @@ _ADDRESS = re.compile(r"(?i)(https?://|data:|ssupload:)")
 _BROKEN = re.compile(r"(?:http|ssupload).*[\r\n\t]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
+_LISTS: Final = frozenset({"images", "videos", "sounds"})
+"""The names of the fields that take several."""
+# Commas occur in signed URLs and in every data URI, so only what begins like another address tells.
+_SEVERAL = re.compile(r"[,;|\s](?:[a-z][a-z0-9+.-]{1,20}://|data:[a-z]+/|ssupload:)", re.IGNORECASE)
+_SEVERAL_PATHS = re.compile(r"/[^,;|]*[,;|]\s?/")
 
 
 def address(value: object) -> str | None:
@@ -105,6 +110,7 @@ def as_list(name: str, value: Any) -> Any:
         return value
     if isinstance(value, dict):
         raise _wrong_type(name, value)
+    _check_single(name, value)
     items = value if isinstance(value, list) else [value]
     for index, item in enumerate(items):
         _check(item, f"{name}[{index}]" if isinstance(value, list) else name)
@@ -140,6 +146,8 @@ def _leaf(value: Any, field: MediaField, where: str, replace: Replace) -> Any:
     if value is None or value == "":
         return value
     if not isinstance(value, list):
+        if field.path[-1] in _LISTS:
+            _check_single(where, value)
         return _item(value, field, where, replace)
     return [_item(item, field, f"{where}[{index}]", replace) for index, item in enumerate(value)]
 
@@ -151,11 +159,28 @@ def _item(value: Any, field: MediaField, where: str, replace: Replace) -> Any:
     return replace(value, field, where)
 
 
+def _is_path(value: Any) -> bool:
+    """Whether this is one of Airflow's or pathlib's paths, and not the mock of a user's test, which passes for all."""
+    return (isinstance(value, os.PathLike) or hasattr(value, "open")) and not hasattr(value, "mock_calls")
+
+
+def _check_single(where: str, value: Any) -> None:
+    """Refuse a text of several addresses: a file of that name would be looked for, or a URL of that name be sent.
+
+    :raises ViduConfigError: naming the field, and what to give instead; in a list, no text is taken for several.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if _SEVERAL.search(text) or _SEVERAL_PATHS.match(text):
+        raise ViduConfigError(
+            f"{where} holds several addresses in one text: {shown(without_data_uris(text), 120)}. Give them as a list. "
+            "If it is a single address, put it into a list of its own. Nothing was submitted."
+        )
+
+
 def _check(value: Any, where: str) -> None:
     """Refuse what is neither an address nor a path."""
     is_text = isinstance(value, str) and value.strip() not in ("", "None")
-    # What has `open` is one of Airflow's or pathlib's paths.
-    if not is_text and not isinstance(value, os.PathLike) and not hasattr(value, "open"):
+    if not is_text and not _is_path(value):
         empty = {"": "an empty text", "None": "the word None"}
         told = empty[value.strip()] if isinstance(value, str) else shown(repr(value), 80)
         raise ViduConfigError(f"{where} holds {told}: it must be an address or a path.")
@@ -173,7 +198,7 @@ def _read_list(where: str, value: Any) -> Any:
 
     :raises ViduConfigError: when it is no text, path, list or object, or the text of a list that is not JSON.
     """
-    if isinstance(value, (str, os.PathLike, list, dict)) or value is None or hasattr(value, "open"):
+    if isinstance(value, (str, list, dict)) or value is None or _is_path(value):
         text = value.strip() if isinstance(value, str) else ""
         if not (text.startswith("[") and text.endswith("]")):
             return value

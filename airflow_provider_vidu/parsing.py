@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_vidu.values import (
     MAX_DEPTH,
@@ -41,9 +41,14 @@ def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20
     """
     if value_count(body, most_values) > most_values:
         raise TooManyValuesError("too many values")
-    if (text := _harmless(body, strike)) is not None:
-        return _PLAIN_DECODER.decode(text)
-    return plain(_DECODER.decode(_text(body)), strike)
+    try:
+        if (text := _harmless(body, strike)) is not None:
+            return _PLAIN_DECODER.decode(text)
+        return plain(_DECODER.decode(_text(body)), strike)
+    except json.JSONDecodeError:
+        if (inner := _unwrapped(_text(body))) is None:
+            raise
+        return plain(_DECODER.decode(inner), strike)
 
 
 def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
@@ -89,6 +94,48 @@ def _finite(digits: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
+# -- what is around it ----------------------------------------------------------------------------
+
+_BLANKS: Final = " \t\r\n\v\f\0\x1e\x85\xa0\u200b\u2028\u2029\ufeff"
+"""What may be around JSON and means nothing: also a byte order mark, and the separator of RFC 7464."""
+# A guard against script tags that include JSON of another origin: )]}' and for (;;); among others.
+_SCRIPT_GUARD: Final = re.compile(r"(?:\)\]\}'?,?|(?:while|for) ?\((?:1|;;)\);|\{\}&&)")
+_CALL_BEGINS: Final = re.compile(r"(?:/\*\*/)?[\w$.]{1,100} ?\(")
+_EVENT_LINE: Final = re.compile(r"(?:data|event|id|retry)?:")
+
+
+def _unwrapped(text: str) -> str | None:
+    """Return the JSON in a text that is nothing else than JSON in a known wrapping; None for any other.
+
+    Known are blanks and byte order marks, the guards against script tags, a call (JSONP), and a single server-sent
+    event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    """
+    bare = found = text.strip(_BLANKS)
+    if guard := _SCRIPT_GUARD.match(found):
+        found = found[guard.end() :].strip(_BLANKS)
+    elif (call := _CALL_BEGINS.match(found)) and (inner := found.rstrip("; ")).endswith(")"):
+        found = inner[call.end() : -1].strip(_BLANKS)
+    elif _EVENT_LINE.match(found):
+        found = _only_event(found) or ""
+    if found is not bare and not found.startswith(("{", "[")):
+        return None
+    return found if found and found != text else None
+
+
+def _only_event(text: str) -> str | None:
+    """Return the data of a stream of events that has one with data; None where it has several, or is no stream."""
+    events: list[list[str]] = [[]]
+    for line in map(str.strip, text.split("\n")):
+        if not line:
+            events.append([])
+        elif not _EVENT_LINE.match(line):
+            return None
+        elif line.startswith("data:"):
+            events[-1].append(line.removeprefix("data:").strip())
+    told = [data for lines in events if (data := "\n".join(lines)) and data != "[DONE]"]
+    return told[0] if len(told) == 1 else None
+
+
 _PLAIN_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, parse_int=integer)
 
@@ -125,13 +172,60 @@ def parse_partly(body: bytes, strike: Callable[[str], str] = str, wanted: Collec
     return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), strike)
 
 
+class Document(NamedTuple):
+    """An object or a list in a text, and whether there is nothing but separators before it."""
+
+    value: Any
+    is_clean: bool
+
+
+_MOST_DOCUMENTS: Final = 50
+_OPENS: Final = re.compile(r"[{\[]")
+_A_PAGE: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+# Lines of JSON, and server-sent events.
+_SEPARATORS: Final = re.compile(r"(?:[\s,]|data:|(?:event|id|retry)?:[^\n]*+\n)*+")
+
+
+def documents(body: bytes, strike: Callable[[str], str] = str, wanted: Collection[str] = ()) -> list[Document]:
+    """Return the objects and lists in a text, each as far as it can be read: lines of JSON, events, JSON in words.
+
+    Each character is read once. Up to 50 are returned, with 5,000 members together; of a web page, none is.
+
+    :param body: the bytes.
+    :param strike: takes secrets out of every text.
+    :param wanted: as for :func:`parse_partly`.
+    """
+    text = _text(body).strip(_BLANKS)
+    found: list[Document] = []
+    at, room, is_clean = 0, _MOST_MEMBERS, not _A_PAGE.match(text)
+    if not is_clean:
+        return []
+    while len(found) < _MOST_DOCUMENTS and (start := _OPENS.search(text, at)):
+        is_clean = is_clean and _SEPARATORS.fullmatch(text, at, start.start()) is not None
+        salvage = _Salvage(frozenset(wanted), room=room)
+        found.append(Document(plain(salvage.read(text, start.start()), strike), is_clean))
+        at, room = salvage.end, salvage.room
+    return found
+
+
 _LENIENT: Final = json.JSONDecoder(strict=False)
 
 
 class _Salvage:
     """Reads JSON token by token into a tree of bounded size; no recursion, no look back."""
 
-    def __init__(self, wanted: frozenset[str], depth: int = MAX_DEPTH, texts: int = _MOST_TEXTS) -> None:
+    def __init__(
+        self,
+        wanted: frozenset[str],
+        depth: int = MAX_DEPTH,
+        texts: int = _MOST_TEXTS,
+        *,
+        room: int = _MOST_MEMBERS,
+    ) -> None:
+        self.end = 0
+        """Where in the text the outermost object or list has ended."""
+        self.room = room
+        """How many more members are kept."""
         self._wanted = wanted
         self._depth = depth
         self._texts = texts
@@ -139,10 +233,11 @@ class _Salvage:
         # Each level: the object or list (None when it is dropped) and, in an object, the name of the next value.
         self._levels: list[Any] = []
         self._names: list[str | None] = []
-        self._left = _MOST_MEMBERS
 
-    def read(self, text: str) -> Any:
-        for token in _TOKEN.finditer(text):
+    def read(self, text: str, at: int = 0) -> Any:
+        """Return the first object or list from ``at`` on, or None."""
+        self.end = len(text)
+        for token in _TOKEN.finditer(text, at):
             kind, found = token.lastgroup, token.group(token.lastgroup or 0)
             if kind == "open":
                 self._enter({} if found == "{" else [])
@@ -152,6 +247,7 @@ class _Salvage:
                 level = self._levels.pop()
                 self._names.pop()
                 if not self._levels or (level is not None and isinstance(level, dict) != (found == "}")):
+                    self.end = token.end()
                     break
             elif kind == "text":
                 self._take_text(found)
@@ -195,19 +291,19 @@ class _Salvage:
         """Put a value where it belongs; False if there is no room for it, or no name."""
         level = self._levels[-1]
         if isinstance(level, list):
-            if len(level) < _MOST_ITEMS and self._left > 0:
+            if len(level) < _MOST_ITEMS and self.room > 0:
                 level.append(value)
-                self._left -= 1
+                self.room -= 1
                 return True
             return False
         name = self._names[-1]
         self._names[-1] = None
         if level is None or name is None:
             return False
-        if self._left <= 0 and not (name in self._wanted and isinstance(value, (str, int))):
+        if self.room <= 0 and not (name in self._wanted and isinstance(value, (str, int))):
             return False
         level[name] = value
-        self._left -= 1
+        self.room -= 1
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,15 +29,15 @@ MAX_TOLD_CHARS: Final = 1000
 def held(arguments: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the arguments that hold something before their templates are rendered.
 
-    ``body.prompt`` and ``parameters.prompt`` stand for a prompt within them, :data:`_WORD_NONE` for a text that the
-    author has written so.
+    ``body.prompt`` and ``parameters.subjects[0].name`` stand for fields within them; with ``=None`` behind it, for a
+    field that the author has set to that word.
     """
-    within = {
-        f"{name}.prompt": arguments[name].get("prompt") for name in _OBJECTS if isinstance(arguments[name], Mapping)
-    }
-    found = {name for name, value in {**{name: arguments[name] for name in NAMES}, **within}.items() if _holds(value)}
-    if _word_none([arguments[name] for name in _OBJECTS]) is not None:
-        found.add(_WORD_NONE)
+    found = {name for name in NAMES if _holds(arguments[name])}
+    for name in _OBJECTS:
+        for where, value in _leaves(arguments[name], name):
+            # An empty prompt is refused also where the author, or a task before this one, has left it empty.
+            if where != name and (not _is_nothing(value) or (where == f"{name}.prompt" and value == "")):
+                found.add(f"{where}={_WORD_NONE}" if _is_word_none(value) else where)
     return frozenset(found)
 
 
@@ -46,17 +46,21 @@ def _holds(value: object) -> bool:
     return value is not None and not (isinstance(value, (list, tuple)) and not value)
 
 
-def _word_none(value: object, where: str = "") -> str | None:
-    """Return where in a value the word None stands, which is what a template makes of nothing."""
-    if isinstance(value, str):
-        return where if value.strip() == _WORD_NONE else None
+def _is_word_none(value: object) -> bool:
+    """Whether a value is the word None, which is what a template makes of nothing."""
+    return isinstance(value, str) and value.strip() == _WORD_NONE
+
+
+def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
+    """Yield the values within an object or a list, each with the fields that lead to it."""
     if isinstance(value, Mapping):
-        named = ((item, f"{where}.{name}") for name, item in value.items())
+        for name, item in value.items():
+            yield from _leaves(item, f"{where}.{name}")
     elif isinstance(value, (list, tuple)):
-        named = ((item, f"{where}[{index}]") for index, item in enumerate(value))
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{index}]")
     else:
-        return None
-    return next((found for item, place in named if (found := _word_none(item, place)) is not None), None)
+        yield where, value
 
 
 def check_endpoint(arguments: Mapping[str, Any]) -> None:
@@ -100,19 +104,57 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
 def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in ``body``, or else in ``parameters``; none where they are no object."""
     try:
-        return _further({**arguments, **{name: plain(arguments[name]) for name in _OBJECTS}}, (_WORD_NONE,))
+        name, fields = _object_in({**arguments, **{name: plain(arguments[name]) for name in _OBJECTS}})
     except ViduConfigError:
         return {}
+    return _without_nothing(fields, name, ())
+
+
+def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    name = "parameters" if arguments["body"] is None else "body"
+    return name, {} if arguments[name] is None else _mapping(name, arguments[name])
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    name = "parameters" if arguments["body"] is None else "body"
-    fields = {} if arguments[name] is None else _mapping(name, arguments[name])
+    name, fields = _object_in(arguments)
     if f"{name}.prompt" in expected:
         _check_present(f"{name}.prompt", fields.get("prompt"))
-    if _WORD_NONE not in expected and (where := _word_none(fields)) is not None:
-        _check_present(f"{name}{where}", _WORD_NONE)
-    return fields
+    for where, value in _leaves(fields, name):
+        if _is_word_none(value) and (f"{where}={_WORD_NONE}" not in expected or _is_no_text(where)):
+            _check_present(where, _WORD_NONE)
+    return _without_nothing(fields, name, expected)
+
+
+def _is_no_text(where: str) -> bool:
+    """Whether a field is documented as a number or a flag, so that the word None in it is none of its values."""
+    from airflow_provider_vidu.dialects.endpoints import FLAGS, NUMBERS
+
+    return where.rpartition(".")[2] in NUMBERS | FLAGS
+
+
+def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[str]) -> dict[str, Any]:
+    """Return fields without those that have rendered to nothing: an endpoint that does not take them refuses them all.
+
+    The API refuses surplus fields (``FieldUnwanted``), also where they are empty. Of ``parameters``, what the author
+    has left empty is left out, too; ``body`` is the whole request, so there it is sent as written.
+
+    :param fields: the rendered fields.
+    :param where: what leads to them.
+    :param expected: what held something before it was rendered, see :func:`held`.
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        place = f"{where}.{name}"
+        if _is_nothing(value) and (where == "parameters" or place in expected):
+            continue
+        found[name] = _without_nothing(value, place, expected) if isinstance(value, dict) and value else value
+    return found
+
+
+def _is_nothing(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, (list, tuple, dict)) and not value)
 
 
 def facts_of_create(

@@ -115,6 +115,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
+        context = {} if context is None else context  # in a unit test of a user
         publish(context, self._id(), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
         if self.deferrable:
             with self._softened():

@@ -7,7 +7,7 @@ together is mapped together.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -49,7 +49,11 @@ def id_of(generation: object) -> Any:
     generation = _read(generation)
     if isinstance(generation, Generation):
         return generation.id
-    if isinstance(generation, str) and generation.lstrip().startswith("{"):
+    if isinstance(generation, Sequence) and not isinstance(generation, (str, bytes)):
+        raise ViduConfigError(
+            "generation is a list, as a mapped task returns one. Map over it: .expand(generation=generate.output)."
+        )
+    if isinstance(generation, str) and generation.lstrip().startswith(("{", "[")):
         raise ViduConfigError(
             "generation is the text of an object, but not JSON: a template made it of one. Pass "
             "generation=generate.output without a template, or render it with the filter tojson."
@@ -93,8 +97,8 @@ def handed_over(generation: object) -> Generation | None:
 
 
 def _read(generation: object) -> object:
-    """Return the object whose JSON a template has rendered to; everything else as it is."""
-    if isinstance(generation, str) and generation.lstrip().startswith("{"):
+    """Return the object, or the text, whose JSON a template has rendered to; everything else as it is."""
+    if isinstance(generation, str) and generation.lstrip().startswith(("{", '"')):
         try:
             return json.loads(generation)
         except ValueError:

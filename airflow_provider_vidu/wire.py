@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
-from airflow_provider_vidu.parsing import TooManyValuesError, parse, parse_partly
+from airflow_provider_vidu.parsing import Document, TooManyValuesError, documents, parse, parse_partly
 from airflow_provider_vidu.text import shown, unescaped, without_data_uris
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -159,6 +159,13 @@ class ApiAnswer:
         :param wanted: names that count most, see :func:`airflow_provider_vidu.parsing.parse_partly`.
         """
         return parse_partly(self.body, self.strike, wanted)
+
+    def documents(self, wanted: Collection[str] = ()) -> list[Document]:
+        """Return every object and list in the body, also with other text around them; see :func:`parsing.documents`.
+
+        :param wanted: names that count most.
+        """
+        return documents(self.body, self.strike, wanted)
 
     def snippet(self) -> str:
         """Return the first 200 characters of the body as one redacted line."""

@@ -64,8 +64,9 @@ WRAPPERS: Final = ("data", "output", "result")
 """Where an answer may hold the job inside an envelope."""
 _WRAPPERS: Final = frozenset(WRAPPERS)
 
-_RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
-_JOB_FIELDS: Final = _RESULT_FIELDS | {"status"}
+RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
+"""What only a job has, beside its state."""
+_JOB_FIELDS: Final = RESULT_FIELDS | {"status"}
 _OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
 
 _URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo_audio")
@@ -205,7 +206,7 @@ def _wrapped(level: Level, strike: Callable[[str], str]) -> Level:
 
 def _is_envelope(payload: Level) -> bool:
     """Whether the job is not on this level: it has no state, or one beside no other fact of a job."""
-    if not _RESULT_FIELDS.isdisjoint(payload):
+    if not RESULT_FIELDS.isdisjoint(payload):
         return False
     if state_word(payload) is None and "status" not in payload:
         return True

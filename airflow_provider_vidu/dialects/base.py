@@ -18,7 +18,16 @@ from urllib.parse import quote
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import answers
 from airflow_provider_vidu.dialects.answers import STATUSES, speaks_of_a_generation, state_word
-from airflow_provider_vidu.dialects.created import ID_FIELDS, accepted, created_id, created_object, strict_id, trusted
+from airflow_provider_vidu.dialects.created import (
+    ID_FIELDS,
+    accepted,
+    created_id,
+    created_ids,
+    created_object,
+    located_id,
+    salvaged,
+    strict_id,
+)
 from airflow_provider_vidu.dialects.errors import (
     ERRORS,
     ErrorClass,
@@ -28,6 +37,7 @@ from airflow_provider_vidu.dialects.errors import (
     error_text,
     is_error,
     is_known,
+    refuses,
 )
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
@@ -38,6 +48,8 @@ from airflow_provider_vidu.values import bounded, objects, text, web_url, withou
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
+MAX_NAMED_IDS: Final = 5
+_SEE_OTHER: Final = 303
 MAX_ID_NUMBER: Final = 10**40
 """An id of digits is smaller by far; Python refuses to write very long numbers."""
 _UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -246,37 +258,54 @@ class Dialect(ABC):
         :raises ViduAPIError: for an error answer, also one with a status of success.
         :raises ViduResponseError: when the answer carries no id.
         """
-        if not answer.ok:
+        if not answer.ok and answer.status != _SEE_OTHER:
             raise self._with_id(self.error(answer), answer)
         payload = self._created_payload(answer)
-        found = created_id(payload, synchronous=synchronous)
+        found = created_ids(payload, synchronous=synchronous)
         if is_error(payload) and state_word(payload) is None:
             error = self.error(answer)
             # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
-            if found is None or is_known(error_text(payload, answer.strike).words):
+            if not found or refuses(payload) or is_known(error_text(payload, answer.strike).words):
                 raise self._with_id(error, answer)
-        if found is None:
+        if len(found) > 1:
+            named = ", ".join(one_line(repr(name), 120) for name in found[:MAX_NAMED_IDS])
+            raise ViduResponseError(
+                f"The create was answered with several ids, and nothing tells which is the generation's: {named}. "
+                f"{answer.snippet()}",
+                status_code=answer.status,
+            )
+        if not found and not (located := self._located(answer)):
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        return accepted(self._generation(self._usable(found, answer), payload, answer), synchronous=synchronous)
+        generation_id = self._usable(found[0] if found else located, answer)
+        return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
+
+    def _located(self, answer: ApiAnswer) -> str:
+        """Return the id that the ``Location`` header of a create's answer names; empty where it names none."""
+        location = answer.headers.get("location", "")
+        return located_id(location, self.query_path, is_success=answer.ok) or ""
 
     def _created_payload(self, answer: ApiAnswer) -> dict[str, Any]:
         """Return the answer to a create as an object: a paid id counts, however damaged the rest of the answer is.
 
         :raises ViduError: when the answer is damaged and holds no id, or is not an object.
         """
+        if not answer.ok:  # 303: what the body says is a note for people
+            if located := self._located(answer):
+                return {"task_id": located}
+            raise self.error(answer)
         try:
             payload = created_object(answer.json())
             damage: ViduError = self._no_object(answer)
         except ViduError as error:
             damage = error
-            payload = created_object(answer.partial_json(ID_FIELDS))
-            if payload is not None and not trusted(payload):
-                payload = None
-        if payload is None:
-            raise damage
-        return payload
+            payload = salvaged(answer.documents(ID_FIELDS))
+        if payload is not None:
+            return payload
+        if located := self._located(answer):
+            return {"task_id": located}
+        raise damage
 
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
         """Return the id of a create if it is safe; another one is shown escaped, and then nowhere."""
@@ -390,9 +419,11 @@ class Dialect(ABC):
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
-        payload = answer.json_or_none() or answer.partial_json(ID_FIELDS)
-        found = strict_id(payload) if isinstance(payload, Mapping) else None
-        error.generation_id = found if found is not None and is_safe_id(found) else None
+        payload = answer.json_or_none()
+        values = [payload] if payload is not None else [found.value for found in answer.documents(ID_FIELDS)]
+        ids = {strict_id(value) for value in values if isinstance(value, Mapping)} - {None}
+        found_id = ids.pop() if len(ids) == 1 else None
+        error.generation_id = found_id if found_id is not None and is_safe_id(found_id) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:

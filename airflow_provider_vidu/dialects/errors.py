@@ -251,11 +251,16 @@ def is_error(payload: Mapping[str, Any]) -> bool:
     refused = not is_success_code(code)
     if _has_content(data) and not (refused and isinstance(data, str)):
         return False
-    if error and isinstance(error, (str, Mapping)):
+    if refuses(payload) or (error and isinstance(error, (str, Mapping))):
         return True
     if refused or (code is None and isinstance(payload.get("reason"), str) and "message" in payload):
         return True
     return isinstance(payload.get("err_code"), str) and payload["err_code"].lower() in ERRORS
+
+
+def refuses(payload: Mapping[str, Any]) -> bool:
+    """Whether a body says no in so many words: ``{"success": false, "message": …}``."""
+    return any(payload.get(name) is False or payload.get(name) == "false" for name in ("success", "ok"))
 
 
 def is_success_code(code: Any) -> bool:

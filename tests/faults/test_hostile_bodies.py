@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_vidu.bodies import LIST
 from airflow_provider_vidu.config import Secret
-from airflow_provider_vidu.dialects import DIALECTS
+from airflow_provider_vidu.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.http_target import Access
@@ -129,6 +129,21 @@ def test_salvage_takes_time_in_proportion():
     """Texts that are JSON themselves are opened a few times, not as often as they are nested."""
     began = time.thread_time()
     parse_partly(b'["' + b'{\\"' * 100_000 + b"\\q")
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.fault("attacks", "an answer is one text of escaped quotation marks, without its end (1 MB)",
+                   outcome=SURVIVED, seen="nothing: reading it takes a moment")  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [b'{"' + b'\\"{' * 300_000, b"x:[" * 100_000, b"data:" * 200_000 + b"{", b'{"a":1} x ' * 100_000, b"cb(" * 300_000],
+    ids=["quotation marks", "words", "events", "documents", "calls"],
+)
+def test_what_is_no_json_is_read_in_proportion(body):
+    """Each character is read a few times, wherever a text, an event or a document begins."""
+    began = time.thread_time()
+    with pytest.raises(ViduError):
+        ViduNative().read_created(ApiAnswer(200, {}, body))
     assert time.thread_time() - began < 2
 
 

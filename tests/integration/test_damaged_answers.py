@@ -338,3 +338,21 @@ async def test_large_answers_leave_the_event_loop(serve, monkeypatch):
     await ViduHook().aget_generation("g")
     loop = threading.current_thread().name
     assert [thread == loop for thread in threads] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (303, b"", {"Location": f"/ent/v2/tasks/{ID}/creations"}),
+        (201, b"", {"Location": f"/ent/v2/tasks/{ID}/creations"}),
+        (200, b'event: created\ndata: {"task_id": "%s"}\n\n' % ID.encode(), {"Content-Type": "text/event-stream"}),
+        (200, b'\xef\xbb\xbf\r\n{"task_id": "%s"}' % ID.encode(), {"Content-Type": "text/plain"}),
+        (200, b'Notice: x\n{"id": "req-1", "data": {"task_id": "%s"}}' % ID.encode(), {"Content-Type": "text/html"}),
+    ],
+    ids=["303", "201", "event", "byte order mark", "words"],
+)
+def test_a_create_that_is_answered_in_another_form(serve, status, body, headers):
+    """The client hands over the status, the header and the bytes that name the generation; nothing is sent again."""
+    server = serve(fixed(status, body, **headers))
+    assert create().id == ID
+    assert len(server.requests) == 1

@@ -665,11 +665,14 @@ def test_a_retry_knows_them_too(connect, sandbox):
 @pytest.mark.fault(
     "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="generate", seen="the generation"
 )
-@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+@pytest.mark.parametrize("stand_in", [None, {}, MagicMock()], ids=["None", "nothing", "a mock"])
 def test_in_a_unit_test_of_a_user(dialect, sandbox, variables, stand_in):
     """No context is needed, and a mock of one does; the order is remembered nowhere."""
     arguments = {"task_id": "t", "prompt": "a cat", "model": "m", "poll_interval": 0.05}
-    assert ViduGenerateOperator(**arguments).execute(stand_in)["status"] == "succeeded"
+    task = ViduGenerateOperator(**arguments)
+    task.pre_execute(stand_in)
+    task.post_execute(stand_in, found := task.execute(stand_in))
+    assert found["status"] == "succeeded"
     with pytest.raises(TaskDeferred) as deferred:
         ViduGenerateOperator(**arguments, deferrable=True).execute(stand_in)
     generation_id = deferred.value.trigger.generation_id

@@ -342,7 +342,7 @@ def test_a_generation_is_named_once(arguments):
 @pytest.mark.fault(
     "from Airflow", "execute({}) or a MagicMock as context", outcome="survived", side="sensor", seen="the generation"
 )
-@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+@pytest.mark.parametrize("stand_in", [None, {}, MagicMock()], ids=["None", "nothing", "a mock"])
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):
     """No context is needed, and a mock of one does."""

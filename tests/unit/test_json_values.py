@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import MagicMock
 from uuid import UUID
 
 import pytest
@@ -102,3 +103,9 @@ def test_a_value_within_itself():
     value.append(value)
     with pytest.raises(ViduConfigError, match="nested too deeply"):
         plain(value)
+
+
+def test_a_mock_stays_what_it_is():
+    """It has a dtype and a tolist as everything else; the error about it names its type, and no depth."""
+    mock = MagicMock()
+    assert plain(mock) is mock

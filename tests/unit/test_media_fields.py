@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -145,7 +146,12 @@ def _generator() -> Iterator[str]:
     ({"/a"}, "not set"),
     (b"x", "not bytes"),
     (5, "not int"),
-    ("https://e/a.png\nhttps://e/b.png", "images holds an address with a line end in it: .*as a list"),
+    ("https://e/a.png\nhttps://e/b.png", "images holds several addresses in one text: .*as a list"),
+    ("https://e/a.png,https://e/b.png", "images holds several addresses in one text"),
+    ("https://e/a.png; s3://b/c.png", "images holds several addresses in one text"),
+    ("data:image/png;base64,AAAA,data:image/png;base64,BBBB", "images holds several addresses in one text"),
+    ("/a/b.png, /a/c.png", "images holds several addresses in one text"),
+    (["https://e/a.png\nb"], r"images\[0\] holds an address with a line end in it: .*as a list"),
     ("a b/" * 1250, "images holds 5,000 characters that are neither"),
 ])  # fmt: skip
 def test_what_is_refused(value, message):
@@ -164,3 +170,23 @@ def test_lazy_sequences_become_lists_at_any_depth():
     assert plain({"a": Lazy(Lazy(1), {"b": (2,)}), "c": "text", "d": b"x"}) == {
         "a": [[1], {"b": [2]}], "c": "text", "d": b"x",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("mock", [MagicMock(), Mock()])
+def test_a_mock_is_no_path(mock):
+    """In a unit test of a user, a mock has every attribute of a path."""
+    with pytest.raises(ViduConfigError, match="images must be an address, a path or a list of them, not M"):
+        as_list("images", mock)
+    with pytest.raises(ViduConfigError, match=r"images\[0\] holds <M"):
+        as_list("images", [mock])
+
+
+def test_a_single_address_with_an_address_inside():
+    """Commas occur in signed URLs and data URIs; in a list, a text is one address whatever it holds."""
+    proxied = "https://e/fit,https://h/a.png"
+    assert as_list("images", [proxied]) == [proxied]
+    assert replaced({"video_url": proxied}, lambda value, field, where: value) == {"video_url": proxied}
+    for single in ("data:image/png;base64,/9j/4AAQ,/", "https://e/a,b;c|d.png?x=1,2", "/a,b/c.png", "a, b.png"):
+        assert as_list("images", single) == [single]
+    with pytest.raises(ViduConfigError, match=r"subjects\[0\]\.images holds several addresses"):
+        replaced({"subjects": [{"images": "https://e/1,https://e/2"}]}, lambda value, field, where: value)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import parsing
-from airflow_provider_vidu.parsing import TooManyValuesError, depth, parse, parse_partly
+from airflow_provider_vidu.parsing import TooManyValuesError, depth, documents, parse, parse_partly
 from airflow_provider_vidu.values import MAX_DEPTH
 
 quiet = settings(database=None, deadline=None, max_examples=100)
@@ -125,6 +125,17 @@ def test_arbitrary_bytes(body: bytes) -> None:
     """Whatever follows a bracket is read or dropped."""
     for start in (b"{", b"["):
         json.dumps(parse_partly(start + body), allow_nan=False).encode()
+        json.dumps([found.value for found in documents(body + start + body)], allow_nan=False).encode()
+
+
+def test_documents_are_bounded() -> None:
+    """So many are returned, and so many members of all together."""
+    assert len(documents(b'{"a":1}\n' * 1000)) == 50
+    wide = b"{" + b",".join(b'"%d":1' % n for n in range(4000)) + b"}"
+    assert sum(len(found.value) for found in documents(wide * 3)) == 5000
+    assert [found.is_clean for found in documents(b"data: {}\n\nid: 7\ndata: {}\n\nwords {} {}")] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

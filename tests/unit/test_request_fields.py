@@ -66,8 +66,36 @@ def test_a_template_within_the_request_that_renders_to_nothing(name, before, aft
     """A prompt in ``body``, or any field, is not paid for as the word None; what the author writes so is sent."""
     with pytest.raises(ViduConfigError, match=f"{where}.*Nothing was submitted"):
         request_of(arguments(**{name: after}), held(arguments(**{name: before})))
-    literal = {"style": "None"}
+    literal = {"style": "None", "subjects": [{"name": "None"}]}
     assert request_of(arguments(**{name: literal}), held(arguments(**{name: literal}))) == literal
+
+
+@pytest.mark.fault(
+    "from Airflow", "a number in parameters has rendered to nothing", outcome="refused", says="seed is the word None"
+)
+@pytest.mark.parametrize("name", ["parameters", "body"])
+def test_a_number_that_is_the_word_none(name):
+    """No number and no flag is called so, whoever wrote it; another field that is excuses none."""
+    for fields in ({"seed": "None"}, {"style": "None", "seed": " None "}, {"subjects": [{"seed": "None"}]}):
+        with pytest.raises(ViduConfigError, match="seed is the word None"):
+            request_of(arguments(**{name: fields}), held(arguments(**{name: fields})))
+    before, after = {"style": "None", "voice_id": "{{ x }}"}, {"style": "None", "voice_id": "None"}
+    with pytest.raises(ViduConfigError, match="voice_id is the word None"):
+        request_of(arguments(**{name: after}), held(arguments(**{name: before})))
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", [], {}], ids=repr)
+def test_a_field_that_has_rendered_to_nothing_is_not_sent(nothing):
+    """An endpoint that does not take it would refuse the request; what the author wrote into a body stays."""
+    before = {"a": 1, "style": "{{ x }}", "subjects": [{"name": "n"}], "settings": {"voice_id": "{{ x }}", "b": 2}}
+    after = {"a": 1, "style": nothing, "subjects": [{"name": "n"}], "settings": {"voice_id": nothing, "b": 2}}
+    wanted = {"a": 1, "subjects": [{"name": "n"}], "settings": {"b": 2}}
+    for name in ("parameters", "body"):
+        assert request_of(arguments(**{name: after}), held(arguments(**{name: before}))) == wanted
+    written = arguments(body={"a": nothing})
+    assert request_of(written, held(written)) == {"a": nothing}
+    written = arguments(parameters={"images": nothing, "a": 0, "b": False})
+    assert request_of(written, held(written)) == {"a": 0, "b": False}
 
 
 def test_what_held_something_before_rendering():

@@ -17,7 +17,7 @@ DONE = Generation(
 
 
 @pytest.mark.parametrize(
-    "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", ' {"id": "7"}']
+    "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", '"7"', ' {"id": "7"}']
 )
 def test_the_id(handed):
     """Of a generation, as an object or as JSON, of a download's record, or as it is."""
@@ -67,3 +67,10 @@ def test_exactly_one_source():
     for generation, generation_id in ((None, None), ({"id": "1"}, "1")):
         with pytest.raises(ViduConfigError, match="generation"):
             check_source("X", generation, generation_id=generation_id)
+
+
+@pytest.mark.parametrize("handed", [[DONE.as_xcom()], (), '[{"id": "7"}]'], ids=["list", "empty", "text"])
+def test_the_output_of_a_mapped_task_is_mapped_over(handed):
+    """Whole, it is many generations, and its text is no id."""
+    with pytest.raises(ViduConfigError, match=r"generation=generate\.output"):
+        id_of(handed)

@@ -13,6 +13,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import Dialect, EntV2, ViduNative
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import GenerationStatus
+from airflow_provider_vidu.policy import outcome_is_unknown
 from airflow_provider_vidu.wire import ApiAnswer
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
@@ -61,6 +62,191 @@ FORMS: list[tuple[Any, str]] = [
     (911088422699962368, "911088422699962368"),
     (json.dumps({"task_id": "a"}), "a"),
 ]
+JOB = "947000000000000001"
+OTHER = "48038932-0ff5-4251-8b4b-7a76c09fd114"
+BESIDE_OTHERS: list[Any] = [
+    {"uuid": OTHER, "content": {"task_id": JOB}},
+    {"request": {"id": OTHER}, "content": {"task_id": JOB}},
+    {"project": {"id": OTHER}, "info": {"task_id": JOB}},
+    {"data": {"channel": {"id": 5}, "order": {"task_id": JOB}}},
+    {"id": 7, "data": {"task_id": JOB}},
+    {"id": 7, "data": {"id": JOB}},
+    {"id": "7", "ticket": {"id": JOB}},
+    {"id": "req-1", "request_id": "req-1", "data": {"task_id": JOB}},
+    {"id": OTHER, "trace_id": OTHER, "data": {"id": JOB}},
+    {"id": OTHER, "RequestId": OTHER, "data": JOB},
+    {"id": OTHER, "data": {"task_id": JOB}},
+    {"id": OTHER, "status": "success", "data": {"task_id": JOB}},
+    {"id": OTHER, "code": 0, "data": {"id": JOB, "status": "pending"}},
+    {"id": OTHER, "request_id": OTHER, "task_id": JOB},
+    {"id": JOB, "status": "pending", "data": {"task_id": OTHER}},
+    {"id": JOB, "status": "completed", "video_url": "https://h/v.mp4", "data": {"task_id": OTHER}},
+    {"task_id": JOB, "payload": {"task_id": OTHER}, "meta_data": {"job_id": OTHER}, "customer": {"id": OTHER}},
+    {"task_id": JOB, "uuid": OTHER, "video_id": OTHER},
+    {"data": {"user": {"task_id": OTHER}, "inputs": {"job_id": OTHER}, "id": JOB}},
+    {"id": JOB, "task": "text2video", "result": "accepted"},
+    {"id": "chatcmpl-1", "choices": [{"message": {"content": json.dumps({"task_id": JOB})}}]},
+    {"ID": JOB}, {"Id": JOB}, {"_id": JOB}, {"task-id": JOB}, {"taskID": JOB}, {"TaskId": JOB},
+    {"prediction_id": JOB}, {"task": JOB}, {"job": JOB}, {"task_id": [JOB]}, {"task_ids": [JOB]},
+    {"task_id": {"id": JOB}}, {"Response": {"JobId": JOB, "RequestId": OTHER}}, {"Data": {"ID": JOB}},
+    [{"note": "x"}, {"task_id": JOB}],
+]  # fmt: skip
+
+
+@pytest.mark.fault(
+    "orders",
+    "an answer to a create holds other ids beside the generation's",
+    outcome="survived",
+    seen="the id that is named for the job, not that of a request, a row, an account or an echo",
+)
+@pytest.mark.parametrize("body", BESIDE_OTHERS, ids=lambda body: json.dumps(body)[:60])
+@BOTH
+def test_the_job_s_id_among_others(dialect: Dialect, body: Any) -> None:
+    """What is named for the job wins on whatever level; a bare id only where nothing better is there."""
+    assert dialect.read_created(answer(body)).id == JOB
+
+
+@pytest.mark.fault(
+    "orders",
+    "an answer to a create holds two ids that are equally credible",
+    outcome="clear error",
+    says="nothing tells which is the generation's: 'a1', 'b2'",
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"id": "a1"}, "result": {"id": "b2"}},
+        {"order": {"task_id": "a1"}, "info": {"task_id": "b2"}},
+        {"tasks": [{"task_id": "a1"}, {"task_id": "b2"}]},
+        {"task_ids": ["a1", "b2"]},
+        {"ticket": {"id": "a1"}, "slip": {"id": "b2"}},
+        {"uuid": "a1", "ticket": {"id": "b2"}},
+        [{"id": "a1"}, {"id": "b2"}],
+    ],
+    ids=json.dumps,
+)
+@BOTH
+def test_two_ids_that_are_equally_credible(dialect: Dialect, body: Any) -> None:
+    """None is taken: the error shows both, and the outcome of the create is unknown."""
+    with pytest.raises(ViduResponseError, match="'a1', 'b2'") as caught:
+        dialect.read_created(answer(body))
+    assert outcome_is_unknown(caught.value)
+    assert caught.value.generation_id is None
+
+
+@pytest.mark.fault(
+    "orders", "a refusal with status 200 echoes the request", outcome="clear error", says="an error inside: no"
+)
+@pytest.mark.parametrize("name", ["payload", "meta_data", "request", "input", "original"])
+@pytest.mark.parametrize("inner", [{"task_id": "x"}, '{"task_id": "x"}', {"id": "x"}], ids=str)
+@BOTH
+def test_a_refusal_that_echoes_the_request(dialect: Dialect, name: str, inner: Any) -> None:
+    """An id of the user's own is no generation."""
+    with pytest.raises(ViduError, match="an error inside: no") as caught:
+        dialect.read_created(answer({"code": "weird", "message": "no", "data": None, name: inner}))
+    assert caught.value.generation_id is None
+
+
+WRAPPED = {
+    "byte order mark": b'\xef\xbb\xbf{"id": "a1"}',
+    "a blank before the mark": b'\n\xef\xbb\xbf{"id": "a1"}',
+    "hundreds of blanks": b" " * 300 + b'{"id": "a1"}',
+    "a NUL at the end": b'{"id": "a1"}\0',
+    "a text sequence": b'\x1e{"id": "a1"}\n',
+    "a guard against script tags": b')]}\'\n{"id": "a1"}',
+    "a loop before it": b'for (;;);{"id": "a1"}',
+    "JSONP": b'/**/cb.done({"id": "a1"});',
+    "an event": b'event: created\ndata: {"id": "a1"}\n\ndata: [DONE]\n\n',
+    "an event of two lines": b'data: {"id":\r\ndata: "a1"}\r\n\r\n',
+    "two events": b'data: {"id": "a1"}\n\ndata: {"id": "a1", "progress": 1}\n\n',
+    "lines of JSON": b'{"status": "ok"}\n{"task_id": "a1"}\n',
+    "the same twice": b'{"id": "a1"}{"id": "a1"}',
+    "a request's id first": b'{"id": "b2"}\n{"task_id": "a1"}',
+    "words before it": b'20:15 "OK" [notice] {"task_id": "a1"}',
+    "a warning of PHP": b'<br />\n<b>Warning</b>: "x" in <b>/a.php</b><br />\n{"task_id": "a1"}',
+    "a comment behind it": b'{"id": "a1"}<!-- 3 ms -->',
+}
+
+
+@pytest.mark.fault(
+    "orders",
+    "an answer to a create with text, events or several documents around its JSON",
+    outcome="survived",
+    seen="the id",
+)
+@pytest.mark.parametrize("body", WRAPPED.values(), ids=list(WRAPPED))
+@BOTH
+def test_an_id_in_json_with_something_around_it(dialect: Dialect, body: bytes) -> None:
+    """The id is paid for, so it is read."""
+    assert dialect.read_created(ApiAnswer(200, {}, body)).id == "a1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'OK {"id": "a1"}', b'<!DOCTYPE html><script>x={"task_id": "a1"}</script>', b'<html>{"task_id": "a1"}',
+        b'words {"task_id": "a1', b'say("a1")', b"data: a1\n\n", b'words {"payload": {"task_id": "a1"}}',
+        b'{"id": "req", "data": {',
+    ],
+)  # fmt: skip
+@BOTH
+def test_no_id_in_what_is_around_json(dialect: Dialect, body: bytes) -> None:
+    """A bare id between words, and a web page, prove nothing."""
+    with pytest.raises(ViduResponseError, match="is not JSON"):
+        dialect.read_created(ApiAnswer(200, {}, body))
+
+
+def test_documents_that_name_different_ids() -> None:
+    """Lines of JSON for two jobs: both are shown."""
+    with pytest.raises(ViduResponseError, match="'a1', 'b2'"):
+        EntV2().read_created(ApiAnswer(200, {}, b'{"task_id": "a1"}\n{"task_id": "b2"}\n'))
+
+
+def test_a_refusal_in_an_event_is_that_refusal() -> None:
+    """Nothing was created, whatever it is wrapped in."""
+    body = b'data: {"code": "video_queue_full", "message": "full", "data": null}\n\n'
+    with pytest.raises(exceptions.ViduRateLimitError):
+        ViduNative().read_created(ApiAnswer(200, {}, body))
+
+
+@pytest.mark.fault("orders", "a create is answered with its address alone", outcome="survived", seen="the id")
+@pytest.mark.parametrize(
+    ("status", "location", "expected"),
+    [
+        (201, f"/ent/v2/tasks/{JOB}/creations", JOB),
+        (202, "https://h/v1/videos/task_01kabc?x=1", "task_01kabc"),
+        (303, f"https://h/prefix/ent/v2/tasks/{JOB}", JOB),
+        (303, "/vidu-native/video/generations/grok%3A1234", "grok:1234"),
+    ],
+)
+def test_an_id_in_the_location_of_the_new_resource(status: int, location: str, expected: str) -> None:
+    """The header of RFC 9110, 10.2.2, names what was created."""
+    dialect: Dialect = ViduNative() if "vidu-native" in location else EntV2()
+    for body in (b"", b"{}", b"<p>See there</p>"):
+        assert dialect.read_created(ApiAnswer(status, {"location": location}, body)).id == expected
+    own = ApiAnswer(201, {"location": location}, b'{"task_id": "a1"}')
+    assert dialect.read_created(own).id == "a1"
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (303, "/login/12345678"), (302, f"/ent/v2/tasks/{JOB}"), (307, f"/ent/v2/tasks/{JOB}"),
+        (201, "/ent/v2/tasks"), (201, "http://["), (201, ""),
+    ],
+)  # fmt: skip
+def test_a_location_that_names_no_generation(status: int, location: str) -> None:
+    """Another redirect carried nothing out, and a page for people is no generation."""
+    with pytest.raises(ViduResponseError):
+        EntV2().read_created(ApiAnswer(status, {"location": location}, b""))
+
+
+def test_a_location_with_the_id_in_its_query() -> None:
+    """The unified route of gateways has the id in the query string."""
+    dialect = ViduNative("/v1/video/query?id={id}")
+    assert dialect.read_created(ApiAnswer(303, {"location": "/v1/video/query?id=a1"}, b"")).id == "a1"
+    with pytest.raises(ViduResponseError, match="redirects"):
+        dialect.read_created(ApiAnswer(303, {"location": "/login?id=a1"}, b""))
 
 
 @pytest.mark.fault(
@@ -219,3 +405,35 @@ def test_an_id_that_cannot_be_asked_for(dialect: Dialect, name: str) -> None:
     with pytest.raises(ViduError) as refused:
         dialect.read_created(answer({"task_id": name, "error": "m"}, 500))
     assert refused.value.generation_id is None
+
+
+@pytest.mark.fault(
+    "orders", "a refusal with success: false and an id of its own", outcome="clear error", says="an error inside: no"
+)
+@pytest.mark.parametrize("name", ["success", "ok"])
+@BOTH
+def test_a_refusal_without_a_code(dialect: Dialect, name: str) -> None:
+    """Its bare id is the request's; one that is named for the job is kept, for it may have been billed."""
+    with pytest.raises(ViduError, match="an error inside: no") as caught:
+        dialect.read_created(answer({name: False, "id": OTHER, "message": "no"}))
+    assert caught.value.generation_id is None
+    with pytest.raises(ViduError, match="an error inside: no") as caught:
+        dialect.read_created(answer({name: False, "task_id": JOB, "message": "no"}))
+    assert caught.value.generation_id == JOB
+    assert outcome_is_unknown(caught.value)
+    assert dialect.read_created(answer({name: True, "id": JOB, "message": "yes"})).id == JOB
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'Warning: x\n{"task_id": "a1", "error": "m"}', "a1"), (b'data: {"taskId": "a1", "error": "m"}\n\n', "a1"),
+        (b'{"task_id": "a1"}\n{"task_id": "b2"}', None), (b'{"error": {"message": "m", "job_id": "a1"}}', "a1"),
+        (b'{"error": "m", "payload": {"task_id": "a1"}}', None), (b'{"error": "m", "other": {"task_id": "a1"}}', None),
+    ],
+)  # fmt: skip
+def test_an_error_in_any_form_keeps_the_id_that_it_names(body: bytes, expected: str | None) -> None:
+    """With text around it, in an event, or as an object: but not what it repeats."""
+    with pytest.raises(exceptions.ViduServerError) as caught:
+        ViduNative().read_created(ApiAnswer(500, {}, body))
+    assert caught.value.generation_id == expected
