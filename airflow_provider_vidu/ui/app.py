@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,18 +21,20 @@ from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.ui import store, views
 from airflow_provider_vidu.ui.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.facts import Clip
-from airflow_provider_vidu.ui.live import LiveStates, trust_of
+from airflow_provider_vidu.ui.live import LiveStates
 from airflow_provider_vidu.ui.media import file_response
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
-from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview, proven_types
+from airflow_provider_vidu.ui.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
-from airflow_provider_vidu.ui.shared import MAX_PAUSE, BusyError, Shared, pause_after
-from airflow_provider_vidu.ui.threads import LOOKS, READS, Threads
+from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
+from airflow_provider_vidu.ui.threads import LOOKS, BusyError, Reads, Threads
 from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
+STORE_PATIENCE_SECONDS: Final = 3.0
+"""A page does not wait longer to learn what stored files are; their names must do."""
 LINK_FAILS: Final = (
     "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
 )
@@ -56,8 +58,8 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.live = LiveStates()
     looks = Threads(LOOKS)
-    app.state.sheets, app.state.pages = Shared[Any](looks), Shared[Any](looks)
-    app.state.reads = Threads(READS)
+    app.state.sheets, app.state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
+    app.state.reads = Reads()
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
@@ -117,7 +119,7 @@ async def sheet_data(
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
     lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored = await request.app.state.reads.run(_stored, sheet.clips)
+    stored = await _stored(request.app.state.reads, sheet.clips)
     now = datetime.now(UTC)
     return JSONResponse(
         {
@@ -144,7 +146,7 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
     """Return everything that the page of a clip shows."""
     page, cost = await _page(request, dag_id, run_id, task_id, map_index)
     live = await _live(request, page.clip)
-    stored = await request.app.state.reads.run(_stored, [page.clip])
+    stored = await _stored(request.app.state.reads, [page.clip])
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
     here = {"dag_id": dag_id, "run_id": run_id, "before": page.before, "after": page.after}
     return JSONResponse({**view, **here, "pause": pause_after(cost)})
@@ -175,16 +177,16 @@ async def cover(
 
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
     states: LiveStates = request.app.state.live
-    reads: Threads = request.app.state.reads
+    reads: Reads = request.app.state.reads
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
         raise HTTPException(404, "The generation has no such piece.")
     told = ""
     for record in views.files_of(clip, piece, cover=cover):
-        if can_show(record.uri):
+        if (place := place_of(record.uri)) is not None:
             try:
-                preview: Preview = await reads.run(open_preview, record.uri, record.size)
+                preview: Preview = await reads.run(place, open_preview, record.uri, record.size)
                 return file_response(request, preview, reads)
             except PreviewError as error:
                 told = str(error)
@@ -196,7 +198,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
     if url is None:
         return _gone(f"{told} {views.expired(clip)}")
     own = own_hosts(request.headers, conf.get("api", "base_url", fallback="") or "")
-    trust = await trust_of(clip.conn_id) if needs_trust(url) else NO_TRUST
+    trust = await states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
     if who == "script":
@@ -251,17 +253,29 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
     return await states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
 
-def _stored(clips: Iterable[Clip]) -> dict[str, str | None]:
+async def _stored(reads: Reads, clips: Iterable[Clip]) -> dict[str, str | None]:
     """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
-    records = [record for clip in clips for record in clip.records[:MAX_PIECES] if can_show(record.uri)]
-    proven = proven_types([record.uri for record in records if not record.medium])
-    return {record.uri: proven.get(record.uri) for record in records}
+    found: dict[str, str | None] = {}
+    asked: dict[Hashable, list[str]] = {}
+    for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
+        if (place := place_of(record.uri)) is not None:
+            found[record.uri] = None
+            if not record.medium:
+                asked.setdefault(place, []).append(record.uri)
+    nothing: dict[str, str | None] = {}
+    looks = [
+        reads.soon(place, proven_types, uris, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
+        for place, uris in asked.items()
+    ]
+    for proven in await asyncio.gather(*looks):
+        found.update(proven)
+    return found
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    """Tell a page to ask again: a look at the database has waited too long for its turn."""
+    """Tell a page to ask again: its look at the database, or at a store, has waited too long for its turn."""
     return JSONResponse(
-        {"detail": "Too much is asked of this DAG's clips at once; try again in a moment."},
+        {"detail": str(error)},
         status_code=503,
         headers={"Retry-After": str(MAX_PAUSE // 4)},
     )

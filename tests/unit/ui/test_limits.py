@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, literal, select
@@ -14,8 +16,13 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ranges import Part
 from airflow_provider_vidu.ui import preview, store
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, with_result
+from airflow_provider_vidu.ui.media import MAX_HELD_BYTES, FileResponse, piece_size
+from airflow_provider_vidu.ui.pieces import MAX_PIECES
+from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 
 
 @pytest.mark.fault(
@@ -98,3 +105,121 @@ def test_the_pages_take_no_threads_from_airflow():
         assert len(under_way) == 60
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(
+    "attacks",
+    "one store is silent",
+    outcome="survived",
+    side="pages",
+    seen="503 for its files after ten seconds; all others play",
+)
+def test_a_silent_store_holds_up_its_own_files_alone():
+    """Whatever reads a silent store waits in that store's threads; other places are read, pages do without."""
+    gate = threading.Event()
+
+    async def main() -> None:
+        reads = Reads(2)
+        hung = [asyncio.create_task(reads.run("silent", gate.wait, 30)) for _ in range(20)]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(reads.run("fine", lambda: 5), 5) == 5
+            assert await reads.soon("silent", lambda: 5, patience=0.01, otherwise=7) == 7
+            with pytest.raises(BusyError, match="does not answer"):
+                await reads.run("silent", lambda: 5, turn=0.01)
+        finally:
+            gate.set()
+        await asyncio.gather(*hung)
+        assert await reads.soon("silent", lambda: 5, patience=5, otherwise=7) == 5
+
+    asyncio.run(main())
+
+
+class Endless(preview.Preview):
+    """A file without an end in a store."""
+
+    size, piece = 2**40, preview.REMOTE_PIECE
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.is_asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def read(self, start: int, length: int) -> bytes:
+        """Note how much is asked for."""
+        self.taken.append(length)
+        self._loop.call_soon_threadsafe(self.is_asked.set)
+        return b"x"
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a thousand players are paused, each with a piece of its file",
+    outcome="survived",
+    side="pages",
+    seen="the pieces become smaller; 64 MiB are held together, about",
+)
+def test_transfers_that_stand_still_hold_little_together():
+    """The more transfers are under way, the less of its file each of them holds."""
+
+    async def main() -> list[int]:
+        never, reads, files = asyncio.Event(), Reads(), [Endless() for _ in range(200)]
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await never.wait()
+
+        async def receive() -> Any:
+            await never.wait()
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        under_way = []
+        for file in files:
+            response = FileResponse(file, Part(200, 0, file.size), {}, reads)
+            under_way.append(asyncio.create_task(response(scope, receive, send)))
+            await file.is_asked.wait()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        assert FileResponse._under_way == 0
+        return [file.taken[0] for file in files]
+
+    taken = asyncio.run(main())
+    assert taken[0] == preview.REMOTE_PIECE
+    assert sum(taken) <= 4 * MAX_HELD_BYTES
+    assert piece_size(200) * 200 <= MAX_HELD_BYTES
+    assert piece_size(10**6) > 0
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom with eighty thousand creations",
+    outcome="survived",
+    side="pages",
+    seen="twelve are read",
+)
+def test_the_creations_of_a_result_are_cut_before_they_are_made(monkeypatch):
+    """A result of 250 kB does not become eighty thousand models, which holds the interpreter and everybody's pages."""
+    made: list[int] = []
+    validate = Generation.model_validate
+    monkeypatch.setattr(
+        Generation, "model_validate", lambda value: (made.append(len(value["artifacts"])), validate(value))[1]
+    )
+    task = TaskFacts("d", "r", "t", -1, "g")
+    result = {"id": "g", "status": "succeeded", "artifacts": [{"url": "https://a.example/v"}, *[{}] * 80_000]}
+    found = with_result(task, result, None).generation
+    assert found is not None
+    assert made == [MAX_PIECES] == [len(found.artifacts)]
+
+
+def test_a_page_weighs_what_its_texts_weigh():
+    """All text that is kept with a page counts, whichever field holds it."""
+    long = dict.fromkeys(
+        ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message"), "x" * 100
+    )
+    result = {"id": "g", "status": "failed", **long, "artifacts": [{"url": "y" * 100}]}
+    task = replace(with_result(TaskFacts("d", "r", "t", -1, "g"), result, None), fields={"prompt": "z" * 100})
+    page = store.Page(Clip("g", [task]), task, None, None)
+    assert 800 <= store.weight(page) <= 850
+    assert store.weight(store.Sheet([page.clip] * 2, {}, 2, False, False)) == 2 * store.weight(page)
+    assert store.weight(None) == 0
