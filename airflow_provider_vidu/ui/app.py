@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -28,7 +28,7 @@ from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
 from airflow_provider_vidu.ui.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
-from airflow_provider_vidu.ui.threads import LOOKS, BusyError, Reads, Threads
+from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
@@ -56,16 +56,22 @@ router = APIRouter(dependencies=_GUARDS)
 def make_app() -> Any:
     """Return the application that the API server mounts."""
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.live = LiveStates()
-    looks = Threads(LOOKS)
-    app.state.sheets, app.state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
-    app.state.reads = Reads()
+    prepare(app.state)
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
+
+
+def prepare(state: Any) -> None:
+    """Put into the application's state what its requests share."""
+    looks = Threads(LOOKS)
+    state.live = LiveStates()
+    state.sheets, state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
+    state.reads = Reads()
+    state.views = Threads(VIEWS)
 
 
 class _Static(StaticFiles):
@@ -119,25 +125,19 @@ async def sheet_data(
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
     lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored = await _stored(request.app.state.reads, sheet.clips)
+    stored = await _stored(request, sheet.clips)
+    here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
+    made: JSONResponse = await request.app.state.views.run(_sheet_answer, sheet, lives, stored, here)
+    return made
+
+
+def _sheet_answer(
+    sheet: store.Sheet, lives: Sequence[views.Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
+) -> JSONResponse:
     now = datetime.now(UTC)
-    return JSONResponse(
-        {
-            "dag_id": dag_id,
-            "run_id": run_id,
-            "total": sheet.total,
-            "offset": offset,
-            "limit": limit,
-            "counts": dict(sheet.counts),
-            "clips": [
-                views.card_view(clip, live, stored=stored, now=now)
-                for clip, live in zip(sheet.clips, lives, strict=True)
-            ],
-            "is_cut": sheet.is_cut,
-            "is_over": sheet.is_over,
-            "pause": pause_after(cost),
-        }
-    )
+    clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
+    told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    return JSONResponse({**here, **told, "clips": clips})
 
 
 @router.get(TASK + "/clip.json")
@@ -146,10 +146,17 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
     """Return everything that the page of a clip shows."""
     page, cost = await _page(request, dag_id, run_id, task_id, map_index)
     live = await _live(request, page.clip)
-    stored = await _stored(request.app.state.reads, [page.clip])
+    stored = await _stored(request, [page.clip])
+    here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
+    made: JSONResponse = await request.app.state.views.run(_page_answer, page, live, stored, here)
+    return made
+
+
+def _page_answer(
+    page: store.Page, live: views.Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
+) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    here = {"dag_id": dag_id, "run_id": run_id, "before": page.before, "after": page.after}
-    return JSONResponse({**view, **here, "pause": pause_after(cost)})
+    return JSONResponse({**view, **here, "before": page.before, "after": page.after})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -253,15 +260,10 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
     return await states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
 
-async def _stored(reads: Reads, clips: Iterable[Clip]) -> dict[str, str | None]:
+async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | None]:
     """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
-    found: dict[str, str | None] = {}
-    asked: dict[Hashable, list[str]] = {}
-    for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
-        if (place := place_of(record.uri)) is not None:
-            found[record.uri] = None
-            if not record.medium:
-                asked.setdefault(place, []).append(record.uri)
+    reads: Reads = request.app.state.reads
+    found, asked = await request.app.state.views.run(_shown_files, clips)
     nothing: dict[str, str | None] = {}
     looks = [
         reads.soon(place, proven_types, uris, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
@@ -269,7 +271,19 @@ async def _stored(reads: Reads, clips: Iterable[Clip]) -> dict[str, str | None]:
     ]
     for proven in await asyncio.gather(*looks):
         found.update(proven)
-    return found
+    return dict(found)
+
+
+def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
+    """Return the stored files that may be shown, and by their root those whose content type nothing tells."""
+    found: dict[str, str | None] = {}
+    asked: dict[Hashable, list[str]] = {}
+    for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
+        if (place := place_of(record.uri)) is not None:
+            found[record.uri] = None
+            if not record.medium:
+                asked.setdefault(place, []).append(record.uri)
+    return found, asked
 
 
 def _busy(request: Request, error: Exception) -> Response:

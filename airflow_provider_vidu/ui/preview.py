@@ -36,6 +36,7 @@ MAX_PROVEN: Final = 2_000
 
 _proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
 _lock = threading.Lock()
+_VERSIONS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated")
 _OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
 
 
@@ -218,7 +219,8 @@ class _RemoteFile(Preview):
         if known.get("type") != "file" or not isinstance(known.get("size"), int):
             raise PreviewError("There is no file of that name.")
         self.size = known["size"]
-        version = [str(known.get(name)) for name in ("ETag", "etag", "LastModified", "mtime", "updated")]
+        # Where a store tells nothing that changes with the content, no two answers are the same file.
+        version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
         self.etag = f'"{hashlib.sha256(repr((version, self.size)).encode()).hexdigest()[:32]}"'
 
     def read(self, start: int, length: int) -> bytes:

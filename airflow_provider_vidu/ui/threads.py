@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 LOOKS: Final = 8
 """Threads that read the database."""
+VIEWS: Final = 4
+"""Threads that make answers of what was read: a hundred clips with all their texts take a while."""
 READS_EACH: Final = 8
 """Threads that read the files of one place: a store may be slow, or silent for ever."""
 TURN_SECONDS: Final = 10.0

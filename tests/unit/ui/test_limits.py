@@ -17,8 +17,9 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.places import Root, Spot
 from airflow_provider_vidu.ranges import Part
-from airflow_provider_vidu.ui import preview, store
+from airflow_provider_vidu.ui import app, preview, store, views
 from airflow_provider_vidu.ui.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.media import MAX_HELD_BYTES, FileResponse, piece_size
 from airflow_provider_vidu.ui.pieces import MAX_PIECES
@@ -223,3 +224,48 @@ def test_a_page_weighs_what_its_texts_weigh():
     assert 800 <= store.weight(page) <= 850
     assert store.weight(store.Sheet([page.clip] * 2, {}, 2, False, False)) == 2 * store.weight(page)
     assert store.weight(None) == 0
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a sheet of a hundred clips, each with texts up to the limit",
+    outcome="survived",
+    side="pages",
+    seen="a thread makes the answer; the event loop goes on",
+)
+@pytest.mark.parametrize("kind", ["sheet", "page"])
+def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
+    """What a page shows is put together in a thread: from a hundred clips with all their texts it takes a while."""
+    makers = []
+    for name in ("card_view", "clip_view"):
+        monkeypatch.setattr(
+            views, name, lambda *args, **more: makers.append(threading.current_thread()) or {"pieces": []}
+        )
+    task = TaskFacts("d", "r", "t", -1, "g")
+    sheet, page = store.Sheet([Clip("g", [task])], {}, 1, False, False), store.Page(Clip("g", [task]), task, None, None)
+    monkeypatch.setattr(store, "read_sheet", lambda *names: sheet)
+    monkeypatch.setattr(store, "read_page", lambda *names: page)
+
+    async def main() -> None:
+        request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace()))
+        app.prepare(request.app.state)
+        if kind == "sheet":
+            await app.sheet_data(request, "d", "r", None, 0, 24)
+        else:
+            await app.clip_data(request, "d", "r", "t")
+
+    asyncio.run(main())
+    assert makers
+    assert threading.main_thread() not in makers
+
+
+@pytest.mark.parametrize(("told", "is_same"), [({}, False), ({"ETag": "x"}, True), ({"last_modified": 5}, True)])
+def test_a_store_that_tells_no_version_gets_no_tag_twice(monkeypatch, told, is_same):
+    """Two files of one size are not taken for one, where the store tells nothing that changes with the content."""
+    from airflow.providers.common.compat import sdk
+
+    files = SimpleNamespace(info=lambda path: {"type": "file", "size": 5, **told})
+    monkeypatch.setattr(sdk, "ObjectStoragePath", lambda uri, conn_id: SimpleNamespace(fs=files, path="b/a.mp4"))
+    spot = Spot("sftp", "b", ("a.mp4",))
+    first, second = (preview.open_beneath(Root(spot), spot).etag for _ in range(2))
+    assert (first == second) is is_same
