@@ -204,7 +204,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
     url = await _service_url(request, clip, piece, cover=cover)
     if url is None:
         return _gone(f"{told} {views.expired(clip)}")
-    own = own_hosts(request.headers, conf.get("api", "base_url", fallback="") or "")
+    own = _own_hosts(request)
     trust = await states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
@@ -212,6 +212,13 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
         return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
     # This server never fetches it: a DAG could make it ask hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
+
+
+def _own_hosts(request: Request) -> frozenset[str]:
+    # Each proxy may have added a line of its own.
+    forwarded = ",".join(request.headers.getlist("x-forwarded-host"))
+    headers = {"host": request.headers.get("host", ""), "x-forwarded-host": forwarded}
+    return own_hosts(headers, conf.get("api", "base_url", fallback="") or "")
 
 
 def _gone(detail: str) -> JSONResponse:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, literal, select
+from starlette.requests import Request
 
 from airflow_provider_vidu.links import has_pages
 
@@ -269,3 +270,21 @@ def test_a_store_that_tells_no_version_gets_no_tag_twice(monkeypatch, told, is_s
     spot = Spot("sftp", "b", ("a.mp4",))
     first, second = (preview.open_beneath(Root(spot), spot).etag for _ in range(2))
     assert (first == second) is is_same
+
+
+@pytest.mark.fault(
+    "attacks",
+    "two proxies have each added a name of Airflow, and a clip leads to one of them",
+    outcome="refused",
+    side="pages",
+    seen="410: the link is not followed",
+)
+def test_every_line_of_a_forwarded_host_counts():
+    """Proxies add lines or lengthen them: all names are Airflow's own."""
+    lines = [
+        (b"host", b"inner:8080"),
+        (b"x-forwarded-host", b"a.example, b.example"),
+        (b"x-forwarded-host", b"c.example"),
+    ]
+    own = app._own_hosts(Request({"type": "http", "headers": lines}))
+    assert {"inner", "a.example", "b.example", "c.example"} <= own
