@@ -166,15 +166,17 @@ def mask_pieces(text: str, pieces: Collection[str]) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _texts(name)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _texts(item)
+    # No recursion: a template may render to JSON that is nested deeper than Python's stack, or in itself.
+    left, seen = [value], set()
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, (Mapping, list, tuple, set, frozenset)) and id(found) not in seen:
+            seen.add(id(found))
+            left.extend(found)
+            if isinstance(found, Mapping):
+                left.extend(found.values())
 
 
 def _urls(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,18 +21,20 @@ from airflow_provider_vidu.text import shown
 from airflow_provider_vidu.ui import store, views
 from airflow_provider_vidu.ui.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.facts import Clip
-from airflow_provider_vidu.ui.live import LiveStates, trust_of
+from airflow_provider_vidu.ui.live import LiveStates
 from airflow_provider_vidu.ui.media import file_response
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
-from airflow_provider_vidu.ui.preview import Preview, PreviewError, can_show, open_preview, proven_types
+from airflow_provider_vidu.ui.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
-from airflow_provider_vidu.ui.shared import MAX_PAUSE, BusyError, Shared, pause_after
-from airflow_provider_vidu.ui.threads import LOOKS, READS, Threads
+from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
+from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
+STORE_PATIENCE_SECONDS: Final = 3.0
+"""A page does not wait longer to learn what stored files are; their names must do."""
 LINK_FAILS: Final = (
     "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
 )
@@ -54,16 +56,22 @@ router = APIRouter(dependencies=_GUARDS)
 def make_app() -> Any:
     """Return the application that the API server mounts."""
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.live = LiveStates()
-    looks = Threads(LOOKS)
-    app.state.sheets, app.state.pages = Shared[Any](looks), Shared[Any](looks)
-    app.state.reads = Threads(READS)
+    prepare(app.state)
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
+
+
+def prepare(state: Any) -> None:
+    """Put into the application's state what its requests share."""
+    looks = Threads(LOOKS)
+    state.live = LiveStates()
+    state.sheets, state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
+    state.reads = Reads()
+    state.views = Threads(VIEWS)
 
 
 class _Static(StaticFiles):
@@ -117,25 +125,19 @@ async def sheet_data(
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
     lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored = await request.app.state.reads.run(_stored, sheet.clips)
+    stored = await _stored(request, sheet.clips)
+    here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
+    made: JSONResponse = await request.app.state.views.run(_sheet_answer, sheet, lives, stored, here)
+    return made
+
+
+def _sheet_answer(
+    sheet: store.Sheet, lives: Sequence[views.Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
+) -> JSONResponse:
     now = datetime.now(UTC)
-    return JSONResponse(
-        {
-            "dag_id": dag_id,
-            "run_id": run_id,
-            "total": sheet.total,
-            "offset": offset,
-            "limit": limit,
-            "counts": dict(sheet.counts),
-            "clips": [
-                views.card_view(clip, live, stored=stored, now=now)
-                for clip, live in zip(sheet.clips, lives, strict=True)
-            ],
-            "is_cut": sheet.is_cut,
-            "is_over": sheet.is_over,
-            "pause": pause_after(cost),
-        }
-    )
+    clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
+    told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    return JSONResponse({**here, **told, "clips": clips})
 
 
 @router.get(TASK + "/clip.json")
@@ -144,10 +146,17 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
     """Return everything that the page of a clip shows."""
     page, cost = await _page(request, dag_id, run_id, task_id, map_index)
     live = await _live(request, page.clip)
-    stored = await request.app.state.reads.run(_stored, [page.clip])
+    stored = await _stored(request, [page.clip])
+    here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
+    made: JSONResponse = await request.app.state.views.run(_page_answer, page, live, stored, here)
+    return made
+
+
+def _page_answer(
+    page: store.Page, live: views.Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
+) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    here = {"dag_id": dag_id, "run_id": run_id, "before": page.before, "after": page.after}
-    return JSONResponse({**view, **here, "pause": pause_after(cost)})
+    return JSONResponse({**view, **here, "before": page.before, "after": page.after})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -175,16 +184,16 @@ async def cover(
 
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
     states: LiveStates = request.app.state.live
-    reads: Threads = request.app.state.reads
+    reads: Reads = request.app.state.reads
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
         raise HTTPException(404, "The generation has no such piece.")
     told = ""
     for record in views.files_of(clip, piece, cover=cover):
-        if can_show(record.uri):
+        if (place := place_of(record.uri)) is not None:
             try:
-                preview: Preview = await reads.run(open_preview, record.uri, record.size)
+                preview: Preview = await reads.run(place, open_preview, record.uri, record.size)
                 return file_response(request, preview, reads)
             except PreviewError as error:
                 told = str(error)
@@ -195,14 +204,21 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
     url = await _service_url(request, clip, piece, cover=cover)
     if url is None:
         return _gone(f"{told} {views.expired(clip)}")
-    own = own_hosts(request.headers, conf.get("api", "base_url", fallback="") or "")
-    trust = await trust_of(clip.conn_id) if needs_trust(url) else NO_TRUST
+    own = _own_hosts(request)
+    trust = await states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
     if who == "script":
         return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
     # This server never fetches it: a DAG could make it ask hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
+
+
+def _own_hosts(request: Request) -> frozenset[str]:
+    # Each proxy may have added a line of its own.
+    forwarded = ",".join(request.headers.getlist("x-forwarded-host"))
+    headers = {"host": request.headers.get("host", ""), "x-forwarded-host": forwarded}
+    return own_hosts(headers, conf.get("api", "base_url", fallback="") or "")
 
 
 def _gone(detail: str) -> JSONResponse:
@@ -251,17 +267,36 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
     return await states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
 
-def _stored(clips: Iterable[Clip]) -> dict[str, str | None]:
+async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | None]:
     """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
-    records = [record for clip in clips for record in clip.records[:MAX_PIECES] if can_show(record.uri)]
-    proven = proven_types([record.uri for record in records if not record.medium])
-    return {record.uri: proven.get(record.uri) for record in records}
+    reads: Reads = request.app.state.reads
+    found, asked = await request.app.state.views.run(_shown_files, clips)
+    nothing: dict[str, str | None] = {}
+    looks = [
+        reads.soon(place, proven_types, uris, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
+        for place, uris in asked.items()
+    ]
+    for proven in await asyncio.gather(*looks):
+        found.update(proven)
+    return dict(found)
+
+
+def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
+    """Return the stored files that may be shown, and by their root those whose content type nothing tells."""
+    found: dict[str, str | None] = {}
+    asked: dict[Hashable, list[str]] = {}
+    for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
+        if (place := place_of(record.uri)) is not None:
+            found[record.uri] = None
+            if not record.medium:
+                asked.setdefault(place, []).append(record.uri)
+    return found, asked
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    """Tell a page to ask again: a look at the database has waited too long for its turn."""
+    """Tell a page to ask again: its look at the database, or at a store, has waited too long for its turn."""
     return JSONResponse(
-        {"detail": "Too much is asked of this DAG's clips at once; try again in a moment."},
+        {"detail": str(error)},
         status_code=503,
         headers={"Retry-After": str(MAX_PAUSE // 4)},
     )

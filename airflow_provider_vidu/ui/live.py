@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -21,7 +22,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.models import GenerationStatus
-from airflow_provider_vidu.ui.facts import slim
+from airflow_provider_vidu.ui.facts import chars_of, slim
 from airflow_provider_vidu.ui.redirects import NO_TRUST, Trust
 from airflow_provider_vidu.ui.views import NOT_ASKED, Live
 
@@ -38,10 +39,18 @@ PATIENCE_SECONDS: Final = 6.0
 """A page does not wait longer for the service; the answer is there when it asks again."""
 ANSWER_SECONDS: Final = 20.0
 """A question that has no answer after this time has failed, whatever time-out the connection has."""
+NO_ANSWER: Final = f"No answer within {ANSWER_SECONDS:.0f} s."
 WANTED_SECONDS: Final = 15.0
 """A question whose turn comes later than this after a page last wanted its answer is dropped: nobody waits for it."""
 MAX_AT_ONCE: Final = 4
 """Questions under way for one connection; other connections have their own."""
+MAX_WAITING: Final = 500
+"""Questions that wait for one connection; for more clips the pages show what is known."""
+MAX_STRANGERS: Final = 2
+"""Look-ups under way for connections that have not been found yet: whoever writes a DAG may name thousands of them, and
+Airflow looks connections up in one thread."""
+TRUST_SECONDS: Final = 15.0
+"""What a connection vouches for is looked up no more often than this."""
 MAX_KEPT: Final = 2_000
 MAX_KEPT_CHARS: Final = 16_000_000
 MAX_LINES: Final = 500
@@ -69,6 +78,9 @@ class _Line:
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_AT_ONCE))
     users: int = 0
+    is_found: bool = False
+    trust: asyncio.Task[Trust] | None = None
+    trusted_until: float = 0.0
     error: ViduError | None = None
     failures: int = 0
     silent_until: float = 0.0
@@ -92,6 +104,9 @@ class _Line:
         self.error, self.failures, self.silent_until = error, self.failures + 1, time.monotonic() + pause
 
 
+_Step = Callable[[_Kept, _Line, _Key], Awaitable[None]]
+
+
 class LiveStates:
     """What the service said last about each generation, asked anew when that is too old.
 
@@ -103,6 +118,7 @@ class LiveStates:
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._chars = 0
+        self._strangers = asyncio.Semaphore(MAX_STRANGERS)
 
     async def state(
         self, conn_id: str, generation_id: str, endpoint: str | None = None, *, patience: float = PATIENCE_SECONDS
@@ -118,10 +134,42 @@ class LiveStates:
         kept = self._entry(key)
         kept.wanted_at = time.monotonic()
         if kept.wanted_at >= kept.good_until:
-            if kept.task is None:
-                kept.task = asyncio.create_task(self._ask(kept, key))
-            await asyncio.wait({kept.task}, timeout=patience)
+            line = self._line(conn_id)
+            if kept.task is None and line.users < MAX_WAITING:
+                line.users += 1  # here: the task begins later
+                kept.task = asyncio.create_task(self._ask(kept, line, key))
+            if kept.task is not None:
+                await asyncio.wait({kept.task}, timeout=patience)
         return kept.live
+
+    async def trust(self, conn_id: str | None, *, patience: float = PATIENCE_SECONDS) -> Trust:
+        """Return what a connection vouches for; nothing where there is none, or none of type ``vidu``.
+
+        :param patience: seconds after which nothing is returned instead.
+        """
+        if conn_id is None:
+            return NO_TRUST
+        line = self._line(conn_id)
+        if line.trust is None or (line.trust.done() and time.monotonic() >= line.trusted_until):
+            line.users += 1
+            line.trust = asyncio.create_task(self._look_up(line, conn_id))
+        done, _ = await asyncio.wait({line.trust}, timeout=patience)
+        return line.trust.result() if done else NO_TRUST
+
+    async def _look_up(self, line: _Line, conn_id: str) -> Trust:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if not line.is_found:
+                    async with self._strangers:
+                        await _check_type(conn_id)
+                    line.is_found = True
+                return await _trust_of(conn_id)
+        except (ViduError, TimeoutError):
+            log.debug("The connection could not be looked up.", exc_info=True)
+            return NO_TRUST
+        finally:
+            line.users -= 1
+            line.trusted_until = time.monotonic() + TRUST_SECONDS
 
     def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return when the generation was seen running, for a result that does not tell; nothing is asked."""
@@ -144,60 +192,73 @@ class LiveStates:
     def _line(self, conn_id: str) -> _Line:
         line = self._lines.setdefault(conn_id, _Line())
         self._lines.move_to_end(conn_id)
-        while len(self._lines) > MAX_LINES and (
-            idle := next((n for n, at in self._lines.items() if not at.users), None)
-        ):
-            del self._lines[idle]
+        if len(self._lines) > MAX_LINES:
+            idle = [name for name, at in self._lines.items() if not at.users and at is not line]
+            # Names that nobody has found go first: there is no end to them.
+            idle.sort(key=lambda name: self._lines[name].is_found)
+            for name in idle[: len(self._lines) - MAX_LINES]:
+                del self._lines[name]
         return line
 
-    async def _ask(self, kept: _Kept, key: _Key) -> None:
-        line = self._line(key[0])
-        line.users += 1
+    async def _ask(self, kept: _Kept, line: _Line, key: _Key) -> None:
         try:
             async with line.slots:
-                if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
-                    return
-                if line.is_closed:
-                    kept.live = replace(kept.live, error=line.error)
-                    kept.good_until = max(line.silent_until, time.monotonic() + POLL_SECONDS)
-                    return
-                await self._ask_now(kept, line, key)
+                if not line.is_found:
+                    async with self._strangers:
+                        await self._attempt(kept, line, key, _find)
+                if line.is_found:
+                    await self._attempt(kept, line, key, _ask_service)
         finally:
             line.users -= 1
             kept.task = None
             if self._kept.get(key) is kept:
-                self._chars += (chars := _chars(kept.live)) - kept.chars
+                self._chars += (chars := chars_of(kept.live.generation)) - kept.chars
                 kept.chars = chars
 
-    async def _ask_now(self, kept: _Kept, line: _Line, key: _Key) -> None:
-        before = kept.live
+    async def _attempt(self, kept: _Kept, line: _Line, key: _Key, step: _Step) -> None:
+        """Take a step towards an answer, unless nobody waits for it or the connection's last failure stands for it."""
+        if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
+            return
+        if line.is_closed:
+            kept.live = replace(kept.live, error=line.error)
+            kept.good_until = max(line.silent_until, time.monotonic() + POLL_SECONDS)
+            return
         line.is_tried = line.error is not None
         try:
-            kept.live = await _asked(key, before)
-            line.answered()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await step(kept, line, key)
+        except TimeoutError:
+            self._failed(kept, line, key, ViduTransportError(NO_ANSWER, conn_id=key[0]))
         except Exception as error:  # the boundary: a page must tell what went wrong, not break
             log.debug("The service could not be asked.", exc_info=True)
-            told = _bare(error)
-            if isinstance(told, _OF_CONNECTION):
-                line.failed(told, key[0])
-            else:
-                line.answered()
-            kept.live = replace(before, error=told, asked_at=datetime.now(UTC))
+            self._failed(kept, line, key, _bare(error))
         finally:
             line.is_tried = False
+
+    @staticmethod
+    def _failed(kept: _Kept, line: _Line, key: _Key, error: ViduError) -> None:
+        if isinstance(error, _OF_CONNECTION):
+            line.failed(error, key[0])
+        else:
+            line.answered()
+        kept.live = replace(kept.live, error=error, asked_at=datetime.now(UTC))
         kept.good_until = time.monotonic() + _lifetime(kept.live)
 
 
-async def trust_of(conn_id: str | None) -> Trust:
-    """Return what a connection vouches for; nothing where there is none, or none of type ``vidu``."""
-    if conn_id is None:
-        return NO_TRUST
-    try:
-        await _check_type(conn_id)
-        config = await aresolve(conn_id)
-    except ViduError:
-        log.debug("The connection could not be looked up.", exc_info=True)
-        return NO_TRUST
+async def _find(kept: _Kept, line: _Line, key: _Key) -> None:
+    await _check_type(key[0])
+    line.is_found = True
+
+
+async def _ask_service(kept: _Kept, line: _Line, key: _Key) -> None:
+    kept.live = await _asked(key, kept.live)
+    line.answered()
+    kept.good_until = time.monotonic() + _lifetime(kept.live)
+
+
+async def _trust_of(conn_id: str) -> Trust:
+    await _check_type(conn_id)
+    config = await aresolve(conn_id)
     scheme, host, _ = config.origin
     return Trust(scheme == "http", (host, *config.allowed_hosts))
 
@@ -212,13 +273,8 @@ async def _asked(key: _Key, before: Live) -> Live:
     from airflow_provider_vidu.hooks import ViduHook
 
     conn_id, generation_id, endpoint = key
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await _check_type(conn_id)
-            found = await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0)
-            generation = slim(found)
-    except TimeoutError:
-        raise ViduTransportError(f"No answer within {ANSWER_SECONDS:.0f} s.", conn_id=conn_id) from None
+    await _check_type(conn_id)
+    generation = slim(await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0))
     now = datetime.now(UTC)
     running = before.running_since or (now if generation.status is GenerationStatus.RUNNING else None)
     done = before.done_since or (now if generation.is_done else None)
@@ -230,20 +286,6 @@ def _bare(error: Exception) -> ViduError:
     told = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
     told.__traceback__ = told.__cause__ = told.__context__ = None
     return told
-
-
-def _chars(live: Live) -> int:
-    """Return about how many characters are remembered of an answer."""
-    made = live.generation
-    if made is None:
-        return 0
-    texts = (made.prompt, made.enhanced_prompt, made.error_message, made.video_url, made.cover_url)
-    urls = (
-        url
-        for found in made.artifacts
-        for url in (found.id, found.url, found.cover_url, found.watermarked_url, found.speech_url, found.sound_url)
-    )
-    return sum(len(text) for text in (*texts, *urls) if text)
 
 
 async def _check_type(conn_id: str) -> None:

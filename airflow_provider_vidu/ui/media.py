@@ -9,32 +9,47 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from airflow_provider_vidu import ranges
+from airflow_provider_vidu.storage import MIB
 from airflow_provider_vidu.ui.preview import Preview
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.ui.threads import Reads
 
+MAX_HELD_BYTES: Final = 64 * MIB
+"""What the transfers under way hold of their files together, about: a player that is paused reads nothing for hours."""
+MIN_PIECE: Final = 64 * 1024
+TURN_SECONDS: Final = 60.0
+"""How long a transfer that has begun waits for its next piece's turn."""
 MAX_TAGS_CHARS: Final = 1_000
 """What is read of the entity tags that a browser has; it sends the one that it was given."""
 
 
 class FileResponse(StreamingResponse):
-    """A part of a stored file; it is closed however the transfer ends."""
+    """A part of a stored file; it is closed however the transfer ends.
 
-    def __init__(self, preview: Preview, part: ranges.Part, headers: dict[str, str], reads: Threads) -> None:
+    The more transfers are under way, the smaller are their pieces: a thousand readers who take nothing would
+    otherwise hold gigabytes.
+    """
+
+    _under_way = 0
+
+    def __init__(self, preview: Preview, part: ranges.Part, headers: dict[str, str], reads: Reads) -> None:
         super().__init__(self._pieces(preview, part, reads), status_code=part.status, headers=headers)
         self._preview = preview
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send it."""
+        FileResponse._under_way += 1
         try:
             await super().__call__(scope, receive, send)
         finally:
+            FileResponse._under_way -= 1
             self._preview.close()
 
     @staticmethod
-    async def _pieces(preview: Preview, part: ranges.Part, reads: Threads) -> AsyncIterator[bytes]:
+    async def _pieces(preview: Preview, part: ranges.Part, reads: Reads) -> AsyncIterator[bytes]:
         position = part.start
         while position < part.stop:
-            data = await reads.run(preview.read, position, min(preview.piece, part.stop - position))
+            most = min(preview.piece, part.stop - position, piece_size(FileResponse._under_way))
+            data = await reads.run(preview.place, preview.read, position, most, turn=TURN_SECONDS)
             if not data:
                 # The file has become shorter: break off, so that the player does not take it for whole.
                 raise RuntimeError("The stored file has changed while it was sent.")
@@ -42,7 +57,12 @@ class FileResponse(StreamingResponse):
             yield data
 
 
-def file_response(request: Request, preview: Preview, reads: Threads) -> Response:
+def piece_size(transfers: int) -> int:
+    """Return how many bytes each of so many transfers may hold."""
+    return max(MAX_HELD_BYTES // max(transfers, 1), MIN_PIECE)
+
+
+def file_response(request: Request, preview: Preview, reads: Reads) -> Response:
     """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response.
 
     :param reads: the threads that read it.
@@ -57,7 +77,7 @@ def file_response(request: Request, preview: Preview, reads: Threads) -> Respons
     return response
 
 
-def _answer(request: Request, preview: Preview, reads: Threads) -> Response:
+def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
     # RFC 9110, 14.2: Range is defined for GET alone.
     wanted = request.headers.get("range") if request.method == "GET" else None
     part = ranges.decide(wanted, request.headers.get("if-range"), size=preview.size, etag=preview.etag, modified="")
@@ -75,7 +95,9 @@ def _answer(request: Request, preview: Preview, reads: Threads) -> Response:
     if part.status == 416 or request.method == "HEAD":
         return Response(status_code=part.status, headers=headers)
     if _is_known(request, preview):
-        return Response(status_code=304, headers={"ETag": preview.etag, "Content-Encoding": "identity"})
+        # As of the answer that it stands for: the browser takes these over, and no-store would forget the file.
+        kept = {name: headers[name] for name in ("ETag", "Cache-Control", "Content-Encoding")}
+        return Response(status_code=304, headers=kept)
     return FileResponse(preview, part, headers, reads)
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 from airflow.configuration import conf
@@ -28,13 +29,14 @@ log = logging.getLogger(__name__)
 LOCAL_PIECE: Final = MIB // 4
 REMOTE_PIECE: Final = 2 * MIB
 MAX_PROVEN_READS: Final = 24
-"""The most files that one look at a page opens only to learn what they are."""
+"""The most files of one root that one look at a page opens only to learn what they are."""
 PROVEN_SECONDS: Final = 600.0
 UNPROVEN_SECONDS: Final = 30.0
 MAX_PROVEN: Final = 2_000
 
 _proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
 _lock = threading.Lock()
+_VERSIONS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated")
 _OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
 
 
@@ -48,7 +50,10 @@ class Preview(ABC):
     :param size: its size in bytes.
     :param etag: an entity tag that changes with the content.
     :param piece: how many bytes are read at a time.
+    :param place: the root that it lies beneath.
     """
+
+    place: Root | None = None
 
     size: int
     etag: str
@@ -87,9 +92,10 @@ def _roots_in(setting: str) -> tuple[Root, ...]:
     return tuple(found)
 
 
-def can_show(uri: str) -> bool:
-    """Whether a stored file lies beneath a root, by its name."""
-    return root_of(uri, roots()) is not None
+def place_of(uri: str) -> Root | None:
+    """Return the root that a stored file lies beneath, by its name; None where it lies beneath none."""
+    found = root_of(uri, roots())
+    return found[0] if found else None
 
 
 def open_preview(uri: str, size: int | None = None) -> Preview:
@@ -103,6 +109,7 @@ def open_preview(uri: str, size: int | None = None) -> Preview:
     if found is None:
         raise PreviewError(_OUTSIDE)
     preview = open_beneath(*found)
+    preview.place = found[0]
     try:
         if size is not None and preview.size != size:
             raise PreviewError("Another file has replaced the stored one: its size is not the one that was stored.")
@@ -166,6 +173,9 @@ class _LocalFile(Preview):
 
     def __init__(self, root: Root, spot: Spot) -> None:
         try:
+            # Before it is opened, too: to open and close a pipe ends whoever writes into it, and a device may act.
+            if not stat.S_ISREG(Path(spot.path).stat().st_mode):
+                raise PreviewError(_OUTSIDE)
             # Without O_NONBLOCK a pipe of that name would hold the thread until somebody writes.
             self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
@@ -209,7 +219,8 @@ class _RemoteFile(Preview):
         if known.get("type") != "file" or not isinstance(known.get("size"), int):
             raise PreviewError("There is no file of that name.")
         self.size = known["size"]
-        version = [str(known.get(name)) for name in ("ETag", "etag", "LastModified", "mtime", "updated")]
+        # Where a store tells nothing that changes with the content, no two answers are the same file.
+        version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
         self.etag = f'"{hashlib.sha256(repr((version, self.size)).encode()).hexdigest()[:32]}"'
 
     def read(self, start: int, length: int) -> bytes:

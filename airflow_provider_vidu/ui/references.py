@@ -36,15 +36,23 @@ MAX_VALUE_BYTES: Final = 256 * 1024
 """The largest value that is read, as stored in the database or unpacked from an object."""
 MAX_KEPT: Final = 2_000
 MAX_KEPT_CHARS: Final = 16_384
+MAX_AT_ONCE: Final = 4
+"""Reads under way: they hold threads of all looks at the database, and a silent store holds them for minutes."""
+TURN_SECONDS: Final = 2.0
+"""A look that waits longer than this for its read reads nothing more."""
+LOOK_SECONDS: Final = 10.0
+"""A look that has read for so long reads nothing more; the next one goes on from there."""
 UNKNOWN_SECONDS: Final = 30.0
 """What could not be resolved is tried again after this time."""
 
 UNKNOWN: Final = object()
 """The value of a reference that could not be, or may not be, resolved."""
 
-_Key = tuple[str, datetime | None]
+_Key = tuple[str, str, str, datetime | None]
+"""DAG, run, and what the column holds: what one run may read is not handed to another that names the same address."""
 _kept: OrderedDict[_Key, tuple[Any, float]] = OrderedDict()
 _lock = threading.Lock()
+_turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
 class Resolver:
@@ -57,6 +65,7 @@ class Resolver:
     def __init__(self, dag_id: str, run_id: str) -> None:
         self._names = (dag_id, run_id)
         self._reads_left = MAX_READS
+        self._reads_until = math.inf
         self._backend = _backend()
         self._keeps_objects = self._backend is not None and _is_object_storage(self._backend)
 
@@ -81,17 +90,26 @@ class Resolver:
             return value
         if self._backend is None:
             return UNKNOWN
-        key = (json.dumps(value), at)
+        key = (*self._names, json.dumps(value), at)
         with _lock:
             found, good_until = _kept.get(key, (UNKNOWN, 0.0))
         if time.monotonic() < good_until:
             return found
-        if self._reads_left <= 0:
+        if not self._may_read() or not _turns.acquire(timeout=TURN_SECONDS):
+            self._reads_left = 0
             return UNKNOWN
-        self._reads_left -= 1
-        found = decoded(self._read(value))
+        try:
+            found = decoded(self._read(value))
+        finally:
+            _turns.release()
         _keep(key, found)
         return found
+
+    def _may_read(self) -> bool:
+        now = time.monotonic()
+        self._reads_until = min(self._reads_until, now + LOOK_SECONDS)
+        self._reads_left -= 1
+        return self._reads_left >= 0 and now < self._reads_until
 
     def _read(self, value: Any) -> Any:
         try:
@@ -158,7 +176,7 @@ def _unpacked(name: str, data: bytes) -> Any:
 
 
 def _keep(key: _Key, value: Any) -> None:
-    if value is not UNKNOWN and len(key[0]) + len(json.dumps(value)) > MAX_KEPT_CHARS:
+    if value is not UNKNOWN and len(key[2]) + len(json.dumps(value)) > MAX_KEPT_CHARS:
         return
     with _lock:
         _kept[key] = (value, time.monotonic() + UNKNOWN_SECONDS if value is UNKNOWN else math.inf)

@@ -11,10 +11,11 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.ui.threads import BusyError, Threads
 
 T = TypeVar("T")
 
@@ -23,6 +24,8 @@ CHEAP_SECONDS: Final = 0.1
 KEPT_FOR: Final = 5.0
 """A dearer answer is good for this many times as long as it took."""
 MAX_KEPT: Final = 64
+MAX_KEPT_CHARS: Final = 16_000_000
+"""How much text of answers is kept: one sheet may hold as much as the database was asked for."""
 MAX_AT_ONCE: Final = 2
 """Looks under way for one DAG; other DAGs have their own."""
 WANTED_SECONDS: Final = 10.0
@@ -35,14 +38,11 @@ PAUSE_FOR: Final = 20.0
 _Key = tuple[Any, ...]
 
 
-class BusyError(Exception):
-    """Too many looks wait for their turn."""
-
-
 @dataclass(slots=True)
 class _Look(Generic[T]):
     task: asyncio.Task[tuple[T, float]] | None = None
     good_until: float = math.inf
+    chars: int = 0
     wanted_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -60,10 +60,12 @@ class Shared(Generic[T]):
     """Answers of a slow function, shared by all who ask for the same at the same time. Lives on one event loop.
 
     :param threads: where the function runs.
+    :param weigh: returns how many characters an answer holds, about.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, weigh: Callable[[T], int] = lambda _: 0) -> None:
         self._threads = threads
+        self._weigh = weigh
         self._looks: OrderedDict[_Key, _Look[T]] = OrderedDict()
         self._lanes: dict[Any, _Lane] = {}
 
@@ -89,13 +91,15 @@ class Shared(Generic[T]):
         lane = self._lanes.setdefault(key[0], _Lane())
         lane.users += 1
         try:
-            async with lane.slots:
-                if time.monotonic() - own.wanted_at > WANTED_SECONDS:
-                    raise BusyError
+            await _turn(lane, own)
+            try:
                 began = time.monotonic()
                 found = await self._threads.run(look)
+            finally:
+                lane.slots.release()
             cost = time.monotonic() - began
             lasts = cost * KEPT_FOR if cost > CHEAP_SECONDS else 0.0
+            own.chars = self._weigh(found) if lasts else 0
             return found, cost
         finally:
             lane.users -= 1
@@ -107,10 +111,34 @@ class Shared(Generic[T]):
             self._forget()
 
     def _forget(self) -> None:
-        """Forget the oldest answers; a look that is under way stays, so that it is shared."""
-        over = [key for key, look in self._looks.items() if look.is_over]
-        for key in over[: max(len(self._looks) - MAX_KEPT, 0)]:
+        """Forget what is too old, and the oldest of what is too much; a look that is under way stays: it is shared."""
+        now = time.monotonic()
+        for key in [key for key, look in self._looks.items() if look.is_over and now >= look.good_until]:
             del self._looks[key]
+        over = [(key, look.chars) for key, look in self._looks.items() if look.is_over]
+        chars = sum(held for _, held in over)
+        for key, held in over:
+            if len(self._looks) <= MAX_KEPT and chars <= MAX_KEPT_CHARS:
+                break
+            del self._looks[key]
+            chars -= held
+
+
+async def _turn(lane: _Lane, own: _Look[Any]) -> None:
+    """Wait for a slot, as long as somebody wants the answer.
+
+    :raises BusyError: when nobody has wanted it for a while.
+    """
+    while True:
+        left = own.wanted_at + WANTED_SECONDS - time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(left, 0.0)):
+                await lane.slots.acquire()
+            if time.monotonic() - own.wanted_at <= WANTED_SECONDS:
+                return
+            lane.slots.release()
+        if time.monotonic() - own.wanted_at >= WANTED_SECONDS:
+            raise BusyError("Too much is asked of this DAG's clips at once; try again in a moment.")
 
 
 def pause_after(cost: float) -> int:

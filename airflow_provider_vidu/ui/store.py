@@ -24,6 +24,7 @@ from airflow_provider_vidu.ui import counts
 from airflow_provider_vidu.ui.facts import (
     Clip,
     TaskFacts,
+    chars_of,
     fields_in,
     grouped,
     note_in,
@@ -68,6 +69,12 @@ class Sheet:
     total: int
     is_cut: bool
     is_over: bool
+
+
+def weight(found: Page | Sheet | None) -> int:
+    """Return about how many characters a page or a sheet holds."""
+    clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, Page) else found.clips
+    return chars_of(*(task for clip in clips for task in clip.tasks))
 
 
 def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import math
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -13,8 +15,16 @@ T = TypeVar("T")
 
 LOOKS: Final = 8
 """Threads that read the database."""
-READS: Final = 16
-"""Threads that read stored files: a store may be slow."""
+VIEWS: Final = 4
+"""Threads that make answers of what was read: a hundred clips with all their texts take a while."""
+READS_EACH: Final = 8
+"""Threads that read the files of one place: a store may be slow, or silent for ever."""
+TURN_SECONDS: Final = 10.0
+"""What waits longer than this for its turn is given up."""
+
+
+class BusyError(Exception):
+    """Too much waits for its turn; the message says at what, and is fit for the page."""
 
 
 class Threads:
@@ -23,7 +33,7 @@ class Threads:
     :param most: how many run at once; the others wait for their turn.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: float) -> None:
         self._most = most
         self._limiter: CapacityLimiter | None = None
 
@@ -32,3 +42,55 @@ class Threads:
         if self._limiter is None:  # it belongs to the loop on which it is made
             self._limiter = CapacityLimiter(self._most)
         return await run_sync(partial(function, *args), limiter=self._limiter)
+
+
+class Reads:
+    """Runs what reads stored files, each place in threads of its own. Lives on one event loop.
+
+    A client library waits minutes for a store that is silent: that store's own files wait with it, no others.
+
+    :param most: how many threads each place has.
+    """
+
+    def __init__(self, most: int = READS_EACH) -> None:
+        self._most = most
+        self._slots: dict[Hashable, asyncio.Semaphore] = {}
+        self._threads = Threads(math.inf)
+        self._late: set[asyncio.Task[Any]] = set()
+
+    async def run(self, place: Hashable, function: Callable[..., T], *args: Any, turn: float = TURN_SECONDS) -> T:
+        """Return what a function returns in a thread.
+
+        :param place: where it reads; one of a few that the deployment has chosen.
+        :param turn: how many seconds it waits for its turn at the most.
+        :raises BusyError: when its turn does not come.
+        """
+        slots = self._slots.setdefault(place, asyncio.Semaphore(self._most))
+        try:
+            async with asyncio.timeout(turn):
+                await slots.acquire()
+        except TimeoutError:
+            raise BusyError("The store of this clip does not answer in time; try again in a moment.") from None
+        try:
+            return await self._threads.run(function, *args)
+        finally:
+            slots.release()
+
+    async def soon(self, place: Hashable, function: Callable[..., T], *args: Any, patience: float, otherwise: T) -> T:
+        """Return what a function returns in a thread, or something else where that takes too long; it goes on then.
+
+        :param place: where it reads; one of a few that the deployment has chosen.
+        :param patience: seconds to wait.
+        :param otherwise: what is returned instead.
+        """
+        task = asyncio.create_task(self._run_or(otherwise, place, function, *args))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        done, _ = await asyncio.wait({task}, timeout=patience)
+        return task.result() if done else otherwise
+
+    async def _run_or(self, otherwise: T, place: Hashable, function: Callable[..., T], *args: Any) -> T:
+        try:
+            return await self.run(place, function, *args)
+        except BusyError:
+            return otherwise

@@ -24,7 +24,7 @@ SURE_URL_LIFE: Final = timedelta(minutes=45)
 
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
-_BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _ADVICE: Final[Mapping[type[ViduError], str]] = {
     exceptions.ViduPolicyError: "The content was refused: change the prompt or the images, then clear the task.",

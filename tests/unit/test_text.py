@@ -154,6 +154,22 @@ def test_signatures_are_found_in_both_spellings(value: object) -> None:
     assert {SECRET, QUOTED} <= signatures(value)
 
 
+@pytest.mark.fault(
+    "attacks",
+    "dag_run.conf is nested ten thousand levels deep, and a template hands it on",
+    outcome="survived",
+    side="workers",
+    seen="its signatures are masked",
+)
+def test_signatures_are_found_however_deep() -> None:
+    """What a template renders to may be nested deeper than Python's stack, or in itself."""
+    deep: list[object] = [f"https://h/v?sig={QUOTED}"]
+    deep.append(deep)
+    for _ in range(10_000):
+        deep = [{"a": deep}]
+    assert QUOTED in signatures(deep)
+
+
 @pytest.mark.parametrize(
     "value",
     [

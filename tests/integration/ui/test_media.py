@@ -6,6 +6,7 @@ import gzip
 import os
 import socket
 import struct
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,8 @@ def test_validators(pages, film):
     known = pages.get(path, headers={"If-None-Match": f'"x", W/{tag}'})
     assert (some.status_code, other.status_code, known.status_code) == (206, 200, 304)
     assert len(other.content) == len(content)
+    # A browser takes the headers of a 304 over: no-store there would make it forget the file.
+    assert known.headers["Cache-Control"] == some.headers["Cache-Control"] == "private, no-cache"
 
 
 def test_many_at_once(pages, film):
@@ -196,6 +199,33 @@ def test_nothing_else_is_ever_read(pages, film, outside, name):
         assert answer.headers["Content-Type"] == "application/json"
         assert b"secret that" not in answer.content
         assert b"root:" not in answer.content
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a pipe lies where a clip was, and somebody writes into it",
+    outcome="refused",
+    side="pages",
+    seen="410; the writer is not disturbed",
+)
+def test_looking_at_a_pipe_opens_nothing(pages, outside):
+    """A pipe is refused before it is opened: to open and close it would end whoever waits to write into it."""
+    opened = []
+
+    def write() -> None:
+        opened.append(os.open(outside / "pipe.mp4", os.O_WRONLY))
+
+    record(pages, "piped", f"file://{outside}/pipe.mp4")
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert pages.get(pages.at("piped", then="/file")).status_code == 410
+        assert not opened
+    finally:
+        reader = os.open(outside / "pipe.mp4", os.O_RDONLY | os.O_NONBLOCK)
+        writer.join(10)
+        for descriptor in (reader, *opened):
+            os.close(descriptor)
 
 
 def test_a_link_within_the_root(pages, film, outside):

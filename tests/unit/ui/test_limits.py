@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, literal, select
+from starlette.requests import Request
 
 from airflow_provider_vidu.links import has_pages
 
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.ui import preview, store
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.places import Root, Spot
+from airflow_provider_vidu.ranges import Part
+from airflow_provider_vidu.ui import app, preview, store, views
+from airflow_provider_vidu.ui.facts import Clip, TaskFacts, with_result
+from airflow_provider_vidu.ui.media import MAX_HELD_BYTES, FileResponse, piece_size
+from airflow_provider_vidu.ui.pieces import MAX_PIECES
+from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 
 
 @pytest.mark.fault(
@@ -98,3 +107,184 @@ def test_the_pages_take_no_threads_from_airflow():
         assert len(under_way) == 60
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(
+    "attacks",
+    "one store is silent",
+    outcome="survived",
+    side="pages",
+    seen="503 for its files after ten seconds; all others play",
+)
+def test_a_silent_store_holds_up_its_own_files_alone():
+    """Whatever reads a silent store waits in that store's threads; other places are read, pages do without."""
+    gate = threading.Event()
+
+    async def main() -> None:
+        reads = Reads(2)
+        hung = [asyncio.create_task(reads.run("silent", gate.wait, 30)) for _ in range(20)]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(reads.run("fine", lambda: 5), 5) == 5
+            assert await reads.soon("silent", lambda: 5, patience=0.01, otherwise=7) == 7
+            with pytest.raises(BusyError, match="does not answer"):
+                await reads.run("silent", lambda: 5, turn=0.01)
+        finally:
+            gate.set()
+        await asyncio.gather(*hung)
+        assert await reads.soon("silent", lambda: 5, patience=5, otherwise=7) == 5
+
+    asyncio.run(main())
+
+
+class Endless(preview.Preview):
+    """A file without an end in a store."""
+
+    size, piece = 2**40, preview.REMOTE_PIECE
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.is_asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def read(self, start: int, length: int) -> bytes:
+        """Note how much is asked for."""
+        self.taken.append(length)
+        self._loop.call_soon_threadsafe(self.is_asked.set)
+        return b"x"
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a thousand players are paused, each with a piece of its file",
+    outcome="survived",
+    side="pages",
+    seen="the pieces become smaller; 64 MiB are held together, about",
+)
+def test_transfers_that_stand_still_hold_little_together():
+    """The more transfers are under way, the less of its file each of them holds."""
+
+    async def main() -> list[int]:
+        never, reads, files = asyncio.Event(), Reads(), [Endless() for _ in range(200)]
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await never.wait()
+
+        async def receive() -> Any:
+            await never.wait()
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        under_way = []
+        for file in files:
+            response = FileResponse(file, Part(200, 0, file.size), {}, reads)
+            under_way.append(asyncio.create_task(response(scope, receive, send)))
+            await file.is_asked.wait()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        assert FileResponse._under_way == 0
+        return [file.taken[0] for file in files]
+
+    taken = asyncio.run(main())
+    assert taken[0] == preview.REMOTE_PIECE
+    assert sum(taken) <= 4 * MAX_HELD_BYTES
+    assert piece_size(200) * 200 <= MAX_HELD_BYTES
+    assert piece_size(10**6) > 0
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom with eighty thousand creations",
+    outcome="survived",
+    side="pages",
+    seen="twelve are read",
+)
+def test_the_creations_of_a_result_are_cut_before_they_are_made(monkeypatch):
+    """A result of 250 kB does not become eighty thousand models, which holds the interpreter and everybody's pages."""
+    made: list[int] = []
+    validate = Generation.model_validate
+    monkeypatch.setattr(
+        Generation, "model_validate", lambda value: (made.append(len(value["artifacts"])), validate(value))[1]
+    )
+    task = TaskFacts("d", "r", "t", -1, "g")
+    result = {"id": "g", "status": "succeeded", "artifacts": [{"url": "https://a.example/v"}, *[{}] * 80_000]}
+    found = with_result(task, result, None).generation
+    assert found is not None
+    assert made == [MAX_PIECES] == [len(found.artifacts)]
+
+
+def test_a_page_weighs_what_its_texts_weigh():
+    """All text that is kept with a page counts, whichever field holds it."""
+    long = dict.fromkeys(
+        ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message"), "x" * 100
+    )
+    result = {"id": "g", "status": "failed", **long, "artifacts": [{"url": "y" * 100}]}
+    task = replace(with_result(TaskFacts("d", "r", "t", -1, "g"), result, None), fields={"prompt": "z" * 100})
+    page = store.Page(Clip("g", [task]), task, None, None)
+    assert 800 <= store.weight(page) <= 850
+    assert store.weight(store.Sheet([page.clip] * 2, {}, 2, False, False)) == 2 * store.weight(page)
+    assert store.weight(None) == 0
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a sheet of a hundred clips, each with texts up to the limit",
+    outcome="survived",
+    side="pages",
+    seen="a thread makes the answer; the event loop goes on",
+)
+@pytest.mark.parametrize("kind", ["sheet", "page"])
+def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
+    """What a page shows is put together in a thread: from a hundred clips with all their texts it takes a while."""
+    makers = []
+    for name in ("card_view", "clip_view"):
+        monkeypatch.setattr(
+            views, name, lambda *args, **more: makers.append(threading.current_thread()) or {"pieces": []}
+        )
+    task = TaskFacts("d", "r", "t", -1, "g")
+    sheet, page = store.Sheet([Clip("g", [task])], {}, 1, False, False), store.Page(Clip("g", [task]), task, None, None)
+    monkeypatch.setattr(store, "read_sheet", lambda *names: sheet)
+    monkeypatch.setattr(store, "read_page", lambda *names: page)
+
+    async def main() -> None:
+        request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace()))
+        app.prepare(request.app.state)
+        if kind == "sheet":
+            await app.sheet_data(request, "d", "r", None, 0, 24)
+        else:
+            await app.clip_data(request, "d", "r", "t")
+
+    asyncio.run(main())
+    assert makers
+    assert threading.main_thread() not in makers
+
+
+@pytest.mark.parametrize(("told", "is_same"), [({}, False), ({"ETag": "x"}, True), ({"last_modified": 5}, True)])
+def test_a_store_that_tells_no_version_gets_no_tag_twice(monkeypatch, told, is_same):
+    """Two files of one size are not taken for one, where the store tells nothing that changes with the content."""
+    from airflow.providers.common.compat import sdk
+
+    files = SimpleNamespace(info=lambda path: {"type": "file", "size": 5, **told})
+    monkeypatch.setattr(sdk, "ObjectStoragePath", lambda uri, conn_id: SimpleNamespace(fs=files, path="b/a.mp4"))
+    spot = Spot("sftp", "b", ("a.mp4",))
+    first, second = (preview.open_beneath(Root(spot), spot).etag for _ in range(2))
+    assert (first == second) is is_same
+
+
+@pytest.mark.fault(
+    "attacks",
+    "two proxies have each added a name of Airflow, and a clip leads to one of them",
+    outcome="refused",
+    side="pages",
+    seen="410: the link is not followed",
+)
+def test_every_line_of_a_forwarded_host_counts():
+    """Proxies add lines or lengthen them: all names are Airflow's own."""
+    lines = [
+        (b"host", b"inner:8080"),
+        (b"x-forwarded-host", b"a.example, b.example"),
+        (b"x-forwarded-host", b"c.example"),
+    ]
+    own = app._own_hosts(Request({"type": "http", "headers": lines}))
+    assert {"inner", "a.example", "b.example", "c.example"} <= own

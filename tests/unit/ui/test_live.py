@@ -20,6 +20,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui import live
 from airflow_provider_vidu.ui.live import MAX_AT_ONCE, LiveStates
+from airflow_provider_vidu.ui.redirects import NO_TRUST, Trust
 
 
 class Service:
@@ -29,6 +30,9 @@ class Service:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.silent: set[str] = set()
         self.errors: dict[str, ViduError] = {}
+        self.looked_up: list[str] = []
+        self.under_way: set[str] = set()
+        self.most_at_once = 0
         self.answer: Callable[[str], Generation] = lambda name: Generation(id=name, status=GenerationStatus.RUNNING)
 
     async def ask(self, key: tuple[str, str, str | None], before: Any) -> live.Live:
@@ -40,6 +44,16 @@ class Service:
         if conn_id in self.errors:
             raise self.errors[conn_id]
         return live.Live(live.slim(self.answer(generation_id)))
+
+    async def check(self, conn_id: str) -> None:
+        """Look a connection up: some do not exist, and take a while to be missed."""
+        if conn_id.startswith("missing"):
+            self.looked_up.append(conn_id)
+            self.most_at_once = max(self.most_at_once, len(self.under_way) + 1)
+            self.under_way.add(conn_id)
+            await asyncio.sleep(0.01)
+            self.under_way.discard(conn_id)
+            raise ViduConfigError("no such connection")
 
     def count(self, conn_id: str) -> int:
         """Return how many questions there were on a connection."""
@@ -61,6 +75,7 @@ def service(monkeypatch) -> Service:
     """Return what answers."""
     made = Service()
     monkeypatch.setattr(live, "_asked", made.ask)
+    monkeypatch.setattr(live, "_check_type", made.check)
     return made
 
 
@@ -213,5 +228,91 @@ def test_an_error_holds_on_to_nothing(service, clock):
         gc.collect()
         # Not isinstance: it would load what a lazy module stands for.
         assert not [found for found in gc.get_objects() if type(found) is Answer]
+
+    run(look)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "XComs name a hundred connections that do not exist",
+    outcome="survived",
+    side="pages",
+    seen="two are looked up at a time; connections that are known are asked at once",
+)
+def test_connections_that_do_not_exist_block_no_other(service, clock):
+    """Airflow looks connections up in one thread: it is not filled with names that nobody has found."""
+
+    async def look(states: LiveStates) -> None:
+        await states.state("fine", "g")
+        flood = [asyncio.create_task(states.state(f"missing{number}", "g", patience=0.05)) for number in range(100)]
+        flood += [asyncio.create_task(states.trust(f"missing-too{number}", patience=0.05)) for number in range(100)]
+        await asyncio.sleep(0)
+        clock.now += live.POLL_SECONDS
+        assert (await states.state("fine", "g", patience=5)).generation is not None
+        assert service.count("fine") == 2
+        assert await states.trust("missing-last", patience=0.01) == NO_TRUST
+        await asyncio.gather(*flood)
+        assert len(service.looked_up) < 100
+        clock.now += live.WANTED_SECONDS + 1
+        await asyncio.sleep(0.1)
+
+    run(look)
+    assert service.most_at_once <= live.MAX_STRANGERS
+
+
+def test_trust_is_looked_up_once_for_all(service, clock, monkeypatch):
+    """However many players ask where they may be sent, the connection is looked up every fifteen seconds."""
+    looked_up = []
+
+    async def vouch(conn_id: str) -> Trust:
+        looked_up.append(conn_id)
+        await asyncio.sleep(0)
+        return Trust(True, ("cdn.example",))
+
+    monkeypatch.setattr(live, "_trust_of", vouch)
+
+    async def look(states: LiveStates) -> None:
+        for _ in range(2):
+            found = await asyncio.gather(*(states.trust("c") for _ in range(50)))
+            assert set(found) == {Trust(True, ("cdn.example",))}
+        assert looked_up == ["c"]
+        clock.now += live.TRUST_SECONDS
+        await states.trust("c")
+        assert looked_up == ["c", "c"]
+        assert await states.trust(None) == NO_TRUST
+
+    run(look)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a gateway answers slowly, and its DAG has thousands of clips",
+    outcome="survived",
+    side="pages",
+    seen="500 questions wait; other clips show what is known",
+)
+def test_the_questions_that_wait_are_bounded(service, clock, monkeypatch):
+    """For more clips than can be asked for soon no question is even queued."""
+    monkeypatch.setattr(live, "MAX_WAITING", 10)
+    service.silent = {"slow"}
+
+    async def look(states: LiveStates) -> None:
+        await asyncio.gather(*(states.state("slow", f"g{number}", patience=0.01) for number in range(50)))
+        assert states._lines["slow"].users == 10
+        assert await asyncio.wait_for(states.state("slow", "more", patience=60), 5) == live.NOT_ASKED
+
+    run(look)
+
+
+def test_names_that_nobody_has_found_are_forgotten_first(service, clock, monkeypatch):
+    """Thousands of names that lead nowhere do not push a connection that works out of memory."""
+    monkeypatch.setattr(live, "MAX_LINES", 5)
+
+    async def look(states: LiveStates) -> None:
+        await states.state("fine", "g")
+        for number in range(20):
+            await states.state(f"missing{number}", "g")
+        assert len(states._lines) <= 6
+        assert states._lines["fine"].is_found
 
     run(look)

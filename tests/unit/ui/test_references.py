@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -72,10 +75,9 @@ def test_another_back_end_reads_everything(vault):
 
 def test_what_was_unknown_is_tried_again_later(vault, monkeypatch):
     """A store that was out of reach for a moment does not make a clip unknown for ever."""
-    resolver = Resolver("d", "r")
     for now in (100.0, 101.0, 200.0):
         monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda now=now: now))
-        assert resolver.value("broken", None) is UNKNOWN
+        assert Resolver("d", "r").value("broken", None) is UNKNOWN
     assert vault.reads["broken"] == 2
 
 
@@ -130,3 +132,51 @@ def test_only_the_runs_own_folder(monkeypatch, address, is_read):
         [("mine", ("xcom", "d"))] if is_read else []
     )
     assert all(spot.is_beneath(root.spot) for root, spot in opened)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names the object of another DAG that has been read before",
+    outcome="refused",
+    side="pages",
+    seen="what one run has read is not handed to another",
+)
+def test_what_is_kept_belongs_to_its_run(vault):
+    """A value that was read for one run is not taken from memory for another, where it may not be read."""
+    assert Resolver("d", "r").value("token", 5) == "id-token"
+    for names in (("other", "r"), ("d", "other")):
+        Resolver(*names).value("token", 5)
+    assert vault.reads["token"] == 3
+
+
+@pytest.mark.fault(
+    "attacks",
+    "the store of the XCom back end is silent",
+    outcome="survived",
+    side="pages",
+    seen="four looks hang; all others show what the database knows",
+)
+def test_a_silent_back_end_holds_few_looks(vault, monkeypatch):
+    """While some looks hang in the back end, the others go on without it, and so does the rest of a slow look."""
+    gate, monotonic = threading.Event(), time.monotonic
+    monkeypatch.setattr(references, "_turns", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(references, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(Vault, "deserialize_value", lambda row: gate.wait(30) and row.value)
+    with ThreadPoolExecutor(2) as looks:
+        hung = [looks.submit(Resolver("d", "r").value, f"t{number}", None) for number in range(2)]
+        try:
+            until = monotonic() + 10
+            while references._turns._value and monotonic() < until:
+                time.sleep(0.001)
+            third, began = Resolver("d", "r"), monotonic()
+            assert [third.value(f"x{number}", None) for number in range(100)] == [UNKNOWN] * 100
+            assert monotonic() - began < 1
+        finally:
+            gate.set()
+        assert [look.result() for look in hung] == ["t0", "t1"]
+    slow, now = Resolver("d", "r"), [100.0]
+    monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert slow.value("y0", None) == "y0"
+    now[0] += references.LOOK_SECONDS
+    assert slow.value("y1", None) is UNKNOWN
+    assert Resolver("d", "r").value("y1", None) == "y1"

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("starlette", reason="the pages need the API server of Airflow 3")
 
 from airflow_provider_vidu.ui import shared
-from airflow_provider_vidu.ui.shared import BusyError, Shared, pause_after
-from airflow_provider_vidu.ui.threads import Threads
+from airflow_provider_vidu.ui.shared import Shared, pause_after
+from airflow_provider_vidu.ui.threads import BusyError, Threads
 
 
 def run(what: Callable[[Shared[Any]], Awaitable[None]]) -> None:
@@ -104,6 +104,60 @@ def test_one_dag_delays_no_other(monkeypatch):
         assert sum(isinstance(end, BusyError) for end in ends) == 100 - shared.MAX_AT_ONCE
         assert not answers._lanes
         assert len(looks) == shared.MAX_AT_ONCE
+
+    run(ask)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a reader looks at dozens of sheets whose texts fill the limit of a look",
+    outcome="survived",
+    side="pages",
+    seen="16 million characters are kept of them, the newest",
+)
+def test_what_is_kept_is_bounded_by_its_text(monkeypatch):
+    """Dear answers are kept by how much they hold, and not a moment longer than they are good for."""
+    monkeypatch.setattr(shared, "CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr(shared, "KEPT_FOR", 1e9)
+
+    async def ask(_: Shared[Any]) -> None:
+        answers = Shared[str](Threads(2), len)
+        for number in range(20):
+            await answers.get(("d", number), lambda: (time.sleep(0.001), "x" * 4_000_000)[1])
+        kept = list(answers._looks)
+        assert kept[-1] == ("d", 19)
+        assert len(kept) <= shared.MAX_KEPT_CHARS // 4_000_000 + 1
+        monkeypatch.setattr(shared, "KEPT_FOR", -1.0)
+        for look in answers._looks.values():
+            look.good_until = 0.0
+        await answers.get(("d", "new"), str)
+        assert list(answers._looks) == [("d", "new")]
+
+    run(ask)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "two looks at a DAG never end",
+    outcome="survived",
+    side="pages",
+    seen="503 for the DAG's other pages after ten seconds",
+)
+def test_nobody_waits_for_ever_for_a_turn(monkeypatch):
+    """While the looks of a DAG hang, others of it are refused after a while, and not only when these end."""
+    gate = threading.Event()
+    monkeypatch.setattr(shared, "WANTED_SECONDS", 0.05)
+
+    async def ask(answers: Shared[Any]) -> None:
+        hung = [asyncio.create_task(answers.get(("d", page), lambda: gate.wait(30))) for page in range(2)]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(BusyError):
+                await asyncio.wait_for(answers.get(("d", "third"), lambda: 5), 10)
+        finally:
+            gate.set()
+        assert (await asyncio.gather(*hung))[0][0] is True
+        assert (await answers.get(("d", "third"), lambda: 5))[0] == 5
 
     run(ask)
 

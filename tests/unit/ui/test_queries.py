@@ -1,0 +1,66 @@
+"""The pages' statements on every database that Airflow runs on: they compile, and stay below what a database takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from airflow_provider_vidu.links import has_pages
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from airflow_provider_vidu.ui import counts, store
+from airflow_provider_vidu.ui.facts import TaskFacts
+
+MOST_PARAMETERS = 32_766
+"""SQLite's limit; PostgreSQL's is twice as high."""
+
+
+class Rows(list[Any]):
+    """An answer without rows."""
+
+    def first(self) -> None:
+        """Return that there is none."""
+
+
+class Database:
+    """Keeps the statements that it is asked, and knows nothing but a vast number of clips."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def execute(self, statement: Any) -> Rows:
+        """Keep a statement."""
+        self.asked.append(statement)
+        return Rows()
+
+    scalars = execute
+
+    def scalar(self, statement: Any) -> int:
+        """Keep a statement that asks for a number."""
+        self.asked.append(statement)
+        return 10**6
+
+
+@pytest.mark.parametrize("dialect", [sqlite, postgresql, mysql], ids=["sqlite", "postgresql", "mysql"])
+def test_every_statement_compiles_and_is_bounded(dialect):
+    """The largest sheet and page make statements that each database can read, with few enough parameters."""
+    database: Any = Database()
+    for stage in (None, "stored"):
+        counts.count(database, "d", "r", stage, counts.MAX_TASKS, 100)
+    counts.has_references(database, "d", "r")
+    reader = store._Reader(database, "d", "r")
+    ids = [f'"{"x" * 1_000}{number}"' for number in range(100)]
+    reader.tasks(counts.ID_TEXT.in_(ids), limit=100 * store.MAX_RELATIVES)
+    tasks = [TaskFacts("d", "r", f"task-{number}", number, "g") for number in range(100 * store.MAX_RELATIVES)]
+    reader.with_results(tasks)
+    reader._notes([task.key for task in tasks])
+    store._neighbours(database, tasks[1])
+    assert len(database.asked) >= 12
+    for statement in database.asked:
+        made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
+        assert str(made)
+        assert len(made.params) <= MOST_PARAMETERS
