@@ -23,8 +23,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_vidu.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
+from airflow_provider_vidu.events import not_resumed
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
+    ViduCreditError,
     ViduError,
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
@@ -180,6 +182,9 @@ class Submission:
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
                 return self._hook.get_generation(generation_id, endpoint=self._endpoint)
+            except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
+                # It is paid for: what is wrong with the key may be right at the next try.
+                raise not_resumed(error, generation_id) from error
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
                     raise

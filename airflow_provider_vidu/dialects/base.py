@@ -225,7 +225,7 @@ class Dialect(ABC):
         :raises ViduAPIError: for an error answer, as the class that fits it.
         :raises ViduResponseError: for an answer that says nothing of a generation.
         """
-        payload = self._parsed(answer, of_create=False)
+        payload = self._asked_for(generation_id, answer)
         generation = self._generation(generation_id, payload, answer)
         if generation.provider_status or speaks_of_a_generation(payload):
             return generation
@@ -234,6 +234,22 @@ class Dialect(ABC):
             raise error
         raise ViduResponseError(
             f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
+            status_code=answer.status,
+        )
+
+    def _asked_for(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
+        """Return the object in the answer to a query that speaks of the generation that was asked for."""
+        if not answer.ok:
+            raise self.error(answer, of_create=False)
+        payload = answer.json()
+        found = answers.chosen(generation_id, payload)
+        if found is not None:
+            return found
+        if not isinstance(payload, dict) and not any(objects(payload)):
+            raise self._no_object(answer)
+        raise ViduResponseError(
+            f"The answer speaks of another generation than the one that was asked for: {answer.snippet()}. "
+            f"{IF_IT_LASTS}",
             status_code=answer.status,
         )
 
