@@ -72,6 +72,9 @@ class ViduGenerateOperator(SignedURLOperator):
     goes on with what an earlier try has submitted; it submits anew only after a failure that may
     pass. A clear is a new order. See the README for what holds on which Airflow.
 
+    *One odd answer ends no wait*: refused polls count as failed ones, a refused key or a missing connection pauses the
+    wait until ``timeout``, and the error that ends it may be retried, unless the generation itself has failed.
+
     *Never left running*: kill, clear, mark-failed and the time-out cancel the job at the service, as
     far as it allows that (``ent-v2`` before the job runs). A triggerer that restarts never does.
 

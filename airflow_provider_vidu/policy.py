@@ -153,6 +153,7 @@ class PollPolicy:
         is the base.
     :param grace: seconds after the start in which "no such generation" is not believed yet.
     :param missing_url_polls: further polls when success is reported without a URL.
+    :param unnamed_failure_polls: further polls when a failure is reported without any id.
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
     :param max_wait: seconds that a growing interval never exceeds; an hour where left out.
     :param adaptive: ask when ``schedule`` says so, and not every ``interval`` seconds.
@@ -163,6 +164,7 @@ class PollPolicy:
     backoff: Backoff = Backoff()
     grace: float = 60.0
     missing_url_polls: int = 3
+    unnamed_failure_polls: int = 2
     exponential: bool = False
     max_wait: float | None = None
     adaptive: bool = False
@@ -251,8 +253,8 @@ class Watch:
 
     # A triggerer holds thousands of these.
     __slots__ = (
-        "_course", "_failures", "_known", "_paused_at", "_pauses", "_polls", "_rng", "_trouble", "_without_url",
-        "conn_id", "deadline", "generation_id", "last", "policy", "since", "told",
+        "_course", "_failures", "_known", "_paused_at", "_pauses", "_polls", "_rng", "_trouble", "_unnamed",
+        "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since", "told",
     )  # fmt: skip
 
     def __init__(
@@ -281,6 +283,7 @@ class Watch:
         self._pauses = 0
         self._paused_at: float | None = None
         self._without_url = 0
+        self._unnamed = 0
         self._polls = 0
         self._course = BEGINNING
 
@@ -291,6 +294,8 @@ class Watch:
 
     def saw(self, generation: Generation, now: float) -> Step:
         """Take the answer of a poll at ``now`` (epoch seconds)."""
+        if (doubt := self._doubted(generation, now)) is not None:
+            return doubt
         recovered, self._failures = self._failures, 0
         trouble, self._trouble = self._trouble, None
         is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
@@ -394,6 +399,19 @@ class Watch:
             what = f"The wait was paused for {_human(now - self._paused_at)}, and the connection is still not usable"
         return _resumable(error, f"{what}: {_sentence(error.reason)}")
 
+    def _doubted(self, generation: Generation, now: float) -> Step | None:
+        """Return when to ask again after a failure that names no generation; None if the answer counts."""
+        if not is_doubtful(generation):
+            self._unnamed = 0
+            return None
+        self._unnamed += 1
+        if self._unnamed > self.policy.unnamed_failure_polls:
+            return None
+        told = shown(generation.error_message or generation.raw, 200)
+        note = f"a failure is reported that names no generation, so it is asked for again: {told}"
+        step = self._wait(self.policy.delay(self._polls + 1, self._rng), now, note)
+        return None if step.error is not None else replace(step, trouble=True)
+
     def _no_url(self, generation: Generation, now: float, note: str | None) -> Step:
         self._without_url += 1
         if self._without_url > self.policy.missing_url_polls:
@@ -420,6 +438,14 @@ class Watch:
         return Step(delay=min(delay, left), note=note)
 
 
+def is_doubtful(generation: Generation) -> bool:
+    """Whether an answer reports a failure and names no generation.
+
+    Every documented answer holds an id [doc]. ``{"status": "error", "message": …}`` alone may be about the request.
+    """
+    return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
+
+
 def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
     """Return the error that a failed generation stands for, with whatever reason was given."""
     reason = generation.error_message or generation.error_code
@@ -432,6 +458,15 @@ def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
         code=generation.error_code,
         trace_id=next(filter(None, map(trace_id, levels)), None),
     )
+
+
+def _holds_id(value: Any, depth: int = 0) -> bool:
+    """Whether an answer holds the id of anything."""
+    if isinstance(value, Mapping):
+        if value.get("id") or value.get("task_id"):
+            return True
+        value = list(value.values())
+    return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
 
 
 def _resumable(error: ViduError, what: str) -> ViduError:

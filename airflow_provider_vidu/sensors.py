@@ -55,7 +55,9 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     """Waits until a generation has succeeded and returns it as JSON (see ``models.Generation``).
 
     A failed generation fails the task at once, whatever ``retries`` says, with the service's reason.
-    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``.
+    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``. After a good poll that
+    includes refusals, a refused key or a missing connection pauses the wait until ``timeout``, and the error that ends
+    it may be retried. A refusal of the very first poll is a mistake, and fails the task at once.
 
     Deferred, it polls once in the worker and then leaves it; the deadline is absolute and survives a
     restart of the triggerer. In ``mode="reschedule"`` each poke is a process of its own, so the

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from airflow_provider_vidu.dialects.errors import ERRORS, error_text, is_success_code, is_transient
@@ -230,18 +231,19 @@ def _ids(level: Level) -> list[str]:
 def _names(level: Level, generation_id: str) -> bool:
     """Whether a level names a generation, whatever the spelling: without a prefix, or as a number that was rounded."""
     asked = generation_id.strip().lower()
-    for name, value in level.items():
-        if not name.lower().endswith("id") or (told := (text(value) or "").strip().lower()) == "":
-            continue
-        if told == asked:
-            return True
-        longer, shorter = (asked, told) if len(asked) >= len(told) else (told, asked)
-        if re.search(rf"(?<![0-9a-z]){re.escape(shorter)}(?![0-9a-z])", longer):
-            return True
-        # JSON's numbers end at 2^53 in JavaScript: a gateway written in it rounds an official id.
-        if not isinstance(value, str) and asked.isdecimal() and number(asked) == number(value):
-            return True
-    return False
+    return any(name.lower().endswith("id") and _is_spelling(value, asked) for name, value in level.items())
+
+
+def _is_spelling(value: Any, asked: str) -> bool:
+    told = (text(value) or "").strip().lower()
+    if told == asked:
+        return True
+    if not isinstance(value, str):
+        # JavaScript's numbers end at 2^53: a gateway written in it rounds the official ids.
+        exact = number(asked) if asked.isdecimal() else None
+        return exact is not None and value == int(Decimal(repr(exact)))
+    longer, shorter = (asked, told) if len(asked) >= len(told) else (told, asked)
+    return bool(shorter) and re.search(rf"(?<![0-9a-z]){re.escape(shorter)}(?![0-9a-z])", longer) is not None
 
 
 def _form(generation_id: str) -> tuple[bool, str]:

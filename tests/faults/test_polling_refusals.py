@@ -113,3 +113,21 @@ def test_it_lasts(refusal, dialect, side, world, patience, fault_row):
         "polling", f"{refusal.name}, for good", side=f"{side.name}, {dialect}", seen=str(caught.value),
         requests=requests, outcome=CLEAR_ERROR,
     )  # fmt: skip
+
+
+SLIP = {"status": "error", "code": 429, "message": "too many requests"}
+
+
+@pytest.mark.parametrize("dialect", BOTH)
+def test_an_error_that_looks_like_a_failure(dialect, side, world, patience, capfd, fault_row):
+    """A gateway's own error with a state word, and without any id, is asked for again before it is believed."""
+    world.settle(dialect)
+    world.fault(times=1, status=200, body=BUSY[dialect])
+    world.fault(times=2, status=200, body=SLIP)
+    assert side.attempt(world.budget)["status"] == "succeeded"
+    line = "a failure is reported that names no generation, so it is asked for again: too many requests"
+    assert "".join(capfd.readouterr()).count(line) == 2
+    fault_row(
+        "polling", "an error of the request that looks like a failure", side=f"{side.name}, {dialect}", seen=line,
+        requests=world.queries, outcome=SURVIVED,
+    )  # fmt: skip

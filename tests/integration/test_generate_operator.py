@@ -790,3 +790,22 @@ def test_a_refusal_does_not_hide_a_failure(connect, sandbox):
     refuse(sandbox, 403)
     with pytest.raises(exceptions.ViduGenerationFailedError, match="too many cats"):
         Task(deferrable=False).run()
+
+
+@pytest.mark.fault(
+    "orders", "a retry meets a failure that names no generation", outcome="clear error", says="nothing is resubmitted"
+)
+def test_a_failure_of_nobody_is_no_reason_to_pay_again(connect, sandbox):
+    """A gateway's own error looks like a failure that may pass: taken for one, the retry would order a second job."""
+    connect(max_retries=0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    slip = {"status": "error", "error": {"code": "TooManyRequests", "message": "slow down"}}
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 200, "body": slip}})
+    with pytest.raises(exceptions.ViduResponseError, match=r"nothing is resubmitted.*slow down") as caught:
+        task.start()
+    assert caught.value.retryable
+    sandbox.clear_faults()
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1

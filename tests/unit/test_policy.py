@@ -310,6 +310,9 @@ BARE = seen("completed", "succeeded")
 FAILED = seen("failed", "failed", error_message="no luck", error_code="E1")
 
 
+UNNAMED = seen("error", "failed", error_message="slow down", raw={"status": "error", "message": "slow down"})
+
+
 def broken() -> ViduError:
     """Return a failed poll that may pass."""
     return E.ViduServerError("in trouble")
@@ -353,6 +356,9 @@ SCRIPTS = {
     "the usual way": Script([WAITING, RUNNING, RUNNING, DONE], [10, 10, 10, "done"]),
     "failed at once": Script([FAILED], [E.ViduGenerationFailedError]),
     "failed later": Script([RUNNING, FAILED], [10, E.ViduGenerationFailedError]),
+    "a failure of nobody": Script([UNNAMED, RUNNING, UNNAMED, UNNAMED, DONE], [10, 10, 10, 10, "done"]),
+    "a failure of nobody, for good": Script([RUNNING, *[UNNAMED] * 3], [10, 10, 10, E.ViduGenerationFailedError]),
+    "a failure of nobody at the deadline": Script([UNNAMED], [E.ViduGenerationFailedError], deadline=1000),
     "going backwards": Script([RUNNING, WAITING, RUNNING, DONE], [10, 10, 10, "done"]),
     "an unknown word": Script([ODD, ODD, DONE], [10, 10, "done"]),
     "a URL that comes later": Script([BARE, BARE, DONE], [10, 10, "done"]),
@@ -421,7 +427,7 @@ def test_scripts(script: Script) -> None:
             jitter = 1.125 if callable(poll) and expected != (script.deadline or 0) - now else 1
             assert step.delay == pytest.approx(expected * jitter), number
             assert step.delay is not None
-            assert step.trouble is (callable(poll) or poll is BARE)
+            assert step.trouble is (callable(poll) or poll in (BARE, UNNAMED))
             now += expected
         elif expected == "done":
             assert step.error is None
@@ -522,6 +528,17 @@ def test_recovery_is_noted() -> None:
     assert second.note == "poll failed (2 of 10 tolerated): in trouble (generation g1)"
     assert watch.saw(RUNNING, 3).note == "reachable again after 2 failed polls: running (processing)"
     assert watch.saw(RUNNING, 4).note is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [{}, {"id": "g1"}, {"task_id": 7}, {"data": {"id": "g1"}}, {"data": [{"task_id": "g1"}]},
+     {"data": {"data": {"id": "g1"}}}],
+)  # fmt: skip
+def test_a_failure_with_an_id_is_believed_at_once(raw: dict[str, Any]) -> None:
+    """Wherever the id is, and also where the answer was not kept."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=0)
+    assert type(watch.saw(seen("failed", "failed", raw=raw), 0).error) is E.ViduGenerationFailedError
 
 
 def test_a_missing_url_is_noted() -> None:
