@@ -29,6 +29,7 @@ from airflow_provider_vidu.dialects.errors import (
     is_error,
     is_known,
 )
+from airflow_provider_vidu.dialects.identity import chosen
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
@@ -242,7 +243,7 @@ class Dialect(ABC):
         if not answer.ok:
             raise self.error(answer, of_create=False)
         payload = answer.json()
-        found = answers.chosen(generation_id, payload)
+        found = chosen(generation_id, payload)
         if found is not None:
             return found
         if not isinstance(payload, dict) and not any(objects(payload)):
@@ -418,9 +419,9 @@ class Dialect(ABC):
             raise self.error(answer)
         return payload
 
-    def _parsed(self, answer: ApiAnswer, *, of_create: bool = True) -> dict[str, Any]:
+    def _parsed(self, answer: ApiAnswer) -> dict[str, Any]:
         if not answer.ok:
-            raise self.error(answer, of_create=of_create)
+            raise self.error(answer)
         payload = answer.json()
         if isinstance(payload, list) and len(payload) == 1:
             payload = payload[0]
