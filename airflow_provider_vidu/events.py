@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
     ViduError,
     ViduGenerationFailedError,
+    ViduMissingVideoError,
     ViduTimeoutError,
     from_details,
 )
@@ -114,20 +115,42 @@ def never_fired(generation_id: str, conn_id: str, timeout: float, state: str) ->
     )
 
 
-def not_resumed(error: ViduConfigError, generation_id: str) -> ViduError:
-    """Return the error of a wait that its own connection keeps from going on: a retry may find it back.
+def not_resumed(error: ViduError, generation_id: str) -> ViduError:
+    """Return the error of a wait that a connection or a refusal keeps from going on: a retry may succeed.
 
-    The generation is paid for, so a connection that was deleted meanwhile does not fail the task for good.
+    The generation is paid for, so neither a connection that was deleted meanwhile nor a refused key fails the task
+    for good.
 
-    :param error: what is wrong with the connection.
-    :param generation_id: what was submitted with it.
+    :param error: what is wrong.
+    :param generation_id: what was submitted.
     """
-    return ViduError(
+    told = (
         f"The wait for a generation that was submitted already cannot go on: {error.reason.rstrip('.')}. A retry "
-        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor).",
-        generation_id=generation_id,
-        conn_id=error.conn_id,
+        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
     )
+    plain = {"type": ViduError.__name__, "message": told, "generation_id": generation_id}
+    return from_details({**error.details(), **plain})
+
+
+_OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, ViduTimeoutError)
+
+
+@contextmanager
+def resumable(generation_id: str) -> Iterator[None]:
+    """Let no refusal of a query fail a task for good whose generation is paid for: a retry may resume the wait.
+
+    :param generation_id: what was submitted.
+    :raises ViduError: what was raised inside, if it may be retried or is the generation's own end; otherwise a plain
+        error with the same details.
+    """
+    try:
+        yield
+    except _OF_THE_GENERATION:
+        raise
+    except ViduError as error:
+        if error.retryable:
+            raise
+        raise not_resumed(error, generation_id) from error
 
 
 def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:

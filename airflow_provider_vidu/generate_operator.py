@@ -28,6 +28,7 @@ from airflow_provider_vidu.events import (
     never_fired,
     not_resumed,
     read_event,
+    resumable,
     was_never_taken_up,
 )
 from airflow_provider_vidu.exceptions import (
@@ -70,6 +71,9 @@ class ViduGenerateOperator(SignedURLOperator):
     *Paid once*: the order is recorded before the request is sent and the id right after it. A retry
     goes on with what an earlier try has submitted; it submits anew only after a failure that may
     pass. A clear is a new order. See the README for what holds on which Airflow.
+
+    *One odd answer ends no wait*: refused polls count as failed ones, a refused key or a missing connection pauses the
+    wait until ``timeout``, and the error that ends it may be retried, unless the generation itself has failed.
 
     *Never left running*: kill, clear, mark-failed and the time-out cancel the job at the service, as
     far as it allows that (``ent-v2`` before the job runs). A triggerer that restarts never does.
@@ -236,16 +240,17 @@ class ViduGenerateOperator(SignedURLOperator):
         hook = self._take_up(generation_id)
         if id_in(event) not in (None, generation_id):
             self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
-            if not hook.get_generation(generation_id, endpoint=self._endpoint()).is_done:
+            with resumable(generation_id):
+                is_done = hook.get_generation(generation_id, endpoint=self._endpoint()).is_done
+            if not is_done:
                 self._defer(generation_id)
             return self._finished(context, self._ask_afresh(hook, generation_id))
         try:
-            read_event(event, generation_id)
+            with resumable(generation_id):
+                read_event(event, generation_id)
         except ViduTimeoutError:
             self._cancel("the time is over")
             raise
-        except ViduConfigError as error:
-            raise not_resumed(error, generation_id) from error
         except ViduGenerationFailedError:
             # The event holds no more than the reason; the service's answer tells whether it may pass.
             pass
@@ -318,6 +323,7 @@ class ViduGenerateOperator(SignedURLOperator):
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
                     endpoint=self._endpoint(),
+                    known=True,
                 )
         except ViduTimeoutError:
             self._cancel("the time is over")
@@ -341,8 +347,10 @@ class ViduGenerateOperator(SignedURLOperator):
         try:
             yield
         except ViduNotFoundError as error:
-            if not is_synchronous or error.generation_id is None:
+            if error.generation_id is None:
                 raise
+            if not is_synchronous:
+                raise not_resumed(error, error.generation_id) from error
             raise ViduNotFoundError(
                 "An earlier try submitted this request, and its result was in the answer that this try does not have: "
                 "the service keeps none to ask for. Clear the task to submit, and pay for, a new one.",
@@ -357,7 +365,11 @@ class ViduGenerateOperator(SignedURLOperator):
         try:
             yield
         except ViduGenerationFailedError as error:
-            generation = hook.get_generation(generation_id, endpoint=self._endpoint())
+            try:
+                generation = hook.get_generation(generation_id, endpoint=self._endpoint())
+            except ViduError as unanswered:
+                self.log.warning("The failure of generation %s was not shown again: %s", generation_id, unanswered)
+                raise error from None
             if generation.failed:
                 from airflow_provider_vidu.submission import failed
 
@@ -395,7 +407,8 @@ class ViduGenerateOperator(SignedURLOperator):
         """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
         generation_id = self._published(context) or ""
         hook = self._take_up(generation_id)
-        generation = hook.get_generation(generation_id, endpoint=self._endpoint())
+        with resumable(generation_id):
+            generation = hook.get_generation(generation_id, endpoint=self._endpoint())
         if generation.is_done:
             return self._finished(context, self._ask_afresh(hook, generation_id))
         self._cancel("the time is over")
@@ -424,6 +437,7 @@ class ViduGenerateOperator(SignedURLOperator):
                 max_failures=self.max_failures,
                 cancel_on_kill=self.cancel_on_kill,
                 endpoint=self._endpoint(),
+                known=True,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=seconds + DEFER_MARGIN_SECONDS),

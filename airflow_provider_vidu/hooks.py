@@ -207,6 +207,7 @@ class ViduHook(BaseHook):
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
         endpoint: str | None = None,
+        known: bool = False,
     ) -> Generation:
         """Wait in this process until a generation has succeeded (in DAGs, prefer the sensor).
 
@@ -217,13 +218,16 @@ class ViduHook(BaseHook):
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        :param known: whether it was submitted or seen with this connection before. Then no refusal ends the wait at
+            once: a refused key pauses it, other refusals count as failed polls. If omitted, that begins with the first
+            good poll.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduTimeoutError: when the time is over.
         :raises ViduError: when polling became hopeless.
         """
         seconds = None if timeout is None else checked_seconds("timeout", timeout)
         policy = _polls(poll_interval, max_failures)
-        return self._watched(generation_id, policy, seconds, endpoint=endpoint, on_change=on_change)
+        return self._watched(generation_id, policy, seconds, endpoint=endpoint, known=known, on_change=on_change)
 
     def ask_afresh(
         self,
@@ -460,6 +464,7 @@ class ViduHook(BaseHook):
         *,
         endpoint: str | None = None,
         told: bool = False,
+        known: bool = False,
         on_change: Callable[[Generation], None] | None = None,
     ) -> Generation:
         now = time.time()
@@ -470,6 +475,7 @@ class ViduHook(BaseHook):
             deadline=None if timeout is None else now + timeout,
             conn_id=self.vidu_conn_id,
             told=told,
+            known=known,
         )
         while True:
             step, seen = self._watched_poll(watch, endpoint)

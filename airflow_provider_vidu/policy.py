@@ -33,6 +33,9 @@ fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged
 
 LONGEST_GROWN_INTERVAL: Final = 3600.0
 
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+"""How long a wait without a deadline pauses for a connection that is missing or wrong, or whose key is refused."""
+
 Random = Callable[[], float]
 
 
@@ -151,6 +154,7 @@ class PollPolicy:
         is the base.
     :param grace: seconds after the start in which "no such generation" is not believed yet.
     :param missing_url_polls: further polls when success is reported without a URL.
+    :param unnamed_failure_polls: further polls when a failure is reported without any id.
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
     :param max_wait: seconds that a growing interval never exceeds; an hour where left out.
     :param adaptive: ask when ``schedule`` says so, and not every ``interval`` seconds.
@@ -161,6 +165,7 @@ class PollPolicy:
     backoff: Backoff = Backoff()
     grace: float = 60.0
     missing_url_polls: int = 3
+    unnamed_failure_polls: int = 2
     exponential: bool = False
     max_wait: float | None = None
     adaptive: bool = False
@@ -213,7 +218,7 @@ class Step:
     """What to do next: poll again after ``delay`` seconds, or stop with a generation or an error.
 
     ``note`` is a line worth logging, present only when something changed. ``trouble`` marks a wait
-    that an error or a missing URL forced.
+    that an error or a missing URL forced, ``paused`` one that only an edit of the connection can end.
     """
 
     delay: float | None = None
@@ -221,6 +226,7 @@ class Step:
     error: ViduError | None = None
     note: str | None = None
     trouble: bool = False
+    paused: bool = False
 
     @property
     def finished(self) -> bool:
@@ -231,19 +237,25 @@ class Step:
 class Watch:
     """The memory of one wait: put in what each poll brought, get out what to do.
 
+    Before the generation is known to exist for this connection, a refusal is a mistake in the DAG or the connection,
+    and ends the wait at once. Afterwards the generation is paid for, and no single answer ends the wait: a missing or
+    wrong connection and a refused key pause it until its deadline (or for an hour), other refusals count as failed
+    polls. The error that ends such a wait may be retried, unless the generation itself has failed.
+
     :param policy: the numbers.
     :param generation_id: named in every error, and so is ``conn_id``.
     :param since: epoch seconds at which the wait (over all its legs) began.
     :param deadline: epoch seconds at which it ends, or None for no end.
     :param told: whether the generation's end was told already: then the deadline is not the user's, and that it
         passes is the service's trouble and no time-out.
+    :param known: whether the generation was submitted or seen with this connection before this watch began.
     :param rng: numbers in [0, 1).
     """
 
     # A triggerer holds thousands of these.
     __slots__ = (
-        "_course", "_failures", "_polls", "_rng", "_trouble", "_without_url", "conn_id", "deadline", "generation_id",
-        "last", "policy", "since", "told",
+        "_course", "_failures", "_known", "_paused_at", "_pauses", "_polls", "_rng", "_trouble", "_unnamed",
+        "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since", "told",
     )  # fmt: skip
 
     def __init__(
@@ -255,6 +267,7 @@ class Watch:
         deadline: float | None = None,
         conn_id: str | None = None,
         told: bool = False,
+        known: bool = False,
         rng: Random = random.random,
     ) -> None:
         self.policy = policy
@@ -267,18 +280,34 @@ class Watch:
         self._rng = rng
         self._trouble: ViduError | None = None
         self._failures = 0
+        self._known = known or told
+        self._pauses = 0
+        self._paused_at: float | None = None
         self._without_url = 0
+        self._unnamed = 0
         self._polls = 0
         self._course = BEGINNING
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the generation exists for this connection: it was submitted with it, or a poll has seen it."""
+        return self._known or self.last is not None
+
     def saw(self, generation: Generation, now: float) -> Step:
         """Take the answer of a poll at ``now`` (epoch seconds)."""
+        if (doubt := self._doubted(generation, now)) is not None:
+            return doubt
         recovered, self._failures = self._failures, 0
-        self._trouble = None
+        trouble, self._trouble = self._trouble, None
+        is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
         self._polls += 1
         sighting = generation.sighting()
         note = None if sighting == self.last else sighting.describe()
-        if recovered and note is None:
+        if is_resumed:
+            is_back = isinstance(trouble, exceptions.ViduConfigError)
+            back = "the connection is back" if is_back else "the key is accepted again"
+            note = f"{back}. {note or generation.describe()}"
+        elif recovered and note is None:
             note = f"reachable again after {recovered} failed polls: {generation.describe()}"
         self.last = sighting
         if generation.failed:
@@ -294,15 +323,46 @@ class Watch:
 
     def missed(self, error: ViduError, now: float) -> Step:
         """Take the failure of a poll at ``now`` (epoch seconds)."""
+        if isinstance(error, exceptions.ViduConnectionNotFoundError) or (
+            # A good poll was asked with the same arguments: it is the connection that has changed.
+            isinstance(error, exceptions.ViduConfigError) and self.last is not None
+        ):
+            return self.lacks_connection(error, now)
         self._trouble = error.located(generation_id=self.generation_id, conn_id=self.conn_id)
+        if isinstance(error, exceptions.ViduAuthError) and self.is_known:
+            return self._pause(error, now, "the key is accepted")
         if not self._tolerable(error, now):
             return Step(error=error)
         self._failures += 1
         if self._failures > self.policy.max_failures:
-            return Step(error=_given_up(error, self._failures))
+            return Step(error=self._given_up(error, now))
         delay = self.policy.backoff.delay(self._failures, error, self._rng)
         note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
         return replace(self._wait(delay, now, note), trouble=True)
+
+    def lacks_connection(self, slip: exceptions.ViduConfigError, now: float) -> Step:
+        """Take a look-up at ``now`` (epoch seconds) that found no usable connection.
+
+        A connection that there never was is a mistake in the DAG; one that was there when the wait began is restored
+        more often than not.
+        """
+        self._trouble = slip.located(generation_id=self.generation_id, conn_id=self.conn_id)
+        if not self.is_known and now - self.since <= self.policy.grace:
+            return Step(error=slip)
+        return self._pause(slip, now, "the connection is back")
+
+    def _pause(self, error: ViduError, now: float, until: str) -> Step:
+        """Ask again with growing pauses, for as long as the wait may last, or for an hour if it has no end."""
+        note = f"paused until {until}: {error}" if self._paused_at is None else None
+        self._paused_at = now if self._paused_at is None else self._paused_at
+        self._pauses += 1
+        delay = self.policy.backoff.delay(self._pauses, error, self._rng)
+        if self.deadline is None:
+            left = self._paused_at + LONGEST_PAUSE_SECONDS - now
+            step = Step(delay=min(delay, left), note=note) if left > 0 else Step(error=self._given_up(error, now))
+        else:
+            step = self._wait(delay, now, note)
+        return step if step.error is not None else replace(step, trouble=True, paused=True)
 
     def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
         """Return the error of a wait that has lasted too long: how long, which state, which id."""
@@ -318,7 +378,7 @@ class Watch:
     def _never_shown(self, now: float) -> ViduError:
         """Return the error of an end that was told and that no answer has shown since: a retry may see it."""
         if self._trouble is not None:
-            return _given_up(self._trouble, self._failures)
+            return self._given_up(self._trouble, now)
         state = self.last.describe() if self.last else "never seen"
         return exceptions.ViduBusyError(
             f"The generation was told to have ended, but {_human(now - self.since)} later its state is still {state}. "
@@ -328,10 +388,30 @@ class Watch:
         )
 
     def _tolerable(self, error: ViduError, now: float) -> bool:
-        if isinstance(error, exceptions.ViduNotFoundError):
-            # A generation may be unknown for a moment after its creation.
-            return now - self.since < self.policy.grace and self.last is None
-        return error.retryable
+        if error.retryable or (self.is_known and isinstance(error, exceptions.ViduAPIError)):
+            return True
+        # A generation may be unknown for a moment after its creation.
+        return isinstance(error, exceptions.ViduNotFoundError) and now - self.since < self.policy.grace
+
+    def _given_up(self, error: ViduError, now: float) -> ViduError:
+        """Return the error that ends a wait whose generation may be fine; a retry can resume the wait."""
+        what = f"{self._failures} polls in a row failed; the last one"
+        if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
+            what = f"The wait was paused for {_human(now - self._paused_at)}, and the connection is still not usable"
+        return _resumable(error, f"{what}: {_sentence(error.reason)}")
+
+    def _doubted(self, generation: Generation, now: float) -> Step | None:
+        """Return when to ask again after a failure that names no generation; None if the answer counts."""
+        if not is_doubtful(generation):
+            self._unnamed = 0
+            return None
+        self._unnamed += 1
+        if self._unnamed > self.policy.unnamed_failure_polls:
+            return None
+        told = shown(generation.error_message or generation.raw, 200)
+        note = f"a failure is reported that names no generation, so it is asked for again: {told}"
+        step = self._wait(self.policy.delay(self._polls + 1, self._rng), now, note)
+        return None if step.error is not None else replace(step, trouble=True)
 
     def _no_url(self, generation: Generation, now: float, note: str | None) -> Step:
         self._without_url += 1
@@ -359,6 +439,14 @@ class Watch:
         return Step(delay=min(delay, left), note=note)
 
 
+def is_doubtful(generation: Generation) -> bool:
+    """Whether an answer reports a failure and names no generation.
+
+    Every documented answer holds an id [doc]. ``{"status": "error", "message": …}`` alone may be about the request.
+    """
+    return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
+
+
 def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
     """Return the error that a failed generation stands for, with whatever reason was given."""
     reason = generation.error_message or generation.error_code
@@ -373,12 +461,25 @@ def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
     )
 
 
-def _given_up(error: ViduError, failures: int) -> ViduError:
-    error.reason = (
-        f"{failures} polls in a row failed; the last one: {_sentence(error.reason)} The generation itself may "
-        "be fine: wait for it again by its id."
-    )
-    return error
+def _holds_id(value: Any, depth: int = 0) -> bool:
+    """Whether an answer holds the id of anything."""
+    if isinstance(value, Mapping):
+        if value.get("id") or value.get("task_id"):
+            return True
+        value = list(value.values())
+    return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
+
+
+def _resumable(error: ViduError, what: str) -> ViduError:
+    """Return the error of a wait whose generation may be fine: one that Airflow may retry."""
+    told = f"{what} The generation itself may be fine: wait for it again by its id"
+    if error.retryable:
+        error.reason = f"{told}."
+        return error
+    plain = {"type": ViduError.__name__, "message": f"{told}, or let a retry resume the wait."}
+    kept = exceptions.from_details({**error.details(), **plain})
+    kept.__cause__ = error
+    return kept
 
 
 def _sentence(text: str) -> str:

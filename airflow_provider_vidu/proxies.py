@@ -18,10 +18,13 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.text import one_line
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_OCTETS = re.compile(r"(?:[0-9]{1,3}\.){0,3}\*(?:\.\*)*")
+"""``10.1.*`` and ``10.1.2.*``: what is missing behind the last star is covered as well."""
 _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 
 
-def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] = os.environ) -> str | None:
+def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None = None) -> str | None:
     """Return the URL of the proxy to use for ``url``, or None to connect directly.
 
     The connection's own proxy wins. Otherwise ``HTTPS_PROXY`` or ``HTTP_PROXY`` (by the scheme of ``url``), then
@@ -34,37 +37,50 @@ def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] = os.en
     :return: an http or https URL with a host.
     :raises ViduConfigError: when the proxy is not an HTTP proxy (SOCKS); the message names the variable.
     """
-    if proxy is not None:
-        return _usable(proxy.reveal(), "the connection's proxy")
+    source = "the connection's proxy"
+    if proxy is None:
+        source, proxy = _of_environment(url, os.environ if environ is None else environ)
+    if proxy is None:
+        return None
+    # A report of the error may show this frame's variables: none of them holds a password.
+    if wrong := _why_unusable(proxy, source):
+        raise ViduConfigError(wrong)
+    return _with_scheme(proxy.reveal())
+
+
+def _of_environment(url: str, environ: Mapping[str, str]) -> tuple[str, Secret | None]:
+    """Return the name of the proxy that the environment has for a URL, for messages, and the proxy."""
     parts = urlsplit(url)
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     exempt = _read("no_proxy", environ)[1]
     if is_loopback(host) or is_exempt(host, parts.port or _DEFAULT_PORTS.get(scheme, 0), exempt):
-        return None
+        return "", None
     for kind in (f"{scheme}_proxy", "all_proxy"):
         name, value = _read(kind, environ)
         if value:
-            return _usable(value, f"the environment variable {name}")
-    return None
+            return f"the environment variable {name}", Secret(value)
+    return "", None
 
 
 def is_exempt(host: str, port: int, listed: str) -> bool:
     """Whether ``NO_PROXY`` exempts a host.
 
     An entry is a domain (which covers its subdomains, with or without a leading dot), an address, a network such as
-    ``10.0.0.0/8``, any of the first two with a port, or ``*``. Names are not resolved: a network covers hosts that are
-    given as an address.
+    ``10.0.0.0/8``, ``[fd00::]/8`` or ``10.1.2.*``, any of the first two with a port, or ``*``. A scheme before it and a
+    slash behind it are ignored; a domain may be spelt in Unicode or in Punycode. Names are not resolved: a network
+    covers hosts that are given as an address.
 
     :param host: a host name or a literal address, without brackets.
     :param port: the port of the request.
     :param listed: the variable's value, entries separated by commas or blanks.
     """
-    name = host.lower().rstrip(".")
+    name = _ascii(host.lower().rstrip("."))
     address = _address(name)
     return any(_covers(entry, name, address, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
 
 
 def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+    entry = _SCHEME.sub("", entry).rstrip("/")
     if entry == "*":
         return True
     if found := _WITH_PORT.fullmatch(entry):
@@ -72,12 +88,24 @@ def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, po
         if int(found[2]) != port:
             return False
     if address is not None:
+        if _OCTETS.fullmatch(entry):
+            return address.version == 4 and all(
+                want in ("*", has) for want, has in zip(entry.split("."), str(address).split("."), strict=False)
+            )
         try:
-            return address in ip_network(entry.strip("[]").partition("%")[0], strict=False)
+            return address in ip_network(re.sub(r"[\[\]]|%[^/]*", "", entry), strict=False)
         except ValueError:
             return False
-    domain = entry.lstrip("*").strip(".")
+    domain = _ascii(entry.lstrip("*").strip("."))
     return bool(domain) and (name == domain or name.endswith(f".{domain}"))
+
+
+def _ascii(host: str) -> str:
+    """Return a host name as it is sent: one that Punycode cannot spell stays as it is."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
@@ -97,24 +125,27 @@ def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, environ.get(name, "").strip()
 
 
-def _usable(value: str, source: str) -> str:
+def _with_scheme(value: str) -> str:
     # Many write the proxy without a scheme.
     scheme, mark, rest = value.strip().partition("://")
-    scheme, rest = (scheme.lower(), rest) if mark else ("http", scheme)
+    return f"{scheme.lower()}://{rest}" if mark else f"http://{scheme}"
+
+
+def _why_unusable(proxy: Secret, source: str) -> str | None:
+    """Return what is wrong with a proxy, without quoting what may hold a password; None if nothing is."""
+    url = _with_scheme(proxy.reveal())
+    scheme = url.partition("://")[0]
+    subject = f"{source[0].upper()}{source[1:]}"
     if scheme.startswith("socks"):
-        raise ViduConfigError(
-            f"{source[0].upper()}{source[1:]} names a SOCKS proxy ({one_line(scheme, 20)}://), which is not supported. "
+        return (
+            f"{subject} names a SOCKS proxy ({one_line(scheme, 20)}://), which is not supported. "
             "Nothing was sent. Name an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY win over "
             "ALL_PROXY, the connection's proxy over all), or exempt the host with NO_PROXY."
         )
-    url = f"{scheme}://{rest}"
     try:
         fits = scheme in _DEFAULT_PORTS and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
     except ValueError:
         fits = False
-    if not fits:  # it is not quoted: it may hold a password
-        raise ViduConfigError(
-            f"{source[0].upper()}{source[1:]} is not the URL of an HTTP proxy. Nothing was sent. "
-            "Example: http://proxy.example.com:3128"
-        )
-    return url
+    if fits:
+        return None
+    return f"{subject} is not the URL of an HTTP proxy. Nothing was sent. Example: http://proxy.example.com:3128"

@@ -35,9 +35,10 @@ from airflow_provider_vidu.events import (
     never_fired,
     not_resumed,
     read_event,
+    resumable,
     was_never_taken_up,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
 from airflow_provider_vidu.upstream import check_source, continued, id_of, stripped
@@ -54,7 +55,9 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     """Waits until a generation has succeeded and returns it as JSON (see ``models.Generation``).
 
     A failed generation fails the task at once, whatever ``retries`` says, with the service's reason.
-    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``.
+    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``. After a good poll that
+    includes refusals, a refused key or a missing connection pauses the wait until ``timeout``, and the error that ends
+    it may be retried. A refusal of the very first poll is a mistake, and fails the task at once.
 
     Deferred, it polls once in the worker and then leaves it; the deadline is absolute and survives a
     restart of the triggerer. In ``mode="reschedule"`` each poke is a process of its own, so the
@@ -138,7 +141,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll once; in trouble, stay until it is over or the budget for failed polls is used up."""
         step = self._poll(self._watching(context))
-        while step.trouble and step.delay is not None:
+        # A pause may last for hours: a rescheduled sensor leaves the worker meanwhile.
+        while step.trouble and step.delay is not None and not (step.paused and self.reschedule):
             time.sleep(step.delay)
             step = self._poll(self._watching(context))
         if step.error is not None:
@@ -163,7 +167,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         with self._softened():
             if not was_never_taken_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
-            generation = self._resumed_hook().get_generation(self._id(), endpoint=self.endpoint)
+            with resumable(self._id()):
+                generation = self._hook().get_generation(self._id(), endpoint=self.endpoint)
             if generation.is_done:
                 return self._asked_afresh()
             check_execution_timeout(next_kwargs, self.execution_timeout, self.timeout, generation)
@@ -176,17 +181,11 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
 
     def _asked_afresh(self) -> dict[str, Any]:
-        hook = self._resumed_hook()
-        return self._result(hook.ask_afresh(self._id(), max_failures=self.max_failures, endpoint=self.endpoint))
-
-    def _resumed_hook(self) -> ViduHook:
-        """Return the hook of a wait that has begun in another process: its connection may be back at a retry."""
         hook = self._hook()
-        try:
-            _ = hook.config
-        except ViduConfigError as error:
-            raise not_resumed(error, self._id()) from error
-        return hook
+        with resumable(self._id()):  # the wait has begun in another process
+            _ = hook.config  # a missing connection is for a retry, and not for a pause that holds a worker
+            found = hook.ask_afresh(self._id(), max_failures=self.max_failures, endpoint=self.endpoint)
+        return self._result(found)
 
     def _result(self, generation: Generation) -> dict[str, Any]:
         return as_result(*continued(generation, self.generation))
@@ -217,51 +216,47 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
                 adaptive=self._adaptive,
                 endpoint=self.endpoint,
+                known=watch.is_known,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFER_MARGIN_SECONDS),
         )
 
     def _poll(self, watch: Watch) -> Step:
-        try:
-            generation = self._hook().get_generation(self._id(), endpoint=self.endpoint, retries=0)
-        except ViduConnectionNotFoundError as slip:
-            step = self._paused(watch, slip)
-        except ViduError as error:
-            step = watch.missed(error, time.time())
-        else:
-            step = watch.saw(generation, time.time())
+        step = self._asked(watch, self._hook())
         if step.note:
             self.log.info("Generation %s: %s", self._id(), step.note)
         return step
 
-    def _paused(self, watch: Watch, slip: ViduError) -> Step:
-        """Wait on where the connection is missing that an earlier poke has used; the timeout still counts."""
-        from airflow_provider_vidu.policy import Step
-
-        if time.time() - watch.since <= watch.policy.grace:
-            return watch.missed(slip, time.time())
-        return Step(delay=self.poke_interval, note=f"paused until the connection is back: {slip}")
+    def _asked(self, watch: Watch, hook: ViduHook) -> Step:
+        try:
+            _ = hook.config
+        except ViduConfigError as slip:
+            return watch.lacks_connection(slip, time.time())
+        except ViduError as error:
+            return watch.missed(error, time.time())
+        try:
+            generation = hook.get_generation(self._id(), endpoint=self.endpoint, retries=0)
+        except ViduError as error:
+            return watch.missed(error, time.time())
+        return watch.saw(generation, time.time())
 
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""
         if self._watch is None:
             from airflow_provider_vidu.policy import PollPolicy, Watch
 
-            since = self._began(context)
+            first = _first_poke(context) if self.reschedule else None
+            since = first.timestamp() if first else time.time()
             self._watch = Watch(
                 PollPolicy.in_worker(self.poke_interval, self.max_failures),
                 generation_id=self._id(),
                 since=since,
                 deadline=since + self.timeout,
                 conn_id=self.vidu_conn_id,
+                known=first is not None,  # a poke is followed by another only if it has seen the generation
             )
         return self._watch
-
-    def _began(self, context: Context) -> float:
-        """Return when the wait began, in epoch seconds; a rescheduled one began with its first poke."""
-        first = _first_poke(context) if self.reschedule else None
-        return first.timestamp() if first else time.time()
 
     def _hook(self) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook

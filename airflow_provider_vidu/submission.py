@@ -23,8 +23,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_vidu.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
+from airflow_provider_vidu.events import not_resumed
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
+    ViduCreditError,
     ViduError,
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
@@ -38,7 +40,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.media_inputs import Prepared
 from airflow_provider_vidu.models import Found, Generation
 from airflow_provider_vidu.orders import Order, Record, RecordStore
-from airflow_provider_vidu.policy import failure
+from airflow_provider_vidu.policy import failure, is_doubtful
 from airflow_provider_vidu.wire import TOTAL_TIMEOUTS
 
 if TYPE_CHECKING:
@@ -179,10 +181,22 @@ class Submission:
         """Ask for a generation; right after its create the service may not know it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
-                return self._hook.get_generation(generation_id, endpoint=self._endpoint)
+                generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
+            except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
+                # It is paid for: what is wrong with the key may be right at the next try.
+                raise not_resumed(error, generation_id) from error
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
                     raise
+            else:
+                if is_doubtful(generation):  # a new submit would pay for it again
+                    raise ViduResponseError(
+                        "An earlier try submitted a generation. The service reports a failure that names no "
+                        f"generation, so nothing is resubmitted: {failure(generation).reason}",
+                        generation_id=generation_id,
+                        conn_id=self._hook.vidu_conn_id,
+                    )
+                return generation
             self._log.info("Generation %s is not known yet: asking again.", generation_id)
             self._sleep(GRACE_PAUSE_SECONDS)
         raise AssertionError("not reached")

@@ -8,7 +8,6 @@ import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive, seconds_of
 from airflow_provider_vidu.events import Outcome, make_event
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.guard import is_handed_over
 from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 CANCEL_RETRIES = 5
 """What is not cancelled goes on costing money, and nobody asks again: the waits grow to half a minute."""
-
-LONGEST_PAUSE_SECONDS = 3600.0
-"""How long a wait without a deadline pauses for a connection that is missing or wrong."""
 
 _client_module: ModuleType | None = None
 
@@ -75,6 +71,9 @@ class ViduGenerationTrigger(BaseTrigger):
         (What is stored is a plain number. A row of an older version lacks this and stays at its interval.)
     :param endpoint: where the generation was submitted; only products with a query of their own
         (``one-click/mv``) need it.
+    :param known: whether the generation was submitted or seen with this connection before. Then no refusal ends the
+        wait at once: a refused key pauses it until the deadline, or for an hour if there is none, and other refusals
+        count as failed polls. If omitted, that begins with the first good poll.
     """
 
     def __init__(
@@ -91,6 +90,7 @@ class ViduGenerationTrigger(BaseTrigger):
         cancel_on_kill: bool = False,
         adaptive: bool | None = None,
         endpoint: str | None = None,
+        known: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
@@ -104,6 +104,7 @@ class ViduGenerationTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.cancel_on_kill = cancel_on_kill
         self.endpoint = endpoint
+        self.known = known
 
     @property
     def log(self) -> Any:
@@ -127,6 +128,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 "adaptive": self.adaptive,
                 # Most rows need none, and stay as an earlier version reads them.
                 **({"endpoint": self.endpoint} if self.endpoint else {}),
+                **({"known": True} if self.known else {}),
             },
         )
 
@@ -198,7 +200,6 @@ class ViduGenerationTrigger(BaseTrigger):
         return await lent_client(self.vidu_conn_id)
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
-        pause = ConnectionPause(self.deadline)
         policy = PollPolicy.unattended(
             self.poll_interval,
             self.max_failures,
@@ -212,11 +213,12 @@ class ViduGenerationTrigger(BaseTrigger):
             since=self.since,
             deadline=self.deadline,
             conn_id=self.vidu_conn_id,
+            known=self.known,
         )
         delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
         while True:
             await asyncio.sleep(delay)
-            step = await self._poll(client, watch, pause)
+            step = await self._poll(client, watch)
             if step.note:
                 self.log.info("Generation %s: %s", self.generation_id, step.note)
             if step.delay is None:
@@ -224,68 +226,18 @@ class ViduGenerationTrigger(BaseTrigger):
             delay = step.delay
             del step  # thousands sleep here
 
-    async def _poll(self, client: AsyncClient, watch: Watch, pause: ConnectionPause) -> Step:
+    async def _poll(self, client: AsyncClient, watch: Watch) -> Step:
         try:
             await client.config()
         except ViduConfigError as slip:  # it was there and right when the wait began
-            return pause.began(slip, watch, time.time())
+            return watch.lacks_connection(slip, time.time())
         except ViduError as error:
             return watch.missed(error, time.time())
         try:
             generation = await client.get_generation(self.generation_id, self.endpoint)
-        except ViduConnectionNotFoundError as slip:
-            return pause.began(slip, watch, time.time())
         except ViduError as error:
-            step = watch.missed(error, time.time())
-        else:
-            step = watch.saw(generation, time.time())
-        return pause.ended(step)
-
-
-class ConnectionPause:
-    """The memory of a connection that went missing, or wrong, while a generation was waited for.
-
-    The wait pauses: nothing is asked until the connection is back, for as long as the wait itself may last, or for an
-    hour if it has no end. Deleting a connection is undone more often than meant, and the generation is paid for.
-    A connection that there never was is a mistake in the DAG, and ends the wait at once.
-
-    :param deadline: epoch seconds at which the wait ends; None for no end.
-    """
-
-    __slots__ = ("_deadline", "_is_known", "_looks", "_since")
-
-    def __init__(self, deadline: float | None) -> None:
-        self._deadline = deadline
-        self._is_known = False
-        self._looks = 0
-        self._since = 0.0
-
-    def began(self, slip: ViduConfigError, watch: Watch, now: float) -> Step:
-        """Take a look-up that found no usable connection; return when to look again, or the error that ends it."""
-        if not self._looks:
-            if not self._is_known and now - watch.since <= watch.policy.grace:
-                return Step(error=slip)
-            self._since = now
-        self._looks += 1
-        end = self._since + LONGEST_PAUSE_SECONDS if self._deadline is None else self._deadline
-        if now >= end:
-            return Step(error=self._given_up(slip, watch, now))
-        note = f"paused until the connection is back: {slip}" if self._looks == 1 else None
-        return Step(delay=min(watch.policy.backoff.delay(self._looks), end - now), note=note, trouble=True)
-
-    def ended(self, step: Step) -> Step:
-        """Take the step of a poll with a usable connection; say so if there was none before."""
-        looks, self._looks, self._is_known = self._looks, 0, True
-        if not looks:
-            return step
-        return replace(step, note=f"the connection is back. {step.note or ''}".strip())
-
-    def _given_up(self, slip: ViduConfigError, watch: Watch, now: float) -> ViduError:
-        if self._deadline is None:
-            return slip
-        error = watch.timeout_error(now)
-        error.reason = f"{error.reason} The connection was not usable: {slip.reason}"
-        return error
+            return watch.missed(error, time.time())
+        return watch.saw(generation, time.time())
 
 
 @functools.cache

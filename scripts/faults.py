@@ -56,10 +56,10 @@ LIMITS: Final = """\
   `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it where the service has a cancel.
 - **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses; if
   it still fails, the log holds a warning with the id. `vidu-native` documents no cancel at all.
-- **A key is revoked before the connection has the new one.** Waits that poll in between fail with `ViduAuthError`:
-  put the new key into the connection first.
-- **A connection stays deleted.** A wait pauses while its connection is missing, until its own timeout, or for an hour
-  if it has none. Then it fails and names the connection; the generation goes on, and its id is in the XCom.
+- **A connection stays deleted, or its key stays refused.** A wait whose task has submitted the generation, or that has
+  had a good poll, pauses meanwhile, until its own timeout, or for an hour if it has none. Then it fails and names the
+  connection; the generation goes on, and its id is in the XCom. A sensor whose very first poll is refused fails at
+  once; so does the trigger of one whose first poll in the worker did not succeed.
 - **A URL has expired and no `generation_id` was given.** There is no way to a new URL: `ViduURLExpiredError`.
 - **Airflow's REST API and UI show the connection's `headers`** to users who may read connections, unless a header's
   name sounds like a secret. Set `[core] sensitive_var_conn_names = headers`, or use a secrets backend.

@@ -196,7 +196,7 @@ def job_and_inner(payload: Level, strike: Callable[[str], str] = str) -> tuple[L
     """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
     if _WRAPPERS.isdisjoint(payload):
         return payload, NOTHING
-    job = (_wrapped(payload, strike) or payload) if _is_envelope(payload) else payload
+    job = (_wrapped(payload, strike) or payload) if is_envelope(payload) else payload
     return job, _wrapped(job, strike)
 
 
@@ -204,7 +204,7 @@ def _wrapped(level: Level, strike: Callable[[str], str]) -> Level:
     return next((inner for inner in (as_object(level.get(name), strike) for name in WRAPPERS) if inner), NOTHING)
 
 
-def _is_envelope(payload: Level) -> bool:
+def is_envelope(payload: Level) -> bool:
     """Whether the job is not on this level: it has no state, or one beside no other fact of a job."""
     if not RESULT_FIELDS.isdisjoint(payload):
         return False

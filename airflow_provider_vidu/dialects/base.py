@@ -39,6 +39,7 @@ from airflow_provider_vidu.dialects.errors import (
     is_known,
     refuses,
 )
+from airflow_provider_vidu.dialects.identity import chosen
 from airflow_provider_vidu.dialects.task_list import Page
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
@@ -237,7 +238,7 @@ class Dialect(ABC):
         :raises ViduAPIError: for an error answer, as the class that fits it.
         :raises ViduResponseError: for an answer that says nothing of a generation.
         """
-        payload = self._parsed(answer, of_create=False)
+        payload = self._asked_for(generation_id, answer)
         generation = self._generation(generation_id, payload, answer)
         if generation.provider_status or speaks_of_a_generation(payload):
             return generation
@@ -246,6 +247,22 @@ class Dialect(ABC):
             raise error
         raise ViduResponseError(
             f"The answer has no {self.status_field}. It begins: {answer.snippet()}. {IF_IT_LASTS}",
+            status_code=answer.status,
+        )
+
+    def _asked_for(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
+        """Return the object in the answer to a query that speaks of the generation that was asked for."""
+        if not answer.ok:
+            raise self.error(answer, of_create=False)
+        payload = answer.json()
+        found = chosen(generation_id, payload)
+        if found is not None:
+            return found
+        if not isinstance(payload, dict) and not any(objects(payload)):
+            raise self._no_object(answer)
+        raise ViduResponseError(
+            f"The answer speaks of another generation than the one that was asked for: {answer.snippet()}. "
+            f"{IF_IT_LASTS}",
             status_code=answer.status,
         )
 
@@ -433,9 +450,9 @@ class Dialect(ABC):
             raise self.error(answer)
         return payload
 
-    def _parsed(self, answer: ApiAnswer, *, of_create: bool = True) -> dict[str, Any]:
+    def _parsed(self, answer: ApiAnswer) -> dict[str, Any]:
         if not answer.ok:
-            raise self.error(answer, of_create=of_create)
+            raise self.error(answer)
         payload = answer.json()
         if isinstance(payload, list) and len(payload) == 1:
             payload = payload[0]

@@ -709,3 +709,106 @@ def test_a_download_that_is_bound_to_fail_is_found_before_the_create(dialect, sa
     with pytest.raises(exceptions.ViduConfigError, match=r"Nothing was ordered: the download 'keep'"):
         generate.execute({})
     assert sandbox.requests("create") == []
+
+
+def refuse(sandbox: Any, status: int, times: int | None = None) -> None:
+    """Let queries be refused."""
+    sandbox.add_fault({"match": {"kind": "query"}, "times": times, "action": {"status": status, "body": {"code": 1}}})
+
+
+@pytest.mark.fault(
+    "orders", "a refusal right after the submit", outcome="survived", seen="the generation, ordered once", side="401"
+)
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_key_that_is_refused_right_after_the_submit(connect, sandbox, deferrable):
+    """The generation is known to exist without a single good poll: the wait pauses, whatever the budget."""
+    connect(max_retries=0)
+    refuse(sandbox, 401, times=4)
+    assert Task(deferrable=deferrable, max_failures=0).run()["status"] == "succeeded"
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.fault(
+    "orders", "refused polls for good, then a retry", outcome="clear error", says="polls in a row failed"
+)
+@pytest.mark.parametrize("status", [400, 402, 404])
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_a_retry_resumes_a_wait_that_was_refused(connect, sandbox, deferrable, status):
+    """The error that ends the wait may be retried, and the retry picks up the job that is paid for."""
+    connect(max_retries=0)
+    refuse(sandbox, status)
+    task = Task(deferrable=deferrable, max_failures=1)
+    with pytest.raises(exceptions.ViduError, match="2 polls in a row failed") as caught:
+        task.run()
+    assert caught.value.retryable
+    assert not isinstance(caught.value, AirflowFailException)
+    sandbox.clear_faults()
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.fault(
+    "orders", "a retry is refused as it picks up the paid job", outcome="clear error", says="A retry resumes it"
+)
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
+def test_a_retry_that_is_refused(connect, sandbox, status, monkeypatch):
+    """Only a clear, which pays again, would be left: so the next retry may pick it up as well."""
+    monkeypatch.setattr("airflow_provider_vidu.submission.GRACE_SECONDS", 0.0)
+    connect(max_retries=0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    refuse(sandbox, status)
+    with pytest.raises(exceptions.ViduError, match="A retry resumes it") as caught:
+        task.start()
+    assert caught.value.retryable
+    assert caught.value.status_code == status
+    sandbox.clear_faults()
+    assert task.run()["status"] == "succeeded"
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize("leg", ["another's event", "given up"])
+def test_a_woken_task_that_is_refused(connect, sandbox, leg):
+    """Neither the look after another's event nor that after a lost trigger ends a paid task for good."""
+    connect(max_retries=0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    refuse(sandbox, 401)
+    task.operator = ViduGenerateOperator(**task.kwargs)
+    woken = ("__fail__", {"error": "Trigger timeout"})
+    if leg == "another's event":
+        woken = ("execute_complete", {"event": {"outcome": "failed", "generation_id": "9"}})
+    with pytest.raises(exceptions.ViduError, match="A retry resumes it") as caught:
+        task.operator.resume_execution(*woken, task.context())
+    assert caught.value.retryable
+
+
+def test_a_refusal_does_not_hide_a_failure(connect, sandbox):
+    """The look that follows a failure may be refused: the failure is what the user reads."""
+    connect(max_retries=0)
+    told = {"id": "g", "status": "failed", "error": "too many cats"}
+    sandbox.add_fault({"match": {"kind": "query"}, "times": 1, "action": {"status": 200, "body": told}})
+    refuse(sandbox, 403)
+    with pytest.raises(exceptions.ViduGenerationFailedError, match="too many cats"):
+        Task(deferrable=False).run()
+
+
+@pytest.mark.fault(
+    "orders", "a retry meets a failure that names no generation", outcome="clear error", says="nothing is resubmitted"
+)
+def test_a_failure_of_nobody_is_no_reason_to_pay_again(connect, sandbox):
+    """A gateway's own error looks like a failure that may pass: taken for one, the retry would order a second job."""
+    connect(max_retries=0)
+    task = Task(deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.start()
+    slip = {"status": "error", "error": {"code": "TooManyRequests", "message": "slow down"}}
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 200, "body": slip}})
+    with pytest.raises(exceptions.ViduResponseError, match=r"nothing is resubmitted.*slow down") as caught:
+        task.start()
+    assert caught.value.retryable
+    sandbox.clear_faults()
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1

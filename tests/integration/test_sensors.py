@@ -376,3 +376,62 @@ def test_a_rescheduled_sensor_in_a_unit_test_of_a_user(connect, sandbox):
     sandbox.add_generation("123", states=[["processing", 0], ["completed", 2]])
     waiting = sensor(mode="reschedule", poke_interval=0.05)
     assert waiting.execute({})["status"] == "succeeded"
+
+
+@pytest.mark.fault(
+    "polling",
+    "the key is refused between two pokes",
+    outcome="survived",
+    side="sync",
+    seen="the next poke looks again",
+)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_refused_between_two_pokes(connect, sandbox, context, monkeypatch, status):
+    """A later poke knows that the first one has seen the generation: it leaves the worker and asks again later."""
+    connect(max_retries=0)
+    sandbox.add_generation("123", states=[["processing", 0]])
+    begun = datetime.now(UTC) - timedelta(minutes=5)
+    refused = {"match": {"kind": "query"}, "times": None, "action": {"status": status, "body": {"code": "no"}}}
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: begun)
+    sandbox.add_fault(refused)
+    assert sensor(mode="reschedule", timeout=3600).poke(context) is False
+    assert len(sandbox.requests("query")) == 1
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: None)
+    with pytest.raises(exceptions.ViduAuthError):
+        sensor(mode="reschedule", timeout=3600).poke(context)
+
+
+@pytest.mark.fault(
+    "polling",
+    "the connection is made wrong between two pokes",
+    outcome="survived",
+    side="sync",
+    seen="the next poke looks again",
+)
+def test_a_connection_that_is_wrong_between_two_pokes(connect, context, monkeypatch):
+    """A slip of the pen in the connection ends no rescheduled wait."""
+    connect(timeout="soon")
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: datetime.now(UTC) - timedelta(minutes=5))
+    assert sensor(mode="reschedule", timeout=3600).poke(context) is False
+
+
+def test_refused_pokes_use_up_their_budget_and_may_be_retried(connect, sandbox, context, monkeypatch):
+    """In one poke as many refusals are sat out as the budget says; the error at its end leaves a retry possible."""
+    connect(max_retries=0)
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: datetime.now(UTC) - timedelta(minutes=5))
+    with pytest.raises(exceptions.ViduError, match="3 polls in a row failed") as caught:
+        sensor(mode="reschedule", timeout=3600, max_failures=2).poke(context)
+    assert caught.value.retryable
+    assert len(sandbox.requests("query")) == 3
+
+
+@pytest.mark.parametrize(("fault", "known"), [(None, True), ({"status": 503}, False)], ids=["seen", "not seen"])
+def test_the_trigger_knows_what_the_worker_has_seen(connect, sandbox, context, fault, known):
+    """Only a good first poll makes later refusals pass for trouble, also in another triggerer."""
+    connect(max_retries=0)
+    sandbox.add_generation("123", states=[["processing", 0]])
+    if fault:
+        sandbox.add_fault({"match": {"kind": "query"}, "action": fault})
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute(context)
+    assert deferred.value.trigger.serialize()[1].get("known", False) is known

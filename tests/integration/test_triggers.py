@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu import async_client, guard, triggers
+from airflow_provider_vidu import async_client, guard, policy, triggers
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -151,7 +151,7 @@ async def test_a_deleted_connection_pauses_the_wait(connect, sandbox, monkeypatc
 @pytest.mark.parametrize("deadline", [None, 0.2], ids=["no deadline", "deadline"])
 async def test_a_pause_is_not_for_ever(connect, monkeypatch, deadline):
     """It lasts as long as the wait may, or an hour; the end names the connection."""
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(policy, "LONGEST_PAUSE_SECONDS", 0.1)
     until = None if deadline is None else time.time() + deadline
     event = await fire(generation_id="123", vidu_conn_id="vidu_gone", since=time.time() - 100, deadline=until)
     assert event["outcome"] == ("error" if deadline is None else "timeout")

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "schedule",
         "policy", "dialects", "dialects.base", "dialects.vidu_native", "dialects.ent_v2",
         "dialects.errors", "dialects.answers", "dialects.created", "dialects.task_list", "dialects.lost_create",
-        "dialects.endpoints",
+        "dialects.endpoints", "dialects.identity",
         "config", "proxies",
         "connection_form", "events", "artifacts", "media_types",
         "object_stores", "naming", "content", "unpacking", "unusable_urls", "shared_names",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event
+from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event, resumable
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.policy import Step
@@ -139,3 +139,31 @@ def test_any_event(event: Any) -> None:
     else:
         assert event["outcome"] == "succeeded"
         assert event["generation_id"] == "g1"
+
+
+def test_a_refusal_is_made_resumable() -> None:
+    """What a retry cannot fix by itself becomes an error that Airflow retries, with all its details."""
+    refused = exceptions.ViduAuthError("no", conn_id="c", status_code=401, code="N", trace_id="t")
+    with pytest.raises(ViduError, match=r"cannot go on: no\. A retry resumes it") as caught, resumable("g1"):
+        raise refused
+    assert type(caught.value) is ViduError
+    assert caught.value.retryable
+    known = {name: value for name, value in caught.value.details().items() if name not in ("type", "message")}
+    assert known == {
+        "generation_id": "g1", "conn_id": "c", "status_code": 401, "code": "N", "trace_id": "t", "retry_after": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        exceptions.ViduGenerationFailedError, exceptions.ViduMissingVideoError, exceptions.ViduTimeoutError,
+        exceptions.ViduServerError,
+    ],
+)  # fmt: skip
+def test_an_end_of_the_generation_stays_what_it_is(kind: type[ViduError]) -> None:
+    """So does an error that may be retried anyway."""
+    error = kind("x")
+    with pytest.raises(kind) as caught, resumable("g1"):
+        raise error
+    assert caught.value is error

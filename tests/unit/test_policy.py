@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -309,6 +310,9 @@ BARE = seen("completed", "succeeded")
 FAILED = seen("failed", "failed", error_message="no luck", error_code="E1")
 
 
+UNNAMED = seen("error", "failed", error_message="slow down", raw={"status": "error", "message": "slow down"})
+
+
 def broken() -> ViduError:
     """Return a failed poll that may pass."""
     return E.ViduServerError("in trouble")
@@ -317,6 +321,11 @@ def broken() -> ViduError:
 def gone() -> ViduError:
     """Return the answer "no such generation"."""
     return E.ViduNotFoundError("no such generation")
+
+
+def refused() -> ViduError:
+    """Return the refusal of a key."""
+    return E.ViduAuthError("x")
 
 
 def asked() -> ViduError:
@@ -347,6 +356,9 @@ SCRIPTS = {
     "the usual way": Script([WAITING, RUNNING, RUNNING, DONE], [10, 10, 10, "done"]),
     "failed at once": Script([FAILED], [E.ViduGenerationFailedError]),
     "failed later": Script([RUNNING, FAILED], [10, E.ViduGenerationFailedError]),
+    "a failure of nobody": Script([UNNAMED, RUNNING, UNNAMED, UNNAMED, DONE], [10, 10, 10, 10, "done"]),
+    "a failure of nobody, for good": Script([RUNNING, *[UNNAMED] * 3], [10, 10, 10, E.ViduGenerationFailedError]),
+    "a failure of nobody at the deadline": Script([UNNAMED], [E.ViduGenerationFailedError], deadline=1000),
     "going backwards": Script([RUNNING, WAITING, RUNNING, DONE], [10, 10, 10, "done"]),
     "an unknown word": Script([ODD, ODD, DONE], [10, 10, "done"]),
     "a URL that comes later": Script([BARE, BARE, DONE], [10, 10, "done"]),
@@ -364,9 +376,20 @@ SCRIPTS = {
     "a URL-less poll resets it too": Script([broken, broken, BARE, broken, broken, DONE], [10, 20, 10, 10, 20, "done"]),
     "Retry-After is followed": Script([asked, DONE], [99, "done"]),
     "unknown within the grace": Script([gone, gone, DONE], [10, 20, "done"]),
-    "unknown once it was seen": Script([RUNNING, gone], [10, E.ViduNotFoundError]),
+    "unknown once it was seen": Script([RUNNING, gone, gone, DONE], [10, 10, 20, "done"]),
+    "unknown for good": Script([RUNNING, gone, gone, gone], [10, 10, 20, ViduError]),
+    "key refused once it was seen": Script([RUNNING, refused, DONE], [10, 10, "done"]),
+    "key refused until the deadline": Script([RUNNING, refused, refused], [10, 10, E.ViduTimeoutError], deadline=1020),
+    "a refused key uses up no budget": Script(
+        [RUNNING, *[refused] * 5, broken, broken, DONE], [10, 10, 20, 40, 80, 160, 10, 20, "done"]
+    ),
+    "a request refused once it was seen": Script([RUNNING, lambda: E.ViduRequestError("x"), DONE], [10, 10, "done"]),
+    "the connection made wrong and right again": Script(
+        [RUNNING, lambda: E.ViduConfigError("x"), DONE], [10, 10, "done"]
+    ),
     "key refused": Script([lambda: E.ViduAuthError("x")], [E.ViduAuthError]),
-    "no quota": Script([RUNNING, lambda: E.ViduCreditError("x")], [10, E.ViduCreditError]),
+    "no quota": Script([RUNNING, *[lambda: E.ViduCreditError("x")] * 3], [10, 10, 20, ViduError]),
+    "no quota at once": Script([lambda: E.ViduCreditError("x")], [E.ViduCreditError]),
     "wrong request": Script([lambda: E.ViduRequestError("x")], [E.ViduRequestError]),
     "wrong configuration": Script([lambda: E.ViduConfigError("x")], [E.ViduConfigError]),
     "HTML now and then": Script([lambda: ViduResponseError("x"), RUNNING, DONE], [10, 10, "done"]),
@@ -404,7 +427,7 @@ def test_scripts(script: Script) -> None:
             jitter = 1.125 if callable(poll) and expected != (script.deadline or 0) - now else 1
             assert step.delay == pytest.approx(expected * jitter), number
             assert step.delay is not None
-            assert step.trouble is (callable(poll) or poll is BARE)
+            assert step.trouble is (callable(poll) or poll in (BARE, UNNAMED))
             now += expected
         elif expected == "done":
             assert step.error is None
@@ -421,6 +444,59 @@ def test_the_grace_of_a_new_generation(age: float, final: bool) -> None:
     step = watch.missed(gone(), 1000 + age)
     assert step.finished is final
     assert isinstance(step.error, E.ViduNotFoundError) is final
+
+
+REFUSALS = [E.ViduAuthError, E.ViduCreditError, E.ViduNotFoundError, E.ViduRequestError, E.ViduConflictError]
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("how", ["known", "told", "seen"])
+def test_no_refusal_of_a_paid_generation_is_final(kind: type[ViduError], how: str) -> None:
+    """Whatever says that it exists: a refusal is sat out, and the error that ends it at last may be retried."""
+    watch = Watch(
+        PollPolicy(max_failures=2), generation_id="g1", since=0, deadline=9000 if how == "told" else None,
+        known=how == "known", told=how == "told", conn_id="c1",
+    )  # fmt: skip
+    if how == "seen":
+        watch.saw(RUNNING, 100)
+    errors = [watch.missed(kind("no", status_code=4, code="N", trace_id="t"), now).error for now in (200, 300)]
+    assert errors == [None, None]
+    last = watch.missed(kind("no", status_code=4, code="N", trace_id="t"), 10_000).error
+    assert type(last) is ViduError
+    assert not isinstance(last, AirflowFailException)
+    assert (last.generation_id, last.conn_id, last.status_code, last.code, last.trace_id) == ("g1", "c1", 4, "N", "t")
+    assert "wait for it again by its id, or let a retry resume the wait" in str(last)
+    assert isinstance(last.__cause__, kind)
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_of_what_was_never_seen_is_final(kind: type[ViduError]) -> None:
+    """A wrong key or a wrong id is a mistake that waiting does not fix."""
+    assert type(Watch(PollPolicy(), generation_id="g1", since=0).missed(kind("no"), 100).error) is kind
+
+
+def test_a_pause_is_told_once() -> None:
+    """One line when it begins and one when it is over, with the state."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
+    watch.saw(RUNNING, 0)
+    steps = [watch.missed(refused(), now) for now in (1, 2)]
+    assert [step.note for step in steps] == ["paused until the key is accepted: x (generation g1)", None]
+    assert all(step.paused and step.trouble for step in steps)
+    assert watch.saw(RUNNING, 3).note == "the key is accepted again. running (processing)"
+    assert watch.saw(RUNNING, 4).note is None
+    watch.missed(E.ViduConnectionNotFoundError("none"), 5)
+    assert watch.saw(DONE, 6).note == "the connection is back. succeeded (completed)"
+
+
+def test_a_pause_without_a_deadline_lasts_an_hour() -> None:
+    """It is counted from its beginning, and other trouble in between makes it no longer."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=0, known=True, rng=middle)
+    assert watch.missed(refused(), 1000).delay is not None
+    assert watch.missed(broken(), 3000).delay is not None
+    assert watch.missed(refused(), 4599).delay == 1  # one last poll at the end
+    error = watch.missed(refused(), 4600).error
+    assert type(error) is ViduError
+    assert "paused for 1 h 0 s, and the connection is still not usable: x." in str(error)
 
 
 def test_no_deadline_waits_for_ever() -> None:
@@ -452,6 +528,17 @@ def test_recovery_is_noted() -> None:
     assert second.note == "poll failed (2 of 10 tolerated): in trouble (generation g1)"
     assert watch.saw(RUNNING, 3).note == "reachable again after 2 failed polls: running (processing)"
     assert watch.saw(RUNNING, 4).note is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [{}, {"id": "g1"}, {"task_id": 7}, {"data": {"id": "g1"}}, {"data": [{"task_id": "g1"}]},
+     {"data": {"data": {"id": "g1"}}}],
+)  # fmt: skip
+def test_a_failure_with_an_id_is_believed_at_once(raw: dict[str, Any]) -> None:
+    """Wherever the id is, and also where the answer was not kept."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=0)
+    assert type(watch.saw(seen("failed", "failed", raw=raw), 0).error) is E.ViduGenerationFailedError
 
 
 def test_a_missing_url_is_noted() -> None:

@@ -94,6 +94,16 @@ def test_proxies_of_the_environment(monkeypatch, env: dict[str, str], url: str, 
         ("10.0.0.0/8", "10.example.com", False), ("0.0.0.0/0", "gw.example.com", False), ("::/0", "10.1.2.3", False),
         ("10.0.0.0/99", "10.1.2.3", False), ("example.com", "example.com.", True),
         ("*.example.com", "a.example.com", True),
+        ("10.1.2.*", "10.1.2.3", True), ("10.1.2.*", "10.1.3.3", False), ("10.1.*.*", "10.1.3.3", True),
+        ("10.1.*", "10.1.3.3", True), ("10.1.2.*:443", "10.1.2.3", True), ("10.1.2.*:80", "10.1.2.3", False),
+        ("10.1.2.*", "::ffff:10.1.2.3", True), ("10.1.2.*", "fd12::1", False), ("10.1.2.*", "10.1.2.3.com", False),
+        ("[fd00::]/8", "fd12::1", True), ("[fd00::]/8", "fe12::1", False),
+        ("https://gw.example.com", "gw.example.com", True), ("http://example.com/", "gw.example.com", True),
+        ("https://gw.example.com:8443", "gw.example.com", False), ("https://10.1.2.3/", "10.1.2.3", True),
+        ("https://[fd12::1]:443", "fd12::1", True), ("10.0.0.0/8/", "10.1.2.3", True),
+        ("bücher.example", "xn--bcher-kva.example", True), ("xn--bcher-kva.example", "bücher.example", True),
+        (".BÜCHER.example", "gw.bücher.example", True), ("bücher.example", "bucher.example", False),
+        ("ü" * 80, "gw.example.com", False), ("gw.example.com", "ü" * 80, False),
         (".", "gw.example.com", False), (",, ,", "gw.example.com", False), ("", "gw.example.com", False),
     ],
 )  # fmt: skip
@@ -124,3 +134,16 @@ def test_proxies_that_cannot_be_used(env: dict[str, str], proxy: str | None, nam
         proxy_for("https://gw.example.com", Secret(proxy) if proxy else None, env)
     assert "Nothing was sent" in str(caught.value)
     assert "GEHEIM" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:GEHEIM@s:1080", "http://u:GEHEIM@p:x", "u:GEHEIM@"])
+@pytest.mark.parametrize("is_own", [True, False], ids=["connection", "environment"])
+def test_no_frame_of_the_error_holds_the_password(monkeypatch, proxy: str, is_own: bool) -> None:
+    """Error trackers and Airflow's own tracebacks show the variables of each frame."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    own = Secret(proxy) if is_own else None
+    with pytest.raises(ViduConfigError) as caught:
+        proxy_for("https://gw.example.com", own)
+    frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "proxies.py"]
+    assert frames
+    assert "GEHEIM" not in repr(frames)

@@ -89,7 +89,7 @@ def test_the_envelope_says_nothing_of_the_job(envelope: dict[str, Any], name: st
 def test_a_job_in_a_list_or_in_a_text(wrap: Any) -> None:
     """A list of one and JSON inside a text are the object that they hold."""
     assert read({"code": "success", "data": wrap({"status": "SUCCESS", "result_url": "https://h/v.mp4"})}).video_url
-    assert read([{"id": "a", "status": "processing"}]).status is GenerationStatus.RUNNING
+    assert read([{"id": "asked", "status": "processing"}]).status is GenerationStatus.RUNNING
 
 
 def test_the_gateways_state_wins_over_that_inside() -> None:
