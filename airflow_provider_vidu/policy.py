@@ -104,8 +104,9 @@ def outcome_is_unknown(error: ViduError) -> bool:
     if isinstance(error, exceptions.ViduTransportError):
         return error.sent
     if isinstance(error, exceptions.ViduResponseError):
-        # A redirect or a refusal in HTML stopped the request; a 200 that cannot be read did not.
-        return error.generation_id is not None or error.status_code is None or not 300 <= error.status_code < 500
+        # A redirect or a refusal in HTML stopped the request; a 200 that cannot be read did not, and 303 says "done".
+        stopped = error.status_code is not None and 300 <= error.status_code < 500 and error.status_code != 303
+        return error.generation_id is not None or not stopped
     if error.generation_id is not None and isinstance(error, _PASSING_REFUSALS):
         return True
     return isinstance(error, exceptions.ViduServerError)

@@ -1,7 +1,7 @@
 """Whether the answer to a query is about the generation that was asked for; pure.
 
 Gateways spell ids in other ways than they were asked for: without a prefix, as a number, as that of the service behind
-them. A cache or a gateway that mixes answers up must not end a wait with the result of another generation.
+them. A gateway that answers a query with a list must not end a wait with the result of another generation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from typing import Any, Final
 
-from airflow_provider_vidu.dialects.answers import WRAPPERS, Level, is_envelope, job_and_inner, state_word
+from airflow_provider_vidu.dialects.answers import WRAPPERS, Level, is_envelope, state_word
 from airflow_provider_vidu.values import number, objects, text
 
 _ID_NAMES: Final = ("id", "task_id")
@@ -20,10 +20,9 @@ _ID_NAMES: Final = ("id", "task_id")
 def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:
     """Return the part of an answer to a query that speaks of one generation; None where it speaks of others alone.
 
-    A list counts by its entry that names the id, or by its only entry if that names none. A single object with another
-    id counts only where that can be the same job's under another spelling: a gateway may drop a prefix, or hand on the
-    answer of the service behind it, whose ids look different [?]. One that looks like the id that was asked for is
-    the answer to somebody else's question.
+    A list counts by its entry that names the id, or by its only entry if that names none. A single object counts
+    whatever its id is: the request names one generation, and a gateway may answer with the id that the service behind
+    it uses [?].
 
     :param generation_id: what was asked for.
     :param payload: the parsed answer.
@@ -32,17 +31,11 @@ def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:
         return _entry(generation_id, payload)
     if not isinstance(payload, dict):
         return None
-    if payload.get("id") == generation_id:
-        return payload  # nearly every poll
     name = next((name for name in WRAPPERS if isinstance(payload.get(name), list)), None)
     if name is not None and _lists_jobs(payload, payload[name]):
         entry = _entry(generation_id, payload[name])
         return None if entry is None else {**payload, name: entry}
-    job, inner = job_and_inner(payload)
-    if any(_names(level, generation_id) for level in (job, inner, payload)):
-        return payload
-    asked = _form(generation_id)
-    return None if any(_form(told) == asked for told in _ids(job)) else payload
+    return payload
 
 
 def _entry(generation_id: str, listed: list[Any]) -> dict[str, Any] | None:
@@ -78,8 +71,3 @@ def _is_spelling(value: Any, asked: str) -> bool:
         return exact is not None and value == int(Decimal(repr(exact)))
     longer, shorter = (asked, told) if len(asked) >= len(told) else (told, asked)
     return bool(shorter) and re.search(rf"(?<![0-9a-z]){re.escape(shorter)}(?![0-9a-z])", longer) is not None
-
-
-def _form(generation_id: str) -> tuple[bool, str]:
-    """Return what an id looks like: two of one kind differ in letters and digits alone."""
-    return generation_id.isdecimal(), re.sub(r"[0-9a-z]", "x", generation_id.strip().lower())

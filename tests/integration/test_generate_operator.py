@@ -392,7 +392,7 @@ def test_local_images_are_sent_inline(connect, sandbox, tmp_path):
     [
         (b"GIF89a", "none of png"),
         (None, "cannot be read"),
-        (png("seed") + b"x" * 10_000_000, "larger than 10,000,000 bytes.*no upload service"),
+        (png("seed") + b"x" * 10_000_000, "larger than 9,999,999 bytes.*no upload service"),
     ],
 )
 def test_images_that_cannot_be_sent(connect, sandbox, tmp_path, content, message):

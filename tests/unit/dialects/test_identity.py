@@ -39,6 +39,12 @@ UUID, OTHER_UUID = "48038932-1c5d-4d3c-9a55-ad7e4a1b2c3d", "5f0c9b1e-77aa-4f0e-8
         pytest.param(OURS, {"status": "completed", "output": {"id": OTHERS, "url": "https://h/v"}}, id="a result's id"),
         pytest.param(OURS, {"status": "completed"}, id="no id"),
         pytest.param(OURS, {"status": "completed", "output": [{"id": "1", "url": "https://h/1"}] * 2}, id="results"),
+        pytest.param(OURS, {"id": OTHERS, "state": "success"}, id="official"),
+        pytest.param(OURS, {"id": int(OTHERS), "state": "success"}, id="another number"),
+        pytest.param(OURS, {"id": int(OURS) + 1, "state": "success"}, id="the next number"),
+        pytest.param(UUID, {"id": OTHER_UUID, "status": "completed", "video_url": "https://h/v"}, id="flat"),
+        pytest.param("task_abc", {"code": "success", "data": {"task_id": "task_xyz", "status": "SUCCESS"}}, id="wrap"),
+        pytest.param("task_abc", {"id": "task_xyz", "object": "video", "status": "completed"}, id="OpenAI"),
         pytest.param(OURS, [{"status": "completed"}], id="a list of one without an id"),
         pytest.param(OURS, [{"id": OTHERS, "state": "failed"}, {"id": OURS, "state": "success"}], id="a list with it"),
         pytest.param(OURS, {"code": 0, "data": [{"id": OTHERS, "state": "failed"}, {"id": OURS, "state": "success"}]},
@@ -52,17 +58,11 @@ def test_the_answer_of_the_generation_that_was_asked_for(asked: str, body: Any) 
         assert (found.id, found.succeeded) == (asked, True)
 
 
-@pytest.mark.fault("polling", "an answer that is about another generation", outcome="survived",
+@pytest.mark.fault("polling", "a list of others in answer to a query", outcome="survived",
                    says="speaks of another generation", side="both")  # fmt: skip
 @pytest.mark.parametrize(
     ("asked", "body"),
     [
-        pytest.param(OURS, {"id": OTHERS, "state": "success"}, id="official"),
-        pytest.param(OURS, {"id": int(OTHERS), "state": "failed"}, id="a number"),
-        pytest.param(OURS, {"id": int(OURS) + 1, "state": "success"}, id="the next number"),
-        pytest.param(UUID, {"id": OTHER_UUID, "status": "completed", "video_url": "https://h/v"}, id="flat"),
-        pytest.param("task_abc", {"code": "success", "data": {"task_id": "task_xyz", "status": "SUCCESS"}}, id="wrap"),
-        pytest.param("task_abc", {"id": "task_xyz", "object": "video", "status": "completed"}, id="OpenAI"),
         pytest.param(OURS, [{"id": OTHERS, "state": "success"}], id="a list of one"),
         pytest.param("task_abc", [{"id": OTHERS, "state": "success"}], id="a list of one of another kind"),
         pytest.param(OURS, [{"state": "success"}, {"state": "failed"}], id="a list without ids"),
@@ -71,7 +71,7 @@ def test_the_answer_of_the_generation_that_was_asked_for(asked: str, body: Any) 
     ],
 )  # fmt: skip
 def test_an_answer_to_another_question(asked: str, body: Any) -> None:
-    """A cache or a gateway that mixes answers up never ends a wait with somebody else's result."""
+    """A gateway that answers with a list never ends a wait with another generation's result."""
     for dialect in (ViduNative(), EntV2()):
         with pytest.raises(exceptions.ViduResponseError, match="speaks of another generation") as caught:
             dialect.read_generation(asked, answer(body))
