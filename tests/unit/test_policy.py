@@ -178,8 +178,8 @@ def test_a_create_that_was_never_sent(sent: bool, repeat: bool) -> None:
     [
         (None, True), (200, True), (201, True), (301, False), (303, True), (307, False), (403, False), (499, False),
         (502, True),
-    ],  # fmt: skip
-)
+    ],
+)  # fmt: skip
 def test_unreadable_answers_to_a_create(status: int | None, unknown: bool) -> None:
     """A redirect or a refusal stopped the request; an unreadable 200 did not."""
     error = ViduResponseError("x", status_code=status)
