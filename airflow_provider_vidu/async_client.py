@@ -8,6 +8,7 @@ decides nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
@@ -35,6 +36,7 @@ from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduResponseError,
 )
+from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS, AnswerReader, FramingError, canonically
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import shown
@@ -47,6 +49,7 @@ from airflow_provider_vidu.wire import (
     ApiRequest,
     Loss,
     no_answer,
+    unasked_switch,
     unreadable,
 )
 
@@ -60,8 +63,6 @@ CONFIG_AGE_SECONDS: Final = 300.0
 """After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
-_MOST_INTERIM: Final = 100
-"""So many answers of 1xx may come before one that counts."""
 
 _has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
 """Whether the exchange that this task is in has made a new connection."""
@@ -70,23 +71,51 @@ _was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
 
 
 class _Protocol(ResponseHandler):
-    """Gives an exchange up that does not get beyond interim answers.
+    """Hands aiohttp each answer in its simplest form, as the reader that both clients share understands it.
 
-    aiohttp reads all of them that have arrived at once: a gateway that sends nothing else held up the event loop.
+    aiohttp's own parser refuses heads that curl reads, loses a whole answer to a byte behind its end, and takes any
+    number of interim answers at once: a gateway that sends nothing else held up the event loop.
     """
 
-    _interim = 0
+    _reader: AnswerReader | None = None
 
-    def feed_data(self, data: Any, *size: int) -> None:
-        """Take the head of an answer."""
-        if self._interim > _MOST_INTERIM:
-            return  # of the same read: the connection is closed already
-        self._interim = self._interim + 1 if 100 <= data[0].code < 200 else 0
-        if self._interim <= _MOST_INTERIM:
-            super().feed_data(data, *size)
-        elif self.transport is not None:
+    def set_response_params(self, **options: Any) -> None:
+        """Expect the answer to another request."""
+        self._reader = AnswerReader()
+        super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of an answer."""
+        reader = self._reader
+        if reader is None or not data:
+            super().data_received(data)
+            return
+        # Their coming is noted even if none is handed on.
+        self.start_timeout()
+        try:
+            for piece in canonically(reader, data):
+                if reader.is_spoiled:
+                    self.force_close()
+                super().data_received(piece)
+        except FramingError as error:
+            self._give_up(aiohttp.ClientPayloadError(str(error)))
+        if reader.ended and reader.is_spoiled and self.transport is not None:
+            self.transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take the end of an answer that has no other end."""
+        if self._reader is not None:
+            with contextlib.suppress(FramingError):  # what is said then is aiohttp's
+                for piece in canonically(self._reader, b""):
+                    super().data_received(piece)
+        super().connection_lost(exc)
+
+    def _give_up(self, error: aiohttp.ClientPayloadError) -> None:
+        if self._payload is not None:
+            self._payload.set_exception(error)
+        self.set_exception(error)
+        if self.transport is not None:
             self.transport.abort()
-            self.set_exception(aiohttp.ClientPayloadError(f"more than {_MOST_INTERIM} interim answers"))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -322,6 +351,9 @@ class AsyncClient:
             allow_redirects=False,
             **self._options(config),
         ) as response:
+            if response.status == SWITCHING_PROTOCOLS:
+                response.close()
+                return unasked_switch(config.conn_id)
             bounds = request.bounds
             body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
             try:

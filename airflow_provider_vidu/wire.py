@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.parsing import TooManyValuesError, parse, parse_partly
 from airflow_provider_vidu.text import shown, unescaped, without_data_uris
 
@@ -175,6 +176,16 @@ def unreadable(error: BodyError, status: int | None, conn_id: str | None = None)
     """Return the error of an answer whose body cannot be read."""
     return ViduResponseError(
         f"{error} {IF_IT_LASTS}", status_code=status, code=TOO_LARGE if error.is_too_large else None, conn_id=conn_id
+    )
+
+
+def unasked_switch(conn_id: str | None = None) -> ViduResponseError:
+    """Return the error of an answer with status 101, which says nothing of the request: of a create, no refusal."""
+    return ViduResponseError(
+        "The service answered 101 Switching Protocols, which was not requested; a proxy that is set up for WebSockets "
+        f"does so. {IF_IT_LASTS}",
+        status_code=SWITCHING_PROTOCOLS,
+        conn_id=conn_id,
     )
 
 
