@@ -49,6 +49,7 @@ from airflow_provider_vidu.wire import (
     ApiRequest,
     Loss,
     no_answer,
+    outlives_its_body,
     unasked_switch,
     unreadable,
 )
@@ -356,14 +357,17 @@ class AsyncClient:
                 return unasked_switch(config.conn_id)
             bounds = request.bounds
             body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
+            lost: ViduError | None = None
             try:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     body.feed(chunk)
-                content = body.end()
+                body.end()
             except BodyError as error:
                 response.close()
-                return unreadable(error, response.status, config.conn_id)
-            return config.answer(response.status, response.headers.items(), content, bounds.values)
+                lost = unreadable(error, response.status, config.conn_id)
+                if not outlives_its_body(response.status):
+                    return lost
+            return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
 
     def _options(self, config: ViduConfig) -> dict[str, Any]:
         """Return what is the same for every request of a connection, worked out once."""

@@ -1,9 +1,9 @@
 """Where an answer's head and body begin and end on the wire: one tolerant reader for both HTTP clients. No I/O.
 
-``http.client`` and aiohttp each refuse heads that the other one (and curl) reads: long or many header lines, names and
-values of odd characters, a line without a colon, ``Transfer-Encoding: identity``, lengths that are sent twice, ``chunked``
-announced for a body that is not. What such an answer holds is paid for, so it is read here, by RFC 9112 where that says
-how to recover, and as curl does elsewhere. An answer that is odd in this way is the last one of its connection.
+``http.client`` and aiohttp each refuse heads that the other one (and curl) reads: long or many header lines, odd names
+and values, a line without a colon, ``Transfer-Encoding: identity``, a length that is sent twice, ``chunked`` announced
+for a body that is not. What such an answer holds is paid for, so it is read here, by RFC 9112 where that says how to
+recover, and as curl does elsewhere. An answer whose framing is odd is the last one of its connection.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final
 MOST_HEAD_BYTES: Final = 512 * 1024
 """The most bytes of all heads of an exchange, interim ones included; curl takes 300 KiB."""
 
-MOST_INTERIM: Final = 16
-"""So many interim answers (1xx) may come before the one that counts."""
+MOST_INTERIM: Final = 100
+"""So many interim answers (1xx) may come before the one that counts; a gateway that waits sends one now and then."""
 
 SWITCHING_PROTOCOLS: Final = 101
 
@@ -30,7 +30,9 @@ _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"
 _LISTS: Final = _FRAMING | {"content-encoding"}
 """Several fields of these names are one list; of the others the first one counts."""
 _MOST_FIELDS: Final = 100
-_MOST_VALUE_CHARS: Final = 4096
+_MOST_VALUE_BYTES: Final = 7000
+"""Longer values are omitted: aiohttp takes lines of 8,190 bytes, and a cut might leave a part of a secret."""
+_MOST_REASON_CHARS: Final = 1000
 _MOST_OVERHEAD: Final = 4 * 1024 * 1024
 """Bytes of chunk sizes, chunk extensions and trailers: a million chunks of one byte keep an event loop busy."""
 _MOST_LINE: Final = 64 * 1024
@@ -92,7 +94,7 @@ class Head:
         is_plain = codings <= {"", "chunked"} and not (chunked and lengths) and (is_clear or not lengths)
         return cls(
             status,
-            _clean(line[4]),
+            _clean(line[4])[:_MOST_REASON_CHARS],
             {name: value for name, value in fields.items() if name not in _FRAMING},
             chunked,
             length,
@@ -114,20 +116,19 @@ def _fields(raw: bytes, start: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for match in islice(_FIELD.finditer(raw, start), _MOST_FIELDS):
         name, value = match[1].decode("ascii").lower(), _clean(match[2])
-        if name not in found:
+        if name in found:
+            value = f"{found[name]}, {value}" if name in _LISTS else found[name]
+        if len(value.encode()) <= _MOST_VALUE_BYTES:
             found[name] = value
-        elif name in _LISTS:
-            found[name] = f"{found[name]}, {value}"[:_MOST_VALUE_CHARS]
     return found
 
 
 def _clean(value: bytes) -> str:
-    value = value.strip()[: _MOST_VALUE_CHARS * 4]
     try:
         text = value.decode()
     except UnicodeDecodeError:
         text = value.decode("latin-1")
-    return _CONTROLS.sub(" ", text).strip()[:_MOST_VALUE_CHARS]
+    return _CONTROLS.sub(" ", text).strip()
 
 
 def _is_kept(version: tuple[int, int], fields: dict[str, str]) -> bool:
@@ -166,8 +167,7 @@ class AnswerReader:
         if self.head is None:
             self._begun = True
             self._buffer += data
-            self._find_head()
-            if self.head is None:
+            if not self._find_head():
                 return b""
             data = bytes(self._buffer)
             self._buffer.clear()
@@ -189,9 +189,10 @@ class AnswerReader:
         if not self.ended:
             raise FramingError("the connection ended before the answer did")
 
-    def _find_head(self) -> None:
+    def _find_head(self) -> bool:
+        """Take the heads that are complete; return whether the one that counts is among them."""
         while self.head is None:
-            if self._buffer[:1] in (b"\r", b"\n"):  # an empty line more than the last answer had
+            if self._buffer.startswith((b"\r", b"\n")):  # an empty line more than the last answer had
                 length = len(self._buffer)
                 self._buffer = self._buffer.lstrip(b"\r\n")
                 self._count(length - len(self._buffer))
@@ -202,12 +203,13 @@ class AnswerReader:
                 self._searched = max(0, len(self._buffer) - 2)
                 if self._head_bytes + len(self._buffer) > MOST_HEAD_BYTES:
                     self._count(len(self._buffer))
-                return
+                return False
             raw = bytes(self._buffer[: end.end()])
             del self._buffer[: end.end()]
             self._searched = 0
             self._count(len(raw))
             self._take_head(raw)
+        return True
 
     def _count(self, length: int) -> None:
         self._head_bytes += length

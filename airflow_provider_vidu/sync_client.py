@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from airflow_provider_vidu.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.config import Secret, ViduConfig
-from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.sync_connection import POOLS, Exchange, running
@@ -25,6 +25,7 @@ from airflow_provider_vidu.wire import (
     ApiRequest,
     Loss,
     no_answer,
+    outlives_its_body,
     unasked_switch,
     unreadable,
 )
@@ -98,8 +99,7 @@ class SyncClient:
                 lost = self._read(response, body, exchange)
                 if response.status_code == SWITCHING_PROTOCOLS:
                     return unasked_switch(self.config.conn_id)
-                # A refusal has arrived with its status, and an id with its bytes.
-                if lost is not None and not (request.bills and (body.received or response.status_code >= 400)):
+                if lost is not None and not _counts(lost, response.status_code, request, body):
                     return lost
                 return self.config.answer(
                     response.status_code, response.headers.items(), body.content, request.bounds.values, lost
@@ -130,6 +130,13 @@ class SyncClient:
             timeout=self.config.timeout,
             conn_id=self.config.conn_id,
         )
+
+
+def _counts(lost: ViduError, status: int, request: ApiRequest, body: IncomingBody) -> bool:
+    """Whether an answer counts although its body is not whole: an id has arrived with its bytes, a refusal before."""
+    if request.bills and (body.received or status >= 400):
+        return True
+    return isinstance(lost, ViduResponseError) and outlives_its_body(status)
 
 
 def _proxy(url: str, config: ViduConfig) -> Secret | None:

@@ -20,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from airflow_provider_vidu.addresses import system_resolver
-from airflow_provider_vidu.framing import AnswerReader, FramingError
+from airflow_provider_vidu.framing import AnswerReader, FramingError, Head
 from airflow_provider_vidu.http_connection import Response, TooSlowError, dial, limit_pieces
 
 _SLICE_BYTES: Final = 64 * 1024
@@ -81,17 +81,17 @@ class _Answer(Response):
         self._exchange = _current.get()
         self._reader = AnswerReader()
         self._ready = b""
+        self._has_begun = False
 
     def begin(self) -> None:
         """Read the head of the answer, and the interim ones before it.
 
         :raises FramingError: when it is none.
         """
-        if self.headers is not None:
+        if self._has_begun:
             return
-        while self._reader.head is None:
-            self._ready = self._next()
-        head = self._reader.head
+        head = self._head()
+        self._has_begun = True
         self.status, self.code, self.reason, self.version = head.status, head.status, head.reason, 11
         # Nothing about the framing is among them: urllib3 would draw conclusions of its own.
         self.headers = self.msg = http.client.HTTPMessage()
@@ -99,6 +99,12 @@ class _Answer(Response):
             self.headers[name] = value
         self.chunked, self.chunk_left, self.length = False, None, None
         self.will_close = not head.keeps
+
+    def _head(self) -> Head:
+        while True:
+            if (head := self._reader.head) is not None:
+                return head
+            self._ready = self._next()
 
     def read1(self, n: int = -1) -> bytes:
         """Return what has arrived of the body, waiting for at least a byte; nothing at its end.
@@ -125,7 +131,7 @@ class _Answer(Response):
         try:
             self._reader.end()
         except FramingError:
-            if self._reader.head is None or self.headers is not None:
+            if self._reader.head is None or self._has_begun:
                 raise
         return b""
 

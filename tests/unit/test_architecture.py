@@ -24,7 +24,7 @@ PACKAGE = Path(airflow_provider_vidu.__file__).parent
 LAYERS: dict[str, tuple[str, ...]] = {
     "ground": (
         "__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges", "bodies", "parsing",
-        "framing",
+        "framing", "codings",
         "json_values",
     ),
     "decisions": (
