@@ -42,7 +42,7 @@ _STATUS: Final = re.compile(rb"(?i)HTTP/([0-9]{1,2})(?:\.([0-9]{1,2}))?[ \t]+([1
 _FIELD: Final = re.compile(
     rb"(?im)^(" + b"|".join(name.encode("ascii") for name in _READ) + rb")[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
 )
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f][\x00-\x20\x7f-\x9f]*")
 _LENGTH: Final = re.compile("[0-9]{1,19}")
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r*", re.DOTALL)
 # No chunk size begins so, but JSON does, and a page, and gzip.
