@@ -213,8 +213,12 @@ BROKEN = b"Content-Encoding: br\r\nContent-Length: 8\r\n\r\n\x8b\x05\x80binary"
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(b"401 No", ViduAuthError), (b"429 Later\r\nRetry-After: 7", ViduRateLimitError), (b"302 F\r\nLocation: /", ViduResponseError)],
-)  # fmt: skip
+    [
+        (b"401 No", ViduAuthError),
+        (b"429 Later\r\nRetry-After: 7", ViduRateLimitError),
+        (b"302 F\r\nLocation: /", ViduResponseError),
+    ],
+)
 @ALL
 def test_a_status_counts_without_its_body(serve, ask: str, status: bytes, kind: type) -> None:
     """A refused key is one, and a wait is kept, although the body is in a coding that cannot be read."""

@@ -38,7 +38,7 @@ WHOLE = {
     "chunk extensions": OK + CHUNKED + b"\r\n" + CHUNKS.replace(b"4\r\n", b'4 ;a="b"\r\n'),
     "trailers": OK + CHUNKED + b"\r\n" + CHUNKS[:-2] + b"X: y\r\nno colon\r\n\r\n",
     "lines without carriage returns": (OK + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + BODY,
-    "interim answers": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100\r\n\r\n" + OK + LENGTH + b"\r\n" + BODY,
+    "interim answers": b"HTTP/1.1 103 E\r\nLink: </a>\r\n\r\nHTTP/1.1 100\r\n\r\n" + OK + LENGTH + b"\r\n" + BODY,
     "an empty line before": b"\r\n" + OK + LENGTH + b"\r\n" + BODY,
     "a length twice": OK + LENGTH * 2 + b"\r\n" + BODY,
     "a length in a list": OK + b"Content-Length: 11, 11\r\n\r\n" + BODY,
@@ -104,7 +104,7 @@ def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) ->
     [
         (b"", "without an answer"), (b"HTTP/1.1 200", "within the head"), (b'{"id": "g"}', "status line"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "status line"), (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
-        (OK + b"Content-Length: 12\r\n\r\n" + BODY, "ended before"), (OK + CHUNKED + b"\r\n4\r\n{\"i", "ended before"),
+        (OK + b"Content-Length: 12\r\n\r\n" + BODY, "ended before"), (OK + CHUNKED + b'\r\n4\r\n{"i', "ended before"),
         (OK + CHUNKED + b"\r\nzz\r\n", "chunks are broken"), (OK + CHUNKED + b"\r\n-1\r\n", "chunks are broken"),
         (OK + b"X: y\r\n" * 100_000, "larger than"), (OK + b"X: " + b"y" * MOST_HEAD_BYTES, "larger than"),
         (b"\r\n" * MOST_HEAD_BYTES, "larger than"),

@@ -504,7 +504,7 @@ def test_any_bytes_at_any_status(body: bytes, status: int) -> None:
 
 @pytest.mark.parametrize("name", ["u" * 1025, "a\nb", "a\x1b[31m"], ids=range(3))
 def test_an_upload_id_that_is_not_used(name):
-    """It would go into a URL and into messages: more than 1,024 characters, or some that cannot be printed, are none."""
+    """It would go into a URL and into messages: too long, or with characters that cannot be printed."""
     opened = {"id": name, "put_url": "https://store.example.com/put"}
     with pytest.raises(ViduResponseError, match="an id that is not used") as caught:
         ENT.read_upload(ApiAnswer(200, {}, json.dumps(opened).encode()))
