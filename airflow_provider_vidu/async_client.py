@@ -8,7 +8,6 @@ decides nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import re
@@ -106,9 +105,13 @@ class _Protocol(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take the end of an answer that has no other end."""
         if self._reader is not None:
-            with contextlib.suppress(FramingError):  # what is said then is aiohttp's
+            try:
                 for piece in canonically(self._reader, b""):
                     super().data_received(piece)
+            except FramingError as error:
+                if exc is None and self._payload is not None:
+                    self._payload.set_exception(aiohttp.ClientPayloadError(str(error)))
+                    self._payload = None  # aiohttp would speak of the form in which it got the answer
         super().connection_lost(exc)
 
     def _give_up(self, error: aiohttp.ClientPayloadError) -> None:

@@ -62,6 +62,7 @@ class Head:
     :param fields: the header fields that are read here, by lower-case name; none of them speaks of the framing.
     :param chunked: whether the body comes in chunks.
     :param length: the body's length in bytes; None where chunks or the connection's end tell its end.
+    :param is_sure: whether a body that is shorter than ``length`` is cut.
     :param keeps: whether the connection may carry another answer.
     """
 
@@ -70,6 +71,7 @@ class Head:
     fields: dict[str, str]
     chunked: bool
     length: int | None
+    is_sure: bool
     keeps: bool
 
     @classmethod
@@ -88,7 +90,8 @@ class Head:
         lengths = {part.strip() for part in fields.get("content-length", "").split(",")} - {""}
         chunked = "chunked" in codings
         is_clear = len(lengths) == 1 and _LENGTH.fullmatch(next(iter(lengths))) is not None
-        length = int(next(iter(lengths))) if is_clear and not chunked else None
+        # Any coding overrides a length (RFC 9112, 6.3), but "identity" is none.
+        length = int(next(iter(lengths))) if is_clear and codings <= {"", "identity"} else None
         if status < 200 or status in (204, 304):
             chunked, length = False, 0
         is_plain = codings <= {"", "chunked"} and not (chunked and lengths) and (is_clear or not lengths)
@@ -98,6 +101,7 @@ class Head:
             {name: value for name, value in fields.items() if name not in _FRAMING},
             chunked,
             length,
+            "identity" not in codings,
             is_plain and (chunked or length is not None) and _is_kept((int(line[1]), int(line[2] or 0)), fields),
         )
 
@@ -184,7 +188,8 @@ class AnswerReader:
         if self.head is None:
             cut = "within the head of its answer" if self._begun else "without an answer"
             raise FramingError(f"the server closed the connection {cut}")
-        if self._until_close or (self._chunks is not None and self._chunks.is_last):
+        is_last = self._chunks is not None and self._chunks.is_last
+        if self._until_close or is_last or not self.head.is_sure:
             self.ended = True
         if not self.ended:
             raise FramingError("the connection ended before the answer did")

@@ -68,8 +68,10 @@ def test_an_answer_in_any_form_and_in_any_pieces(kind: str, piece: int) -> None:
         (b"Content-Length: 3\r\nContent-Length: 11\r\n", BODY), (CHUNKED + LENGTH, BODY), (CHUNKED, b"\n" + BODY),
         (CHUNKED, b"\x1f\x8bpacked"), (b"Transfer-Encoding: gzip\r\n", b"\x1f\x8bpacked"),
         (b"Content-Length: 99999999999999999999\r\n", BODY),
+        (b"Transfer-Encoding: gzip\r\nContent-Length: 3\r\n", BODY),
+        (b"Transfer-Encoding: identity\r\nContent-Length: 500\r\n", BODY),
     ],
-    ids=range(10),
+    ids=range(12),
 )  # fmt: skip
 def test_a_body_that_only_the_connections_end_ends(head: bytes, body: bytes) -> None:
     """Without a length that can be understood, and in chunks that are none, all that comes is the body."""
