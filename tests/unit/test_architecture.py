@@ -38,7 +38,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (
-        "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",
+        "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client",
+        "async_connection", "http_target",
         "http_connection",
         "http_stream", "storage", "local_store", "remote_store", "destination", "roots", "media_inputs", "uploads",
         "arrival", "transfer", "guard", "announce",
