@@ -8,22 +8,19 @@ decides nothing.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from airflow.providers.common.compat.sdk import conf
 from multidict import CIMultiDict
 from yarl import URL
 
+from airflow_provider_vidu.async_connection import Connector, has_connected, was_sent
 from airflow_provider_vidu.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.config import ViduConfig
 from airflow_provider_vidu.connection import aresolve
@@ -35,6 +32,7 @@ from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduResponseError,
 )
+from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import shown
@@ -47,6 +45,8 @@ from airflow_provider_vidu.wire import (
     ApiRequest,
     Loss,
     no_answer,
+    outlives_its_body,
+    unasked_switch,
     unreadable,
 )
 
@@ -60,59 +60,6 @@ CONFIG_AGE_SECONDS: Final = 300.0
 """After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
-_MOST_INTERIM: Final = 100
-"""So many answers of 1xx may come before one that counts."""
-
-_has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
-"""Whether the exchange that this task is in has made a new connection."""
-_was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
-"""Whether the exchange has got a connection to the service, so that its request may have arrived."""
-
-
-class _Protocol(ResponseHandler):
-    """Gives an exchange up that does not get beyond interim answers.
-
-    aiohttp reads all of them that have arrived at once: a gateway that sends nothing else held up the event loop.
-    """
-
-    _interim = 0
-
-    def feed_data(self, data: Any, *size: int) -> None:
-        """Take the head of an answer."""
-        if self._interim > _MOST_INTERIM:
-            return  # of the same read: the connection is closed already
-        self._interim = self._interim + 1 if 100 <= data[0].code < 200 else 0
-        if self._interim <= _MOST_INTERIM:
-            super().feed_data(data, *size)
-        elif self.transport is not None:
-            self.transport.abort()
-            self.set_exception(aiohttp.ClientPayloadError(f"more than {_MOST_INTERIM} interim answers"))
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Lets an exchange make one new connection at the most.
-
-    aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
-    that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
-    (Tracing could tell the same, with a handful of signals sent for every poll.)
-
-    It also notes that there is a connection: what fails before has sent nothing to the service.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
-        self._known: WeakSet[Any] = WeakSet()
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
-        if _has_connected.get(False):
-            raise aiohttp.ServerDisconnectedError("the server ended it without an answer")
-        connection = await super().connect(req, traces, timeout)
-        if connection.protocol not in self._known:
-            self._known.add(connection.protocol)
-            _has_connected.set(True)
-        _was_sent.set(True)
-        return connection
 
 
 class AsyncClient:
@@ -274,7 +221,7 @@ class AsyncClient:
 
     def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
         self._trust = context
-        connector = _Connector(
+        connector = Connector(
             limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
         )
         # No .netrc and no cookies: what is sent is decided by this package alone.
@@ -303,7 +250,7 @@ class AsyncClient:
         return outcome
 
     async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
-        _was_sent.set(False)
+        was_sent.set(False)
         try:
             async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
                 return await self._exchange(config, request)
@@ -314,7 +261,7 @@ class AsyncClient:
         session = self._session_for.get(config.verify)
         if session is None:
             raise RuntimeError("The client was closed while it was in use.")
-        _has_connected.set(False)
+        has_connected.set(False)
         async with session.request(
             request.method,
             URL(config.url(request), encoded=True),
@@ -322,16 +269,22 @@ class AsyncClient:
             allow_redirects=False,
             **self._options(config),
         ) as response:
+            if response.status == SWITCHING_PROTOCOLS:
+                response.close()
+                return unasked_switch(config.conn_id)
             bounds = request.bounds
             body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
+            lost: ViduError | None = None
             try:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     body.feed(chunk)
-                content = body.end()
+                body.end()
             except BodyError as error:
                 response.close()
-                return unreadable(error, response.status, config.conn_id)
-            return config.answer(response.status, response.headers.items(), content, bounds.values)
+                lost = unreadable(error, response.status, config.conn_id)
+                if not outlives_its_body(response.status):
+                    return lost
+            return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
 
     def _options(self, config: ViduConfig) -> dict[str, Any]:
         """Return what is the same for every request of a connection, worked out once."""
@@ -408,7 +361,7 @@ def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
 def _loss(error: Exception, config: ViduConfig) -> Loss:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return Loss.UNTRUSTED
-    if not _was_sent.get() or isinstance(error, aiohttp.InvalidURL):
+    if not was_sent.get() or isinstance(error, aiohttp.InvalidURL):
         if isinstance(error, TimeoutError):
             return Loss.UNREACHED
         return Loss.NO_TLS if config.origin[0] == "https" and _is_handshake_failure(error) else Loss.UNMADE

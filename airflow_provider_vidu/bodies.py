@@ -1,28 +1,20 @@
-"""The body of an answer as it arrives: unpacked, without inline media, and bounded. No I/O.
-
-Which content codings are real is decided here for the API and for downloads. Gateways and stores also send ``utf-8``,
-``aws-chunked``, ``binary`` or ``none`` as ``Content-Encoding``: such a word means nothing, and a real one may be wrong,
-so the bytes decide where they can.
-"""
+"""The body of an answer as it arrives: unpacked, without inline media, and bounded. No I/O."""
 
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-MIB: Final = 1024 * 1024
+from airflow_provider_vidu.codings import CODINGS, BodyError, Unpacker, real_codings, too_large
 
-CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"})
-"""The registered content codings (https://www.iana.org/assignments/http-parameters) that change the bytes."""
+__all__ = ["CODINGS", "BodyError", "Bounds", "IncomingBody", "has_long_run", "real_codings", "too_large"]
+
+MIB: Final = 1024 * 1024
 
 LONG_RUN: Final = 16 * 1024
 """From so many characters of Base64 in a row on, a body's text is inline media. No URL that is used is longer."""
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
 _PIECE: Final = 64 * 1024
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
@@ -33,11 +25,6 @@ _ESCAPED: Final = (
     b"\\/",
     *(before + code for before in (b"\\\\u00", b"\\u00") for code in (b"2B", b"2b", b"2F", b"2f", b"3D", b"3d")),
 )
-
-
-def real_codings(header: str) -> list[str]:
-    """Return the codings in a ``Content-Encoding`` header that mean something, in lower case."""
-    return [name for part in header.split(",") if (name := part.strip().lower()) in CODINGS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +55,6 @@ CREATE: Final = Bounds(64 * MIB, 64 * MIB, 16 * MIB, 16 * MIB, 20_000)
 """For an answer to a request that bills: its id is worth more reading."""
 
 
-class BodyError(ValueError):
-    """The body cannot be read on.
-
-    :param message: why, as a sentence.
-    :param is_too_large: whether it is larger than its bounds.
-    """
-
-    def __init__(self, message: str, *, is_too_large: bool = False) -> None:
-        super().__init__(message)
-        self.is_too_large = is_too_large
-
-
-def too_large(limit: int) -> BodyError:
-    """Return the error of a body that is larger than ``limit`` bytes."""
-    return BodyError(f"The answer is larger than {limit} bytes.", is_too_large=True)
-
-
 class IncomingBody:
     """Takes a body piece by piece; :attr:`content` is what has come so far, whatever happened then.
 
@@ -95,10 +65,8 @@ class IncomingBody:
     def __init__(self, encoding: str, bounds: Bounds) -> None:
         self.received = 0
         """Bytes from the network."""
-        self._codings = real_codings(encoding)
         self._bounds = bounds
-        self._first: bytearray | None = bytearray()
-        self._inflater: _Inflater | None = None
+        self._unpacker = Unpacker(encoding, bounds.unpacked)
         self._text = _WithoutMedia()
 
     @property
@@ -112,74 +80,22 @@ class IncomingBody:
         :raises BodyError: when the body is larger than its bounds, broken, or in a coding that cannot be read.
         """
         self.received += len(data)
-        if self._first is not None:
-            self._first += data
-            if len(self._first) < 2:
-                return
-            data, self._first = bytes(self._first), None
-            self._inflater = self._inflater_for(data)
-        if self._inflater is None:
-            self._keep(data, self._bounds.kept)
-        else:
-            for piece in self._inflater.inflate(data):
-                self._keep(piece, self._bounds.kept_unpacked)
+        for piece in self._unpacker.feed(data):
+            self._keep(piece)
         if self.received > self._bounds.wire:
             raise too_large(self._bounds.wire)
 
     def end(self) -> bytes:
         """Return the content, now that the body has ended."""
-        if self._first:
-            self._keep(bytes(self._first), self._bounds.kept)
-            self._first = None
+        for piece in self._unpacker.end():
+            self._keep(piece)
         return self.content
 
-    def _keep(self, data: bytes, limit: int) -> None:
+    def _keep(self, data: bytes) -> None:
         self._text.feed(data)
+        limit = self._bounds.kept_unpacked if self._unpacker.is_packed else self._bounds.kept
         if self._text.size > limit:
             raise too_large(limit)
-
-    def _inflater_for(self, first: bytes) -> _Inflater | None:
-        """Return what unpacks a body that begins so, or None for one that is not packed, whatever its header says."""
-        if first.startswith(_GZIP_MAGIC):
-            return _Inflater("gzip", 31, self._bounds.unpacked)
-        if not self._codings or _BEGINS_TEXT.match(first):
-            return None
-        if self._codings == ["deflate"]:
-            # Some servers send it without its header (RFC 9110, 8.4.1.2).
-            has_header = first[0] & 0x0F == 8 and (first[0] << 8 | first[1]) % 31 == 0
-            return _Inflater("deflate", 15 if has_header else -15, self._bounds.unpacked)
-        if self._codings[-1] in ("gzip", "x-gzip", "deflate"):
-            raise BodyError(f"The answer is broken {', '.join(self._codings)}.")
-        raise BodyError(
-            f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was asked for. "
-            "Switch the compression off at the gateway, or at the proxy in front of it."
-        )
-
-
-class _Inflater:
-    """Unpacks in pieces of bounded size: how much of a bomb a library inflates at a time depends on its version."""
-
-    def __init__(self, name: str, wbits: int, limit: int) -> None:
-        self.name = name
-        self._limit = limit
-        self._count = 0
-        self._unpack = zlib.decompressobj(wbits=wbits)
-
-    def inflate(self, data: bytes) -> Iterator[bytes]:
-        """Yield what ``data`` unpacks to.
-
-        :raises BodyError: when it is broken or too much.
-        """
-        while data and not self._unpack.eof:
-            try:
-                piece = self._unpack.decompress(data, _PIECE)
-            except zlib.error:
-                raise BodyError(f"The answer is broken {self.name}.") from None
-            self._count += len(piece)
-            if self._count > self._limit:
-                raise too_large(self._limit)
-            yield piece
-            data = self._unpack.unconsumed_tail
 
 
 class _WithoutMedia:

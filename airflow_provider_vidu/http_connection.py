@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.addresses import permitted_addresses
 from airflow_provider_vidu.config import DEFAULT_TIMEOUT, Secret
+from airflow_provider_vidu.framing import MOST_INTERIM
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.text import one_line
@@ -103,11 +104,12 @@ class Response(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         # http.client skips 100 alone, but any interim answer may come unasked (RFC 9110, 15.2).
-        while True:
+        for _ in range(MOST_INTERIM + 1):
             found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 102 <= found[1] < 200:
                 return found
             http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) came, and none that counts")
 
     def begin(self) -> None:
         """Read the head of the answer.

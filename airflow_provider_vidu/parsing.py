@@ -42,8 +42,12 @@ def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20
     if value_count(body, most_values) > most_values:
         raise TooManyValuesError("too many values")
     try:
-        if (text := _harmless(body, strike)) is not None:
-            return _PLAIN_DECODER.decode(text)
+        if (text := _harmless(body)) is not None:
+            # What is not JSON, such as a page of megabytes, is refused before secrets are looked for.
+            found = _PLAIN_DECODER.decode(text)
+            # They are looked for in what escapes stand for, too.
+            if strike(text) == text:
+                return found
         return plain(_DECODER.decode(_text(body)), strike)
     except json.JSONDecodeError:
         if (inner := _unwrapped(_text(body))) is None:
@@ -51,8 +55,8 @@ def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20
         return plain(_DECODER.decode(inner), strike)
 
 
-def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
-    """Return the body's text if parsing alone makes it plain, else None.
+def _harmless(body: bytes) -> str | None:
+    """Return the body's text if parsing alone makes it plain, secrets apart, else None.
 
     Nearly every poll brings such an answer, and a search of the whole is much cheaper than one of each value.
     """
@@ -67,8 +71,7 @@ def _harmless(body: bytes, strike: Callable[[str], str]) -> str | None:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    # Secrets are looked for in what escapes stand for, too.
-    return text if not text.startswith("\ufeff") and strike(text) == text else None
+    return None if text.startswith("\ufeff") else text
 
 
 def depth(body: bytes) -> int:

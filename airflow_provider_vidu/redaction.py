@@ -6,34 +6,61 @@ A gateway that refuses a key may quote it: as it is, in a URL, in an HTML page, 
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Callable, Iterable
+from html.entities import html5
 from typing import Final
-from urllib.parse import unquote
 
-from airflow_provider_vidu.text import STRIKE, unescaped
+from airflow_provider_vidu.text import STRIKE
 
 SHORTEST_ENCODED: Final = 8
 """Characters below which a secret is not looked for in base64: a shorter piece of base64 proves nothing."""
 
-_LONG_REFERENCE = re.compile(r"&#([0-9]{20,})")
+# A run at a time, and nothing that stands for no character: an answer may consist of four million percent signs.
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\/)+|\\[\"\\]")
+_ENTITY = re.compile(
+    r"&(?:#0{0,32}([1-9][0-9]{0,6});?|#[xX]0{0,32}([1-9A-Fa-f][0-9A-Fa-f]{0,5});?|([A-Za-z][A-Za-z0-9]{1,31};)"
+    r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
+)
+_LAST_CHARACTER: Final = 0x10FFFF
+
+
+def _without_percent(text: str) -> str:
+    """Return ``text`` with percent-encoding spelt out."""
+    return _PERCENT.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace"), text)
+
+
+def _without_escapes(text: str) -> str:
+    """Return ``text`` with the escapes of JSON spelt out that name a printable character."""
+    return _ESCAPES.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    run = found[0]
+    if run[1] == "u":
+        return bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "replace")
+    return "/" * (len(run) // 2) if run[1] == "/" else run[1]
 
 
 def _without_entities(text: str) -> str:
-    """Return ``text`` with HTML's entities spelt out.
+    """Return ``text`` with HTML's entities spelt out."""
+    return _ENTITY.sub(_character, text)
 
-    Python refuses to convert numbers of thousands of digits, and so does ``html.unescape``.
-    """
-    if "&#" in text:  # nine digits stand for no character either
-        text = _LONG_REFERENCE.sub(lambda found: f"&#{found[1].lstrip('0')[:9] or '0'}", text)
-    return html.unescape(text)
+
+def _character(found: re.Match[str]) -> str:
+    decimal, hexadecimal, name, short = found.groups()
+    if name or short:
+        return html5.get(name or short, found[0])
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    is_character = code <= _LAST_CHARACTER and not 0xD800 <= code <= 0xDFFF
+    return chr(code) if is_character else found[0]
 
 
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
-    ("%", unquote),
+    ("%", _without_percent),
     ("&", _without_entities),
-    ("\\", unescaped),
+    ("\\", _without_escapes),
 )
 _MOST_LAYERS: Final = 3
 """How many encodings around each other are undone (a percent-encoded URL in an HTML page in JSON)."""

@@ -13,7 +13,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from airflow_provider_vidu.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.config import Secret, ViduConfig
-from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.proxies import proxy_for
 from airflow_provider_vidu.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.tls import ssl_context
@@ -24,6 +25,8 @@ from airflow_provider_vidu.wire import (
     ApiRequest,
     Loss,
     no_answer,
+    outlives_its_body,
+    unasked_switch,
     unreadable,
 )
 
@@ -39,7 +42,7 @@ class SyncClient:
 
     def __init__(self, config: ViduConfig) -> None:
         self.config = config
-        self._session = requests.Session()
+        self._session = _Session()
         # No .netrc, no environment: proxies and trust are decided by this package alone.
         self._session.trust_env = False
         self._session.verify = config.verify is not False
@@ -70,6 +73,8 @@ class SyncClient:
         exchange = Exchange(self.config.timeout, TOTAL_TIMEOUTS * self.config.timeout)
         with running(exchange):
             outcome = self._exchange(request, url, proxy, exchange)
+        if exchange.is_spoiled:
+            self._session.close()  # what may still come on its connection answers nothing that was asked
         if isinstance(outcome, ViduError):
             # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
             raise outcome
@@ -92,7 +97,9 @@ class SyncClient:
             ) as response:
                 body = IncomingBody(response.headers.get("content-encoding", ""), request.bounds)
                 lost = self._read(response, body, exchange)
-                if lost is not None and not (request.bills and body.received):
+                if response.status_code == SWITCHING_PROTOCOLS:
+                    return unasked_switch(self.config.conn_id)
+                if lost is not None and not _counts(lost, response.status_code, request, body):
                     return lost
                 return self.config.answer(
                     response.status_code, response.headers.items(), body.content, request.bounds.values, lost
@@ -125,6 +132,13 @@ class SyncClient:
         )
 
 
+def _counts(lost: ViduError, status: int, request: ApiRequest, body: IncomingBody) -> bool:
+    """Whether an answer counts although its body is not whole: an id has arrived with its bytes, a refusal before."""
+    if request.bills and (body.received or status >= 400):
+        return True
+    return isinstance(lost, ViduResponseError) and outlives_its_body(status)
+
+
 def _proxy(url: str, config: ViduConfig) -> Secret | None:
     """Return the proxy, out of sight of tracebacks that show local variables."""
     found = proxy_for(url, config.proxy)
@@ -135,6 +149,13 @@ def _arrivals(response: requests.Response) -> Iterator[bytes]:
     """Yield what has arrived as soon as it has: iter_content would sit through a trickle until a chunk is full."""
     while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
         yield chunk
+
+
+class _Session(requests.Session):
+    """A session that reads nothing but what it is told to."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: to find out where a redirect leads, requests would read and unpack its whole body."""
 
 
 class _TrustingAdapter(HTTPAdapter):

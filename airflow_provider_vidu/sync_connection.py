@@ -7,6 +7,7 @@ interim answers, chunk sizes or trailers would hold a worker for days.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from airflow_provider_vidu.addresses import system_resolver
+from airflow_provider_vidu.framing import AnswerReader, FramingError, Head
 from airflow_provider_vidu.http_connection import Response, TooSlowError, dial, limit_pieces
 
 _SLICE_BYTES: Final = 64 * 1024
@@ -38,6 +40,8 @@ class Exchange:
         """Whether any of the request (not of what opens a tunnel) has been handed to the network."""
         self.reached = False
         """Whether the service itself was reached: what fails now, before anything is sent, is the TLS handshake."""
+        self.is_spoiled = False
+        """Whether the connection must not carry another answer."""
 
     @property
     def is_over(self) -> bool:
@@ -69,11 +73,67 @@ def running(exchange: Exchange) -> Iterator[Exchange]:
 
 
 class _Answer(Response):
-    """An answer that is read until the exchange's deadline, from its first byte to its trailers."""
+    """An answer that is read until the exchange's deadline, and understood by the reader that both clients share."""
 
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
         self.patience.renew(_current.get().until - time.monotonic())
+        self._exchange = _current.get()
+        self._reader = AnswerReader()
+        self._ready = b""
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Read the head of the answer, and the interim ones before it.
+
+        :raises FramingError: when it is none.
+        """
+        if self._has_begun:
+            return
+        head = self._head()
+        self._has_begun = True
+        self.status, self.code, self.reason, self.version = head.status, head.status, head.reason, 11
+        # Nothing about the framing is among them: urllib3 would draw conclusions of its own.
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in head.fields.items():
+            self.headers[name] = value
+        self.chunked, self.chunk_left, self.length = False, None, None
+        self.will_close = not head.keeps
+
+    def _head(self) -> Head:
+        while True:
+            if (head := self._reader.head) is not None:
+                return head
+            self._ready = self._next()
+
+    def read1(self, n: int = -1) -> bytes:
+        """Return what has arrived of the body, waiting for at least a byte; nothing at its end.
+
+        :param n: not followed: what has arrived is at most a buffer.
+        :raises FramingError: when the answer is not complete.
+        """
+        while not self._ready and not self._reader.ended:
+            self._ready = self._next()
+        body, self._ready = self._ready, b""
+        if not body and self.fp is not None:
+            self._exchange.is_spoiled |= not self._reader.keeps
+            self._close_conn()  # type: ignore[attr-defined]
+        return body
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Return the rest of the body."""
+        return b"".join(iter(self.read1, b""))
+
+    def _next(self) -> bytes:
+        data = self.fp.read1(_SLICE_BYTES)
+        if data:
+            return self._reader.feed(data)
+        try:
+            self._reader.end()
+        except FramingError:
+            if self._reader.head is None or self._has_begun:
+                raise
+        return b""
 
 
 class _Deadlined(HTTPConnection):

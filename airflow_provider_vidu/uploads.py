@@ -25,6 +25,7 @@ from airflow_provider_vidu.wire import CHUNK_BYTES, TOTAL_TIMEOUTS
 _LEAST_RATE: Final = 20_000.0
 """Bytes a second below which, on the whole, an upload is given up."""
 _ERROR_BODY_BYTES: Final = 2048
+_MOST_ETAG_CHARS: Final = 1024
 
 
 def put(url: str, content: BinaryIO, size: int, content_type: str, access: Access) -> str:
@@ -88,9 +89,11 @@ def _send(
 
 def _etag(response: Response, access: Access) -> str:
     if 200 <= response.status < 300:
-        if etag := response.headers.get("ETag"):
+        etag = response.headers.get("ETag", "")
+        if 0 < len(etag) <= _MOST_ETAG_CHARS:
             return etag
-        raise ViduResponseError("The store answered the upload of a file without an ETag.", status_code=response.status)
+        wrong = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
+        raise ViduResponseError(f"The store answered the upload of a file {wrong}.", status_code=response.status)
     try:
         body = access.scrub(response.read(_ERROR_BODY_BYTES)).decode("utf-8", "replace")
     except NETWORK_ERRORS:

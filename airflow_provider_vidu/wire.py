@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.parsing import Document, TooManyValuesError, documents, parse, parse_partly
 from airflow_provider_vidu.text import shown, unescaped, without_data_uris
 
@@ -98,8 +99,8 @@ class ApiAnswer:
     """An answer: status, headers with lower-case names, and the body's bytes (never in ``repr``).
 
     ``strike`` takes secrets out of every text that is read from the body: some gateways quote the key
-    in their refusal. ``most_values`` bounds what is parsed. ``lost`` is the error that ended the body too early; only
-    the answer to a request that bills comes so, for an id that has arrived counts.
+    in their refusal. ``most_values`` bounds what is parsed. ``lost`` is the error that ended the body too early. The
+    answer to a request that bills comes so, for an id that has arrived counts, and one whose status says enough.
     """
 
     status: int
@@ -182,6 +183,24 @@ def unreadable(error: BodyError, status: int | None, conn_id: str | None = None)
     """Return the error of an answer whose body cannot be read."""
     return ViduResponseError(
         f"{error} {IF_IT_LASTS}", status_code=status, code=TOO_LARGE if error.is_too_large else None, conn_id=conn_id
+    )
+
+
+def outlives_its_body(status: int) -> bool:
+    """Whether a status counts although its body cannot be unpacked: a refused key is one, and "too many" is to wait.
+
+    Not 403 and 404: a firewall and an ingress use them, too, and the body tells which it is.
+    """
+    return status >= 300 and status not in (403, 404)
+
+
+def unasked_switch(conn_id: str | None = None) -> ViduResponseError:
+    """Return the error of an answer with status 101, which says nothing of the request: of a create, no refusal."""
+    return ViduResponseError(
+        "The service answered 101 Switching Protocols, which was not requested; a proxy that is set up for WebSockets "
+        f"does so. {IF_IT_LASTS}",
+        status_code=SWITCHING_PROTOCOLS,
+        conn_id=conn_id,
     )
 
 

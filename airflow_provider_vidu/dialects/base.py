@@ -51,6 +51,7 @@ from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 MAX_ID_CHARS: Final = 1024
 MAX_NAMED_IDS: Final = 5
 _SEE_OTHER: Final = 303
+MAX_URI_CHARS: Final = 4096
 MAX_ID_NUMBER: Final = 10**40
 """An id of digits is smaller by far; Python refuses to write very long numbers."""
 _UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -364,7 +365,7 @@ class Dialect(ABC):
     def read_upload(self, answer: ApiAnswer) -> Upload:
         """Return the upload that the answer to :meth:`upload` opens.
 
-        :raises ViduResponseError: when the answer lacks the id or a web address that takes the bytes.
+        :raises ViduResponseError: when the answer lacks a usable id or a web address that takes the bytes.
         """
         payload = self._object(answer)
         found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
@@ -373,11 +374,27 @@ class Dialect(ABC):
                 f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
                 status_code=answer.status,
             )
+        if not is_safe_id(found):
+            raise ViduResponseError(
+                f"The upload service answered with an id that is not used, because it has more than {MAX_ID_CHARS:,} "
+                f"characters or holds some that cannot be printed: {one_line(repr(found), 120)}. {IF_IT_LASTS}",
+                status_code=answer.status,
+            )
         return Upload(found, put_url)
 
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
-        """Return the address that a request may name the uploaded file by."""
-        return text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
+        """Return the address that a request may name the uploaded file by.
+
+        :raises ViduResponseError: when it is longer than 4,096 characters.
+        """
+        found = text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
+        if len(found) > MAX_URI_CHARS:
+            raise ViduResponseError(
+                f"The upload service names the file by {len(found):,} characters; {MAX_URI_CHARS:,} are used at most. "
+                f"{IF_IT_LASTS}",
+                status_code=answer.status,
+            )
+        return found
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.

@@ -20,8 +20,10 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Credits
 from airflow_provider_vidu.text import one_line
 from airflow_provider_vidu.values import mapping, number, objects, text, value_count, whole
-from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
+from airflow_provider_vidu.wire import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest
 
+MOST_TOKEN_CHARS: Final = 4096
+"""A longer token may not fit into the URL of the request for the next page."""
 MOST_ENTRIES: Final = 5_000
 _KEPT_VALUES: Final = 20_000
 """So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
@@ -139,6 +141,13 @@ class EntV2(Dialect):
                 status_code=answer.status,
                 code=TOO_LARGE,
             )
+        token = text(payload.get("next_page_token"))
+        if token is not None and len(token) > MOST_TOKEN_CHARS:
+            raise ViduResponseError(
+                f"The list's next_page_token has {len(token):,} characters; at most {MOST_TOKEN_CHARS:,} are sent. "
+                f"{IF_IT_LASTS}",
+                status_code=answer.status,
+            )
         is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
         most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
         media = answer.may_hold_media
@@ -150,7 +159,7 @@ class EntV2(Dialect):
                 if name and is_safe_id(name)
             ),
             count=len(entries),
-            token=text(payload.get("next_page_token")),
+            token=token,
             tells_end="next_page_token" in payload,
         )
 

@@ -107,11 +107,12 @@ def test_an_interim_answer():
     [
         (redirect("http://169.254.169.254/latest/"), ViduResponseError),
         (fixed(200), ViduResponseError),
+        (fixed(200, ETag="e" * 2000), ViduResponseError),
         (fixed(403), ViduServerError),
         (fixed(503), ViduServerError),
         (fixed(405), ViduRequestError),
     ],
-    ids=["redirect", "no ETag", "expired", "busy", "refused"],
+    ids=["redirect", "no ETag", "a long ETag", "expired", "busy", "refused"],
 )
 def test_what_else_a_store_answers(answer, error):
     """Redirects are not followed, and only what may pass is tried again."""

@@ -24,6 +24,7 @@ PACKAGE = Path(airflow_provider_vidu.__file__).parent
 LAYERS: dict[str, tuple[str, ...]] = {
     "ground": (
         "__init__", "text", "values", "exceptions", "defaults", "models", "wire", "ranges", "bodies", "parsing",
+        "framing", "codings",
         "json_values",
     ),
     "decisions": (
@@ -38,7 +39,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "lineage", "finished", "orders", "telling", "request_fields", "upstream", "redaction", "allowed_hosts",
     ),
     "shells": (
-        "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client", "http_target",
+        "tls", "addresses", "connection", "sync_client", "sync_connection", "async_client",
+        "async_connection", "http_target",
         "http_connection",
         "http_stream", "storage", "local_store", "remote_store", "destination", "roots", "media_files", "media_inputs",
         "uploads",

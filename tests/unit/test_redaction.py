@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+import time
 from urllib.parse import quote
 
 import pytest
@@ -73,6 +74,19 @@ def test_the_longest_secret_goes_first() -> None:
     """A secret that begins like another one leaves no rest, and empty ones mean nothing."""
     assert Redactor([PLAIN, f"{PLAIN}-tail", ""]).scrub(f"x {PLAIN}-tail y") == "x *** y"
     assert PLAIN not in repr(Redactor([PLAIN]))
+
+
+@pytest.mark.fault(
+    "attacks", "an answer of megabytes of percent signs, entities or escapes", outcome="survived", seen="bounded time"
+)
+@pytest.mark.parametrize("piece", ["%", "&", "&a", "&#65;", "\\u0041", "\\/", "%25", "%41", "&amp;"])
+def test_a_text_of_escapes_is_searched_in_bounded_time(piece: str) -> None:
+    """A megabyte takes tenths of a second at the most, and a key at its end is found."""
+    text = piece * (1_000_000 // len(piece))
+    began = time.perf_counter()
+    clean = Redactor([KEY, PLAIN]).scrub(f"{text} {quote(PLAIN, safe='').replace('-', '%2D')}")
+    assert time.perf_counter() - began < 0.5
+    assert clean.endswith("***")
 
 
 @given(st.text(min_size=8, max_size=40), st.text(max_size=20))

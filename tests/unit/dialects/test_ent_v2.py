@@ -500,3 +500,21 @@ def test_any_bytes_at_any_status(body: bytes, status: int) -> None:
         check(ENT.read_generation("asked:1", answer), "asked:1")
     except (ViduResponseError, ViduAPIError) as found:
         assert isinstance(found, ViduResponseError) or not answer.ok  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", ["u" * 1025, "a\nb", "a\x1b[31m"], ids=range(3))
+def test_an_upload_id_that_is_not_used(name):
+    """It would go into a URL and into messages: too long, or with characters that cannot be printed."""
+    opened = {"id": name, "put_url": "https://store.example.com/put"}
+    with pytest.raises(ViduResponseError, match="an id that is not used") as caught:
+        ENT.read_upload(ApiAnswer(200, {}, json.dumps(opened).encode()))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_an_address_of_an_upload_is_bounded():
+    """It becomes a part of the request that is paid for."""
+    upload = ENT.read_upload(ApiAnswer(200, {}, b'{"id": "u1", "put_url": "https://store.example.com/put"}'))
+    assert ENT.read_uploaded(ApiAnswer(200, {}, b'{"uri": "ssupload:?id=u1"}'), upload) == "ssupload:?id=u1"
+    with pytest.raises(ViduResponseError, match="by 5,000 characters"):
+        ENT.read_uploaded(ApiAnswer(200, {}, json.dumps({"uri": "u" * 5000}).encode()), upload)

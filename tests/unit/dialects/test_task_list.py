@@ -182,6 +182,17 @@ def test_a_page_of_the_official_api():
     assert (page.count, page.token, page.tells_end) == (2, None, True)
 
 
+@pytest.mark.fault(
+    "attacks", "a list's token for the next page has megabytes", outcome="clear error", side="API", says="characters"
+)
+def test_a_token_that_no_url_can_hold():
+    """It is refused in clear words, and not sent back; one of the longest that is sent is."""
+    shown = {"tasks": [{"id": "911", "state": "success"}]}
+    assert EntV2().read_page(answered({**shown, "next_page_token": "t" * 4096})).token == "t" * 4096
+    with pytest.raises(ViduResponseError, match="next_page_token has 4,097 characters"):
+        EntV2().read_page(answered({**shown, "next_page_token": "t" * 4097}))
+
+
 @pytest.mark.parametrize("body", [{"tasks": None}, {"data": []}, {}])
 def test_an_answer_that_is_no_page(body):
     """Another body is no list."""

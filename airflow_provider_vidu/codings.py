@@ -1,0 +1,262 @@
+"""Content codings: which ones are real, and how a body is unpacked piece by piece, whatever its header says. No I/O.
+
+Which content codings are real is decided here for the API and for downloads. Gateways and stores also send ``utf-8``,
+``aws-chunked``, ``binary`` or ``none`` as ``Content-Encoding``: such a word means nothing, and a real one may be wrong,
+so the bytes decide where they can. Checksums do not count: whether an answer is whole, its JSON shows.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"})
+"""The registered content codings (https://www.iana.org/assignments/http-parameters) that change the bytes."""
+
+_MOST_LAYERS: Final = 3
+"""So often a body may be packed: a gateway packs what was packed before."""
+_MOST_MEMBERS: Final = 1000
+"""So many gzip files may follow each other in a body (RFC 1952, 2.2); each costs a new decompressor."""
+_PIECE: Final = 64 * 1024
+_MOST_HEADER_BYTES: Final = 64 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+# A text file's name, a comment (both end in a NUL), an extra field, a checksum of the header: RFC 1952, 2.3.
+_EXTRA, _NAME, _COMMENT, _HEADER_CHECKSUM = 4, 8, 16, 2
+_GZIP_TRAILER: Final = 8
+_BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
+_BEGINS_ZLIB: Final = re.compile(rb"x[\x01\x9c\xda]")
+
+
+def real_codings(header: str) -> list[str]:
+    """Return the codings in a ``Content-Encoding`` header that mean something, in lower case."""
+    return [name for part in header.split(",") if (name := part.strip().lower()) in CODINGS]
+
+
+class BodyError(ValueError):
+    """The body cannot be read on.
+
+    :param message: why, as a sentence.
+    :param is_too_large: whether it is larger than its bounds.
+    """
+
+    def __init__(self, message: str, *, is_too_large: bool = False) -> None:
+        super().__init__(message)
+        self.is_too_large = is_too_large
+
+
+def too_large(limit: int) -> BodyError:
+    """Return the error of a body that is larger than ``limit`` bytes."""
+    return BodyError(f"The answer is larger than {limit} bytes.", is_too_large=True)
+
+
+class Unpacker:
+    """Takes a body piece by piece and yields what it is without its codings.
+
+    :param encoding: the ``Content-Encoding`` header; empty without one.
+    :param limit: the most bytes that any layer is inflated to.
+    """
+
+    def __init__(self, encoding: str, limit: int, layer: int = 1) -> None:
+        self._codings = real_codings(encoding)
+        self._limit = limit
+        self._layer = layer
+        self._first: bytearray | None = bytearray()
+        self._inflater: _Inflater | None = None
+        self._inner: Unpacker | None = None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the body turned out to be compressed."""
+        return self._inflater is not None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes hold.
+
+        :raises BodyError: when they are broken, too much, or in a coding that cannot be read.
+        """
+        if self._first is not None:
+            self._first += data
+            if len(self._first) < 2:
+                return
+            data, self._first = bytes(self._first), None
+            self._inflater = self._inflater_for(data)
+            if self._inflater is not None and self._layer < _MOST_LAYERS:
+                self._inner = Unpacker(",".join(self._codings[:-1]), self._limit, self._layer + 1)
+        if self._inflater is None:
+            yield data
+            return
+        for piece in self._inflater.inflate(data):
+            if self._inner is None:
+                yield piece
+            else:
+                yield from self._inner.feed(piece)
+
+    def end(self) -> Iterator[bytes]:
+        """Yield what was kept back, now that the body has ended."""
+        if self._first:
+            yield bytes(self._first)
+        self._first = None
+        if self._inner is not None:
+            yield from self._inner.end()
+
+    def _inflater_for(self, first: bytes) -> _Inflater | None:
+        """Return what unpacks a body that begins so, or None for one that is not packed, whatever its header says."""
+        if first.startswith(_GZIP_MAGIC):
+            return _Inflater("gzip", self._limit)
+        if _BEGINS_ZLIB.match(first):
+            return _Inflater("deflate", self._limit)
+        if not self._codings or _BEGINS_TEXT.match(first):
+            return None
+        outermost = self._codings[-1]
+        if outermost == "deflate":
+            # Some servers send it without its header (RFC 9110, 8.4.1.2).
+            return _Inflater("deflate", self._limit, may_be_raw=True)
+        if outermost in ("gzip", "x-gzip"):
+            if _has_zlib_header(first):
+                return _Inflater("deflate", self._limit)
+            raise BodyError(f"The answer is broken {', '.join(self._codings)}.")
+        raise BodyError(
+            f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was asked for. "
+            "Switch the compression off at the gateway, or at the proxy in front of it."
+        )
+
+
+def _has_zlib_header(data: bytes) -> bool:
+    return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0 and not data[1] & 0x20
+
+
+class _Inflater:
+    """Unpacks in pieces of bounded size: how much of a bomb a library inflates at a time depends on its version.
+
+    The headers around the packed bytes are read here and their checksums skipped, because zlib throws away what it has
+    unpacked when it finds a wrong one.
+
+    :param name: gzip or deflate.
+    :param limit: the most bytes that are unpacked.
+    :param may_be_raw: whether the bytes may come without a header.
+    """
+
+    def __init__(self, name: str, limit: int, *, may_be_raw: bool = False) -> None:
+        self.name = name
+        self._limit = limit
+        self._may_be_raw = may_be_raw
+        self._count = 0
+        self._members = 0
+        self._header: bytearray | None = bytearray()
+        """The bytes of a header that is not complete yet."""
+        self._skip = 0
+        """How much of a trailer is still to come."""
+        self._ended = False
+        self._unpack = zlib.decompressobj(wbits=-15)
+
+    def inflate(self, data: bytes) -> Iterator[bytes]:
+        """Yield what ``data`` unpacks to.
+
+        :raises BodyError: when it is broken or too much.
+        """
+        while data and not self._ended:
+            if self._header is not None:
+                data = self._begun(data)
+                continue
+            if self._skip:
+                skipped = min(self._skip, len(data))
+                self._skip -= skipped
+                data = data[skipped:]
+                if not self._skip:
+                    self._header = bytearray()
+                continue
+            yield from self._inflated(data)
+            data = self._unpack.unused_data
+            if self._unpack.eof:
+                self._finish()
+
+    def _begun(self, data: bytes) -> bytes:
+        """Return what follows a header; nothing as long as the header is not complete."""
+        assert self._header is not None
+        self._header += data
+        header = bytes(self._header)
+        if self.name == "gzip":
+            if self._members and not _GZIP_MAGIC.startswith(header[:2]):
+                self._ended = True  # what follows the last member, such as zeros, means nothing
+                return b""
+            length = _gzip_header(header)
+        elif len(header) < 2:
+            length = None
+        else:
+            is_raw = self._may_be_raw and not _is_zlib(header)
+            length = 0 if is_raw else 2
+        if length is None:
+            if len(header) > _MOST_HEADER_BYTES:
+                raise BodyError(f"The answer is broken {self.name}.")
+            return b""
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise BodyError(f"The answer consists of more than {_MOST_MEMBERS} gzip files.")
+        self._header = None
+        self._unpack = zlib.decompressobj(wbits=-15)
+        return header[length:]
+
+    def _inflated(self, data: bytes) -> Iterator[bytes]:
+        while data and not self._unpack.eof:
+            before = self._unpack.copy()
+            try:
+                piece = self._unpack.decompress(data, _PIECE)
+            except zlib.error:
+                # What comes before the damage may hold an id.
+                yield from self._until_damage(before, data)
+                raise BodyError(f"The answer is broken {self.name}.") from None
+            yield self._counted(piece)
+            data = self._unpack.unconsumed_tail
+
+    def _until_damage(self, unpack: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+        for at in range(len(data)):
+            try:
+                piece = unpack.decompress(data[at : at + 1])
+            except zlib.error:
+                return
+            if piece:
+                yield self._counted(piece)
+
+    def _counted(self, piece: bytes) -> bytes:
+        self._count += len(piece)
+        if self._count > self._limit:
+            raise too_large(self._limit)
+        return piece
+
+    def _finish(self) -> None:
+        if self.name == "gzip":
+            self._skip = _GZIP_TRAILER
+        else:
+            self._ended = True
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether packed bytes begin with zlib's header; by chance, every fiftieth stream without one looks as if."""
+    if not _has_zlib_header(data):
+        return False
+    try:
+        zlib.decompressobj(wbits=-15).decompress(data[2:], _PIECE)
+    except zlib.error:
+        return False
+    return True
+
+
+def _gzip_header(data: bytes) -> int | None:
+    """Return the length of a gzip header, or None when it is not complete."""
+    if len(data) < 10:
+        return None
+    flags, at = data[3], 10
+    if flags & _EXTRA:
+        if len(data) < at + 2:
+            return None
+        at += 2 + int.from_bytes(data[at : at + 2], "little")
+    for flag in (_NAME, _COMMENT):
+        if flags & flag:
+            end = data.find(b"\0", at)
+            if end < 0:
+                return None
+            at = end + 1
+    at += 2 if flags & _HEADER_CHECKSUM else 0
+    return at if at <= len(data) else None

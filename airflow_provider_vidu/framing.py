@@ -1,0 +1,357 @@
+"""Where an answer's head and body begin and end on the wire: one tolerant reader for both HTTP clients. No I/O.
+
+``http.client`` and aiohttp each refuse heads that the other one (and curl) reads: long or many header lines, odd names
+and values, a line without a colon, ``Transfer-Encoding: identity``, a length that is sent twice, ``chunked`` announced
+for a body that is not. What such an answer holds is paid for, so it is read here, by RFC 9112 where that says how to
+recover, and as curl does elsewhere. An answer whose framing is odd is the last one of its connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+MOST_HEAD_BYTES: Final = 512 * 1024
+"""The most bytes of all heads of an exchange, interim ones included; curl takes 300 KiB."""
+
+MOST_INTERIM: Final = 100
+"""So many interim answers (1xx) may come before the one that counts; a gateway that waits sends one now and then."""
+
+SWITCHING_PROTOCOLS: Final = 101
+
+_READ: Final = (
+    "content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive", "content-encoding",
+    "content-type", "location", "retry-after", "retry-after-ms", "x-oneapi-request-id", "x-trace-id", "x-request-id",
+)  # fmt: skip
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive"})
+_LISTS: Final = _FRAMING | {"content-encoding"}
+"""Several fields of these names are one list; of the others the first one counts."""
+_MOST_FIELDS: Final = 100
+_MOST_VALUE_BYTES: Final = 7000
+"""Longer values are omitted: aiohttp takes lines of 8,190 bytes, and a cut might leave a part of a secret."""
+_MOST_REASON_CHARS: Final = 1000
+_MOST_OVERHEAD: Final = 4 * 1024 * 1024
+"""Bytes of chunk sizes, chunk extensions and trailers: a million chunks of one byte keep an event loop busy."""
+_MOST_LINE: Final = 64 * 1024
+
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+_STATUS: Final = re.compile(rb"(?i)HTTP/([0-9]{1,2})(?:\.([0-9]{1,2}))?[ \t]+([1-9][0-9]{2})(?![0-9])([^\n]*)\n")
+_FIELD: Final = re.compile(
+    rb"(?im)^(" + b"|".join(name.encode("ascii") for name in _READ) + rb")[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)"
+)
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f][\x00-\x20\x7f-\x9f]*")
+_LENGTH: Final = re.compile("[0-9]{1,19}")
+_CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r*", re.DOTALL)
+# No chunk size begins so, but JSON does, and a page, and gzip.
+_NOT_A_CHUNK: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]|\x1f\x8b|x[\x01\x5e\x9c\xda]")
+
+
+class FramingError(ValueError):
+    """The answer is not HTTP, ends too early, or keeps on without getting anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer.
+
+    :param status: the status code.
+    :param reason: the words behind it.
+    :param fields: the header fields that are read here, by lower-case name; none of them speaks of the framing.
+    :param chunked: whether the body comes in chunks.
+    :param length: the body's length in bytes; None where chunks or the connection's end tell its end.
+    :param is_sure: whether a body that is shorter than ``length`` is cut.
+    :param keeps: whether the connection may carry another answer.
+    """
+
+    status: int
+    reason: str
+    fields: dict[str, str]
+    chunked: bool
+    length: int | None
+    is_sure: bool
+    keeps: bool
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Head:
+        """Read a head; what is not understood in it is skipped.
+
+        :param raw: the bytes from the status line to the empty line.
+        :raises FramingError: when they do not begin with a status line.
+        """
+        line = _STATUS.match(raw)
+        if line is None:
+            raise FramingError("the answer does not begin with a status line of HTTP/1")
+        fields = _fields(raw, line.end())
+        status = int(line[3])
+        codings = {part.partition(";")[0].strip().lower() for part in fields.get("transfer-encoding", "").split(",")}
+        lengths = {part.strip() for part in fields.get("content-length", "").split(",")} - {""}
+        chunked = "chunked" in codings
+        is_clear = len(lengths) == 1 and _LENGTH.fullmatch(next(iter(lengths))) is not None
+        # Any coding overrides a length (RFC 9112, 6.3), but "identity" is none.
+        length = int(next(iter(lengths))) if is_clear and codings <= {"", "identity"} else None
+        if status < 200 or status in (204, 304):
+            chunked, length = False, 0
+        is_plain = codings <= {"", "chunked"} and not (chunked and lengths) and (is_clear or not lengths)
+        return cls(
+            status,
+            _clean(line[4])[:_MOST_REASON_CHARS],
+            {name: value for name, value in fields.items() if name not in _FRAMING},
+            chunked,
+            length,
+            "identity" not in codings,
+            is_plain and (chunked or length is not None) and _is_kept((int(line[1]), int(line[2] or 0)), fields),
+        )
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body may follow."""
+        return self.status >= 200 and self.status not in (204, 304)
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether another head follows."""
+        return self.status < 200 and self.status != SWITCHING_PROTOCOLS
+
+
+def _fields(raw: bytes, start: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for match in islice(_FIELD.finditer(raw, start), _MOST_FIELDS):
+        name, value = match[1].decode("ascii").lower(), _clean(match[2])
+        if name in found:
+            value = f"{found[name]}, {value}" if name in _LISTS else found[name]
+        if len(value.encode()) <= _MOST_VALUE_BYTES:
+            found[name] = value
+    return found
+
+
+def _clean(value: bytes) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    return _CONTROLS.sub(" ", text).strip()
+
+
+def _is_kept(version: tuple[int, int], fields: dict[str, str]) -> bool:
+    told = f"{fields.get('connection', '')},{fields.get('proxy-connection', '')}".lower()
+    return "close" not in told if version >= (1, 1) else "keep-alive" in told or "keep-alive" in fields
+
+
+class AnswerReader:
+    """Takes the bytes of one answer as they come: :attr:`head` as soon as it is known, then the body."""
+
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.ended = False
+        """Whether the body is complete. One that only the end of the connection ends never is before that."""
+        self.is_spoiled = False
+        """Whether more has come than the answer, or in another way than announced: the connection is of no more use."""
+        self._begun = False
+        self._buffer = bytearray()
+        self._searched = 0
+        self._head_bytes = 0
+        self._interim = 0
+        self._left = 0
+        self._chunks: _Chunks | None = None
+        self._until_close = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the connection may carry another answer."""
+        return self.ended and not self.is_spoiled and self.head is not None and self.head.keeps
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes and return those of the body among them.
+
+        :raises FramingError: when this is not an answer, or one with endless heads or chunk sizes.
+        """
+        if self.head is None:
+            self._begun = True
+            self._buffer += data
+            if not self._find_head():
+                return b""
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        return self._body(data) if data else b""
+
+    def end(self) -> None:
+        """Note that the connection has ended.
+
+        :raises FramingError: when the answer is not complete.
+        """
+        self.is_spoiled = True
+        if self.head is None and (self._buffer.find(b"\n") > 0):
+            self._take_head(bytes(self._buffer) + b"\n\n")  # the status has arrived
+        if self.head is None:
+            cut = "within the head of its answer" if self._begun else "without an answer"
+            raise FramingError(f"the server closed the connection {cut}")
+        is_last = self._chunks is not None and self._chunks.is_last
+        if self._until_close or is_last or not self.head.is_sure:
+            self.ended = True
+        if not self.ended:
+            raise FramingError("the connection ended before the answer did")
+
+    def _find_head(self) -> bool:
+        """Take the heads that are complete; return whether the one that counts is among them."""
+        while self.head is None:
+            if self._buffer.startswith((b"\r", b"\n")):  # an empty line more than the last answer had
+                length = len(self._buffer)
+                self._buffer = self._buffer.lstrip(b"\r\n")
+                self._count(length - len(self._buffer))
+            if len(self._buffer) >= 5 and self._buffer[:5].upper() != b"HTTP/":
+                raise FramingError("the answer does not begin with a status line of HTTP/1")
+            end = _END_OF_HEAD.search(self._buffer, self._searched)
+            if end is None:
+                self._searched = max(0, len(self._buffer) - 2)
+                if self._head_bytes + len(self._buffer) > MOST_HEAD_BYTES:
+                    self._count(len(self._buffer))
+                return False
+            raw = bytes(self._buffer[: end.end()])
+            del self._buffer[: end.end()]
+            self._searched = 0
+            self._count(len(raw))
+            self._take_head(raw)
+        return True
+
+    def _count(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > MOST_HEAD_BYTES:
+            raise FramingError(f"the head of the answer is larger than {MOST_HEAD_BYTES:,} bytes")
+
+    def _take_head(self, raw: bytes) -> None:
+        head = Head.parse(raw)
+        if head.is_interim:
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise FramingError(f"more than {MOST_INTERIM} interim answers (1xx) came, and none that counts")
+            return
+        self.head = head
+        if head.chunked:
+            self._chunks = _Chunks()
+        elif head.length is None:
+            self._until_close = True
+        else:
+            self._left = head.length
+            self.ended = not head.length
+
+    def _body(self, data: bytes) -> bytes:
+        if self.ended:
+            self.is_spoiled = True
+            return b""
+        if self._chunks is not None:
+            if self._chunks.has_not_begun and _NOT_A_CHUNK.match(data):
+                self._chunks, self._until_close, self.is_spoiled = None, True, True
+                return self._plain(data)
+            body, is_surplus = self._chunks.feed(data)
+            self.ended = self._chunks.ended
+            self.is_spoiled |= is_surplus
+            return body
+        return self._plain(data)
+
+    def _plain(self, data: bytes) -> bytes:
+        if self._until_close:
+            return data
+        body = data[: self._left]
+        self._left -= len(body)
+        self.ended = not self._left
+        self.is_spoiled |= len(body) < len(data)
+        return body
+
+
+class _Chunks:
+    """Takes a body in chunks apart. Line ends without a carriage return, and blanks around a size, are understood."""
+
+    def __init__(self) -> None:
+        self.is_last = False
+        """Whether the last chunk has come; its trailers may be missing."""
+        self.ended = False
+        self._is_first = True
+        self._left = 0
+        self._line = b""
+        self._overhead = 0
+
+    @property
+    def has_not_begun(self) -> bool:
+        """Whether there was nothing but blanks."""
+        return self._is_first and not self._line.strip()
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Take the next bytes; return those of the body, and whether some came behind its end.
+
+        :raises FramingError: when they are not chunks.
+        """
+        body, at = [], 0
+        while at < len(data) and not self.ended:
+            if self._left:
+                piece = data[at : at + self._left]
+                body.append(piece)
+                self._left -= len(piece)
+                at += len(piece)
+                continue
+            end = data.find(b"\n", at) + 1
+            line = self._line + data[at : end or len(data)]
+            self._overhead += (end or len(data)) - at
+            if self._overhead > _MOST_OVERHEAD or len(line) > _MOST_LINE:
+                raise FramingError("the answer's chunks consist of little but their sizes")
+            if not end:
+                self._line = line
+                break
+            self._line, at = b"", end
+            self._take_line(line[:-1])
+        return b"".join(body), at < len(data) and self.ended
+
+    def _take_line(self, line: bytes) -> None:
+        is_empty = not line.strip()
+        if self.is_last:
+            self.ended = is_empty  # any other line is a trailer
+        elif not is_empty:  # an empty one ends the chunk before it
+            size = _CHUNK_SIZE.fullmatch(line)
+            if size is None:
+                raise FramingError("the answer's chunks are broken")
+            self._is_first = False
+            self._left = int(size[1], 16)
+            self.is_last = not self._left
+
+
+def canonical(head: Head) -> bytes:
+    """Return a head that every HTTP client reads, of an answer whose body is sent on by :func:`chunk`."""
+    lines = [f"HTTP/1.1 {head.status} {head.reason}", *(f"{name}: {value}" for name, value in head.fields.items())]
+    lines.append("transfer-encoding: chunked" if head.has_body else "content-length: 0")
+    if not head.keeps:
+        lines.append("connection: close")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace")
+
+
+def chunk(body: bytes) -> bytes:
+    """Return a piece of a body as a chunk; of no bytes, the last one."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
+    """Take the next bytes of an answer, and yield what comes of them in the simplest form that there is.
+
+    :param reader: the answer.
+    :param data: the next bytes; none at the end of the connection.
+    :raises FramingError: see :meth:`AnswerReader.feed` and :meth:`AnswerReader.end`.
+    """
+    had_head, had_ended = reader.head is not None, reader.ended and reader.head is not None
+    body, failure = b"", None
+    try:
+        if data:
+            body = reader.feed(data)
+        else:
+            reader.end()
+    except FramingError as error:
+        failure = error
+    head = reader.head
+    if head is not None and not had_head:
+        yield canonical(head)
+    if body:
+        yield chunk(body)
+    if head is not None and reader.ended and not had_ended and head.has_body:
+        yield chunk(b"")
+    if failure is not None:
+        raise failure
