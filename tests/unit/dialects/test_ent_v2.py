@@ -304,6 +304,18 @@ def test_images_must_be_a_list(images: Any) -> None:
         ENT.create({"images": images})
 
 
+@pytest.mark.parametrize("endpoint", [12, True, [1], {"a": 1}, b"x", "/x\r\nA: b{id}", "/../{id}"])
+def test_an_endpoint_that_a_template_has_spoilt(endpoint: Any) -> None:
+    """Native rendering makes anything of it; it is an error of ours, and nothing is sent."""
+    with pytest.raises(ViduConfigError):
+        ENT.query("1", endpoint)
+
+
+def test_an_endpoint_with_half_a_character() -> None:
+    """What UTF-8 cannot hold raises nothing of Python's own."""
+    assert ENT.create({"prompt": "p"}, "\ud800").path == "/ent/v2/%3F"
+
+
 @pytest.mark.parametrize("endpoint", ["text2video", "multiframe", "extend", "template", "img2video"])
 def test_a_named_endpoint_wins(endpoint: str) -> None:
     """What the user names is used, whatever the number of images."""
