@@ -23,6 +23,8 @@ from airflow_provider_vidu.values import mapping, number, objects, text, value_c
 from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
 
 MOST_ENTRIES: Final = 5_000
+_MAX_TOKEN_CHARS: Final = 4_096
+"""It goes into the next request's URL."""
 _KEPT_VALUES: Final = 20_000
 """So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
 _LEAST_VALUES: Final = 100
@@ -141,6 +143,12 @@ class EntV2(Dialect):
                 status_code=answer.status,
                 code=TOO_LARGE,
             )
+        token = text(payload.get("next_page_token"))
+        if token is not None and len(token) > _MAX_TOKEN_CHARS:  # without it, the list would seem to end here
+            raise ViduResponseError(
+                f"The list's next_page_token has {len(token):,} characters; {_MAX_TOKEN_CHARS:,} are sent at most.",
+                status_code=answer.status,
+            )
         is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
         most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
         media = answer.may_hold_media
@@ -152,7 +160,7 @@ class EntV2(Dialect):
                 if name and is_safe_id(name)
             ),
             count=len(entries),
-            token=text(payload.get("next_page_token")),
+            token=token,
             tells_end="next_page_token" in payload,
         )
 

@@ -304,6 +304,13 @@ def test_images_must_be_a_list(images: Any) -> None:
         ENT.create({"images": images})
 
 
+def test_a_page_token_of_megabytes() -> None:
+    """It would be the URL of the next request; and to drop it would make the list end here."""
+    body = {"tasks": [{"id": "1", "state": "success"}], "next_page_token": "t" * 5000}
+    with pytest.raises(ViduResponseError, match="next_page_token"):
+        ENT.read_page(ApiAnswer(200, {}, json.dumps(body).encode()))
+
+
 @pytest.mark.parametrize("endpoint", [12, True, [1], {"a": 1}, b"x", "/x\r\nA: b{id}", "/../{id}"])
 def test_an_endpoint_that_a_template_has_spoilt(endpoint: Any) -> None:
     """Native rendering makes anything of it; it is an error of ours, and nothing is sent."""
