@@ -34,7 +34,7 @@ from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, Vidu
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
 from airflow_provider_vidu.policy import retry_after
 from airflow_provider_vidu.text import UNPRINTABLE, one_line, shown
-from airflow_provider_vidu.values import bounded, objects, text, web_url, without_media
+from airflow_provider_vidu.values import MAX_URL_CHARS, bounded, objects, text, web_url, without_media
 from airflow_provider_vidu.wire import IF_IT_LASTS, ApiAnswer, ApiRequest
 
 MAX_ID_CHARS: Final = 1024
@@ -322,7 +322,7 @@ class Dialect(ABC):
         """
         payload = self._object(answer)
         found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
-        if found is None or put_url is None or not found.strip("."):
+        if found is None or put_url is None or not is_safe_id(found):
             raise ViduResponseError(
                 f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
                 status_code=answer.status,
@@ -331,7 +331,10 @@ class Dialect(ABC):
 
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
         """Return the address that a request may name the uploaded file by."""
-        return text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
+        uri = text(self._object(answer).get("uri")) or ""
+        # It goes into a request, and may get into logs.
+        fits = uri and len(uri) <= MAX_URL_CHARS and not UNPRINTABLE.search(uri)
+        return uri if fits else f"ssupload:?id={upload.id}"
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.
