@@ -12,6 +12,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -74,6 +75,7 @@ class AsyncClient:
         self.users = 0
         self._max_connections = max_connections
         self._slots = asyncio.Semaphore(max_connections)
+        self._reading = asyncio.Lock()
         self._lock = asyncio.Lock()
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
@@ -101,8 +103,10 @@ class AsyncClient:
         """
 
         async def ask(config: ViduConfig) -> Generation:
-            answer = await self.send(config, config.dialect.query(generation_id, endpoint))
-            return await _read(answer, lambda: config.dialect.read_generation(generation_id, answer))
+            request = config.dialect.query(generation_id, endpoint)
+            return await self._asked(
+                config, request, lambda answer: config.dialect.read_generation(generation_id, answer)
+            )
 
         return await self._with_current_key(ask, generation_id)
 
@@ -118,8 +122,7 @@ class AsyncClient:
             request = config.dialect.cancel(generation_id, endpoint)
             if request is None:
                 return NO_CANCEL
-            answer = await self.send(config, request)
-            return await _read(answer, lambda: config.dialect.read_cancel(answer))
+            return await self._asked(config, request, config.dialect.read_cancel)
 
         return await self._with_current_key(ask, generation_id)
 
@@ -139,8 +142,7 @@ class AsyncClient:
                 raise ViduConfigError(
                     f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
                 )
-            answer = await self.send(config, request)
-            return await _read(answer, lambda: config.dialect.read_page(answer))
+            return await self._asked(config, request, config.dialect.read_page)
 
         while walk.query is not None:
             try:
@@ -241,13 +243,24 @@ class AsyncClient:
         :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
         :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
         """
+        return await self._asked(config, request, lambda answer: answer)
+
+    async def _asked(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
+        """Send one request and return what ``read`` makes of its answer.
+
+        A large answer is read in a thread, for every trigger of every DAG waits for the event loop: one at a time, for
+        threads compete with the loop. It keeps its slot meanwhile, or answers would pile up in memory.
+        """
         # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
         async with self._slots:
             outcome = await self._limited(config, request)
+            if isinstance(outcome, ApiAnswer) and outcome.is_large:
+                async with self._reading:
+                    return await asyncio.get_running_loop().run_in_executor(_readers, read, outcome)
         if isinstance(outcome, ViduError):
             # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
             raise outcome
-        return outcome
+        return read(outcome)
 
     async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
         was_sent.set(False)
@@ -334,9 +347,9 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
             await asyncio.shield(client.close())
 
 
-async def _read(answer: ApiAnswer, read: Callable[[], T]) -> T:
-    """Read an answer; a large one in a thread, for every trigger of every DAG waits for the event loop."""
-    return await asyncio.to_thread(read) if answer.is_large else read()
+_readers: Final = ThreadPoolExecutor(2, thread_name_prefix="vidu-read")
+"""Not the loop's own threads, which look names up for every trigger: a gateway that answers each poll with megabytes
+would keep them busy. A connection uses one of these at a time."""
 
 
 def _configured_sockets() -> int:

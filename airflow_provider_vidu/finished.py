@@ -11,7 +11,7 @@ from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.policy import PollPolicy, Watch
-from airflow_provider_vidu.values import number
+from airflow_provider_vidu.values import moment, number
 
 KEPT: Final = 1000
 """So many reported ids are remembered one by one. Older ones are remembered by the time of their creation."""
@@ -80,7 +80,8 @@ class Finished:
         told, times = _ids(memory.get("told")), memory.get("times")
         known = times if isinstance(times, list) and len(times) == len(told) else [None] * len(told)
         self._told = dict(zip(told, map(number, known), strict=True))
-        self._line = number(memory.get("line"))
+        line = moment(memory.get("line"))
+        self._line = None if line is None else line.timestamp()
         # An older version has kept ids alone, and looked at one page.
         self._lacks_line = "line" not in memory and bool(told)
         if self.lists:

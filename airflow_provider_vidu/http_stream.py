@@ -73,7 +73,7 @@ class Stream:
         if self.status >= 400:
             self._response.patience.renew(self._access.timeout)
             try:
-                body = self._access.scrub(self._response.read(ERROR_BODY_BYTES))
+                body = self._access.scrub(self._response.read(ERROR_BODY_BYTES), self.target.url)
             except NETWORK_ERRORS:
                 body = b""
         return Answer(self.status, self.headers, self.length, body)

@@ -20,7 +20,7 @@ from airflow_provider_vidu.config import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
 from airflow_provider_vidu.redaction import Redactor
-from airflow_provider_vidu.text import one_line
+from airflow_provider_vidu.text import one_line, signatures
 from airflow_provider_vidu.unusable_urls import shown_url, url_problem
 from airflow_provider_vidu.values import web_url, whole
 
@@ -79,12 +79,17 @@ class Access:
     resolve: Resolver | None = field(default=None, repr=False)
     secrets: tuple[Secret, ...] = ()
 
-    def scrub(self, data: bytes) -> bytes:
-        """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse."""
-        if not self.secrets:
+    def scrub(self, data: bytes, url: str | None = None) -> bytes:
+        """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse.
+
+        :param data: what a server has sent.
+        :param url: what it was asked for: stores quote the signature that they refuse.
+        """
+        hidden = [secret.reveal() for secret in self.secrets] + sorted(signatures(url))
+        if not hidden:
             return data
         text = data.decode("utf-8", "surrogateescape")
-        clean = Redactor(secret.reveal() for secret in self.secrets).scrub(text)
+        clean = Redactor(hidden).scrub(text)
         return data if clean == text else clean.encode("utf-8", "replace")
 
     @classmethod

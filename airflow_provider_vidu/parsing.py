@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -39,6 +40,7 @@ def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20
     :raises TooManyValuesError: when there are more; they are counted before anything is parsed.
     :raises ValueError, RecursionError: when it is not JSON, or nested deeper than 100 levels.
     """
+    body = _in_utf8(body)
     if value_count(body, most_values) > most_values:
         raise TooManyValuesError("too many values")
     try:
@@ -86,6 +88,13 @@ def depth(body: bytes) -> int:
             break
         left = inner
     return MAX_DEPTH + 1
+
+
+def _in_utf8(body: bytes) -> bytes:
+    """Return what is in UTF-16 or UTF-32 in UTF-8: the bytes of a letter there can look like a quotation mark."""
+    if b"\0" not in body[:4] and body[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return body
+    return _text(body).encode("utf-8", "replace")
 
 
 def _text(body: bytes) -> str:

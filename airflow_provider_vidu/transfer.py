@@ -164,19 +164,23 @@ class Transfer:
         self._check_cancelled()
         progress = self._file.progress
         problem: str | None = None
+        broken: ViduDownloadError | None = None
         try:
             with self._open(url, progress) as stream:
                 verdict = after_answer(stream.answer(), progress, ranged=progress.may_resume)
                 if takes := verdict.do in (Do.TAKE_ALL, Do.TAKE_REST):
                     problem = self._take(stream, verdict)
         except NETWORK_ERRORS as error:
-            self._check_cancelled()
-            if isinstance(error, ssl.SSLCertVerificationError):
-                raise self._broken(error) from None
-            self._wait_or_raise(self._broken(error))
-            return False
+            broken, is_final = self._broken(error), isinstance(error, ssl.SSLCertVerificationError)
         finally:
             self._stream = None
+        if broken is not None:
+            # Raised outside of the handler: http.client's errors quote what came, and that may be the key.
+            self._check_cancelled()
+            if is_final:
+                raise broken
+            self._wait_or_raise(broken)
+            return False
         if not takes:
             self._act_on(verdict)
             return False
@@ -326,7 +330,11 @@ class Transfer:
         self._file = self._new_arrival()
 
     def _new_arrival(self) -> Arrival:
-        return Arrival(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._access.scrub)
+        return Arrival(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._scrub)
+
+    def _scrub(self, data: bytes) -> bytes:
+        stream = self._stream
+        return self._access.scrub(data, stream.target.url if stream is not None else self._url)
 
     # -- what is told ---------------------------------------------------------------------------
 

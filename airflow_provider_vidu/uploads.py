@@ -52,7 +52,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Acces
         connection = Connection(target, access, sockets.append)
         try:
             _send(connection, target, content, size, content_type, access.timeout)
-            return _etag(connection.answer(), access)
+            return _etag(connection.answer(), access, url)
         finally:
             connection.close()
             for sock in sockets:
@@ -87,7 +87,7 @@ def _send(
         connection.send(piece)
 
 
-def _etag(response: Response, access: Access) -> str:
+def _etag(response: Response, access: Access, url: str) -> str:
     if 200 <= response.status < 300:
         etag = response.headers.get("ETag", "")
         if 0 < len(etag) <= _MOST_ETAG_CHARS:
@@ -95,7 +95,7 @@ def _etag(response: Response, access: Access) -> str:
         wrong = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
         raise ViduResponseError(f"The store answered the upload of a file {wrong}.", status_code=response.status)
     try:
-        body = access.scrub(response.read(_ERROR_BODY_BYTES)).decode("utf-8", "replace")
+        body = access.scrub(response.read(_ERROR_BODY_BYTES), url).decode("utf-8", "replace")
     except NETWORK_ERRORS:
         body = ""
     said = f" It said: {shown(body)}" if body.strip() else ""

@@ -34,6 +34,10 @@ _BARE_MEDIA_BYTES: Final = 4096
 """Fewer characters are media only in a data URI."""
 
 
+_SENDABLE: Final = re.compile(r"/[!-\"$-\[\]-~]*")
+_DOT_SEGMENT: Final = re.compile(r"/(?:\.|%2[eE]){1,2}(?:/|$)")
+
+
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
     """A request to the service: ``path`` is percent-encoded already and starts with a slash.
@@ -49,12 +53,19 @@ class ApiRequest:
     lists: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a body that is no JSON.
+        """Refuse a path that is no path, and a body that is no JSON.
 
-        Left to the HTTP client, it would look like a create that broke on its way, of unknown outcome.
+        Left to the HTTP client, it would look like a create that broke on its way, of unknown outcome. An ``endpoint``
+        may come from a template: with dot segments it would leave the connection's path prefix.
 
-        :raises ViduConfigError: when JSON cannot hold a value (bytes, NaN, an object).
+        :raises ViduConfigError: when the path holds dot segments or what no URL can, or when JSON cannot hold a value
+            (bytes, NaN, an object).
         """
+        if not _SENDABLE.fullmatch(self.path) or _DOT_SEGMENT.search(self.path.partition("?")[0]):
+            raise ViduConfigError(
+                "The path of a request must start with a slash and be percent-encoded ASCII without '..' segments, "
+                f"not {shown(self.path, 100)!r}. Check endpoint."
+            )
         if self.body is None:
             return
         try:

@@ -334,7 +334,7 @@ def _artifact(creation: Level) -> Artifact:
     width, height = (_pixels(size.get(name)) for name in ("width", "height"))
     speech, sound = _address(creation.get("speech_url")), _address(creation.get("sound_url"))
     return Artifact(
-        id=text(creation.get("id")),
+        id=_short(creation.get("id"), MAX_WORD_CHARS),
         # [L] moderation_url holds what was checked, not what was ordered; it stays in raw.
         url=_first(creation, NOTHING, _address, *_CREATION_FIELDS) or sound or speech,
         cover_url=_first(creation, NOTHING, _address, "cover_url", "cover_uri"),
@@ -357,14 +357,18 @@ def _one_click(level: Level) -> Iterator[Artifact]:
     """Read a one-click answer: the whole film first, then the newest composition, then the parts."""
     film = _address(level.get("signed_url"))
     if film:
-        yield Artifact(id=text(level.get("id")), url=film, cover_url=_first(level, NOTHING, _address, *_COVER_FIELDS))
+        yield Artifact(
+            id=_short(level.get("id"), MAX_WORD_CHARS),
+            url=film,
+            cover_url=_first(level, NOTHING, _address, *_COVER_FIELDS),
+        )
     records = list(objects(level.get("job_records")))
     records.sort(key=lambda record: record.get("type") != "compose")  # stable: the parts keep their order
     for record in records:
         for job in reversed(list(objects(record.get("jobs")))):
             url = _address(job.get("signed_url"))
             if url and url != film:
-                yield Artifact(id=text(job.get("id")), url=url)
+                yield Artifact(id=_short(job.get("id"), MAX_WORD_CHARS), url=url)
 
 
 def _ad_one_click(level: Level) -> Iterator[Artifact]:
@@ -375,7 +379,7 @@ def _ad_one_click(level: Level) -> Iterator[Artifact]:
     others = (*objects(records.get("narration_records")), *objects(records.get("bgm_records")))
     for record in (*films, *scenes, *others):
         if url := _address(record.get("creation_url")):
-            yield Artifact(id=text(record.get("id")), url=url)
+            yield Artifact(id=_short(record.get("id"), MAX_WORD_CHARS), url=url)
 
 
 def _direct_url(level: Level, *, succeeded: bool) -> str | None:

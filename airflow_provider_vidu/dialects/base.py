@@ -369,7 +369,7 @@ class Dialect(ABC):
         """
         payload = self._object(answer)
         found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
-        if found is None or put_url is None or not found.strip("."):
+        if found is None or put_url is None:
             raise ViduResponseError(
                 f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
                 status_code=answer.status,
@@ -385,12 +385,13 @@ class Dialect(ABC):
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
         """Return the address that a request may name the uploaded file by.
 
-        :raises ViduResponseError: when it is longer than 4,096 characters.
+        :raises ViduResponseError: when it is longer than 4,096 characters, or cannot be printed.
         """
         found = text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
-        if len(found) > MAX_URI_CHARS:
+        if len(found) > MAX_URI_CHARS or UNPRINTABLE.search(found):
             raise ViduResponseError(
-                f"The upload service names the file by {len(found):,} characters; {MAX_URI_CHARS:,} are used at most. "
+                f"The upload service names the file by {len(found):,} characters; at most {MAX_URI_CHARS:,} that can be "
+                f"printed are used: {one_line(found, 60)!r}. "
                 f"{IF_IT_LASTS}",
                 status_code=answer.status,
             )

@@ -133,7 +133,10 @@ def named(endpoint: str) -> Endpoint:
 
     :param endpoint: its name, or a path that ends in it, as resellers have them under prefixes of their own.
     :return: its row of the table. Of an unknown one nothing is assumed: it is polled like most, without a marker.
+    :raises ViduConfigError: when it is not text, as native rendering may leave it.
     """
+    if not isinstance(endpoint, str):
+        raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
     path = "/" + endpoint.strip("/")
     if part := _PART_OF.search(path):
         path = "/" + part[1]

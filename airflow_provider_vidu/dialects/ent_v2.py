@@ -70,7 +70,9 @@ class EntV2(Dialect):
         :param endpoint: where it was submitted. One with ``{id}`` inside is itself the path of the query: some
             parts of a one-click production are documented so.
         """
-        own = endpoint if endpoint and "{id}" in endpoint else named(endpoint).query if endpoint else None
+        own = named(endpoint).query if endpoint else None
+        if endpoint and "{id}" in endpoint:
+            own = endpoint
         if own is None:
             return super().query(generation_id)
         path = own if own.startswith("/") else self._beside_create(own)
@@ -201,7 +203,9 @@ class EntV2(Dialect):
             raise ViduConfigError(
                 f"endpoint {one_line(name, 60)!r} is neither a name nor a path starting with a slash."
             )
-        encoded = "/".join(segment if segment == "{id}" else quote(segment, safe="") for segment in segments)
+        encoded = "/".join(
+            segment if segment == "{id}" else quote(segment, safe="", errors="replace") for segment in segments
+        )
         if "{endpoint}" in self.create_path:
             return self.create_path.replace("{endpoint}", encoded)
         return f"{self.create_path.rpartition('/')[0]}/{encoded}"

@@ -65,7 +65,7 @@ def handle(core: Core, call: Call) -> Answer:
         if not isinstance(body, dict):
             raise ValueError("the body must be a JSON object")  # noqa: TRY004 - one error type for whoever sends a rule
         return json_answer(action(core, body, parse_qs(query)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         return json_answer({"message": str(error)}, 400)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -253,6 +254,29 @@ def test_ids_of_a_list_are_checked():
     page = DIALECTS["ent-v2"]().read_page(ApiAnswer(200, {}, json.dumps({"tasks": tasks}).encode()))
     assert [found.id for found in page.generations] == ["good"]
     assert page.count == len(tasks)
+
+
+@pytest.mark.fault("attacks", "a gateway answers each poll with 100 kB", outcome=SURVIVED,
+                   seen="one answer of a connection is read at a time, and the loop's threads stay free")  # fmt: skip
+def test_large_answers_are_read_one_after_the_other(serve, monkeypatch):
+    """Six threads that parse leave the event loop of every DAG a second of lag, and no thread to look a name up."""
+    serve(whole(b'{"status":"processing","x":"' + b"a " * 50_000 + b'"}'))
+    known, busy, seen = DIALECTS["vidu-native"].read_generation, [], []
+
+    def read(*args: Any) -> Any:
+        busy.append(1)
+        seen.append((len(busy), threading.current_thread().name[:9]))
+        time.sleep(0.02)
+        busy.pop()
+        return known(*args)
+
+    monkeypatch.setattr(DIALECTS["vidu-native"], "read_generation", read)
+
+    async def wait_for_all() -> None:
+        await asyncio.gather(*(ViduHook().aget_generation(f"g{n}", retries=0) for n in range(8)))
+
+    asyncio.run(wait_for_all())
+    assert seen == [(1, "vidu-read")] * 8
 
 
 @pytest.mark.fault("attacks", "a gateway sends interim answers without end (1xx)", outcome=CLEAR_ERROR, side="async",

@@ -18,7 +18,7 @@ from airflow_provider_vidu.config import Secret
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.http_connection import Connection
-from airflow_provider_vidu.http_stream import Stream
+from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Stream
 from airflow_provider_vidu.http_target import Access, Target
 from airflow_provider_vidu.transfer import Rules, Transfer
 from tests.integration.servers import Request, Server, Wire, fixed
@@ -200,9 +200,13 @@ def test_a_proxy_that_fails_leaves_no_trace_of_its_password(answer) -> None:
         behind = dataclasses.replace(access(server), proxy=proxy, resolve=lambda *_: ["8.8.8.8"])
         with pytest.raises(ViduDownloadError) as caught:
             Transfer("https://cdn.example.com/v.mp4", Shelf().open, access=behind).run()
+        # An error of the transfer has no cause any more that holds its stream.
+        with pytest.raises(NETWORK_ERRORS) as cause:
+            Stream(Target.parse("https://cdn.example.com/v.mp4"), behind, {}, own=False)
     assert "proxy-authorization" in server.requests[0].headers
     assert_clean(caught.value)
-    streams = [value for link in chain(caught.value) for frame in frames(link) for value in frame.f_locals.values()
+    assert_clean(cause.value)
+    streams = [value for link in chain(cause.value) for frame in frames(link) for value in frame.f_locals.values()
                if isinstance(value, Stream)]  # fmt: skip
     proxies = [stream._connection._proxy for stream in streams]
     assert proxies

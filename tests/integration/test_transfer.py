@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import logging
 import threading
+import traceback
 
 import pytest
 
@@ -26,6 +27,7 @@ BODY = video(100_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 OTHER = video(90_000, seed=2)
 LOOPBACK = frozenset({"127.0.0.1"})
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Shelf:
@@ -199,6 +201,27 @@ def test_other_refusals_are_final(shelf, status):
         fetch(server, shelf)
     assert caught.value.status_code == status
     assert len(server.requests) == 1
+
+
+SIGNED = "/v.mp4?X-Amz-Credential=AKIAEXAMPLE%2F20261125%2Fus&X-Amz-Signature=0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("quoted", [SIGNED, "<SignatureProvided>0123456789abcdef0123456789abcdef</SignatureProvided>"])
+@pytest.mark.parametrize("status", [200, 400, 403])
+def test_a_signature_that_the_store_quotes(shelf, status, quoted):
+    """The message goes to a log that more people may read than may open the file."""
+    with Server(fixed(status, quoted.encode())) as server, pytest.raises(ViduDownloadError) as caught:
+        fetch(server, shelf, path=SIGNED, max_retries=0, fresh_url=lambda: server.url(SIGNED))
+    assert "0123456789abcdef" not in str(caught.value)
+    assert status == 403 or "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"GET Bearer sk-quoted\r\n\r\n", CHUNKED + b"sk-quoted\r\n"])
+def test_what_was_no_http_is_in_no_cause(shelf, answer):
+    """Errors of http.client quote it; a traceback shows them as long as they are context or cause."""
+    with Server(lambda _, wire: wire.send(answer)) as server, pytest.raises(ViduDownloadError) as caught:
+        fetch(server, shelf, max_retries=0)
+    assert "sk-quoted" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_refused_connection_is_retried_and_told(shelf):

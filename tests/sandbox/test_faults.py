@@ -77,6 +77,14 @@ class TestAnswers:
         with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
             answer.json()
 
+    @pytest.mark.parametrize("path", ["/vidu-native/video/generations", "/ent/v2/text2video", "/_sandbox/faults"])
+    def test_a_body_that_is_nested_too_deeply(self, sandbox, path) -> None:
+        """Is refused like any other that is no JSON object."""
+        scheme = "Token" if "ent" in path else "Bearer"
+        headers = {"Authorization": f"{scheme} sandbox-key", "Content-Type": "application/json"}
+        told = requests.post(sandbox.url + path, data=b"[" * 100_000, headers=headers, timeout=10)
+        assert 400 <= told.status_code < 500
+
     def test_garbage_can_be_json_of_another_shape(self, client, sandbox) -> None:
         """A list where an object was promised."""
         fault(sandbox, "query", garbage="list")

@@ -263,3 +263,11 @@ def test_what_cannot_be_an_id(given):
     """An id that cannot be one is refused when the DAG is read."""
     with pytest.raises(ViduConfigError):
         named(given)
+
+
+@pytest.mark.parametrize("line", [1e308, -1e308, "nan", [], -1])
+def test_a_memory_whose_line_is_no_time(line):
+    """Whoever wrote it: a trigger that raises is started again at once, for ever."""
+    finished = Finished(PollPolicy.unattended(60.0))
+    finished.remember({"told": [], "times": [], "line": line, "open": []}, 1e9)
+    assert "created_at.from" not in (finished.listing().query or "")

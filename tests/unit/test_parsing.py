@@ -94,6 +94,20 @@ def test_bombs_are_counted_and_not_parsed(bomb, monkeypatch):
         parse(bomb)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
+def test_bombs_in_other_encodings_are_counted_too(encoding):
+    """The second byte of a letter, or what escapes a quotation mark, does not shift where texts begin and end."""
+    with pytest.raises(TooManyValuesError):
+        parse(('["\\"",' + "{}," * 300_000 + '"x"]').encode(encoding))
+    assert parse('{"task_id": "ģ\\"Ģ"}'.encode(encoding)) == {"task_id": 'ģ"Ģ'}
+
+
+def test_a_text_without_its_end_is_counted_in_one_pass():
+    """Four megabytes of escaped quotation marks took hours, and the event loop of everyone stood still meanwhile."""
+    with pytest.raises(TooManyValuesError):
+        parse(b"[" + b"1," * 20_001 + b'"' + b'\\"' * 2_000_000)
+
+
 def test_commas_in_texts_are_no_values():
     """A payload of a megabyte may hold whatever it likes."""
     value = {"payload": '{"a": [1, 2]}, ' * 60_000, "quoted": '"'}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.bodies import CREATE, LIST, SINGLE
-from airflow_provider_vidu.exceptions import ViduResponseError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, plain
 from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest
 
@@ -126,6 +126,36 @@ def test_an_answer_without_its_end_is_no_json() -> None:
         cut.json()
     assert cut.json_or_none() is None
     assert cut.partial_json() == {"task_id": "a"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a\r\nX: b",
+        "/a b",
+        "/a\0",
+        "/ü",
+        "/\u202e",
+        "/a#b",
+        "/\\evil",
+        "evil",
+        "",
+        "/v1/../admin",
+        "/..",
+        "/%2e%2E/x",
+        "/./x",
+    ],
+)
+def test_a_path_that_a_template_has_spoilt_is_not_sent(path: str) -> None:
+    """An endpoint from a template can neither break the request line nor leave the connection's path prefix."""
+    with pytest.raises(ViduConfigError, match="path"):
+        ApiRequest("POST", path, {})
+
+
+@pytest.mark.parametrize("path", ["/v1/videos/a..b%2F..%2Fc", "/v1/...", "/q?id=../x", "/a/{b}|c"])
+def test_odd_paths_are_sent(path: str) -> None:
+    """Dots inside a segment or a query mean nothing."""
+    assert ApiRequest("GET", path).path == path
 
 
 def test_the_bounds_of_a_request() -> None:

@@ -251,7 +251,7 @@ def _wish_text(request: Json) -> str:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise Refused("BadRequest", "the request body is not a JSON object")

@@ -213,6 +213,12 @@ def test_few_creations_are_kept() -> None:
         assert len(json.dumps(generation.raw)) <= MAX_RAW_CHARS
 
 
+def test_the_ids_of_creations_are_bounded() -> None:
+    """They become an XCom; no one asks for a creation by an id of a megabyte."""
+    body = {"state": "success", "creations": [{"id": "i" * 1_000_000, "url": "https://h/v.mp4"}] * 3}
+    assert len(json.dumps(read(body).as_xcom())) < MAX_RAW_CHARS
+
+
 def test_the_balance_is_bounded() -> None:
     """What is kept of it goes the same ways."""
     body = {"remains": [{"credit_remain": 5}], "note": "a b " * 100_000}

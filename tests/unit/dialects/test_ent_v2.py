@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.dialects import EntV2
+from airflow_provider_vidu.dialects.base import Upload
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.policy import may_repeat, outcome_is_unknown
@@ -302,6 +303,40 @@ def test_images_must_be_a_list(images: Any) -> None:
     """A single URL instead of a list is the usual mistake."""
     with pytest.raises(ViduConfigError, match="images must be a list"):
         ENT.create({"images": images})
+
+
+@pytest.mark.parametrize("uri", ["ssupload:?id=1\n2", "u" * 20_000, "ssupload:\x1b[31m"])
+def test_an_upload_whose_address_is_none(uri: str) -> None:
+    """The documented form with its id takes its place."""
+    answer = ApiAnswer(200, {}, json.dumps({"uri": uri}).encode())
+    assert ENT.read_uploaded(answer, Upload("7", "https://h/p")) == "ssupload:?id=7"
+
+
+@pytest.mark.parametrize("upload_id", ["a\nb", "x" * 2000, "..", "\u202ea"])
+def test_the_id_of_an_upload_is_checked(upload_id: str) -> None:
+    """Like that of a generation."""
+    body = {"id": upload_id, "put_url": "https://h/p"}
+    with pytest.raises(ViduResponseError):
+        ENT.read_upload(ApiAnswer(200, {}, json.dumps(body).encode()))
+
+
+def test_a_page_token_of_megabytes() -> None:
+    """It would be the URL of the next request; and to drop it would make the list end here."""
+    body = {"tasks": [{"id": "1", "state": "success"}], "next_page_token": "t" * 5000}
+    with pytest.raises(ViduResponseError, match="next_page_token"):
+        ENT.read_page(ApiAnswer(200, {}, json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize("endpoint", [12, True, [1], {"a": 1}, b"x", "/x\r\nA: b{id}", "/../{id}"])
+def test_an_endpoint_that_a_template_has_spoilt(endpoint: Any) -> None:
+    """Native rendering makes anything of it; it is an error of ours, and nothing is sent."""
+    with pytest.raises(ViduConfigError):
+        ENT.query("1", endpoint)
+
+
+def test_an_endpoint_with_half_a_character() -> None:
+    """What UTF-8 cannot hold raises nothing of Python's own."""
+    assert ENT.create({"prompt": "p"}, "\ud800").path == "/ent/v2/%3F"
 
 
 @pytest.mark.parametrize("endpoint", ["text2video", "multiframe", "extend", "template", "img2video"])
