@@ -383,19 +383,11 @@ class Dialect(ABC):
         return Upload(found, put_url)
 
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
-        """Return the address that a request may name the uploaded file by.
-
-        :raises ViduResponseError: when it is longer than 4,096 characters, or cannot be printed.
-        """
-        found = text(self._object(answer).get("uri")) or f"ssupload:?id={upload.id}"
-        if len(found) > MAX_URI_CHARS or UNPRINTABLE.search(found):
-            raise ViduResponseError(
-                f"The upload service names the file by {len(found):,} characters; at most {MAX_URI_CHARS:,} that can be "
-                f"printed are used: {one_line(found, 60)!r}. "
-                f"{IF_IT_LASTS}",
-                status_code=answer.status,
-            )
-        return found
+        """Return the address that a request may name the uploaded file by."""
+        uri = text(self._object(answer).get("uri")) or ""
+        # It goes into a request, and may get into logs.
+        fits = uri and len(uri) <= MAX_URI_CHARS and not UNPRINTABLE.search(uri)
+        return uri if fits else f"ssupload:?id={upload.id}"
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
         """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.
