@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_vidu.api.dialects.task_list import epoch_of
+from airflow_provider_vidu.common.text import shown
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
-from airflow_provider_vidu.dialects.task_list import epoch_of
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
-from airflow_provider_vidu.finished import Finished, named
-from airflow_provider_vidu.policy import PollPolicy
-from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.polling.policy import PollPolicy
+from airflow_provider_vidu.tasks.completions import Finished, named
 from airflow_provider_vidu.triggers import lent_client
 
 try:
@@ -28,7 +28,7 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.async_client import AsyncClient
+    from airflow_provider_vidu.api.async_client import AsyncClient
     from airflow_provider_vidu.models import Generation
 
 STATE_KEY: Final = "vidu_finished"

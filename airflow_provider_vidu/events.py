@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.exceptions import (
     ViduError,
@@ -18,12 +20,10 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
     from_details,
 )
-from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.values import mapping
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation, Sighting
-    from airflow_provider_vidu.policy import Step
+    from airflow_provider_vidu.polling.policy import Step
 
 EVENT_VERSION: Final = 1
 

@@ -49,8 +49,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
 )
 
-from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.values import number
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
 

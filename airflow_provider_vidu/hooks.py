@@ -10,9 +10,17 @@ from typing import Any, BinaryIO, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_vidu import connection_form
-from airflow_provider_vidu.config import ViduConfig
-from airflow_provider_vidu.connection import resolve
+from airflow_provider_vidu.api import connection_form
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.connection import resolve
+from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
+from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
+from airflow_provider_vidu.api.dialects.task_list import Listing, Page, epoch_of
+from airflow_provider_vidu.api.json_values import plain, unfit
+from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest, checked_request
+from airflow_provider_vidu.common.progress import request_lines
+from airflow_provider_vidu.common.text import shown, without_query
 from airflow_provider_vidu.defaults import (
     ADAPTIVE,
     DEFAULT_CONN_ID,
@@ -21,10 +29,6 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
     is_adaptive,
 )
-from airflow_provider_vidu.dialects import checked_id
-from airflow_provider_vidu.dialects.errors import MODEL_NOT_FOUND
-from airflow_provider_vidu.dialects.lost_create import Likeness, Search
-from airflow_provider_vidu.dialects.task_list import Listing, Page, epoch_of
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -35,12 +39,8 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
     ViduTransportError,
 )
-from airflow_provider_vidu.json_values import plain, unfit
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
-from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
-from airflow_provider_vidu.telling import request_lines
-from airflow_provider_vidu.text import shown, without_query
-from airflow_provider_vidu.wire import TOO_LARGE, ApiAnswer, ApiRequest, checked_request
+from airflow_provider_vidu.polling.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 
 T = TypeVar("T")
 
@@ -418,7 +418,7 @@ class ViduHook(BaseHook):
             left out.
         :raises ViduError: whatever the answer, or its absence, stands for.
         """
-        from airflow_provider_vidu.async_client import async_client
+        from airflow_provider_vidu.api.async_client import async_client
 
         generation_id = checked_id(generation_id)
         async with async_client(self.vidu_conn_id) as client:
@@ -443,7 +443,7 @@ class ViduHook(BaseHook):
         :return: whether it was cancelled, and the service's reason.
         :raises ViduError: when the service could not be asked.
         """
-        from airflow_provider_vidu.async_client import async_client
+        from airflow_provider_vidu.api.async_client import async_client
 
         async with async_client(self.vidu_conn_id) as client:
             return await client.cancel_generation(checked_id(generation_id), endpoint)
@@ -508,8 +508,8 @@ class ViduHook(BaseHook):
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """
-        from airflow_provider_vidu.http_target import Access
-        from airflow_provider_vidu.uploads import put
+        from airflow_provider_vidu.network.target import Access
+        from airflow_provider_vidu.network.uploads import put
 
         request = self.config.dialect.upload()
         if request is None:
@@ -535,7 +535,7 @@ class ViduHook(BaseHook):
         return "" if remaining is None else f" Credits left: {remaining}."
 
     def _send(self, request: ApiRequest) -> ApiAnswer:
-        from airflow_provider_vidu.sync_client import SyncClient
+        from airflow_provider_vidu.api.sync_client import SyncClient
 
         if self._client is None:
             self._client = SyncClient(self.config)

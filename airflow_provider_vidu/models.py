@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_vidu.text import one_line, without_signatures
+from airflow_provider_vidu.common.text import one_line, without_signatures
 
 
 class GenerationStatus(enum.StrEnum):

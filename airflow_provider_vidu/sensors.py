@@ -40,15 +40,15 @@ from airflow_provider_vidu.events import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
-from airflow_provider_vidu.signed_urls import SignedURLOperator, as_result
-from airflow_provider_vidu.upstream import check_source, continued, id_of, stripped
+from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
+from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.policy import Step, Watch
+    from airflow_provider_vidu.polling.policy import Step, Watch
 
 
 class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
@@ -176,7 +176,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def _id(self) -> str:
         """Return the id as it is now that templates are rendered."""
-        from airflow_provider_vidu.dialects import checked_id
+        from airflow_provider_vidu.api.dialects import checked_id
 
         return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
 
@@ -244,7 +244,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""
         if self._watch is None:
-            from airflow_provider_vidu.policy import PollPolicy, Watch
+            from airflow_provider_vidu.polling.policy import PollPolicy, Watch
 
             first = _first_poke(context) if self.reschedule else None
             since = first.timestamp() if first else time.time()

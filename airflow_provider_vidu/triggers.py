@@ -17,11 +17,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive, seconds_of
 from airflow_provider_vidu.events import Outcome, make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.guard import is_handed_over
-from airflow_provider_vidu.policy import Attempts, PollPolicy, Step, Watch
+from airflow_provider_vidu.polling.policy import Attempts, PollPolicy, Step, Watch
+from airflow_provider_vidu.tasks.handover import is_handed_over
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.async_client import AsyncClient
+    from airflow_provider_vidu.api.async_client import AsyncClient
 
 CANCEL_RETRIES = 5
 """What is not cancelled goes on costing money, and nobody asks again: the waits grow to half a minute."""
@@ -37,7 +37,7 @@ async def lent_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
     global _client_module
     if _client_module is None:
         # The first import of the HTTP client takes longer than the loop may be blocked.
-        _client_module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.async_client")
+        _client_module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.api.async_client")
     client: AbstractAsyncContextManager[AsyncClient] = _client_module.async_client(conn_id)
     return client
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu.defaults import ADAPTIVE
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.policy import PollPolicy, Watch
 from benchmarks import harness
 from benchmarks.harness import Bar, median, percentile, table
 

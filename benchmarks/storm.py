@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.policy import PollPolicy, Watch
 from airflow_provider_vidu.sandbox import Sandbox
 from benchmarks import harness
 from benchmarks.harness import Bar, table

@@ -35,7 +35,7 @@ WARM: Final = (
     "airflow_provider_vidu.sensors",
     "airflow_provider_vidu.operators",
     "airflow_provider_vidu.hooks",
-    "airflow_provider_vidu.sync_client",
+    "airflow_provider_vidu.api.sync_client",
     "airflow_provider_vidu.triggers",
 )
 

@@ -128,7 +128,7 @@ _COUNTED: Final[tuple[tuple[str, str, Callable[[Any], int]], ...]] = (
     ("airflow_provider_vidu.sandbox", "Sandbox", lambda sandbox: len(sandbox.requests())),
     ("tests.integration.servers", "Server", lambda server: len(server.requests)),
     ("tests.integration.documented", "DocumentedService", lambda service: service.creates + len(service.queries)),
-    ("tests.integration.test_inputs", "Service", lambda service: len(service.requests)),
+    ("tests.integration.orders.test_inputs", "Service", lambda service: len(service.requests)),
 )
 """The servers of tests, by module and name, and how many requests each has counted."""
 

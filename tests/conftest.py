@@ -97,17 +97,17 @@ class Variables:
 @pytest.fixture
 def variables(monkeypatch) -> Variables:
     """Stand in for Airflow's Variables, which records of orders live in where a clear discards a task's state."""
-    from airflow_provider_vidu import durable
+    from airflow_provider_vidu.orders import records
 
     found = Variables()
-    monkeypatch.setattr(durable, "Variable", found)
+    monkeypatch.setattr(records, "Variable", found)
     return found
 
 
 @pytest.fixture
 def no_first_wait(monkeypatch) -> None:
     """Let triggers poll at once; the floor only matters to a running Airflow."""
-    from airflow_provider_vidu import policy
+    from airflow_provider_vidu.polling import policy
 
     monkeypatch.setattr(policy, "FIRST_POLL_FLOOR", 0.0)
 
@@ -115,7 +115,7 @@ def no_first_wait(monkeypatch) -> None:
 @pytest.fixture
 def quick_backoff(monkeypatch) -> None:
     """Let repeated requests follow each other quickly."""
-    from airflow_provider_vidu import policy
+    from airflow_provider_vidu.polling import policy
 
     monkeypatch.setattr(policy.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
 

@@ -13,8 +13,8 @@ books; ``core`` dispatches, ``guard`` keeps foreign web sites out, ``app`` and `
 from __future__ import annotations
 
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.ledger import CreateRecord, RecordedRequest
 from airflow_provider_vidu.sandbox.runner import Sandbox
 from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, RecordedRequest
 
 __all__ = ["Core", "CreateRecord", "RecordedRequest", "Sandbox", "Settings"]

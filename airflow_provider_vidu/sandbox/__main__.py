@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from airflow_provider_vidu.sandbox.app import Server
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.refusals import REFUSALS
+from airflow_provider_vidu.sandbox.gateways.refusals import REFUSALS
 from airflow_provider_vidu.sandbox.runner import tls_context
+from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import ANY_MODEL, CHOICES, DOCUMENTED_MODELS, Settings
 
 #: Exit status when the sandbox cannot start, the same as argparse's for wrong arguments.
@@ -42,9 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--url-lifetime", type=float, default=Settings.url_lifetime, help="sandbox seconds, of a result's URL"
     )
     out.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="of a cover's URL")
-    out.add_argument(
-        "--balance", type=int, default=Settings.balance, help="at the start (default: %(default)s)"
-    )
+    out.add_argument("--balance", type=int, default=Settings.balance, help="at the start (default: %(default)s)")
     out.add_argument("--price", type=int, default=Settings.price, help="credits of a create (default: %(default)s)")
     out.add_argument("--seed", type=int, help="makes ids and signatures the same at every start")
     _add_choices(out)

@@ -13,19 +13,23 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from airflow_provider_vidu.sandbox import answers, ent, faults, files, native, signing
-from airflow_provider_vidu.sandbox.answers import Answer, Content
-from airflow_provider_vidu.sandbox.clock import Clock
+from airflow_provider_vidu.sandbox import faults
 from airflow_provider_vidu.sandbox.faults import NO_ACTION, Action, Rule
-from airflow_provider_vidu.sandbox.gateway import GatewayApi
-from airflow_provider_vidu.sandbox.generations import ENT, NATIVE, Dialect, Generation, preset
-from airflow_provider_vidu.sandbox.ledger import Ledger, RecordedRequest
+from airflow_provider_vidu.sandbox.gateways import native
+from airflow_provider_vidu.sandbox.gateways.gateway import GatewayApi
+from airflow_provider_vidu.sandbox.gateways.refusals import checked_name
+from airflow_provider_vidu.sandbox.official import bodies
 from airflow_provider_vidu.sandbox.official.api import OfficialApi
 from airflow_provider_vidu.sandbox.official.endpoints import CREATES
-from airflow_provider_vidu.sandbox.refusals import checked_name
 from airflow_provider_vidu.sandbox.routing import Call, Route, route, split_target
+from airflow_provider_vidu.sandbox.server import answers
+from airflow_provider_vidu.sandbox.server.answers import Answer, Content
 from airflow_provider_vidu.sandbox.settings import Settings
-from airflow_provider_vidu.sandbox.world import World
+from airflow_provider_vidu.sandbox.world import files, signing
+from airflow_provider_vidu.sandbox.world.clock import Clock
+from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Dialect, Generation, preset
+from airflow_provider_vidu.sandbox.world.ledger import Ledger, RecordedRequest
+from airflow_provider_vidu.sandbox.world.world import World
 
 __all__ = ["Call", "Core", "Settings"]
 
@@ -202,11 +206,11 @@ class Core:
         if where.dialect == ENT and where.id is not None and not (where.id.isascii() and where.id.isdecimal()):
             # The service decodes the path before it looks at the key.
             message = f'CODEC: parse field id: strconv.ParseUint: parsing "{where.id}": invalid syntax'
-            return ent.error(400, "CODEC", message, trace_id)
+            return bodies.error(400, "CODEC", message, trace_id)
         if not self._has_key(call, where):
             if where.dialect == NATIVE:
                 return native.gateway_error(401, "invalid_api_key", "Invalid token")
-            return ent.error(401, "Unauthorized", "invalid API key", trace_id)
+            return bodies.error(401, "Unauthorized", "invalid API key", trace_id)
         if call.method not in where.allowed:
             body = {"message": f"{call.method} is not allowed here, {' and '.join(where.allowed)} is"}
             return answers.json_answer(body, 405)

@@ -11,10 +11,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_vidu.sandbox import answers, refusals, signing
-from airflow_provider_vidu.sandbox.answers import Answer
-from airflow_provider_vidu.sandbox.generations import UNSET
+from airflow_provider_vidu.sandbox.gateways import refusals
 from airflow_provider_vidu.sandbox.routing import KINDS, Route
+from airflow_provider_vidu.sandbox.server import answers
+from airflow_provider_vidu.sandbox.server.answers import Answer
+from airflow_provider_vidu.sandbox.world import signing
+from airflow_provider_vidu.sandbox.world.generations import UNSET
 
 _HTML = (
     "<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head>"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, unquote
 
-from airflow_provider_vidu.sandbox.generations import ENT, NATIVE, Dialect
 from airflow_provider_vidu.sandbox.official.endpoints import CREATES
+from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Dialect
 
 Kind = Literal[
     "create", "query", "cancel", "list", "credits", "subject", "upload", "content", "file", "control", "other"

@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_vidu.sandbox.app import Server
 from airflow_provider_vidu.sandbox.control import snapshot
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.generations import NATIVE
-from airflow_provider_vidu.sandbox.ledger import CreateRecord, RecordedRequest
 from airflow_provider_vidu.sandbox.official.uploads import Upload
+from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import Settings, models_from
+from airflow_provider_vidu.sandbox.world.generations import NATIVE
+from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, RecordedRequest
 
 _STOP_SECONDS = 5.0
 

@@ -17,19 +17,20 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from airflow_provider_vidu.text import shown
-from airflow_provider_vidu.ui import store, views
-from airflow_provider_vidu.ui.counts import MAX_TASKS, STAGES
-from airflow_provider_vidu.ui.facts import Clip
-from airflow_provider_vidu.ui.live import LiveStates
-from airflow_provider_vidu.ui.media import file_response
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.values import web_url
+from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.facts import Clip
+from airflow_provider_vidu.ui.clips.live import LiveStates
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
-from airflow_provider_vidu.ui.pieces import MAX_PIECES, Piece
-from airflow_provider_vidu.ui.preview import Preview, PreviewError, open_preview, place_of, proven_types
-from airflow_provider_vidu.ui.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
+from airflow_provider_vidu.ui.playing.media import file_response
+from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
+from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
+from airflow_provider_vidu.ui.records import store
+from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
-from airflow_provider_vidu.values import web_url
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0

@@ -55,7 +55,7 @@ def test_a_destination_without_its_extra_says_what_to_install(run_json, scheme, 
     """Where the file system is missing, the error names the extra that brings it."""
     told = run_json(f"""
 import json
-from airflow_provider_vidu.destination import Destination
+from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError
 try:
     Destination("{scheme}://bucket/a.mp4").place()

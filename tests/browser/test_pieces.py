@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from airflow_provider_vidu.sandbox.pictures import png
+from airflow_provider_vidu.sandbox.media.pictures import png
 from tests.integration.ui.conftest import Pages, pages, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")

@@ -133,7 +133,7 @@ def test_no_block_escapes(page):
     fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
     opening = fences[::2]
     assert len(fences) % 2 == 0
-    # The connections of that page are run by tests/integration/test_routes.py.
+    # The connections of that page are run by tests/integration/api/test_routes.py.
     tested = {"python", "sh", ""} | ({"json"} if page.name == "routes.md" else set())
     assert {kind for kind in opening if not kind.startswith("{")} <= tested
     inside = re.split(r"^```.*$", text, flags=re.MULTILINE)[1::2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_vidu import policy
+from airflow_provider_vidu.polling import policy
 from tests.faults.polling_world import Async, Patience, Side, Sync, World
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_vidu import policy
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduServerError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.polling import policy
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.triggers import ViduGenerationTrigger

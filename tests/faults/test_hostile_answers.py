@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.bodies import SINGLE
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduSubmitUnknownError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from fault_table import CLEAR_ERROR, REFUSED, SURVIVED

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.bodies import LIST
-from airflow_provider_vidu.config import Secret
-from airflow_provider_vidu.dialects import DIALECTS, ViduNative
+from airflow_provider_vidu.api.config import Secret
+from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
+from airflow_provider_vidu.api.messages import ApiAnswer
+from airflow_provider_vidu.common.parsing import parse_partly
+from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
+from airflow_provider_vidu.downloads.transfer import Transfer
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.http_target import Access
-from airflow_provider_vidu.parsing import parse_partly
-from airflow_provider_vidu.transfer import Transfer
-from airflow_provider_vidu.uploads import put
-from airflow_provider_vidu.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
-from airflow_provider_vidu.wire import ApiAnswer
+from airflow_provider_vidu.network.bodies import LIST
+from airflow_provider_vidu.network.target import Access
+from airflow_provider_vidu.network.uploads import put
 from fault_table import CLEAR_ERROR, SURVIVED
+from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Request, Server, Wire
-from tests.integration.test_transfer import BODY, LOOPBACK, Shelf
 
 KEY = "sk-of-hostile-bodies"
 DIGITS = "9" * 5000

@@ -1,4 +1,4 @@
-"""What holds for any input: names, events, connections and addresses (the dialects' are in tests/unit/dialects)."""
+"""What holds for any input: names, events, connections and addresses (the dialects' are in tests/unit/api/dialects)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.addresses import permitted_addresses
-from airflow_provider_vidu.artifacts import ARTIFACTS
-from airflow_provider_vidu.config import ViduConfig
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.common.text import shown
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError
-from airflow_provider_vidu.naming import file_name, stem_of
-from airflow_provider_vidu.text import shown
+from airflow_provider_vidu.network.addresses import permitted_addresses
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS
+from airflow_provider_vidu.stores.naming import file_name, stem_of
 from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
 
 # The same examples at every run: a fault test is no lottery.

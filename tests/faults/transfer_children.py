@@ -95,10 +95,6 @@ def main() -> None:
     """Serve as the nursery."""
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Airflow logs there
-    import airflow_provider_vidu.destination
-    import airflow_provider_vidu.hooks
-    import airflow_provider_vidu.operators
-    import airflow_provider_vidu.transfer  # noqa: F401 - loaded once for all
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     for line in sys.stdin:
@@ -142,8 +138,8 @@ def _load_the_rest() -> None:
     """Load what a download loads while it runs: the other user may not be able to read this environment."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_vidu.addresses import system_resolver
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.network.addresses import system_resolver
 
     assert ViduHook("vidu_default").config
     assert ObjectStoragePath("/tmp/x").path

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu import policy
 from airflow_provider_vidu.exceptions import (
     ViduDownloadError,
     ViduDownloadRefusedError,
@@ -19,6 +18,7 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
+from airflow_provider_vidu.polling import policy
 from fault_table import CLEAR_ERROR, LIMIT, REFUSED, SURVIVED
 from tests.faults.transfer_world import KEY, OLD, Home, Scene, scene
 from tests.integration.servers import LAST_MODIFIED, Answer, chunked, fixed, ranged, redirect, whole

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import trustme
 
-from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from tests.integration.servers import Answer, Server, fixed, ranged, video
 
 KEY = "sk-faults-77e1"

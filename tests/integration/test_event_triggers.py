@@ -271,7 +271,7 @@ async def test_an_unknown_generation_does_not_stop_the_others(dialect, sandbox):
 
 async def test_the_end_leaves_nothing_open(connect, sandbox):
     """A trigger that the triggerer cancels closes its session."""
-    from airflow_provider_vidu.async_client import _clients
+    from airflow_provider_vidu.api.async_client import _clients
 
     connect()
     sandbox.add_generation("g", states=BUSY)

@@ -14,15 +14,15 @@ from types import FrameType
 import pytest
 import trustme
 
-from airflow_provider_vidu.config import Secret
+from airflow_provider_vidu.api.config import Secret
+from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.http_connection import Connection
-from airflow_provider_vidu.http_stream import NETWORK_ERRORS, Stream
-from airflow_provider_vidu.http_target import Access, Target
-from airflow_provider_vidu.transfer import Rules, Transfer
+from airflow_provider_vidu.network.connection import Connection
+from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream
+from airflow_provider_vidu.network.target import Access, Target
+from tests.integration.downloads.test_transfer import Shelf
 from tests.integration.servers import Request, Server, Wire, fixed
-from tests.integration.test_transfer import Shelf
 
 pytestmark = pytest.mark.integration
 

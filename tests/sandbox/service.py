@@ -6,9 +6,10 @@ import base64
 import json
 from typing import Any
 
-from airflow_provider_vidu.sandbox import Core, Settings, pictures
-from airflow_provider_vidu.sandbox.clock import Clock
+from airflow_provider_vidu.sandbox import Core, Settings
+from airflow_provider_vidu.sandbox.media import pictures
 from airflow_provider_vidu.sandbox.routing import Call
+from airflow_provider_vidu.sandbox.world.clock import Clock
 
 PNG = pictures.png("a picture")
 INLINE_PNG = "data:image/png;base64," + base64.b64encode(PNG).decode()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu import ranges
-from airflow_provider_vidu.sandbox import generations, routing, signing
-from airflow_provider_vidu.sandbox.clock import Clock
-from airflow_provider_vidu.sandbox.generations import ENT, NATIVE, Generation
+from airflow_provider_vidu.common import ranges
+from airflow_provider_vidu.sandbox import routing
+from airflow_provider_vidu.sandbox.world import generations, signing
+from airflow_provider_vidu.sandbox.world.clock import Clock
+from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Generation
 
 
 def words(dialect, prompt="", **spec) -> list[generations.State | None]:

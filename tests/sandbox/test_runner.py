@@ -18,8 +18,8 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Core, Sandbox
-from airflow_provider_vidu.sandbox.app import _is_loopback
 from airflow_provider_vidu.sandbox.core import Call, Settings
+from airflow_provider_vidu.sandbox.server.app import _is_loopback
 
 
 def control(sandbox: Sandbox, method: str, name: str, body=None) -> requests.Response:

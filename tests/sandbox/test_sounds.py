@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_vidu.sandbox import sounds
+from airflow_provider_vidu.sandbox.media import sounds
 
 
 def frames(data: bytes) -> list[bytes]:

@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.sandbox import Sandbox
 from processes import free_port
 from tests.soak.probe import measure_process

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu import remote_store
-from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
-from airflow_provider_vidu.remote_store import UploadSink
+from airflow_provider_vidu.stores import remote
+from airflow_provider_vidu.stores.destination import Destination
+from airflow_provider_vidu.stores.remote import UploadSink
 from tests.faults.transfer_s3 import Door
 from tests.stores.conftest import AzureContainer, point_at
 from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
@@ -112,7 +112,7 @@ def test_an_older_adlfs_gives_the_type_afterwards(azure):
     azure.put("a", NEW)
     sink = place_of(azure, "a").sink(len(NEW), replace=True)
     settings = {"content_type": "image/webp", "content_disposition": "inline"}
-    remote_store._label_on_azure(sink._file, settings, "abfs://clips/a")
+    remote._label_on_azure(sink._file, settings, "abfs://clips/a")
     sink.discard()
     assert azure.content("a") == NEW
     assert azure.told("a") == ("image/webp", "inline")

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from airflow_provider_vidu.destination import Destination
 from airflow_provider_vidu.exceptions import ViduStorageError
-from airflow_provider_vidu.remote_store import RemotePlace
-from airflow_provider_vidu.storage import DestinationExistsError
+from airflow_provider_vidu.stores.base import DestinationExistsError
+from airflow_provider_vidu.stores.destination import Destination
+from airflow_provider_vidu.stores.remote import RemotePlace
 from tests.stores.google_storage import Answer
 from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
 

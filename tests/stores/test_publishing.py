@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from airflow_provider_vidu.destination import Destination
-from airflow_provider_vidu.download_operator import ViduDownloadOperator
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
-from airflow_provider_vidu.naming import candidate_names
-from airflow_provider_vidu.remote_store import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
-from airflow_provider_vidu.storage import MIB, DestinationExistsError
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
+from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
+from airflow_provider_vidu.stores.destination import Destination
+from airflow_provider_vidu.stores.naming import candidate_names
+from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
 from tests.integration.servers import Server, ranged, video, whole
 from tests.stores.conftest import forget_stores, point_at
 
@@ -145,7 +145,7 @@ def test_a_process_that_ends_publishes_nothing(store, body, airflow_home):
     store.put("a.mp4", OLD)
     code = (
         "import sys\n"
-        "from airflow_provider_vidu.destination import Destination\n"
+        "from airflow_provider_vidu.stores.destination import Destination\n"
         f"sink = Destination({store.uri('a.mp4')!r}, {store.conn_id!r}).place().sink(None, replace=True)\n"
         f"body = memoryview(bytes({len(body)}))\n"
         f"for at in range(0, len(body), {WRITE}):\n"

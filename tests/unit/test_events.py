@@ -13,7 +13,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event, resumable
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.policy import Step
+from airflow_provider_vidu.polling.policy import Step
 
 DONE = Generation(
     id="g1",

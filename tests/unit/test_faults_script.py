@@ -181,7 +181,7 @@ def test_the_suites_run_is_of_marked_files(tmp_path):
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).write_text(text)
     assert faults.marked_files(tmp_path) == ["tests/unit/test_a.py"]
-    assert "tests/unit/test_roots.py" in faults.marked_files()
+    assert "tests/unit/stores/test_roots.py" in faults.marked_files()
 
 
 def test_a_run_that_hangs(part, root, capfd):

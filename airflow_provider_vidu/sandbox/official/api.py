@@ -6,19 +6,21 @@ import json
 from typing import Any
 from urllib.parse import parse_qs
 
-from airflow_provider_vidu.sandbox import answers, ent, native, refusals, signing
-from airflow_provider_vidu.sandbox.answers import Answer
 from airflow_provider_vidu.sandbox.faults import Action
-from airflow_provider_vidu.sandbox.generations import ENT, UNSET, Generation, Stage, State, triggers
-from airflow_provider_vidu.sandbox.ledger import CreateRecord
-from airflow_provider_vidu.sandbox.official import films, listing
+from airflow_provider_vidu.sandbox.gateways import native, refusals
+from airflow_provider_vidu.sandbox.official import bodies, films, listing
 from airflow_provider_vidu.sandbox.official.checks import MAX_REQUEST, Uploaded, check_create
 from airflow_provider_vidu.sandbox.official.endpoints import endpoint_of
 from airflow_provider_vidu.sandbox.official.fields import Json, Refused, Unknown
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
 from airflow_provider_vidu.sandbox.official.uploads import MAX_UPLOAD
 from airflow_provider_vidu.sandbox.routing import Call, Route
-from airflow_provider_vidu.sandbox.world import World, without_null
+from airflow_provider_vidu.sandbox.server import answers
+from airflow_provider_vidu.sandbox.server.answers import Answer
+from airflow_provider_vidu.sandbox.world import signing
+from airflow_provider_vidu.sandbox.world.generations import ENT, UNSET, Generation, Stage, State, triggers
+from airflow_provider_vidu.sandbox.world.ledger import CreateRecord
+from airflow_provider_vidu.sandbox.world.world import World, without_null
 
 _TOO_LARGE = f"the request has more than {MAX_REQUEST} bytes"
 
@@ -46,9 +48,9 @@ class OfficialApi:
                 return self._upload(call, where, now)
             return self._credits(now)
         except Refused as refused:
-            return ent.error(400, refused.reason, refused.message, trace_id)
+            return bodies.error(400, refused.reason, refused.message, trace_id)
         except Unknown as unknown:
-            return ent.error(404, "TaskNotFound", str(unknown), trace_id)
+            return bodies.error(404, "TaskNotFound", str(unknown), trace_id)
 
     # -- creates -----------------------------------------------------------------------------------------------------
 
@@ -56,7 +58,7 @@ class OfficialApi:
         world, settings = self._world, self._world.settings
         if len(call.body) > MAX_REQUEST:
             # Whether 413 or 400 comes is not documented; the limit is.
-            return ent.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
+            return bodies.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
         endpoint, request = endpoint_of(where.endpoint), _json_object(call.body)
         wishes = triggers(_wish_text(request))
         if wishes.get("refuse") in refusals.REFUSALS:
@@ -129,7 +131,7 @@ class OfficialApi:
         if endpoint.answer in ("sub-task", "composition"):
             name = "sub_task_id" if endpoint.answer == "sub-task" else "compose_sub_task_id"
             return films.edited(generation, generation.parent or "", name, settings)
-        return ent.created(generation, created_at, settings)
+        return bodies.created(generation, created_at, settings)
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class OfficialApi:
         if where.shape == "flat-task":
             # Resellers answer the singular path with status and video_url.
             return answers.json_answer(native.flat(generation, state, urls, world.moments(generation, state)))
-        return ent.queried(generation, state, urls, world.settings)
+        return bodies.queried(generation, state, urls, world.settings)
 
     def _film(self, call: Call, wanted: str, now: float) -> Answer:
         world = self._world
@@ -196,7 +198,7 @@ class OfficialApi:
     def _credits(self, now: float) -> Answer:
         states = [state for _, state in self._world.tasks(now) if state.finished_at is None]
         waiting = sum(state.waiting for state in states)
-        return ent.credits_left(self._world.ledger.balance, len(states) - waiting, waiting, self._world.settings)
+        return bodies.credits_left(self._world.ledger.balance, len(states) - waiting, waiting, self._world.settings)
 
     # -- subjects and uploads ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from airflow_provider_vidu.ui.facts import TaskFacts, grouped
+from airflow_provider_vidu.ui.clips.facts import TaskFacts, grouped
 
 pytestmark = [
     pytest.mark.integration,

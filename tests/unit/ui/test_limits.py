@@ -17,13 +17,16 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.places import Root, Spot
-from airflow_provider_vidu.ranges import Part
-from airflow_provider_vidu.ui import app, preview, store, views
-from airflow_provider_vidu.ui.facts import Clip, TaskFacts, with_result
-from airflow_provider_vidu.ui.media import MAX_HELD_BYTES, FileResponse, piece_size
-from airflow_provider_vidu.ui.pieces import MAX_PIECES
+from airflow_provider_vidu.stores.places import Root, Spot
+from airflow_provider_vidu.ui import app
+from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
+from airflow_provider_vidu.ui.playing import preview
+from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
+from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 
 

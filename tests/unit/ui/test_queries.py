@@ -12,8 +12,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
-from airflow_provider_vidu.ui import counts, store
-from airflow_provider_vidu.ui.facts import TaskFacts
+from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.records import counts, store
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""

@@ -1,0 +1,1 @@
+"""One request to Vidu, and what its answer means: dialects, connection, clients."""

@@ -1,0 +1,396 @@
+"""The asynchronous shell: one bounded ``aiohttp`` session per event loop and connection.
+
+All triggers of a triggerer share it: a thousand waits on one connection cost one look-up of that
+connection and a handful of sockets. The last user to leave closes it. It carries requests and
+decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from airflow.providers.common.compat.sdk import conf
+from multidict import CIMultiDict
+from yarl import URL
+
+from airflow_provider_vidu.api.async_connection import Connector, has_connected, was_sent
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.connection import aresolve
+from airflow_provider_vidu.api.dialects.task_list import Listing, Page
+from airflow_provider_vidu.api.messages import (
+    CHUNK_BYTES,
+    TOO_LARGE,
+    TOTAL_TIMEOUTS,
+    ApiAnswer,
+    ApiRequest,
+    Loss,
+    no_answer,
+    outlives_its_body,
+    unasked_switch,
+    unreadable,
+)
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduConnectionNotFoundError,
+    ViduError,
+    ViduResponseError,
+)
+from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
+from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
+from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
+from airflow_provider_vidu.network.proxies import proxy_for
+from airflow_provider_vidu.network.tls import ssl_context
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DEFAULT_MAX_CONNECTIONS: Final = 32
+KEEPALIVE_SECONDS: Final = 75.0
+"""Idle connections outlive the usual poll interval, so that polls need no new handshakes."""
+CONFIG_AGE_SECONDS: Final = 300.0
+"""After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
+REFRESH_PAUSE_SECONDS: Final = 5.0
+"""A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
+
+
+class AsyncClient:
+    """Sends requests of one connection; made by :func:`async_client`, shared by its users.
+
+    :param conn_id: the Airflow connection.
+    :param max_connections: the most sockets open at a time.
+    """
+
+    def __init__(self, conn_id: str, max_connections: int) -> None:
+        self.conn_id = conn_id
+        self.users = 0
+        self._max_connections = max_connections
+        self._slots = asyncio.Semaphore(max_connections)
+        self._reading = asyncio.Lock()
+        self._lock = asyncio.Lock()
+        self._config: ViduConfig | None = None
+        self._resolved_at = 0.0
+        self._next_look_up = 0.0
+        self._missing: tuple[float, str] = (0.0, "")
+        # Only the trust lives in a session; key, host and proxy go with each request.
+        self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._trust: ssl.SSLContext | None = None
+        self._options_of: ViduConfig | None = None
+        self._known_options: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        """Close the session and its sockets, and those of settings that no longer hold."""
+        self._session_for.clear()
+        while self._sessions:
+            await self._sessions.pop().close()
+
+    async def get_generation(self, generation_id: str, endpoint: str | None = None) -> Generation:
+        """Ask once for a generation.
+
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products with a query of their own.
+        :raises ViduError: whatever the answer, or its absence, stands for.
+        """
+
+        async def ask(config: ViduConfig) -> Generation:
+            request = config.dialect.query(generation_id, endpoint)
+            return await self._asked(
+                config, request, lambda answer: config.dialect.read_generation(generation_id, answer)
+            )
+
+        return await self._with_current_key(ask, generation_id)
+
+    async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
+        """Ask once to cancel a generation; a refusal is told, not raised.
+
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted, for products that cannot be cancelled.
+        :raises ViduError: when the service could not be asked.
+        """
+
+        async def ask(config: ViduConfig) -> Cancellation:
+            request = config.dialect.cancel(generation_id, endpoint)
+            if request is None:
+                return NO_CANCEL
+            return await self._asked(config, request, config.dialect.read_cancel)
+
+        return await self._with_current_key(ask, generation_id)
+
+    async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
+        """Read the account's list of generations, page by page.
+
+        :param listing: what to read; everything that the list shows if omitted.
+        :return: the generations in the service's order.
+        :raises ViduConfigError: when the connection's dialect has no list.
+        :raises ViduError: when the list could not be read.
+        """
+        walk = listing or Listing()
+
+        async def ask(config: ViduConfig) -> Page:
+            request = config.dialect.search(walk.query or "")
+            if request is None:
+                raise ViduConfigError(
+                    f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
+                )
+            return await self._asked(config, request, config.dialect.read_page)
+
+        while walk.query is not None:
+            try:
+                walk.take(await self._with_current_key(ask, None))
+            except ViduResponseError as error:
+                if error.code != TOO_LARGE or not walk.shrink():
+                    raise
+        return walk.generations
+
+    async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
+        """Try a refused request again when the connection has got another key meanwhile."""
+        try:
+            config = await self.config()
+            asked_at = asyncio.get_running_loop().time()
+            try:
+                return await ask(config)
+            except ViduAuthError:
+                renewed = await self._after_refusal(config, asked_at)
+                if renewed == config:
+                    raise
+                return await ask(renewed)
+        except ViduError as error:
+            raise error.located(generation_id=generation_id, conn_id=self.conn_id) from None
+
+    async def config(self) -> ViduConfig:
+        """Return the connection, looked up once for all users and again after five minutes.
+
+        :raises ViduError: when it cannot be looked up or is wrong.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._config is not None and now - self._resolved_at < CONFIG_AGE_SECONDS:
+            return self._config
+        async with self._lock:
+            if self._config is None or self._resolved_at <= now - CONFIG_AGE_SECONDS:
+                return await self._look_up()
+            return self._config
+
+    async def _after_refusal(self, seen: ViduConfig, asked_at: float) -> ViduConfig:
+        """Return the connection as it stood after ``asked_at``, when the refused request went out.
+
+        An older look-up proves nothing: the key may have been rotated since. After one that brought nothing
+        new the next keeps a pause, so that a revoked key which a thousand waits stumble over is no storm.
+        """
+        async with self._lock:
+            if self._config is None or (self._config == seen and self._resolved_at < asked_at):
+                await asyncio.sleep(self._next_look_up - asyncio.get_running_loop().time())
+                found = await self._look_up()
+                if found == seen:
+                    self._next_look_up = self._resolved_at + REFRESH_PAUSE_SECONDS
+                return found
+            return self._config
+
+    async def _look_up(self) -> ViduConfig:
+        now = asyncio.get_running_loop().time()
+        until, reason = self._missing
+        if now < until:  # a thousand waits that pause for a removed connection ask for it once
+            raise ViduConnectionNotFoundError(reason, conn_id=self.conn_id)
+        try:
+            found = await aresolve(self.conn_id)
+            # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
+            # Loading the CA bundles reads files: not on the loop. One that was replaced is another context.
+            trust = await asyncio.to_thread(ssl_context, found.verify)
+        except ViduError as error:
+            # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
+            # good as long as the service takes it. A key whose connection was removed is not used: the waits pause.
+            if isinstance(error, ViduConnectionNotFoundError):
+                self._missing = (now + REFRESH_PAUSE_SECONDS, error.reason)
+                raise
+            if self._config is None:
+                raise
+            log.warning("Keeping the known connection %r: %s", self.conn_id, error)
+            self._resolved_at = now
+            return self._config
+        if trust is not self._trust or found.verify not in self._session_for:
+            self._open(found.verify, trust)
+        self._config, self._resolved_at = found, now
+        return found
+
+    def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
+        self._trust = context
+        connector = Connector(
+            limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
+        )
+        # No .netrc and no cookies: what is sent is decided by this package alone.
+        # Unpacking, with its limit, is not left to the library.
+        session = self._session_for[verify] = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        # The former ones stay for the requests that are under way or wait for a slot; they are closed with the client.
+        self._sessions.append(session)
+
+    async def send(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
+        """Send one request, once, and return the whole answer; redirects are not followed.
+
+        :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
+        :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
+        """
+        return await self._asked(config, request, lambda answer: answer)
+
+    async def _asked(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
+        """Send one request and return what ``read`` makes of its answer.
+
+        A large answer is read in a thread, for every trigger of every DAG waits for the event loop: one at a time, for
+        threads compete with the loop. It keeps its slot meanwhile, or answers would pile up in memory.
+        """
+        # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
+        async with self._slots:
+            outcome = await self._limited(config, request)
+            if isinstance(outcome, ApiAnswer) and outcome.is_large:
+                async with self._reading:
+                    return await asyncio.get_running_loop().run_in_executor(_readers, read, outcome)
+        if isinstance(outcome, ViduError):
+            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            raise outcome
+        return read(outcome)
+
+    async def _limited(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
+        was_sent.set(False)
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
+                return await self._exchange(config, request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _transport_error(config, error)
+
+    async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
+        session = self._session_for.get(config.verify)
+        if session is None:
+            raise RuntimeError("The client was closed while it was in use.")
+        has_connected.set(False)
+        async with session.request(
+            request.method,
+            URL(config.url(request), encoded=True),
+            json=request.body,
+            allow_redirects=False,
+            **self._options(config),
+        ) as response:
+            if response.status == SWITCHING_PROTOCOLS:
+                response.close()
+                return unasked_switch(config.conn_id)
+            bounds = request.bounds
+            body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
+            lost: ViduError | None = None
+            try:
+                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                    body.feed(chunk)
+                body.end()
+            except BodyError as error:
+                response.close()
+                lost = unreadable(error, response.status, config.conn_id)
+                if not outlives_its_body(response.status):
+                    return lost
+            return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
+
+    def _options(self, config: ViduConfig) -> dict[str, Any]:
+        """Return what is the same for every request of a connection, worked out once."""
+        if self._options_of is not config:
+            self._options_of = config
+            self._known_options = {
+                "headers": CIMultiDict(config.request_headers()),
+                "proxy": proxy_for(config.base_url, config.proxy),
+                "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout, sock_read=config.timeout),
+            }
+        return self._known_options
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()
+
+
+class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger weighs more
+    """Lend the client that all users of ``conn_id`` on this event loop share.
+
+    :param conn_id: the Airflow connection.
+    :param max_connections: the most sockets; ``[vidu] max_connections`` (32) where left out. The first
+        user's number counts.
+    """
+
+    __slots__ = ("_client", "_clients", "_conn_id", "_max_connections")
+
+    def __init__(self, conn_id: str, max_connections: int | None = None) -> None:
+        self._conn_id = conn_id
+        self._max_connections = max_connections
+
+    async def __aenter__(self) -> AsyncClient:
+        self._clients = _clients.setdefault(asyncio.get_running_loop(), {})
+        client = self._clients.get(self._conn_id)
+        if client is None:
+            limit = _configured_sockets() if self._max_connections is None else self._max_connections
+            client = self._clients[self._conn_id] = AsyncClient(self._conn_id, limit)
+        client.users += 1
+        self._client = client
+        return client
+
+    async def __aexit__(self, *_: object) -> None:
+        client = self._client
+        client.users -= 1
+        if client.users == 0:
+            self._clients.pop(self._conn_id, None)
+            # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
+            await asyncio.shield(client.close())
+
+
+_readers: Final = ThreadPoolExecutor(2, thread_name_prefix="vidu-read")
+"""Not the loop's own threads, which look names up for every trigger: a gateway that answers each poll with megabytes
+would keep them busy. A connection uses one of these at a time."""
+
+
+def _configured_sockets() -> int:
+    told = conf.get("vidu", "max_connections", fallback=str(DEFAULT_MAX_CONNECTIONS)) or ""
+    if not re.fullmatch(r"\s*[0-9]{1,6}\s*", told) or not int(told):
+        raise ViduConfigError(
+            f"[vidu] max_connections in Airflow's configuration must be a whole number above 0, not {shown(told, 40)}."
+        )
+    return int(told)
+
+
+def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
+    return no_answer(
+        _loss(error, config),
+        config.scrub(_reason(error)),
+        origin=config.origin,
+        timeout=config.timeout,
+        conn_id=config.conn_id,
+    )
+
+
+def _loss(error: Exception, config: ViduConfig) -> Loss:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return Loss.UNTRUSTED
+    if not was_sent.get() or isinstance(error, aiohttp.InvalidURL):
+        if isinstance(error, TimeoutError):
+            return Loss.UNREACHED
+        return Loss.NO_TLS if config.origin[0] == "https" and _is_handshake_failure(error) else Loss.UNMADE
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return Loss.SILENT
+    return Loss.SLOW if isinstance(error, TimeoutError) else Loss.BROKEN
+
+
+def _is_handshake_failure(error: Exception) -> bool:
+    """Whether the peer was reached, but a TLS session did not come about."""
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return False
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError))
+
+
+def _reason(error: Any) -> str:
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    return str(inner) or type(inner).__name__

@@ -1,0 +1,391 @@
+"""Where the answer to a create holds the id of what it has started: a paid id is never lost. Pure.
+
+Every level of an answer is read, and each id on it is as credible as its name and its place:
+
+1. *named* for the job: ``task_id``, ``generation_id``, ``job_id`` … in any spelling, on any level; or ``id`` beside a
+   word for the job's state on a level that is documented to hold the job (the answer itself, ``data``, ``output``,
+   ``result`` …). The one nearest the top counts. Where a level has both, the official API (``state``) means
+   ``task_id``, and gateways mean ``id``.
+2. ``id`` without a state on such a level, or an id that is the level's only content (``{"data": "task_01…"}``).
+3. a number: it may be the row of a gateway's database (``dto/task.go`` of new-api).
+4. a text that is the level's only content and does not look like an id.
+5. a guess: ``uuid``, ``video_id``, or an ``id`` in a place that no page documents.
+6. an ``id`` that is a small number, or the one that the answer itself calls ``request_id`` or ``trace_id``.
+
+The edit and compose steps of one-click products answer ``sub_task_id`` or ``compose_sub_task_id`` beside the id of the
+film that they belong to. What repeats the request, or describes an account, a channel or a file, is never read: an id
+in it is not the job's.
+
+Where two different ids are equally credible, none is taken: a wrong one would be waited for, cancelled and returned as
+if it were the user's. The outcome of the create is unknown then, and the error shows both.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from airflow_provider_vidu.api.dialects.answers import RESULT_FIELDS, STATUSES, Level, as_object, state_word
+from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
+from airflow_provider_vidu.common.parsing import Document
+from airflow_provider_vidu.common.values import embedded, first_text, mapping, text, web_url
+from airflow_provider_vidu.models import Generation, GenerationStatus
+
+_NAMED: Final = (
+    "taskid", "composesubtaskid", "subtaskid", "generationid", "jobid", "predictionid", "taskno", "jobno",
+    "taskuuid", "jobuuid", "taskids", "generationids", "jobids",
+)  # fmt: skip
+"""Names of the job's id as :func:`_bare_name` writes them, the documented first."""
+_GUESSED: Final = ("uuid", "videoid", "adoneclicktaskid")
+"""``uuid`` may be the request's, ``video_id`` a file's; the film's own id is better than none."""
+_REQUESTS: Final = frozenset({"requestid", "traceid", "reqid", "logid", "spanid", "correlationid", "xrequestid"})
+_HOLDERS: Final = frozenset(
+    {"data", "output", "result", "response", "task", "generation", "job", "video", "taskid", "jobid", "generationid"}
+)
+"""What is documented, or was recorded, to hold the job; an object in place of an id counts, too."""
+_BARE: Final = ("data", "output", "result")
+_BARE_JOBS: Final = ("task", "generation", "job")
+"""Often the kind of job (``"task": "text2video"``), so a text counts only if it looks like an id."""
+ID_FIELDS: Final = frozenset(
+    {
+        "id", "Id", "ID", "_id", "task_id", "taskId", "taskID", "TaskId", "task-id", "sub_task_id",
+        "compose_sub_task_id", "ad_one_click_task_id", "voice_id", "generation_id", "generationId", "job_id", "jobId",
+        "JobId", "prediction_id", "predictionId", "video_id", "videoId", "uuid", "taskNo", "task_no",
+    }
+)  # fmt: skip
+"""The names that an id is seen under; read however many other fields a damaged answer has."""
+_NOT_JOBS: Final = frozenset(
+    {
+        "creations", "images", "image", "subjects", "videos", "sounds", "audios", "files", "file", "assets", "asset",
+        "media", "artifacts", "inputimages", "error", "errors", "warning", "warnings", "exception", "user", "users",
+        "account", "owner", "creator", "author", "member", "customer", "client", "company", "organization",
+        "organisation", "org", "team", "tenant", "workspace", "project", "app", "application", "device", "session",
+        "key", "apikey", "token", "tokens", "credential", "credentials", "auth", "model", "models", "modelinfo",
+        "engine", "provider", "vendor", "channel", "channels", "group", "region", "server", "host", "node", "worker",
+        "cluster", "route", "queue", "pool", "service", "upstream", "metadata", "meta", "usage", "billing", "bill",
+        "quota", "balance", "credit", "price", "pricing", "cost", "charge", "invoice", "payment", "transaction",
+        "subscription", "plan", "package", "wallet", "coupon", "payload", "request", "requests", "requestbody",
+        "originalrequest", "rawrequest", "req", "input", "inputs", "params", "parameters", "param", "args", "arguments",
+        "options", "settings", "config", "configuration", "properties", "body", "headers", "query", "context", "extra",
+        "extras", "userdata", "custom", "customdata", "echo", "source", "original", "callback", "callbacks", "webhook",
+        "webhooks", "prompt", "style", "template", "voice", "story", "trace", "tracing", "span", "log", "logs", "debug",
+        "links", "pagination", "pager", "parent", "event",
+    }
+)  # fmt: skip
+"""What repeats the request or speaks of something else, as :func:`_bare_name` writes it."""
+_ERRORS: Final = frozenset({"error", "errors", "detail", "details"})
+_QUOTES: Final = frozenset({"message", "msg"})
+
+_DEPTH: Final = 4
+_MOST_LEVELS: Final = 2_000
+_MOST_ENTRIES: Final = 20
+_ID_DIGITS: Final = 13
+"""The service's own ids have 18 digits; the row of a database has fewer."""
+_NO_SPACES: Final = re.compile(r"\S{1,1024}")
+# A whole answer that is one word must look like an id: "success" is none.
+_LIKE_AN_ID: Final = re.compile(r"(?=.*\d)[\w.:^~/-]{6,1024}")
+# "text2video" and "viduq3-pro" are none, task_01k…, UUIDs and ids of digits are.
+_SURELY_AN_ID: Final = re.compile(
+    r"(?!\d{4}-\d\d-\d\d)(?:(?:task|job|gen)[a-z]*[_:-](?=.*\d)|(?=(?:\D*\d){6}))[\w.:^~-]{6,1024}"
+)
+_OF_A_REQUEST: Final = re.compile(r"(?:req|request|trace|log)[_:.-]", re.IGNORECASE)
+_NO_LETTERS: Final = re.compile(r"[^0-9a-z]+")
+
+
+class Rank(enum.IntEnum):
+    """How credible an id is; the lowest counts most."""
+
+    NAMED = 0
+    OWN = 1
+    NUMBER = 2
+    BARE = 3
+    GUESS = 4
+    ROW = 5
+    REQUEST = 6
+
+
+class _Candidate(NamedTuple):
+    rank: Rank
+    depth: int
+    id: str
+
+
+class _Place(NamedTuple):
+    """A level of an answer.
+
+    ``names`` are its fields as :func:`_bare_name` writes them; ``is_known`` whether it is documented to hold the job.
+    """
+
+    level: Level
+    names: Mapping[str, Any]
+    depth: int
+    is_known: bool
+
+
+def created_object(value: Any) -> dict[str, Any] | None:
+    """Return a create's parsed answer as an object, or None where it cannot be one.
+
+    A list of one is its only entry; a text or a number that looks like an id becomes ``{"id": …}``.
+    """
+    if isinstance(value, list) and value:
+        value = value[0] if len(value) == 1 else {"data": value}
+    if isinstance(value, str):
+        inner = embedded(value)
+        if isinstance(inner, dict):
+            return inner
+    if isinstance(value, dict):
+        return value
+    word = text(value)
+    return {"id": word} if word and _LIKE_AN_ID.fullmatch(word.strip()) else None
+
+
+def created_ids(payload: Level, *, synchronous: bool = False) -> tuple[str, ...]:
+    """Return the id in a create's answer; several, where they are different and equally credible.
+
+    :param payload: the answer.
+    :param synchronous: whether the answer is the result already; then ``voice_id`` names it, too.
+    """
+    best = _best(payload)
+    if best and best[0].rank in (Rank.GUESS, Rank.REQUEST) and is_error(payload):
+        best = []  # a refusal, and what it holds is an echo or the request's own
+    if not best and synchronous:
+        found = first_text(payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))
+        return () if found is None else (found,)
+    return tuple(dict.fromkeys(candidate.id for candidate in best))
+
+
+def created_id(payload: Level) -> str | None:
+    """Return the id in a create's answer, or in an entry of a list; None where there is none, or no single one."""
+    found = created_ids(payload)
+    return found[0] if len(found) == 1 else None
+
+
+def salvaged(documents: Sequence[Document]) -> dict[str, Any] | None:
+    """Return the object that an answer that is not JSON, or not whole, holds, if the job's id in it is sure.
+
+    :param documents: the objects and lists in it. With other text around it, an ``id`` may be of anything, so there
+        only an id that is named for the job counts.
+    :return: that object; all of them, where they hold different ids; None where none is sure.
+    """
+    found: list[tuple[Rank, dict[str, Any]]] = []
+    for document in documents:
+        payload = created_object(document.value)
+        rank = None if payload is None else _sure_rank(payload)
+        if payload is not None and rank is not None and (rank is Rank.NAMED or document.is_clean):
+            found.append((rank, payload))
+    if not found:
+        return None
+    best = min(rank for rank, _ in found)
+    payloads = [payload for rank, payload in found if rank is best]
+    ids = {created_id(payload) for payload in payloads}
+    return payloads[0] if len(ids) == 1 else {"data": payloads}
+
+
+def _sure_rank(payload: Level) -> Rank | None:
+    """Return the rank of the job's id in an answer that may not be whole, or None where it may be another's.
+
+    A small number in ``id`` may be the row of a gateway's database, and an id in a place that no page documents that of
+    something else: the job's own may be in the part that is missing.
+    """
+    best = _best(payload)
+    if not best:
+        return Rank.GUESS if text(payload.get("voice_id")) else None
+    rank = best[0].rank
+    if rank > Rank.NUMBER:
+        return None
+    begun = (mapping(payload).get(name) for name in ("data", "output", "result"))
+    if rank is not Rank.NAMED and any(inner in ({}, []) for inner in begun):
+        return None  # cut off where the job's own id was about to come
+    return rank
+
+
+def strict_id(payload: Level) -> str | None:
+    """Return the id in an error answer to a create; a bare ``id`` may be that of the request there.
+
+    A gateway that cannot parse the answer of the service behind it quotes that answer in its message
+    (``unmarshal_response_failed`` of new-api): the generation is created and paid.
+    """
+    found = [
+        _Candidate(Rank.NAMED, place.depth, name)
+        for place in _places(payload, of_error=True)
+        if place.is_known
+        for name in _named_ids(place)
+    ]
+    ids = {candidate.id for candidate in _nearest(found)}
+    return ids.pop() if len(ids) == 1 else None
+
+
+def located_id(location: str, query_path: str, *, is_success: bool) -> str | None:
+    """Return the id in the ``Location`` header of a create's answer (201, 202 and 303 name the new resource there).
+
+    :param location: the header's value; it is not followed.
+    :param query_path: the path of a query, with ``{id}`` where the id is.
+    :param is_success: whether the status says that the create was carried out. If not, only an address that is that of
+        a query counts: a redirect may lead to a login.
+    """
+    try:
+        parts = urlsplit(location.strip())
+    except ValueError:
+        return None
+    path, _, query = query_path.partition("?")
+    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+    names = [segment for segment in path.split("/") if segment]
+    for name, value in parse_qsl(query):
+        if value.startswith("{"):
+            given = dict(parse_qsl(parts.query)) if segments[-1:] == names[-1:] else {}
+            return given.get(name)
+    before = next((names[index - 1] for index, name in enumerate(names) if name.startswith("{") and index), None)
+    for known, found in pairwise(segments):
+        if known == before and _LIKE_AN_ID.fullmatch(found):
+            return found
+    last = segments[-1] if segments else ""
+    return last if is_success and _SURELY_AN_ID.fullmatch(last) else None
+
+
+# -- every id, and how credible it is -------------------------------------------------------------
+
+
+def _best(payload: Level) -> list[_Candidate]:
+    """Return the most credible ids: one, or several that are different."""
+    places = list(_places(payload))
+    requests = {word for place in places for name in _REQUESTS if (word := text(place.names.get(name)))}
+    found = [candidate for place in places for candidate in _candidates(place, requests)]
+    if not found:
+        return []
+    rank = min(candidate.rank for candidate in found)
+    found = [candidate for candidate in found if candidate.rank is rank]
+    # Of guesses, none is better because it comes first.
+    return found if rank is Rank.GUESS else _nearest(found)
+
+
+def _nearest(found: Sequence[_Candidate]) -> list[_Candidate]:
+    depth = min((candidate.depth for candidate in found), default=0)
+    return [candidate for candidate in found if candidate.depth == depth]
+
+
+def _places(payload: Level, *, of_error: bool = False) -> Iterator[_Place]:
+    """Yield the levels of an answer that may speak of the job, the outermost first.
+
+    :param of_error: for an error answer: what explains the error is read, too.
+    """
+    queue = deque([(payload, 0, True)])
+    for _ in range(_MOST_LEVELS):
+        if not queue:
+            return
+        level, depth, is_known = queue.popleft()
+        names: dict[str, Any] = {}
+        for name, value in level.items():
+            names.setdefault(_bare_name(name), value)
+        yield _Place(level, names, depth, is_known)
+        if depth >= _DEPTH:
+            continue
+        for name, value in names.items():
+            explains = of_error and (name in _ERRORS or name in _QUOTES)
+            if name not in _NOT_JOBS or explains:
+                is_inner_known = is_known and (name in _HOLDERS or explains)
+                inner = _objects(value, is_quote=explains and name in _QUOTES)
+                queue.extend((found, depth + 1, is_inner_known) for found in inner)
+
+
+def _objects(value: Any, *, is_quote: bool = False) -> Iterable[Level]:
+    """Return the objects that a field holds: one, those of a list, or those of JSON in a text."""
+    if isinstance(value, str) and (is_quote or value.lstrip()[:1] in ("{", "[")):
+        value = embedded(value)
+    if isinstance(value, list):
+        return [found for item in value[:_MOST_ENTRIES] if (found := as_object(item))]
+    return [value] if isinstance(value, Mapping) else ()
+
+
+def _candidates(place: _Place, requests: Iterable[str]) -> Iterator[_Candidate]:
+    named, own = _named_ids(place), text(place.names.get("id"))
+    state = state_word(place.level)
+    if own is not None:
+        rank = _rank_of_own(place, own, requests, speaks=state is not None and _is_of_a_job(state, place.level))
+        is_official = "state" in place.level and "status" not in place.level
+        if not named:
+            yield _Candidate(rank, place.depth, own)
+        elif rank <= Rank.OWN and place.is_known and not is_official:
+            named = (own,)  # [?] the documented order; a task_id beside it makes the level the job's
+    for found in named:
+        yield _Candidate(Rank.NUMBER if _is_small(found) else Rank.NAMED, place.depth, found)
+    if place.is_known:
+        for rank, found in _bare_ids(place):
+            yield _Candidate(rank, place.depth, found)
+    for name in _GUESSED:
+        if (found_text := text(place.names.get(name))) is not None:
+            yield _Candidate(Rank.GUESS, place.depth, found_text)
+
+
+def _is_of_a_job(state: str, level: Level) -> bool:
+    """Whether a word for a state is that of the job, and not of the envelope: ``{"status": "success", "data": …}``."""
+    word = state.strip().lower()
+    if is_success_code(word) or STATUSES.get(word) is GenerationStatus.SUCCEEDED:
+        return not RESULT_FIELDS.isdisjoint(level)
+    return not word.isdigit()
+
+
+def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, speaks: bool) -> Rank:
+    """Return how credible the field ``id`` of a level is."""
+    if own in requests or _OF_A_REQUEST.match(own):
+        return Rank.REQUEST
+    if _is_small(own):
+        return Rank.ROW
+    if isinstance(place.names["id"], int):
+        return Rank.NUMBER
+    if place.is_known:
+        return Rank.NAMED if speaks else Rank.OWN
+    return Rank.OWN if speaks else Rank.GUESS
+
+
+def _named_ids(place: _Place) -> tuple[str, ...]:
+    """Return what a level holds under the first name of a job's id; several where it is a list of several."""
+    for name in _NAMED:
+        value = place.names.get(name)
+        words = value[:_MOST_ENTRIES] if isinstance(value, list) else [value]
+        if found := tuple(filter(None, map(text, words))):
+            return found
+    return ()
+
+
+def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
+    """Yield the ids that stand alone where an object is usual: ``{"code": "success", "data": "task_…"}``."""
+    for name in (*_BARE, *_BARE_JOBS):
+        value = place.names.get(name)
+        if isinstance(value, list):
+            value = value[0] if len(value) == 1 else None
+        word = (text(value) or "").strip()
+        if not _NO_SPACES.fullmatch(word) or word.lower() in STATUSES or web_url(word) or is_error(place.level):
+            continue
+        if _SURELY_AN_ID.fullmatch(word):
+            yield Rank.OWN, word
+        elif name in _BARE and (isinstance(value, int) or len(word) > len("ok")):
+            yield Rank.ROW if _is_small(word) else Rank.BARE, word
+
+
+def _is_small(found: str) -> bool:
+    return found.isdecimal() and len(found) < _ID_DIGITS
+
+
+def _bare_name(name: object) -> str:
+    """Return a field's name in lower case, letters and digits alone: ``Task-ID`` is ``task_id``."""
+    return _NO_LETTERS.sub("", name.lower()) if isinstance(name, str) else ""
+
+
+def accepted(generation: Generation, *, synchronous: bool) -> Generation:
+    """Return a create's generation with the status that its answer means.
+
+    A synchronous answer without a state is the result. Of any other create, a success without a result means that the
+    *create* succeeded (the steps of one-click products answer so): the job itself is still to be waited for.
+    """
+    if synchronous:
+        if generation.status is GenerationStatus.UNKNOWN and not generation.provider_status:
+            return generation.model_copy(update={"status": GenerationStatus.SUCCEEDED})
+        return generation
+    if generation.succeeded and generation.video_url is None:
+        return generation.model_copy(update={"status": GenerationStatus.WAITING})
+    return generation

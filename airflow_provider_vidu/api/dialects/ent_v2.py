@@ -1,0 +1,218 @@
+"""``ent-v2``: the official API (platform.vidu.com, "/ent/v2") and resellers that keep its shape.
+
+The lists of models, durations and prompt limits change every few months, so nothing of the kind is
+checked here: fields pass through and the API answers ``FieldInvalid``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+from airflow_provider_vidu.api.dialects import answers
+from airflow_provider_vidu.api.dialects.answers import job_and_inner
+from airflow_provider_vidu.api.dialects.base import UPLOADS, Dialect, checked_id, fill, is_safe_id
+from airflow_provider_vidu.api.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
+from airflow_provider_vidu.api.dialects.errors import is_error
+from airflow_provider_vidu.api.dialects.task_list import Page
+from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest
+from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.values import mapping, number, objects, text, value_count, whole
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
+from airflow_provider_vidu.models import Credits
+
+MOST_TOKEN_CHARS: Final = 4096
+"""A longer token may not fit into the URL of the request for the next page."""
+MOST_ENTRIES: Final = 5_000
+_KEPT_VALUES: Final = 20_000
+"""So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
+_LEAST_VALUES: Final = 100
+"""So many of each entry are kept in any case."""
+"""The most entries that are read of one page; 100 are asked for at most."""
+
+BALANCE_FIELDS: Final = frozenset(
+    {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
+     "data"}
+)  # fmt: skip
+
+
+class EntV2(Dialect):
+    """``/ent/v2/…`` with ``Authorization: Token KEY``; ids are decimal strings beyond 2^53."""
+
+    name: ClassVar[str] = "ent-v2"
+    auth_scheme: ClassVar[str] = "Token"
+    root: ClassVar[str] = "/ent/v2"
+    status_field: ClassVar[str] = "state"
+    key_hint: ClassVar[str] = (
+        "api.vidu.com (global) and api.vidu.cn (China) are two platforms: a key of one is refused by the other."
+    )
+    default_host: ClassVar[str | None] = "https://api.vidu.com"
+    default_query_path: ClassVar[str] = "/ent/v2/tasks/{id}/creations"
+    default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
+
+    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
+        """Return the create request for ``endpoint``, or for the one that the fields are for.
+
+        :raises ViduConfigError: when they fit several, or ``endpoint`` is not the name of one.
+        """
+        if endpoint and endpoint.startswith("/"):
+            path = endpoint
+        elif "{endpoint}" in self.create_path:
+            path = self._beside_create(endpoint or endpoint_for(body))
+        else:
+            path = self.create_path
+        return ApiRequest("POST", path, typed(body), bills=True)
+
+    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
+        """Return the request for a generation's state; the one-click products have a query of their own.
+
+        :param endpoint: where it was submitted. One with ``{id}`` inside is itself the path of the query: some
+            parts of a one-click production are documented so.
+        """
+        own = named(endpoint).query if endpoint else None
+        if endpoint and "{id}" in endpoint:
+            own = endpoint
+        if own is None:
+            return super().query(generation_id)
+        path = own if own.startswith("/") else self._beside_create(own)
+        return ApiRequest("GET", fill(path, id=checked_id(generation_id)))
+
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
+        """Return the cancel request, beside the query: ``…/{id}/cancel``.
+
+        There is none for one-click products, nor where the id is in a query string.
+        """
+        path, mark, query = self.query_path.partition("?")
+        if (endpoint and named(endpoint).query) or fill(path, id="x") == path:
+            return None  # /v1/video/query?id={id}: nothing there has a path of its own
+        template = path.removesuffix("/creations") + "/cancel" + mark + query
+        return ApiRequest("POST", fill(template, id=checked_id(generation_id)), {"id": generation_id})
+
+    def credits(self) -> ApiRequest | None:
+        """Return the request for the balance; it lies beside the creates."""
+        return ApiRequest("GET", self._beside_create("credits"))
+
+    def search(self, query: str = "") -> ApiRequest | None:
+        """Return the request for a page of the list; it lies beside the creates."""
+        return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}", lists=True)
+
+    def upload(self) -> ApiRequest | None:
+        """Return the request that opens an upload."""
+        return ApiRequest("POST", UPLOADS, {"scene": "vidu"})
+
+    def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays.
+
+        An endpoint that documents no ``payload`` gets none: it would refuse the request (``FieldUnwanted``).
+        """
+        takes_payload = self._endpoint(body, endpoint).takes_payload
+        return {**body, "payload": marker} if takes_payload and not body.get("payload") else None
+
+    def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
+        return self._endpoint(body, endpoint).is_synchronous
+
+    def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
+        """Whether the list surely shows the create of ``body``; see :attr:`Endpoint.is_listed`."""
+        return self._endpoint(body, endpoint).is_listed
+
+    def _endpoint(self, body: Mapping[str, Any], endpoint: str | None) -> Endpoint:
+        """Return what is known of the endpoint that a request goes to."""
+        if endpoint:
+            return named(endpoint)
+        if "{endpoint}" in self.create_path:
+            return named(endpoint_for(body))
+        single = named(self.create_path)
+        if single.name in ENDPOINTS:
+            return single
+        try:
+            return named(endpoint_for(body))  # a reseller's only path takes every kind of request
+        except ViduConfigError:
+            return single
+
+    def read_page(self, answer: ApiAnswer) -> Page:
+        """Return a page of the list; an entry without an id that can be asked for is counted and left out."""
+        payload, _ = job_and_inner(self._object(answer))
+        entries = _entries(payload)
+        if entries is None:
+            return Page()
+        if len(entries) > MOST_ENTRIES:
+            raise ViduResponseError(
+                f"The page of the list has {len(entries):,} entries; {MOST_ENTRIES:,} are read at most.",
+                status_code=answer.status,
+                code=TOO_LARGE,
+            )
+        token = text(payload.get("next_page_token"))
+        if token is not None and len(token) > MOST_TOKEN_CHARS:
+            raise ViduResponseError(
+                f"The list's next_page_token has {len(token):,} characters; at most {MOST_TOKEN_CHARS:,} are sent. "
+                f"{IF_IT_LASTS}",
+                status_code=answer.status,
+            )
+        is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
+        most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
+        media = answer.may_hold_media
+        named = ((self._created_id(entry), entry) for entry in entries)
+        return Page(
+            generations=tuple(
+                answers.read(name, dict(entry), answer.strike, may_hold_media=media, most_values=most)
+                for name, entry in named
+                if name and is_safe_id(name)
+            ),
+            count=len(entries),
+            token=token,
+            tells_end="next_page_token" in payload,
+        )
+
+    def read_credits(self, answer: ApiAnswer) -> Credits:
+        """Return the balance: the sum over the kinds of credits, and how busy the account is."""
+        payload = self._object(answer)
+        job, _ = job_and_inner(payload)
+        # The page's table calls it remaining_credits, and its example remains.
+        kinds = list(objects(job.get("remains"))) or list(objects(job.get("remaining_credits"))) or [job]
+
+        def total(name: str) -> float | None:
+            found = [value for value in (number(kind.get(name)) for kind in kinds) if value is not None]
+            return sum(found) if found else None
+
+        def count(name: str) -> int | None:
+            value = whole(total(name))
+            return value if isinstance(value, int) else None
+
+        return Credits(
+            remaining=whole(job.get("remaining_credits") if (listed := total("credit_remain")) is None else listed),
+            concurrency_limit=count("concurrency_limit"),
+            current_concurrency=count("current_concurrency"),
+            queue_count=count("queue_count"),
+            raw=self._kept(payload, answer),
+        )
+
+    def probe(self) -> ApiRequest:
+        """Ask for the balance: it costs nothing and needs a valid key."""
+        return ApiRequest("GET", self._beside_create("credits"))
+
+    def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
+        """Expect a balance, under whatever name a reseller gives it."""
+        return answer.ok and not is_error(payload) and not BALANCE_FIELDS.isdisjoint(payload)
+
+    def _beside_create(self, name: str) -> str:
+        """Return the path of ``name``, which may have several segments; ``{id}`` in it stays."""
+        segments = name.split("/")
+        if not all(segment.strip(".") for segment in segments):
+            raise ViduConfigError(
+                f"endpoint {one_line(name, 60)!r} is neither a name nor a path starting with a slash."
+            )
+        encoded = "/".join(
+            segment if segment == "{id}" else quote(segment, safe="", errors="replace") for segment in segments
+        )
+        if "{endpoint}" in self.create_path:
+            return self.create_path.replace("{endpoint}", encoded)
+        return f"{self.create_path.rpartition('/')[0]}/{encoded}"
+
+
+def _entries(payload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    listed = payload.get("tasks")
+    if listed is None and "next_page_token" in payload:
+        return []  # how some servers write an empty list
+    return [mapping(entry) for entry in listed] if isinstance(listed, list) else None

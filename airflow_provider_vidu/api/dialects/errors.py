@@ -1,0 +1,298 @@
+"""What the service's words for an error mean: one table for both dialects, and where the words are found.
+
+Gateways of either dialect pass the official errors on, in their own shape, inside their own message or as they came,
+so a word is looked up wherever it is: ``reason``, ``code``, ``err_code``, ``error.code``, ``error.type``, and the same
+fields of JSON inside a message. No I/O.
+
+Sources: the table of error codes on platform.vidu.com; ``types/error.go``, ``relay/relay_task.go`` and
+``middleware/distributor.go`` of new-api (https://github.com/QuantumNous/new-api).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.common.values import embedded, objects, reason, text, trace_id
+from airflow_provider_vidu.exceptions import ViduAPIError
+
+ErrorClass = type[ViduAPIError]
+
+BY_STATUS: Final[Mapping[int, ErrorClass]] = {
+    401: exceptions.ViduAuthError,
+    402: exceptions.ViduCreditError,
+    403: exceptions.ViduAuthError,
+    404: exceptions.ViduNotFoundError,
+    408: exceptions.ViduServerError,
+    409: exceptions.ViduConflictError,
+    425: exceptions.ViduBusyError,
+    429: exceptions.ViduRateLimitError,
+    # "request canceled by client": whoever hung up, a proxy or a gateway, the create may have been carried out.
+    499: exceptions.ViduServerError,
+}
+"""What a status means if no word is more precise; other 4xx are wrong requests, 5xx are server errors."""
+
+
+def _table(rows: Mapping[ErrorClass, str]) -> dict[str, ErrorClass]:
+    return {word: kind for kind, words in rows.items() for word in words.split()}
+
+
+OFFICIAL: Final[Mapping[str, ErrorClass]] = _table(
+    {
+        exceptions.ViduRequestError: """
+            badrequest fieldlacking fieldunwanted fielditemcountoutofrange fieldinvalid pagesizeoutofrange
+            modelunavailable usercancelled""",
+        exceptions.ViduImageError: """
+            imageformatinvalid imagesizeinvalid imagecheckbodyjointsfailed imagecheckfacefailed imageobjectsundetected
+            facedetectfailure facedetectnotpass nofacedetected multifacedetected videoformatinvalid""",
+        exceptions.ViduImageDownloadError: "imagedownloadfailure videodownloadfailure",
+        exceptions.ViduPolicyError: """
+            taskpromptpolicyviolation auditsubmitillegal creationpolicyviolation auditfailed photoauditnotpass""",
+        exceptions.ViduBusyError: "operationinprocess",
+        exceptions.ViduCreditError: "creditinsufficient",
+        exceptions.ViduAuthError: "unauthorized forbidden",
+        exceptions.ViduNotFoundError: "tasknotfound creationnotfound notfound",
+        exceptions.ViduConflictError: "conflict",
+        exceptions.ViduRateLimitError: "quotaexceeded toomanyrequests systemthrottling",
+        # The vendor explains Unknown by nothing but its name, so a create that it answers may have been carried out.
+        # Canceled comes with 499.
+        exceptions.ViduServerError: "internalservicefailure unknown canceled",
+    }
+)
+"""The official reasons, lower-case; the same words are the ``err_code`` of a failed generation."""
+
+MODEL_NOT_FOUND: Final = "model_not_found"
+
+BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
+    {
+        # model_not_found: a typo in the model's name, or its channel is switched off; a gateway does not say which
+        # (middleware/distributor.go). The others: controller/relay.go and relay/relay_task.go, before DoRequest.
+        exceptions.ViduRequestError: """
+            model_not_found build_request_failed convert_request_failed count_token_failed
+            gen_relay_info_failed read_request_body_failed get_task_request_failed invalid_api_platform
+            invalid_api_type model_mapping_failed model_price_error not_implemented channel_not_found
+            task_channel_disable channel:param_override_invalid channel:header_override_invalid
+            channel:model_mapped_error""",
+        # get_channel_failed may follow another channel's failure, and what fails is refunded (controller/relay.go).
+        # system_…: middleware/performance.go; token_…: the middleware of relatives, before they relay.
+        exceptions.ViduUnavailableError: """
+            get_channel_failed channel:no_available_key channel:invalid_key channel_no_available_key
+            token_concurrency_unavailable system_cpu_overloaded system_memory_overloaded system_disk_overloaded""",
+        exceptions.ViduRateLimitError: "video_queue_full token_concurrency_limit_reached",
+        exceptions.ViduCreditError: """
+            insufficient_user_quota insufficient_quota pre_consume_token_quota_failed entitlement_required
+            entitlement_inactive entitlement_daily_limit_exceeded entitlement_total_limit_exceeded""",
+        exceptions.ViduPolicyError: "sensitive_words_detected",
+        # Whoever refuses a key, the gateway or the service behind it, has done nothing with it.
+        exceptions.ViduAuthError: "invalid_api_key access_denied",
+    }
+)
+"""What a gateway says before it sends or charges anything (C for new-api; its relatives use the same words)."""
+
+WITH_REFUSAL: Final[Mapping[str, ErrorClass]] = _table(
+    {
+        # new-api says prompt_blocked after the service behind it has answered (relay/channel/gemini), relatives before.
+        exceptions.ViduPolicyError: "prompt_blocked",
+        # No source says who ran into the limit, and when.
+        exceptions.ViduRateLimitError: """
+            queue_full concurrency_limit_reached rate_limit_exceeded rate_limit too_many_requests""",
+    }
+)
+"""Words that do not prove that nothing was sent: of a create they count only with a status that refuses (4xx)."""
+
+GATEWAY: Final[Mapping[str, ErrorClass]] = {
+    **BEFORE_SENDING,
+    **_table({exceptions.ViduNotFoundError: "task_not_exist task_not_found task_origin_not_exist"}),
+}
+
+ERRORS: Final[Mapping[str, ErrorClass]] = {**GATEWAY, **OFFICIAL}
+"""Every known word, lower-case, whatever the HTTP status is."""
+
+_WORDS: Final[Mapping[str, ErrorClass]] = {**WITH_REFUSAL, **ERRORS}
+
+_INTERNAL: Final = frozenset(
+    # [I] What gateways call a failure of their own or of the service behind them.
+    {
+        "internal_error", "internal_server_error", "server_error", "service_unavailable", "upstream_error", "timeout",
+        "do_request_failed", "get_channel_failed", "bad_response", "bad_response_body", "empty_response",
+    }
+)  # fmt: skip
+
+_TRANSIENT: Final = _INTERNAL | {
+    word for word, kind in _WORDS.items() if kind.retryable and word not in ("unknown", "canceled")
+}
+
+ADVICE: Final[Mapping[str, str]] = {
+    MODEL_NOT_FOUND: (
+        "The gateway has no channel for this model: the model's name is wrong, or its channel is switched off. "
+        "Nothing was created or charged. Check the name against the gateway's list of models."
+    ),
+    "get_channel_failed": (
+        "The gateway could not select a channel for this model. Nothing was created or charged; a later attempt may "
+        "succeed."
+    ),
+    **dict.fromkeys(
+        ("build_request_failed", "convert_request_failed"),
+        "The gateway could not translate the request for the service behind it. Nothing was created or charged. Check "
+        "the fields and their types.",
+    ),
+}
+"""Advice that is more precise than that of the class."""
+
+# A gateway that sends no code all the same says so in its message (older new-api and one-api).
+_NO_CHANNEL: Final = re.compile(r"no available channel|无可用渠道|无可用通道", re.IGNORECASE)
+_WORD: Final = re.compile(r"[\w.:-]{1,100}")
+_SUCCESS_CODES: Final = frozenset({"success", "ok", "succeed", "succeeded"})
+_LAYERS: Final = 4
+_WORD_FIELDS: Final = ("reason", "err_code", "error_code", "code", "type")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """What an error answer says, as far as it is present.
+
+    :param code: the service's word; the one that decides the class where several are present.
+    :param words: every word, the innermost (that of the service behind a gateway) first.
+    :param message: the text that explains it.
+    :param trace_id: the id that the service's support asks for.
+    :param status: an HTTP status inside the body, where the real one says success.
+    """
+
+    code: str | None = None
+    words: tuple[str, ...] = ()
+    message: str | None = None
+    trace_id: str | None = None
+    status: int | None = None
+
+
+def error_text(payload: Mapping[str, Any], strike: Callable[[str], str] = str) -> ErrorText:
+    """Return code, message and trace id of an error body in any of the known shapes.
+
+    :param payload: the parsed body.
+    :param strike: takes secrets out of what is decoded from JSON inside a text.
+    """
+    layers = list(_layers(payload, strike))[::-1]
+    message = reason(payload, strike)
+    words = tuple(word for layer in layers for word in _words(layer))
+    numbers = [code for layer in layers if (code := _number(layer)) is not None]
+    if message and _NO_CHANNEL.search(message) and not any(word.lower() in _WORDS for word in words):
+        words = (*words, MODEL_NOT_FOUND)
+    known = next((word for word in words if word.lower() in _WORDS), None)
+    other = next((str(code) for code in numbers if not 100 <= code < 600), None)
+    return ErrorText(
+        code=known or next(iter(words), None) or other,
+        words=words,
+        message=message,
+        trace_id=next(filter(None, map(trace_id, layers)), None),
+        status=next((code for code in numbers if 400 <= code < 600), None),
+    )
+
+
+def _layers(payload: Mapping[str, Any], strike: Callable[[str], str], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of an error body from the outermost to the innermost."""
+    yield payload
+    if depth >= _LAYERS:
+        return
+    for name in ("message", "error", "detail", "fail_reason", "data"):
+        value = payload.get(name)
+        inner = value if isinstance(value, Mapping) else embedded(value, strike)
+        if isinstance(value, list):
+            inner = next(objects(value), None)
+        if isinstance(inner, Mapping):
+            yield from _layers(inner, strike, depth + 1)
+
+
+def _words(layer: Mapping[str, Any]) -> Iterator[str]:
+    for name in _WORD_FIELDS:
+        value = layer.get(name)
+        if isinstance(value, str) and _WORD.fullmatch(value) and not value.isdigit():
+            yield value
+
+
+def _number(layer: Mapping[str, Any]) -> int | None:
+    code = layer.get("code")
+    told = text(code) or ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 10 else None
+
+
+def error_class(status: int, told: ErrorText, *, of_create: bool = True) -> ErrorClass:
+    """Return the class of an error answer.
+
+    :param status: its HTTP status.
+    :param told: what the body says.
+    :param of_create: false for an answer to a query: that a gateway has no channel then says nothing of the generation.
+    """
+    said = (told.status or status) if 200 <= status < 300 else status
+    for word in map(str.lower, told.words):
+        if word in WITH_REFUSAL and (not of_create or 400 <= said < 500):
+            return WITH_REFUSAL[word]
+        if not of_create and status >= 500 and BEFORE_SENDING.get(word) in _ONLY_OF_CREATES:
+            continue
+        if word in ERRORS:
+            return ERRORS[word]
+    if 200 <= status < 300:
+        # The body says error, and the status does not say which: for a create, the outcome is unknown.
+        status = told.status or 500
+    return BY_STATUS.get(status, exceptions.ViduServerError if status >= 500 else exceptions.ViduRequestError)
+
+
+_ONLY_OF_CREATES: Final = frozenset({exceptions.ViduRequestError, exceptions.ViduUnavailableError})
+
+
+def is_error(payload: Mapping[str, Any]) -> bool:
+    """Whether a body says error although its status says success and although it holds nothing of a generation.
+
+    ``{"code": "video_queue_full", "message": …, "data": null}`` comes with HTTP 200, too.
+    """
+    data, error, code = payload.get("data"), payload.get("error"), payload.get("code")
+    refused = not is_success_code(code)
+    if _has_content(data) and not (refused and isinstance(data, str)):
+        return False
+    if refuses(payload) or (error and isinstance(error, (str, Mapping))):
+        return True
+    if refused or (code is None and isinstance(payload.get("reason"), str) and "message" in payload):
+        return True
+    return isinstance(payload.get("err_code"), str) and payload["err_code"].lower() in ERRORS
+
+
+def refuses(payload: Mapping[str, Any]) -> bool:
+    """Whether a body says no in so many words: ``{"success": false, "message": …}``."""
+    return any(payload.get(name) is False or payload.get(name) == "false" for name in ("success", "ok"))
+
+
+def is_success_code(code: Any) -> bool:
+    """Whether a code says success, or nothing; numbers do in many ways."""
+    told = (text(code) or "").strip().lower()
+    if told.isascii() and told.isdigit() and len(told) < 10:
+        return int(told) < 2 or 200 <= int(told) < 300
+    return not told or told in _SUCCESS_CODES
+
+
+def _has_content(data: Any) -> bool:
+    return bool(data) and (not isinstance(data, Mapping) or any(map(_is_something, data.values())))
+
+
+def _is_something(value: Any) -> bool:
+    return value is not None and value != "" and value != [] and value != {}
+
+
+def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
+    """Whether one of the words says by itself what an error means.
+
+    :param words: what the answer says.
+    :param of_create: whether the word must prove that nothing was created.
+    """
+    return any(word.lower() in (ERRORS if of_create else _WORDS) for word in words)
+
+
+def is_transient(code: str | None) -> bool:
+    """Whether the code of a failed generation means that a new submit may not meet the same failure again."""
+    return code is not None and code.strip().lower() in _TRANSIENT
+
+
+def advice_for(kind: ErrorClass, told: ErrorText) -> str:
+    """Return what to do about an error: by its word, else by its class."""
+    return ADVICE.get((told.code or "").lower()) or kind.advice

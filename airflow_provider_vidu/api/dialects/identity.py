@@ -1,0 +1,73 @@
+"""Whether the answer to a query is about the generation that was asked for; pure.
+
+Gateways spell ids in other ways than they were asked for: without a prefix, as a number, as that of the service behind
+them. A gateway that answers a query with a list must not end a wait with the result of another generation.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, Final
+
+from airflow_provider_vidu.api.dialects.answers import WRAPPERS, Level, is_envelope, state_word
+from airflow_provider_vidu.common.values import number, objects, text
+
+_ID_NAMES: Final = ("id", "task_id")
+"""What the id of a job is called. Other names that end in "id" may confirm an id, and disprove none."""
+
+
+def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:
+    """Return the part of an answer to a query that speaks of one generation; None where it speaks of others alone.
+
+    A list counts by its entry that names the id, or by its only entry if that names none. A single object counts
+    whatever its id is: the request names one generation, and a gateway may answer with the id that the service behind
+    it uses [?].
+
+    :param generation_id: what was asked for.
+    :param payload: the parsed answer.
+    """
+    if isinstance(payload, list):
+        return _entry(generation_id, payload)
+    if not isinstance(payload, dict):
+        return None
+    name = next((name for name in WRAPPERS if isinstance(payload.get(name), list)), None)
+    if name is not None and _lists_jobs(payload, payload[name]):
+        entry = _entry(generation_id, payload[name])
+        return None if entry is None else {**payload, name: entry}
+    return payload
+
+
+def _entry(generation_id: str, listed: list[Any]) -> dict[str, Any] | None:
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    named = next((entry for entry in entries if _names(entry, generation_id)), None)
+    if named is not None or len(listed) != 1 or not entries:
+        return named
+    return None if _ids(entries[0]) else entries[0]
+
+
+def _lists_jobs(payload: Level, listed: list[Any]) -> bool:
+    """Whether a list inside an answer is of jobs, and not of the results of the only one."""
+    return is_envelope({**payload, **dict.fromkeys(WRAPPERS)}) and any(map(state_word, objects(listed)))
+
+
+def _ids(level: Level) -> list[str]:
+    return [found for found in (text(level.get(name)) for name in _ID_NAMES) if found]
+
+
+def _names(level: Level, generation_id: str) -> bool:
+    """Whether a level names a generation, whatever the spelling: without a prefix, or as a number that was rounded."""
+    asked = generation_id.strip().lower()
+    return any(name.lower().endswith("id") and _is_spelling(value, asked) for name, value in level.items())
+
+
+def _is_spelling(value: Any, asked: str) -> bool:
+    told = (text(value) or "").strip().lower()
+    if told == asked:
+        return True
+    if not isinstance(value, str):
+        # JavaScript's numbers end at 2^53: a gateway written in it rounds the official ids.
+        exact = number(asked) if asked.isdecimal() else None
+        return exact is not None and value == int(Decimal(repr(exact)))
+    longer, shorter = (asked, told) if len(asked) >= len(told) else (told, asked)
+    return bool(shorter) and re.search(rf"(?<![0-9a-z]){re.escape(shorter)}(?![0-9a-z])", longer) is not None

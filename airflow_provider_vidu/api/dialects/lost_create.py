@@ -1,0 +1,279 @@
+"""How a create that was lost is found on the account's list: by its marker, or by what it looks like. No I/O.
+
+Documented entries show model, prompt and images, and no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
+answer to a query does (https://platform.vidu.com/docs/get-generation), so entries that may be the one are queried. A
+search that finds nothing leads to a new paid create, so whatever an entry leaves open counts as "it may be this one".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, Page, created_at
+from airflow_provider_vidu.common.values import is_cut, text
+from airflow_provider_vidu.models import Found, Generation
+
+CLOCK_SKEW_SECONDS: Final = 300.0
+"""How far the worker's clock and the service's may differ."""
+
+SHOWN_SECONDS: Final = 7 * 86_400.0
+"""The list shows 7 days by default; whether ``created_at.from`` reaches further back is not documented."""
+
+
+MAX_QUERIED: Final = 50
+"""How many entries are queried for their payload at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What a create looks like on the list, without its texts: small enough for a stored record.
+
+    :param model: the model's name.
+    :param prompt: a digest of the prompt; empty when there is none that could be compared.
+    :param images: for each image its host and a digest of its address; both empty for an inlined one.
+    :param kind: the endpoint's name.
+    :param payload: a digest of the payload that the user has sent, if any.
+    :param is_listed: whether the list surely shows such creates; if not, their absence proves nothing.
+    """
+
+    model: str = ""
+    prompt: str = ""
+    images: tuple[tuple[str, str], ...] = ()
+    kind: str = ""
+    payload: str = ""
+    is_listed: bool = True
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], path: str = "", *, is_listed: bool = True) -> Likeness:
+        """Return what the create with this body, sent to this path, looks like."""
+        images = body.get("images")
+        listed = images if isinstance(images, (list, tuple)) else ()
+        # With is_rec the service replaces the prompt by one of its own.
+        prompt = "" if body.get("is_rec") else text(body.get("prompt")) or ""
+        return cls(
+            model=text(body.get("model")) or "",
+            prompt=_prompt_digest(prompt),
+            images=tuple(_image(found) for found in listed),
+            kind=path.partition("?")[0].rstrip("/").rpartition("/")[2],
+            payload=_digest(text(body.get("payload")) or ""),
+            is_listed=is_listed,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return {**asdict(self), "images": [list(pair) for pair in self.images]}
+
+    @classmethod
+    def from_json(cls, stored: object) -> Likeness | None:
+        """Read what :meth:`to_json` wrote; None for anything else."""
+        if not isinstance(stored, Mapping):
+            return None
+        texts = {name: text(stored.get(name)) or "" for name in ("model", "prompt", "kind", "payload")}
+        listed = stored.get("images")
+        pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
+        return cls(
+            **texts,
+            images=tuple((str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2),
+            is_listed=stored.get("is_listed") is not False,
+        )
+
+    def fits(self, generation: Generation) -> bool | None:
+        """Whether an entry is this create: True, False, or None where what it shows does not decide it."""
+        entry = generation.raw
+        shown_prompt = text(entry.get("prompt")) or ""
+        prompt = "" if is_cut(shown_prompt) else _prompt_digest(shown_prompt)
+        if self.prompt and prompt and prompt != self.prompt:
+            return False
+        images = self._images_fit(entry.get("images"))
+        if images is False:
+            return False
+        identified = bool(self.prompt and prompt) or images is True
+        shown = text(entry.get("model")) or ""
+        same_model = not self.model or not shown or _bare(shown) == _bare(self.model)
+        same_number = images is True or self._number_fits(entry.get("images"))
+        same_kind = _kind_fits(self.kind, text(entry.get("type")) or "")
+        return True if identified and same_model and same_number and same_kind else None
+
+    def _images_fit(self, shown: object) -> bool | None:
+        """Compare addresses: a service that repeats them shows ours, or others of the same host."""
+        theirs = [_image(found) for found in shown] if isinstance(shown, list) else []
+        if not theirs or not all(digest for _, digest in self.images):
+            return None
+        if self.images and sorted(theirs) == sorted(self.images):
+            return True
+        ours, hosts = set(self.images), {host for host, _ in self.images}
+        return False if any(found not in ours and found[0] in hosts for found in theirs) else None
+
+    def _number_fits(self, shown: object) -> bool:
+        return not isinstance(shown, list) or not shown or len(shown) == len(self.images)
+
+
+class Search:
+    """The search for one create: which pages to read, and what they prove.
+
+    :param marker: what the create's payload held; None when it carried no marker.
+    :param since: epoch seconds before which it cannot have been created; None when unknown.
+    :param until: epoch seconds after which it cannot have been created; None when unknown.
+    :param like: what it looks like; None when only the marker is known.
+    :param now: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        marker: str | None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        like: Likeness | None = None,
+        now: float,
+    ) -> None:
+        self._marker = marker
+        self._since = since
+        self._until = until
+        self._like = like
+        self._now = now
+        self._entries: dict[str, Generation] = {}
+        self._queried: dict[str, str] = {}
+        self._is_filtered = since is not None
+        self._listing = self._begin(None if since is None else since - ZONE_MARGIN_SECONDS)
+
+    @property
+    def query(self) -> str | None:
+        """The query of the next request, or None when the search is over."""
+        return self._listing.query
+
+    def take(self, page: Page) -> None:
+        """Take the answer to :attr:`query`."""
+        self._listing.take(page)
+        for found in page.generations:
+            self._entries.setdefault(found.id, found)
+        if self._listing.query is None and self._is_filtered and not self._listing.entries:
+            # Nothing was created since then, or the service reads the time otherwise.
+            self.drop_filter()
+
+    def drop_filter(self) -> bool:
+        """Start again without the filter by time, which the service refused; False when there is none to drop."""
+        if not self._is_filtered:
+            return False
+        self._is_filtered = False
+        self._listing = self._begin(None)
+        return True
+
+    def shrink(self) -> bool:
+        """Read smaller pages from now on, because one was too large; False if they are small already."""
+        return self._listing.shrink()
+
+    @property
+    def undecided(self) -> str | None:
+        """The id whose payload decides further, to be queried and handed to :meth:`take_payload`; None if none does."""
+        if self._marker is None and not (self._like and self._like.payload):
+            return None  # the create carried nothing that it could be told by
+        ours, fitting, unclear = self._sorted()
+        if ours or len(self._queried) >= MAX_QUERIED:
+            return None
+        return next((name for name in fitting or unclear if name not in self._queried), None)
+
+    def take_payload(self, name: str, generation: Generation | None) -> None:
+        """Take the answer to a query of :attr:`undecided`; None where there was none."""
+        self._queried[name] = "" if generation is None else _payload(generation)
+
+    def found(self) -> Found:
+        """Return what the pages, and the payloads of what was queried, prove."""
+        ours, fitting, unclear = self._sorted()
+        if ours:
+            # The last order wins where a deleted and repeated DAG run has left two with one marker.
+            return Found(generation_id=max(ours, key=self._age), complete=True)
+        complete = self._is_complete()
+        if complete and len(fitting) == 1:
+            return Found(generation_id=fitting[0], complete=True)
+        candidates = tuple(fitting or unclear)
+        proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
+        return Found(complete=proves_absence, candidates=candidates)
+
+    def _sorted(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the entries that are this create, that fit, and that may be it."""
+        shows_payloads = any(_payload(entry) for entry in self._entries.values())
+        ours, fitting, unclear = [], [], []
+        for name, entry in self._entries.items():
+            verdict = self._judge(name, entry, shows_payloads)
+            if verdict is _OURS:
+                ours.append(name)
+            elif verdict:
+                fitting.append(name)
+            elif verdict is None:
+                unclear.append(name)
+        return ours, fitting, unclear
+
+    def _begin(self, created_from: float | None) -> Listing:
+        return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)
+
+    def _holds_marker(self, generations: Iterable[Generation]) -> bool:
+        return self._marker is not None and any(_payload(found) == self._marker for found in generations)
+
+    def _is_complete(self) -> bool:
+        if self._since is not None and self._now - self._since > SHOWN_SECONDS and not self._listing.has_reached:
+            return False
+        return self._listing.complete
+
+    def _age(self, name: str) -> float:
+        return created_at(self._entries[name]) or 0.0
+
+    def _judge(self, name: str, entry: Generation, shows_payloads: bool) -> object:
+        payload = self._queried.get(name) or _payload(entry)
+        if self._marker is not None:
+            if payload == self._marker:
+                return _OURS
+            if payload or shows_payloads:
+                return False
+        elif payload and not is_cut(payload) and self._like is not None and _digest(payload) != self._like.payload:
+            return False
+        created = created_at(entry)
+        if created is not None and not (self._since or 0.0) <= created <= (self._until or created):
+            return False
+        fits = None if self._like is None else self._like.fits(entry)
+        # An entry without a time may be of any order.
+        return None if fits and created is None and self._since is not None else fits
+
+
+_OURS: Final = object()
+
+
+def _payload(generation: Generation) -> str:
+    """Return the payload that an entry shows; an empty one says nothing: such lists fill in what they lack."""
+    return text(generation.raw.get("payload")) or ""
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24] if content else ""
+
+
+def _prompt_digest(prompt: str) -> str:
+    return _digest(" ".join(unicodedata.normalize("NFC", prompt).split()))
+
+
+def _image(address: object) -> tuple[str, str]:
+    if not isinstance(address, str) or not address.strip().lower().startswith(("http://", "https://")):
+        return "", ""
+    try:
+        host = urlsplit(address.strip()).hostname or ""
+    except ValueError:
+        host = ""
+    return host, _digest(address.strip())
+
+
+def _bare(model: str) -> str:
+    """Return a model's name as it is compared: the list's filter knows "q2-pro" where a create says "viduq2-pro"."""
+    return "".join(sign for sign in model.lower().removeprefix("vidu") if sign.isalnum())
+
+
+_KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
+"""What the service's answers call some endpoints."""
+
+
+def _kind_fits(ours: str, shown: str) -> bool:
+    return not shown or shown.lower() in (ours.lower(), _KINDS.get(ours.lower(), ""))

@@ -1,0 +1,55 @@
+"""``vidu-native``: the dialect of the gateways (new-api/one-api derivatives).
+
+A dialect decides what is sent; what an answer means is read from its shape (``answers``), the same in all dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.dialects.answers import state_word
+from airflow_provider_vidu.api.dialects.base import Dialect
+from airflow_provider_vidu.api.dialects.errors import GATEWAY, is_error
+from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
+from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRequestError
+
+PROBE_ID: Final = "airflow-connection-test"
+
+
+class ViduNative(Dialect):
+    """``GET /vidu-native/video/generations/{task_id}`` with ``Authorization: Bearer KEY``."""
+
+    name: ClassVar[str] = "vidu-native"
+    auth_scheme: ClassVar[str] = "Bearer"
+    root: ClassVar[str] = "/vidu-native"
+    default_query_path: ClassVar[str] = "/vidu-native/video/generations/{id}"
+    default_create_path: ClassVar[str] = "/vidu-native/video/generations"
+
+    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
+        """Return the create request; the gateways have one endpoint, so another one must be a path.
+
+        :raises ViduConfigError: when ``endpoint`` is no path.
+        """
+        if endpoint is not None and not endpoint.startswith("/"):
+            raise exceptions.ViduConfigError(
+                "The vidu-native dialect has a single create endpoint; give a path such as "
+                f"/vidu-native/video/generations or leave endpoint out (got {endpoint!r})."
+            )
+        return ApiRequest("POST", endpoint or self.create_path, body, bills=True)
+
+    def probe(self) -> ApiRequest:
+        """Ask for an id that no gateway has: only a gateway that accepts the key says "not there"."""
+        return self.query(PROBE_ID)
+
+    def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
+        """Expect "no such task" (400 or 404): it means that host and key are right."""
+        if answer.ok and (state_word(payload) or not is_error(payload)):
+            return bool({"id", "status", "data"} & payload.keys())
+        error = self.error(answer)
+        if isinstance(error, ViduNotFoundError) and (error.code or "").lower() in GATEWAY:
+            return True
+        # Task endpoints answer {"code": "<string>", "message": …}; a wrong path is answered otherwise.
+        told = isinstance(payload.get("code"), str) and isinstance(payload.get("message"), str)
+        return told and isinstance(error, (ViduNotFoundError, ViduRequestError))

@@ -1,0 +1,1 @@
+"""Strings, numbers and types; knows nothing of the rest of this package."""

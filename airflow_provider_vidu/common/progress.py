@@ -1,0 +1,118 @@
+"""What a task's log says while something is under way, and when: decisions about words, no I/O.
+
+A user who opens the log wants one line for each change and none for each poll or buffer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from airflow_provider_vidu.common.text import one_line, shown
+
+FIRST_SECONDS: Final = 3.0
+"""A transfer that is over by then needs no line about its progress."""
+QUARTER: Final = 0.25
+_VALUE_CHARS: Final = 500
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
+"""No prompt has so many letters without a blank; some gateways take pictures without the head of a data URI."""
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+class Telling:
+    """Decides when the progress of a transfer is worth a line, and words it.
+
+    The first line comes after a few seconds. Then one comes when another quarter has arrived, or when
+    ``interval`` seconds have gone by; in a transfer that takes long, a tenth of what it has taken so
+    far, so that a night fills no log.
+
+    :param interval: seconds between two lines, at the least, while no quarter is reached.
+    """
+
+    def __init__(self, interval: float = 10.0) -> None:
+        self._interval = interval
+        self._first = min(FIRST_SECONDS, interval)
+        self._began = self._told = 0.0
+        self._bytes = self._quarters = 0
+
+    def start(self, now: float, received: int, total: int | None) -> None:
+        """Take note that a body begins, after ``received`` bytes of earlier ones."""
+        self._began = self._told = now
+        self._bytes, self._quarters = received, _quarters(received, total)
+
+    def line(self, now: float, received: int, total: int | None) -> str | None:
+        """Return a line about the progress, or None when it is too early for one, or nothing is left to come."""
+        silent = now - self._told
+        is_first = self._told == self._began
+        interval = self._first if is_first else max(self._interval, (now - self._began) / 10)
+        quarters = _quarters(received, total)
+        if received == total or silent < self._first or (silent < interval and quarters == self._quarters):
+            return None
+        rate = (received - self._bytes) / silent if silent else 0.0
+        self._told, self._bytes, self._quarters = now, received, quarters
+        return progress_line(received, total, rate)
+
+
+def _quarters(received: int, total: int | None) -> int:
+    return int(received / (total * QUARTER)) if total else 0
+
+
+def progress_line(received: int, total: int | None, rate: float) -> str:
+    """Return how far a transfer has come, such as ``31 %: 37.4 MB of 120.0 MB, 12.5 MB/s, about 7 s left``."""
+    speed = f"{size(rate)}/s"
+    if not total:
+        return f"{size(received)} so far, {speed}"
+    left = f", about {duration((total - received) / rate)} left" if rate > 0 else ""
+    return f"{100 * received // total} %: {size(received)} of {size(total)}, {speed}{left}"
+
+
+def finish_line(count: int, kind: str, seconds: float) -> str:
+    """Return what a finished transfer brought, such as ``Fetched 37.4 MB of video/mp4 in 3.0 s (12.5 MB/s)``.
+
+    :param count: bytes.
+    :param kind: the content type.
+    :param seconds: since the first byte. Below one second there is no rate: it would say more about the clock.
+    """
+    rate = f" ({size(count / seconds)}/s)" if seconds >= 1 else ""
+    return f"Fetched {size(count)} of {kind} in {duration(max(seconds, 0.1))}{rate}"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for a reader: ``512 B``, ``37.4 MB``."""
+    unit = 0
+    while count >= 999.95 and unit < len(_UNITS) - 1:
+        count /= 1000
+        unit += 1
+    return f"{count:.{1 if unit else 0}f} {_UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for a reader: ``0.4 s``, ``17 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = max(round(seconds), 0)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def request_lines(body: Mapping[str, Any]) -> list[str]:
+    """Return a request's fields, a line for each: no image's bytes, no signed URL, nothing endless."""
+    return [f"{one_line(name, 60)}: {_told(value)}" for name, value in body.items()]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, str):
+        if value[:5].lower() == "data:":
+            kind = one_line(value[5:300].partition(";")[0].partition(",")[0], 40)
+            return f"(inline {kind}, {size(len(value))} in the request)"
+        if _BASE64.match(value):
+            return f"(inline base64, {size(len(value))} in the request)"
+        return shown(value, _VALUE_CHARS)
+    if isinstance(value, Mapping):
+        return one_line("{" + ", ".join(f"{name}: {_told(inner)}" for name, inner in value.items()) + "}", _VALUE_CHARS)
+    if isinstance(value, Sequence):
+        return one_line("[" + ", ".join(map(_told, value)) + "]", _VALUE_CHARS)
+    return shown(value, _VALUE_CHARS)

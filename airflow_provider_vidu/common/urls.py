@@ -1,0 +1,95 @@
+"""Addresses that cannot be fetched: what is wrong with one, and where an answer holds such. Pure.
+
+A paid file may be behind one, so the message shows it, without what may be a secret in it. Of all these forms only
+``//host/…`` has a single meaning, and the dialects read it as https. ``/files/v.mp4`` is not resolved: nothing says
+whether it belongs to the connection's host, to a path prefix in it, or to the host of the service behind a gateway, and
+the key would be sent wherever the guess leads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.common.text import one_line, without_data_uris, without_query
+from airflow_provider_vidu.common.values import MAX_URL_CHARS, web_url
+
+_URL_FIELD: Final = re.compile(r"ur[il]s?$", re.IGNORECASE)
+_MAY_BE_URL: Final = frozenset({"fail_reason", "output", "outputs", "result", "results", "video", "videos", "data"})
+"""Fields that hold an address in some answers, and something else in others."""
+_LOOKS_LIKE_ONE: Final = re.compile(r"(?:[\w.+-]+:)?/{0,2}[\w.~%-]*/\S+")
+_NOT_RESULTS: Final = frozenset(
+    {
+        "input", "inputs", "request", "params", "parameters", "images", "subjects", "payload", "meta_data", "body",
+        "prompt", "callback_url", "wm_url", "original_request", "arguments", "options",
+    }
+)  # fmt: skip
+"""What was sent, and is echoed."""
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30}):(?=//)|(data|blob|file|javascript):", re.IGNORECASE)
+_MOST_SHOWN: Final = 3
+_MOST_DEEP: Final = 5
+
+
+def url_problem(value: str) -> str | None:
+    """Return what is wrong with an address, as the end of a sentence (``has no scheme …``), or None for a usable one.
+
+    :param value: what should be an http(s) URL; blanks around it do not matter.
+    """
+    text = value.strip()
+    if web_url(text) is not None:
+        return None
+    if len(text) > MAX_URL_CHARS:
+        return f"is longer than {MAX_URL_CHARS:,} characters"
+    if len(text.split()) > 1:
+        return "has a blank or a line end in it"
+    if text.startswith("/") and not text.startswith("//"):
+        return "is relative: it lacks https:// and a host"
+    found = _SCHEME.match(text)
+    scheme = (found[1] or found[2]).lower() if found else ""
+    if scheme == "data":
+        return "is the file itself, and not its address"
+    if scheme and scheme not in ("http", "https"):
+        return f"has the scheme {scheme!r}; only http and https are fetched"
+    if not scheme:
+        return "lacks its beginning, https://"
+    return "has no host that can be read, or characters that no URL may have"
+
+
+def shown_url(value: str) -> str:
+    """Return an address as a message may show it: one line, without user, password, query and fragment."""
+    text = value.strip()
+    shown = without_data_uris(text[:2000]) if text[:5].lower() == "data:" else without_query(text)
+    return one_line(shown, 120)
+
+
+def unusable_note(answer: Mapping[str, Any]) -> str:
+    """Return a sentence, with a blank before it, about each address in an answer that cannot be fetched; or nothing.
+
+    :param answer: the whole answer (:attr:`.Generation.raw`).
+    """
+    found: dict[str, str] = {}
+    for name, value in _addresses(answer):
+        problem = url_problem(value)
+        if problem is not None and len(found) < _MOST_SHOWN:
+            found.setdefault(shown_url(value), f"{one_line(name, 40)} holds {shown_url(value)!r}, which {problem}")
+    if not found:
+        return ""
+    return f" In its answer {'; '.join(found.values())}. Pass the right address as video_url to ViduDownloadOperator."
+
+
+def _addresses(level: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each field that should hold the address of a result."""
+    if isinstance(level, str):
+        is_one = _URL_FIELD.search(name) or (name in _MAY_BE_URL and _LOOKS_LIKE_ONE.fullmatch(level.strip()))
+        if level.strip() and is_one:
+            yield name, level
+    elif depth >= _MOST_DEEP:
+        return
+    elif isinstance(level, Mapping):
+        for inner, value in level.items():
+            if inner not in _NOT_RESULTS:
+                yield from _addresses(value, str(inner), depth + 1)
+    elif isinstance(level, list):
+        for value in level:
+            yield from _addresses(value, name, depth + 1)

@@ -1,0 +1,154 @@
+"""What was really sent: telling a video, a picture or sound from an error page, whatever the header claims. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from airflow_provider_vidu.common.media_types import (
+    SNIFF_BYTES,
+    is_iso,
+    is_text,
+    shows_sound,
+    shows_video,
+    sniffed,
+    type_of_name,
+)
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
+
+__all__ = ["SNIFF_BYTES", "BoxWalk", "judged", "sniffed", "text_kind"]
+
+_ARTICLE: Final[dict[Family | None, str]] = {
+    "video": "a video",
+    "image": "a picture",
+    "audio": "a sound file",
+    None: "a video, a picture or a sound file",
+}
+# Containers whose first bytes do not tell whether they hold sound alone: the header or the name may say so.
+_SOUND_ALONE: Final = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/3gpp": "audio/mp4"}
+_MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre|svg)\b|\s*<[?!]", re.IGNORECASE)
+_SVG = re.compile(rb"<svg[\s>/]", re.IGNORECASE)
+_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_JSON = re.compile(rb'\s*(?:\{\s*(?:"|\})|\[\s*(?:[\[{"\]]|-?\d+\s*[,\]]))')
+_BOMS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_QUOTED: Final = 300
+
+
+def text_kind(head: bytes) -> str | None:
+    """Return ``an HTML or XML page``, ``an SVG file``, ``JSON`` or ``text`` when the first bytes look like it."""
+    for bom in _BOMS:
+        head = head.removeprefix(bom)
+    if b"\0" in head[:4] and head.lstrip(b"\0")[:1] in (b"<", b"{", b"["):  # UTF-16 or UTF-32
+        head = head.replace(b"\0", b"")[:_QUOTED]
+    if _MARKUP.match(head):
+        # Pictures of this kind may hold scripts, and a browser runs them.
+        return "an SVG file" if _SVG.search(head) and not _HTML.search(head) else "an HTML or XML page"
+    if _JSON.match(head):
+        return "JSON"
+    return "text" if head and is_text(head[:_QUOTED]) else None
+
+
+def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
+    """Return the content type of a file, as its first bytes prove it.
+
+    The header is believed in one point alone: whether a container that may hold video or sound, and shows no video in
+    its first bytes, holds only sound.
+    Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
+
+    :param declared: the ``Content-Type`` header.
+    :param head: the first bytes of the body, up to :data:`SNIFF_BYTES`.
+    :param artifact: what is being fetched; None for a result of any medium.
+    :param path: the URL's path; its extension helps where the header names no type.
+    :raises ViduDownloadRefusedError: when the bytes prove something else, or nothing; the message quotes their
+        beginning.
+    """
+    family = family_of(artifact)
+    proven = sniffed(head)
+    if proven is None:
+        raise _unproven(declared, head, family)
+    kind = _sound_alone(proven, declared, head, family, path) or proven
+    if not _fits(kind, family):
+        advice = " Without artifact the result is kept, whatever its medium." if _fits(kind, None) else ""
+        raise _refused(family, kind, advice)
+    return kind
+
+
+def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
+    if proven not in _SOUND_ALONE or family not in (None, "audio") or shows_video(head):
+        return None
+    told = (declared or "").partition(";")[0].strip().lower()
+    says_sound = told.startswith("audio/") or (
+        not told.startswith("video/")
+        and ((type_of_name(path) or "").startswith("audio/") or (family == "audio" and shows_sound(head)))
+    )
+    return _SOUND_ALONE[proven] if says_sound else None
+
+
+def _fits(kind: str, family: Family | None) -> bool:
+    if family is None:
+        return kind.startswith(("video/", "image/", "audio/"))
+    # Animated results come as GIF or WebP.
+    return kind.startswith(family + "/") or (family == "video" and kind in ("image/gif", "image/webp"))
+
+
+def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduDownloadRefusedError:
+    found = text_kind(head)
+    if found:
+        begins = shown(head[:_QUOTED].decode("utf-8", "replace"), 160)
+    else:
+        said = f" (its header says {shown(declared, 60)})" if declared else ""
+        found, begins = f"bytes of no known format{said}", head[:16].hex(" ")
+    return _refused(family, found, f" It begins: {begins}")
+
+
+def _refused(family: Family | None, found: str, more: str) -> ViduDownloadRefusedError:
+    return ViduDownloadRefusedError(f"Not stored: the server sent {shown(found)} instead of {_ARTICLE[family]}.{more}")
+
+
+class BoxWalk:
+    """Follows the top-level boxes of an ISO container while it streams by, to notice that its end is missing.
+
+    Needed only where no length was announced: then a connection that broke looks like one that ended.
+    """
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._next = 0
+        self._header = b""
+        self._follows = True
+
+    def feed(self, data: memoryview | bytes) -> None:
+        """Take the next bytes of the file."""
+        view, start = memoryview(data), self._position
+        self._position += len(view)
+        while self._follows and (begin := self._next + len(self._header)) < self._position:
+            self._header += bytes(view[begin - start : begin - start + 16 - len(self._header)])
+            if (size := self._box_size()) is None:
+                return
+            self._next += size
+            self._header = b""
+
+    def is_cut(self) -> bool:
+        """Whether the last box claims bytes that have not come (false where the file is no MP4)."""
+        return self._follows and self._position < self._next
+
+    def is_whole(self) -> bool:
+        """Whether the file is an MP4 that ends where its last box does."""
+        return self._follows and 0 < self._position == self._next
+
+    def _box_size(self) -> int | None:
+        if len(self._header) < 8:
+            return None
+        size = int.from_bytes(self._header[:4], "big")
+        if size == 1:
+            if len(self._header) < 16:
+                return None
+            size = int.from_bytes(self._header[8:16], "big")
+        is_box = self._header[4:8].isalnum() if self._next else is_iso(self._header)
+        if size < 8 or not is_box:
+            # Size 0 means "to the end of the file"; anything else is no box.
+            self._follows = False
+            return None
+        return size

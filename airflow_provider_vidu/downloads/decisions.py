@@ -1,0 +1,261 @@
+"""What a transfer does after each answer and each failure: decisions only, no I/O."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError, ViduError
+from airflow_provider_vidu.network.bodies import real_codings
+from airflow_provider_vidu.polling.policy import Backoff, retry_after
+
+MAX_REDIRECTS: Final = 5
+MAX_FRESH_URLS: Final = 3
+"""How often a generation is asked for a new URL within one attempt of the task."""
+
+LEAST_GAIN: Final = 4096
+"""Bytes beyond the furthest point that count as getting on; a trickle brings a few more every time."""
+SLOW_TIMEOUTS: Final = 2
+"""So many of the connection's time-outs an answer's head may take, and a body may be too slow."""
+
+# At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
+_CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
+_EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
+_PASSING_STATUSES: Final = frozenset({202, 408, 425, 429})
+# Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
+# prove what came.
+_WHOLE_STATUSES: Final = frozenset({200, 201, 203})
+_SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
+
+
+class Do(enum.Enum):
+    """What comes next."""
+
+    TAKE_ALL = "take the body as the whole file, from its first byte"
+    TAKE_REST = "take the body as the continuation"
+    START_OVER = "forget what has come and ask for the whole file"
+    FOLLOW = "follow the redirect"
+    FRESH_URL = "the URL has expired: get another one"
+    WAIT = "wait and ask again"
+    STOP = "give up"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer has come.
+
+    :param received: bytes that are safely in the sink.
+    :param total: bytes of the whole file, where announced.
+    :param validator: what identifies this version of the file (for If-Range), or None.
+    :param codings: the content codings that its first answer declared.
+    """
+
+    received: int = 0
+    total: int | None = None
+    validator: str | None = None
+    codings: tuple[str, ...] = ()
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether the rest can be asked for without risking a mixture of two files."""
+        return self.received > 0 and self.validator is not None
+
+    def headers(self) -> dict[str, str]:
+        """Return the request headers that ask for the rest, or none."""
+        if not self.may_resume or self.validator is None:
+            return {}
+        return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an answer: status, headers with lower-case names, and the beginning of an error body."""
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do, with what is needed for it: the file's total size, or the error and its meaning."""
+
+    do: Do
+    total: int | None = None
+    error: ViduError | None = None
+
+
+def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
+    """Decide what an answer means for a transfer.
+
+    :param answer: status, headers, and the announced length of this body (None when there is none).
+    :param progress: how far the transfer had come when it asked.
+    :param ranged: whether the request asked for the rest only.
+    """
+    if answer.status in _WHOLE_STATUSES:
+        return Verdict(Do.TAKE_ALL, total=answer.length)
+    if answer.status == 206:
+        return _after_partial(answer, progress, ranged=ranged)
+    if answer.status == 416 and ranged:
+        return Verdict(Do.START_OVER, error=_http_error(answer, "the server cannot continue the transfer"))
+    if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("location"):
+        return Verdict(Do.FOLLOW)
+    return _after_failure(answer)
+
+
+def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
+    mixed = Verdict(Do.START_OVER, error=_http_error(answer, "the server sent another part than was asked for"))
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+    if found is None:
+        return mixed
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if last < first or (total is not None and last >= total) or answer.length not in (None, last - first + 1):
+        return mixed
+    if not ranged:
+        whole = first == 0 and total == last + 1
+        return Verdict(Do.TAKE_ALL, total=total) if whole else mixed
+    if first != progress.received or _is_other_version(answer, progress):
+        return mixed
+    if progress.total is not None and total not in (None, progress.total):
+        return mixed
+    if codings_of(answer.headers) != progress.codings:
+        return mixed  # a part of a compressed file continues that file alone
+    return Verdict(Do.TAKE_REST, total=total if total is not None else progress.total)
+
+
+def _is_other_version(answer: Answer, progress: Progress) -> bool:
+    # A server may know Range but not If-Range, and then continue with another file. A 206 must repeat the
+    # ETag (RFC 9110, 15.3.7), so one without it proves nothing; of a date it says that it need not.
+    if (progress.validator or "").startswith('"'):
+        return answer.headers.get("etag", "").strip() != progress.validator
+    return answer.headers.get("last-modified", progress.validator) != progress.validator
+
+
+def _after_failure(answer: Answer) -> Verdict:
+    if answer.status in _EXPIRED_STATUSES or (answer.status == 400 and _SAYS_EXPIRED.search(answer.body)):
+        return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
+    if answer.status in _PASSING_STATUSES or answer.status >= 500:
+        return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
+    told = shown(answer.body.decode("utf-8", "replace"))
+    error = ViduDownloadRefusedError(
+        f"Not fetched: the server refused the request{f'. It said: {told}' if told else '.'}",
+        status_code=answer.status,
+    )
+    return Verdict(Do.STOP, error=error)
+
+
+def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
+    told = shown(answer.body.decode("utf-8", "replace"))
+    return ViduDownloadError(
+        f"The file could not be fetched: {problem}{f'. It said: {told}' if told else '.'}",
+        status_code=answer.status,
+        retry_after=retry_after(answer.headers),
+    )
+
+
+def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the content codings that an answer declares, in lower case; words that mean nothing do not count."""
+    return tuple(real_codings(headers.get("content-encoding", "")))
+
+
+def validator_of(headers: Mapping[str, str], status: int = 200) -> str | None:
+    """Return what If-Range may carry: a strong ETag, else a Last-Modified that is old enough, else None.
+
+    A weak ETag promises equal meaning, not equal bytes. A date is no proof within the second in which
+    the file was written (RFC 9110, 8.8.2.2). ``Accept-Ranges: none`` rules resuming out, and so does 203: the ETag is
+    the origin's, and the bytes are not.
+    """
+    if status == 203 or headers.get("accept-ranges", "").strip().lower() == "none":
+        return None
+    etag = headers.get("etag", "").strip()
+    if etag:
+        return etag if len(etag) > 2 and etag.startswith('"') and etag.endswith('"') else None
+    modified, now = _date(headers.get("last-modified")), _date(headers.get("date"))
+    if modified is None or (now is not None and now - modified < timedelta(seconds=1)):
+        return None
+    return headers["last-modified"]
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(value) if value else None
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
+class Budget:
+    """How many failures a transfer survives.
+
+    Getting further than before by at least ``LEAST_GAIN`` resets the count, so that a large file over a
+    shaky line arrives; ten times the number of retries is the end all the same.
+
+    :param retries: failures in a row that are tolerated.
+    :param backoff: the delays between them.
+    """
+
+    def __init__(self, retries: int, backoff: Backoff) -> None:
+        self.retries = retries
+        self.failures = 0
+        self._backoff = backoff
+        self._all = 0
+        self._furthest = 0
+
+    def spend(self, error: ViduError, received: int) -> float | None:
+        """Note a failure after ``received`` bytes; return the seconds to wait, or None when it was one too many."""
+        if received - self._furthest >= LEAST_GAIN:
+            self._furthest, self.failures = received, 0
+        self.failures += 1
+        self._all += 1
+        if self.failures > self.retries or self._all > 10 * self.retries:
+            return None
+        return self._backoff.delay(self.failures, error)
+
+
+@dataclass(slots=True)
+class Pace:
+    """Notices a transfer that trickles: fewer than ``least`` bytes a second over ``window`` seconds.
+
+    It is judged by its recent speed and never by its whole duration, so that a large file may take long.
+    """
+
+    least: float = 1024.0
+    window: float = 60.0
+    since: float = 0.0
+    at: int = 0
+
+    def start(self, now: float, received: int) -> None:
+        """Begin a new window."""
+        self.since, self.at = now, received
+
+    def is_too_slow(self, now: float, received: int) -> bool:
+        """Take a measurement; true when the window that ends now brought too little."""
+        if now - self.since < self.window:
+            return False
+        slow = received - self.at < self.least * (now - self.since)
+        self.start(now, received)
+        return slow
+
+
+def redirect_problem(count: int, old: str, new: str | None) -> str | None:
+    """Return why a redirect must not be followed, or None.
+
+    :param count: which redirect this is, starting with 1.
+    :param old: the scheme of the URL that redirected.
+    :param new: the scheme of the target; None when the target is no http(s) URL.
+    """
+    if count > MAX_REDIRECTS:
+        return f"there were more than {MAX_REDIRECTS} redirects"
+    if new is None:
+        return "it redirects to something that is no http(s) URL"
+    if old == "https" and new == "http":
+        return "it redirects from https to unencrypted http"
+    return None

@@ -1,0 +1,196 @@
+"""One version of a file as it arrives: counted, hashed, looked at, and handed to the sink."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from airflow_provider_vidu.downloads.content import SNIFF_BYTES, BoxWalk, judged, sniffed, text_kind
+from airflow_provider_vidu.downloads.decisions import Progress
+from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
+from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+from airflow_provider_vidu.stores.artifacts import Artifact
+from airflow_provider_vidu.stores.base import Sink
+
+OpenSink = Callable[[str, int | None], Sink]
+"""Takes the content type and the announced size; returns a sink. Called anew when a transfer starts over."""
+
+
+class Arrival:
+    """Takes the bytes of one version of the file; a transfer that starts over makes a new one.
+
+    What arrives is counted as it comes, for the transfer resumes there. What a server has compressed unasked is
+    unpacked on the way: size, digest and sink are about the file itself.
+
+    :param open_sink: opens the destination as soon as the first bytes have shown what they are.
+    :param artifact: what is wanted; None for a result of any medium.
+    :param max_bytes: the largest file that is accepted.
+    :param scrub: takes secrets out of what an error may quote of the beginning.
+    """
+
+    def __init__(
+        self,
+        open_sink: OpenSink,
+        artifact: Artifact | None,
+        max_bytes: int | None,
+        scrub: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self.received = 0
+        """Bytes from the network."""
+        self.size = 0
+        """Bytes of the file."""
+        self.total: int | None = None
+        self.validator: str | None = None
+        self.content_type = ""
+        self._codings: tuple[str, ...] = ()
+        self._open_sink = open_sink
+        self._artifact = artifact
+        self._max_bytes = max_bytes
+        self._scrub = scrub
+        self._declared: str | None = None
+        self._path = ""
+        self._first: bytearray | None = bytearray()
+        """The first bytes from the network, until they show whether they are compressed."""
+        self._unpacker: Unpacker | None = None
+        self._head = bytearray()
+        """The first bytes of the file, until they show what it is."""
+        self._digest = hashlib.sha256()
+        self._boxes = BoxWalk()
+        self._sink: Sink | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        return Progress(self.received, self.total, self.validator, self._codings)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the file so far, in hex."""
+        return self._digest.hexdigest()
+
+    @property
+    def unpacked(self) -> str | None:
+        """The coding that the file is unpacked from, or None where it is taken as it comes."""
+        return self._unpacker.name if self._unpacker else None
+
+    def describe(self, declared: str | None, validator: str | None, path: str, codings: Sequence[str] = ()) -> None:
+        """Note what the first answer says: content type, validator, the URL's path, and content codings."""
+        self._declared, self.validator, self._path, self._codings = declared, validator, path, tuple(codings)
+
+    def expect(self, total: int | None) -> None:
+        """Note the announced size before the body comes.
+
+        :raises ViduDownloadRefusedError: when it is too large.
+        """
+        self.total = total
+        self._check_size(total)
+
+    def accept(self, data: memoryview) -> None:
+        """Take the next bytes.
+
+        :raises ViduDownloadRefusedError: when they show something else than what is wanted, or are too many.
+        :raises ViduDownloadError: when they are compressed and broken.
+        :raises ViduStorageError: when they cannot be written.
+        """
+        self.received += len(data)
+        self._check_size(self.received)
+        if self._first is None:
+            self._unpack(data)
+            return
+        self._first += data
+        if len(self._first) >= SNIFF_BYTES:
+            self._settle()
+
+    def problem(self, *, surplus: bool) -> str | None:
+        """Return what is wrong with the file now that its body has ended, or None when it is whole.
+
+        :param surplus: whether more came than was announced.
+        """
+        if self.total is not None and self.received < self.total:
+            return f"The transfer ended after {self.received:,} of {self.total:,} bytes."
+        if surplus or (self.total is not None and self.received > self.total):
+            return f"The server sent more than the {self.total or 0:,} bytes it had announced."
+        if self.received == 0:
+            return "The server sent an empty body."
+        self._settle()
+        is_cut = self._boxes.is_cut() if self._unpacker is None else not self._unpacker.is_at_end
+        if is_cut and self.total is None:
+            return f"The connection ended after {self.received:,} bytes, in the middle of the file."
+        if is_cut and self._unpacker is not None:
+            return f"The server sent {self.received:,} {self.unpacked}-compressed bytes, and their end is missing."
+        return None
+
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether the file's own structure tells that its end has come."""
+        return self._boxes.is_whole() if self._unpacker is None else self._unpacker.is_at_end
+
+    def complete(self) -> None:
+        """Write what a very short file still has in the buffer."""
+        self._settle()
+        if self._sink is None:
+            self._open()
+
+    def publish(self) -> None:
+        """Publish the file.
+
+        :raises ViduStorageError: when that fails; nothing has been published then.
+        """
+        assert self._sink is not None
+        self._sink.publish()
+
+    def discard(self) -> None:
+        """Throw everything away, also what was not stored: it may quote the key, and an error keeps this object."""
+        self._head = bytearray()
+        self._first = None
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.discard()
+
+    def _settle(self) -> None:
+        """Let the bytes that have come decide whether the file is compressed, and take them."""
+        if self._first is None:
+            return
+        first, self._first = bytes(self._first), None
+        self._unpacker = unpacker_of(first, self._codings)
+        self._unpack(memoryview(first))
+
+    def _unpack(self, data: memoryview) -> None:
+        if self._unpacker is None:
+            self._keep(data)
+            return
+        for piece in self._unpacker.unpack(data):
+            self._keep(piece)
+
+    def _keep(self, data: memoryview) -> None:
+        """Take the next bytes of the file itself."""
+        self.size += len(data)
+        self._check_size(self.size)
+        if self.total is None and self._unpacker is None:
+            self._boxes.feed(data)
+        if self._sink is not None:
+            self._digest.update(data)
+            self._sink.write(data)
+            return
+        self._head += data
+        if len(self._head) >= SNIFF_BYTES:
+            self._open()
+
+    def _open(self) -> None:
+        head = self._scrub(bytes(self._head[:SNIFF_BYTES]))
+        if self._codings and self._unpacker is None and sniffed(head) is None and text_kind(head) is None:
+            raise ViduDownloadRefusedError(
+                f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although it was asked not "
+                "to, and this encoding cannot be undone here. Switch it off at the server, or at the proxy before it."
+            )
+        self.content_type = judged(self._declared, head, self._artifact, self._path)
+        self._sink = self._open_sink(self.content_type, self.total if self._unpacker is None else None)
+        self._digest.update(self._head)
+        self._sink.write(memoryview(self._head))
+        self._head = bytearray()
+
+    def _check_size(self, size: int | None) -> None:
+        if self._max_bytes is not None and size is not None and size > self._max_bytes:
+            raise ViduDownloadRefusedError(
+                f"Not stored: the file has {size:,} bytes or more; max_bytes is {self._max_bytes:,}."
+            )

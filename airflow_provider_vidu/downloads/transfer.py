@@ -1,0 +1,343 @@
+"""The transfer engine: one file from a URL into a sink, whole or not at all.
+
+It holds one buffer, hashes in the same pass, resumes what breaks, and decides nothing by itself: what
+an answer means stands in :mod:`.transfer_policy`, what content is acceptable in :mod:`.content`, which
+addresses are in :mod:`.addresses`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from airflow_provider_vidu.common.progress import Telling, finish_line
+from airflow_provider_vidu.common.text import one_line, without_query
+from airflow_provider_vidu.downloads.decisions import (
+    MAX_FRESH_URLS,
+    SLOW_TIMEOUTS,
+    Budget,
+    Do,
+    Pace,
+    Progress,
+    Verdict,
+    after_answer,
+    codings_of,
+    redirect_problem,
+    validator_of,
+)
+from airflow_provider_vidu.downloads.incoming_file import Arrival, OpenSink
+from airflow_provider_vidu.exceptions import (
+    ViduDownloadError,
+    ViduDownloadRefusedError,
+    ViduError,
+    ViduIncompleteError,
+    ViduURLExpiredError,
+)
+from airflow_provider_vidu.network.connection import TooSlowError
+from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
+from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.polling.policy import Backoff
+from airflow_provider_vidu.stores.artifacts import Artifact, family_of
+
+BUFFER_BYTES: Final = 1024 * 1024
+_NAP: Final = 0.5
+_UNPROVEN: Final = (
+    "The server announced no length and closed the connection after %s bytes, and this kind of file does not show "
+    "where it ends: nothing proves that it is whole."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a transfer keeps to.
+
+    :param artifact: what is fetched; None for a result of any medium.
+    :param max_bytes: the largest file that is accepted.
+    :param backoff: the delays between failed requests.
+    :param least_rate: bytes a second below which, over twice the connection's time-out, a transfer counts as stalled.
+    :param log_interval: seconds between two lines about the progress (more in a long transfer).
+    :param clock: seconds, monotonic.
+    :param sleep: waits for so many seconds.
+    """
+
+    artifact: Artifact | None = None
+    max_bytes: int | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
+    least_rate: float = 1024.0
+    log_interval: float = 10.0
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A file that has arrived whole and is published: size in bytes, digest, type, URL without its query."""
+
+    size: int
+    sha256: str
+    content_type: str
+    source: str
+
+
+class Transfer:
+    """One download. Make an instance, call :meth:`run` once.
+
+    :param url: where the file lies; None to ask ``fresh_url`` first.
+    :param open_sink: opens the destination once the content is known to be acceptable.
+    :param access: what the connection grants.
+    :param rules: limits and times.
+    :param fresh_url: returns a new URL when the old one has expired; None when nobody knows one.
+    :param log: where the progress is told.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        open_sink: OpenSink,
+        *,
+        access: Access | None = None,
+        rules: Rules | None = None,
+        fresh_url: Callable[[], str] | None = None,
+        log: Any = None,
+    ) -> None:
+        self._url = url
+        self._open_sink = open_sink
+        self._access = access or Access()
+        self._rules = rules or Rules()
+        self._fresh_url = fresh_url
+        self._log: Any = log or logging.getLogger(__name__)
+        self._budget = Budget(self._access.max_retries, self._rules.backoff)
+        self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
+        self._telling = Telling(self._rules.log_interval)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._seconds = 0.0
+        """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
+        self._fresh_urls = 0
+        self._cancelled = False
+        self._stream: Stream | None = None
+        self._file = self._new_arrival()
+
+    def run(self) -> Received:
+        """Fetch and publish.
+
+        :return: what was published.
+        :raises ViduDownloadRefusedError: address, size or content are not allowed.
+        :raises ViduURLExpiredError: the URL is no longer valid and there is no way to a new one.
+        :raises ViduIncompleteError: it did not arrive whole, in spite of all retries.
+        :raises ViduStorageError: the sink failed.
+        :raises ViduDownloadError: everything else. After any exception nothing has been published.
+        """
+        try:
+            if self._url is None:
+                self._url = self._another_url(None)
+            self._log.info("Fetching %s", self._source)
+            while not self._attempt(self._url):
+                pass
+            self._check_cancelled()
+            self._file.publish()
+        except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
+            self._file.discard()
+            raise
+        if self._file.unpacked:
+            self._log.info(
+                "The server sent the file %s-compressed although it was asked not to; it is stored as it was before.",
+                self._file.unpacked,
+            )
+        self._log.info("%s", finish_line(self._file.received, self._file.content_type, self._seconds))
+        return Received(self._file.size, self._file.sha256, self._file.content_type, self._source)
+
+    def cancel(self) -> None:
+        """Make :meth:`run` raise soon. May be called from a signal handler or another thread."""
+        self._cancelled = True
+        stream = self._stream
+        if stream is not None:
+            stream.abort()
+
+    # -- one request ----------------------------------------------------------------------------
+
+    def _attempt(self, url: str) -> bool:
+        """Ask once and take what comes; return whether the file is complete."""
+        self._check_cancelled()
+        progress = self._file.progress
+        problem: str | None = None
+        broken: ViduDownloadError | None = None
+        try:
+            with self._open(url, progress) as stream:
+                verdict = after_answer(stream.answer(), progress, ranged=progress.may_resume)
+                if takes := verdict.do in (Do.TAKE_ALL, Do.TAKE_REST):
+                    problem = self._take(stream, verdict)
+        except NETWORK_ERRORS as error:
+            broken, is_final = self._broken(error), isinstance(error, ssl.SSLCertVerificationError)
+        finally:
+            self._stream = None
+        if broken is not None:
+            # Raised outside of the handler: http.client's errors quote what came, and that may be the key.
+            self._check_cancelled()
+            if is_final:
+                raise broken
+            self._wait_or_raise(broken)
+            return False
+        if not takes:
+            self._act_on(verdict)
+            return False
+        return self._finish(problem)
+
+    def _open(self, url: str, progress: Progress) -> Stream:
+        """Send the request, following redirects; the key stays behind at the first foreign origin."""
+        family = family_of(self._rules.artifact)
+        accept = {"Accept": f"{family}/*,application/octet-stream;q=0.9,*/*;q=0.5" if family else "*/*"}
+        target, own, hops = Target.parse(url), True, 0
+        while True:
+            own = own and self._access.origin is not None and target.origin == self._access.origin
+            stream = self._stream = Stream(target, self._access, {**accept, **progress.headers()}, own=own)
+            location = stream.headers.get("location")
+            if stream.status not in (301, 302, 303, 307, 308) or not location:
+                return stream
+            stream.close()
+            hops += 1
+            target = self._next_target(target, location, hops)
+
+    def _next_target(self, target: Target, location: str, hops: int) -> Target:
+        url = location
+        try:
+            url = target.redirected(location)
+            found = Target.parse(url)
+        except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
+            found = None
+        if problem := redirect_problem(hops, target.scheme, found.scheme if found else None):
+            raise ViduDownloadRefusedError(
+                f"Not fetched from {without_query(target.url)}: {problem} ({self._scrubbed(without_query(url))})."
+            )
+        assert found is not None
+        return found
+
+    def _scrubbed(self, text: str) -> str:
+        return one_line(self._access.scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)
+
+    def _act_on(self, verdict: Verdict) -> None:
+        """Do what an answer without the file asks for: wait, begin anew, get another URL or give up."""
+        assert verdict.error is not None
+        if verdict.do is Do.STOP:
+            raise verdict.error
+        if verdict.do is Do.FRESH_URL:
+            self._url = self._another_url(verdict.error)
+            return
+        if verdict.do is Do.START_OVER:
+            self._begin_anew()
+        self._wait_or_raise(verdict.error)
+
+    def _another_url(self, expired: ViduError | None) -> str:
+        """Ask for a fresh URL, a few times at the most."""
+        if self._fresh_url is None:
+            status = expired.status_code if expired else None
+            raise ViduURLExpiredError(
+                f"The URL {self._source} is not valid (any more), and without a generation_id there is no way to "
+                "a new one. Pass generation_id, or download sooner: such URLs die within hours.",
+                status_code=status,
+            )
+        if expired is not None:
+            self._fresh_urls += 1
+            if self._fresh_urls > MAX_FRESH_URLS:
+                raise ViduDownloadError(
+                    f"The server refused {self._fresh_urls} URLs in a row, fresh ones among them: {expired}",
+                    status_code=expired.status_code,
+                )
+            if self._fresh_urls > 1:
+                self._nap(self._rules.backoff.delay(self._fresh_urls - 1, expired))
+            self._log.info("The URL has expired (HTTP %s); asking for a fresh one.", expired.status_code)
+        return self._fresh_url()
+
+    # -- the body -------------------------------------------------------------------------------
+
+    def _take(self, stream: Stream, verdict: Verdict) -> str | None:
+        """Take the body; return what is wrong with its end, or None when the file is whole."""
+        if verdict.do is Do.TAKE_ALL:
+            self._begin_anew()
+            path = stream.target.path.partition("?")[0]
+            validator = validator_of(stream.headers, stream.status)
+            self._file.describe(stream.headers.get("content-type"), validator, path, codings_of(stream.headers))
+        file, clock = self._file, self._rules.clock
+        file.expect(verdict.total)
+        began = clock()
+        self._pace.start(began, file.received)
+        self._telling.start(began, file.received, file.total)
+        before, first = self._seconds, None
+        while count := stream.readinto(self._buffer):
+            now = clock()
+            first = now if first is None else first
+            file.accept(self._buffer[:count])
+            self._seconds = before + now - first
+            if told := self._telling.line(now, file.received, file.total):
+                self._log.info("%s", told)
+            if self._cancelled or self._pace.is_too_slow(now, file.received):
+                self._check_cancelled()
+                raise TooSlowError
+        problem = file.problem(surplus=file.received == file.total and stream.has_surplus())
+        if problem is None and not (stream.shows_its_end or file.shows_its_end):
+            self._log.warning(_UNPROVEN, f"{file.received:,}")
+        return problem
+
+    def _finish(self, problem: str | None) -> bool:
+        """Take the end of a body; return whether the file is complete, else wait for another try."""
+        self._check_cancelled()
+        if problem is None:
+            self._file.complete()
+            return True
+        error = ViduIncompleteError(problem)
+        if self._file.received in (0, self._file.total):
+            # Nothing that could be continued: an empty body, or one with bytes after its end.
+            self._begin_anew()
+        self._wait_or_raise(error)
+        return False
+
+    # -- failures -------------------------------------------------------------------------------
+
+    def _broken(self, error: BaseException) -> ViduDownloadError:
+        told = failure_text(error)
+        if self._file.received == 0:
+            return ViduDownloadError(f"The file at {self._source} could not be fetched: {told}.")
+        of = f" of {self._file.total:,}" if self._file.total is not None else ""
+        return ViduIncompleteError(f"The transfer broke after {self._file.received:,}{of} bytes: {told}.")
+
+    def _wait_or_raise(self, error: ViduError) -> None:
+        delay = self._budget.spend(error, self._file.received)
+        if delay is None:
+            tries = f" Gave up after {self._budget.failures} failures in a row." if self._budget.retries else ""
+            error.reason += tries
+            raise error
+        self._log.warning("%s Trying again in %.1f s.", error, delay)
+        self._nap(delay)
+
+    def _nap(self, seconds: float) -> None:
+        # In slices: a signal handler only sets a flag, and sleep would go on after it.
+        while seconds > 0:
+            self._check_cancelled()
+            self._rules.sleep(min(seconds, _NAP))
+            seconds -= _NAP
+        self._check_cancelled()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise ViduDownloadError("The download was cancelled; nothing was published.")
+
+    def _begin_anew(self) -> None:
+        self._seconds = 0.0
+        self._file.discard()
+        self._file = self._new_arrival()
+
+    def _new_arrival(self) -> Arrival:
+        return Arrival(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._scrub)
+
+    def _scrub(self, data: bytes) -> bytes:
+        stream = self._stream
+        return self._access.scrub(data, stream.target.url if stream is not None else self._url)
+
+    # -- what is told ---------------------------------------------------------------------------
+
+    @property
+    def _source(self) -> str:
+        return one_line(without_query(self._url), 300) if self._url else "the generation's URL"

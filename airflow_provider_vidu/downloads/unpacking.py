@@ -1,0 +1,91 @@
+"""A file that a server has compressed although it was asked not to: unpacked while it streams by, and bounded. Pure.
+
+Servers also name a ``Content-Encoding`` that is not there: stores keep the header that an upload carried, and gateways
+unpack a body and pass the header on. So the header is never believed: the first bytes decide.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from airflow_provider_vidu.common.media_types import sniffed
+from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
+
+MOST_RATIO: Final = 100
+"""No medium that a service hands out shrinks to less than a hundredth; a bomb shrinks to a thousandth."""
+FREE_BYTES: Final = 16 * 1024**2
+"""Up to so many unpacked bytes the ratio does not count: a small picture of one colour shrinks to nearly nothing."""
+_GZIP: Final = b"\x1f\x8b\x08"
+_PIECE: Final = 1024**2
+
+
+def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
+    """Return what unpacks a file that begins so; None for one to be taken as it is.
+
+    A gzip file is known by its first bytes, declared or not. ``deflate`` has no such mark, so it counts where it is
+    declared and the bytes are not a medium as they are. No other coding can be unpacked here.
+
+    :param head: the first bytes, as many as prove a medium.
+    :param codings: what the header declares (:func:`.bodies.real_codings`).
+    """
+    if head.startswith(_GZIP):
+        return Unpacker("gzip", 31)
+    if list(codings) != ["deflate"] or sniffed(head) is not None:
+        return None
+    # Some servers send it without its header (RFC 9110, 8.4.1.2).
+    has_header = len(head) > 1 and head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
+    return Unpacker("deflate", 15 if has_header else -15)
+
+
+class Unpacker:
+    """Unpacks a compressed file, in pieces of bounded size.
+
+    :param name: the coding, for messages.
+    :param wbits: how zlib is to read it.
+    """
+
+    def __init__(self, name: str, wbits: int) -> None:
+        self.name = name
+        self._wbits = wbits
+        self._zlib = zlib.decompressobj(wbits=wbits)
+        self._taken = self._given = 0
+        self._is_over = False
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the compressed file has come to its end; before that, a part of it is missing."""
+        return self._zlib.eof
+
+    def unpack(self, data: bytes | memoryview) -> Iterator[memoryview]:
+        """Yield what ``data`` unpacks to.
+
+        :raises ViduDownloadError: when the compressed bytes are broken.
+        :raises ViduDownloadRefusedError: when they unpack to far more than a medium does.
+        """
+        self._taken += len(data)
+        rest = bytes(data)
+        while rest and not self._is_over:
+            if self._zlib.eof:
+                # A gzip file may have several members. What else is behind its end is ignored, as gzip itself does.
+                self._is_over = not (self.name == "gzip" and rest.startswith(_GZIP[:1]))
+                if self._is_over:
+                    return
+                self._zlib = zlib.decompressobj(wbits=self._wbits)
+            try:
+                piece = self._zlib.decompress(rest, _PIECE)
+            except zlib.error:
+                raise ViduDownloadError(
+                    f"The server sent the file {self.name}-compressed although it was asked not to, and what came is "
+                    "broken: it cannot be unpacked."
+                ) from None
+            rest = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            self._given += len(piece)
+            if self._given > max(FREE_BYTES, MOST_RATIO * self._taken):
+                raise ViduDownloadRefusedError(
+                    f"Not stored: {self._taken:,} {self.name}-compressed bytes unpack to more than {self._given:,}. "
+                    "No medium shrinks like that."
+                )
+            if piece:
+                yield memoryview(piece)

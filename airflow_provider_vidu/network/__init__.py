@@ -1,0 +1,1 @@
+"""Sockets and what guards them: addresses, proxies, TLS, bodies, one HTTP exchange."""

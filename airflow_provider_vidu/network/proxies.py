@@ -1,0 +1,151 @@
+"""Which proxy a request takes: the connection's, else the environment's. One rule for both API clients and downloads.
+
+The variables are read here and not by ``urllib.request``, which ignores networks and bare IPv6 addresses in
+``NO_PROXY`` and hands out SOCKS addresses that none of the clients can use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+from urllib.parse import urlsplit
+
+from airflow_provider_vidu.api.config import Secret, is_loopback
+from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_OCTETS = re.compile(r"(?:[0-9]{1,3}\.){0,3}\*(?:\.\*)*")
+"""``10.1.*`` and ``10.1.2.*``: what is missing behind the last star is covered as well."""
+_WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
+
+
+def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the URL of the proxy to use for ``url``, or None to connect directly.
+
+    The connection's own proxy wins. Otherwise ``HTTPS_PROXY`` or ``HTTP_PROXY`` (by the scheme of ``url``), then
+    ``ALL_PROXY`` are honoured, each in lower case first, unless ``NO_PROXY`` exempts the host. Loopback is never
+    proxied by the environment.
+
+    :param url: an absolute http(s) URL.
+    :param proxy: the connection's proxy, if any.
+    :param environ: the environment to read; the process's own if omitted.
+    :return: an http or https URL with a host.
+    :raises ViduConfigError: when the proxy is not an HTTP proxy (SOCKS); the message names the variable.
+    """
+    source = "the connection's proxy"
+    if proxy is None:
+        source, proxy = _of_environment(url, os.environ if environ is None else environ)
+    if proxy is None:
+        return None
+    # A report of the error may show this frame's variables: none of them holds a password.
+    if wrong := _why_unusable(proxy, source):
+        raise ViduConfigError(wrong)
+    return _with_scheme(proxy.reveal())
+
+
+def _of_environment(url: str, environ: Mapping[str, str]) -> tuple[str, Secret | None]:
+    """Return the name of the proxy that the environment has for a URL, for messages, and the proxy."""
+    parts = urlsplit(url)
+    scheme, host = parts.scheme.lower(), parts.hostname or ""
+    exempt = _read("no_proxy", environ)[1]
+    if is_loopback(host) or is_exempt(host, parts.port or _DEFAULT_PORTS.get(scheme, 0), exempt):
+        return "", None
+    for kind in (f"{scheme}_proxy", "all_proxy"):
+        name, value = _read(kind, environ)
+        if value:
+            return f"the environment variable {name}", Secret(value)
+    return "", None
+
+
+def is_exempt(host: str, port: int, listed: str) -> bool:
+    """Whether ``NO_PROXY`` exempts a host.
+
+    An entry is a domain (which covers its subdomains, with or without a leading dot), an address, a network such as
+    ``10.0.0.0/8``, ``[fd00::]/8`` or ``10.1.2.*``, any of the first two with a port, or ``*``. A scheme before it and a
+    slash behind it are ignored; a domain may be spelt in Unicode or in Punycode. Names are not resolved: a network
+    covers hosts that are given as an address.
+
+    :param host: a host name or a literal address, without brackets.
+    :param port: the port of the request.
+    :param listed: the variable's value, entries separated by commas or blanks.
+    """
+    name = _ascii(host.lower().rstrip("."))
+    address = _address(name)
+    return any(_covers(entry, name, address, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
+
+
+def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+    entry = _SCHEME.sub("", entry).rstrip("/")
+    if entry == "*":
+        return True
+    if found := _WITH_PORT.fullmatch(entry):
+        entry = found[1]
+        if int(found[2]) != port:
+            return False
+    if address is not None:
+        if _OCTETS.fullmatch(entry):
+            return address.version == 4 and all(
+                want in ("*", has) for want, has in zip(entry.split("."), str(address).split("."), strict=False)
+            )
+        try:
+            return address in ip_network(re.sub(r"[\[\]]|%[^/]*", "", entry), strict=False)
+        except ValueError:
+            return False
+    domain = _ascii(entry.lstrip("*").strip("."))
+    return bool(domain) and (name == domain or name.endswith(f".{domain}"))
+
+
+def _ascii(host: str) -> str:
+    """Return a host name as it is sent: one that Punycode cannot spell stays as it is."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return name and value of a variable; the lower-case spelling wins, also where it is empty."""
+    # A CGI server puts a request's Proxy header into HTTP_PROXY (CVE-2016-5385).
+    upper = "" if kind == "http_proxy" and "REQUEST_METHOD" in environ else kind.upper()
+    name = next((name for name in (kind, upper) if name in environ), kind)
+    return name, environ.get(name, "").strip()
+
+
+def _with_scheme(value: str) -> str:
+    # Many write the proxy without a scheme.
+    scheme, mark, rest = value.strip().partition("://")
+    return f"{scheme.lower()}://{rest}" if mark else f"http://{scheme}"
+
+
+def _why_unusable(proxy: Secret, source: str) -> str | None:
+    """Return what is wrong with a proxy, without quoting what may hold a password; None if nothing is."""
+    url = _with_scheme(proxy.reveal())
+    scheme = url.partition("://")[0]
+    subject = f"{source[0].upper()}{source[1:]}"
+    if scheme.startswith("socks"):
+        return (
+            f"{subject} names a SOCKS proxy ({one_line(scheme, 20)}://), which is not supported. "
+            "Nothing was sent. Name an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY win over "
+            "ALL_PROXY, the connection's proxy over all), or exempt the host with NO_PROXY."
+        )
+    try:
+        fits = scheme in _DEFAULT_PORTS and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        fits = False
+    if fits:
+        return None
+    return f"{subject} is not the URL of an HTTP proxy. Nothing was sent. Example: http://proxy.example.com:3128"

@@ -1,0 +1,177 @@
+"""What is fetched, and what a download may do for it: the URL taken apart, and the connection's part in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urljoin, urlsplit
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vidu.api.config import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT,
+    Origin,
+    Secret,
+    ViduConfig,
+    origin_of,
+)
+from airflow_provider_vidu.common.redaction import Redactor
+from airflow_provider_vidu.common.text import one_line, signatures
+from airflow_provider_vidu.common.urls import shown_url, url_problem
+from airflow_provider_vidu.common.values import web_url, whole
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
+from airflow_provider_vidu.network.addresses import Resolver
+from airflow_provider_vidu.network.allowed_hosts import parse_allowed
+
+MAX_BYTES: Final = 20 * 1024**3
+"""The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
+
+
+def deployment_hosts() -> frozenset[str]:
+    """Return the hosts and networks of ``[vidu] allowed_hosts``, which hold for downloads without a connection, too.
+
+    :raises ViduConfigError: when an entry is neither a host nor a network.
+    """
+    try:
+        return parse_allowed(conf.get("vidu", "allowed_hosts", fallback="") or None)
+    except ViduConfigError as error:
+        raise ViduConfigError(f"[vidu] allowed_hosts in Airflow's configuration: {error.reason}") from None
+
+
+def most_bytes(max_bytes: int | None = None) -> int:
+    """Return the largest file that a download accepts, in bytes.
+
+    :param max_bytes: what the task says; ``[vidu] max_bytes`` if omitted.
+    :raises ViduConfigError: when the setting is not a number of bytes.
+    """
+    if max_bytes is not None:
+        return max_bytes
+    setting = conf.get("vidu", "max_bytes", fallback="") or MAX_BYTES
+    most = whole(setting)
+    if not isinstance(most, int) or most <= 0:
+        raise ViduConfigError(f"[vidu] max_bytes must be a whole number above 0, not {one_line(setting, 40)!r}.")
+    return most
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a download may do, and with what: the part of a connection that concerns it.
+
+    :param origin: the connection's own origin, the only one that ever gets ``headers``.
+    :param headers: the key and the connection's further headers.
+    :param allowed_hosts: hosts and networks that may be fetched from although private; the deployment's if omitted.
+    :param timeout: seconds to connect, and seconds of silence that are tolerated.
+    :param max_retries: how often a broken transfer is taken up again.
+    :param verify: as in :func:`airflow_provider_vidu.network.tls.ssl_context`.
+    :param proxy: the proxy for everything; the environment's where None.
+    :param resolve: replaces the system's resolver.
+    :param secrets: what no message may hold, should a server quote it.
+    """
+
+    origin: Origin | None = None
+    headers: tuple[tuple[str, Secret], ...] = ()
+    allowed_hosts: frozenset[str] = field(default_factory=deployment_hosts)
+    timeout: float = DEFAULT_TIMEOUT
+    max_retries: int = DEFAULT_MAX_RETRIES
+    verify: bool | str = True
+    proxy: Secret | None = None
+    resolve: Resolver | None = field(default=None, repr=False)
+    secrets: tuple[Secret, ...] = ()
+
+    def scrub(self, data: bytes, url: str | None = None) -> bytes:
+        """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse.
+
+        :param data: what a server has sent.
+        :param url: what it was asked for: stores quote the signature that they refuse.
+        """
+        hidden = [secret.reveal() for secret in self.secrets] + sorted(signatures(url))
+        if not hidden:
+            return data
+        text = data.decode("utf-8", "surrogateescape")
+        clean = Redactor(hidden).scrub(text)
+        return data if clean == text else clean.encode("utf-8", "replace")
+
+    @classmethod
+    def of(cls, config: ViduConfig) -> Access:
+        """Return what a connection grants."""
+        carried = {
+            name: Secret(value)
+            for name, value in config.request_headers().items()
+            if name.lower() not in ("accept", "accept-encoding", "content-type", "user-agent")
+        }
+        return cls(
+            origin=config.origin,
+            headers=tuple(carried.items()),
+            allowed_hosts=config.allowed_hosts | deployment_hosts(),
+            timeout=config.timeout,
+            max_retries=config.max_retries,
+            verify=config.verify,
+            proxy=config.proxy,
+            secrets=tuple(map(Secret, config.secrets())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL taken apart without changing it."""
+
+    url: str = field(repr=False)
+    scheme: str
+    host: str
+    port: int
+    path: str = field(repr=False)
+
+    @property
+    def authority(self) -> str:
+        """The Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> Origin | None:
+        """Scheme, host and port."""
+        return origin_of(self.url)
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """Take ``url`` apart; path and query stay byte for byte, only non-ASCII letters are encoded.
+
+        Blanks and line ends around it are dropped.
+
+        :raises ViduDownloadRefusedError: when it is no http(s) URL with a host, or holds a user.
+        """
+        url = url.strip()
+        ascii_url = "".join(char if char.isascii() else quote(char, errors="replace") for char in url)
+        parts = urlsplit(url) if web_url(url) and web_url(ascii_url) else None
+        try:
+            port = parts.port if parts else None
+        except ValueError:
+            parts = None
+        if parts is None or not parts.hostname or "\\" in parts.netloc:
+            why = url_problem(url) or "has no host that can be read"
+            raise ViduDownloadRefusedError(f"Not fetched: {shown_url(url)!r} is not an http(s) URL; it {why}.")
+        if "@" in parts.netloc:
+            raise ViduDownloadRefusedError("Not fetched: the URL holds a user or a password.")
+        scheme = parts.scheme.lower()
+        rest = ascii_url.partition("://")[2].partition("#")[0]
+        cut = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
+        path = rest[cut:] if rest[cut:].startswith("/") else "/" + rest[cut:]
+        return cls(url, scheme, _ascii_host(parts.hostname), port or {"http": 80, "https": 443}[scheme], path)
+
+    def redirected(self, location: str) -> str:
+        """Return the URL that a ``Location`` header of this target's answer means, without re-quoting it."""
+        # http.client reads headers as Latin-1; a raw UTF-8 path would come out garbled.
+        location = location.encode("latin-1", "replace").decode("utf-8", "replace").strip().replace(" ", "%20")
+        if location.startswith("//"):
+            return f"{self.scheme}:{location}"
+        if location.startswith("/"):
+            return f"{self.scheme}://{self.authority}{location}"
+        return location if urlsplit(location).scheme else urljoin(self.url, location)
+
+
+def _ascii_host(host: str) -> str:
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise ViduDownloadRefusedError(f"Not fetched: {one_line(host, 80)!r} is no host name.") from None

@@ -1,0 +1,8 @@
+"""The operators."""
+
+from __future__ import annotations
+
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
+from airflow_provider_vidu.operators.generate import ViduGenerateOperator
+
+__all__ = ["ViduDownloadOperator", "ViduGenerateOperator"]

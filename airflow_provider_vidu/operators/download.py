@@ -1,0 +1,434 @@
+"""``ViduDownloadOperator``: keeps a generation's files in storage of your own.
+
+Importing this module does no I/O and loads no HTTP client; the engine is imported when a task runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from airflow_provider_vidu.common.text import one_line, without_query
+from airflow_provider_vidu.common.urls import shown_url, url_problem
+from airflow_provider_vidu.common.values import web_url
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, stripped, url_of
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
+from airflow_provider_vidu.stores.naming import (
+    candidate_names,
+    checked_destination,
+    file_name,
+    is_folder,
+    is_template,
+    stem_of,
+)
+from airflow_provider_vidu.tasks.masking import SignedURLOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_vidu.downloads.transfer import Received, Transfer
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.network.target import Access
+    from airflow_provider_vidu.stores.base import Place, Sink
+    from airflow_provider_vidu.stores.destination import Destination
+
+Overwrite = Literal["replace", "skip", "error"]
+OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+
+
+class ViduDownloadOperator(SignedURLOperator):
+    """Download a file of a generation into any place that Airflow's object storage reaches.
+
+    By default the result is kept, whatever its medium: video, picture or sound. The file's first bytes decide what it
+    is, name its extension, and are the content type of the stored object; pages, JSON, text, SVG and bytes that prove
+    nothing are refused. The file streams through with constant memory, is hashed on the way, and appears under its
+    final name only when it is whole. A broken transfer resumes; an expired URL is replaced by a fresh one where
+    ``generation_id`` is given.
+
+    Give ``generation_id``, or ``video_url``, or both: then the URL is tried first, and the id names the
+    file and helps when the URL has expired. With only a ``video_url`` no Vidu connection need exist.
+
+    The return value is ``{"uri", "size", "sha256", "content_type", "generation_id", "source"}``: size
+    in bytes, the digest in hex, ``source`` the URL without its query (None when ``overwrite="skip"``
+    fetched nothing and only the id was known).
+
+    ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt
+    (where the service tells them) as ``extra``, and an alias becomes the stored object.
+
+    :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
+        ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
+        URL) and its type. An ``ObjectStoragePath`` loses that slash: given as an object it is a folder unless its name
+        has the extension of a medium, and its storage options are used. In a mapped task it must be a folder, or
+        differ between the instances. A file that is replaced leaves its mode; a symbolic link is refused. (templated)
+    :param video_url: where the file lies; sent verbatim, except for blanks around it. (templated)
+    :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
+    :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
+        both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
+        of the other arguments may say ``{{ task.generation.model }}``.
+    :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
+    :param storage_conn_id: the Airflow connection of the destination's store. It wins over a connection that
+        ``destination`` names. If omitted, or if it holds no credentials (or does not exist, with a warning), the
+        store's client looks for its own: environment variables, files, the machine's role. (templated)
+    :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
+        return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
+        file counts as missing); or fail with an ``error``.
+        ``replace`` needs no permission to read or list.
+    :param artifact: the result, whatever its medium, if omitted; ``video``, ``image`` or ``audio`` insist on that
+        medium. ``cover``, ``watermarked``, ``speech`` and ``sound`` are files beside the result.
+    :param creation: which creation of the generation, counted from 0; needs ``generation_id``. In a folder the file
+        of a further one gets ``-2``, ``-3``, …
+    :param max_bytes: the largest file that is accepted, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
+    :param endpoint: where the generation was submitted; only products with a query of their own
+        (``one-click/mv``) need it. (templated)
+    :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
+    """
+
+    template_fields: Sequence[str] = (
+        "generation",  # the first, so that the others may speak of it
+        "destination",
+        "video_url",
+        "generation_id",
+        "storage_conn_id",
+        "vidu_conn_id",
+        "endpoint",
+    )
+    operator_extra_links = (ViduWatchLink(),)
+    ui_color: str = "#d9f2e6"
+
+    def __init__(
+        self,
+        *,
+        destination: str | ObjectStoragePath,
+        video_url: str | None = None,
+        generation_id: str | None = None,
+        generation: Mapping[str, Any] | None = None,
+        vidu_conn_id: str = DEFAULT_CONN_ID,
+        storage_conn_id: str | None = None,
+        overwrite: Overwrite = "replace",
+        artifact: Artifact | None = None,
+        creation: int = 0,
+        max_bytes: int | None = None,
+        endpoint: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.video_url = video_url
+        self.generation_id = generation_id
+        self.generation = generation
+        self.vidu_conn_id = vidu_conn_id
+        self.storage_conn_id = storage_conn_id
+        self.overwrite = overwrite
+        self.artifact = artifact
+        self.creation = creation
+        self.max_bytes = max_bytes
+        self.endpoint = endpoint
+        self._written_destination: Any = destination  # before templates are rendered
+        self._transfer: Transfer | None = None
+        self._chosen: Place | None = None
+        self._generation: Generation | None = None
+        self._record: dict[str, Any] | None = None
+        self._check_arguments()
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Download, publish, tell the outlets, and return the record of the file."""
+        context = {} if context is None else context  # in a unit test of a user
+        url, generation_id = self._rendered()
+        self._check_mapping(context)
+        if generation_id is not None:
+            publish(
+                context,
+                generation_id,
+                conn_id=self.vidu_conn_id,
+                role="download",
+                artifact=self.artifact,
+                endpoint=self.endpoint,
+            )
+        self._record = self._stored(url, generation_id)
+        self._fill_outlet_events(context, self._record)
+        return self._record
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return where the file came from and what it became; called by the OpenLineage provider alone."""
+        from airflow_provider_vidu.tasks.outlets import openlineage_facets
+
+        return openlineage_facets(self._record, self._generation or handed_over(self.generation))
+
+    def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
+        from airflow_provider_vidu.stores.base import DestinationExistsError
+        from airflow_provider_vidu.stores.destination import Destination, options_of
+        from airflow_provider_vidu.stores.roots import check_destination
+
+        checked = checked_destination(self.destination)
+        check_destination(checked)
+        destination = Destination(checked, self._storage_conn_id(), options_of(self.destination))
+        stem = stem_of(generation_id, url) if destination.is_folder else ""
+        names = candidate_names(stem, self.artifact, self.creation)
+        try:
+            if self.overwrite != "replace" and (place := destination.existing(names)):
+                return self._kept(place, url, generation_id)
+            place, received = self._download(destination, stem, url, generation_id)
+        except DestinationExistsError as error:
+            # Another task was faster than this one.
+            if self.overwrite == "skip" and self._chosen is not None:
+                return self._kept(self._chosen, url, generation_id)
+            raise error.located(generation_id=generation_id) from error.__cause__
+        except ViduError as error:
+            raise error.located(generation_id=generation_id) from error.__cause__
+        told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
+        self.log.info("Stored %s: %s", place.uri, told)
+        return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
+
+    def on_kill(self) -> None:
+        """Stop the transfer; what was written so far is discarded."""
+        if self._transfer is not None:
+            self._transfer.cancel()
+
+    # -- who is told ----------------------------------------------------------------------------
+
+    def _fill_outlet_events(self, context: Any, record: dict[str, Any]) -> None:
+        if not self.outlets:
+            return
+        from airflow_provider_vidu.tasks.lineage import event_extra
+        from airflow_provider_vidu.tasks.outlets import fill_outlet_events
+
+        def extra() -> dict[str, Any]:
+            kept = self.artifact or record["content_type"].partition("/")[0]
+            return event_extra(record, self._known_generation(record["generation_id"]), kept)
+
+        fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
+
+    def _known_generation(self, generation_id: str | None) -> Generation | None:
+        """Return what the service, and the task before this one, know of the generation.
+
+        The query of ``ent-v2`` answers neither prompt nor model: only the order knows them.
+        """
+        from airflow_provider_vidu.hooks import ViduHook
+
+        if self._generation is None and generation_id is not None:
+            self._generation = handed_over(self.generation)
+        if self._generation is None and generation_id is not None:
+            try:
+                self._generation = ViduHook(self.vidu_conn_id).get_generation(
+                    generation_id, endpoint=self.endpoint, retries=1
+                )
+            except ViduError as error:  # the file is there; only prompt and model stay unknown
+                self.log.warning("The asset event will lack prompt and model: %s", error)
+        if self._generation is not None:
+            self._generation = continued(self._generation, self.generation)[0]
+        return self._generation
+
+    # -- arguments ------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        """Refuse at parse time what is wrong in every run. Templates and XComs are looked at later."""
+        check_source(
+            "ViduDownloadOperator", self.generation, generation_id=self.generation_id, video_url=self.video_url
+        )
+        for name, value, words in (
+            ("overwrite", self.overwrite, OVERWRITES),
+            ("artifact", self.artifact, (None, *ARTIFACTS)),
+        ):
+            if value not in words:
+                raise ViduConfigError(
+                    f"{name} must be one of {', '.join(filter(None, words))}, not {one_line(value, 40)!r}."
+                )
+        if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
+            raise ViduConfigError(f"creation must be a whole number from 0, not {one_line(self.creation, 40)!r}.")
+        if self.creation and self.generation_id is None and self.generation is None:
+            raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
+        if self.max_bytes is not None and (not _is_whole(self.max_bytes) or self.max_bytes <= 0):
+            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {one_line(self.max_bytes, 40)!r}.")
+        if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
+            checked_destination(self.destination)
+        if _is_final(self.video_url):
+            _checked_url(self.video_url)
+
+    def _rendered(self) -> tuple[str | None, str | None]:
+        """Return URL and id as they are now that templates are rendered; one of them is not None."""
+        from airflow_provider_vidu.api.dialects import checked_id
+
+        if self.generation is not None:
+            return url_of(self.generation, self.artifact, self.creation), checked_id(id_of(self.generation))
+        url, generation_id = _absent_as_none(self.video_url), stripped(self.generation_id)
+        if generation_id is not None and (url is None or _absent_as_none(generation_id) is not None):
+            return (None if url is None else _checked_url(url)), checked_id(generation_id)
+        if url is None:
+            raise ViduConfigError(
+                "Neither video_url nor generation_id holds a value: the task before it handed over nothing. "
+                "Check its XCom."
+            )
+        return _checked_url(url), None
+
+    def _check_mapping(self, context: Any) -> None:
+        """Refuse a mapped task whose instances would write one file: the last one would stay, and all be green.
+
+        :raises ViduConfigError: when the destination is a file that another instance writes as well.
+        """
+        index = getattr(context.get("ti"), "map_index", -1)
+        if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
+            return
+        task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
+        shared = is_shared_in(task, self._written_destination)
+        if shared:
+            raise ViduConfigError(one_file_for_all(self._written_destination))
+        if shared is None:
+            self.log.warning(
+                "The destination of this mapped task may be the same file in several of its instances. End it with a "
+                "slash, or put {{ ti.map_index }} into the name."
+            )
+
+    def _storage_conn_id(self) -> str | None:
+        return stripped(_absent_as_none(self.storage_conn_id))  # type: ignore[no-any-return]
+
+    # -- what is there already ------------------------------------------------------------------
+
+    def _kept(self, place: Place, url: str | None, generation_id: str | None) -> dict[str, Any]:
+        """Return the record of a file that stays, reading it once for its digest.
+
+        :raises DestinationExistsError: with ``overwrite="error"``.
+        :raises ViduDownloadRefusedError: when it is larger than a download may be.
+        """
+        from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed, type_of_name
+        from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.stores.base import already_there
+
+        if self.overwrite == "error":
+            raise already_there(place.uri)
+        digest, size, head, most = hashlib.sha256(), 0, b"", most_bytes(self.max_bytes)
+        for piece in place.read():
+            head = head or piece[:SNIFF_BYTES]
+            size += len(piece)
+            if size > most:
+                raise ViduDownloadRefusedError(
+                    f"{place.uri} exists already and has more than {most:,} bytes (max_bytes), so it is not read for "
+                    "its digest. Remove it, raise max_bytes, or use overwrite='replace'."
+                )
+            digest.update(piece)
+        self.log.info("%s exists already (%s bytes); nothing was fetched.", place.uri, f"{size:,}")
+        content_type = sniffed(head) or type_of_name(place.name) or "application/octet-stream"
+        source = without_query(url) if url else None
+        return _record(place, size, digest.hexdigest(), content_type, generation_id, source)
+
+    # -- the download ---------------------------------------------------------------------------
+
+    def _download(
+        self, destination: Destination, stem: str, url: str | None, generation_id: str | None
+    ) -> tuple[Place, Received]:
+        from airflow_provider_vidu.downloads.transfer import Rules, Transfer
+        from airflow_provider_vidu.network.target import most_bytes
+
+        destination.check()  # a folder or a missing file system is reported before anything is fetched
+
+        def open_sink(content_type: str, total: int | None) -> Sink:
+            name = file_name(stem, self.artifact, content_type, self.creation) if destination.is_folder else None
+            place = self._chosen = destination.place(name)
+            self.log.info("Storing it as %s", place.uri)
+            may_replace = self.overwrite == "replace" or place.size() == 0
+            return place.sink(total, replace=may_replace, content_type=content_type)
+
+        self._transfer = Transfer(
+            url,
+            open_sink,
+            access=self._access(needed=generation_id is not None),
+            rules=Rules(artifact=self.artifact, max_bytes=most_bytes(self.max_bytes)),
+            fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
+            log=self.log,
+        )
+        received = self._transfer.run()
+        assert self._chosen is not None  # nothing is received without a sink
+        return self._chosen, received
+
+    def _access(self, *, needed: bool) -> Access:
+        """Return what the connection grants; without one, what anybody may do."""
+        from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
+        from airflow_provider_vidu.hooks import ViduHook
+        from airflow_provider_vidu.network.target import Access
+
+        if not needed and _absent_as_none(self.vidu_conn_id) is None:
+            return Access()
+        try:
+            return Access.of(ViduHook(self.vidu_conn_id).config)
+        except ViduConnectionNotFoundError:
+            if needed:
+                raise
+        except ViduConfigError as error:
+            if needed:
+                raise
+            self.log.warning("The Vidu connection is not used for this download: %s", error)
+        return Access()
+
+    def _fresh_url(self, generation_id: str) -> str:
+        """Ask the service where the file lies now.
+
+        :raises ViduGenerationFailedError: when there will never be one.
+        :raises ViduBusyError: when there is none yet.
+        :raises ViduMissingVideoError: when the service names none.
+        :raises ViduConfigError: when there is no such creation.
+        """
+        from airflow_provider_vidu.exceptions import ViduBusyError
+        from airflow_provider_vidu.hooks import ViduHook
+        from airflow_provider_vidu.polling.policy import failure
+
+        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
+            generation_id, endpoint=self.endpoint
+        )
+        if generation.failed:
+            raise failure(generation).located(conn_id=self.vidu_conn_id)
+        url = generation.url_of(self.artifact, self.creation)
+        if url is not None:
+            return url
+        if not generation.is_done:
+            raise ViduBusyError(
+                f"The generation is not finished, its state is {generation.describe()}. Put a "
+                "ViduGenerationSensor before this task.",
+                generation_id=generation_id,
+                conn_id=self.vidu_conn_id,
+            )
+        raise missing(generation, self.artifact, self.creation).located(
+            generation_id=generation_id, conn_id=self.vidu_conn_id
+        )
+
+
+def _record(
+    place: Place, size: int, sha256: str, content_type: str, generation_id: str | None, source: str | None
+) -> dict[str, Any]:
+    return {
+        "uri": place.uri,
+        "size": size,
+        "sha256": sha256,
+        "content_type": content_type,
+        "generation_id": generation_id,
+        "source": source,
+    }
+
+
+def _is_final(value: object) -> bool:
+    """Whether a value is text that no template will change."""
+    return isinstance(value, str) and not is_template(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _absent_as_none(value: str | None) -> str | None:
+    """Return None for what a template makes of a missing XCom."""
+    return None if isinstance(value, str) and value.strip() in ("", "None") else value
+
+
+def _checked_url(url: object) -> str:
+    """Return a URL without the blanks and line ends around it, which templates and files leave there."""
+    text = url.strip() if isinstance(url, str) else url
+    if (found := web_url(text)) is not None:
+        return found
+    if not isinstance(text, str):
+        raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
+    raise ViduConfigError(f"video_url must be an http(s) URL, not {shown_url(text)!r}: it {url_problem(text)}.")

@@ -1,0 +1,184 @@
+"""What the DAG shows of the downloads behind a generation, looked at before the generation is paid for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
+from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared_in, one_file_for_all
+from airflow_provider_vidu.stores.naming import checked_destination, is_template
+from airflow_provider_vidu.tasks.masking import SignedURLOperator
+
+_ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
+"""Where a task runs: what this worker lacks, another one may have."""
+
+_MOST_LOOKED_AT: Final = 100
+"""So many of the destinations that a download is mapped over are looked at."""
+
+_AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
+"""The trigger rules of tasks that need not run when all goes well."""
+
+
+def check_downstream(operator: Any, log: Any) -> None:
+    """Check the destinations of all downloads downstream of a task, as far as they can be checked here and for nothing.
+
+    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, an Airflow
+    connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
+    cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
+    and settings that no download can use. Nothing is written, no store is asked, and no store's package is imported.
+    Whatever only a rendered template shows, or only another worker, is left to the download itself. A download that
+    may be skipped (behind a branch, or a task of somebody else's) stops no order: it is warned of.
+
+    :param operator: the task that is about to order a generation; one without a DAG has no downloads.
+    :param log: gets a line for each download that would fail if it ran.
+    :raises ViduConfigError: when a download is bound to run, and to fail; nothing has been ordered then.
+    """
+    for task, is_sure in _downloads(operator):
+        try:
+            told = _told(operator, task)
+        except Exception as error:  # noqa: BLE001 - whatever a look stumbles over, it may stop no order
+            log.warning("The destination of the download %r could not be checked: %s", task.task_id, shown(error))
+            continue
+        if told and is_sure:
+            raise ViduConfigError(
+                f"Nothing was ordered: the download {task.task_id!r} behind this task would fail. {told}"
+            )
+        if told:
+            log.warning("The download %r behind this task will fail if it runs. %s", task.task_id, told)
+
+
+def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield the downloads behind a task, and whether each of them runs whenever the task succeeds."""
+    try:
+        sure = _behind(operator)
+        tasks = {task_id: operator.dag.task_dict[task_id] for task_id in sure}
+    except Exception:  # noqa: BLE001 - without a DAG (a unit test, an operator inside another) there is nothing behind it
+        return
+    for task_id, task in tasks.items():
+        if _is_a(task, ViduDownloadOperator):
+            yield task, sure[task_id]
+
+
+def _behind(operator: Any) -> dict[str, bool]:
+    """Return the ids of all tasks behind a task, and whether each of them runs whenever the task succeeds.
+
+    A task is taken further at most twice: when it is found, and when it turns out to be sure.
+    """
+    tasks = operator.dag.task_dict
+    # These have run, so they skip nothing any more, unless they choose what runs after them.
+    done = {id_ for id_ in operator.get_flat_relative_ids(upstream=True) if not _may_skip(tasks[id_])}
+    sure: dict[str, bool] = {}
+    left = deque(operator.downstream_task_ids)
+    while left:
+        task_id = left.popleft()
+        task = tasks[task_id]
+        is_sure = getattr(task.trigger_rule, "value", task.trigger_rule) not in _AFTER_FAILURES and all(
+            above == operator.task_id or above in done or (sure.get(above, False) and _is_plain(tasks[above]))
+            for above in task.upstream_task_ids
+        )
+        if not sure.get(task_id) and sure.get(task_id) != is_sure:
+            sure[task_id] = is_sure
+            left.extend(task.downstream_task_ids)
+    return sure
+
+
+def _may_skip(task: Any) -> bool:
+    """Whether a task chooses what runs after it: a branch, a short circuit."""
+    return any(kind.__name__ == "SkipMixin" for kind in _kind(task).__mro__)
+
+
+def _is_plain(task: Any) -> bool:
+    """Whether what comes after a task runs whenever it was reached; any other one may skip itself."""
+    return getattr(task, "inherits_from_empty_operator", False) is True or _is_a(task, SignedURLOperator)  # ours
+
+
+def _is_a(task: Any, kind: type) -> bool:
+    return issubclass(_kind(task), kind)
+
+
+def _kind(task: Any) -> type:
+    """Return the class of a task, also of a mapped one."""
+    kind = getattr(task, "operator_class", None)
+    return kind if isinstance(kind, type) else type(task)
+
+
+def _told(operator: Any, task: Any) -> str | None:
+    """Return what is wrong with the destination of a download, as far as it shows here."""
+    arguments = getattr(task, "partial_kwargs", None)
+    found = vars(task) if arguments is None else arguments
+    is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
+    here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
+    conn_id = found.get("storage_conn_id")
+    written = [found.get("destination")] if arguments is None else destinations_of(task)
+    for destination in written[:_MOST_LOOKED_AT]:
+        if not isinstance(destination, str) and not hasattr(destination, "parts"):
+            continue  # an XCom
+        if is_mapped and is_shared_in(task, destination):
+            return one_file_for_all(destination)
+        if problem := _problem(destination, conn_id, here=here):
+            return problem
+    return None
+
+
+def _place(task: Any, name: str) -> Any:
+    return getattr(task, name, None) or None
+
+
+def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
+    from airflow_provider_vidu.network.target import deployment_hosts, most_bytes
+    from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
+    from airflow_provider_vidu.stores.local import obstacle
+    from airflow_provider_vidu.stores.roots import check_destination, local_path
+
+    is_final = not is_template(str(destination))
+    try:
+        text = checked_destination(destination) if is_final else str(destination)
+    except ViduConfigError as error:
+        return error.reason
+    if not here:
+        return None
+    if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
+        return missing.reason
+    if unknown := _unknown_connection(text, _final(conn_id)):
+        return unknown
+    path = local_path(text)
+    try:
+        most_bytes()
+        deployment_hosts()
+        if is_final:
+            check_destination(text)
+        if is_final and path is not None:
+            Destination(text, _final(conn_id), options_of(destination)).place("x" if text.endswith("/") else None)
+            return obstacle(path, is_folder=text.endswith("/"))
+    except ViduConfigError as error:
+        return error.reason
+    return None
+
+
+def _unknown_connection(text: str, conn_id: str | None) -> str | None:
+    """Return what is wrong where a destination names an Airflow connection that there is none of.
+
+    Google's and Azure's file systems fail without it. Amazon's fall back to the worker's own credentials, which may do.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    from airflow_provider_vidu.stores.places import split_connection
+    from airflow_provider_vidu.stores.schemes import AZURE, GOOGLE
+
+    named = conn_id or split_connection(text)[0]
+    if not named or is_template(named) or text.partition("://")[0].lower() not in GOOGLE | AZURE:
+        return None
+    try:
+        BaseHook.get_connection(named)
+    except AirflowNotFoundException:
+        return f"There is no Airflow connection {shown(named, 80)!r} for its destination {shown(text, 120)!r}."
+    return None
+
+
+def _final(conn_id: object) -> str | None:
+    """Return a connection that is named as it will be used; a template may render to none."""
+    return conn_id if isinstance(conn_id, str) and not is_template(conn_id) and conn_id.strip() else None

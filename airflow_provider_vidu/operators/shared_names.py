@@ -1,0 +1,173 @@
+"""Whether the instances of a mapped download write one file, as far as the DAG alone shows it; pure.
+
+Each instance runs by itself, often on another machine, so none can see what another one has written. What the author
+wrote is compared instead. Not seen are: values that an XCom maps over the destination, templates that differ and render
+to one name, the template of a user's own macro, and two tasks with one destination.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeGuard
+
+from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.stores.naming import is_folder, is_template, path_text
+
+_OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
+"""What differs between task instances: their other fields are those of the task or of the run, or may be equal."""
+_OF_ALL_INSTANCES: Final = frozenset({"dag_id", "task_id", "run_id", "dag_run", "dag", "owner", "operator", "queue"})
+_MAY_BE_MAPPED: Final = frozenset({"generation", "generation_id", "video_url", "creation", "artifact"})
+"""Arguments of the download that tell its instances apart, where it is not known which ones are mapped over."""
+_UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
+"""Names that stand for something else each time they are asked, wherever they are."""
+_OF_THE_RUN: Final = re.compile(
+    r"ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|run_id|dag|dag_run|logical_date|execution_date|data_interval_\w+"
+    r"|prev_\w+|next_\w+|yesterday_\w+|tomorrow_\w+|params|var|conn|conf|macros|inlets|outlets|test_mode"
+    r"|task_instance_key_str|triggering_asset_events"
+)
+"""What Airflow's templates know that is the same for all instances of a run."""
+
+
+def is_shared(destination: object, mapped: Collection[str] | None = None) -> bool | None:
+    """Whether all instances of a mapped task that has this destination would write one and the same file.
+
+    :param destination: as the DAG's author wrote it, before templates are rendered.
+    :param mapped: the arguments that are mapped over; None where that is not known.
+    :return: None when it is a template of which that cannot be told: perhaps.
+    """
+    text = path_text(destination)
+    if text is None or is_folder(text.strip()):
+        return False
+    if not is_template(text):
+        return True
+    varies = [_varies(path, mapped) for path in _names(text)]
+    if True in varies:
+        return False
+    return None if None in varies else True
+
+
+def is_shared_in(task: Any, destination: object) -> bool | None:
+    """Whether several instances of a mapped operator would write one file; None for perhaps.
+
+    :param task: the mapped operator (``partial(…).expand(…)``), or the one inside a mapped group.
+    :param destination: the destination of one of its instances, as the DAG's author wrote it.
+    """
+    expanded = _expanded(task)
+    if _is_single(expanded):
+        return False
+    if isinstance(expanded, Mapping):
+        mapped = set(expanded)
+        return _of_product(expanded, mapped, destination) if "destination" in mapped else is_shared(destination, mapped)
+    if isinstance(expanded, Sequence):
+        rows = [row for row in expanded if isinstance(row, Mapping)]
+        mapped = {name for row in rows for name in row}
+        named = [row["destination"] for row in rows if "destination" in row]
+        if named and _count(named, destination) < 2:
+            return False
+        return is_shared(destination, mapped if len(rows) == len(expanded) else None)
+    if expanded is not None and str(getattr(task, "partial_kwargs", {}).get("destination")) != str(destination):
+        return False  # it comes from an XCom
+    return is_shared(destination)
+
+
+def destinations_of(task: Any) -> list[Any]:
+    """Return the destinations of a mapped operator's instances, as far as they are written in the DAG."""
+    written = getattr(task, "partial_kwargs", {}).get("destination")
+    found = [] if written is None else [written]
+    expanded = _expanded(task)
+    if isinstance(expanded, Mapping):
+        listed = expanded.get("destination")
+        return [*found, *listed] if _is_listed(listed) else found
+    if isinstance(expanded, Sequence):
+        found += [row["destination"] for row in expanded if isinstance(row, Mapping) and "destination" in row]
+    return found
+
+
+def one_file_for_all(destination: object) -> str:
+    """Return the error of a mapped task whose instances would write one file (:func:`is_shared`)."""
+    return (
+        f"Instances of this mapped task would write one file, {one_line(destination, 120)!r}, and the last one would "
+        "stay. End destination with a slash: then each file is named by its generation_id. Or give each instance a "
+        "destination of its own, by expand_kwargs or with {{ ti.map_index }} in the name."
+    )
+
+
+def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
+    """Return whether a destination that is mapped over itself meets several values of the other arguments."""
+    listed = expanded["destination"]
+    lengths = {len(value) if _is_listed(value) else 0 for name, value in expanded.items() if name != "destination"}
+    if not _is_listed(listed) and lengths <= {1}:
+        return False
+    others = mapped - {"destination"}
+    if lengths <= {1}:
+        return is_shared(destination, others) if _count(listed, destination) > 1 else False
+    shared = is_shared(destination, others)
+    # expand() makes an instance for each pair, and how many there are only the run shows (0).
+    return None if shared and max(lengths) < 2 else shared
+
+
+def _expanded(task: Any) -> Any:
+    return getattr(getattr(task, "expand_input", None), "value", None)
+
+
+def _is_single(expanded: object) -> bool:
+    """Whether the DAG shows that there is one instance alone."""
+    if isinstance(expanded, Mapping):
+        return all(_is_listed(value) and len(value) == 1 for value in expanded.values())
+    return isinstance(expanded, Sequence) and len(expanded) == 1
+
+
+def _is_listed(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, (list, tuple))
+
+
+def _count(listed: Sequence[Any], destination: object) -> int:
+    return sum(str(one).strip() == str(destination).strip() for one in listed)
+
+
+def _varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | None:
+    """Return whether a name in a template has a value of its own in each instance; None where that is not known."""
+    root, first = path[0], path[1] if len(path) > 1 else ""
+    if root != "macros" and _OF_THE_RUN.fullmatch(root):
+        return False
+    if any(map(_UNIQUE.fullmatch, path)):
+        return True
+    if root in ("ti", "task_instance"):
+        if first == "task":
+            return _varies(path[1:], mapped)
+        return True if first in _OF_ONE_INSTANCE else False if first in _OF_ALL_INSTANCES else None
+    if root == "task":
+        if first in _OF_ALL_INSTANCES or (mapped is not None and first and first not in mapped):
+            return False
+        return True if first in (_MAY_BE_MAPPED if mapped is None else mapped) else None
+    return False if root == "macros" else None
+
+
+def _names(template: str) -> Iterator[tuple[str, ...]]:
+    """Yield the names that a template speaks of, each with what is taken of it: ``("ti", "map_index")``."""
+    from jinja2 import Environment, TemplateError, nodes
+
+    def walk(node: Any) -> Iterator[tuple[str, ...]]:
+        path: list[str] = []
+        inner = node
+        while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
+            if isinstance(inner, nodes.Getattr):
+                path.insert(0, inner.attr)
+            elif isinstance(inner.arg, nodes.Const):
+                path.insert(0, str(inner.arg.value))
+            else:
+                yield from walk(inner.arg)
+            inner = inner.node
+        if isinstance(inner, nodes.Name):
+            yield (inner.name, *path)
+            return
+        if isinstance(inner, nodes.Filter) and inner.name == "random":
+            yield ("a filter",)
+        for child in inner.iter_child_nodes():
+            yield from walk(child)
+
+    try:
+        yield from walk(Environment(autoescape=True).parse(template))
+    except TemplateError:
+        yield ("a template of another kind",)

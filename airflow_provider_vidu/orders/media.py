@@ -1,0 +1,154 @@
+"""A create's request whose media may be files: read once, hashed, and sent inline or by the service's upload.
+
+The limits come from the API's pages (platform.vidu.com/docs, "Image to Video" and "Reference to Image"): png, jpeg
+or webp; below 10 MB each when sent as base64; a request body of at most 20 MB; 50 MB by the upload service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.api.json_values import unfit
+from airflow_provider_vidu.common.progress import size as size_text
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
+from airflow_provider_vidu.orders.media_fields import Inline, Kind, MediaField, address, replaced
+from airflow_provider_vidu.orders.media_files import ADVICE, MediaFile
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+
+MAX_IMAGE_BYTES: Final = 9_999_999
+"""Fewer than 10 MB. The vendor does not say whether it means 1,000² or 1,024² bytes: the smaller number fits both."""
+MAX_BODY_BYTES: Final = 20_000_000
+
+
+class _Place:
+    """A file in one field of a request."""
+
+    def __init__(self, file: MediaFile, field: MediaField, where: str) -> None:
+        self.file = file
+        self.field = field
+        self.where = where
+
+
+class Prepared:
+    """A request as the user wrote it, and what becomes of its files when it is really sent.
+
+    :param body: the request; its media fields may name files.
+    :param storage_conn_id: the Airflow connection of the object storage that files lie in.
+    :raises ViduConfigError: when a media field holds neither an address nor a path, or another one what JSON cannot.
+    """
+
+    def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
+        named = (storage_conn_id or "").strip()
+        self._storage_conn_id = None if named in ("", "None") else named  # what a template makes of nothing
+        self._files: dict[tuple[str, Kind], MediaFile] = {}
+        self._places: list[_Place] = []
+        self._body = replaced(body, self._placed)
+        if told := unfit(self._filled(lambda place: place.where)):
+            raise ViduConfigError(f"{told} Nothing was submitted.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the request with digests in place of its files: the same for the same files, wherever they are.
+
+        What is sent is no such name: an upload has another address at every try.
+
+        :raises ViduError: when a file cannot be read, or is not what its field takes.
+        """
+        for place in self._places:
+            place.file.load()
+        return self._filled(lambda place: f"sha256:{place.file.sha256}")
+
+    def resolve(self, hook: ViduHook, log: Any = None) -> dict[str, Any]:
+        """Return the request as it is sent: files become data URIs, or are uploaded, which costs nothing.
+
+        :param hook: uploads what does not fit into the request, or into its field.
+        :param log: gets one line for each upload.
+        :raises ViduError: when a file cannot be read or sent.
+        """
+        total = len(json.dumps(self.identity(), default=str, skipkeys=True))
+        if total > MAX_BODY_BYTES:
+            raise ViduConfigError(f"The request has {total:,} bytes; the API takes {MAX_BODY_BYTES:,}. {ADVICE}")
+        sender = _Sender(hook, log, MAX_BODY_BYTES - total)
+        values = {place: sender.sent(place) for place in self._places}
+        return self._filled(values.__getitem__)
+
+    def close(self) -> None:
+        """Let go of the bytes of all files."""
+        for file in self._files.values():
+            file.close()
+
+    def _placed(self, value: Any, field: MediaField, where: str) -> Any:
+        if (known := address(str(value))) is not None:
+            return known
+        key = (str(value), field.kind)
+        file = self._files.setdefault(key, MediaFile(value, field.kind, where, self._storage_conn_id))
+        self._places.append(_Place(file, field, where))
+        return self._places[-1]
+
+    def _filled(self, value_of: Callable[[_Place], str]) -> dict[str, Any]:
+        def filled(value: Any) -> Any:
+            if isinstance(value, _Place):
+                return value_of(value)
+            if isinstance(value, dict):
+                return {name: filled(item) for name, item in value.items()}
+            return [filled(item) for item in value] if isinstance(value, list) else value
+
+        found: dict[str, Any] = filled(self._body)
+        return found
+
+
+class _Sender:
+    """Decides for one file after the other whether it goes into the request, and sends it where it does not."""
+
+    def __init__(self, hook: ViduHook, log: Any, room: int) -> None:
+        self._hook = hook
+        self._log = log
+        self._room = room
+        self._uploaded: dict[str, str] = {}
+
+    def sent(self, place: _Place) -> str:
+        """Return the address of a file: its data URI, or that of its upload."""
+        inline, has_uploads = place.field.inline, self._hook.config.dialect.upload() is not None
+        if inline is Inline.YES and self._fits(place):
+            return self._inlined(place)
+        if has_uploads:
+            try:
+                return self._upload(place)
+            except ViduNotFoundError as error:  # resellers of the API need not have it
+                if inline is not Inline.IF_NEEDED or not self._fits(place):
+                    raise place.file.error(f"must be uploaded, and this service takes no uploads. {ADVICE}") from error
+        elif inline is Inline.NO or not self._fits(place):
+            raise self._cannot_be_sent(place)
+        return self._inlined(place)
+
+    def _fits(self, place: _Place) -> bool:
+        limit = MAX_IMAGE_BYTES if place.field.kind == "image" else MAX_BODY_BYTES
+        return place.file.size <= limit and place.file.size * 4 // 3 + 100 <= self._room
+
+    def _inlined(self, place: _Place) -> str:
+        uri = place.file.data_uri()
+        self._room -= len(uri)
+        return uri
+
+    def _upload(self, place: _Place) -> str:
+        file = place.file
+        if file.sha256 not in self._uploaded:
+            self._uploaded[file.sha256] = self._hook._upload(file.content, file.size, file.content_type)
+            if self._log is not None:
+                self._log.info(
+                    "Uploaded the file of %s (%s of %s)", place.where, size_text(file.size), file.content_type
+                )
+        return self._uploaded[file.sha256]
+
+    def _cannot_be_sent(self, place: _Place) -> ViduConfigError:
+        if place.field.inline is Inline.NO:
+            why = "must be uploaded, because this field takes addresses only,"
+        elif place.field.kind == "image" and place.file.size > MAX_IMAGE_BYTES:
+            why = f"is larger than {MAX_IMAGE_BYTES:,} bytes, the most that the API takes inline,"
+        else:
+            why = f"makes the request larger than {MAX_BODY_BYTES:,} bytes, the most that the API takes,"
+        dialect = self._hook.config.dialect.name
+        return place.file.error(f"{why} and the dialect {dialect} has no upload service. {ADVICE}")

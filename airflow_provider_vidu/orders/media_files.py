@@ -1,0 +1,248 @@
+"""A file that a request names: opened wherever it lies, read once, and proven to be what its field takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, BinaryIO, Final, cast
+from urllib.parse import unquote
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
+from airflow_provider_vidu.orders.media_fields import Kind
+from airflow_provider_vidu.stores.naming import plain_scheme
+from airflow_provider_vidu.stores.places import account_advice
+from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
+from airflow_provider_vidu.stores.schemes import AZURE, PACKAGES, S3, is_unknown_scheme, missing_advice
+
+MAX_UPLOAD_BYTES: Final = 50_000_000
+_PIECE_BYTES: Final = 1024 * 1024
+_IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
+"""Of a larger file no more is held in memory; the rest of it is on disk until the request has been sent."""
+
+_IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
+ADVICE: Final = "Put it on the web and give its address instead."
+_LOCAL_URI_OF_A_HOST = re.compile(r"(?i)(?:file|local):(?!//(?:/|localhost/))")
+# Where nothing proves the name wrong, it may be a file's; "C:" is a drive.
+_LIKE_AN_ADDRESS = re.compile(r"(?i)//|www\.|[a-z][a-z0-9+.-]+:(?!//)|https?//")
+_USER = re.compile(r"(://[^/@:]*:)[^/@]*@")  # the password of a user in an address
+_VERSION = re.compile(r"(?i)\?versionid=")
+
+
+class MediaFile:
+    """A file that a request names, read at most once.
+
+    :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
+    :param kind: what it must be.
+    :param where: the field that names it, for errors.
+    :param storage_conn_id: the Airflow connection of its store, unless the URL names one.
+    """
+
+    def __init__(self, source: Any, kind: Kind, where: str, storage_conn_id: str | None) -> None:
+        self._source = plain_scheme(source.strip()) if isinstance(source, str) else source
+        self._kind = kind
+        self._where = where
+        self._storage_conn_id = storage_conn_id
+        self._content: BinaryIO | None = None
+        self.content_type = ""
+        self.sha256 = ""
+        self.size = 0
+
+    @property
+    def content(self) -> BinaryIO:
+        """The bytes, as a temporary file that nobody else can open."""
+        self.load()
+        assert self._content is not None
+        return self._content
+
+    def load(self) -> None:
+        """Read the file.
+
+        :raises ViduConfigError: when it is missing, not allowed, too large or of another kind.
+        :raises ViduStorageError: when its store failed in a way that may pass.
+        """
+        if self._content is not None:
+            return
+        # The file is unlinked from the start, so nothing is left behind whatever ends the process.
+        content = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115
+        digest = hashlib.sha256()
+        try:
+            with self._opened() as source:
+                while self.size <= MAX_UPLOAD_BYTES and (piece := source.read(_PIECE_BYTES)):
+                    content.write(piece)
+                    digest.update(piece)
+                    self.size += len(piece)
+            self._check(content)
+        except BaseException:  # whatever ends it, nothing half-read may stay
+            content.close()
+            self.size = 0
+            raise
+        self._content, self.sha256 = content, digest.hexdigest()
+
+    def data_uri(self) -> str:
+        """Return the file as a data URI."""
+        self.content.seek(0)
+        return f"data:{self.content_type};base64,{base64.b64encode(self.content.read()).decode()}"
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        if self._content is not None:
+            self._content.close()
+            self._content = None
+            self.size = 0
+
+    def error(self, problem: str) -> ViduConfigError:
+        """Return the error that names field and file."""
+        name = _USER.sub(r"\1***@", str(self._source))
+        return ViduConfigError(f"{self._where}: the file {shown(name)} {problem}")
+
+    def _check(self, content: BinaryIO) -> None:
+        if self.size > MAX_UPLOAD_BYTES:
+            raise self.error(f"is larger than {MAX_UPLOAD_BYTES:,} bytes, the most that the service takes. {ADVICE}")
+        content.seek(0)
+        found = sniffed(content.read(SNIFF_BYTES))
+        if self._kind == "image" and found not in _IMAGES:
+            raise self.error(f"is none of png, jpeg, webp{_proven(found)}. Nothing was sent.")
+        if found is None or not found.startswith(f"{self._kind}/"):
+            raise self.error(f"is not {'a video' if self._kind == 'video' else 'a sound'}{_proven(found)}.")
+        self.content_type = found
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """Open the file, wherever it is, and turn what a store raises into this package's errors."""
+        try:
+            with self._open() as source:
+                yield source
+        except ViduError:
+            raise
+        except Exception as error:  # every store has errors of its own
+            reason = f"cannot be read: {shown(_reason(error)).rstrip('.')}.{self._advice(error)}"
+            if _is_final(error):
+                raise self.error(reason) from error
+            raise ViduStorageError(self.error(reason).reason) from error
+
+    def _open(self) -> BinaryIO:
+        source = self._source
+        # The paths of Airflow before 3.0 look like those of pathlib, but lead elsewhere.
+        is_storage_path = hasattr(source, "protocol")
+        if isinstance(source, os.PathLike) and not is_storage_path:
+            return _open_local(os.fspath(source))
+        text = str(source)
+        if problem := _problem(text):
+            raise self.error(problem)
+        path = local_path(text)
+        if path is not None and (isinstance(source, str) or is_storage_path):
+            return _open_local(os.path.expanduser(path), is_uri="://" in text)  # noqa: PTH111 - as of a destination
+        check_input(text)
+        found = _object_path(source, self._storage_conn_id) if isinstance(source, str) else source
+        return self._open_object(found, text)
+
+    def _open_object(self, path: Any, text: str) -> BinaryIO:
+        if _VERSION.search(text) and _scheme(text) in S3 | AZURE and not getattr(path.fs, "version_aware", False):
+            # The file systems of S3 and Azure cut it off: the newest version would be sent, and paid for.
+            raise self.error("names a version, and its store would read the newest one. Give the object alone.")
+        try:
+            return cast("BinaryIO", path.open("rb"))
+        except ValueError as error:
+            # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
+            if not is_unknown_scheme(error) or getattr(path, "conn_id", None):
+                raise
+        import fsspec
+
+        protocol = str(path.protocol)
+        try:
+            fs = fsspec.filesystem(protocol)
+        except TypeError as error:  # a host or a user, which only an Airflow connection holds
+            raise self.error(
+                f"cannot be read: the file system {protocol} needs arguments ({shown(error, 160)}), and no installed "
+                "Airflow provider makes it from a connection."
+            ) from None
+        return cast("BinaryIO", fs.open(path.path, "rb"))
+
+    def _advice(self, error: Exception) -> str:
+        """Return what to write instead, as a further sentence, where the error is one of spelling or installation."""
+        text = str(self._source)
+        if isinstance(error, ImportError) or is_unknown_scheme(error):
+            package = PACKAGES.get(_scheme(text))
+            is_installed = package is not None and find_spec(package) is not None
+            return f" {missing_advice(_scheme(text), error, is_installed=is_installed)}"
+        if isinstance(error, FileNotFoundError) and "://" not in text and _LIKE_AN_ADDRESS.match(text):
+            return " An address has :// behind its scheme, as in https://example.com/a.png or s3://bucket/a.png."
+        return ""
+
+
+def _problem(text: str) -> str | None:
+    """Return what is wrong with the spelling of a path, in every store; None for a good one."""
+    if advice := account_advice(text):
+        return advice
+    if _LOCAL_URI_OF_A_HOST.match(text):
+        return "names a host, or no absolute path: the address of a local file begins with file:/// ."
+    if "::" in text and "://" in text:
+        return "holds '::', by which fsspec chains file systems. Give the path of the file itself."
+    return None
+
+
+def _scheme(text: str) -> str:
+    scheme, marked, _ = text.partition("://")
+    return scheme.lower() if marked else ""
+
+
+def _object_path(uri: str, storage_conn_id: str | None) -> Any:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    # Which of two connections wins is not left to Airflow, whose versions differ.
+    scheme, _, rest = uri.partition("://")
+    netloc, slash, key = rest.partition("/")
+    conn_id, _, bucket = netloc.rpartition("@")
+    return ObjectStoragePath(f"{scheme}://{bucket}{slash}{key}", conn_id=unquote(conn_id) or storage_conn_id or None)
+
+
+def _open_local(path: str, *, is_uri: bool = False) -> BinaryIO:
+    """Open a regular file; a pipe or a device would hold the worker, or do something when it is opened.
+
+    :param is_uri: whether it may be percent-encoded, as in the record of a download. A file of that very name wins.
+    """
+    if is_uri and not os.path.exists(path):  # noqa: PTH110 - no object for each look
+        path = unquote(path)
+    check_input(path)
+    _check_regular(os.stat(path))  # noqa: PTH116
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _check_regular(os.fstat(descriptor))
+        check_opened(descriptor, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:  # whatever ends it, the descriptor may not stay open
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError("it is not a regular file")
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether reading the file again would fail in the same way."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    # An OSError is no ValueError, but fsspec raises both for what it does not know.
+    final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError)
+    return isinstance(error, (*final, ImportError, AirflowNotFoundException))
+
+
+def _reason(error: Exception) -> str:
+    known = {FileNotFoundError: "it does not exist", PermissionError: "permission denied"}
+    told = next((text for kind, text in known.items() if isinstance(error, kind)), None)
+    return told or (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _proven(found: str | None) -> str:
+    return f"; its first bytes say {found}" if found else ""

@@ -1,0 +1,210 @@
+"""Where an order's record lives between the tries of a task.
+
+Airflow ≥ 3.3 has a state store per task instance that retries keep. Before that, a Variable named after
+the task instance holds the record until the task has succeeded. Since 3.4 a clear by the API or the UI discards the
+state (one by the command line does not); what a clear must not forget stands in the Variable there as well. The rest
+of the package does not know the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import Variable
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.orders.order import Order, Record, RecordStore
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+STATE_KEY: Final = "vidu_generation"
+VARIABLE_PREFIX: Final = "vidu_generation_"
+
+
+def order_of(context: Context) -> Order:
+    """Return which order a try belongs to, as far as Airflow's counters tell."""
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
+    ti: Any = context["ti"]
+    task = getattr(ti, "task", None)
+    run = context.get("dag_run")
+    clears, started = getattr(run, "clear_number", None), getattr(run, "start_date", None)
+    return Order(
+        number=_count(getattr(ti, "max_tries", None)) or 0,
+        clears=_count(clears),
+        counts_every_clear=get_base_airflow_version_tuple() >= (3, 2),
+        try_number=_count(getattr(ti, "try_number", None)) or 1,
+        retries=_count(getattr(task, "retries", None)),
+        run_started=started.timestamp() if isinstance(started, datetime) else None,
+    )
+
+
+def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
+    """Return the best store that this Airflow has.
+
+    :param keeps: whether the record must outlive the task's success, also where that takes a Variable.
+    """
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_4_PLUS
+
+    ti: Any = context["ti"]
+    accessor = context.get("task_state_store")
+    if accessor is None:
+        return VariableStore(ti, keeps=keeps)
+    if not AIRFLOW_V_3_4_PLUS:
+        return StateStore(accessor)
+    # The very first try has nothing that a clear could have discarded: it need not ask for a Variable.
+    return ClearedStateStore(accessor, VariableStore(ti, keeps=keeps), may_be_cleared=int(ti.try_number) > 1)
+
+
+def submitted_id(context: Context, log: Any) -> str | None:
+    """Return the id of what an earlier try of this order has submitted; None also where that cannot be looked up."""
+    try:
+        record = store_for(context).load()
+    except Exception as error:  # noqa: BLE001 - asked for the sake of another error, which is the one to raise
+        log.warning("The order could not be looked up: %s", shown(error))
+        return None
+    return record.generation_id if record is not None and record.order == order_of(context).number else None
+
+
+class StateStore:
+    """The task instance's own state store (Airflow ≥ 3.3)."""
+
+    def __init__(self, accessor: Any) -> None:
+        self._accessor = accessor
+
+    def load(self) -> Record | None:
+        """Return the record, or None."""
+        return Record.from_json(self._accessor.get(STATE_KEY))
+
+    def save(self, record: Record) -> None:
+        """Store the record; the supervisor has confirmed it when this returns."""
+        self._accessor.set(STATE_KEY, record.to_json())
+
+    def clear(self) -> None:
+        """Forget the record."""
+        self._accessor.delete(STATE_KEY)
+
+    def returned(self) -> None:
+        """Note in the record that a try returns its result: what follows a success is a clear."""
+        record = StateStore.load(self)
+        if record is not None:
+            StateStore.save(self, replace(record, returned=True))
+
+    def finished(self) -> None:
+        """Keep the record: a worker that dies before Airflow knows of the success must find it."""
+
+
+class ClearedStateStore(StateStore):
+    """The state store where some clears discard it (Airflow ≥ 3.4).
+
+    What the order after a clear must know of stands in the Variable as well, until the task returns its result: an
+    intent whose outcome is unknown, and a generation that was paid for.
+
+    :param accessor: the task instance's state.
+    :param variable: the task instance's Variable.
+    :param may_be_cleared: whether there may have been a clear.
+    """
+
+    def __init__(self, accessor: Any, variable: VariableStore, *, may_be_cleared: bool) -> None:
+        super().__init__(accessor)
+        self._variable = variable
+        self._may_be_cleared = may_be_cleared
+        self._is_doubled = False
+
+    def load(self) -> Record | None:
+        """Return the record, or what a clear has left of it, or None."""
+        record = super().load()
+        if self._may_be_cleared and record is None:
+            record = self._variable.load()
+            self._is_doubled = record is not None
+        return record
+
+    def save(self, record: Record) -> None:
+        """Store the record, in both places where a clear needs to know it: each time the safer one first."""
+        if record.is_lost:
+            self._variable.save(record)
+        super().save(record)
+        if record.generation_id is not None:
+            self._variable.save(record)
+        elif not record.is_lost and (self._may_be_cleared or self._is_doubled):
+            self._variable.forget()
+        self._is_doubled = record.is_lost or record.generation_id is not None
+
+    def clear(self) -> None:
+        """Forget the record."""
+        super().clear()
+        if self._may_be_cleared or self._is_doubled:
+            self._variable.forget()
+
+    def returned(self) -> None:
+        """Note the result; the Variable goes, where it is not to be kept: the state serves a retry."""
+        super().returned()
+        self._variable.ended()
+
+
+class VariableStore:
+    """A Variable named after the task instance (Airflow before 3.3).
+
+    :param ti: the task instance.
+    :param keeps: whether the Variable outlives the task's success.
+    """
+
+    def __init__(self, ti: Any, *, keeps: bool = False) -> None:
+        self._key = VARIABLE_PREFIX + hashlib.sha256(_identity(ti).encode()).hexdigest()[:32]
+        self._keeps = keeps
+
+    def load(self) -> Record | None:
+        """Return the record, or None."""
+        from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+        default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
+        stored = Variable.get(self._key, **default)
+        return Record.from_json(json.loads(stored)) if stored else None
+
+    def save(self, record: Record) -> None:
+        """Store the record."""
+        Variable.set(self._key, json.dumps(record.to_json()))
+
+    def clear(self) -> None:
+        """Forget the record."""
+        Variable.delete(self._key)
+
+    def forget(self) -> None:
+        """Remove the Variable, if there is one."""
+        if self.load() is not None:
+            self.clear()
+
+    def returned(self) -> None:
+        """Note that a try returns its result, where the record outlives the success; else the success removes it."""
+        if self._keeps:
+            self._note_result()
+
+    def finished(self) -> None:
+        """Remove the Variable where it is not to be kept: thousands of them would be a nuisance."""
+        if not self._keeps:
+            self.forget()
+
+    def ended(self) -> None:
+        """Remove the Variable, or note the result in it."""
+        if self._keeps:
+            self._note_result()
+        else:
+            self.forget()
+
+    def _note_result(self) -> None:
+        if (record := self.load()) is not None:
+            self.save(replace(record, returned=True))
+
+
+def _count(value: object) -> int | None:
+    """Return a number that Airflow counts; a stand-in in somebody's unit test counts nothing."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _identity(ti: Any) -> str:
+    return "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

@@ -1,0 +1,136 @@
+"""What an earlier task handed over: the id, and the URL, in the generation that it returned.
+
+``generation=generate.output`` takes the whole return value of a task, also of a mapped one, so that what belongs
+together is mapped together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.common.values import moment, text, web_url
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.models import Generation
+
+
+def check_source(name: str, generation: object, **instead: object) -> None:
+    """Refuse, while the DAG is parsed, arguments that name no generation, or name it twice.
+
+    :param name: the operator's class, for the message.
+    :param generation: its argument ``generation``.
+    :param instead: the arguments that it replaces.
+    :raises ViduConfigError: naming them.
+    """
+    words = " or ".join(instead)
+    is_named = any(value is not None for value in instead.values())
+    if generation is not None and is_named:
+        raise ViduConfigError(f"generation replaces {words}: give one or the other.")
+    if generation is None and not is_named:
+        raise ViduConfigError(f"{name} needs {words}, or generation.")
+
+
+def stripped(value: Any) -> Any:
+    """Return a text without the blanks and line ends around it, which templates and files leave there."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def id_of(generation: object) -> Any:
+    """Return the id in what a task returned, unchecked.
+
+    :param generation: a generation as JSON, as the text of that, or as an object; the record of a download; or an id.
+    :raises ViduConfigError: when it holds none.
+    """
+    from airflow_provider_vidu.models import Generation
+
+    generation = _read(generation)
+    if isinstance(generation, Generation):
+        return generation.id
+    if isinstance(generation, Sequence) and not isinstance(generation, (str, bytes)):
+        raise ViduConfigError(
+            "generation is a list, as a mapped task returns one. Map over it: .expand(generation=generate.output)."
+        )
+    if isinstance(generation, str) and generation.lstrip().startswith(("{", "[")):
+        raise ViduConfigError(
+            "generation is the text of an object, but not JSON: a template made it of one. Pass "
+            "generation=generate.output without a template, or render it with the filter tojson."
+        )
+    if not isinstance(generation, Mapping):
+        return stripped(generation)  # an id, or something that is refused as one
+    found = generation.get("id") or generation.get("generation_id")
+    if found is None:
+        raise ViduConfigError(
+            "generation holds no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
+            "generation=generate.output."
+        )
+    return found
+
+
+def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:
+    """Return the URL of an artifact in what a task returned, or None where there is none to trust.
+
+    :param generation: as for :func:`id_of`.
+    :param artifact: which file is meant, and of which creation (see :meth:`Generation.url_of`).
+    :param creation: counted from 0.
+    """
+    found = handed_over(generation)
+    return None if found is None else web_url((found.url_of(artifact, creation) or "").strip())
+
+
+def handed_over(generation: object) -> Generation | None:
+    """Return the generation that a task returned; None when it is something else, or another version's.
+
+    :param generation: as for :func:`id_of`.
+    """
+    from airflow_provider_vidu.models import Generation
+
+    generation = _read(generation)
+    if isinstance(generation, Mapping) and "status" in generation:
+        try:
+            return Generation.model_validate(generation)
+        except ValueError:  # another version's, or made by hand: the id is enough
+            return None
+    return generation if isinstance(generation, Generation) else None
+
+
+def _read(generation: object) -> object:
+    """Return the object, or the text, whose JSON a template has rendered to; everything else as it is."""
+    if isinstance(generation, str) and generation.lstrip().startswith(("{", '"')):
+        try:
+            return json.loads(generation)
+        except ValueError:
+            return generation
+    return generation
+
+
+def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
+    """Return a generation with the prompt, the model and the time of its create, as far as the service omits them.
+
+    The query of ``ent-v2`` answers none of them.
+
+    :param generation: what the service says; that wins.
+    :param known: what is known otherwise, as plain JSON: ``prompt``, ``model``, ``created_at``.
+    """
+    values = {
+        "prompt": text(known.get("prompt")),
+        "model": text(known.get("model")),
+        "created_at": moment(known.get("created_at")),
+    }
+    missing = {name: value for name, value in values.items() if value and getattr(generation, name) is None}
+    return generation.model_copy(update=missing)
+
+
+def continued(generation: Generation, handed: object) -> tuple[Generation, Mapping[str, Any] | None]:
+    """Return a generation with what the task before it knew of its order, and the parameters of its request.
+
+    :param generation: what the service says.
+    :param handed: what that task returned, or None.
+    """
+    handed = _read(handed)
+    if not isinstance(handed, Mapping):
+        return generation, None
+    parameters = handed.get("parameters")
+    return filled(generation, handed), parameters if isinstance(parameters, Mapping) else None

@@ -1,0 +1,1 @@
+"""What gateways answer, on each of their routes."""

@@ -1,0 +1,113 @@
+"""The gateways: what they answer to creates and queries, on each of their routes. No I/O, no lock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_vidu.sandbox.faults import Action
+from airflow_provider_vidu.sandbox.gateways import native, refusals
+from airflow_provider_vidu.sandbox.routing import Call, Route
+from airflow_provider_vidu.sandbox.server import answers
+from airflow_provider_vidu.sandbox.server.answers import Answer
+from airflow_provider_vidu.sandbox.world import files
+from airflow_provider_vidu.sandbox.world.generations import NATIVE, UNSET, Generation, triggers
+from airflow_provider_vidu.sandbox.world.world import World
+
+
+class GatewayApi:
+    """Answers for ``/vidu-native/…`` and ``/v1/…``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def answer(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
+        """Return the answer to a request whose key is valid."""
+        if where.kind == "create":
+            return self._create(call, where, now, action, trace_id)
+        if where.kind == "content":
+            return self._content(call, where, now, action)
+        return self._query(call, where, now)
+
+    def _create(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
+        world, settings = self._world, self._world.settings
+        request = _parsed(call.body)
+        if not isinstance(request, dict):
+            message = "the request body is not a JSON object"
+            return native.gateway_error(400, "invalid_request", message, "invalid_request_error")
+        refused = self._refusal(request, now)
+        if refused is not None:
+            return refusals.refusal(refused, str(request.get("model") or ""), trace_id)
+        prompt, limit = request.get("prompt"), settings.gateway_prompt_limit
+        if isinstance(prompt, str) and limit is not None and len(prompt) > limit:
+            # The official API behind the gateway refuses it, and the gateway passes that on.
+            message = f"field prompt must have at most {limit} characters, got {len(prompt)}"
+            return refusals.wrapped(400, "FieldInvalid", message, trace_id)
+        if world.ledger.balance < world.price_of(request):
+            return native.gateway_error(403, "insufficient_user_quota", "the balance is used up")
+        is_task = where.shape in ("openai", "new-api")
+        new_id = f"task_{trace_id}" if is_task else world.gateway_id(request.get("model"))
+        generation, entry = world.create(NATIVE, request, now, generation_id=new_id)
+        entry.answered = not action.cuts_before
+        state = generation.state_at(now)
+        assert state is not None, "a new generation has a state at once"
+        return native.created(generation, world.moments(generation, state), where.shape, settings)
+
+    def _refusal(self, request: dict[str, Any], now: float) -> str | None:
+        """Return the name of the refusal that a create gets, or None."""
+        settings = self._world.settings
+        prompt = request.get("prompt")
+        wish = triggers(prompt).get("refuse") if isinstance(prompt, str) else None
+        if wish in refusals.REFUSALS:
+            return wish
+        named = settings.named_models()
+        if named is not None and request.get("model") not in named:
+            return "model_not_found"
+        limit = settings.gateway_concurrency
+        if limit is not None and self._world.unfinished(NATIVE, now) >= limit:
+            return settings.gateway_refusal
+        return None
+
+    def _query(self, call: Call, where: Route, now: float) -> Answer:
+        world = self._world
+        found = world.find(NATIVE, where.id, now)
+        if found is None:
+            return native.task_error(400, "task_not_exist", "task_not_exist")
+        generation, state = found
+        if generation.answer is not UNSET:
+            return answers.json_answer(generation.answer)
+        urls = world.urls(generation, call.origin, now) if state.succeeded else []
+        if where.shape == "openai" and world.settings.openai_url == "content" and urls and "video" in urls[0]:
+            urls[0]["video"] = f"{call.origin}{call.target.partition('?')[0].rstrip('/')}/content"
+        return native.queried(generation, state, urls, world.moments(generation, state), where.shape, world.settings)
+
+    def _content(self, call: Call, where: Route, now: float, action: Action) -> Answer:
+        """Return the result's bytes: this endpoint needs the key, unlike signed URLs."""
+        world = self._world
+        found = world.find(NATIVE, where.id, now)
+        if found is None:
+            return native.task_error(400, "task_not_exist", "task_not_exist")
+        generation, state = found
+        if not state.succeeded or generation.without_url:
+            return native.gateway_error(400, "task_not_completed", "the task is not completed yet")
+        return self._served(call, generation, world.moments(generation, state).since, action)
+
+    def _served(self, call: Call, generation: Generation, modified_at: float, action: Action) -> Answer:
+        return files.serve(
+            files.path(generation, 1, "video"),
+            "video",
+            files.content(generation, 1, "video", self._world.settings.clip_seconds),
+            method=call.method,
+            range_header=call.header("range"),
+            if_range=call.header("if-range"),
+            modified_at=modified_at,
+            action=action,
+            serial=0,
+        )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,88 @@
+"""Refusals by name: what gateways answer to a create instead of passing it on, and the official API when it is full.
+
+Sources: ``vidu_api_full.md`` section 3 and new-api's source (https://github.com/QuantumNous/new-api); nothing was
+sent upstream or charged before any of them. A fault names one (``{"action": {"refusal": NAME}}`` or the name
+alone), and so does a prompt: ``[refuse:NAME]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+
+Json = dict[str, Any]
+
+
+def _gateway(status: int, code: str, message: str) -> Callable[[str, str], Answer]:
+    def answer(model: str, trace_id: str) -> Answer:
+        text = f"{message.format(model=model or '')} (request id: {trace_id[:20]})"
+        return json_answer({"error": {"message": text, "type": "new_api_error", "param": "", "code": code}}, status)
+
+    return answer
+
+
+def _task(status: int, code: str, message: str) -> Callable[[str, str], Answer]:
+    def answer(model: str, trace_id: str) -> Answer:
+        return json_answer({"code": code, "message": message.format(model=model), "data": None}, status)
+
+    return answer
+
+
+def _empty(status: int) -> Callable[[str, str], Answer]:
+    return lambda model, trace_id: Answer(status)
+
+
+def official_error(status: int, reason: str, message: str, trace_id: str) -> Json:
+    """Return an error body of the official API; the code string is in ``reason``."""
+    return {"code": status, "reason": reason, "message": message, "metadata": {"trace_id": trace_id}}
+
+
+def _official(status: int, reason: str, message: str) -> Callable[[str, str], Answer]:
+    return lambda model, trace_id: json_answer(official_error(status, reason, message, trace_id), status)
+
+
+def wrapped(status: int, reason: str, message: str, trace_id: str) -> Answer:
+    """Return an official error as gateways pass it on: as JSON inside their own message."""
+    inner = json.dumps(official_error(status, reason, message, trace_id))
+    return json_answer({"code": "fail_to_fetch_task", "message": inner, "data": None}, status)
+
+
+REFUSALS: Final[dict[str, Callable[[str, str], Answer]]] = {
+    "model_not_found": _gateway(
+        503, "model_not_found", "No available channel for model {model} under group default (distributor)"
+    ),
+    "convert_request_failed": _gateway(500, "convert_request_failed", "the request cannot be converted"),
+    "build_request_failed": _task(500, "build_request_failed", "the request cannot be built for model {model}"),
+    "get_channel_failed": _task(500, "get_channel_failed", "no channel is available for model {model}"),
+    "rate_limited": _empty(429),
+    "token_concurrency_limit_reached": _gateway(
+        429, "token_concurrency_limit_reached", "the token has reached its limit of concurrent requests"
+    ),
+    "video_queue_full": _task(429, "video_queue_full", "the queue of videos is full, try again later"),
+    "video_queue_full_200": _task(200, "video_queue_full", "the queue of videos is full, try again later"),
+    "insufficient_user_quota": _gateway(403, "insufficient_user_quota", "the balance is used up"),
+    "insufficient_quota": _gateway(429, "insufficient_quota", "You exceeded your current quota"),
+    "upstream_credit_insufficient": lambda model, trace_id: wrapped(
+        400, "CreditInsufficient", "credits are insufficient", trace_id
+    ),
+    "upstream_rate_limited": lambda model, trace_id: wrapped(429, "TooManyRequests", "too many requests", trace_id),
+    "quota_exceeded": _official(429, "QuotaExceeded", "concurrency limit exceeded"),
+    "system_throttling": _official(429, "SystemThrottling", "the system is busy"),
+    "credit_insufficient": _official(400, "CreditInsufficient", "credits are insufficient"),
+}
+"""Each name with the answer that it stands for, made from the model's name and a trace id."""
+
+
+def refusal(name: str, model: str, trace_id: str) -> Answer:
+    """Return the answer that ``name`` stands for; ValueError, with all names, for an unknown one."""
+    return REFUSALS[checked_name(name)](model, trace_id)
+
+
+def checked_name(name: Any) -> str:
+    """Return ``name`` when it is that of a refusal; ValueError, with all names, otherwise."""
+    if not isinstance(name, str) or name not in REFUSALS:
+        raise ValueError(f"refusal must be one of {', '.join(REFUSALS)}, not {name!r}")
+    return name

@@ -1,0 +1,1 @@
+"""Pictures, films and sounds, drawn without a library."""

@@ -1,0 +1,119 @@
+"""The HTTP server: turns requests into calls of the core and puts the answers on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Callable
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+
+from airflow_provider_vidu.sandbox import control
+from airflow_provider_vidu.sandbox.core import Call, Core
+from airflow_provider_vidu.sandbox.faults import NO_ACTION, Action
+from airflow_provider_vidu.sandbox.server import guard
+from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.server.delivery import deliver
+
+#: Images travel inside the JSON of a create, so bodies may be large; bytes.
+_MAX_BODY = 128 * 1024 * 1024
+_CONTROL = "/_sandbox/"
+
+#: Called after each request with its method, raw target and status (0: the connection was cut).
+Observer = Callable[[str, str, int], None]
+
+
+class Server:
+    """Serves ``core`` over HTTP, or over HTTPS when ``tls`` is given; ``observer`` hears of every request."""
+
+    def __init__(self, core: Core, *, tls: ssl.SSLContext | None = None, observer: Observer | None = None) -> None:
+        self.core = core
+        self._tls = tls
+        self._observer = observer
+        self._runner: web.ServerRunner | None = None
+        self._url = ""
+        self._host = ""
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen on ``host`` and ``port`` (0: any free one) and return the base URL; OSError when it is taken."""
+        server = web.Server(self._handle, request_factory=_request_factory, handler_cancellation=True, access_log=None)
+        # A stalled delivery must not hold up the end: its connection is simply closed.
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.01)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, ssl_context=self._tls, backlog=4096)
+        try:
+            await site.start()
+        except OSError:
+            await self.stop()
+            raise
+        self._host = host
+        bound = self._runner.addresses[0][1]
+        shown = f"[{host}]" if ":" in host else host
+        self._url = f"{'https' if self._tls else 'http'}://{shown}:{bound}"
+        return self._url
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection at once."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _origin(self, request: web.BaseRequest) -> str:
+        # Without a Host header aiohttp would ask the resolver, which may take seconds.
+        host = request.headers.get("Host")
+        return f"{request.scheme}://{host}" if host else self._url
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = Call(
+            method=request.method,
+            target=request.raw_path,
+            headers=_headers(request),
+            body=await request.read() if request.body_exists else b"",
+            origin=self._origin(request),
+        )
+        answer, action = self._answer(call, request.remote)
+        if self._observer is not None:
+            self._observer(call.method, call.target, 0 if action.cuts_before else answer.status)
+        return await deliver(request, answer, action)
+
+    def _answer(self, call: Call, peer: str | None) -> tuple[Answer, Action]:
+        is_control = call.target.startswith(_CONTROL)
+        allowed = self.core.settings.allowed_hosts
+        problem = guard.problem(call, listens_on=self._host, allowed=allowed, is_control=is_control)
+        if problem is None and is_control and not _is_loopback(peer):
+            problem = "the control API answers on loopback alone"
+        if problem is not None:
+            return json_answer({"message": problem}, 403), NO_ACTION
+        return (control.handle(self.core, call), NO_ACTION) if is_control else self.core.handle(call)
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers, the values of repeated ones joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        address = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address.is_loopback or (mapped is not None and mapped.is_loopback)
+
+
+def _request_factory(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY)

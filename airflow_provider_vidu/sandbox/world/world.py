@@ -1,0 +1,232 @@
+"""What is true in one sandbox: its generations, files, uploads, books and time. Answers are made elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+import string
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_vidu.sandbox.official.uploads import Upload
+from airflow_provider_vidu.sandbox.server.answers import Content
+from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.world import files, signing
+from airflow_provider_vidu.sandbox.world.clock import Clock
+from airflow_provider_vidu.sandbox.world.generations import (
+    ENT,
+    NATIVE,
+    Dialect,
+    Generation,
+    Stage,
+    State,
+    default_script,
+    set_error,
+    triggers,
+)
+from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, Ledger
+from airflow_provider_vidu.sandbox.world.slots import Slots
+
+Json = dict[str, Any]
+#: The service's ids lie beyond 2 ** 53, where a client that reads them as floating point numbers goes wrong.
+_FIRST_ENT_ID = 911_000_000_000_000_000
+#: Signatures that are remembered, for tests that look where they stand.
+KEPT_URLS = 200_000
+#: Sandbox seconds that a URL for an upload is valid.
+_UPLOAD_LIFETIME = 3600
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When things happened to a generation, in wall-clock epoch seconds: never in the future, always in order."""
+
+    created: float
+    since: float
+    finished: float | None
+
+
+class World:
+    """The state of one sandbox; not safe for threads by itself.
+
+    ``wall`` is real time in epoch seconds, ``sink`` gets one JSON object per entry of the ledger.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        wall: Callable[[], float],
+        sink: Callable[[Json], None],
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.wall = wall
+        self.random: random.Random = random.SystemRandom() if settings.seed is None else random.Random(settings.seed)
+        self.signer = signing.Signer(secrets.token_bytes(32))
+        self.generations: dict[tuple[Dialect, str], Generation] = {}
+        self.subjects: dict[str, Json] = {}
+        self.uploads: dict[str, Upload] = {}
+        self.files: dict[str, tuple[Generation, int]] = {}
+        self.issued: deque[tuple[str, str]] = deque(maxlen=KEPT_URLS)
+        self.ledger = Ledger(settings.balance, sink)
+        self.slots = Slots(settings.concurrency)
+
+    # -- generations -----------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        dialect: Dialect,
+        request: Json,
+        now: float,
+        *,
+        generation_id: str,
+        endpoint: str = "",
+        stages: tuple[Stage, ...] = (),
+        wishes_in: str | None = None,
+        **fields: Any,
+    ) -> tuple[Generation, CreateRecord]:
+        """Add and charge a generation.
+
+        ``stages`` is its script (empty: the ordinary one) and ``wishes_in`` the text whose wishes count (None:
+        the prompt). ``fields`` are further ones of :class:`Generation`.
+        """
+        settings = self.settings
+        generation = Generation(generation_id, dialect, now, stages, request, endpoint, **fields)
+        prompt = generation.prompt if wishes_in is None else wishes_in
+        if not stages:
+            generation.stages = default_script(dialect, prompt, queue=settings.queue, duration=settings.duration)
+        generation.credits = self.price_of(request)
+        generation.without_url = "nourl" in triggers(prompt)
+        generation.wall_created = self.clock.wall_now()
+        set_error(generation, triggers(prompt).get("fail"))
+        self.keep(generation)
+        return generation, self.ledger.enter_create(generation, request, wall_time=self.wall())
+
+    def price_of(self, request: Json) -> int:
+        """Return the credits that a create takes; off-peak costs half, rounded up."""
+        return -(-self.settings.price // 2) if request.get("off_peak") is True else self.settings.price
+
+    def keep(self, generation: Generation) -> None:
+        """Add a generation, or replace the one with its id."""
+        self.generations[(generation.dialect, generation.id)] = generation
+        if generation.medium is not None:
+            for creation in range(1, generation.creations + 1):
+                self.files[files.token(generation, creation)] = (generation, creation)
+
+    def find(self, dialect: Dialect | None, generation_id: str | None, now: float) -> tuple[Generation, State] | None:
+        """Return a generation with its state, or None when there is none (or none yet)."""
+        generation = self.generations.get((dialect or NATIVE, generation_id or ""))
+        state = generation.state_at(now) if generation is not None else None
+        return None if generation is None or state is None else (generation, state)
+
+    def tasks(self, now: float) -> list[tuple[Generation, State]]:
+        """Return the tasks of the official API with their states, in the order in which they came."""
+        return [
+            (one, state)
+            for (dialect, _), one in self.generations.items()
+            if dialect == ENT and one.listed and (state := one.state_at(now)) is not None
+        ]
+
+    def unfinished(self, dialect: Dialect, now: float) -> int:
+        """Return how many generations of a dialect wait or run; presets do not count."""
+        created = (one for (name, _), one in self.generations.items() if name == dialect and one.wall_created)
+        states = (one.state_at(now) for one in created)
+        return sum(state is not None and state.finished_at is None for state in states)
+
+    def cancel(self, generation: Generation, now: float) -> None:
+        """Cancel a generation: its credits come back, and others move up."""
+        generation.cancelled_at = now
+        self.ledger.cancel(generation, now)
+        for moved in self.slots.cancelled(now):
+            self.ledger.expect_end(moved)
+
+    def take_slot(self, generation: Generation, now: float) -> None:
+        """Let a generation wait until one of the account's slots is free."""
+        for moved in self.slots.admit(generation, now):
+            self.ledger.expect_end(moved)
+
+    # -- names and times -------------------------------------------------------------------------------------------
+
+    def decimal_id(self) -> str:
+        """Return a new id as the official API makes them; steps of 1,000 leave room for those of the creations."""
+        return str(_FIRST_ENT_ID + 1000 * self.random.randrange(10**14))
+
+    def gateway_id(self, model: Any) -> str:
+        """Return a new id as the gateways make them."""
+        allowed = string.ascii_letters + string.digits
+        name = "".join(c for c in model if c in allowed + ".-_") if isinstance(model, str) else ""
+        tail = "".join(self.random.choices(allowed, k=10))
+        return f"{name or 'vidu2.0'}:{int(self.clock.wall_now())}-{tail}"
+
+    def trace_id(self) -> str:
+        """Return 32 hexadecimal digits."""
+        return f"{self.random.getrandbits(128):032x}"
+
+    def moments(self, generation: Generation, state: State) -> Moments:
+        """Return when things happened on the wall clock."""
+        created = self.created_at(generation)
+        since = max(created, self.clock.wall_of(state.since))
+        finished = None if state.finished_at is None else max(created, self.clock.wall_of(state.finished_at))
+        return Moments(created, since, finished)
+
+    def created_at(self, generation: Generation) -> float:
+        """Return when a generation was created on the wall clock, in epoch seconds."""
+        known = generation.wall_created
+        return self.clock.wall_of(generation.created_at) if known is None else known
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def content_of(self, generation_id: str, artifact: str, creation: int) -> Content:
+        """Return the content of a file; KeyError for an unknown generation, ValueError for an unknown artifact."""
+        found = [one for (_, key), one in self.generations.items() if key == generation_id]
+        if not found:
+            raise KeyError(generation_id)
+        if found[0].medium is None:
+            raise ValueError(f"{generation_id} has no file")
+        return files.content(found[0], creation, artifact, self.settings.clip_seconds)
+
+    def urls(self, generation: Generation, origin: str, now: float) -> list[dict[str, str]]:
+        """Return fresh URLs: one mapping of artifact to URL per creation."""
+        if generation.without_url:
+            return [{} for _ in range(generation.creations)]
+        urls = []
+        for creation in range(1, generation.creations + 1):
+            found = {
+                artifact: origin + self._sign(generation, creation, artifact, now)
+                for artifact in files.artifacts_of(generation)
+            }
+            if generation.video_url is not None:
+                found["video"] = generation.video_url
+            urls.append({**found, "seconds": str(self.settings.clip_seconds)})
+        return urls
+
+    def _sign(self, generation: Generation, creation: int, artifact: str, now: float) -> str:
+        settings = self.settings
+        short = artifact == "cover" or generation.short_lived
+        lifetime = settings.cover_lifetime if short else settings.url_lifetime
+        target = self.signer.sign(files.path(generation, creation, artifact), int(now + lifetime))
+        self.issued.append((generation.id, signing.signature_of(target)))
+        return target
+
+    # -- uploads ---------------------------------------------------------------------------------------------------
+
+    def announce_upload(self, origin: str, now: float) -> tuple[Upload, str]:
+        """Return a new upload and the URL that its bytes go to."""
+        upload = Upload(self.decimal_id())
+        self.uploads[upload.id] = upload
+        return upload, origin + self.signer.sign(f"/uploads/{upload.id}", int(now + _UPLOAD_LIFETIME))
+
+
+def stored_image(address: Any) -> Any:
+    """Return an image as lists show it: an inline one as the address under which the service has kept it [guess]."""
+    if not isinstance(address, str) or address[:5].lower() != "data:":
+        return address
+    return f"https://images.sandbox.invalid/{hashlib.sha256(address.encode()).hexdigest()[:32]}.png"
+
+
+def without_null(body: Mapping[str, Any]) -> Json:
+    """Return ``body`` without fields that are null, which count as absent."""
+    return {name: value for name, value in body.items() if value is not None}

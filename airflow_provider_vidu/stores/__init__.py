@@ -1,0 +1,1 @@
+"""Where files go: local and remote stores, their names, schemes and roots."""

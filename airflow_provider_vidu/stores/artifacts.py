@@ -1,0 +1,60 @@
+"""Which file of a generation a download keeps, and of which medium it must be. Decisions, no I/O."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from airflow_provider_vidu.common.urls import unusable_note
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduMissingVideoError
+from airflow_provider_vidu.models import Generation
+
+Artifact = Literal["video", "image", "audio", "cover", "watermarked", "speech", "sound"]
+ARTIFACTS: Final[tuple[Artifact, ...]] = get_args(Artifact)
+
+Family = Literal["video", "image", "audio"]
+"""The first half of a content type."""
+
+FAMILY: Final[dict[Artifact, Family]] = {
+    "video": "video",
+    "watermarked": "video",
+    "image": "image",
+    "cover": "image",
+    "audio": "audio",
+    "speech": "audio",
+    "sound": "audio",
+}
+BESIDE_THE_RESULT: Final[tuple[Artifact, ...]] = ("cover", "watermarked", "speech", "sound")
+"""Files of a creation that are not its result; every other artifact is the result itself."""
+
+MAX_CREATION: Final = 998
+"""The highest index of a creation that has a file name of its own (``-999``)."""
+
+
+def family_of(artifact: Artifact | None) -> Family | None:
+    """Return the medium that an artifact must have; None for the result, whatever its medium."""
+    return FAMILY[artifact] if artifact else None
+
+
+def count_of(generation: Generation) -> int:
+    """Return how many creations can be kept: the count in which :meth:`.Generation.url_of` numbers them."""
+    return sum(bool(found.url) for found in generation.artifacts) or len(generation.artifacts) or 1
+
+
+def missing(generation: Generation, artifact: Artifact | None, creation: int) -> ViduError:
+    """Return the error of a succeeded generation that has no URL for an artifact: it says what there is instead.
+
+    :param generation: a generation whose ``url_of(artifact, creation)`` is None.
+    :param artifact: what was wanted; None for the result.
+    :param creation: which creation, counted from 0.
+    """
+    count = count_of(generation)
+    if creation >= count:
+        there = "one creation, number 0" if count == 1 else f"{count} creations, numbers 0 to {count - 1}"
+        return ViduConfigError(f"There is no creation {creation}: the generation has {there}.")
+    wanted = f"{artifact} URL" if artifact in BESIDE_THE_RESULT else "URL of a result"
+    found = [name for name in ("result", *BESIDE_THE_RESULT) if generation.url_of(name, creation)]
+    unusable = unusable_note(generation.raw)
+    nothing = "It has no usable URL." if unusable else "It has no URLs at all."
+    has = (f"It has: {', '.join(found)}." if found else nothing) + unusable
+    of = f"creation {creation} of the generation" if creation else "the generation"
+    return ViduMissingVideoError(f"The generation has succeeded, but {of} has no {wanted}. {has}")

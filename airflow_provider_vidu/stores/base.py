@@ -1,0 +1,123 @@
+"""What a store must be able to do, and how its errors are told; the stores themselves lie beside it."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Final
+
+from airflow_provider_vidu.common.text import one_line, shown
+from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
+from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
+
+MIB: Final = 1024 * 1024
+READ_BYTES: Final = 1 * MIB
+
+
+class DestinationExistsError(ViduDownloadRefusedError):
+    """The destination exists already and must not be replaced."""
+
+
+class Sink(ABC):
+    """A file that is being written and that nobody can see yet."""
+
+    @abstractmethod
+    def write(self, data: memoryview) -> None:
+        """Append ``data``, which is only valid during the call.
+
+        :raises ViduStorageError: when it could not be written.
+        """
+
+    @abstractmethod
+    def publish(self) -> None:
+        """Make the whole file visible under its name.
+
+        :raises DestinationExistsError: when it exists and must not be replaced.
+        :raises ViduStorageError: when it could not be completed; nothing has been published then.
+        """
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Throw away what was written. Never raises; does nothing after :meth:`publish`."""
+
+
+class Place(ABC):
+    """A file in a store, there or not yet.
+
+    :param uri: what names it, without credentials or connection.
+    :param name: the last part of its path.
+    """
+
+    uri: str
+    name: str
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """Return the size in bytes of the file that is there, or None.
+
+        :raises ViduStorageError: when the store cannot be asked.
+        :raises ViduConfigError: when there is something else than a file.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find out before a download what would stop its end, without needing permission to read or to list.
+
+        :raises ViduConfigError: when there is something else than a file.
+        :raises ViduStorageError: when the store cannot be reached.
+        """
+
+    @abstractmethod
+    def read(self) -> Iterator[bytes]:
+        """Yield the content in pieces of bounded size.
+
+        :raises ViduStorageError: when it cannot be read.
+        """
+
+    @abstractmethod
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
+        """Begin a new file for this place.
+
+        :param total: its announced size in bytes, where known.
+        :param replace: whether a file that is there by then is replaced.
+        :param content_type: what the stored object says of itself, in stores that keep such a thing.
+        :raises ViduStorageError: when nothing can be written there.
+        :raises ViduDownloadRefusedError: when the store takes no file of the announced size.
+        """
+
+
+def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True, advice: str = "") -> ViduStorageError:
+    """Return the error of a store, naming the destination and the reason.
+
+    :param verb: what could not be done to it: ``written``, ``read``, …
+    :param certain: whether it is known that nothing was published.
+    :param advice: a last sentence: what to do about it.
+    """
+    reasons = {
+        PermissionError: "permission denied",
+        FileNotFoundError: "the bucket or folder does not exist",
+        IsADirectoryError: "there is a folder of that name",
+        NotADirectoryError: "a part of the path is a file",
+    }
+    known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
+    detail = shown((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
+    reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
+    refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
+    what = "Nothing was published." if refused else "It holds the old file or the whole new one; nobody can tell which."
+    told = f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
+    return ViduStorageError(told.rstrip())
+
+
+def temporary_name(name: str) -> str:
+    """Return a hidden, unique name beside ``name``, short enough for every file system."""
+    kept = name.encode("utf-8", "surrogateescape")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return f".{kept}.{secrets.token_hex(8)}.part"
+
+
+def already_there(uri: str) -> DestinationExistsError:
+    """Return the error of a destination that must not be replaced."""
+    return DestinationExistsError(
+        f"The destination {one_line(uri, 300)!r} exists already. Use overwrite='replace' to replace it, or "
+        "overwrite='skip' to keep it."
+    )

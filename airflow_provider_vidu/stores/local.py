@@ -1,0 +1,319 @@
+"""Local files, published with one rename.
+
+Other programs may write to the folder, too. It is opened once, and everything happens in the open folder: a link that
+is put among the folders of its path meanwhile leads nowhere else, and ``[vidu] destination_roots`` is compared with
+where the open folder really is. Right before the rename the temporary file is compared with the open one: another file
+in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between the
+comparison and the rename; only a folder that others cannot write to closes it. Where a mount gives a file another inode
+number at each look, owner and bytes are compared instead, which reads the file once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.stores.base import (
+    READ_BYTES,
+    Place,
+    Sink,
+    already_there,
+    storage_error,
+    temporary_name,
+)
+from airflow_provider_vidu.stores.roots import check_folder, check_opened
+
+log = logging.getLogger(__name__)
+
+STALE_AFTER: Final = 24 * 3600.0
+"""Seconds without a write after which a temporary file of ours belongs to nobody any more."""
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What ``fsync`` answers on mounts that cannot (fsync(2)); EIO and ENOSPC mean lost bytes.
+
+A disk that turned read-only after an error says EROFS, too: there the rename fails, and nothing is published.
+"""
+_FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""A folder that may be written to need not be readable (a drop box)."""
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LocalPlace(Place):
+    """A local path. A symbolic link of that name is not written to; links among its folders are followed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = _full(path)
+        self.name = self._path.name
+        self.uri = local_uri(str(self._path))
+
+    def size(self) -> int | None:
+        """Return the size of the file that is there, or None."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise storage_error("looked at", self.uri, error) from error
+        if stat.S_ISDIR(found.st_mode):
+            raise ViduConfigError(f"destination {str(self._path)!r} is a folder: end it with a slash.")
+        if not stat.S_ISREG(found.st_mode):
+            raise ViduConfigError(f"destination {str(self._path)!r} is a device or pipe, no file.")
+        return found.st_size
+
+    def check(self) -> None:
+        """Find out whether there is a folder, a device or a link."""
+        self.size()
+        if self._path.is_symlink():
+            target = one_line(os.readlink(self._path), 200)  # noqa: PTH115 - as it is, also where it leads nowhere
+            raise ViduConfigError(
+                f"destination {str(self._path)!r} is a symbolic link to {target!r}, which would be replaced by the "
+                "file. Name the file that it leads to, or remove the link."
+            )
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the content in pieces."""
+        try:
+            # Not waiting: a pipe that has been put in its place would hold the worker for ever.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError("it is not a regular file")
+                check_opened(descriptor, str(self._path), "destination_roots")
+                while data := file.read(READ_BYTES):
+                    yield data
+        except OSError as error:
+            raise storage_error("read", self.uri, error) from error
+
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
+        """Begin a temporary file in the same folder, which is made where missing."""
+        self.check()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return LocalSink(self._path, self.uri, replace=replace)
+        except OSError as error:
+            raise storage_error("written", self.uri, error) from error
+
+
+class LocalSink(Sink):
+    """A temporary file, renamed at the end. Only a killed process leaves it behind.
+
+    A file that it replaces leaves its mode to it; the owner is the one of the process.
+    """
+
+    def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
+        self._name = path.name
+        self._uri = uri
+        self._replace = replace
+        self._temporary: str | None = None
+        self._descriptor = -1
+        self._folder = os.open(path.parent, _FOLDER)
+        try:
+            check_folder(self._folder, str(path.parent))
+            _remove_stale(self._folder, path.name)
+            temporary = temporary_name(path.name)
+            # 0o666 less the umask, like any file that a program creates; mkstemp's 0o600 would shut others out.
+            self._descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=self._folder)
+            self._temporary = temporary
+        except BaseException:  # whatever ends it, the folder may not stay open
+            self.discard()
+            raise
+
+    def write(self, data: memoryview) -> None:
+        """Append to the temporary file."""
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            raise storage_error("written", self._uri, error) from error
+
+    def publish(self) -> None:
+        """Bring the bytes to the disk, then rename."""
+        assert self._temporary is not None
+        try:
+            if self._replace:
+                _copy_mode(self._folder, self._name, self._descriptor)
+            _sync(self._descriptor, self._uri)
+            _compare(self._descriptor, self._folder, self._temporary)
+            self._close()
+            if self._replace:
+                os.replace(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            else:
+                _rename_unless_there(self._folder, self._temporary, self._name)
+            self._temporary = None
+        except FileExistsError:
+            raise already_there(self._uri) from None
+        except OSError as error:
+            raise storage_error("completed", self._uri, error) from error
+        _sync_folder(self._folder)
+        self._leave_folder()
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        with contextlib.suppress(OSError):  # some network file systems report a full disk only now
+            self._close()
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):  # the folder may be gone or read-only by now
+                os.unlink(self._temporary, dir_fd=self._folder)
+            self._temporary = None
+        self._leave_folder()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _leave_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
+
+
+def _copy_mode(folder: int, name: str, descriptor: int) -> None:
+    """Give an open file the permissions of the one that is there under ``name``, if there is one."""
+    with contextlib.suppress(OSError):  # none there, or a mount without modes
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISREG(found):
+            os.fchmod(descriptor, stat.S_IMODE(found) & 0o777)
+
+
+def _sync(descriptor: int, uri: str) -> None:
+    """Bring an open file to the disk; a mount that cannot do that costs a warning."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        log.warning(
+            "The mount of %s does not support fsync (%s): a power failure right after this can lose the file.",
+            uri,
+            error.strerror,
+        )
+
+
+def _compare(descriptor: int, folder: int, temporary: str) -> None:
+    """Check that a temporary file is still the open one, and has no second name.
+
+    :raises OSError: when another process has interfered.
+    """
+    own = os.fstat(descriptor)
+    try:
+        there = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        raise OSError("another process has removed the temporary file") from None
+    if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino) and not _is_copy(descriptor, folder, temporary):
+        raise OSError("another process has put a file of its own in the place of the temporary one")
+    if max(own.st_nlink, there.st_nlink) > 1:
+        raise OSError("another process has given the temporary file a second name")
+
+
+def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
+    """Whether a temporary file has another inode than the open one, but the same owner and the same bytes.
+
+    Some mounts (FUSE, network shares) give a file another inode number whenever it is looked up. There both are read
+    once more, for only the bytes can prove that nobody has put others in their place.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with (
+            os.fdopen(os.open(temporary, flags | os.O_NOFOLLOW, dir_fd=folder), "rb") as found,
+            os.fdopen(os.open(f"/proc/self/fd/{descriptor}", flags), "rb") as written,
+        ):
+            there, own = os.fstat(found.fileno()), os.fstat(descriptor)
+            if not stat.S_ISREG(there.st_mode) or (there.st_uid, there.st_size) != (own.st_uid, own.st_size):
+                return False
+            while piece := found.read(READ_BYTES):
+                if piece != written.read(READ_BYTES):
+                    return False
+            return not written.read(1)
+    except OSError:  # without /proc, or without the right to read, nothing proves it
+        return False
+
+
+def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
+    here = {"src_dir_fd": folder, "dst_dir_fd": folder}
+    try:
+        os.link(temporary, name, **here, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here (FAT, some network shares): check and rename, with a small gap in between.
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(name) from None
+        os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib knows no open folders
+    else:
+        os.unlink(temporary, dir_fd=folder)
+
+
+def _sync_folder(folder: int) -> None:
+    with contextlib.suppress(OSError), _readable(folder) as descriptor:
+        os.fsync(descriptor)  # not every file system can; the rename itself is done
+
+
+@contextlib.contextmanager
+def _readable(folder: int) -> Iterator[int]:
+    """Open an open folder once more, so that it can be listed: what writes to it need not be allowed to."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: int, name: str) -> None:
+    """Remove what a killed process left behind for this very file.
+
+    A running transfer gives up after a minute without bytes, so nobody writes to a file that has been
+    silent for a day.
+    """
+    stem = re.escape(temporary_name(name)[: -len("0123456789abcdef.part")])
+    pattern = re.compile(stem + r"[0-9a-f]{16}\.part")
+    oldest = time.time() - STALE_AFTER
+    try:
+        with _readable(folder) as descriptor, os.scandir(descriptor) as entries:
+            for entry in entries:
+                if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(entry.name, dir_fd=folder)
+    except OSError:  # tidying up is a courtesy; the download itself will say what is wrong with the folder
+        return
+
+
+def obstacle(path: str, *, is_folder: bool) -> str | None:
+    """Return why this process could not store a file there, or None; nothing is made or changed.
+
+    :param path: the file, or the folder for it; missing folders would be made.
+    :param is_folder: whether ``path`` is the folder.
+    """
+    full = _full(path)
+    folder = full if is_folder else full.parent
+    try:
+        if not is_folder:
+            LocalPlace(path).check()
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:
+        return f"{str(folder)!r}: {error.strerror}"
+    except ViduError as error:
+        return error.reason
+    if not folder.is_dir():
+        return f"{str(folder)!r} is not a folder"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
+
+
+def _full(path: str) -> Path:
+    """Return the absolute path that a destination names; a home that does not exist is a folder of that name."""
+    return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises
+
+
+def local_uri(path: str) -> str:
+    """Return ``file://`` and the absolute path, unquoted as ``ObjectStoragePath`` expects it."""
+    return "file://" + os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links

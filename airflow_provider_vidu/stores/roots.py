@@ -1,0 +1,163 @@
+"""``[vidu] input_roots`` and ``[vidu] destination_roots``: what the operators may read and write.
+
+A task's paths come from its DAG, and through templates from whoever may trigger it. With a setting that is empty
+every path is allowed that the worker itself may use; with one that is not, only what lies beneath its folders and
+buckets. Local paths are compared after all links and ``..`` are resolved, others segment by segment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vidu.common.text import one_line, redact_urls
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.stores.places import Root, account_advice, read_roots, split_connection
+
+Option = Literal["input_roots", "destination_roots"]
+
+_LOCAL_URI = re.compile(r"(?i)(?:file|local)://")
+# "file:/etc/x", "file://host/x", "s3:bucket/x" and fsspec's chains ("zip://a::/b") mean something else to each parser.
+_AMBIGUOUS = re.compile(r"(?is)[a-z][a-z0-9+.-]*:(?!//)|(?:file|local)://(?!/)|.*::")
+_MAX_UNQUOTING: Final = 5
+
+
+def check_input(path: str) -> None:
+    """Refuse to read what ``[vidu] input_roots`` does not allow.
+
+    :param path: a local path, or a URI with its connection if it names one (``s3://my_aws@bucket/key``).
+    :raises ViduConfigError: naming the setting and the path.
+    """
+    _check("input_roots", "The input", path, path)
+
+
+def check_destination(destination: str) -> None:
+    """Refuse to write where ``[vidu] destination_roots`` does not allow it.
+
+    :param destination: the checked destination; ending in a slash it is a folder, which may be a root itself.
+    :raises ViduConfigError: naming the setting and the destination.
+    """
+    _check("destination_roots", "The destination", destination, destination + "x" * destination.endswith("/"))
+
+
+def check_opened(descriptor: int, path: str, option: Option = "input_roots") -> None:
+    """Refuse an open local file that is not what its name promised: a link may have been put in its place.
+
+    :param descriptor: the open file.
+    :param path: the local path that was opened.
+    :param option: which of the settings holds for it.
+    :raises ViduConfigError: when the file itself does not lie beneath the roots.
+    """
+    roots = _roots(option)
+    if roots and not any(is_really_beneath(descriptor, path, root) for root in roots if not root.spot.scheme):
+        raise _refused(option, "The input" if option == "input_roots" else "The destination", path)
+
+
+def check_folder(descriptor: int, path: str) -> None:
+    """Refuse an open folder that files are to be written into, and that is not what its name promised.
+
+    A path may have been checked in another spelling, and a link put among its folders since.
+
+    :param descriptor: the open folder.
+    :param path: the local path that was opened.
+    :raises ViduConfigError: when the folder itself is no root of ``[vidu] destination_roots`` and beneath none.
+    """
+    roots = _roots("destination_roots")
+    real = _real_path(descriptor, path) if roots else None
+    folders = [Path(os.path.realpath(root.spot.path)) for root in roots if not root.spot.scheme]
+    if roots and (real is None or not any(folder in (real, *real.parents) for folder in folders)):
+        raise _refused("destination_roots", "The destination", path)
+
+
+def is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
+    """Whether the open file itself lies below a local root, links resolved on both sides."""
+    real = _real_path(descriptor, path)
+    return real is not None and Path(os.path.realpath(root.spot.path)) in real.parents
+
+
+def _real_path(descriptor: int, path: str) -> Path | None:
+    """Return where an open file or folder really is, or None where that cannot be told."""
+    try:
+        if Path("/proc/self/fd").is_dir():
+            return Path(f"/proc/self/fd/{descriptor}").readlink()
+        # No /proc (macOS): the resolved path must still lead to the very file that was opened.
+        real = Path(os.path.realpath(path))
+        return real if os.path.samestat(os.fstat(descriptor), real.lstat()) else None
+    except OSError:
+        return None
+
+
+def local_path(path: str) -> str | None:
+    """Return the path of a local file without its scheme, or None where the text names another store."""
+    if local := _LOCAL_URI.match(path):
+        return re.sub(r"(?i)^localhost(?=/)", "", path[local.end() :])
+    return None if "://" in path else path
+
+
+def _check(option: Option, what: str, given: str, file: str) -> None:
+    roots = _roots(option)
+    # As it is written, and as a store that decodes it would read it.
+    if roots and not all(_is_beneath(spelling, roots) for spelling in _spellings(file)):
+        raise _refused(option, what, given)
+
+
+def _is_beneath(path: str, roots: Sequence[Root]) -> bool:
+    if _AMBIGUOUS.match(path):
+        return False
+    local = local_path(path)
+    return any(_allows(root, path) for root in roots) if local is None else _is_local_beneath(local, roots)
+
+
+def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
+    path = os.path.expanduser(path)  # noqa: PTH111 - a destination may begin with ~
+    try:
+        # What the file is, and where its name is: some writers follow a link, others replace it.
+        ways = (Path(os.path.realpath(path)), Path(os.path.realpath(Path(path).parent)) / Path(path).name)
+    except ValueError:  # a NUL
+        return False
+    folders = [Path(os.path.realpath(root.spot.path)) for root in roots if not root.spot.scheme]
+    return all(any(folder in way.parents for folder in folders) for way in ways)
+
+
+def _allows(root: Root, uri: str) -> bool:
+    conn_id, spot = split_connection(uri)
+    # A connection inside the URI is whatever the template held: only one that a root lists is used.
+    return spot is not None and spot.is_beneath(root.spot) and conn_id in (None, root.conn_id)
+
+
+def _spellings(uri: str) -> list[str]:
+    found = [uri]
+    while (plain := unquote(found[-1])) != found[-1] and len(found) <= _MAX_UNQUOTING:
+        found.append(plain)
+    return found
+
+
+def _roots(option: Option) -> tuple[Root, ...]:
+    return _roots_in(option, conf.get("vidu", option, fallback="") or "")
+
+
+@lru_cache(maxsize=8)
+def _roots_in(option: Option, setting: str) -> tuple[Root, ...]:
+    roots, refused = read_roots(setting)
+    if refused:
+        problem = account_advice(refused[0]) or "is not an absolute folder or a bucket."
+        raise ViduConfigError(
+            f"[vidu] {option} holds {one_line(refused[0], 120)!r}, which {problem} Nothing is read or written before "
+            "it is corrected."
+        )
+    return tuple(roots)
+
+
+def _refused(option: Option, what: str, path: str) -> ViduConfigError:
+    return ViduConfigError(
+        f"{what} {one_line(redact_urls(path), 200)!r} is not beneath one of the folders and buckets in [vidu] "
+        f"{option} (or it is not a plain path, or names a connection that no root lists). Use a path beneath them, "
+        "or have the deployment add the folder or bucket."
+    )

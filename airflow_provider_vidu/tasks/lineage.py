@@ -1,0 +1,81 @@
+"""What others learn of a stored file: an asset event's extra, and names for lineage. Decisions, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.values import first_text, mapping
+from airflow_provider_vidu.models import Generation
+
+PROMPT_CHARS: Final = 4000
+# One object under one name, however its scheme was spelt: Airflow's URI handlers know only these.
+_SAME_STORE: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
+
+
+def asset_uri(uri: str) -> str:
+    """Return the URI of an asset for a stored object, as ``Asset`` keeps it.
+
+    Airflow drops what follows ``#`` and sorts what follows ``?``, so that two objects would become one
+    asset: in an object's name both are quoted, and with them the quoting character.
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found:
+        return uri
+    scheme = scheme.lower()
+    return f"{_SAME_STORE.get(scheme, scheme)}://{_quoted(rest)}"
+
+
+def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
+    """Return the extra of an asset event: the record, and what is known of how the file came about.
+
+    It stays in the database, so there is no signed URL in it.
+
+    :param record: what the download returns.
+    :param generation: as the service knows it; None when it was not (or could not be) asked.
+    :param artifact: what was stored of it.
+    """
+    extra = {**record, "artifact": artifact}
+    if generation is None:
+        return extra
+    prompt = prompt_of(generation)
+    known = {
+        "prompt": prompt and shown(prompt, PROMPT_CHARS),
+        "enhanced_prompt": generation.enhanced_prompt and shown(generation.enhanced_prompt, PROMPT_CHARS),
+        "model": generation.model and shown(generation.model),
+    }
+    return extra | {name: value for name, value in known.items() if value}
+
+
+def prompt_of(generation: Generation) -> str | None:
+    """Return the prompt where the service repeats it in its answer (not all do)."""
+    raw = generation.raw
+    return first_text(generation.prompt, raw.get("prompt"), mapping(raw.get("data")).get("prompt"))
+
+
+def object_name(uri: str) -> tuple[str, str]:
+    """Return namespace and name of a stored object, as OpenLineage names the data sets of its store.
+
+    A local file is ``("file", "/data/a.mp4")``, an object ``("s3://bucket", "clips/a.mp4")``.
+    """
+    scheme, _, rest = uri.partition("://")
+    scheme = _SAME_STORE.get(scheme.lower(), scheme.lower())
+    if scheme == "file":
+        return "file", rest
+    place, _, name = rest.partition("/")
+    return f"{scheme}://{place}", name or "/"
+
+
+def source_name(source: str) -> tuple[str, str]:
+    """Return namespace and name of where a file came from: ``("https://cdn.example.com", "/v/a.mp4")``.
+
+    :param source: a URL; its user info and query (which may be a signature) are left out.
+    """
+    parts = urlsplit(source)
+    return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"
+
+
+def _quoted(path: str) -> str:
+    return "".join(quote(letter, safe="") if letter in "%#?" else letter for letter in path)

@@ -1,0 +1,101 @@
+"""Telling Airflow of a stored file: asset events for the outlets that a user declares, and OpenLineage facets.
+
+Everything here comes after the file is stored and is best effort: a file that lies in its place must
+not be fetched again because nobody could be told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.tasks.lineage import asset_uri, object_name, source_name
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+
+def fill_outlet_events(
+    outlets: Iterable[Any], context: Mapping[str, Any], uri: str, extra: Callable[[], dict[str, Any]], log: Any
+) -> None:
+    """Attach ``extra`` to the event of each declared asset; resolve each alias to the object itself.
+
+    :param outlets: the task's outlets; others than assets and aliases are left alone.
+    :param context: the task's context.
+    :param uri: the stored object.
+    :param extra: asked only when there is an asset or an alias to tell.
+    :param log: is told what could not be done.
+    """
+    wanted = [outlet for outlet in outlets if isinstance(outlet, (Asset, AssetAlias)) or _is_reference(outlet)]
+    events = context.get("outlet_events") if wanted else None
+    if events is None:
+        return
+    told = extra()
+    for outlet in wanted:
+        try:
+            if isinstance(outlet, AssetAlias):
+                events[outlet].add(Asset(uri=asset_uri(uri)), extra=told)
+            else:
+                events[outlet].extra.update(told)
+        except Exception as error:  # noqa: BLE001 - an asset's name may be refused for the database's sake
+            log.warning("The file is stored, but the event of outlet %s lacks it: %s", outlet, shown(error))
+
+
+def _is_reference(outlet: Any) -> bool:
+    """Whether it is ``Asset.ref(…)``, of which Airflow 2 knows nothing."""
+    return type(outlet).__name__ in ("AssetNameRef", "AssetUriRef")
+
+
+def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation | None) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a download: from the URL without its query to the stored object.
+
+    :param record: what the download has returned; None when it has not got so far.
+    :param generation: what is known of the generation anyway; nobody is asked for it.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        Dataset,
+        ExternalQueryRunFacet,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    if record is None:
+        return OperatorLineage()
+    inputs = [source_name(record["source"])] if record["source"] else []
+    namespace, name = object_name(record["uri"])
+    output = OutputDataset(
+        namespace=namespace,
+        name=name,
+        facets=_version(record["sha256"]),
+        outputFacets={
+            "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=None, size=record["size"], fileCount=1)
+        },
+    )
+    run_facets: dict[str, Any] = {}
+    if record["generation_id"]:
+        run_facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=record["generation_id"], source="vidu")
+    if generation is not None and generation.model:
+        run_facets |= _tags(generation.model)
+    return OperatorLineage(
+        inputs=[Dataset(namespace=namespace, name=name) for namespace, name in inputs],
+        outputs=[output],
+        run_facets=run_facets,
+    )
+
+
+def _version(digest: str) -> dict[str, Any]:
+    """Two files of one name are two versions, and the digest tells them apart."""
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+
+    return {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")}
+
+
+def _tags(model: str) -> dict[str, Any]:
+    from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
+
+    return {"tags": TagsRunFacet(tags=[TagsRunFacetFields(key="vidu.model", value=shown(model), source="AIRFLOW")])}

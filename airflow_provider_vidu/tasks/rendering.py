@@ -1,0 +1,86 @@
+"""What templates make of an operator's arguments: text stays text, also where the DAG renders natively."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_ARGUMENTS: Final = frozenset(
+    {"prompt", "model", "endpoint", "generation_id", "video_url", "destination", "vidu_conn_id", "storage_conn_id"}
+)
+_NUMBERS_INSIDE: Final = frozenset({"from", "to"})
+"""Numbers in the objects of ``timing_prompts``."""
+_LISTS: Final = frozenset({"images", "videos", "sounds", "subjects", "image_settings", "timing_prompts", "type"})
+"""Documented as lists: a template may render to the text of one."""
+_STRUCTURE: Final = re.compile(r"\[|\{(?![{%#])")
+"""How a template begins whose author has written a list or an object."""
+
+
+class RenderedOperator(BaseOperator):
+    """An operator whose text arguments are rendered to text also with ``render_template_as_native_obj``.
+
+    There, Jinja reads every rendered text as a Python literal: a prompt in quotation marks loses them, ``1_000``
+    becomes 1000, ``3.10`` becomes 3.1, and ids of digits become numbers. Here an argument that is text keeps it, and so
+    does every field of a request, at whatever depth, that is not documented as a number or a flag: of a field that only
+    the service knows, nothing says that it is none. What a template hands through whole (``{{ ti.xcom_pull(…) }}``)
+    stays the object that it is, and a list or an object that the author has written (``[{{ a }}, {{ b }}]``) is one.
+    """
+
+    _is_text: bool = False
+    _is_number: bool = False
+    _is_argument: bool = False
+    """Whether an argument is rendered that is text as a whole, such as a prompt in brackets."""
+
+    # Not render_template_fields: a mapped task calls this one of its unmapped operator.
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        for name in template_fields:
+            self._is_text = self._is_argument = parent is self and name in _ARGUMENTS
+            try:
+                super()._do_render_template_fields(parent, (name,), context, jinja_env, seen_oids)
+            finally:
+                self._is_text = self._is_argument = False
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render an argument, or a part of it; the keys of a request tell which of its fields are text."""
+        from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+
+        outer = self._is_text, self._is_number
+        try:
+            if type(content) is dict:
+                rendered = {}
+                for name, value in content.items():
+                    self._is_number = name in NUMBERS or name in FLAGS or name in _NUMBERS_INSIDE
+                    self._is_text = not self._is_number and name not in _LISTS
+                    rendered[name] = self.render_template(value, context, jinja_env, seen_oids)
+                return rendered
+            if type(content) in (list, tuple) and not self._is_number:
+                self._is_text = True
+            elif type(content) is str and _STRUCTURE.match(content):
+                self._is_text = self._is_text and self._is_argument
+            return super().render_template(content, context, jinja_env, seen_oids)
+        finally:
+            self._is_text, self._is_number = outer
+
+    def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
+        if not self._is_text:
+            return super()._render(template, context, dag)
+        # As Airflow's own render_template does it, up to what becomes of the nodes.
+        variables: Any = copy.copy(context)
+        variables.update((name, value) for name, value in template.globals.items() if name not in variables)
+        env = template.environment
+        try:
+            nodes = list(template.root_render_func(env.context_class(env, variables, template.name, template.blocks)))
+        except Exception:  # noqa: BLE001 - raised again, with the template's lines
+            env.handle_exception()
+        return nodes[0] if len(nodes) == 1 else "".join(map(str, nodes))

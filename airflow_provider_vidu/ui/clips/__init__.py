@@ -1,0 +1,1 @@
+"""What a clip page shows: facts, pieces, views and live states."""

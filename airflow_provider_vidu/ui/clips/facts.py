@@ -1,0 +1,340 @@
+"""What the metadata database knows of a clip, read safely: XComs are written by whoever writes a DAG. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from airflow_provider_vidu.api.dialects import checked_id
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.tasks.lineage import prompt_of as told_prompt
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
+
+MAX_TEXT_CHARS: Final = 20_000
+MAX_NOTE_CHARS: Final = 300
+ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+BESIDE: Final = frozenset({"cover", "speech", "sound"})
+"""Artifacts that stand beside a result: a download of one of them has not stored the clip."""
+MAKING: Final = ("generate", "wait")
+ROLES: Final = (*MAKING, "submit", "download")
+_PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
+_REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """One task instance that works with a generation.
+
+    ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
+    ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
+    ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    generation_id: str | None
+    announced_at: datetime | None = None
+    state: str | None = None
+    try_number: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    watch: Any = None
+    fields: Any = field(default=None, repr=False)
+    generation: Generation | None = field(default=None, repr=False)
+    record: Record | None = None
+    result_at: datetime | None = None
+    is_too_large: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Task id and map index: its name within the run."""
+        return self.task_id, self.map_index
+
+    @property
+    def role(self) -> str | None:
+        """What the task does with the generation, as far as it told."""
+        return role_in(self.watch)
+
+    @property
+    def keeps_result(self) -> bool:
+        """Whether the task stores the clip itself and nothing beside it."""
+        return keeps_result(self.watch)
+
+    @property
+    def conn_id(self) -> str | None:
+        """The connection that knows the generation: told by the task, or else in its rendered fields."""
+        told = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
+        return told if told and len(told) <= 250 and told.isprintable() else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task instance will do nothing more by itself."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A generation and all task instances of one DAG run that work with it, the earliest first."""
+
+    generation_id: str | None
+    tasks: Sequence[TaskFacts]
+    run_is_over: bool = False
+
+    @property
+    def main(self) -> TaskFacts:
+        """The task instance that stands for the clip: the one that knew it first."""
+        return self.tasks[0]
+
+    @property
+    def conn_id(self) -> str | None:
+        """The connection that knows the generation."""
+        return next((task.conn_id for task in self.tasks if task.conn_id), None)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was submitted, as the answer to the create, or the order, has told the task."""
+        told = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
+        return next((at for at in told if at), None)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where it was submitted, by the name of a product: some have a query of their own.
+
+        Not a path: it comes from an XCom, and the API server asks with the key of the connection.
+        """
+        told = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
+        return next((name for name in told if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
+
+    @property
+    def result(self) -> tuple[Generation, datetime | None] | None:
+        """The newest generation among the results, done ones before others, with the time it was stored."""
+        found = [(task.generation, task.result_at) for task in self.tasks if task.generation is not None]
+        found.sort(key=lambda pair: (pair[0].is_done, pair[1].timestamp() if pair[1] else 0.0))
+        return found[-1] if found else None
+
+    @property
+    def records(self) -> list[Record]:
+        """The files that downloads have stored of it, the newest first; covers among them."""
+        return newest_first(task.record for task in self.tasks if task.record is not None)
+
+    @property
+    def stage(self) -> str:
+        """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
+        if any(task.keeps_result and task.state == "success" for task in self.tasks):
+            return "stored"
+        if any(task.role in MAKING and task.state == "success" for task in self.tasks):
+            return "ready"
+        if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
+            return "failed"
+        return "working"
+
+
+def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Clip]:
+    """Return the clips of a run: task instances of one generation together, mapped ones in their order.
+
+    Task instances whose id is not known are clips of their own.
+    """
+    groups: dict[object, list[TaskFacts]] = {}
+    for task in tasks:
+        groups.setdefault(task.generation_id or task.key, []).append(task)
+    clips = [Clip(group[0].generation_id, sorted(group, key=_age), run_is_over) for group in groups.values()]
+    began: dict[str, float] = {}
+    for clip in clips:
+        name = clip.main.task_id
+        began[name] = min(began.get(name, _age(clip.main)[0]), _age(clip.main)[0])
+    return sorted(clips, key=lambda clip: (began[clip.main.task_id], clip.main.task_id, clip.main.map_index))
+
+
+def _age(task: TaskFacts) -> tuple[float, str, int]:
+    told = task.announced_at.timestamp() if task.announced_at else float("inf")
+    return told, task.task_id, task.map_index
+
+
+def role_in(watch: Any) -> str | None:
+    """Return the role that a task's note names, or None."""
+    role = mapping(decoded(watch)).get("role")
+    return role if isinstance(role, str) and role in ROLES else None
+
+
+def keeps_result(watch: Any) -> bool:
+    """Whether a task's note says that it stores the clip itself."""
+    artifact = mapping(decoded(watch)).get("artifact")
+    return role_in(watch) == "download" and not (isinstance(artifact, str) and artifact in BESIDE)
+
+
+def usable_id(value: Any) -> str | None:
+    """Return the id in an XCom, or None where it holds none that could be asked for."""
+    try:
+        found = checked_id(decoded(value))
+    except ViduConfigError:
+        return None
+    return None if is_reference(found) else found
+
+
+def is_reference(value: Any) -> bool:
+    """Whether an XCom's value looks like the address of what an XCom back end keeps elsewhere; no id looks so."""
+    value = decoded(value)
+    return isinstance(value, str) and _REFERENCE.match(value) is not None
+
+
+def parsed(stored: str | None) -> Any:
+    """Return what JSON text in the database stands for; None where it is none that Python reads.
+
+    One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
+    """
+    try:
+        return None if stored is None else json.loads(stored)
+    except (ValueError, RecursionError):
+        return None
+
+
+def decoded(value: Any) -> Any:
+    """Return an XCom's value; what some versions store is its JSON as text."""
+    if isinstance(value, str) and value[:1] in ('"', "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def note_in(value: Any) -> Mapping[str, Any]:
+    """Return what the pages need of a task's note: read once, and no more of it than they look at."""
+    known = mapping(decoded(value))
+    told = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
+    return {
+        name: found
+        for name, found in told.items()
+        if isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= MAX_NOTE_CHARS)
+    }
+
+
+def fields_in(value: Any) -> Mapping[str, Any]:
+    """Return what the pages need of rendered fields: connection, model, and the prompt wherever it stands."""
+    fields = mapping(value)
+    body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
+    told = {
+        "vidu_conn_id": text(fields.get("vidu_conn_id")),
+        "model": text(fields.get("model")) or text(body.get("model")),
+        "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
+    }
+    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in told.items() if found}
+
+
+def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
+    """Return the task with what its return value says of its generation, and no more of it than the pages show.
+
+    :param value: the return value, as it stands in the database: anything at all.
+    :param at: when it was stored.
+    """
+    value = decoded(value)
+    if task.generation_id is None or not isinstance(value, Mapping):
+        return replace(task, result_at=at)
+    generation, record = None, None
+    if value.get("id") == task.generation_id:
+        generation = _generation(value)
+    if value.get("generation_id") == task.generation_id:
+        record = _record(value, mapping(decoded(task.watch)).get("artifact"), at)
+    return replace(task, generation=generation, record=record, result_at=at)
+
+
+def _generation(value: Mapping[str, Any]) -> Generation | None:
+    # Cut before it is validated: to make models of eighty thousand creations holds the interpreter for a third of a
+    # second, and one look reads dozens of such values.
+    artifacts = value.get("artifacts")
+    few = {"artifacts": artifacts[:MAX_PIECES]} if isinstance(artifacts, list) else {}
+    try:
+        return slim(Generation.model_validate({**value, **few}))
+    except (ValidationError, RecursionError):
+        return None
+
+
+def _record(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Record | None:
+    uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
+    if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
+        return None
+    return Record(
+        uri=uri,
+        size=size,
+        sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
+        content_type=shown(value.get("content_type") or "", 80) or None,
+        stored_at=at,
+        artifact=shown(artifact, 40) if isinstance(artifact, str) else None,
+        source=source if isinstance(source, str) and len(source) <= 4096 else None,
+    )
+
+
+def slim(generation: Generation) -> Generation:
+    """Return what the pages show of a generation: bounded, with finite numbers and times that can be compared.
+
+    The rest of the answer is forgotten: it may be megabytes, and thousands of generations are remembered.
+    """
+    times = {name: _aware(getattr(generation, name)) for name in ("created_at", "updated_at", "completed_at")}
+    numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
+    texts = {
+        name: value[:MAX_TEXT_CHARS]
+        for name in ("enhanced_prompt", "provider_status", "model", "error_code", "error_message")
+        if (value := getattr(generation, name)) is not None
+    }
+    prompt = told_prompt(generation)
+    more: dict[str, Any] = {
+        "prompt": prompt and prompt[:MAX_TEXT_CHARS],
+        "artifacts": generation.artifacts[:MAX_PIECES],
+        "raw": {},
+    }
+    return generation.model_copy(update={**times, **numbers, **texts, **more})
+
+
+def chars_of(*found: TaskFacts | Generation | None) -> int:
+    """Return about how many characters are remembered with task instances and generations."""
+    return sum(_chars(each) for each in found if each is not None)
+
+
+def _chars(found: TaskFacts | Generation) -> int:
+    if isinstance(found, TaskFacts):
+        texts = [*mapping(found.fields).values(), *mapping(found.watch).values(), found.generation_id]
+        texts += [found.record.uri, found.record.source] if found.record else []
+        return _lengths(texts) + chars_of(found.generation)
+    made = (vars(artifact).values() for artifact in found.artifacts)
+    return _lengths(vars(found).values()) + sum(map(_lengths, made))
+
+
+def _lengths(values: Iterable[Any]) -> int:
+    return sum(len(value) for value in values if isinstance(value, str))
+
+
+def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
+    """Return the prompt as the task that submitted it had it rendered, or as the service repeats it."""
+    for task in clip.tasks:
+        fields = mapping(task.fields)
+        for holder in (fields, mapping(decoded(fields.get("body"))), mapping(decoded(fields.get("parameters")))):
+            if found := text(holder.get("prompt")):
+                return found
+    return generation.prompt if generation else None
+
+
+def model_of(clip: Clip, generation: Generation | None) -> str | None:
+    """Return the model: as the service names it, or as it was asked for."""
+    if generation and generation.model:
+        return generation.model
+    asked = (
+        mapping(holder).get("model")
+        for task in clip.tasks
+        for holder in (task.fields, decoded(mapping(task.fields).get("body")))
+    )
+    return next((found for value in asked if (found := text(value))), None)
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,152 @@
+"""What there is to see and hear of a generation: each creation, with the files that were stored of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, cast
+from urllib.parse import urlsplit
+
+from airflow_provider_vidu.common.text import without_query
+from airflow_provider_vidu.models import Artifact, Generation
+
+MAX_PIECES: Final = 12
+"""The most creations and files of one generation that are shown."""
+
+Medium = Literal["video", "image", "audio"]
+_MEDIA: Final = ("video", "image", "audio")
+# By the names of files; what is not here is taken for a video, and the page looks again when that does not play.
+_BY_EXTENSION: Final[Mapping[str, Medium]] = {
+    **dict.fromkeys(("png", "jpg", "jpeg", "webp", "gif", "avif", "heic", "heif", "bmp"), "image"),
+    **dict.fromkeys(("mp3", "wav", "m4a", "aac", "ogg", "oga", "opus", "flac"), "audio"),
+}
+_BY_ARTIFACT: Final[Mapping[str, Medium]] = {
+    "image": "image",
+    "cover": "image",
+    "audio": "audio",
+    "speech": "audio",
+    "sound": "audio",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A file that a download has stored, as it has told.
+
+    ``artifact`` is what the task was told to keep (None: the result, whatever its medium), ``source`` the URL that it
+    came from, without its query.
+    """
+
+    uri: str
+    size: int
+    sha256: str | None
+    content_type: str | None
+    stored_at: datetime | None
+    artifact: str | None = None
+    source: str | None = None
+
+    @property
+    def is_cover(self) -> bool:
+        """Whether it is the picture that stands for a clip."""
+        return self.artifact == "cover"
+
+    @property
+    def is_track(self) -> bool:
+        """Whether it is a track of sound that came beside a result."""
+        return self.artifact in ("speech", "sound")
+
+    @property
+    def medium(self) -> Medium | None:
+        """What it is by its proven content type or by what was asked for; None where neither says so."""
+        told = (self.content_type or "").partition("/")[0].lower()
+        if told in _MEDIA:
+            return cast("Medium", told)
+        return _BY_ARTIFACT.get(self.artifact or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing to see or hear.
+
+    :param creation: which creation of the generation it is (:meth:`.Generation.url_of`); None where that is not known.
+    :param records: the files that were stored of it, the newest first.
+    :param artifact: what the service says of the creation.
+    """
+
+    creation: int | None
+    records: Sequence[Record] = ()
+    artifact: Artifact | None = None
+
+    def medium(self, proven: Mapping[str, str | None]) -> Medium:
+        """Return its medium: as a stored file tells, as its bytes prove, or as the name of the file suggests.
+
+        :param proven: content types that were read from stored files, by their URI.
+        """
+        for record in self.records:
+            kind = (proven.get(record.uri) or "").partition("/")[0]
+            if kind in _MEDIA:
+                return cast("Medium", kind)
+            if record.medium:
+                return record.medium
+        names = [*(record.uri for record in self.records), (self.artifact.url if self.artifact else None) or ""]
+        return next((found for name in names if (found := _by_name(name))), "video")
+
+
+def pieces_of(records: Iterable[Record], generation: Generation | None) -> list[Piece]:
+    """Return what there is of a generation, in the order of its creations.
+
+    A stored file belongs to the creation whose URL it came from. One of another origin is a piece of its own, unless
+    there is only one creation; so is a track of sound that came beside a result.
+
+    :param records: the stored files, covers among them.
+    :param generation: None where it is not known.
+    """
+    count = count_of(generation)
+    stored: dict[int, list[Record]] = {index: [] for index in range(count)}
+    others: dict[str, list[Record]] = {}
+    addresses = _addresses(generation, count)
+    for record in records:
+        if record.is_cover:
+            continue
+        index = addresses.get(record.source or "", 0 if count == 1 else None)
+        if record.is_track or index is None:
+            others.setdefault(record.source or record.uri, []).append(record)
+        else:
+            stored[index].append(record)
+    made = [Piece(index, found, _artifact(generation, index)) for index, found in stored.items()]
+    return [*made, *(Piece(None, found) for found in others.values())][:MAX_PIECES]
+
+
+def count_of(generation: Generation | None) -> int:
+    """Return how many creations a generation has, in the count of :meth:`.Generation.url_of`."""
+    if generation is None or not generation.succeeded:
+        return 0
+    return sum(bool(found.url) for found in generation.artifacts) or 1
+
+
+def newest_first(records: Iterable[Record]) -> list[Record]:
+    """Return stored files, the newest first."""
+    return sorted(records, key=lambda record: record.stored_at.timestamp() if record.stored_at else 0.0, reverse=True)
+
+
+def _addresses(generation: Generation | None, count: int) -> dict[str, int]:
+    if generation is None:
+        return {}
+    urls = ((generation.url_of(kind, index), index) for index in range(count) for kind in (None, "watermarked"))
+    return {without_query(url): index for url, index in urls if url}
+
+
+def _artifact(generation: Generation | None, index: int) -> Artifact | None:
+    if generation is None:
+        return None
+    results = [found for found in generation.artifacts if found.url] or list(generation.artifacts)
+    return results[index] if index < len(results) else Artifact(url=generation.video_url)
+
+
+def _by_name(name: str) -> Medium | None:
+    try:
+        path = urlsplit(name).path
+    except ValueError:
+        return None
+    return _BY_EXTENSION.get(path.rpartition("/")[2].rpartition(".")[2].lower())

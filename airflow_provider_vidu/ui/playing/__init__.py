@@ -1,0 +1,1 @@
+"""Opening, checking and sending the media of a clip."""

@@ -1,0 +1,240 @@
+"""Opening a stored file for the player: only beneath the deployment's roots, only videos, pictures and sound."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from airflow.configuration import conf
+
+from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.stores.base import MIB
+from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
+from airflow_provider_vidu.stores.roots import is_really_beneath
+
+log = logging.getLogger(__name__)
+
+LOCAL_PIECE: Final = MIB // 4
+REMOTE_PIECE: Final = 2 * MIB
+MAX_PROVEN_READS: Final = 24
+"""The most files of one root that one look at a page opens only to learn what they are."""
+PROVEN_SECONDS: Final = 600.0
+UNPROVEN_SECONDS: Final = 30.0
+MAX_PROVEN: Final = 2_000
+
+_proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+_lock = threading.Lock()
+_VERSIONS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated")
+_OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
+
+
+class PreviewError(Exception):
+    """The file cannot be shown; the message says why and is fit for the page."""
+
+
+class Preview(ABC):
+    """A stored file that may be shown, opened.
+
+    :param size: its size in bytes.
+    :param etag: an entity tag that changes with the content.
+    :param piece: how many bytes are read at a time.
+    :param place: the root that it lies beneath.
+    """
+
+    place: Root | None = None
+
+    size: int
+    etag: str
+    piece: int
+    content_type: str
+
+    @abstractmethod
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``start`` on; fewer only at the end."""
+
+    def close(self) -> None:  # noqa: B027 - there is not always something to close
+        """Release what was opened."""
+
+    def sniff(self) -> None:
+        """Look at the first bytes.
+
+        :raises PreviewError: when they are no video, sound or picture that a browser shows without running it.
+        """
+        kind = sniffed(self.read(0, SNIFF_BYTES))
+        # A picture of text can hold scripts.
+        if kind is None or kind.partition("/")[0] not in ("video", "image", "audio") or "svg" in kind:
+            raise PreviewError("The stored file is not a video, a picture or sound.")
+        self.content_type = kind
+
+
+def roots() -> Sequence[Root]:
+    """Return the folders that the deployment allows to be shown; none unless it says so."""
+    return _roots_in(conf.get("vidu", "preview_roots", fallback="") or "")
+
+
+@lru_cache(maxsize=4)
+def _roots_in(setting: str) -> tuple[Root, ...]:
+    found, refused = read_roots(setting)
+    for item in refused:
+        log.error("[vidu] preview_roots: %r is no absolute folder or bucket; it is left out.", shown(item))
+    return tuple(found)
+
+
+def place_of(uri: str) -> Root | None:
+    """Return the root that a stored file lies beneath, by its name; None where it lies beneath none."""
+    found = root_of(uri, roots())
+    return found[0] if found else None
+
+
+def open_preview(uri: str, size: int | None = None) -> Preview:
+    """Open a stored file.
+
+    :param uri: where an XCom says that it lies; not trusted.
+    :param size: how many bytes were stored, where that is known.
+    :raises PreviewError: when it lies beneath no root, is not there, is another file by now, or nothing to play.
+    """
+    found = root_of(uri, roots())
+    if found is None:
+        raise PreviewError(_OUTSIDE)
+    preview = open_beneath(*found)
+    preview.place = found[0]
+    try:
+        if size is not None and preview.size != size:
+            raise PreviewError("Another file has replaced the stored one: its size is not the one that was stored.")
+        preview.sniff()
+    except BaseException:  # whatever ends it, the file may not stay open
+        preview.close()
+        raise
+    return preview
+
+
+def proven_types(uris: Iterable[str]) -> dict[str, str | None]:
+    """Return the content types that the bytes of stored files prove, None where a file cannot be shown.
+
+    What was read is remembered for a while, and of the rest only so many are read: the next look goes on from there.
+    A file that was not read is missing.
+    """
+    found: dict[str, str | None] = {}
+    reads_left = MAX_PROVEN_READS
+    for uri in dict.fromkeys(uris):
+        with _lock:
+            kind, good_until = _proven.get(uri, (None, 0.0))
+        if time.monotonic() >= good_until:
+            if not reads_left:
+                continue
+            reads_left -= 1
+            kind = _proven_type(uri)
+            _keep(uri, kind)
+        found[uri] = kind
+    return found
+
+
+def _keep(uri: str, kind: str | None) -> None:
+    with _lock:
+        _proven[uri] = (kind, time.monotonic() + (PROVEN_SECONDS if kind else UNPROVEN_SECONDS))
+        _proven.move_to_end(uri)
+        while len(_proven) > MAX_PROVEN:
+            _proven.popitem(last=False)
+
+
+def _proven_type(uri: str) -> str | None:
+    try:
+        preview = open_preview(uri)
+    except PreviewError:
+        return None
+    preview.close()
+    return preview.content_type
+
+
+def open_beneath(root: Root, spot: Spot) -> Preview:
+    """Open a file that lies beneath a root by its name, whatever it holds; ``content_type`` is not known yet.
+
+    :raises PreviewError: when it really lies elsewhere, is no file, or cannot be read.
+    """
+    return _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
+
+
+class _LocalFile(Preview):
+    """A local file, judged by what the descriptor really stands for: links and races cannot lead it astray."""
+
+    piece = LOCAL_PIECE
+
+    def __init__(self, root: Root, spot: Spot) -> None:
+        try:
+            # Before it is opened, too: to open and close a pipe ends whoever writes into it, and a device may act.
+            if not stat.S_ISREG(Path(spot.path).stat().st_mode):
+                raise PreviewError(_OUTSIDE)
+            # Without O_NONBLOCK a pipe of that name would hold the thread until somebody writes.
+            self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise PreviewError(_why(error)) from None
+        # Closes once, and at the latest with this object: a request may end before its answer has begun.
+        self._closes = weakref.finalize(self, os.close, self._descriptor)
+        try:
+            status = os.fstat(self._descriptor)
+            if not stat.S_ISREG(status.st_mode) or not is_really_beneath(self._descriptor, spot.path, root):
+                raise PreviewError(_OUTSIDE)
+        except BaseException:  # whatever ends it, the descriptor may not stay open
+            self.close()
+            raise
+        self.size = status.st_size
+        self.etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read at a position; the file may be read by several requests at once."""
+        return os.pread(self._descriptor, length, start)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._descriptor = -1
+        self._closes()
+
+
+class _RemoteFile(Preview):
+    """An object in a store, read piece by piece with the root's own connection."""
+
+    piece = REMOTE_PIECE
+
+    def __init__(self, root: Root, spot: Spot) -> None:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            path: Any = ObjectStoragePath(spot.uri, conn_id=root.conn_id)
+            self._store, self._path = path.fs, str(path.path)
+            known = self._store.info(self._path)
+        except Exception as error:  # whatever a provider or its client library raises
+            raise PreviewError(_why(error)) from error
+        if known.get("type") != "file" or not isinstance(known.get("size"), int):
+            raise PreviewError("There is no file of that name.")
+        self.size = known["size"]
+        # Where a store tells nothing that changes with the content, no two answers are the same file.
+        version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
+        self.etag = f'"{hashlib.sha256(repr((version, self.size)).encode()).hexdigest()[:32]}"'
+
+    def read(self, start: int, length: int) -> bytes:
+        """Fetch one piece."""
+        try:
+            data: bytes = self._store.cat_file(self._path, start=start, end=min(start + length, self.size))
+        except Exception as error:  # whatever a client library raises
+            raise PreviewError(_why(error)) from error
+        return data
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "The stored file is no longer there."
+    if isinstance(error, PermissionError):
+        return "The API server may not read the stored file: permission denied."
+    return f"The stored file cannot be read ({type(error).__name__})."

@@ -1,0 +1,1 @@
+"""What Airflow's database says of clips."""

@@ -1,0 +1,353 @@
+"""Reading the metadata database for the pages; runs in the API server only, in its thread pool.
+
+Every value is measured by the database before it is read: XComs are as large as whoever writes a DAG makes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from airflow.models import renderedtifields as rendered
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import String, cast, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from airflow_provider_vidu.defaults import ID_KEY
+from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.ui.clips.facts import (
+    Clip,
+    TaskFacts,
+    chars_of,
+    fields_in,
+    grouped,
+    note_in,
+    parsed,
+    usable_id,
+    with_result,
+)
+from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
+
+RETURN_KEY: Final = "return_value"
+MAX_RELATIVES: Final = 50
+"""The most task instances of one clip; more would be somebody's joke."""
+MAX_RESOLVED_TASKS: Final = 2_000
+"""The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
+"""The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
+MAX_MAP_INDEX: Final = 2**31 - 1
+TaskKey = tuple[str, int]
+"""Task id and map index."""
+_OVER: Final = frozenset({"success", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One task instance's clip, with the map indexes before and after it that have one too."""
+
+    clip: Clip
+    task: TaskFacts
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A page of the clips of a run, with their results, and how many there are in each stage.
+
+    ``total`` counts the clips of the chosen stage; ``is_cut`` says that there are more tasks than were looked at.
+    """
+
+    clips: Sequence[Clip]
+    counts: Mapping[str, int]
+    total: int
+    is_cut: bool
+    is_over: bool
+
+
+def weight(found: Page | Sheet | None) -> int:
+    """Return about how many characters a page or a sheet holds."""
+    clips: Sequence[Clip] = () if found is None else [found.clip] if isinstance(found, Page) else found.clips
+    return chars_of(*(task for clip in clips for task in clip.tasks))
+
+
+def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | None:
+    """Return the clip of a task instance; None when there is no such task instance or it has no id (yet)."""
+    if not -1 <= map_index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
+        return None
+    with create_session() as session:
+        reader = _Reader(session, dag_id, run_id)
+        own = next(iter(reader.tasks(_are([(task_id, map_index)]), limit=1)), None)
+        if own is None:
+            return None
+        full = reader.with_results([own, *(task for task in reader.relatives(own) if task.key != own.key)])
+        (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
+        before, after = _neighbours(session, own)
+        return Page(clip, full[0], before, after)
+
+
+def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: int) -> Sheet | None:
+    """Return a page of the clips of a run; None when there is no such run.
+
+    :param stage: only clips in this stage; None for all.
+    :param offset: how many clips to skip.
+    :param limit: the most clips to return.
+    """
+    if not _are_names(dag_id, run_id):
+        return None
+    with create_session() as session:
+        state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        if state is None:
+            return None
+        is_over = str(state) in _OVER
+        reader = _Reader(session, dag_id, run_id)
+        if reader.must_resolve():
+            tasks = reader.tasks(limit=MAX_RESOLVED_TASKS + 1)
+            clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
+            counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
+            chosen = [clip for clip in clips if stage in (None, clip.stage)]
+            page, is_cut = chosen[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
+        else:
+            found = counts.count(session, dag_id, run_id, stage, offset, limit)
+            counted, is_cut = dict(found.counts), found.is_cut
+            tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
+            place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
+            page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
+        full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
+        known = {task.key: task for task in full}
+        clips = [replace(clip, tasks=[known[task.key] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page]
+        return Sheet(clips, counted, sum(counted.values()) if stage is None else counted[stage], is_cut, is_over)
+
+
+class _Reader:
+    """Reads the task instances of one DAG run that work with generations."""
+
+    def __init__(self, session: Session, dag_id: str, run_id: str) -> None:
+        self._session = session
+        self._run = (dag_id, run_id)
+        self._resolver = Resolver(dag_id, run_id)
+
+    def must_resolve(self) -> bool:
+        """Whether ids or notes of this run are kept elsewhere, so that the database cannot tell clips apart."""
+        if self._resolver.reads_everything:
+            return True
+        return self._resolver.has_backend and counts.has_references(self._session, *self._run)
+
+    def relatives(self, own: TaskFacts) -> list[TaskFacts]:
+        """Return the task instances that work with the same generation."""
+        if own.generation_id is None:
+            return []
+        if self.must_resolve():
+            return [task for task in self.tasks(limit=MAX_RESOLVED_TASKS) if task.generation_id == own.generation_id][
+                :MAX_RELATIVES
+            ]
+        spelt = {json.dumps(own.generation_id), json.dumps(own.generation_id, ensure_ascii=False)}
+        if own.generation_id.isdecimal():
+            spelt.add(own.generation_id)  # some versions of Airflow make a number of it
+        # As text: how a database compares JSON with JSON differs from one to the next.
+        found = self.tasks(counts.ID_TEXT.in_(spelt), limit=MAX_RELATIVES)
+        return [task for task in found if task.generation_id == own.generation_id]
+
+    def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
+        """Return the task instances of the run that have published an id, the earliest first."""
+        dag_id, run_id = self._run
+        query = (
+            select(
+                XComModel.task_id,
+                XComModel.map_index,
+                counts.ID_TEXT.label("text"),
+                XComModel.timestamp,
+                TaskInstance.state,
+                TaskInstance.try_number,
+                TaskInstance.start_date,
+                TaskInstance.end_date,
+            )
+            .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .where(
+                XComModel.dag_id == dag_id,
+                XComModel.run_id == run_id,
+                XComModel.key == ID_KEY,
+                counts.IS_SMALL,
+                *where,
+            )
+            .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
+            .limit(limit)
+        )
+        rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
+        rows = [found for found in rows if found[2]]
+        notes = self._notes([(row.task_id, row.map_index) for row, _, _ in rows])
+        return [
+            TaskFacts(
+                dag_id=dag_id,
+                run_id=run_id,
+                task_id=row.task_id,
+                map_index=row.map_index,
+                generation_id=generation_id,
+                announced_at=row.timestamp,
+                state=None if row.state is None else str(getattr(row.state, "value", row.state)),
+                try_number=row.try_number or 0,
+                started_at=row.start_date,
+                ended_at=row.end_date,
+                watch=notes.get((row.task_id, row.map_index)),
+            )
+            for row, generation_id, _ in rows
+        ]
+
+    def with_results(self, tasks: Sequence[TaskFacts]) -> list[TaskFacts]:
+        """Return the same task instances with their results and rendered fields, where these are not too large."""
+        if not tasks:
+            return []
+        keys = [task.key for task in tasks]
+        fields = _rendered(self._session, *self._run, keys)
+        found = {task.key: replace(task, fields=fields.get(task.key)) for task in tasks}
+        own = self._of(XComModel, RETURN_KEY)
+        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(keys)))
+        stored = {(row.task_id, row.map_index): row for row in sizes}
+        fits = _fitting(keys, {key: row.size for key, row in stored.items()})
+        for key in stored.keys() - fits:
+            found[key] = replace(found[key], result_at=stored[key].timestamp, is_too_large=True)
+        # One after the other: of each only what the pages show is kept.
+        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(fits))
+        for row in self._session.execute(texts) if fits else ():
+            key = (row.task_id, row.map_index)
+            found[key] = self._with_result(found[key], row)
+        return [found[key] for key in keys]
+
+    def _with_result(self, task: TaskFacts, row: Any) -> TaskFacts:
+        value = self._resolver.value(parsed(row.text), row.timestamp)
+        is_lost = value is UNKNOWN
+        return replace(with_result(task, None if is_lost else value, row.timestamp), is_too_large=is_lost)
+
+    def _id_in(self, row: Any) -> tuple[str | None, bool]:
+        """Return the id in a row (None where it cannot be resolved), and whether the row belongs to a generation."""
+        value = self._resolver.value(parsed(row.text), row.timestamp)
+        if value is UNKNOWN:
+            return None, True
+        generation_id = usable_id(value)
+        return generation_id, generation_id is not None
+
+    def _notes(self, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+        if not keys:
+            return {}
+        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(
+            *self._of(XComModel, WATCH_KEY), counts.IS_SMALL, _are(keys)
+        )
+        return {
+            (row.task_id, row.map_index): note_in(self._resolver.value(parsed(row.text), row.timestamp))
+            for row in self._session.execute(query)
+        }
+
+    def _of(self, model: Any, key: str) -> tuple[Any, ...]:
+        dag_id, run_id = self._run
+        return model.dag_id == dag_id, model.run_id == run_id, model.key == key
+
+
+def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+    """Return what the pages need of the rendered fields of task instances."""
+    if hasattr(rendered.RenderedTaskInstanceFields, "get_for_attempt"):
+        return _rendered_by_try(session, dag_id, run_id, keys)
+    model = rendered.RenderedTaskInstanceFields
+    text = cast(model.rendered_fields, String)
+    own = (model.dag_id == dag_id, model.run_id == run_id)
+    rows = session.execute(_sizes(model, text).where(*own, _are(keys, model)))
+    fits = _fitting(keys, {(row.task_id, row.map_index): row.size for row in rows})
+    found = session.execute(_texts(model, text).where(*own, _are(fits, model))) if fits else ()
+    return {(row.task_id, row.map_index): fields_in(parsed(row.text)) for row in found}
+
+
+def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+    """Do so since Airflow 3.4: they belong to one try there, and only Airflow knows where those from before lie."""
+    rows = session.execute(
+        select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
+        )
+    )
+    tries = {row.id: (row.task_id, row.map_index) for row in rows}
+    model, before = rendered.RenderedTaskInstanceFields, getattr(rendered, "LegacyRenderedTaskInstanceFields", None)
+    sized: Any = select(model.task_instance_id, func.length(cast(model.rendered_fields, String)).label("size"))
+    sizes = {
+        tries[row.task_instance_id]: row.size for row in session.execute(sized.where(model.task_instance_id.in_(tries)))
+    }
+    if before is not None:
+        of_run = (before.dag_id == dag_id, before.run_id == run_id, _are(keys, before))
+        for row in session.execute(_sizes(before, cast(before.rendered_fields, String)).where(*of_run)):
+            key = (row.task_id, row.map_index)
+            sizes[key] = max(row.size, sizes.get(key, 0))
+    fits = _fitting(keys, sizes)
+    wanted = [try_id for try_id, key in tries.items() if key in fits]
+    stored = select(model.task_instance_id, cast(model.rendered_fields, String).label("text")).where(
+        model.task_instance_id.in_(wanted)
+    )
+    found = {tries[row.task_instance_id]: fields_in(parsed(row.text)) for row in session.execute(stored)}
+    for try_id in wanted if before is not None else ():
+        if tries[try_id] not in found and (fields := _from_before(model, try_id, session)) is not None:
+            found[tries[try_id]] = fields_in(fields)
+    return found
+
+
+def _from_before(model: Any, try_id: Any, session: Session) -> Any:
+    """Return the rendered fields that an Airflow before 3.4 stored; None where Python cannot parse them."""
+    try:
+        fields = model.get_for_attempt(try_id, session=session)
+    except (ValueError, RecursionError):  # deep, cut off, or a number of thousands of digits
+        return None
+    return None if fields is None else fields.rendered_fields
+
+
+def _sizes(model: Any, text: Any, *more: Any) -> Any:
+    return select(model.task_id, model.map_index, func.length(text).label("size"), *more)
+
+
+def _texts(model: Any, text: Any, *more: Any) -> Any:
+    """Select values as the JSON text that they are stored as: what Python cannot parse must not end the query."""
+    return select(model.task_id, model.map_index, text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
+
+
+def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskKey]:
+    """Return the task instances whose values are read: none that is too large, and no more than one look may read."""
+    fits, left = set(), MAX_LOOK_CHARS
+    for key in keys:
+        size = sizes.get(key)
+        if size is not None and size <= min(MAX_VALUE_BYTES, left):
+            fits.add(key)
+            left -= size
+    return fits
+
+
+def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
+    if task.map_index < 0:
+        return None, None
+    column = XComModel.map_index
+    query = select(column).where(
+        XComModel.dag_id == task.dag_id,
+        XComModel.run_id == task.run_id,
+        XComModel.task_id == task.task_id,
+        XComModel.key == ID_KEY,
+    )
+    before = session.scalar(query.where(column < task.map_index).order_by(column.desc()).limit(1))
+    after = session.scalar(query.where(column > task.map_index).order_by(column).limit(1))
+    return before, after
+
+
+def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
+    state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    return str(state) in _OVER
+
+
+def _are_names(*names: str) -> bool:
+    """Whether the database can be asked for these names: some refuse a zero byte with an error."""
+    return not any("\0" in name for name in names)
+
+
+def _are(keys: Iterable[TaskKey], model: Any = XComModel) -> Any:
+    """Return the condition that a row belongs to one of these task instances of a run.
+
+    As a list of pairs: of a chain of a thousand alternatives some databases make no query.
+    """
+    return tuple_(model.task_id, model.map_index).in_(list(keys))

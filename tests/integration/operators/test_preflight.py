@@ -1,0 +1,344 @@
+"""What a DAG shows of its downloads is looked at before a generation is paid for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task_group
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.operators.download import ViduDownloadOperator
+from airflow_provider_vidu.operators.preflight import check_downstream as check
+from airflow_provider_vidu.stores import destination as destinations
+from tests.versions import AIRFLOW
+
+if AIRFLOW >= (3, 0):
+    from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
+else:
+    from airflow.operators.empty import EmptyOperator
+    from airflow.operators.python import BranchPythonOperator, PythonOperator
+
+
+def check_downstream(operator: Any) -> None:
+    """Check what is behind a task, as the operator does."""
+    check(operator, logging.getLogger("preflight"))
+
+
+def order(*, between: bool = False, mapped: bool = False, here: str | None = None, **arguments):
+    """Return a task with a download behind it."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate", **({"queue": here} if here else {}))
+        if mapped:
+            ids = arguments.pop("generation_id", ["a", "b"])
+            download = ViduDownloadOperator.partial(task_id="download", **arguments).expand(generation_id=ids)
+        else:
+            download = ViduDownloadOperator(task_id="download", **{"generation_id": "x", **arguments})
+        if between:
+            first >> EmptyOperator(task_id="between") >> download
+        else:
+            first >> download
+    return first
+
+
+@pytest.fixture
+def without_packages(monkeypatch):
+    """Let no store's package be installed."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: None)
+
+
+@pytest.mark.fault(
+    "orders", "the store of the download that follows has no package", outcome="refused", says="Nothing was ordered"
+)
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize(
+    "destination", ["gs://bucket/clips/", "s3://bucket/{{ ds }}/", ObjectStoragePath("gs://bucket/clips/")]
+)
+def test_a_missing_package_is_found(without_packages, destination, mapped, between):
+    """Also behind other tasks, in mapped downloads, and in a template whose scheme shows."""
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*'download'.*pip install"):
+        check_downstream(order(destination=destination, mapped=mapped, between=between))
+
+
+@pytest.mark.fault(
+    "orders",
+    "the connection of the store of the download that follows does not exist",
+    outcome="refused",
+    says="There is no Airflow connection",
+)
+@pytest.mark.parametrize(
+    ("destination", "conn_id"),
+    [
+        ("gs://bucket/clips/", "slip"),
+        ("gs://slip@bucket/{{ ds }}/", None),
+        ("abfss://clips/a.mp4", "slip"),
+        (ObjectStoragePath("gs://slip@bucket/clips/"), None),
+    ],
+)
+def test_a_missing_connection_of_the_store_is_found(monkeypatch, destination, conn_id):
+    """A slip in storage_conn_id, or in the URL, costs nothing; with the connection there is nothing to tell."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    first = order(destination=destination, storage_conn_id=conn_id)
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*There is no Airflow connection 'slip'"):
+        check_downstream(first)
+    monkeypatch.setenv("AIRFLOW_CONN_SLIP", '{"conn_type": "any"}')
+    check_downstream(first)
+
+
+@pytest.mark.parametrize(
+    ("destination", "conn_id"), [("s3://bucket/clips/", "slip"), ("gs://bucket/clips/", "{{ params.conn }}")]
+)
+def test_a_connection_that_may_not_matter_stops_nothing(monkeypatch, destination, conn_id):
+    """Amazon's file system does without, and a template shows no connection yet."""
+    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    check_downstream(order(destination=destination, storage_conn_id=conn_id))
+
+
+def test_an_unknown_scheme_is_found():
+    """A slip in the scheme costs nothing."""
+    with pytest.raises(ViduConfigError, match=r"no file system for destination 's4://bucket/a\.mp4'"):
+        check_downstream(order(destination="s4://bucket/a.mp4"))
+
+
+@pytest.mark.fault(
+    "orders", "the folder of the download that follows is not writable", outcome="refused", says="cannot be written to"
+)
+@pytest.mark.parametrize("prefix", ["", "file://", "file://localhost"])
+def test_a_folder_without_permission_is_found(tmp_path, monkeypatch, prefix):
+    """The nearest folder that is there is asked for, whoever runs the tests."""
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((str(path), mode)) is not None)
+    with pytest.raises(ViduConfigError, match="cannot be written to"):
+        check_downstream(order(destination=f"{prefix}{tmp_path}/new/clips/"))
+    assert asked == [(str(tmp_path), os.W_OK | os.X_OK)]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "words"),
+    [
+        (lambda path: (path / "a.mp4").mkdir(), "a.mp4", "end it with a slash"),
+        (lambda path: (path / "file").write_bytes(b""), "file/", "is not a folder"),
+        (lambda path: (path / "a.mp4").symlink_to("b.mp4"), "a.mp4", "symbolic link"),
+    ],
+)
+def test_what_is_in_the_way_is_found(tmp_path, make, name, words):
+    """A folder of the file's name, a file of the folder's, a link."""
+    make(tmp_path)
+    with pytest.raises(ViduConfigError, match=words):
+        check_downstream(order(destination=f"{tmp_path}/{name}"))
+
+
+@pytest.mark.parametrize("destination", ["{}/out/clips/", "s3://other/clips/", "s3://theirs@studio/clips/"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_destination_outside_of_the_roots_is_found(tmp_path, monkeypatch, destination, mapped):
+    """What the deployment does not allow to be written is not paid for."""
+    monkeypatch.setenv("AIRFLOW__VIDU__DESTINATION_ROOTS", f"{tmp_path}/in, s3://studio")
+    with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*destination_roots"):
+        check_downstream(order(destination=destination.format(tmp_path), mapped=mapped))
+    check_downstream(order(destination=f"{tmp_path}/in/clips/", mapped=mapped))
+    check_downstream(order(destination="s3://studio/clips/{{ ds }}/", mapped=mapped))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("destination_roots", "films"), ("max_bytes", "20 GiB"), ("allowed_hosts", "10.0.0.0/99")]
+)
+def test_a_broken_setting_is_found(tmp_path, monkeypatch, setting, value):
+    """Every download would fail, so nothing is paid for."""
+    monkeypatch.setenv(f"AIRFLOW__VIDU__{setting.upper()}", value)
+    with pytest.raises(ViduConfigError, match=rf"Nothing was ordered.*\[vidu\] {setting}.*'{value}'"):
+        check_downstream(order(destination=f"{tmp_path}/clips/"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"destination": "https://store.example.com/a.mp4?sig=hush"}, "a web address cannot be written to"),
+        ({"destination": "/tmp/clips/", "storage_conn_id": "my_aws"}, "makes no sense for a local destination"),
+        ({"destination": ObjectStoragePath("file:///tmp/clips/", auto_mkdir=True)}, "takes no options"),
+    ],
+)
+def test_what_no_store_takes_is_found(arguments, words):
+    """A destination that is wrong in every run is found before the order, too."""
+    with pytest.raises(ViduConfigError, match=words) as caught:
+        check_downstream(order(**arguments))
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.fault(
+    "orders", "a mapped download that follows has one file name", outcome="refused", says="would write one file"
+)
+def test_one_file_for_a_mapped_download_is_found(tmp_path):
+    """The clips would be paid for, and all but one be lost."""
+    with pytest.raises(ViduConfigError, match="would write one file"):
+        check_downstream(order(destination=f"{tmp_path}/a.mp4", mapped=True))
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_one_file_for_mapped_destinations_is_found(tmp_path, equal):
+    """Also where the destination itself is mapped over."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        rows = [{"destination": f"{tmp_path}/{'a' if equal else name}.mp4", "creation": at}
+                for at, name in enumerate("ab")]  # fmt: skip
+        first >> ViduDownloadOperator.partial(task_id="keep", generation_id="g").expand_kwargs(rows)
+    expected = pytest.raises(ViduConfigError, match="would write one file") if equal else contextlib.nullcontext()
+    with expected:
+        check_downstream(first)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"destination": "{{ params.where }}"},
+        {"destination": "s3://bucket/clips/"},
+        {"destination": "memory://clips/"},
+        {"destination": "gs://bucket/clips/", "queue": "elsewhere"},
+        {"destination": "/nobody/may/write/here.mp4", "queue": "elsewhere"},
+        {"destination": "/{{ ds }}/a.mp4"},
+        {"destination": "/tmp/clips/", "storage_conn_id": "{{ params.conn }}"},
+    ],
+)
+def test_what_cannot_be_known_here_passes(arguments):
+    """Templates, stores that are there, and downloads that run elsewhere are left to the download."""
+    check_downstream(order(**arguments))
+
+
+def test_a_destination_that_is_mapped_over_is_looked_at():
+    """Each of those that the DAG shows."""
+    destinations = ["/tmp/clips/", "https://cdn.example.com/b.mp4"]
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        first >> ViduDownloadOperator.partial(task_id="keep", generation_id="g").expand(destination=destinations)
+    with pytest.raises(ViduConfigError, match="a web address cannot be written to"):
+        check_downstream(first)
+
+
+def test_nothing_is_made(tmp_path):
+    """A folder that is still missing is not made by looking."""
+    check_downstream(order(destination=f"{tmp_path}/new/clips/"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_without_a_dag_passes():
+    """In a unit test of a user there is nothing behind the task."""
+    check_downstream(EmptyOperator(task_id="alone"))
+    check_downstream(object())
+
+
+def test_other_tasks_do_not_matter():
+    """Only downloads are looked at, whatever attributes others have."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first, second = EmptyOperator(task_id="a"), EmptyOperator(task_id="b")
+        second.destination = "s4://x/y"
+        first >> second
+    check_downstream(first)
+
+
+def chain(*tasks: str, rule: str = "all_success", beside: str | None = None) -> EmptyOperator:
+    """Return a task with others behind it, at the end a download that would fail.
+
+    :param tasks: what is between them: ``empty``, ``python`` or ``branch``.
+    :param rule: the download's trigger rule.
+    :param beside: what else is upstream of the download: ``above`` it stands above all of them.
+    """
+    kinds = {
+        "empty": EmptyOperator,
+        "python": lambda task_id: PythonOperator(task_id=task_id, python_callable=print),
+        "branch": lambda task_id: BranchPythonOperator(task_id=task_id, python_callable=print),
+    }
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        last = first = EmptyOperator(task_id="generate")
+        for number, name in enumerate(tasks):
+            following = kinds[name](task_id=f"{name}{number}")
+            last >> following
+            last = following
+        download = ViduDownloadOperator(task_id="download", destination="s4://x/", generation_id="x", trigger_rule=rule)
+        last >> download
+        if beside is not None:
+            where, _, name = beside.rpartition(" ")
+            other = kinds[name](task_id="beside")
+            other >> ([first, download] if where else download)
+    return first
+
+
+@pytest.mark.parametrize(
+    ("made", "is_sure"),
+    [
+        (lambda: chain("empty", "empty"), True),
+        (lambda: chain(rule="all_done"), True),
+        (lambda: chain(beside="above empty"), True),
+        (lambda: chain(beside="above python"), True),
+        (lambda: chain("branch"), False),
+        (lambda: chain("branch", "empty"), False),
+        (lambda: chain("python"), False),
+        (lambda: chain(rule="one_failed"), False),
+        (lambda: chain(beside="branch"), False),
+        (lambda: chain(beside="python"), False),
+        (lambda: chain(beside="above branch"), False),
+    ],
+)
+def test_a_download_that_may_be_skipped_stops_no_order(made, is_sure, caplog):
+    """Behind a branch, a failure or a task that may skip itself, the download is warned of instead."""
+    if is_sure:
+        with pytest.raises(ViduConfigError, match="Nothing was ordered"):
+            check_downstream(made())
+    else:
+        check_downstream(made())
+        assert "The download 'download' behind this task will fail if it runs" in caplog.text
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_download_at_the_end_of_two_ways(longer):
+    """It is bound to run if both ways are, whichever is walked first."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first, a, b, c = (EmptyOperator(task_id=name) for name in ("generate", "a", "b", "c"))
+        download = ViduDownloadOperator(task_id="download", destination="s4://x/", generation_id="x")
+        first >> [a, b]
+        (b if longer else a) >> c
+        [c, a, b] >> download
+    with pytest.raises(ViduConfigError):
+        check_downstream(first)
+
+
+def test_one_file_within_a_mapped_group_is_found():
+    """A download in a mapped task group runs as often as a mapped one."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+        @task_group
+        def film(prompt: str) -> None:
+            first = PythonOperator(task_id="generate", python_callable=print, op_args=[prompt])
+            first >> ViduDownloadOperator(task_id="download", destination="/tmp/a.mp4", generation_id="x")
+
+        film.expand(prompt=["a", "b"])
+    with pytest.raises(ViduConfigError, match="would write one file"):
+        check_downstream(dag.get_task("film.generate"))
+
+
+def test_a_look_that_fails_stops_no_order(monkeypatch, caplog):
+    """Whatever an unusual DAG makes it stumble over, it is warned of."""
+    monkeypatch.setattr(destinations, "missing_file_system", lambda *_: 1 / 0)
+    check_downstream(order(destination="s3://bucket/clips/"))
+    assert "The destination of the download 'download' could not be checked: division by zero" in caplog.text
+
+
+def test_a_large_dag_costs_little():
+    """A thousand tasks, each of a row behind all of the row before it, are walked in well under a second."""
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        first = EmptyOperator(task_id="generate")
+        above = [first]
+        for row in range(100):
+            tasks = [EmptyOperator(task_id=f"t{row}-{number}") for number in range(10)]
+            for task in above:
+                task >> tasks
+            above = tasks
+        above >> ViduDownloadOperator(task_id="download", destination="memory://clips/", generation_id="x")
+    began = time.process_time()
+    check_downstream(first)
+    assert time.process_time() - began < 1

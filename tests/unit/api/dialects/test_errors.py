@@ -1,0 +1,174 @@
+"""The table of error words: found in every shape, the same in both dialects, and never "unknown" for a refusal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
+from airflow_provider_vidu.api.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL, WITH_REFUSAL
+from airflow_provider_vidu.api.messages import ApiAnswer
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.polling.policy import outcome_is_unknown
+from tests.documented_answers import REFUSALS, Refusal
+
+BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+
+
+def answer(body: Any, status: int, headers: dict[str, str] | None = None) -> ApiAnswer:
+    """Return an error answer."""
+    return ApiAnswer(status, headers or {}, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@BOTH
+def test_documented_refusals(dialect: Dialect, row: Refusal) -> None:
+    """Every documented refusal of a create: class, word, text, trace id, and whether the outcome is unknown."""
+    with pytest.raises(ViduError) as caught:
+        dialect.read_created(answer(row.body, row.status))
+    error = caught.value
+    assert type(error) is row.error
+    assert error.code == row.code
+    assert error.status_code == row.status
+    assert error.trace_id == row.trace_id or row.trace_id is None
+    assert [part for part in row.says if part not in str(error)] == []
+    assert outcome_is_unknown(error) is row.unknown
+
+
+@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@BOTH
+def test_the_same_answers_to_a_query(dialect: Dialect, row: Refusal) -> None:
+    """That a gateway has no channel says nothing of a generation that is being waited for."""
+    with pytest.raises(ViduError) as caught:
+        dialect.read_generation("a", answer(row.body, row.status))
+    assert type(caught.value) is (row.query_error or row.error)
+
+
+SHAPES: dict[str, Any] = {
+    "official": lambda word: {"code": 400, "reason": word, "message": "m", "metadata": {"trace_id": "t1"}},
+    "openai": lambda word: {"error": {"code": word, "message": "m", "type": "t"}, "request_id": "t1"},
+    "openai, type": lambda word: {"error": {"code": "", "message": "m (request id: t1)", "type": word}},
+    "task": lambda word: {"code": word, "message": "m (request id: t1)", "data": None},
+    "err_code": lambda word: {"err_code": word, "err_msg": "m", "trace_id": "t1"},
+    "wrapped": lambda word: {"code": "fail_to_fetch_task", "message": json.dumps(SHAPES["official"](word))},
+    "wrapped in words": lambda word: {"message": f"status_code=400, {json.dumps(SHAPES['official'](word))}"},
+    "wrapped twice": lambda word: {"error": {"code": "x", "message": json.dumps(SHAPES["wrapped"](word))}},
+    "in data": lambda word: {"code": "fail", "message": "m", "data": {"error": {"code": word, "request_id": "t1"}}},
+    "in a list": lambda word: {"errors": "m", "error": [{"code": word, "message": "m", "request_id": "t1"}]},
+}
+
+
+@pytest.mark.parametrize("word", ["FieldInvalid", "CreditInsufficient", "video_queue_full", "insufficient_user_quota"])
+@pytest.mark.parametrize("shape", SHAPES)
+@BOTH
+def test_every_shape(dialect: Dialect, shape: str, word: str) -> None:
+    """A word means the same wherever it is, and so is the trace id found."""
+    error = dialect.error(answer(SHAPES[shape](word), 400))
+    assert type(error) is ERRORS[word.lower()]
+    assert (error.code, error.trace_id) == (word, "t1")
+    assert "It said: m" in str(error)
+
+
+@pytest.mark.parametrize("word", sorted(BEFORE_SENDING))
+@pytest.mark.parametrize("status", [200, 400, 429, 500, 503])
+def test_what_comes_before_anything_was_sent_is_never_unknown(word: str, status: int) -> None:
+    """A gateway that has sent nothing has billed nothing, whatever the status is."""
+    error = ViduNative().error(answer({"code": word, "message": "m", "data": None}, status))
+    assert not outcome_is_unknown(error)
+    assert type(error) is BEFORE_SENDING[word]
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("VideoDownloadFailure", exceptions.ViduImageDownloadError), ("Unknown", exceptions.ViduServerError),
+        ("FaceDetectFailure", exceptions.ViduImageError), ("FaceDetectNotPass", exceptions.ViduImageError),
+        ("NoFaceDetected", exceptions.ViduImageError), ("MultiFaceDetected", exceptions.ViduImageError),
+        ("VideoFormatInvalid", exceptions.ViduImageError), ("ImageSizeInvalid", exceptions.ViduImageError),
+        ("PhotoAuditNotPass", exceptions.ViduPolicyError), ("AuditFailed", exceptions.ViduPolicyError),
+    ],
+)  # fmt: skip
+def test_newer_reasons(word: str, kind: type[ViduError]) -> None:
+    """The reasons that the pages of 2026 add are in the tree."""
+    assert OFFICIAL[word.lower()] is kind
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"code": 401, "message": "no such key", "data": None}, 401),
+        ({"code": "404", "message": "m"}, 404),
+        ({"code": 500, "msg": "m", "data": {}}, 500),
+    ],
+)
+@BOTH
+def test_a_status_inside_a_success(dialect: Dialect, body: Any, status: int) -> None:
+    """An envelope that repeats the HTTP status in its code is read by that."""
+    with pytest.raises(ViduError) as caught:
+        dialect.read_generation("a", answer(body, 200))
+    assert type(caught.value) is type(dialect.error(answer(body, status)))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_names_the_two_platforms(status: int) -> None:
+    """A key of one of the two official platforms is refused by the other; gateways have nothing to do with it."""
+    body = {"code": status, "reason": "Unauthorized", "message": "m"}
+    told = str(EntV2().error(answer(body, status)))
+    assert "api.vidu.com" in told
+    assert "api.vidu.cn" in told
+    assert "password and auth_scheme" in told
+    assert "api.vidu" not in str(ViduNative().error(answer(body, status)))
+
+
+def test_a_trace_id_in_the_headers() -> None:
+    """new-api names the request in a header; what the body says is preferred."""
+    headers = {"x-oneapi-request-id": "h1"}
+    assert ViduNative().error(answer({"message": "m"}, 500, headers)).trace_id == "h1"
+    assert ViduNative().error(answer({"message": "m", "trace_id": "b1"}, 500, headers)).trace_id == "b1"
+
+
+@pytest.mark.parametrize(
+    "body", [{"code": "invalid_api_key", "message": "m", "data": None}, {"error": {"code": "invalid_api_key"}}]
+)
+@BOTH
+def test_a_probe_answered_with_an_error_inside_a_success(dialect: Dialect, body: Any) -> None:
+    """A refused key is told although the status says success."""
+    assert type(dialect.probe_verdict(answer(body, 200))) is exceptions.ViduAuthError
+
+
+@pytest.mark.parametrize("body", [{"tasks": []}, {"code": 0, "message": "ok"}, {}, [], [{"code": "x"}], {"data": [1]}])
+def test_read_json_leaves_answers_alone(body: Any) -> None:
+    """What is no error comes back as it came."""
+    assert EntV2().read_json(answer(body, 200)) == body
+
+
+@pytest.mark.parametrize("word", sorted(WITH_REFUSAL))
+@BOTH
+def test_a_word_that_proves_nothing_needs_a_status_that_refuses(dialect: Dialect, word: str) -> None:
+    """Of a create that is answered with success or 5xx, such a word leaves the outcome unknown."""
+    for body in ({"code": word, "message": "m", "data": None}, {"error": {"code": word, "message": "m"}}):
+        for status in (400, 403, 429):
+            error = dialect.error(answer(body, status))
+            assert type(error) is WITH_REFUSAL[word]
+            assert not outcome_is_unknown(error)
+        for status in (200, 500, 503):
+            error = dialect.error(answer(body, status))
+            assert outcome_is_unknown(error)
+            assert error.code == word
+            asked = dialect.error(answer(body, status), of_create=False)
+            assert type(asked) is WITH_REFUSAL[word]
+
+
+@pytest.mark.parametrize("word", ["json_marshal_failed", "bad_request_body"])
+def test_words_that_new_api_says_before_and_after(word: str) -> None:
+    """It marshals the service's answer, too, so its own 500 leaves the outcome unknown."""
+    assert outcome_is_unknown(ViduNative().error(answer({"error": {"code": word, "message": "m"}}, 500)))
+
+
+def test_an_id_beside_a_word_that_proves_nothing_is_kept() -> None:
+    """It may have been billed."""
+    body = {"code": "rate_limit", "message": "m", "data": {"task_id": "a"}}
+    assert ViduNative().read_created(answer(body, 200)).id == "a"

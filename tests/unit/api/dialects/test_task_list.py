@@ -1,0 +1,228 @@
+"""How the account's list is paged, and when its end is known; decisions against services of several habits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from airflow_provider_vidu.api.dialects import DIALECTS, EntV2
+from airflow_provider_vidu.api.dialects.task_list import MAX_PAGES, Listing, Page, epoch_of
+from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
+from airflow_provider_vidu.models import Generation, GenerationStatus
+
+NOW = 1_800_000_000.0
+
+
+def entry(name: object, *, age: float | None = 0.0, state: str = "success") -> Generation:
+    """Return an entry that was created ``age`` seconds ago."""
+    created = None if age is None else datetime.fromtimestamp(NOW - age, UTC)
+    status = GenerationStatus.SUCCEEDED if state == "success" else GenerationStatus.RUNNING
+    return Generation(id=str(name), status=status, provider_status=state, created_at=created)
+
+
+class Service:
+    """A list of generations that is served with habits of its own."""
+
+    def __init__(self, count: int, *, tokens: bool = False, field: bool = True, pages: bool = True, most: int = 100):
+        self.entries = [entry(number, age=number) for number in range(count)]
+        self.tokens, self.field, self.pages, self.most = tokens, field, pages, most
+        self.asked: list[dict[str, list[str]]] = []
+
+    def page(self, query: str) -> Page:
+        """Answer a request for a page."""
+        asked = parse_qs(query)
+        self.asked.append(asked)
+        size = min(int(asked["pager.pagesz"][0]), self.most)
+        token, number = asked.get("pager.page_token"), asked.get("pager.page", ["0"])
+        start = int(token[0]) if token and self.tokens else int(number[0]) * size if self.pages else 0
+        found = self.entries[start : start + size]
+        more = start + size < len(self.entries)
+        return Page(tuple(found), len(found), str(start + size) if self.tokens and more else None, self.field)
+
+
+def walk(listing: Listing, service: Service) -> Listing:
+    """Read a list to the end of the walk."""
+    while (query := listing.query) is not None:
+        listing.take(service.page(query))
+    return listing
+
+
+@pytest.mark.parametrize("count", [0, 3, 10, 99, 100, 101, 250])
+@pytest.mark.parametrize(
+    "habits",
+    [{}, {"tokens": True}, {"most": 10}, {"field": False}],
+    ids=["as documented", "with tokens", "ten a page", "no field for tokens"],
+)
+def test_every_page_is_read(count, habits):
+    """All entries are found once, in order, and the end is known."""
+    service = Service(count, **habits)
+    listing = walk(Listing(), service)
+    assert [found.id for found in listing.generations] == [str(number) for number in range(count)]
+    # An empty list without the documented field may come from something that has no list.
+    assert listing.ended is (count > 0 or habits.get("field", True))
+    assert len(service.asked) <= count // habits.get("most", 100) + 2
+
+
+@pytest.mark.parametrize("habits", [{"pages": False}, {"pages": False, "most": 20, "field": False}])
+def test_a_service_that_repeats_its_first_page(habits):
+    """Where paging is ignored, the walk ends and does not claim to have seen everything."""
+    service = Service(150, **habits)
+    listing = walk(Listing(), service)
+    assert len(listing.generations) == habits.get("most", 100)
+    assert not listing.complete
+    assert len(service.asked) == 2
+
+
+def test_a_list_that_reaches_back_far_enough_is_complete():
+    """Sorted newest first and read back to the wanted time, one page proves as much as all."""
+    service = Service(150, pages=False, field=False, most=20)
+    assert walk(Listing(reach=NOW - 15), service).complete
+    service.entries.reverse()
+    assert not walk(Listing(reach=NOW - 140), service).complete
+
+
+def test_a_token_that_is_ignored():
+    """A service that hands out tokens and knows page numbers alone is read by page numbers."""
+    service = Service(150)
+
+    def page(query: str) -> Page:
+        found = service.page(query)
+        return Page(found.generations, found.count, "again" if len(service.asked) == 1 else None, True)
+
+    listing = Listing()
+    while (query := listing.query) is not None:
+        listing.take(page(query))
+    assert len(listing.generations) == 150
+
+
+@pytest.mark.parametrize("token", ["more", None])
+def test_an_empty_page(token):
+    """An empty page with a further one is no end; the same token twice ends the walk all the same."""
+    listing = Listing()
+    while listing.query is not None:
+        listing.take(Page((), 0, token, True))
+    assert listing.complete is (token is None)
+
+
+def test_an_answer_without_a_list():
+    """What holds no list proves nothing."""
+    listing = Listing()
+    listing.take(Page())
+    assert listing.query is None
+    assert not listing.complete
+
+
+def test_the_bounds():
+    """The limit and the most pages end a walk that is not complete."""
+    service = Service(10_000)
+    limited = walk(Listing(limit=120), service)
+    assert len(limited.generations) == 120
+    assert not limited.complete
+    assert len(service.asked) == 2
+    assert Listing(limit=0).query is None
+    assert len(walk(Listing(), service).generations) == MAX_PAGES * 100
+
+
+def test_what_is_asked():
+    """Times are written in UTC, states are repeated, every request names the page's size."""
+    listing = Listing(created_from=NOW, created_to=NOW + 1, states=["Success", "failed"])
+    assert parse_qs(listing.query) == {
+        "pager.pagesz": ["100"], "pager.page": ["0"], "states": ["success", "failed"],
+        "created_at.from": ["2027-01-15T08:00:00Z"], "created_at.to": ["2027-01-15T08:00:01Z"],
+    }  # fmt: skip
+
+
+def test_filters_that_the_service_ignores():
+    """What is shown although it was not asked for is omitted."""
+    listing = Listing(created_from=NOW - 50, created_to=NOW - 1, states=["success"])
+    shown = [entry("new"), entry("busy", age=10, state="processing"), entry("fits", age=10), entry("old", age=60)]
+    listing.take(Page(tuple(shown), 4, None, True))
+    assert [found.id for found in listing.generations] == ["fits"]
+
+
+@pytest.mark.parametrize("states", [[""], [7]])
+def test_states_that_are_no_words(states):
+    """A state is a word of the service's."""
+    with pytest.raises(ViduConfigError, match="the service's words"):
+        Listing(states=states)
+
+
+@pytest.mark.parametrize(
+    "value", [datetime(2027, 1, 15, 8, tzinfo=UTC), "2027-01-15T08:00:00Z", NOW, None], ids=["aware", "ISO", "s", "no"]
+)
+def test_a_time_may_be_written_in_several_ways(value):
+    """Aware datetimes, ISO 8601 and epoch seconds mean the same."""
+    assert epoch_of("created_from", value) == (None if value is None else NOW)
+
+
+@pytest.mark.parametrize("value", ["soon", True, datetime(2027, 1, 1)])  # noqa: DTZ001 - that it has no zone is the point
+def test_what_is_no_time(value):
+    """The message names the argument."""
+    with pytest.raises(ViduConfigError, match="created_from must be a time"):
+        epoch_of("created_from", value)
+
+
+def answered(body: Any) -> ApiAnswer:
+    """Return an answer of the list."""
+    import json
+
+    return ApiAnswer(200, {}, json.dumps(body).encode())
+
+
+def test_a_page_of_the_official_api():
+    """Documented entries show neither payload nor error code; one without an id is counted."""
+    known = {"id": "911", "type": "text2video", "state": "failed", "model": "viduq3", "prompt": "a cat", "images": []}
+    page = EntV2().read_page(answered({"tasks": [known, {"state": "success"}], "next_page_token": ""}))
+    assert [found.id for found in page.generations] == ["911"]
+    assert page.generations[0].failed
+    assert (page.count, page.token, page.tells_end) == (2, None, True)
+
+
+@pytest.mark.fault(
+    "attacks", "a list's token for the next page has megabytes", outcome="clear error", side="API", says="characters"
+)
+def test_a_token_that_no_url_can_hold():
+    """It is refused in clear words, and not sent back; one of the longest that is sent is."""
+    shown = {"tasks": [{"id": "911", "state": "success"}]}
+    assert EntV2().read_page(answered({**shown, "next_page_token": "t" * 4096})).token == "t" * 4096
+    with pytest.raises(ViduResponseError, match="next_page_token has 4,097 characters"):
+        EntV2().read_page(answered({**shown, "next_page_token": "t" * 4097}))
+
+
+@pytest.mark.parametrize("body", [{"tasks": None}, {"data": []}, {}])
+def test_an_answer_that_is_no_page(body):
+    """Another body is no list."""
+    assert EntV2().read_page(answered(body)).count is None
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_which_dialects_have_a_list(name):
+    """The list lies beside the creates, also behind a prefix; vidu-native has none."""
+    request = DIALECTS[name](create_path="/vidu/v2/{endpoint}").search("a=1")
+    assert (request and request.path) == ("/vidu/v2/tasks?a=1" if name == "ent-v2" else None)
+
+
+@pytest.mark.parametrize("habits", [{}, {"tokens": True}], ids=["as documented", "with tokens"])
+def test_a_page_that_is_too_large_begins_the_walk_again(habits):
+    """With ten entries a page: all are found, none twice, and it shrinks once."""
+    service = Service(130, **habits)
+    listing = Listing()
+    listing.take(service.page(listing.query))
+    assert listing.shrink()
+    walk(listing, service)
+    assert [found.id for found in listing.generations] == [str(number) for number in range(130)]
+    assert listing.complete
+    assert not listing.shrink()
+    assert {asked["pager.pagesz"][0] for asked in service.asked[1:]} == {"10"}
+
+
+@pytest.mark.parametrize("count", [5_001, 60_000])
+def test_a_page_of_countless_entries_is_too_large(count):
+    """A hundred were asked for."""
+    with pytest.raises(ViduResponseError) as caught:
+        EntV2().read_page(ApiAnswer(200, {}, b'{"tasks":[' + b"{}," * count + b"{}]}", most_values=200_000))
+    assert caught.value.code == TOO_LARGE

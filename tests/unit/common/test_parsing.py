@@ -1,0 +1,183 @@
+"""JSON is counted before it is parsed, lists take the fast path, and damage leaves what can be read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_vidu.common import parsing
+from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse, parse_partly
+from airflow_provider_vidu.common.values import MAX_DEPTH
+
+quiet = settings(database=None, deadline=None, max_examples=100)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+ENTRY = {"id": "1", "prompt": "a [cat], {with} wings", "creations": [{"id": "2", "url": "https://h/v?a=1&b=2"}]}
+
+
+@pytest.fixture
+def no_slow_path(monkeypatch):
+    """Fail where the walk through all values is taken."""
+
+    def plain(*_: object) -> None:
+        raise AssertionError("walked")
+
+    monkeypatch.setattr(parsing, "plain", plain)
+
+
+@pytest.mark.usefixtures("no_slow_path")
+@pytest.mark.parametrize("spelling", [str, lambda text: text.replace("&", "\\u0026"), lambda text: text + "\n"])
+def test_lists_take_the_fast_path(spelling):
+    """Depth counts, and not the number of brackets; an ampersand as Go writes it is harmless."""
+    listed = {"tasks": [{**ENTRY, "n": n} for n in range(100)]}
+    assert parse(spelling(json.dumps(listed)).encode()) == listed
+
+
+@pytest.mark.parametrize("escape", ["\\u0000", "\\ud800", "\\uDC00"])
+def test_odd_escapes_do_not(escape):
+    """They stand for what no store takes."""
+    assert parse(f'{{"a": "{escape}"}}'.encode()) == {"a": "\ufffd"}
+
+
+def test_a_secret_behind_escapes_is_struck():
+    """The fast path is for answers that hold no secret, in whatever spelling."""
+    strike = lambda text: text.replace("\\u0073", "s").replace("secret", "***")  # noqa: E731
+    assert parse(b'{"a": "\\u0073ecret"}', strike) == {"a": "***"}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"1", 0), (b"[]", 1), (b"[[],{}]", 2), (b'{"a":[{"b":1}]}', 3), (b'["[[[[", "\\"[[["]', 1),
+        (b"[" * 100 + b"]" * 100, 100), (b"[" * 101 + b"]" * 101, 101), (b"[" * 5000 + b"]" * 5000, 101),
+        (b"]", 101), (b"[[[", 101),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_depth(body, expected):
+    """Brackets inside texts do not count; one more than the limit stands for all that is deeper or broken."""
+    assert depth(body) == expected
+
+
+@quiet
+@given(ANY_JSON)
+def test_depth_of_any_json(value: Any) -> None:
+    """It is what a walk finds."""
+
+    def walk(item: Any) -> int:
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else None
+        return 0 if inner is None else 1 + max(map(walk, inner), default=0)
+
+    assert depth(json.dumps(value).encode()) == walk(value)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"[" + b"{}," * 1_400_000 + b"{}]", b"[" * 4_000_000, b'{"a":' * 800_000, b"[" + b"0," * 2_000_000 + b"0]",
+        b'{"x":"\\"' + b'","y":"' * 600_000 + b'"}',
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_bombs_are_counted_and_not_parsed(bomb, monkeypatch):
+    """Four megabytes of nothing never reach the parser."""
+    monkeypatch.setattr(parsing, "_DECODER", None)
+    monkeypatch.setattr(parsing, "_PLAIN_DECODER", None)
+    with pytest.raises(TooManyValuesError):
+        parse(bomb)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
+def test_bombs_in_other_encodings_are_counted_too(encoding):
+    """The second byte of a letter, or what escapes a quotation mark, does not shift where texts begin and end."""
+    with pytest.raises(TooManyValuesError):
+        parse(('["\\"",' + "{}," * 300_000 + '"x"]').encode(encoding))
+    assert parse('{"task_id": "ģ\\"Ģ"}'.encode(encoding)) == {"task_id": 'ģ"Ģ'}
+
+
+def test_a_text_without_its_end_is_counted_in_one_pass():
+    """Four megabytes of escaped quotation marks took hours, and the event loop of everyone stood still meanwhile."""
+    with pytest.raises(TooManyValuesError):
+        parse(b"[" + b"1," * 20_001 + b'"' + b'\\"' * 2_000_000)
+
+
+def test_commas_in_texts_are_no_values():
+    """A payload of a megabyte may hold whatever it likes."""
+    value = {"payload": '{"a": [1, 2]}, ' * 60_000, "quoted": '"'}
+    assert parse(json.dumps(value).encode()) == value
+
+
+@quiet
+@given(ANY_JSON)
+def test_whole_json_is_read_like_that(value: Any) -> None:
+    """What is not damaged means the same either way."""
+    body = json.dumps({"a": value}).encode()
+    assert parse_partly(body) == parse(body)
+
+
+@quiet
+@given(ANY_JSON, st.integers(0, 400))
+def test_any_beginning_is_read(value: Any, at: int) -> None:
+    """A cut never raises and never invents: what is read was sent."""
+    whole = {"first": "1", "value": value}
+    found = parse_partly(json.dumps(whole).encode()[:at])
+    assert found is None or isinstance(found, dict)
+    if found and "first" in found:
+        assert found["first"] == "1"
+
+
+@quiet
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes(body: bytes) -> None:
+    """Whatever follows a bracket is read or dropped."""
+    for start in (b"{", b"["):
+        json.dumps(parse_partly(start + body), allow_nan=False).encode()
+        json.dumps([found.value for found in documents(body + start + body)], allow_nan=False).encode()
+
+
+def test_documents_are_bounded() -> None:
+    """So many are returned, and so many members of all together."""
+    assert len(documents(b'{"a":1}\n' * 1000)) == 50
+    wide = b"{" + b",".join(b'"%d":1' % n for n in range(4000)) + b"}"
+    assert sum(len(found.value) for found in documents(wide * 3)) == 5000
+    assert [found.is_clean for found in documents(b"data: {}\n\nid: 7\ndata: {}\n\nwords {} {}")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"id": "ab', {}), ('{"id": "ab"', {"id": "ab"}), ('{"id": 12', {}),
+        ('{"id": 12 ', {}), ('{"id": 12,', {"id": 12}),
+        ('{"a": {"id": "x"', {"a": {"id": "x"}}), ('{"a": ["x", "y', {"a": ["x"]}), ('{"a": tr', {}),
+        ('{"a": true, "b": nul', {"a": True}), ('{"a": 1} trailing {"b": 2}', {"a": 1}), ('{"a": 1]', {"a": 1}),
+        ('{"a": oops, "b": 1}', {"a": None, "b": 1}), ('{"a" "b": 1}', {"a": "b"}), ("<html>{}", None), ("", None),
+        ('\ufeff {"a": 1', {}), ('{"d": "{\\"id\\": \\"x\\", \\"img\\": \\"da', {"d": {"id": "x"}}),
+        ('{"a": "\\ud800\\u0000"}', {"a": "\ufffd\ufffd"}), ('{"a": NaN, "b": 1e999}', {"a": None, "b": None}),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_damaged_json(body, expected):
+    """Members whose end was seen."""
+    assert parse_partly(body.encode()) == expected
+
+
+def test_a_damaged_answer_is_bounded():
+    """Lists and objects end; a wanted name is kept however late it comes, and nothing is nested too deeply."""
+    found = parse_partly(b'{"l":[' + b"{}," * 200_000 + b"{}]," + b'"x":1,' * 10 + b'"id":"a"}', wanted={"id"})
+    assert (len(found["l"]), found["id"]) == (100, "a")
+    many = b"{" + b"".join(b'"%d":1,' % n for n in range(50_000)) + b'"id":"a"}'
+    assert parse_partly(many, wanted={"id"})["id"] == "a"
+    assert "id" not in parse_partly(many)
+    deep: Any = parse_partly(b'{"a":' * 5000 + b'1,"id":"x"')
+    levels = 0
+    while isinstance(deep, dict) and "a" in deep:
+        deep, levels = deep["a"], levels + 1
+    assert levels < MAX_DEPTH + 1

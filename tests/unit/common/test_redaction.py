@@ -1,0 +1,116 @@
+"""Known secrets are taken out of foreign text, however they are spelled there."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_vidu.common.redaction import Redactor, is_secret_header
+
+KEY = 'sk-GEHEIM/+"&<0123>=é'
+PLAIN = "sk-GEHEIM-0123456789"
+
+
+def spelled(key: str) -> list[str]:
+    """Return a key in the spellings of URLs, pages, JSON and dumps of headers."""
+    data = key.encode()
+    return [
+        key,
+        quote(key, safe=""),
+        re.sub("%..", lambda found: found.group().lower(), quote(key, safe="")),
+        "".join(f"%{byte:02x}" for byte in data),
+        quote(quote(key, safe=""), safe=""),
+        html.escape(key),
+        "".join(f"&#{ord(char)};" for char in key),
+        "".join(f"&#x{ord(char):X};" for char in key),
+        html.escape(quote(key, safe="")),
+        json.dumps(key)[1:-1],
+        *(base64.b64encode(before.encode() + data + b"; more").decode() for before in ("", "B", "Be", "Bearer ", "u:")),
+        base64.urlsafe_b64encode(b"Token " + data).decode(),
+    ]
+
+
+@pytest.mark.fault(
+    "secrets", "a gateway quotes the key in percent, HTML, JSON or base64", outcome="survived", seen="*** in its place"
+)
+@pytest.mark.parametrize("key", [KEY, PLAIN], ids=["odd", "plain"])
+@pytest.mark.parametrize("place", range(len(spelled(PLAIN))))
+def test_every_spelling_is_found(key: str, place: int) -> None:
+    """No spelling passes, and what stands around it stays readable."""
+    spelling = spelled(key)[place]
+    clean = Redactor([key]).scrub(f"before {spelling} after")
+    assert "***" in clean
+    assert clean.startswith("before ")
+    assert clean.endswith(" after")
+    assert not [other for other in spelled(key) if other in clean]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://cdn.example.com/a%2Fb?x=1&amp;y=%41&z=2", "100 % sure \\n & done", "a\\u0041b", "", "%zz &bogus; \\q"],
+)
+def test_text_without_a_secret_is_not_touched(text: str) -> None:
+    """A signed URL stays byte for byte what it was."""
+    assert Redactor([KEY, PLAIN]).scrub(text) is text
+
+
+def test_short_secrets() -> None:
+    """What is shorter than asked for stays; short pieces of base64 prove nothing."""
+    redactor = Redactor(["v1", PLAIN])
+    assert redactor.scrub(f"v1 {PLAIN}", shortest=8) == "v1 ***"
+    assert redactor.scrub(f"v1 {PLAIN}") == "*** ***"
+    assert redactor.scrub(base64.b64encode(b"v1").decode()) == base64.b64encode(b"v1").decode()
+
+
+def test_the_longest_secret_goes_first() -> None:
+    """A secret that begins like another one leaves no rest, and empty ones mean nothing."""
+    assert Redactor([PLAIN, f"{PLAIN}-tail", ""]).scrub(f"x {PLAIN}-tail y") == "x *** y"
+    assert PLAIN not in repr(Redactor([PLAIN]))
+
+
+@pytest.mark.fault(
+    "attacks", "an answer of megabytes of percent signs, entities or escapes", outcome="survived", seen="bounded time"
+)
+@pytest.mark.parametrize("piece", ["%", "&", "&a", "&#65;", "\\u0041", "\\/", "%25", "%41", "&amp;"])
+def test_a_text_of_escapes_is_searched_in_bounded_time(piece: str) -> None:
+    """A megabyte takes tenths of a second at the most, and a key at its end is found."""
+    text = piece * (1_000_000 // len(piece))
+    began = time.perf_counter()
+    clean = Redactor([KEY, PLAIN]).scrub(f"{text} {quote(PLAIN, safe='').replace('-', '%2D')}")
+    assert time.perf_counter() - began < 0.5
+    assert clean.endswith("***")
+
+
+@given(st.text(min_size=8, max_size=40), st.text(max_size=20))
+def test_any_key_in_any_place(key: str, before: str) -> None:
+    """Percent-encoding and base64 hide no key, whatever it consists of and whatever stands before it."""
+    try:
+        data = key.encode()
+        start = before.encode()
+    except UnicodeEncodeError:
+        return
+    redactor = Redactor([key])
+    for told in (quote(start + data, safe=""), base64.b64encode(start + data).decode()):
+        assert redactor.scrub(told) != told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("X-Api-Token", "1", True), ("Cookie", "a", True), ("X-Session-Id", "a", True), ("X-Team", "media", False),
+        ("X-Gateway", "8f3ab27cd0914e6f8f3ab27c", True), ("X-Gateway", "abc.DEF-ghi_jkl0mnopq=", True),
+        ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)", False), ("X-Source", "airflow-production-cluster", False),
+        ("X-Zeros", "0" * 40, False),
+    ],
+)  # fmt: skip
+def test_secret_headers(name: str, value: str, secret: bool) -> None:
+    """A header is secret by its name, or because its value looks like a token."""
+    assert is_secret_header(name, value) is secret

@@ -1,0 +1,122 @@
+"""Whether the instances of a mapped download write one file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared, is_shared_in, one_file_for_all
+
+
+@pytest.mark.parametrize(
+    ("destination", "shared"),
+    [
+        ("/data/clip.mp4", True),
+        (ObjectStoragePath("s3://bucket/clip.mp4"), True),
+        ("/data/clips/", False),
+        (ObjectStoragePath("s3://bucket/clips/"), False),
+        (object(), False),
+        ("/data/{{ ds }}/", False),
+        ("/data/{{ ti.map_index }}.mp4", False),
+        ("/data/{{ task_instance['map_index'] }}.mp4", False),
+        ("/data/{{ dag_run.conf['names'][ti.map_index] }}.mp4", False),
+        ("/data/{{ ti.xcom_pull('name') }}.mp4", False),
+        ("/data/{{ ti.id }}.mp4", False),
+        ("/data/{{ task.generation_id }}.mp4", False),
+        ("/data/{{ task.generation['model'] }}.mp4", False),
+        ("/data/{{ ti.task.video_url | hash }}.mp4", False),
+        ("/data/{{ macros.uuid.uuid4() }}.mp4", False),
+        ("/data/{{ macros.random() }}.mp4", False),
+        ("/data/{{ macros.datetime.now().isoformat() }}.mp4", False),
+        ("{% set index = ti.map_index %}/data/{{ index }}.mp4", False),
+        ("/data/{{ ds }}.mp4", True),
+        ("/data/{{ ti.run_id }}.mp4", True),
+        ("/data/{{ ti.dag_id }}/{{ task.task_id }}/{{ ts_nodash }}.mp4", True),
+        ("/now/map_index/random/{{ params.random }}.mp4", True),
+        ("/data/{{ 'map_index' }}.mp4", True),
+        ("{% if params.x %}/a.mp4{% else %}/b.mp4{% endif %}", True),
+        ("{# ti.map_index #}/data/{{ logical_date.strftime('%Y') }}.mp4", True),
+        ("/data/{{ ti.try_number }}.mp4", None),
+        ("/data/{{ ti.start_date }}.mp4", None),
+        ("/data/{{ ti }}.mp4", None),
+        ("/data/{{ name_of_mine() }}.mp4", None),
+        ("/data/{{ ['a', 'b'] | random }}.mp4", None),
+        ("/data/{{ ti. }}.mp4", None),
+    ],
+)
+def test_only_what_is_of_one_instance_makes_a_name_of_its_own(destination, shared):
+    """What belongs to the run or the task is the same for all of its instances, also where it is asked of ``ti``."""
+    assert is_shared(destination) is shared
+
+
+def test_what_is_not_mapped_over_is_the_same_for_all():
+    """Of two covers and videos of one generation, each has its artifact alone."""
+    assert is_shared("/data/{{ task.generation_id }}.mp4", {"artifact"}) is True
+    assert is_shared("/data/{{ task.artifact }}.bin", {"artifact"}) is False
+
+
+XCOM = object()
+
+
+def mapped(value, **partial):
+    """Return what a mapped operator shows."""
+    return SimpleNamespace(expand_input=SimpleNamespace(value=value), partial_kwargs=partial)
+
+
+@pytest.mark.fault(
+    "stores and files",
+    "a mapped download whose mapped destinations are one file",
+    outcome="refused",
+    seen="an error before anything is fetched, and before the generation is paid",
+)
+@pytest.mark.parametrize(
+    ("value", "written", "shared"),
+    [
+        ({"destination": ["/a.mp4", "/b.mp4"]}, "/a.mp4", False),
+        ({"destination": ["/a.mp4", "/a.mp4 "]}, "/a.mp4", True),
+        ({"destination": ["/a/", "/a/"]}, "/a/", False),
+        ({"destination": ["/{{ ds }}.mp4", "/{{ ds }}.mp4"]}, "/{{ ds }}.mp4", True),
+        ({"destination": ["/{{ ti.map_index }}.mp4"] * 2}, "/{{ ti.map_index }}.mp4", False),
+        ({"destination": ["/a.mp4"], "generation_id": ["x", "y"]}, "/a.mp4", True),
+        ({"destination": ["/a.mp4", "/b.mp4"], "generation_id": ["x", "y"]}, "/b.mp4", True),
+        ({"destination": ["/a.mp4", "/b.mp4"], "generation_id": ["x"]}, "/b.mp4", False),
+        ({"destination": ["/a.mp4", "/b.mp4"], "generation_id": XCOM}, "/b.mp4", None),
+        ({"destination": ["/{{ task.generation_id }}.mp4"], "generation_id": ["x", "y"]},
+         "/{{ task.generation_id }}.mp4", False),
+        ({"destination": XCOM}, "/a.mp4", False),
+        ({"destination": XCOM, "generation_id": ["x", "y"]}, "/a.mp4", True),
+        ([{"destination": "/a.mp4"}, {"destination": "/a.mp4"}], "/a.mp4", True),
+        ([{"destination": "/a.mp4"}, {"destination": "/b.mp4"}], "/a.mp4", False),
+        ([{"destination": "/a.mp4"}, XCOM], "/a.mp4", False),
+        (XCOM, "/a.mp4", False),
+        ({"destination": ["/a.mp4"], "generation_id": ["x"]}, "/a.mp4", False),
+        ([{"destination": "/a.mp4"}], "/a.mp4", False),
+    ],
+)  # fmt: skip
+def test_a_destination_that_is_mapped_over(value, written, shared):
+    """One file for several instances is noticed in what the DAG shows: equal values, and each value for each id."""
+    assert is_shared_in(mapped(value), written) is shared
+
+
+def test_a_destination_beside_what_is_mapped_over():
+    """However the instances are made, one constant is one file."""
+    for value in ({"generation_id": ["a", "b"]}, [{"generation_id": "a"}, {"generation_id": "b"}], XCOM):
+        task = mapped(value, destination="/a.mp4")
+        assert is_shared_in(task, "/a.mp4") is True
+        assert destinations_of(task) == ["/a.mp4"]
+    assert is_shared_in(SimpleNamespace(), "/a.mp4") is True
+
+
+def test_every_destination_that_the_dag_shows_is_found():
+    """So that one is checked before its generation is paid."""
+    assert destinations_of(mapped({"destination": ["/a", "/b"]})) == ["/a", "/b"]
+    assert destinations_of(mapped([{"destination": "/a"}, XCOM])) == ["/a"]
+    assert destinations_of(mapped(XCOM)) == destinations_of(mapped({"destination": XCOM})) == []
+
+
+def test_the_message_says_what_to_do():
+    """Each of the ways that give every instance a file."""
+    told = one_file_for_all("/a.mp4")
+    assert all(words in told for words in ("/a.mp4", "slash", "expand_kwargs", "{{ ti.map_index }}"))

@@ -1,0 +1,146 @@
+"""Which order a try belongs to, and where its record lives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from airflow_provider_vidu.orders import records
+from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.records import ClearedStateStore, StateStore, VariableStore, order_of, store_for
+
+INTENT = Record(2, "airflow:m", 5.0, marked=True)
+KNOWN = Record(2, "airflow:m", 5.0, marked=True, generation_id="g")
+
+
+def ti(**fields: Any) -> SimpleNamespace:
+    """Make as much of a task instance as an order needs."""
+    base = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1, "max_tries": 2}
+    return SimpleNamespace(**{**base, "task": SimpleNamespace(retries=2), **fields})
+
+
+class Accessor(dict[str, Any]):
+    """Airflow's task state: JSON in, JSON out."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value as JSON."""
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self.pop(key, None)
+
+
+def test_the_counters_of_a_try():
+    """The order of a try is read from the task instance, the run and the task; a stand-in counts nothing."""
+    run = SimpleNamespace(clear_number=1, start_date=datetime.fromtimestamp(7, UTC))
+    found = order_of({"ti": ti(try_number=2, max_tries=3), "dag_run": run})
+    assert (found.number, found.clears, found.try_number, found.retries, found.run_started) == (3, 1, 2, 2, 7.0)
+    bare = order_of({"ti": MagicMock(), "dag_run": MagicMock()})
+    assert (bare.number, bare.clears, bare.try_number, bare.retries, bare.run_started) == (0, None, 1, None, None)
+    assert order_of({"ti": SimpleNamespace()}).clears is None
+
+
+@pytest.mark.parametrize(("version", "counts"), [((3, 1, 8), False), ((3, 2, 0), True), ((3, 4, 0), True)])
+def test_which_airflow_counts_every_clear(monkeypatch, version, counts):
+    """Since 3.2 every clear of a task counts; before, only those of a run that had ended."""
+    name = "airflow.providers.common.compat.version_compat.get_base_airflow_version_tuple"
+    monkeypatch.setattr(name, lambda: version)
+    assert order_of({"ti": ti()}).counts_every_clear is counts
+
+
+@pytest.mark.parametrize(("has_state", "is_34", "kind"), [
+    (False, False, VariableStore),
+    (True, False, StateStore),
+    (True, True, ClearedStateStore),
+])  # fmt: skip
+def test_the_best_store_is_chosen(monkeypatch, has_state, is_34, kind):
+    """The task's state where there is one, beside a Variable where a clear discards it; else the Variable alone."""
+    monkeypatch.setattr("airflow.providers.common.compat.version_compat.AIRFLOW_V_3_4_PLUS", is_34)
+    context = {"ti": ti(), **({"task_state_store": Accessor()} if has_state else {})}
+    assert type(store_for(context)) is kind
+
+
+@pytest.mark.parametrize("same", [{}, {"try_number": 3}, {"max_tries": 9}])
+def test_a_variable_belongs_to_a_task_instance(variables, same):
+    """Every try finds the Variable again; another task, run or map index has one of its own, and no name is told."""
+    VariableStore(ti()).save(INTENT)
+    assert VariableStore(ti(**same)).load() == INTENT
+    for other in ({"map_index": 0}, {"task_id": "u"}, {"run_id": "s"}, {"dag_id": "e"}):
+        assert VariableStore(ti(**other)).load() is None
+    assert [len(key) for key in variables.kept] == [len(records.VARIABLE_PREFIX) + 32]
+
+
+def cleared_store(accessor: Accessor, try_number: int = 1) -> ClearedStateStore:
+    """Return the store of a try, as Airflow 3.4 has it."""
+    return ClearedStateStore(accessor, VariableStore(ti()), may_be_cleared=try_number > 1)
+
+
+def test_a_first_try_asks_for_no_variable(variables):
+    """Where nothing can have been cleared, nothing is asked that a secrets backend might charge for."""
+    assert cleared_store(Accessor()).load() is None
+    assert variables.asked == 0
+
+
+@pytest.mark.parametrize("record", [INTENT, KNOWN], ids=["intent", "paid"])
+def test_a_clear_that_discards_the_state_leaves_the_record(variables, record):
+    """The order after a clear must be able to look for a lost create, and to name what was paid for."""
+    accessor = Accessor()
+    cleared_store(accessor).save(record)
+    accessor.clear()
+    assert cleared_store(accessor, 2).load() == record
+
+
+@pytest.mark.parametrize("end", ["returned", "refused", "told"])
+def test_a_known_outcome_leaves_no_variable(variables, end):
+    """With the result returned, after a refusal and after the user was told, the Variable is gone."""
+    accessor = Accessor()
+    cleared_store(accessor).save(INTENT)
+    assert variables.kept
+    later = cleared_store(accessor, 2)
+    assert later.load() == INTENT
+    if end == "refused":
+        later.clear()
+        assert later.load() is None
+    elif end == "told":
+        last = Record(3, "airflow:m", 5.0, marked=False)
+        later.save(last)
+        assert later.load() == last
+    else:
+        later.save(KNOWN)
+        later.returned()
+        assert later.load() == dataclasses.replace(KNOWN, returned=True)
+    assert variables.kept == {}
+
+
+@pytest.mark.parametrize("is_34", [False, True])
+def test_a_record_that_is_to_be_kept_outlives_the_success(variables, is_34):
+    """With ``on_clear="resume"`` the Variable stays, and tells that the result was returned."""
+    variable = VariableStore(ti(), keeps=True)
+    store = ClearedStateStore(Accessor(), variable, may_be_cleared=False) if is_34 else variable
+    store.save(KNOWN)
+    store.returned()
+    store.finished()
+    assert VariableStore(ti()).load() == dataclasses.replace(KNOWN, returned=True)
+
+
+def test_a_variable_goes_with_the_success(variables):
+    """Before 3.3 the result alone removes nothing: what fails after it leads to a retry."""
+    store = VariableStore(ti())
+    store.save(KNOWN)
+    store.returned()
+    assert store.load() == KNOWN
+    store.finished()
+    assert variables.kept == {}
+
+
+def test_what_cannot_be_searched_for_is_not_doubled(variables):
+    """A create that can neither be marked nor listed could not be found after a clear either."""
+    cleared_store(Accessor()).save(Record(2, "airflow:m", 5.0, marked=False))
+    assert variables.kept == {}

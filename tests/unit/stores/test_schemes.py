@@ -1,0 +1,129 @@
+"""What the object stores' own errors mean, and what objects are told to say of themselves."""
+
+from __future__ import annotations
+
+import errno
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_vidu.stores.schemes import (
+    EXTRAS,
+    PACKAGES,
+    WITH_UPLOADS,
+    is_forbidden,
+    is_not_implemented,
+    is_refusal,
+    is_unknown_scheme,
+    labels,
+    missing_advice,
+    reading_advice,
+    stored_key,
+)
+
+
+class StoreError(Exception):
+    """An error with whatever attributes a store's client gives it."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__("no")
+        self.__dict__.update(attributes)
+
+
+def wrapped(error: Exception) -> Exception:
+    """Return an error whose cause is another one, as adlfs and s3fs raise."""
+    try:
+        raise RuntimeError("Failed to upload block") from error
+    except RuntimeError as outer:
+        return outer
+
+
+def of_boto(status: int, code: str = "") -> Exception:
+    """Return an error as botocore keeps it."""
+    return StoreError(response={"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": code}})
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["bare", "wrapped"])
+@pytest.mark.parametrize(
+    ("error", "refusal", "forbidden", "unknown"),
+    [
+        (StoreError(status_code=403), True, True, False),
+        (StoreError(code=401), True, True, False),
+        (of_boto(403), True, True, False),
+        (PermissionError("AccessDenied"), False, True, False),
+        (OSError("Forbidden: b/clips/o\nno access"), False, True, False),
+        (StoreError(status_code=409), True, False, False),
+        (StoreError(status_code=408), False, False, False),
+        (StoreError(status_code=500), False, False, False),
+        (of_boto(501), False, False, True),
+        (of_boto(400, "InvalidArgument"), True, False, True),
+        (of_boto(400, "InvalidRequest"), True, False, True),
+        (of_boto(400, "EntityTooSmall"), True, False, False),
+        (of_boto(412, "PreconditionFailed"), True, False, False),
+        (
+            OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented"),
+            False,
+            False,
+            True,
+        ),
+        (StoreError(code="AccessDenied", response=SimpleNamespace(status=200)), False, False, False),
+        (OSError(errno.EIO, "disk"), False, False, False),
+    ],
+)
+def test_what_an_error_means(error, refusal, forbidden, unknown, wrap):
+    """Statuses are read where each client keeps them, also through the errors that are wrapped around them."""
+    found = wrap(error)
+    assert (is_refusal(found), is_forbidden(found), is_not_implemented(found)) == (refusal, forbidden, unknown)
+
+
+@pytest.mark.parametrize("protocol", sorted(WITH_UPLOADS))
+def test_each_scheme_is_known_everywhere(protocol):
+    """Every scheme has its extra, its package, its permissions, and arguments for the content type."""
+    assert EXTRAS[protocol] in ("s3", "gcs", "azure")
+    assert PACKAGES[protocol] in ("s3fs", "gcsfs", "adlfs")
+    assert "to read and list;" not in reading_advice(protocol)
+    told = str(labels(protocol, SimpleNamespace(), "image/webp"))
+    assert "image/webp" in told
+    assert "inline" in told
+
+
+@pytest.mark.parametrize(
+    ("protocol", "key", "stored"),
+    [
+        ("abfs", "c/a\\b.mp4", "c/a/b.mp4"),
+        ("az", "c/./a/./b.mp4", "c/a/b.mp4"),
+        ("abfss", "c/a./.b.mp4", "c/a./.b.mp4"),
+        ("s3", "c/./a\\b.mp4", "c/./a\\b.mp4"),
+    ],
+)
+def test_names_that_mean_another_one(protocol, key, stored):
+    """Seen with adlfs 2026.8 and Azurite; S3 takes every key as it is."""
+    assert stored_key(protocol, key) == stored
+
+
+def test_what_a_file_system_sets_for_all_objects_is_kept():
+    """A disposition that the user chose is not replaced, and the type is still told."""
+    fs = SimpleNamespace(s3_additional_kwargs={"ContentDisposition": "attachment"})
+    assert labels("s3", fs, "video/mp4") == {"ContentType": "video/mp4"}
+    assert labels("sftp", fs, "video/mp4") == {}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text", "is_installed", "advice"),
+    [
+        ("gs", "gcsfs is not installed", False, "pip install 'airflow-provider-vidu[gcs]'"),
+        ("s3n", "Unsupported filesystem: 's3n'", True, "Write s3:// instead."),
+        ("gcs", "Unsupported filesystem: 'gcs'", True, "Write gs:// instead."),
+        ("gcs", "Unsupported filesystem: 'gcs'", False, "pip install 'airflow-provider-vidu[gcs]'"),
+        ("wasbs", "Unsupported filesystem: 'wasbs'", False, "Write abfs:// instead."),
+        ("adl", "Azure Data Lake Storage Gen1 is retired", False, "Write abfs:// instead."),
+        ("foo", "Protocol not known: foo", False, "Use a local path"),
+        ("", "Protocol not known: foo", False, "Use a local path"),
+    ],
+)
+def test_what_to_do_about_a_missing_store(scheme, text, is_installed, advice):
+    """Another spelling, or a package: whichever helps."""
+    error = ValueError(text)
+    assert advice in missing_advice(scheme, error, is_installed=is_installed)
+    assert is_unknown_scheme(error) is text.startswith(("Unsupported", "Protocol not known"))
+    assert not is_unknown_scheme(ImportError(text))

@@ -1,0 +1,106 @@
+"""Telling a kill from a hand-over."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.tasks import handover
+
+TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
+
+
+@pytest.mark.parametrize(
+    ("state", "published", "goes_on"),
+    [
+        ("deferred", "g", True),
+        ("deferred", "other", False),
+        ("deferred", None, None),
+        ("failed", "g", False),
+        ("success", "g", False),
+        ("failed", None, False),
+        ("running", "other", False),
+        ("running", "g", None),
+        ("running", None, None),
+        ("queued", "g", None),
+        ("up_for_retry", "g", None),
+        (None, "g", None),
+        (None, None, None),
+    ],
+)
+def test_verdict(state, published, goes_on):
+    """Deferred for this generation goes on; ended, or busy with another, does not; the rest shows later."""
+    assert handover.verdict(state, published, "g") is goes_on
+
+
+def looks(monkeypatch, *seen):
+    """Let the task instance look like each of ``seen`` in turn, the last one for ever."""
+    script = list(seen)
+
+    def look(_ti):
+        found = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(handover, "_look", look)
+
+
+async def test_a_clear_shows_when_the_new_try_has_begun(monkeypatch):
+    """Queued, the cleared task still shows the old id; its new try begins without one and publishes another."""
+    looks(monkeypatch, (None, "g"), ("queued", "g"), ("running", None), ("running", "another"))
+    assert await handover.is_handed_over(TI, "g", pause=0) is False
+
+
+async def test_a_retry_that_goes_on_with_the_generation_keeps_it(monkeypatch):
+    """A late triggerer that looks between the start of a retry and its publishing the same id cancels nothing."""
+    looks(monkeypatch, ("up_for_retry", "g"), ("running", None), ("running", None), ("deferred", "g"))
+    assert await handover.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_in_doubt_nothing_is_cancelled(monkeypatch):
+    """A try that publishes nothing for a minute says neither yes nor no: the generation is left alone."""
+    looks(monkeypatch, ("running", None))
+    assert await handover.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_an_outage_is_sat_out(monkeypatch):
+    """An API server that is away for a moment does not decide over a generation."""
+    looks(monkeypatch, OSError("away"), ("deferred", "g"))
+    assert await handover.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_a_look_without_an_answer_is_given_up(monkeypatch):
+    """A request that Airflow never answers holds up neither this guard nor the next one."""
+    done = threading.Event()
+    seen = []
+
+    def look(_ti):
+        seen.append(1)
+        if len(seen) == 1:
+            done.wait(30)
+        return "failed", "g"
+
+    monkeypatch.setattr(handover, "_look", look)
+    monkeypatch.setattr(handover, "_LOOK_SECONDS", 0.2)
+    try:
+        assert await handover.is_handed_over(TI, "g", pause=0) is False
+        assert len(seen) == 2
+    finally:
+        done.set()
+
+
+async def test_nothing_is_cancelled_blindly(monkeypatch):
+    """Where the task instance cannot be asked at all, the generation is left alone."""
+    looks(monkeypatch, OSError("away"))
+    with pytest.raises(ViduError, match="nothing is cancelled"):
+        await handover.is_handed_over(TI, "g", pause=0)
+
+
+async def test_a_resumed_try_keeps_its_generation(monkeypatch):
+    """A task that was resumed meanwhile is still at work on the same generation."""
+    looks(monkeypatch, ("running", "g"))
+    assert await handover.is_handed_over(TI, "g", pause=0) is True

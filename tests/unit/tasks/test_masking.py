@@ -1,0 +1,76 @@
+"""Where signed URLs may stand: in return values, unless switched off, and never in rendered fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.sensors import ViduGenerationSensor
+from airflow_provider_vidu.tasks.masking import as_result
+from tests.versions import redact, reset_secrets_masker
+
+SIGNATURE = "v1~Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5"
+SIGNED = f"https://h/v.mp4?Expires=1&Signature={SIGNATURE}"
+HOLDER = Generation(id="g", status=GenerationStatus.SUCCEEDED, video_url=SIGNED, raw={"video_url": SIGNED})
+
+
+@pytest.fixture
+def masker() -> Any:
+    """Start and end with a masker that knows no secret."""
+    reset_secrets_masker()
+    yield redact
+    reset_secrets_masker()
+
+
+@pytest.mark.parametrize(("setting", "kept"), [(None, True), ("True", True), ("False", False)])
+def test_the_setting_decides(monkeypatch, setting, kept):
+    """Return values hold signed URLs by default, and none with [vidu] signed_urls_in_xcom = False."""
+    if setting is not None:
+        monkeypatch.setenv("AIRFLOW__VIDU__SIGNED_URLS_IN_XCOM", setting)
+    assert (SIGNATURE in str(as_result(HOLDER))) is kept
+    assert as_result(HOLDER)["video_url"].startswith("https://h/v.mp4")
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda: ViduDownloadOperator(task_id="t", destination="/d/", video_url="{{ url }}"),
+        lambda: ViduGenerateOperator(task_id="t", prompt="p", images=["{{ url }}"]),
+        lambda: ViduGenerateOperator(task_id="t", parameters={"deep": [{"url": "{{ url }}"}]}, prompt="p"),
+        lambda: ViduGenerateOperator(task_id="t", body={"text": "like {{ url }} please"}),
+        lambda: ViduGenerationSensor(task_id="t", generation_id="{{ url }}"),
+    ],
+    ids=["video_url", "images", "parameters", "body", "generation_id"],
+)
+def test_rendered_signatures_are_masked(masker, operator):
+    """What a template has rendered to is known to Airflow's masker before the rendered fields are stored."""
+    with DAG("d", schedule=None):
+        task = operator()
+    assert SIGNATURE in str(masker(SIGNED))
+    task.render_template_fields({"url": SIGNED})
+    fields = [getattr(task, name) for name in task.template_fields]
+    assert SIGNATURE in str(fields)
+    assert SIGNATURE not in str(masker(fields))
+
+
+def test_a_mapped_download_is_masked_too(masker):
+    """A mapped task renders through its unmapped operator, which masks all the same."""
+    with DAG("d", schedule=None):
+        mapped = ViduDownloadOperator.partial(task_id="t", destination="/d/").expand(video_url=[SIGNED])
+    context: dict[str, Any] = {"ti": None}
+    task = mapped.unmap({"video_url": SIGNED})
+    task._do_render_template_fields(task, mapped.template_fields, context, mapped.get_template_env(), set())
+    assert task.video_url == SIGNED
+    assert SIGNATURE not in str(masker(SIGNED))
+
+
+def test_a_plain_url_is_not_masked(masker):
+    """Without a signature there is nothing to hide, and no hole in any log."""
+    with DAG("d", schedule=None):
+        task = ViduDownloadOperator(task_id="t", destination="/d/", video_url="{{ url }}")
+    task.render_template_fields({"url": "https://h/v.mp4?id=7&size=true"})
+    assert masker("https://h/v.mp4?id=7&size=true") == "https://h/v.mp4?id=7&size=true"

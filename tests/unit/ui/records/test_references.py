@@ -1,0 +1,182 @@
+"""Values that an XCom back end keeps elsewhere: what is read, how often, and what stays unknown."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.stores.places import Root
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from airflow_provider_vidu.ui.records import references
+from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    """Begin with an empty memory."""
+    references._kept.clear()
+    yield
+    references._kept.clear()
+
+
+class Vault:
+    """A back end of somebody's own: nothing in the database means anything without it."""
+
+    reads: ClassVar[Counter[str]] = Counter()
+
+    @classmethod
+    def deserialize_value(cls, row: Any) -> Any:
+        """Return what stands behind a token."""
+        cls.reads[row.value] += 1
+        if row.value == "broken":
+            raise OSError("the vault is closed")
+        return f"id-{row.value}"
+
+
+@pytest.fixture
+def vault(monkeypatch):
+    """Configure that back end."""
+    Vault.reads = Counter()
+    monkeypatch.setattr(references, "_backend", lambda: Vault)
+    return Vault
+
+
+def test_without_a_back_end(monkeypatch):
+    """Values are what they are; an address is no value, and nothing is read for it."""
+    monkeypatch.setattr(references, "_backend", lambda: None)
+    resolver = Resolver("d", "r")
+    assert (resolver.has_backend, resolver.reads_everything) == (False, False)
+    assert [resolver.value(value, None) for value in ("g", {"a": 1}, None, '"g"')] == ["g", {"a": 1}, None, "g"]
+    assert resolver.value("s3://bucket/key", None) is UNKNOWN
+
+
+def test_another_back_end_reads_everything(vault):
+    """Every value goes through a back end that is not Airflow's own, once; what it cannot read is unknown."""
+    resolver = Resolver("d", "r")
+    assert resolver.reads_everything
+    assert [resolver.value("token", None) for _ in range(3)] == ["id-token"] * 3
+    assert resolver.value("broken", None) is UNKNOWN
+    assert vault.reads == {"token": 1, "broken": 1}
+    # The same place may hold another value after another try.
+    resolver.value("token", 5)
+    assert vault.reads["token"] == 2
+
+
+def test_what_was_unknown_is_tried_again_later(vault, monkeypatch):
+    """A store that was out of reach for a moment does not make a clip unknown for ever."""
+    for now in (100.0, 101.0, 200.0):
+        monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda now=now: now))
+        assert Resolver("d", "r").value("broken", None) is UNKNOWN
+    assert vault.reads["broken"] == 2
+
+
+def test_a_look_reads_so_many_values_and_no_more(vault, monkeypatch):
+    """A run of thousands is resolved over several looks."""
+    monkeypatch.setattr(references, "MAX_READS", 10)
+    values = [f"t{number}" for number in range(25)]
+    known = []
+    for _ in range(3):
+        resolver = Resolver("d", "r")
+        known.append(sum(resolver.value(value, None) is not UNKNOWN for value in values))
+    assert known == [10, 20, 25]
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom's address leads to another run, DAG, bucket or folder",
+    outcome="refused",
+    seen="the value is unknown",
+)
+@pytest.mark.parametrize(
+    ("address", "is_read"),
+    [
+        ("s3://bucket/xcom/d/r+1/task/a.json", True),
+        ("s3://conn@bucket/xcom/d/r+1/a.json", True),
+        ("s3://bucket/xcom/d/r%2B1/task/a.json", True),
+        ("s3://bucket/xcom/d/r+1", False),
+        ("s3://bucket/xcom/d/other/a.json", False),
+        ("s3://bucket/xcom/e/r+1/a.json", False),
+        ("s3://bucket/xcom2/d/r+1/a.json", False),
+        ("s3://bucket/xcom/d/r+1/../../e/r/a.json", False),
+        ("s3://other/xcom/d/r+1/a.json", False),
+        ("file:///xcom/d/r+1/a.json", False),
+    ],
+)
+def test_only_the_runs_own_folder(monkeypatch, address, is_read):
+    """An address is followed into the folder of its own DAG run, read with the deployment's own connection."""
+    backend = pytest.importorskip("airflow.providers.common.io.xcom.backend").XComObjectStorageBackend
+    monkeypatch.setattr(references, "_backend", lambda: backend)
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", "s3://mine@bucket/xcom")
+    opened = []
+
+    def open_beneath(root: Root, spot: Any) -> Any:
+        opened.append((root, spot))
+        data = json.dumps("g").encode()
+        return SimpleNamespace(size=len(data), read=lambda start, length: data, close=lambda: None)
+
+    monkeypatch.setattr(references, "open_beneath", open_beneath)
+    assert Resolver("d", "r+1").value(address, None) == ("g" if is_read else UNKNOWN)
+    # The root is the run's folder: a link in it leads to no other run.
+    assert [(root.conn_id, root.spot.parts[:-1]) for root, _ in opened] == (
+        [("mine", ("xcom", "d"))] if is_read else []
+    )
+    assert all(spot.is_beneath(root.spot) for root, spot in opened)
+
+
+@pytest.mark.fault(
+    "attacks",
+    "an XCom names the object of another DAG that has been read before",
+    outcome="refused",
+    side="pages",
+    seen="what one run has read is not handed to another",
+)
+def test_what_is_kept_belongs_to_its_run(vault):
+    """A value that was read for one run is not taken from memory for another, where it may not be read."""
+    assert Resolver("d", "r").value("token", 5) == "id-token"
+    for names in (("other", "r"), ("d", "other")):
+        Resolver(*names).value("token", 5)
+    assert vault.reads["token"] == 3
+
+
+@pytest.mark.fault(
+    "attacks",
+    "the store of the XCom back end is silent",
+    outcome="survived",
+    side="pages",
+    seen="four looks hang; all others show what the database knows",
+)
+def test_a_silent_back_end_holds_few_looks(vault, monkeypatch):
+    """While some looks hang in the back end, the others go on without it, and so does the rest of a slow look."""
+    gate, monotonic = threading.Event(), time.monotonic
+    monkeypatch.setattr(references, "_turns", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(references, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(Vault, "deserialize_value", lambda row: gate.wait(30) and row.value)
+    with ThreadPoolExecutor(2) as looks:
+        hung = [looks.submit(Resolver("d", "r").value, f"t{number}", None) for number in range(2)]
+        try:
+            until = monotonic() + 10
+            while references._turns._value and monotonic() < until:
+                time.sleep(0.001)
+            third, began = Resolver("d", "r"), monotonic()
+            assert [third.value(f"x{number}", None) for number in range(100)] == [UNKNOWN] * 100
+            assert monotonic() - began < 1
+        finally:
+            gate.set()
+        assert [look.result() for look in hung] == ["t0", "t1"]
+    slow, now = Resolver("d", "r"), [100.0]
+    monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert slow.value("y0", None) == "y0"
+    now[0] += references.LOOK_SECONDS
+    assert slow.value("y1", None) is UNKNOWN
+    assert Resolver("d", "r").value("y1", None) == "y1"
