@@ -78,8 +78,10 @@ setup-browser:
 pictures: setup
 	@BROWSER_PICTURES="$(CURDIR)/docs/images" "$(BIN)/python" -m pytest -m browser $(ARGS)
 
-check: setup ## Lint and type-check.
+check: setup ## Lint, check formats, imports and types.
 	@"$(BIN)/ruff" check .
+	@"$(BIN)/ruff" format --check --quiet .
+	@"$(BIN)/lint-imports" --no-cache --no-logo
 	@"$(BIN)/python" -m mypy
 
 demo: setup ## From a prompt to an MP4 on a private Airflow, against the sandbox (or VIDU_HOST and VIDU_API_KEY).

@@ -508,7 +508,6 @@ class ViduHook(BaseHook):
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """
-        from airflow_provider_vidu.network.target import Access
         from airflow_provider_vidu.network.uploads import put
 
         request = self.config.dialect.upload()
@@ -518,7 +517,7 @@ class ViduHook(BaseHook):
         def send() -> str:
             dialect = self.config.dialect
             upload = dialect.read_upload(self._send(request))
-            etag = put(upload.put_url, content, size, content_type, Access.of(self.config))
+            etag = put(upload.put_url, content, size, content_type, self.config.access())
             return dialect.read_uploaded(self._send(dialect.finish_upload(upload, etag)), upload)
 
         return self._asked(send)

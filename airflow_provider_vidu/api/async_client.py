@@ -26,9 +26,7 @@ from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.connection import aresolve
 from airflow_provider_vidu.api.dialects.task_list import Listing, Page
 from airflow_provider_vidu.api.messages import (
-    CHUNK_BYTES,
     TOO_LARGE,
-    TOTAL_TIMEOUTS,
     ApiAnswer,
     ApiRequest,
     Loss,
@@ -48,6 +46,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
+from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
 from airflow_provider_vidu.network.tls import ssl_context
 

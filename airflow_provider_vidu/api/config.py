@@ -11,35 +11,31 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.api.dialects.base import check_template
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
-from airflow_provider_vidu.common.redaction import Redactor, is_secret_header
-from airflow_provider_vidu.common.text import STRIKE, one_line
+from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
+from airflow_provider_vidu.common.text import one_line
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import SWITCH
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
+from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, USER_AGENT
+from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
+from airflow_provider_vidu.network.target import Access, deployment_hosts
 
-USER_AGENT: Final = f"airflow-provider-vidu/{__version__}"
-DEFAULT_TIMEOUT: Final = 30.0
-DEFAULT_MAX_RETRIES: Final = 5
 NO_SCHEME: Final = "none"
 """As ``auth_scheme``: the key is sent alone (``Authorization: KEY``), as some gateways want it."""
-HIDDEN: Final = STRIKE
 EXTRA_PREFIX: Final = "extra__vidu__"
 """What Airflow 2 put before the names of extras; a field is read with and without it."""
 SHORTEST_STRUCK: Final = 8
 """Secrets shorter than this are struck out of error answers only."""
 
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
-_PORTS: Final = {"http": 80, "https": 443}
 _PASTED_SCHEME: Final = re.compile(r"(?i)(bearer|token)\s")
 
 
@@ -50,66 +46,6 @@ class AirflowConnection(Protocol):
     schema: str | None
     password: str | None
     port: int | None
-
-
-class Secret:
-    """A string that neither ``repr`` nor ``str`` nor formatting shows; :meth:`reveal` does."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the string itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return HIDDEN
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> Any:
-        """Refuse to be pickled: what is written to a disk or a queue must not hold a key.
-
-        :raises TypeError: always.
-        """
-        raise TypeError("A secret of a Vidu connection cannot be pickled.")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-Origin = tuple[str, str, int]
-"""Scheme, host (lower-case) and port: what an API key may travel to."""
-
-
-def origin_of(url: str) -> Origin | None:
-    """Return the origin of an http(s) URL, or None where it has none."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    scheme = parts.scheme.lower()
-    if scheme not in _PORTS or not parts.hostname:
-        return None
-    return scheme, parts.hostname.lower().rstrip("."), port or _PORTS[scheme]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine by its name or literal address."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +110,21 @@ class ViduConfig:
             proxy=_proxy(read),
             headers=_headers(read),
             allowed_hosts=_allowed_hosts(read),
+        )
+
+    def access(self) -> Access:
+        """Return what this connection grants to a download or an upload."""
+        own = ("accept", "accept-encoding", "content-type", "user-agent")
+        carried = {name: Secret(value) for name, value in self.request_headers().items() if name.lower() not in own}
+        return Access(
+            origin=self.origin,
+            headers=tuple(carried.items()),
+            allowed_hosts=self.allowed_hosts | deployment_hosts(),
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            verify=self.verify,
+            proxy=self.proxy,
+            secrets=tuple(map(Secret, self.secrets())),
         )
 
     @property
@@ -368,7 +319,7 @@ def _base_url(read: _Fields, conn: AirflowConnection, dialect: Dialect) -> str:
 
 
 def _check_host(read: _Fields, parts: SplitResult, host: str) -> None:
-    if parts.scheme.lower() not in _PORTS:
+    if parts.scheme.lower() not in ("http", "https"):
         raise read.error("host", f"the scheme must be https (or http), not {one_line(parts.scheme, 20)!r}.")
     if not parts.hostname:
         raise read.error("host", "holds no host name. Example: https://gateway.example.com/prefix")

@@ -14,11 +14,7 @@ from airflow_provider_vidu.common.text import shown, unescaped, without_data_uri
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
-
-CHUNK_BYTES: Final = 64 * 1024
-
-TOTAL_TIMEOUTS: Final = 4
-"""An answer must be complete within this many time-outs: a trickle is no life sign."""
+from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 
 IF_IT_LASTS: Final = "If this lasts, check the connection's host and whatever stands before it."
 """What to do about an answer that is not Vidu's."""

@@ -11,10 +11,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from airflow_provider_vidu.api.config import Secret, ViduConfig
+from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.messages import (
-    CHUNK_BYTES,
-    TOTAL_TIMEOUTS,
     ApiAnswer,
     ApiRequest,
     Loss,
@@ -24,9 +22,11 @@ from airflow_provider_vidu.api.messages import (
     unreadable,
 )
 from airflow_provider_vidu.api.sync_connection import POOLS, Exchange, running
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
+from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
 from airflow_provider_vidu.network.tls import ssl_context
 

@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable
 from html.entities import html5
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_vidu.common.text import STRIKE
 
@@ -79,6 +79,41 @@ def is_secret_header(name: str, value: str) -> bool:
     if any(word in name.lower() for word in _SECRET_WORDS):
         return True
     return len(value) >= _TOKEN_CHARS and len(set(value)) >= _TOKEN_VARIETY and _TOKEN.fullmatch(value) is not None
+
+
+class Secret:
+    """A string that neither ``repr`` nor ``str`` nor formatting shows; :meth:`reveal` does."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return STRIKE
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """Refuse to be pickled: what is written to a disk or a queue must not hold a key.
+
+        :raises TypeError: always.
+        """
+        raise TypeError("A secret of a Vidu connection cannot be pickled.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
 
 class Redactor:

@@ -13,6 +13,7 @@ from typing import Final
 from airflow_provider_vidu.common.text import shown
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.bodies import real_codings
+from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.polling.policy import Backoff, retry_after
 
 MAX_REDIRECTS: Final = 5
@@ -21,8 +22,6 @@ MAX_FRESH_URLS: Final = 3
 
 LEAST_GAIN: Final = 4096
 """Bytes beyond the furthest point that count as getting on; a trickle brings a few more every time."""
-SLOW_TIMEOUTS: Final = 2
-"""So many of the connection's time-outs an answer's head may take, and a body may be too slow."""
 
 # At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
 _CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
@@ -71,16 +70,6 @@ class Progress:
         if not self.may_resume or self.validator is None:
             return {}
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The head of an answer: status, headers with lower-case names, and the beginning of an error body."""
-
-    status: int
-    headers: Mapping[str, str]
-    length: int | None = None
-    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

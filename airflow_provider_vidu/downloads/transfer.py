@@ -18,7 +18,6 @@ from airflow_provider_vidu.common.progress import Telling, finish_line
 from airflow_provider_vidu.common.text import one_line, without_query
 from airflow_provider_vidu.downloads.decisions import (
     MAX_FRESH_URLS,
-    SLOW_TIMEOUTS,
     Budget,
     Do,
     Pace,
@@ -38,6 +37,7 @@ from airflow_provider_vidu.exceptions import (
     ViduURLExpiredError,
 )
 from airflow_provider_vidu.network.connection import TooSlowError
+from airflow_provider_vidu.network.limits import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
 from airflow_provider_vidu.network.target import Access, Target
 from airflow_provider_vidu.polling.policy import Backoff

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_vidu.api.config import DEFAULT_TIMEOUT, Secret
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import one_line
-from airflow_provider_vidu.downloads.decisions import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.network.framing import MOST_INTERIM
+from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
 from airflow_provider_vidu.network.target import Access, Target
 from airflow_provider_vidu.network.tls import ssl_context

@@ -9,7 +9,7 @@ recover, and as curl does elsewhere. An answer whose framing is odd is the last 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -355,3 +355,13 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
         yield chunk(b"")
     if failure is not None:
         raise failure
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an answer: status, headers with lower-case names, and the beginning of an error body."""
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None = None
+    body: bytes = b""

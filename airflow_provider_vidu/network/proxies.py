@@ -13,9 +13,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
-from airflow_provider_vidu.api.config import Secret, is_loopback
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import one_line
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.network.origins import is_loopback
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")

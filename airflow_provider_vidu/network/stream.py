@@ -10,11 +10,12 @@ import ssl
 from collections.abc import Iterable
 from typing import Final
 
-from airflow_provider_vidu.api.config import USER_AGENT, Secret
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import one_line
-from airflow_provider_vidu.downloads.decisions import Answer
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.network.connection import Connection, Response, TooSlowError
+from airflow_provider_vidu.network.framing import Answer
+from airflow_provider_vidu.network.limits import USER_AGENT
 from airflow_provider_vidu.network.target import Access, Target
 
 ERROR_BODY_BYTES: Final = 2048

@@ -8,21 +8,15 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.api.config import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT,
-    Origin,
-    Secret,
-    ViduConfig,
-    origin_of,
-)
-from airflow_provider_vidu.common.redaction import Redactor
+from airflow_provider_vidu.common.redaction import Redactor, Secret
 from airflow_provider_vidu.common.text import one_line, signatures
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
 from airflow_provider_vidu.network.addresses import Resolver
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
+from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
+from airflow_provider_vidu.network.origins import Origin, origin_of
 
 MAX_BYTES: Final = 20 * 1024**3
 """The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
@@ -91,25 +85,6 @@ class Access:
         text = data.decode("utf-8", "surrogateescape")
         clean = Redactor(hidden).scrub(text)
         return data if clean == text else clean.encode("utf-8", "replace")
-
-    @classmethod
-    def of(cls, config: ViduConfig) -> Access:
-        """Return what a connection grants."""
-        carried = {
-            name: Secret(value)
-            for name, value in config.request_headers().items()
-            if name.lower() not in ("accept", "accept-encoding", "content-type", "user-agent")
-        }
-        return cls(
-            origin=config.origin,
-            headers=tuple(carried.items()),
-            allowed_hosts=config.allowed_hosts | deployment_hosts(),
-            timeout=config.timeout,
-            max_retries=config.max_retries,
-            verify=config.verify,
-            proxy=config.proxy,
-            secrets=tuple(map(Secret, config.secrets())),
-        )
 
 
 @dataclass(frozen=True, slots=True)

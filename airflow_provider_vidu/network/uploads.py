@@ -7,8 +7,6 @@ import socket
 import time
 from typing import BinaryIO, Final
 
-from airflow_provider_vidu.api.config import USER_AGENT
-from airflow_provider_vidu.api.messages import CHUNK_BYTES, TOTAL_TIMEOUTS
 from airflow_provider_vidu.common.text import shown
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
@@ -19,6 +17,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.network.connection import Connection, Response
+from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
 from airflow_provider_vidu.network.target import Access, Target
 

@@ -355,7 +355,7 @@ class ViduDownloadOperator(SignedURLOperator):
         if not needed and _absent_as_none(self.vidu_conn_id) is None:
             return Access()
         try:
-            return Access.of(ViduHook(self.vidu_conn_id).config)
+            return ViduHook(self.vidu_conn_id).config.access()
         except ViduConnectionNotFoundError:
             if needed:
                 raise

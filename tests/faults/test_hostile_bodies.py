@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api.config import Secret
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.parsing import parse_partly
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
 from airflow_provider_vidu.downloads.transfer import Transfer
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError

@@ -57,7 +57,7 @@ def test_it_passes(fault, dialect, side, world, patience, capfd, fault_row):
 
 def test_the_numbers_are_the_documented_ones():
     """The rows shrink the budget; where nobody chooses, it is ten failed polls and five repeated requests."""
-    from airflow_provider_vidu.api.config import DEFAULT_MAX_RETRIES
+    from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES
 
     assert policy.PollPolicy().max_failures == 10
     assert DEFAULT_MAX_RETRIES == 5

@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 import trustme
 
-from airflow_provider_vidu.api.config import Secret
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook

@@ -1,4 +1,4 @@
-"""The shape of the package: imports point downwards, decisions do no I/O, and DAG files parse fast."""
+"""The shape of the package beside its import contracts: decisions do no I/O, and DAG files parse fast."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import requires
 from pathlib import Path
-
-import pytest
 
 import airflow_provider_vidu
 from tests.versions import AIRFLOW
@@ -21,134 +18,23 @@ from tests.versions import AIRFLOW
 NAME = "airflow_provider_vidu"
 PACKAGE = Path(airflow_provider_vidu.__file__).parent
 
-LAYERS: dict[str, tuple[str, ...]] = {
-    "ground": (
-        "api",
-        "common",
-        "downloads",
-        "network",
-        "orders",
-        "polling",
-        "stores",
-        "tasks",
-        "__init__",
-        "common.text",
-        "common.values",
-        "exceptions",
-        "defaults",
-        "models",
-        "api.messages",
-        "common.ranges",
-        "network.bodies",
-        "common.parsing",
-        "network.framing",
-        "network.codings",
-        "api.json_values",
-    ),
-    "decisions": (
-        "polling.schedule",
-        "polling.policy",
-        "api.dialects",
-        "api.dialects.base",
-        "api.dialects.vidu_native",
-        "api.dialects.ent_v2",
-        "api.dialects.errors",
-        "api.dialects.answers",
-        "api.dialects.created",
-        "api.dialects.task_list",
-        "api.dialects.lost_create",
-        "api.dialects.endpoints",
-        "api.dialects.identity",
-        "api.config",
-        "network.proxies",
-        "api.connection_form",
-        "events",
-        "stores.artifacts",
-        "common.media_types",
-        "stores.schemes",
-        "stores.naming",
-        "downloads.content",
-        "downloads.unpacking",
-        "common.urls",
-        "operators.shared_names",
-        "orders.media_fields",
-        "stores.places",
-        "downloads.decisions",
-        "retry_policy",
-        "tasks.lineage",
-        "tasks.completions",
-        "orders.order",
-        "common.progress",
-        "orders.request",
-        "orders.upstream",
-        "common.redaction",
-        "network.allowed_hosts",
-    ),
-    "shells": (
-        "network.tls",
-        "network.addresses",
-        "api.connection",
-        "api.sync_client",
-        "api.sync_connection",
-        "api.async_client",
-        "api.async_connection",
-        "network.target",
-        "network.connection",
-        "network.stream",
-        "stores.base",
-        "stores.local",
-        "stores.remote",
-        "stores.destination",
-        "stores.roots",
-        "orders.media_files",
-        "orders.media",
-        "network.uploads",
-        "downloads.incoming_file",
-        "downloads.transfer",
-        "tasks.handover",
-        "tasks.outlets",
-    ),
-    "hooks": ("hooks",),
-    "submission": ("orders.submission", "orders.records", "links", "tasks.masking", "tasks.rendering"),
-    "surface": (
-        "triggers",
-        "sensors",
-        "operators",
-        "operators.generate",
-        "operators.download",
-        "get_provider_info",
-        "event_triggers",
-        "operators.preflight",
-    ),
-    "ui": (
-        "ui.clips",
-        "ui.records",
-        "ui.playing",
-        "ui",
-        "ui.clips.facts",
-        "ui.clips.views",
-        "ui.records.store",
-        "ui.clips.live",
-        "ui.playing.preview",
-        "ui.playing.media",
-        "ui.pages",
-        "ui.app",
-        "ui.plugin",
-        "ui.clips.pieces",
-        "ui.playing.redirects",
-        "ui.records.references",
-        "ui.records.counts",
-        "ui.shared",
-        "ui.threads",
-    ),
-}
-"""From the bottom to the top: a module imports from its own layer, without cycles, and lower ones."""
-
-HEIGHT = {module: height for height, modules in enumerate(LAYERS.values()) for module in modules}
 CLIENTS = ("requests", "aiohttp", "urllib3", "httpx")
 IO = frozenset(
     {*CLIENTS, "socket", "ssl", "asyncio", "subprocess", "tempfile", "shutil", "threading", "fsspec", "http"}
 )
+
+
+SHELLS = {
+    "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
+    "downloads.transfer",
+    "event_triggers", "hooks", "triggers",
+    "network.addresses", "network.connection", "network.stream", "network.tls", "network.uploads",
+    "orders.media_files",
+    "stores.destination", "stores.remote",
+    "tasks.handover",
+    "ui.app", "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
+}  # fmt: skip
+"""The modules that do I/O, or wait for it."""
 
 
 def dotted(path: Path) -> str:
@@ -182,86 +68,10 @@ def imports(path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
-    """Return the modules of this package that a file imports."""
-    found: set[str] = set()
-    for module, name in imports(path):
-        if module != NAME and not module.startswith(f"{NAME}."):
-            continue
-        below = module.removeprefix(NAME).removeprefix(".")
-        inner = f"{below}.{name}".removeprefix(".")
-        found.add(inner if inner in ALL else below or "__init__")
-    return found
-
-
-EACH = pytest.mark.parametrize("module", FILES)
-
-
-def test_every_module_has_a_place() -> None:
-    """A new module is entered into LAYERS; a removed one leaves it."""
-    assert set(FILES) == set(HEIGHT)
-
-
-@EACH
-def test_imports_point_downwards(module: str) -> None:
-    """No module knows anything of a layer above its own."""
-    height = HEIGHT.get(module, 0)
-    assert not {other for other in ours(FILES[module]) if HEIGHT.get(other, 99) > height}
-
-
-def test_no_cycles() -> None:
-    """No two modules need each other, not even lazily."""
-    graph = {module: ours(path) - {module} for module, path in ALL.items()}
-    try:
-        list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        pytest.fail(f"cycle: {' -> '.join(error.args[1])}")
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        *LAYERS["ground"],
-        *LAYERS["decisions"],
-        "ui.clips.facts",
-        "ui.clips.pieces",
-        "ui.clips.views",
-        "ui.pages",
-        "ui.playing.redirects",
-    ],
-)
-def test_decisions_do_no_io(module: str) -> None:
-    """What decides opens no socket, no file and no thread."""
-    if module in FILES:
-        assert not {name.partition(".")[0] for name, _ in imports(FILES[module])} & IO
-
-
-@pytest.mark.parametrize("module", SANDBOX)
-def test_the_sandbox_stands_alone(module: str) -> None:
-    """The sandbox shares nothing with what it tests, except the version and what only servers of files need."""
-    for name, what in imports(SANDBOX[module]):
-        if name == NAME:
-            assert what == "__version__" or f"sandbox.{what}" in SANDBOX or what == "sandbox"
-        elif name.startswith(f"{NAME}."):
-            assert name.startswith(f"{NAME}.sandbox") or (name, what) == (f"{NAME}.common", "ranges")
-
-
-@EACH
-def test_nobody_needs_the_sandbox(module: str) -> None:
-    """The product runs without its rehearsal stage."""
-    assert not {other for other in ours(FILES[module]) if other.startswith("sandbox")}
-
-
-@EACH
-def test_no_client_serves_ranges(module: str) -> None:
-    """Ranges are served by the sandbox and the clip pages alone: what a download expects is decided on its own."""
-    assert module.startswith("ui.") or "common.ranges" not in ours(FILES[module])
-
-
-@EACH
-def test_nobody_needs_the_pages(module: str) -> None:
-    """Without its plugin the provider does all that it promises."""
-    assert module.startswith("ui") or not {other for other in ours(FILES[module]) if other.startswith("ui")}
+def test_decisions_do_no_io() -> None:
+    """Only the modules that are there for it open sockets, files and threads: everything else decides."""
+    found = {module for module, path in FILES.items() if {name.partition(".")[0] for name, _ in imports(path)} & IO}
+    assert found == SHELLS
 
 
 COMES_WITH_AIRFLOW = frozenset(

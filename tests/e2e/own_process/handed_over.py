@@ -17,9 +17,7 @@ from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOp
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
-PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgAAACAAAB4iG8MwAAAABJRU5ErkJggg=="
-)
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgAAACAAAB4iG8MwAAAABJRU5ErkJggg=="
 DATABASE: dict[str, Any] = {"vidu_conn_id": "in_the_database", "deferrable": True}
 
 with DAG("handed_over", schedule=None, render_template_as_native_obj=True) as dag:

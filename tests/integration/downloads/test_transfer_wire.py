@@ -11,7 +11,7 @@ import time
 import pytest
 import trustme
 
-from airflow_provider_vidu.api.config import Secret
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,

@@ -16,7 +16,6 @@ from airflow_provider_vidu.api.connection import resolve
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.network.target import Access
 from tests.integration.downloads.test_transfer import BODY, Shelf
 from tests.integration.servers import Request, Server, Wire, fixed, tunnel, whole
 
@@ -60,7 +59,7 @@ def connect(monkeypatch) -> Callable[..., None]:
 def _download() -> None:
     config = resolve("vidu_default")
     rules = Rules(sleep=lambda _: None)
-    received = Transfer(f"{config.base_url}/v.mp4", Shelf().open, access=Access.of(config), rules=rules).run()
+    received = Transfer(f"{config.base_url}/v.mp4", Shelf().open, access=config.access(), rules=rules).run()
     assert received.size == len(BODY)
 
 

@@ -13,19 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.api.config import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT,
-    HIDDEN,
-    Secret,
-    ViduConfig,
-    is_loopback,
-    origin_of,
-)
+from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiRequest
+from airflow_provider_vidu.common.redaction import Secret
+from airflow_provider_vidu.common.text import STRIKE
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
+from airflow_provider_vidu.network.origins import is_loopback, origin_of
 
 KEY = "sk-GEHEIM-0123456789"
 HOST = "https://gw.example.com"
@@ -501,7 +497,7 @@ PRIVATE = {
 def test_nothing_shows_the_key(value: Any, show: Any) -> None:
     """No way of printing shows key, proxy password or headers."""
     assert "GEHEIM" not in show(value)
-    assert HIDDEN in show(value)
+    assert STRIKE in show(value)
 
 
 @pytest.mark.parametrize("value", [config(PRIVATE), Secret("GEHEIM")], ids=["config", "secret"])

@@ -6,7 +6,6 @@ import pytest
 
 from airflow_provider_vidu.downloads.decisions import (
     LEAST_GAIN,
-    Answer,
     Budget,
     Do,
     Pace,
@@ -16,6 +15,7 @@ from airflow_provider_vidu.downloads.decisions import (
     validator_of,
 )
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
+from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.polling.policy import Backoff
 
 HALF = Progress(received=50, total=100, validator='"v1"')

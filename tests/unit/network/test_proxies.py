@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.api.config import Secret
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.proxies import is_exempt, proxy_for
 
