@@ -13,12 +13,12 @@ from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureEx
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_vidu.api.dialects.task_list import epoch_of
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
 from airflow_provider_vidu.polling.policy import PollPolicy
-from airflow_provider_vidu.tasks.completions import Finished, named
-from airflow_provider_vidu.triggers import lent_client
+from airflow_provider_vidu.tasks.completions import CompletionTracker, named
+from airflow_provider_vidu.triggers import shared_client
 
 try:
     from airflow.triggers.base import BaseEventTrigger
@@ -95,10 +95,10 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look at every interval, for ever: a trigger of an asset that ends or raises is started again at once."""
-        finished = Finished(PollPolicy.unattended(self.poll_interval), self.generation_ids, self.since)
+        finished = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
         finished.remember(await self._recalled(), time.time())
         kept = finished.memory()
-        async with await lent_client(self.vidu_conn_id) as client:
+        async with await shared_client(self.vidu_conn_id) as client:
             while True:
                 events, delay = await self._round(client, finished)
                 for event in events:
@@ -109,7 +109,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
                     await self._keep(kept)
                 await asyncio.sleep(delay - settle)
 
-    async def _round(self, client: AsyncClient, finished: Finished) -> tuple[list[dict[str, Any]], float]:
+    async def _round(self, client: AsyncClient, finished: CompletionTracker) -> tuple[list[dict[str, Any]], float]:
         errors: list[ViduError] = []
         if finished.lists:
             try:
@@ -126,7 +126,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
             self.log.log(_level(errors), "Vidu connection %s: %s", self.vidu_conn_id, note)
         return events, delay
 
-    async def _listed(self, client: AsyncClient, finished: Finished) -> list[Generation]:
+    async def _listed(self, client: AsyncClient, finished: CompletionTracker) -> list[Generation]:
         """Read the list back to where everything is known."""
         walk = finished.listing()
         try:
@@ -138,7 +138,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         return await client.list_generations(finished.listing()) if finished.distrusts(walk) else found
 
     async def _ask(
-        self, client: AsyncClient, finished: Finished, generation_id: str, errors: list[ViduError]
+        self, client: AsyncClient, finished: CompletionTracker, generation_id: str, errors: list[ViduError]
     ) -> dict[str, Any] | None:
         try:
             event, note = finished.saw(await client.get_generation(generation_id), time.time())
@@ -157,7 +157,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         try:
             return await store.aget(STATE_KEY)
         except Exception as error:  # noqa: BLE001 - whatever the store is made of; without it events may come twice
-            self.log.warning("No memory of earlier events: %s", shown(error))
+            self.log.warning("No memory of earlier events: %s", redacted(error))
             self.asset_state_store = None
             return None
 
@@ -168,7 +168,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         try:
             await store.aset(STATE_KEY, memory)
         except Exception as error:  # noqa: BLE001 - as above
-            self.log.warning("Which events were fired could not be stored: %s", shown(error))
+            self.log.warning("Which events were fired could not be stored: %s", redacted(error))
 
 
 def _level(errors: list[ViduError]) -> int:

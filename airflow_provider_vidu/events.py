@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.exceptions import (
@@ -22,7 +22,7 @@ from airflow_provider_vidu.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.models import Generation, Sighting
+    from airflow_provider_vidu.models import Generation, Snapshot
     from airflow_provider_vidu.polling.policy import Step
 
 EVENT_VERSION: Final = 1
@@ -51,7 +51,7 @@ class Outcome(enum.StrEnum):
 
 
 def make_event(
-    outcome: Outcome, generation_id: str, generation: Generation | Sighting | None, error: ViduError | None
+    outcome: Outcome, generation_id: str, generation: Generation | Snapshot | None, error: ViduError | None
 ) -> dict[str, Any]:
     """Return the event as plain JSON: id, outcome and reason, and nothing that is secret or expires."""
     return {
@@ -59,7 +59,7 @@ def make_event(
         "outcome": outcome.value,
         "generation_id": generation_id,
         "status": generation.status.value if generation else None,
-        "provider_status": shown(generation.provider_status) if generation else None,
+        "provider_status": redacted(generation.provider_status) if generation else None,
         "error": error.details() if error else None,
     }
 
@@ -165,13 +165,13 @@ def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:
     outcome = event.get("outcome") if isinstance(event, Mapping) else None
     if event is None or not isinstance(outcome, str) or outcome not in set(Outcome):
         raise ViduError(
-            f"The trigger's event is not understood: {shown(event)}. Are provider versions mixed?",
+            f"The trigger's event is not understood: {redacted(event)}. Are provider versions mixed?",
             generation_id=generation_id,
         )
     if event.get("generation_id") != generation_id:
         raise ViduError(
-            f"The trigger reports on another generation: {shown(event.get('generation_id'))}.",
+            f"The trigger reports on another generation: {redacted(event.get('generation_id'))}.",
             generation_id=generation_id,
         )
     if outcome != Outcome.SUCCEEDED:
-        raise from_details(mapping(event.get("error"))).located(generation_id=generation_id)
+        raise from_details(mapping(event.get("error"))).with_context(generation_id=generation_id)

@@ -49,7 +49,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
 )
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
@@ -82,20 +82,20 @@ class ViduError(AirflowException):
         trace_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        self.reason = shown(message, MESSAGE_CHARS)
+        self.reason = redacted(message, MESSAGE_CHARS)
         self.generation_id = generation_id
         self.conn_id = conn_id
         self.status_code = status_code
-        self.code = shown(code) if code else None
-        self.trace_id = shown(trace_id) if trace_id else None
+        self.code = redacted(code) if code else None
+        self.trace_id = redacted(trace_id) if trace_id else None
         self.retry_after = retry_after
         super().__init__(self.reason)
 
     def __str__(self) -> str:
         """Return the message with everything known of its circumstances behind it."""
         known = {
-            "generation": self.generation_id and shown(self.generation_id),
-            "connection": self.conn_id and shown(self.conn_id),
+            "generation": self.generation_id and redacted(self.generation_id),
+            "connection": self.conn_id and redacted(self.conn_id),
             "HTTP status": self.status_code,
             "code": self.code,
             "trace id": self.trace_id,
@@ -104,7 +104,7 @@ class ViduError(AirflowException):
         told = ", ".join(f"{name} {value}" for name, value in known.items() if value not in (None, ""))
         return f"{self.reason} ({told})" if told else self.reason
 
-    def located(self, *, generation_id: str | None = None, conn_id: str | None = None) -> ViduError:
+    def with_context(self, *, generation_id: str | None = None, conn_id: str | None = None) -> ViduError:
         """Fill in the generation and the connection where they are not known yet; return self."""
         self.generation_id = self.generation_id or generation_id
         self.conn_id = self.conn_id or conn_id

@@ -20,7 +20,7 @@ from airflow_provider_vidu.api.dialects.task_list import Listing, Page, epoch_of
 from airflow_provider_vidu.api.json_values import plain, unfit
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest, checked_request
 from airflow_provider_vidu.common.progress import request_lines
-from airflow_provider_vidu.common.text import shown, without_query
+from airflow_provider_vidu.common.text import redacted, without_query
 from airflow_provider_vidu.defaults import (
     ADAPTIVE,
     DEFAULT_CONN_ID,
@@ -39,7 +39,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
     ViduTransportError,
 )
-from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Found, Generation
+from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.polling.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class ViduHook(BaseHook):
         try:
             return self._repeated(ask, bills=False, retries=retries, generation_id=generation_id)
         except ViduError as error:
-            raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
+            raise error.with_context(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
 
     def create_generation(
         self,
@@ -161,7 +161,7 @@ class ViduHook(BaseHook):
                 error.reason += self._balance()
             elif error.code == MODEL_NOT_FOUND:
                 error.reason += _named(payload.get("model"), error.reason)
-            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
+            raise error.with_context(conn_id=self.vidu_conn_id) from error.__cause__
         self.log.info("Submitted generation %s: %s", generation.id, generation.describe())
         return generation
 
@@ -196,7 +196,7 @@ class ViduHook(BaseHook):
         except ViduError as error:
             if request.bills and outcome_is_unknown(error):
                 raise _unknown_submit(error, self.vidu_conn_id, f"{request.method} {path.partition('?')[0]}") from error
-            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
+            raise error.with_context(conn_id=self.vidu_conn_id) from error.__cause__
 
     def wait(
         self,
@@ -271,7 +271,7 @@ class ViduHook(BaseHook):
         try:
             return self._repeated(lambda: self.config.dialect.read_cancel(self._send(request)), bills=False)
         except ViduError as error:
-            raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
+            raise error.with_context(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
 
     def get_credits(self) -> Credits:
         """Return the balance of the account (``ent-v2``).
@@ -321,7 +321,7 @@ class ViduHook(BaseHook):
         created_from: datetime | str | float | None = None,
         created_to: datetime | str | float | None = None,
         like: Mapping[str, Any] | Likeness | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """Look for the generation that one create has submitted (``ent-v2``).
 
         Where the list, or the query of an entry that may be it, shows a payload, the marker decides. Where they do not,
@@ -342,7 +342,7 @@ class ViduHook(BaseHook):
             now=time.time(),
         )
         if self.config.dialect.search() is None:
-            return Found()
+            return SearchResult()
         while (query := search.query) is not None:
             try:
                 page = self._page(query, search.shrink)
@@ -425,7 +425,7 @@ class ViduHook(BaseHook):
             try:
                 limit = (await client.config()).max_retries if retries is None else retries
             except ViduError as error:
-                raise error.located(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
+                raise error.with_context(generation_id=generation_id, conn_id=self.vidu_conn_id) from error.__cause__
             attempts = Attempts(limit, bills=False)
             while True:
                 try:
@@ -453,7 +453,7 @@ class ViduHook(BaseHook):
         url = self.config.url(self.config.dialect.create(payload, endpoint))
         self.log.info("::group::Request to %s", without_query(url))
         for line in request_lines(payload):
-            self.log.info("%s", self.config.scrub(line))
+            self.log.info("%s", self.config.redact(line))
         self.log.info("::endgroup::")
 
     def _watched(
@@ -550,7 +550,7 @@ class ViduHook(BaseHook):
                 return self._with_current_key(call)
             except ViduError as error:
                 delay = attempts.after(error)
-                error.located(generation_id=generation_id, conn_id=self.vidu_conn_id)
+                error.with_context(generation_id=generation_id, conn_id=self.vidu_conn_id)
                 self.log.warning("Trying again in %.1f s: %s", delay, error)
             time.sleep(delay)
 
@@ -559,7 +559,7 @@ class ViduHook(BaseHook):
         try:
             return self._repeated(call, bills=False)
         except ViduError as error:
-            raise error.located(conn_id=self.vidu_conn_id) from error.__cause__
+            raise error.with_context(conn_id=self.vidu_conn_id) from error.__cause__
 
     def _with_current_key(self, call: Callable[[], T]) -> T:
         """Try a refused request again when the connection has got another key meanwhile."""
@@ -580,7 +580,7 @@ class ViduHook(BaseHook):
 
 def _polls(poll_interval: timedelta | float, max_failures: int) -> PollPolicy:
     interval = poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
-    return PollPolicy.in_worker(interval, checked_count("max_failures", max_failures))
+    return PollPolicy.for_worker(interval, checked_count("max_failures", max_failures))
 
 
 def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
@@ -596,7 +596,7 @@ def _payload(fields: object, *, drop_none: bool) -> dict[str, Any]:
 
 def _named(model: object, told: str) -> str:
     """Name the model of the request where the gateway's message does not."""
-    return f" (model {shown(model, 100)})" if isinstance(model, str) and model not in told else ""
+    return f" (model {redacted(model, 100)})" if isinstance(model, str) and model not in told else ""
 
 
 def _unknown_submit(error: ViduError, conn_id: str, what: str = "create") -> ViduSubmitUnknownError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_vidu.common.text import one_line, without_signatures
+from airflow_provider_vidu.common.text import sanitized, without_signatures
 
 
 class GenerationStatus(enum.StrEnum):
@@ -29,7 +29,7 @@ class GenerationStatus(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Snapshot:
     """The state in an answer, without the answer: thousands of waits remember one each."""
 
     status: GenerationStatus
@@ -40,7 +40,7 @@ class Sighting:
         """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
         told: str = self.status.value
         if self.provider_status and self.provider_status.lower() != told:
-            told += f" ({one_line(self.provider_status, 60)})"
+            told += f" ({sanitized(self.provider_status, 60)})"
         return told if self.progress is None else f"{told}, {self.progress} %"
 
 
@@ -139,9 +139,9 @@ class Generation(BaseModel):
         told = self.model_dump(mode="json")
         return told if signed_urls else {**without_signatures(told), "id": self.id}
 
-    def sighting(self) -> Sighting:
+    def sighting(self) -> Snapshot:
         """Return what a wait remembers of this answer."""
-        return Sighting(self.status, self.provider_status, self.progress)
+        return Snapshot(self.status, self.provider_status, self.progress)
 
     def describe(self) -> str:
         """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
@@ -183,7 +183,7 @@ class Cancellation(BaseModel):
 NO_CANCEL = Cancellation(accepted=False, reason="there is no request to cancel it; it runs to its end")
 
 
-class Found(BaseModel):
+class SearchResult(BaseModel):
     """The outcome of a search for a lost generation.
 
     ``generation_id`` is None when nothing was found; only a ``complete`` search proves that there is

@@ -249,7 +249,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             first = _first_poke(context) if self.reschedule else None
             since = first.timestamp() if first else time.time()
             self._watch = Watch(
-                PollPolicy.in_worker(self.poke_interval, self.max_failures),
+                PollPolicy.for_worker(self.poke_interval, self.max_failures),
                 generation_id=self._id(),
                 since=since,
                 deadline=since + self.timeout,

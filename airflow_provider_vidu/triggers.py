@@ -32,7 +32,7 @@ _cancelling: set[asyncio.Task[None]] = set()
 """A task that nothing refers to may be collected before it has run."""
 
 
-async def lent_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
+async def shared_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
     """Return the loop's shared client of a connection, to be used in ``async with``."""
     global _client_module
     if _client_module is None:
@@ -142,7 +142,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 await self.on_kill()  # before Airflow 3.3 nothing else tells of a kill
             raise
         except ViduError as error:
-            error.located(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
+            error.with_context(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
             event = make_event(Outcome.ERROR, self.generation_id, None, error)
         except Exception as error:  # the boundary: an unknown fault must reach the task as an event
             self.log.exception("The watch of generation %s broke.", self.generation_id)
@@ -197,10 +197,10 @@ class ViduGenerationTrigger(BaseTrigger):
             return False
 
     async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
-        return await lent_client(self.vidu_conn_id)
+        return await shared_client(self.vidu_conn_id)
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
-        policy = PollPolicy.unattended(
+        policy = PollPolicy.for_trigger(
             self.poll_interval,
             self.max_failures,
             exponential=self.exponential_backoff,

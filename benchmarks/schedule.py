@@ -142,8 +142,8 @@ def measure(quick: bool) -> dict[str, Any]:
     rng = random.Random(SEED)
     count = 300 if quick else 2000
     crowd = {kind.name: [kind.draw(rng) for _ in range(count)] for kind in KINDS}
-    policies: dict[str, PollPolicy] = {"default": PollPolicy.unattended(ADAPTIVE)}
-    policies |= {f"{seconds} s": PollPolicy.unattended(float(seconds)) for seconds in FIXED}
+    policies: dict[str, PollPolicy] = {"default": PollPolicy.for_trigger(ADAPTIVE)}
+    policies |= {f"{seconds} s": PollPolicy.for_trigger(float(seconds)) for seconds in FIXED}
     curves: dict[str, Any] = {}
     for name, policy in policies.items():
         seen = {kind: [_wait(policy, job, random.Random(SEED)) for job in jobs] for kind, jobs in crowd.items()}

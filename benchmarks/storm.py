@@ -44,7 +44,7 @@ ERRORS: Final[dict[str, type[ViduError]]] = {
 
 def documented(storm: str, jitter: float, seconds: float = SECONDS) -> int:
     """Return the requests that the schedule allows in a storm, with every random number at ``jitter``."""
-    policy = PollPolicy.unattended(INTERVAL)
+    policy = PollPolicy.for_trigger(INTERVAL)
     watch = Watch(policy, generation_id="1", since=0.0, rng=lambda: jitter)
     now, count = policy.first_delay(None, lambda: jitter), 0
     while now < seconds:

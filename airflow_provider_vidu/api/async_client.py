@@ -29,13 +29,13 @@ from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
     ApiRequest,
-    Loss,
+    TransportFailure,
     no_answer,
     outlives_its_body,
     unasked_switch,
     unreadable,
 )
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -164,7 +164,7 @@ class AsyncClient:
                     raise
                 return await ask(renewed)
         except ViduError as error:
-            raise error.located(generation_id=generation_id, conn_id=self.conn_id) from None
+            raise error.with_context(generation_id=generation_id, conn_id=self.conn_id) from None
 
     async def config(self) -> ViduConfig:
         """Return the connection, looked up once for all users and again after five minutes.
@@ -355,7 +355,8 @@ def _configured_sockets() -> int:
     told = conf.get("vidu", "max_connections", fallback=str(DEFAULT_MAX_CONNECTIONS)) or ""
     if not re.fullmatch(r"\s*[0-9]{1,6}\s*", told) or not int(told):
         raise ViduConfigError(
-            f"[vidu] max_connections in Airflow's configuration must be a whole number above 0, not {shown(told, 40)}."
+            f"[vidu] max_connections in Airflow's configuration must be a whole number above 0, not "
+            f"{redacted(told, 40)}."
         )
     return int(told)
 
@@ -363,23 +364,27 @@ def _configured_sockets() -> int:
 def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
     return no_answer(
         _loss(error, config),
-        config.scrub(_reason(error)),
+        config.redact(_reason(error)),
         origin=config.origin,
         timeout=config.timeout,
         conn_id=config.conn_id,
     )
 
 
-def _loss(error: Exception, config: ViduConfig) -> Loss:
+def _loss(error: Exception, config: ViduConfig) -> TransportFailure:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Loss.UNTRUSTED
+        return TransportFailure.UNTRUSTED
     if not was_sent.get() or isinstance(error, aiohttp.InvalidURL):
         if isinstance(error, TimeoutError):
-            return Loss.UNREACHED
-        return Loss.NO_TLS if config.origin[0] == "https" and _is_handshake_failure(error) else Loss.UNMADE
+            return TransportFailure.UNREACHED
+        return (
+            TransportFailure.NO_TLS
+            if config.origin[0] == "https" and _is_handshake_failure(error)
+            else TransportFailure.UNMADE
+        )
     if isinstance(error, aiohttp.ServerTimeoutError):
-        return Loss.SILENT
-    return Loss.SLOW if isinstance(error, TimeoutError) else Loss.BROKEN
+        return TransportFailure.SILENT
+    return TransportFailure.SLOW if isinstance(error, TimeoutError) else TransportFailure.BROKEN
 
 
 def _is_handshake_failure(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialec
 from airflow_provider_vidu.api.dialects.base import check_template
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import SWITCH
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -26,7 +26,7 @@ from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
-from airflow_provider_vidu.network.target import Access, deployment_hosts
+from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 NO_SCHEME: Final = "none"
 """As ``auth_scheme``: the key is sent alone (``Authorization: KEY``), as some gateways want it."""
@@ -112,11 +112,11 @@ class ViduConfig:
             allowed_hosts=_allowed_hosts(read),
         )
 
-    def access(self) -> Access:
+    def access(self) -> DownloadAccess:
         """Return what this connection grants to a download or an upload."""
         own = ("accept", "accept-encoding", "content-type", "user-agent")
         carried = {name: Secret(value) for name, value in self.request_headers().items() if name.lower() not in own}
-        return Access(
+        return DownloadAccess(
             origin=self.origin,
             headers=tuple(carried.items()),
             allowed_hosts=self.allowed_hosts | deployment_hosts(),
@@ -193,17 +193,17 @@ class ViduConfig:
         """
         lowered = {name.lower(): value for name, value in headers}
         told = "\n".join(lowered.values())
-        if self.scrub(told) != told:
-            lowered = {name: self.scrub(value) for name, value in lowered.items()}
+        if self.redact(told) != told:
+            lowered = {name: self.redact(value) for name, value in lowered.items()}
         shortest = 0 if status >= 400 else SHORTEST_STRUCK
-        return ApiAnswer(status, lowered, body, lambda text: self.scrub(text, shortest), most_values, lost)
+        return ApiAnswer(status, lowered, body, lambda text: self.redact(text, shortest), most_values, lost)
 
-    def scrub(self, text: str, shortest: int = 0) -> str:
+    def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars.
 
         Percent-encoded, HTML, JSON and base64 spellings are found as well.
         """
-        return self._redactor.scrub(text, shortest)
+        return self._redactor.redact(text, shortest)
 
 
 def is_blank(value: object) -> bool:
@@ -241,7 +241,9 @@ class _Fields:
         found = None if isinstance(value, str) and "%" in value else number(value)
         kind = "a whole number" if whole else "a number"
         if found is None or not above < found <= most or (whole and not found.is_integer()):
-            raise self.error(name, f"must be {kind} above {above:g} and at most {most:g}, not {one_line(value, 40)!r}.")
+            raise self.error(
+                name, f"must be {kind} above {above:g} and at most {most:g}, not {sanitized(value, 40)!r}."
+            )
         return found
 
     def checked(self, name: str, check: Callable[[str], str]) -> str | None:
@@ -257,7 +259,7 @@ class _Fields:
 def _dialect(read: _Fields) -> Dialect:
     name = (read.word("dialect") or DEFAULT_DIALECT).lower()
     if name not in DIALECTS:
-        raise read.error("dialect", f"{one_line(name, 40)!r} is none of: {', '.join(DIALECTS)}.")
+        raise read.error("dialect", f"{sanitized(name, 40)!r} is none of: {', '.join(DIALECTS)}.")
     return DIALECTS[name](
         read.checked("query_path", lambda path: check_template("query_path", path, required=("id",))),
         read.checked("create_path", lambda path: _create_path(path, DIALECTS[name])),
@@ -320,7 +322,7 @@ def _base_url(read: _Fields, conn: AirflowConnection, dialect: Dialect) -> str:
 
 def _check_host(read: _Fields, parts: SplitResult, host: str) -> None:
     if parts.scheme.lower() not in ("http", "https"):
-        raise read.error("host", f"the scheme must be https (or http), not {one_line(parts.scheme, 20)!r}.")
+        raise read.error("host", f"the scheme must be https (or http), not {sanitized(parts.scheme, 20)!r}.")
     if not parts.hostname:
         raise read.error("host", "holds no host name. Example: https://gateway.example.com/prefix")
     if "@" in parts.netloc:
@@ -371,7 +373,7 @@ def _header(read: _Fields, name: str, value: Any) -> tuple[str, Secret]:
     # The masker replaces values inside the extra; a header name or value may not smuggle a line break.
     token = name.replace("-", "").replace("_", "")
     if not token.isascii() or not token.isalnum():
-        raise read.error("headers", f"{one_line(name, 40)!r} is no header name.")
+        raise read.error("headers", f"{sanitized(name, 40)!r} is no header name.")
     if name.lower() in _RESERVED_HEADERS:
         raise read.error("headers", f"{name} is set by the provider; use password and auth_scheme for the key.")
     if not isinstance(value, (str, int, float)) or not str(value).isprintable() or not str(value).isascii():

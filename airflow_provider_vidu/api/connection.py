@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig, is_blank
 from airflow_provider_vidu.api.connection_form import CONN_FIELDS
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduConnectionNotFoundError,
@@ -157,7 +157,7 @@ def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
         return
     _warned.add((conn_id, *unknown))
     near = {name: get_close_matches(name.removeprefix(EXTRA_PREFIX), CONN_FIELDS, 1) for name in unknown}
-    told = ", ".join(f"{one_line(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
+    told = ", ".join(f"{sanitized(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
     log.warning("Connection %r has extras that are not used: %s.", conn_id, told)
 
 

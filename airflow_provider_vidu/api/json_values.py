@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
 from airflow_provider_vidu.exceptions import ViduConfigError
 
@@ -77,6 +77,8 @@ def unfit(value: Any, where: str = "") -> str | None:
         return None
     else:
         kind = type(value).__name__
-        message = f"{where or 'The value'} holds {shown(repr(value), 80)} of type {kind}, which JSON cannot represent."
+        message = (
+            f"{where or 'The value'} holds {redacted(repr(value), 80)} of type {kind}, which JSON cannot represent."
+        )
         return f"{message} {_ADVICE.get(kind, '')}".rstrip()
     return next((told for item, place in named if (told := unfit(item, place))), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse, parse_partly
-from airflow_provider_vidu.common.text import shown, unescaped, without_data_uris
+from airflow_provider_vidu.common.text import redacted, unescaped, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
@@ -60,7 +60,7 @@ class ApiRequest:
         if not _SENDABLE.fullmatch(self.path) or _DOT_SEGMENT.search(self.path.partition("?")[0]):
             raise ViduConfigError(
                 "The path of a request must start with a slash and be percent-encoded ASCII without '..' segments, "
-                f"not {shown(self.path, 100)!r}. Check endpoint."
+                f"not {redacted(self.path, 100)!r}. Check endpoint."
             )
         if self.body is None:
             return
@@ -90,11 +90,11 @@ def checked_request(method: object, path: object, body: object, *, bills: bool |
     """
     name = method.strip().upper() if isinstance(method, str) else ""
     if name not in METHODS:
-        raise ViduConfigError(f"method must be one of {', '.join(METHODS)}, not {shown(method, 40)!r}.")
+        raise ViduConfigError(f"method must be one of {', '.join(METHODS)}, not {redacted(method, 40)!r}.")
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise ViduConfigError(
             "path must start with one slash and be percent-encoded ASCII without a fragment, such as "
-            f"/ent/v2/subjects?pager.page=1 (got {shown(path, 100)!r}). The host comes from the connection."
+            f"/ent/v2/subjects?pager.page=1 (got {redacted(path, 100)!r}). The host comes from the connection."
         )
     if body is not None and not isinstance(body, Mapping):
         raise ViduConfigError(f"json must be a JSON object, not {type(body).__name__}.")
@@ -105,7 +105,7 @@ def checked_request(method: object, path: object, body: object, *, bills: bool |
 class ApiAnswer:
     """An answer: status, headers with lower-case names, and the body's bytes (never in ``repr``).
 
-    ``strike`` takes secrets out of every text that is read from the body: some gateways quote the key
+    ``redact`` takes secrets out of every text that is read from the body: some gateways quote the key
     in their refusal. ``most_values`` bounds what is parsed. ``lost`` is the error that ended the body too early. The
     answer to a request that bills comes so, for an id that has arrived counts, and one whose status says enough.
     """
@@ -113,7 +113,7 @@ class ApiAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
-    strike: Callable[[str], str] = field(default=str, repr=False, compare=False)
+    redact: Callable[[str], str] = field(default=str, repr=False, compare=False)
     most_values: int = field(default=SINGLE.values, repr=False, compare=False)
     lost: ViduError | None = field(default=None, repr=False, compare=False)
 
@@ -143,7 +143,7 @@ class ApiAnswer:
         if self.lost is not None:
             raise self.lost
         try:
-            return parse(self.body, self.strike, self.most_values)
+            return parse(self.body, self.redact, self.most_values)
         except TooManyValuesError:
             reason, code = f"holds more than {self.most_values:,} values", TOO_LARGE
         except (ValueError, RecursionError):
@@ -166,24 +166,24 @@ class ApiAnswer:
 
         :param wanted: names that count most, see :func:`airflow_provider_vidu.common.parsing.parse_partly`.
         """
-        return parse_partly(self.body, self.strike, wanted)
+        return parse_partly(self.body, self.redact, wanted)
 
     def documents(self, wanted: Collection[str] = ()) -> list[Document]:
         """Return every object and list in the body, also with other text around them; see :func:`parsing.documents`.
 
         :param wanted: names that count most.
         """
-        return documents(self.body, self.strike, wanted)
+        return documents(self.body, self.redact, wanted)
 
     def snippet(self) -> str:
         """Return the first 200 characters of the body as one redacted line."""
         # Secrets are struck before anything is cut out: one that the end of the window halves must not come into view.
-        text = self.strike(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
-        return shown(without_data_uris(text[: _QUOTED_BYTES // 4]))
+        text = self.redact(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
+        return redacted(without_data_uris(text[: _QUOTED_BYTES // 4]))
 
     def _kind(self) -> str:
         kind = self.headers.get("content-type", "").partition(";")[0].strip()
-        return f" but {shown(kind, 60)}" if kind and "json" not in kind else ""
+        return f" but {redacted(kind, 60)}" if kind and "json" not in kind else ""
 
 
 def unreadable(error: BodyError, status: int | None, conn_id: str | None = None) -> ViduResponseError:
@@ -211,7 +211,7 @@ def unasked_switch(conn_id: str | None = None) -> ViduResponseError:
     )
 
 
-class Loss(enum.Enum):
+class TransportFailure(enum.Enum):
     """How an exchange can end without an answer, and what the user may do about it."""
 
     UNTRUSTED = (
@@ -231,11 +231,16 @@ class Loss(enum.Enum):
     @property
     def sent(self) -> bool:
         """Whether the request may have reached the service."""
-        return self not in (Loss.UNTRUSTED, Loss.NO_TLS, Loss.UNMADE, Loss.UNREACHED)
+        return self not in (
+            TransportFailure.UNTRUSTED,
+            TransportFailure.NO_TLS,
+            TransportFailure.UNMADE,
+            TransportFailure.UNREACHED,
+        )
 
 
 def no_answer(
-    loss: Loss, reason: str, *, origin: tuple[str, str, int], timeout: float, conn_id: str
+    loss: TransportFailure, reason: str, *, origin: tuple[str, str, int], timeout: float, conn_id: str
 ) -> ViduTransportError:
     """Return the error of an exchange that brought no answer, in the same words for both clients.
 
@@ -246,11 +251,15 @@ def no_answer(
     :param conn_id: the connection.
     """
     what, advice = loss.value
-    limits = {Loss.UNREACHED: timeout, Loss.SILENT: timeout, Loss.SLOW: TOTAL_TIMEOUTS * timeout}
+    limits = {
+        TransportFailure.UNREACHED: timeout,
+        TransportFailure.SILENT: timeout,
+        TransportFailure.SLOW: TOTAL_TIMEOUTS * timeout,
+    }
     limit = f" ({limits[loss]:g} s)" if loss in limits else ""
     scheme, host, port = origin
     return ViduTransportError(
-        f"The connection to {scheme}://{host}:{port} {what}{limit}: {shown(reason).rstrip('.')}. {advice}",
+        f"The connection to {scheme}://{host}:{port} {what}{limit}: {redacted(reason).rstrip('.')}. {advice}",
         conn_id=conn_id,
         sent=loss.sent,
     )

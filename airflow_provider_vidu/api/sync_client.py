@@ -15,7 +15,7 @@ from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.messages import (
     ApiAnswer,
     ApiRequest,
-    Loss,
+    TransportFailure,
     no_answer,
     outlives_its_body,
     unasked_switch,
@@ -125,7 +125,7 @@ class SyncClient:
     def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
         return no_answer(
             _loss(error, exchange, is_secure=self.config.origin[0] == "https"),
-            self.config.scrub(str(_root(error))),
+            self.config.redact(str(_root(error))),
             origin=self.config.origin,
             timeout=self.config.timeout,
             conn_id=self.config.conn_id,
@@ -193,16 +193,16 @@ def _root(error: BaseException) -> BaseException:
     return error if inner is None else _root(inner)
 
 
-def _loss(error: Exception, exchange: Exchange, *, is_secure: bool) -> Loss:
+def _loss(error: Exception, exchange: Exchange, *, is_secure: bool) -> TransportFailure:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return Loss.UNTRUSTED
+        return TransportFailure.UNTRUSTED
     is_late = isinstance(error, requests.Timeout) or isinstance(root, (ReadTimeoutError, TimeoutError))
     if not exchange.sent:
         if is_late or exchange.is_over:
-            return Loss.UNREACHED
+            return TransportFailure.UNREACHED
         failed_handshake = is_secure and exchange.reached and isinstance(root, (ssl.SSLError, ConnectionError))
-        return Loss.NO_TLS if failed_handshake else Loss.UNMADE
+        return TransportFailure.NO_TLS if failed_handshake else TransportFailure.UNMADE
     if exchange.is_over:
-        return Loss.SLOW
-    return Loss.SILENT if is_late else Loss.BROKEN
+        return TransportFailure.SLOW
+    return TransportFailure.SILENT if is_late else TransportFailure.BROKEN

@@ -29,7 +29,7 @@ class TooManyValuesError(ValueError):
     """There are more values than are read."""
 
 
-def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20_000) -> Any:
+def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20_000) -> Any:
     """Return JSON that every store can hold.
 
     Bytes that are not UTF-8 inside a text become U+FFFD: a gateway may quote a message in another character set.
@@ -48,13 +48,13 @@ def parse(body: bytes, strike: Callable[[str], str] = str, most_values: int = 20
             # What is not JSON, such as a page of megabytes, is refused before secrets are looked for.
             found = _PLAIN_DECODER.decode(text)
             # They are looked for in what escapes stand for, too.
-            if strike(text) == text:
+            if redact(text) == text:
                 return found
-        return plain(_DECODER.decode(_text(body)), strike)
+        return plain(_DECODER.decode(_text(body)), redact)
     except json.JSONDecodeError:
         if (inner := _unwrapped(_text(body))) is None:
             raise
-        return plain(_DECODER.decode(inner), strike)
+        return plain(_DECODER.decode(inner), redact)
 
 
 def _harmless(body: bytes) -> str | None:
@@ -168,7 +168,7 @@ _MOST_TEXTS: Final = 4
 _DROPPED: Final[Any] = None
 
 
-def parse_partly(body: bytes, strike: Callable[[str], str] = str, wanted: Collection[str] = ()) -> Any:
+def parse_partly(body: bytes, redact: Callable[[str], str] = str, wanted: Collection[str] = ()) -> Any:
     """Return as much as can be read of JSON that is cut off, broken, too large, or followed by something else.
 
     A value counts only if its end was seen: of ``{"task_id": "94700`` nothing is known. Lists are cut after 100 items
@@ -181,7 +181,7 @@ def parse_partly(body: bytes, strike: Callable[[str], str] = str, wanted: Collec
     """
     if not _BEGINS_JSON.match(body):
         return None
-    return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), strike)
+    return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), redact)
 
 
 class Document(NamedTuple):
@@ -198,7 +198,7 @@ _A_PAGE: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 _SEPARATORS: Final = re.compile(r"(?:[\s,]|data:|(?:event|id|retry)?:[^\n]*+\n)*+")
 
 
-def documents(body: bytes, strike: Callable[[str], str] = str, wanted: Collection[str] = ()) -> list[Document]:
+def documents(body: bytes, redact: Callable[[str], str] = str, wanted: Collection[str] = ()) -> list[Document]:
     """Return the objects and lists in a text, each as far as it can be read: lines of JSON, events, JSON in words.
 
     Each character is read once. Up to 50 are returned, with 5,000 members together; of a web page, none is.
@@ -215,7 +215,7 @@ def documents(body: bytes, strike: Callable[[str], str] = str, wanted: Collectio
     while len(found) < _MOST_DOCUMENTS and (start := _OPENS.search(text, at)):
         is_clean = is_clean and _SEPARATORS.fullmatch(text, at, start.start()) is not None
         salvage = _Salvage(frozenset(wanted), room=room)
-        found.append(Document(plain(salvage.read(text, start.start()), strike), is_clean))
+        found.append(Document(plain(salvage.read(text, start.start()), redact), is_clean))
         at, room = salvage.end, salvage.room
     return found
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import one_line, shown
+from airflow_provider_vidu.common.text import redacted, sanitized
 
 FIRST_SECONDS: Final = 3.0
 """A transfer that is over by then needs no line about its progress."""
@@ -20,7 +20,7 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
-class Telling:
+class ProgressLog:
     """Decides when the progress of a transfer is worth a line, and words it.
 
     The first line comes after a few seconds. Then one comes when another quarter has arrived, or when
@@ -100,19 +100,21 @@ def duration(seconds: float) -> str:
 
 def request_lines(body: Mapping[str, Any]) -> list[str]:
     """Return a request's fields, a line for each: no image's bytes, no signed URL, nothing endless."""
-    return [f"{one_line(name, 60)}: {_told(value)}" for name, value in body.items()]
+    return [f"{sanitized(name, 60)}: {_told(value)}" for name, value in body.items()]
 
 
 def _told(value: Any) -> str:
     if isinstance(value, str):
         if value[:5].lower() == "data:":
-            kind = one_line(value[5:300].partition(";")[0].partition(",")[0], 40)
+            kind = sanitized(value[5:300].partition(";")[0].partition(",")[0], 40)
             return f"(inline {kind}, {size(len(value))} in the request)"
         if _BASE64.match(value):
             return f"(inline base64, {size(len(value))} in the request)"
-        return shown(value, _VALUE_CHARS)
+        return redacted(value, _VALUE_CHARS)
     if isinstance(value, Mapping):
-        return one_line("{" + ", ".join(f"{name}: {_told(inner)}" for name, inner in value.items()) + "}", _VALUE_CHARS)
+        return sanitized(
+            "{" + ", ".join(f"{name}: {_told(inner)}" for name, inner in value.items()) + "}", _VALUE_CHARS
+        )
     if isinstance(value, Sequence):
-        return one_line("[" + ", ".join(map(_told, value)) + "]", _VALUE_CHARS)
-    return shown(value, _VALUE_CHARS)
+        return sanitized("[" + ", ".join(map(_told, value)) + "]", _VALUE_CHARS)
+    return redacted(value, _VALUE_CHARS)

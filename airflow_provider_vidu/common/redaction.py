@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from html.entities import html5
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import STRIKE
+from airflow_provider_vidu.common.text import MASK
 
 SHORTEST_ENCODED: Final = 8
 """Characters below which a secret is not looked for in base64: a shorter piece of base64 proves nothing."""
@@ -94,7 +94,7 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        return STRIKE
+        return MASK
 
     def __copy__(self) -> Secret:
         return self
@@ -131,7 +131,7 @@ class Redactor:
             (spelling, len(secret)) for secret in found for spelling in (secret, *_in_base64(secret))
         )
 
-    def scrub(self, text: str, shortest: int = 0) -> str:
+    def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` without any secret of at least ``shortest`` characters.
 
         Text in which a secret is percent-encoded, written in HTML entities or escaped in JSON comes back decoded.
@@ -153,11 +153,11 @@ class Redactor:
     def _replaced(self, text: str, shortest: int) -> str:
         for spelling, length in self._spellings:
             if length >= shortest and spelling in text:
-                text = text.replace(spelling, STRIKE)
+                text = text.replace(spelling, MASK)
         return text
 
     def __repr__(self) -> str:
-        return f"Redactor({STRIKE})"
+        return f"Redactor({MASK})"
 
 
 def _in_base64(secret: str) -> set[str]:

@@ -31,7 +31,7 @@ Files are named by what is left of a URL. A parameter missing here gives one fil
 would give two files one name, so anything doubtful is missing.
 """
 
-STRIKE: Final = "***"
+MASK: Final = "***"
 _SECRET_CHARS: Final = 20
 _SECRET_VARIETY: Final = 10
 _FEW_SECRETS: Final = 32
@@ -39,7 +39,7 @@ _FEW_SECRETS: Final = 32
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\([/\"\\])")
 
 
-def one_line(value: object, limit: int = SNIPPET_CHARS) -> str:
+def sanitized(value: object, limit: int = SNIPPET_CHARS) -> str:
     """Return ``value`` as one printable line of at most ``limit`` characters.
 
     Control characters and bidirectional overrides become spaces, so that an answer cannot forge a
@@ -133,7 +133,7 @@ def _mask(secrets: set[str]) -> Callable[[str], str]:
 
     def mask(text: str) -> str:
         for secret in ordered:
-            text = text.replace(secret, STRIKE)
+            text = text.replace(secret, MASK)
         return text
 
     return mask
@@ -157,7 +157,7 @@ def mask_pieces(text: str, pieces: Collection[str]) -> str:
         if text[at : at + _SECRET_CHARS] not in pieces:
             at += 1
             continue
-        found += [text[kept:at], STRIKE]
+        found += [text[kept:at], MASK]
         at += 1
         while text[at : at + _SECRET_CHARS] in pieces:
             at += 1
@@ -190,10 +190,10 @@ def _is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
 
 
-def shown(value: object, limit: int = SNIPPET_CHARS) -> str:
+def redacted(value: object, limit: int = SNIPPET_CHARS) -> str:
     """Return ``value`` as one redacted line: what a message may quote from a server. Data URIs are cut out.
 
     :param value: anything; ``str()`` of it is shown.
     :param limit: the most characters to keep.
     """
-    return one_line(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)
+    return sanitized(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import one_line, without_data_uris, without_query
+from airflow_provider_vidu.common.text import sanitized, without_data_uris, without_query
 from airflow_provider_vidu.common.values import MAX_URL_CHARS, web_url
 
 _URL_FIELD: Final = re.compile(r"ur[il]s?$", re.IGNORECASE)
@@ -60,7 +60,7 @@ def shown_url(value: str) -> str:
     """Return an address as a message may show it: one line, without user, password, query and fragment."""
     text = value.strip()
     shown = without_data_uris(text[:2000]) if text[:5].lower() == "data:" else without_query(text)
-    return one_line(shown, 120)
+    return sanitized(shown, 120)
 
 
 def unusable_note(answer: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def unusable_note(answer: Mapping[str, Any]) -> str:
     for name, value in _addresses(answer):
         problem = url_problem(value)
         if problem is not None and len(found) < _MOST_SHOWN:
-            found.setdefault(shown_url(value), f"{one_line(name, 40)} holds {shown_url(value)!r}, which {problem}")
+            found.setdefault(shown_url(value), f"{sanitized(name, 40)} holds {shown_url(value)!r}, which {problem}")
     if not found:
         return ""
     return f" In its answer {'; '.join(found.values())}. Pass the right address as video_url to ViduDownloadOperator."

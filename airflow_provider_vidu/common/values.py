@@ -161,7 +161,7 @@ def first_text(*values: Any) -> str | None:
     return next((found for found in map(text, values) if found), None)
 
 
-def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any:
+def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any:
     """Return JSON that survives UTF-8, PostgreSQL and strict parsers.
 
     Lone surrogates and NUL characters become U+FFFD, NaN and infinities become None, integers
@@ -176,11 +176,11 @@ def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any
         raise ValueError("nested too deeply")
     if isinstance(value, str):
         text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return strike(text.replace("\0", "\ufffd"))
+        return redact(text.replace("\0", "\ufffd"))
     if isinstance(value, dict):
-        return {plain(name, strike): plain(item, strike, depth + 1) for name, item in value.items()}
+        return {plain(name, redact): plain(item, redact, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [plain(item, strike, depth + 1) for item in value]
+        return [plain(item, redact, depth + 1) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
@@ -188,7 +188,7 @@ def plain(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> Any
     return value
 
 
-def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
+def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
     """Return the JSON object or list that a text holds, else None.
 
     Gateways put the whole answer of the service behind them into a message, alone or behind words of their own.
@@ -212,7 +212,7 @@ def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
             found, end = _DECODER.raw_decode(told, start)
             # A list must be the whole text: "[1] try again" holds none.
             if isinstance(found, dict) or (isinstance(found, list) and end == len(told)):
-                return plain(found, strike)
+                return plain(found, redact)
         except (ValueError, RecursionError):
             pass
         start = told.find("{", start + 1)
@@ -222,7 +222,7 @@ def embedded(value: Any, strike: Callable[[str], str] = str) -> Any:
 _DECODER: Final = json.JSONDecoder(parse_int=integer)
 
 
-def reason(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> str | None:
+def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> str | None:
     """Return the text that explains an error, from a text, a list, nested objects or JSON inside a text.
 
     :param value: what a field such as ``error``, ``message`` or ``fail_reason`` holds.
@@ -232,29 +232,29 @@ def reason(value: Any, strike: Callable[[str], str] = str, depth: int = 0) -> st
     if depth > _REASON_DEPTH:
         return None
     if isinstance(value, str):
-        inner = embedded(value, strike) if "{" in value or "[" in value else None
+        inner = embedded(value, redact) if "{" in value or "[" in value else None
         # Words before the JSON may be all there is to know, so an object inside a text must have a field that explains.
         whole_text = value.rstrip().endswith(("}", "]")) and value.lstrip().startswith(("{", "["))
         told = (
-            _reason_of_object(inner, strike, depth + 1, leaves=whole_text)
+            _reason_of_object(inner, redact, depth + 1, leaves=whole_text)
             if isinstance(inner, Mapping)
-            else reason(inner, strike, depth + 1)
+            else reason(inner, redact, depth + 1)
         )
         return told or text(value)
     if isinstance(value, list):
-        found = [told for told in (reason(item, strike, depth + 1) for item in value[:_REASONS_SHOWN]) if told]
+        found = [told for told in (reason(item, redact, depth + 1) for item in value[:_REASONS_SHOWN]) if told]
         return "; ".join(dict.fromkeys(found)) or None
     if isinstance(value, Mapping):
-        return _reason_of_object(value, strike, depth, leaves=depth > 0)
+        return _reason_of_object(value, redact, depth, leaves=depth > 0)
     return text(value)
 
 
 def _reason_of_object(
-    value: Mapping[str, Any], strike: Callable[[str], str], depth: int, *, leaves: bool
+    value: Mapping[str, Any], redact: Callable[[str], str], depth: int, *, leaves: bool
 ) -> str | None:
     # Each field is looked at once: three times on each of six levels would be 729 times for the innermost.
     for name in dict.fromkeys(_reason_names(value, leaves=leaves)):
-        if told := reason(value[name], strike, depth + 1):
+        if told := reason(value[name], redact, depth + 1):
             return told
     return None
 

@@ -14,7 +14,7 @@ from airflow_provider_vidu.common.media_types import (
     sniffed,
     type_of_name,
 )
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
 
@@ -96,15 +96,17 @@ def _fits(kind: str, family: Family | None) -> bool:
 def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduDownloadRefusedError:
     found = text_kind(head)
     if found:
-        begins = shown(head[:_QUOTED].decode("utf-8", "replace"), 160)
+        begins = redacted(head[:_QUOTED].decode("utf-8", "replace"), 160)
     else:
-        said = f" (its header says {shown(declared, 60)})" if declared else ""
+        said = f" (its header says {redacted(declared, 60)})" if declared else ""
         found, begins = f"bytes of no known format{said}", head[:16].hex(" ")
     return _refused(family, found, f" It begins: {begins}")
 
 
 def _refused(family: Family | None, found: str, more: str) -> ViduDownloadRefusedError:
-    return ViduDownloadRefusedError(f"Not stored: the server sent {shown(found)} instead of {_ARTICLE[family]}.{more}")
+    return ViduDownloadRefusedError(
+        f"Not stored: the server sent {redacted(found)} instead of {_ARTICLE[family]}.{more}"
+    )
 
 
 class BoxWalk:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.bodies import real_codings
 from airflow_provider_vidu.network.framing import Answer
@@ -26,7 +26,7 @@ LEAST_GAIN: Final = 4096
 # At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
 _CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
-_PASSING_STATUSES: Final = frozenset({202, 408, 425, 429})
+_TRANSIENT_STATUSES: Final = frozenset({202, 408, 425, 429})
 # Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
 # prove what came.
 _WHOLE_STATUSES: Final = frozenset({200, 201, 203})
@@ -131,9 +131,9 @@ def _is_other_version(answer: Answer, progress: Progress) -> bool:
 def _after_failure(answer: Answer) -> Verdict:
     if answer.status in _EXPIRED_STATUSES or (answer.status == 400 and _SAYS_EXPIRED.search(answer.body)):
         return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
-    if answer.status in _PASSING_STATUSES or answer.status >= 500:
+    if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
-    told = shown(answer.body.decode("utf-8", "replace"))
+    told = redacted(answer.body.decode("utf-8", "replace"))
     error = ViduDownloadRefusedError(
         f"Not fetched: the server refused the request{f'. It said: {told}' if told else '.'}",
         status_code=answer.status,
@@ -142,7 +142,7 @@ def _after_failure(answer: Answer) -> Verdict:
 
 
 def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
-    told = shown(answer.body.decode("utf-8", "replace"))
+    told = redacted(answer.body.decode("utf-8", "replace"))
     return ViduDownloadError(
         f"The file could not be fetched: {problem}{f'. It said: {told}' if told else '.'}",
         status_code=answer.status,

@@ -10,19 +10,19 @@ from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact
-from airflow_provider_vidu.stores.base import Sink
+from airflow_provider_vidu.stores.base import AtomicWriter
 
-OpenSink = Callable[[str, int | None], Sink]
+OpenWriter = Callable[[str, int | None], AtomicWriter]
 """Takes the content type and the announced size; returns a sink. Called anew when a transfer starts over."""
 
 
-class Arrival:
+class IncomingFile:
     """Takes the bytes of one version of the file; a transfer that starts over makes a new one.
 
     What arrives is counted as it comes, for the transfer resumes there. What a server has compressed unasked is
     unpacked on the way: size, digest and sink are about the file itself.
 
-    :param open_sink: opens the destination as soon as the first bytes have shown what they are.
+    :param open_writer: opens the destination as soon as the first bytes have shown what they are.
     :param artifact: what is wanted; None for a result of any medium.
     :param max_bytes: the largest file that is accepted.
     :param scrub: takes secrets out of what an error may quote of the beginning.
@@ -30,10 +30,10 @@ class Arrival:
 
     def __init__(
         self,
-        open_sink: OpenSink,
+        open_writer: OpenWriter,
         artifact: Artifact | None,
         max_bytes: int | None,
-        scrub: Callable[[bytes], bytes] = bytes,
+        redact: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self.received = 0
         """Bytes from the network."""
@@ -43,10 +43,10 @@ class Arrival:
         self.validator: str | None = None
         self.content_type = ""
         self._codings: tuple[str, ...] = ()
-        self._open_sink = open_sink
+        self._open_sink = open_writer
         self._artifact = artifact
         self._max_bytes = max_bytes
-        self._scrub = scrub
+        self._scrub = redact
         self._declared: str | None = None
         self._path = ""
         self._first: bytearray | None = bytearray()
@@ -56,7 +56,7 @@ class Arrival:
         """The first bytes of the file, until they show what it is."""
         self._digest = hashlib.sha256()
         self._boxes = BoxWalk()
-        self._sink: Sink | None = None
+        self._sink: AtomicWriter | None = None
 
     @property
     def progress(self) -> Progress:

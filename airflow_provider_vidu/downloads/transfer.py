@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_vidu.common.progress import Telling, finish_line
-from airflow_provider_vidu.common.text import one_line, without_query
+from airflow_provider_vidu.common.progress import ProgressLog, finish_line
+from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.downloads.decisions import (
     MAX_FRESH_URLS,
     Budget,
@@ -28,7 +28,7 @@ from airflow_provider_vidu.downloads.decisions import (
     redirect_problem,
     validator_of,
 )
-from airflow_provider_vidu.downloads.incoming_file import Arrival, OpenSink
+from airflow_provider_vidu.downloads.incoming_file import IncomingFile, OpenWriter
 from airflow_provider_vidu.exceptions import (
     ViduDownloadError,
     ViduDownloadRefusedError,
@@ -39,7 +39,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.network.connection import TooSlowError
 from airflow_provider_vidu.network.limits import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.polling.policy import Backoff
 from airflow_provider_vidu.stores.artifacts import Artifact, family_of
 
@@ -87,7 +87,7 @@ class Transfer:
     """One download. Make an instance, call :meth:`run` once.
 
     :param url: where the file lies; None to ask ``fresh_url`` first.
-    :param open_sink: opens the destination once the content is known to be acceptable.
+    :param open_writer: opens the destination once the content is known to be acceptable.
     :param access: what the connection grants.
     :param rules: limits and times.
     :param fresh_url: returns a new URL when the old one has expired; None when nobody knows one.
@@ -97,22 +97,22 @@ class Transfer:
     def __init__(
         self,
         url: str | None,
-        open_sink: OpenSink,
+        open_writer: OpenWriter,
         *,
-        access: Access | None = None,
+        access: DownloadAccess | None = None,
         rules: Rules | None = None,
         fresh_url: Callable[[], str] | None = None,
         log: Any = None,
     ) -> None:
         self._url = url
-        self._open_sink = open_sink
-        self._access = access or Access()
+        self._open_sink = open_writer
+        self._access = access or DownloadAccess()
         self._rules = rules or Rules()
         self._fresh_url = fresh_url
         self._log: Any = log or logging.getLogger(__name__)
         self._budget = Budget(self._access.max_retries, self._rules.backoff)
         self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
-        self._telling = Telling(self._rules.log_interval)
+        self._telling = ProgressLog(self._rules.log_interval)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._seconds = 0.0
         """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
@@ -216,7 +216,7 @@ class Transfer:
         return found
 
     def _scrubbed(self, text: str) -> str:
-        return one_line(self._access.scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)
+        return sanitized(self._access.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)
 
     def _act_on(self, verdict: Verdict) -> None:
         """Do what an answer without the file asks for: wait, begin anew, get another URL or give up."""
@@ -329,15 +329,15 @@ class Transfer:
         self._file.discard()
         self._file = self._new_arrival()
 
-    def _new_arrival(self) -> Arrival:
-        return Arrival(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._scrub)
+    def _new_arrival(self) -> IncomingFile:
+        return IncomingFile(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._scrub)
 
     def _scrub(self, data: bytes) -> bytes:
         stream = self._stream
-        return self._access.scrub(data, stream.target.url if stream is not None else self._url)
+        return self._access.redact(data, stream.target.url if stream is not None else self._url)
 
     # -- what is told ---------------------------------------------------------------------------
 
     @property
     def _source(self) -> str:
-        return one_line(without_query(self._url), 300) if self._url else "the generation's URL"
+        return sanitized(without_query(self._url), 300) if self._url else "the generation's URL"

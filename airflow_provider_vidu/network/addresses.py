@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.network.origins import is_loopback
 
@@ -134,8 +134,8 @@ def permitted_addresses(
     if not permitted and judged:
         text, kind = judged[0]
         raise ViduDownloadRefusedError(
-            f"Not fetched: the host {one_line(host, 100)!r} has the {kind} address {text}. If the file really "
-            f"lies there, add {one_line(host, 100)!r} or its network to allowed_hosts of the Vidu connection, or to "
+            f"Not fetched: the host {sanitized(host, 100)!r} has the {kind} address {text}. If the file really "
+            f"lies there, add {sanitized(host, 100)!r} or its network to allowed_hosts of the Vidu connection, or to "
             "[vidu] allowed_hosts in Airflow's configuration."
         )
     return permitted
@@ -163,5 +163,5 @@ def system_resolver(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError(f"{one_line(host, 80)!r} is no host name") from None
+        raise OSError(f"{sanitized(host, 80)!r} is no host name") from None
     return [str(entry[4][0]) for entry in found]

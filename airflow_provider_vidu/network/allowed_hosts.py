@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 
@@ -37,10 +37,12 @@ def _entry(entry: str) -> str:
         try:
             return str(ip_network(bare, strict=False))
         except ValueError:
-            raise ViduConfigError(f"{one_line(entry, 60)!r} is not a network such as 198.18.0.0/15.") from None
+            raise ViduConfigError(f"{sanitized(entry, 60)!r} is not a network such as 198.18.0.0/15.") from None
     is_ipv6 = bare.count(":") > 1
     if "*" in bare:
-        raise ViduConfigError(f"{one_line(entry, 60)!r}: every host is named in full, there are no wildcards.")
+        raise ViduConfigError(f"{sanitized(entry, 60)!r}: every host is named in full, there are no wildcards.")
     if not bare.isprintable() or re.search(r"[/\\@?#\[\] ]", bare) or (":" in bare and not is_ipv6):
-        raise ViduConfigError(f"{one_line(entry, 60)!r} is neither a host name nor a network: no scheme, port or path.")
+        raise ViduConfigError(
+            f"{sanitized(entry, 60)!r} is neither a host name nor a network: no scheme, port or path."
+        )
     return bare.rstrip(".")

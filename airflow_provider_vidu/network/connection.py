@@ -21,12 +21,12 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.network.framing import MOST_INTERIM
 from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
 MOST_HEADERS: Final = 100
@@ -188,7 +188,7 @@ class Connection(http.client.HTTPConnection):
 
     debuglevel = 0  # whatever is set for all of http.client: it prints headers, and with them the key
 
-    def __init__(self, target: Target, access: Access, opened: Callable[[socket.socket], None]) -> None:
+    def __init__(self, target: Target, access: DownloadAccess, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
         self._target = target
         self._access = access
@@ -298,4 +298,4 @@ class _Proxy:
         response.begin()
         if response.status != 200:
             sock.close()
-            raise OSError(f"the proxy refused the tunnel: HTTP {response.status} {one_line(response.reason, 80)}")
+            raise OSError(f"the proxy refused the tunnel: HTTP {response.status} {sanitized(response.reason, 80)}")

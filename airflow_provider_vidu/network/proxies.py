@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.origins import is_loopback
 
@@ -139,7 +139,7 @@ def _why_unusable(proxy: Secret, source: str) -> str | None:
     subject = f"{source[0].upper()}{source[1:]}"
     if scheme.startswith("socks"):
         return (
-            f"{subject} names a SOCKS proxy ({one_line(scheme, 20)}://), which is not supported. "
+            f"{subject} names a SOCKS proxy ({sanitized(scheme, 20)}://), which is not supported. "
             "Nothing was sent. Name an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY win over "
             "ALL_PROXY, the connection's proxy over all), or exempt the host with NO_PROXY."
         )

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.network.connection import Connection, Response, TooSlowError
 from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.network.limits import USER_AGENT
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 ERROR_BODY_BYTES: Final = 2048
 NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)
@@ -34,7 +34,7 @@ class Stream:
     :raises ViduDownloadRefusedError: when the address is not permitted.
     """
 
-    def __init__(self, target: Target, access: Access, headers: dict[str, str], *, own: bool) -> None:
+    def __init__(self, target: Target, access: DownloadAccess, headers: dict[str, str], *, own: bool) -> None:
         self.target = target
         self._access = access
         self._socket: socket.socket | None = None
@@ -74,7 +74,7 @@ class Stream:
         if self.status >= 400:
             self._response.patience.renew(self._access.timeout)
             try:
-                body = self._access.scrub(self._response.read(ERROR_BODY_BYTES), self.target.url)
+                body = self._access.redact(self._response.read(ERROR_BODY_BYTES), self.target.url)
             except NETWORK_ERRORS:
                 body = b""
         return Answer(self.status, self.headers, self.length, body)
@@ -162,7 +162,7 @@ def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
 def failure_text(error: BaseException) -> str:
     """Return in a few words what a network error means."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate cannot be verified ({one_line(error.verify_message, 100)})"
+        return f"the server's certificate cannot be verified ({sanitized(error.verify_message, 100)})"
     if isinstance(error, TooSlowError):
         return "the transfer became too slow"
     if isinstance(error, TimeoutError):
@@ -174,5 +174,5 @@ def failure_text(error: BaseException) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "the connection ended before the body did"
     if isinstance(error, OSError):
-        return one_line(error.strerror or str(error) or type(error).__name__, 120)
+        return sanitized(error.strerror or str(error) or type(error).__name__, 120)
     return f"the answer is not HTTP ({type(error).__name__})"

@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.redaction import Redactor, Secret
-from airflow_provider_vidu.common.text import one_line, signatures
+from airflow_provider_vidu.common.text import sanitized, signatures
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
@@ -44,12 +44,12 @@ def most_bytes(max_bytes: int | None = None) -> int:
     setting = conf.get("vidu", "max_bytes", fallback="") or MAX_BYTES
     most = whole(setting)
     if not isinstance(most, int) or most <= 0:
-        raise ViduConfigError(f"[vidu] max_bytes must be a whole number above 0, not {one_line(setting, 40)!r}.")
+        raise ViduConfigError(f"[vidu] max_bytes must be a whole number above 0, not {sanitized(setting, 40)!r}.")
     return most
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class DownloadAccess:
     """What a download may do, and with what: the part of a connection that concerns it.
 
     :param origin: the connection's own origin, the only one that ever gets ``headers``.
@@ -73,7 +73,7 @@ class Access:
     resolve: Resolver | None = field(default=None, repr=False)
     secrets: tuple[Secret, ...] = ()
 
-    def scrub(self, data: bytes, url: str | None = None) -> bytes:
+    def redact(self, data: bytes, url: str | None = None) -> bytes:
         """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse.
 
         :param data: what a server has sent.
@@ -83,7 +83,7 @@ class Access:
         if not hidden:
             return data
         text = data.decode("utf-8", "surrogateescape")
-        clean = Redactor(hidden).scrub(text)
+        clean = Redactor(hidden).redact(text)
         return data if clean == text else clean.encode("utf-8", "replace")
 
 
@@ -149,4 +149,4 @@ def _ascii_host(host: str) -> str:
     try:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise ViduDownloadRefusedError(f"Not fetched: {one_line(host, 80)!r} is no host name.") from None
+        raise ViduDownloadRefusedError(f"Not fetched: {sanitized(host, 80)!r} is no host name.") from None

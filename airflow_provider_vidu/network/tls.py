@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -62,7 +62,7 @@ def _trusting(source: str, path: str, _fingerprint: tuple[int, int]) -> ssl.SSLC
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = "holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else _reason(error)
         raise ViduConfigError(
-            f"The CA bundle {one_line(path)!r} that {source} names cannot be used: {reason}."
+            f"The CA bundle {sanitized(path)!r} that {source} names cannot be used: {reason}."
         ) from None
     return _http1(context)
 

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import BinaryIO, Final
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduDownloadRefusedError,
@@ -19,7 +19,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.network.connection import Connection, Response
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 _LEAST_RATE: Final = 20_000.0
 """Bytes a second below which, on the whole, an upload is given up."""
@@ -27,7 +27,7 @@ _ERROR_BODY_BYTES: Final = 2048
 _MOST_ETAG_CHARS: Final = 1024
 
 
-def put(url: str, content: BinaryIO, size: int, content_type: str, access: Access) -> str:
+def put(url: str, content: BinaryIO, size: int, content_type: str, access: DownloadAccess) -> str:
     """Send a file with one PUT and return the ``ETag`` of the answer. Redirects are not followed.
 
     The URL comes from the service and is signed: it is used verbatim, and gets neither the API key nor any other
@@ -86,7 +86,7 @@ def _send(
         connection.send(piece)
 
 
-def _etag(response: Response, access: Access, url: str) -> str:
+def _etag(response: Response, access: DownloadAccess, url: str) -> str:
     if 200 <= response.status < 300:
         etag = response.headers.get("ETag", "")
         if 0 < len(etag) <= _MOST_ETAG_CHARS:
@@ -94,10 +94,10 @@ def _etag(response: Response, access: Access, url: str) -> str:
         wrong = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
         raise ViduResponseError(f"The store answered the upload of a file {wrong}.", status_code=response.status)
     try:
-        body = access.scrub(response.read(_ERROR_BODY_BYTES), url).decode("utf-8", "replace")
+        body = access.redact(response.read(_ERROR_BODY_BYTES), url).decode("utf-8", "replace")
     except NETWORK_ERRORS:
         body = ""
-    said = f" It said: {shown(body)}" if body.strip() else ""
+    said = f" It said: {redacted(body)}" if body.strip() else ""
     if 300 <= response.status < 400:
         raise ViduResponseError(f"The store redirects the upload of a file.{said}", status_code=response.status)
     # A retry gets a new URL, so one that has expired meanwhile (403) may pass as well.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from airflow_provider_vidu.common.text import one_line, without_query
+from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_vidu.downloads.transfer import Received, Transfer
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.network.target import Access
-    from airflow_provider_vidu.stores.base import Place, Sink
+    from airflow_provider_vidu.network.target import DownloadAccess
+    from airflow_provider_vidu.stores.base import AtomicWriter, StoredFile
     from airflow_provider_vidu.stores.destination import Destination
 
 Overwrite = Literal["replace", "skip", "error"]
@@ -131,7 +131,7 @@ class ViduDownloadOperator(SignedURLOperator):
         self.endpoint = endpoint
         self._written_destination: Any = destination  # before templates are rendered
         self._transfer: Transfer | None = None
-        self._chosen: Place | None = None
+        self._chosen: StoredFile | None = None
         self._generation: Generation | None = None
         self._record: dict[str, Any] | None = None
         self._check_arguments()
@@ -178,9 +178,9 @@ class ViduDownloadOperator(SignedURLOperator):
             # Another task was faster than this one.
             if self.overwrite == "skip" and self._chosen is not None:
                 return self._kept(self._chosen, url, generation_id)
-            raise error.located(generation_id=generation_id) from error.__cause__
+            raise error.with_context(generation_id=generation_id) from error.__cause__
         except ViduError as error:
-            raise error.located(generation_id=generation_id) from error.__cause__
+            raise error.with_context(generation_id=generation_id) from error.__cause__
         told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
         self.log.info("Stored %s: %s", place.uri, told)
         return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
@@ -237,14 +237,14 @@ class ViduDownloadOperator(SignedURLOperator):
         ):
             if value not in words:
                 raise ViduConfigError(
-                    f"{name} must be one of {', '.join(filter(None, words))}, not {one_line(value, 40)!r}."
+                    f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
                 )
         if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
-            raise ViduConfigError(f"creation must be a whole number from 0, not {one_line(self.creation, 40)!r}.")
+            raise ViduConfigError(f"creation must be a whole number from 0, not {sanitized(self.creation, 40)!r}.")
         if self.creation and self.generation_id is None and self.generation is None:
             raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
         if self.max_bytes is not None and (not _is_whole(self.max_bytes) or self.max_bytes <= 0):
-            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {one_line(self.max_bytes, 40)!r}.")
+            raise ViduConfigError(f"max_bytes must be a whole number above 0, not {sanitized(self.max_bytes, 40)!r}.")
         if _is_final(self.destination) or (hasattr(self.destination, "parts") and _is_final(str(self.destination))):
             checked_destination(self.destination)
         if _is_final(self.video_url):
@@ -289,7 +289,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
     # -- what is there already ------------------------------------------------------------------
 
-    def _kept(self, place: Place, url: str | None, generation_id: str | None) -> dict[str, Any]:
+    def _kept(self, place: StoredFile, url: str | None, generation_id: str | None) -> dict[str, Any]:
         """Return the record of a file that stays, reading it once for its digest.
 
         :raises DestinationExistsError: with ``overwrite="error"``.
@@ -298,10 +298,10 @@ class ViduDownloadOperator(SignedURLOperator):
         from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed, type_of_name
         from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
         from airflow_provider_vidu.network.target import most_bytes
-        from airflow_provider_vidu.stores.base import already_there
+        from airflow_provider_vidu.stores.base import file_exists_error
 
         if self.overwrite == "error":
-            raise already_there(place.uri)
+            raise file_exists_error(place.uri)
         digest, size, head, most = hashlib.sha256(), 0, b"", most_bytes(self.max_bytes)
         for piece in place.read():
             head = head or piece[:SNIFF_BYTES]
@@ -321,13 +321,13 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _download(
         self, destination: Destination, stem: str, url: str | None, generation_id: str | None
-    ) -> tuple[Place, Received]:
+    ) -> tuple[StoredFile, Received]:
         from airflow_provider_vidu.downloads.transfer import Rules, Transfer
         from airflow_provider_vidu.network.target import most_bytes
 
         destination.check()  # a folder or a missing file system is reported before anything is fetched
 
-        def open_sink(content_type: str, total: int | None) -> Sink:
+        def open_writer(content_type: str, total: int | None) -> AtomicWriter:
             name = file_name(stem, self.artifact, content_type, self.creation) if destination.is_folder else None
             place = self._chosen = destination.place(name)
             self.log.info("Storing it as %s", place.uri)
@@ -336,7 +336,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
         self._transfer = Transfer(
             url,
-            open_sink,
+            open_writer,
             access=self._access(needed=generation_id is not None),
             rules=Rules(artifact=self.artifact, max_bytes=most_bytes(self.max_bytes)),
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
@@ -346,14 +346,14 @@ class ViduDownloadOperator(SignedURLOperator):
         assert self._chosen is not None  # nothing is received without a sink
         return self._chosen, received
 
-    def _access(self, *, needed: bool) -> Access:
+    def _access(self, *, needed: bool) -> DownloadAccess:
         """Return what the connection grants; without one, what anybody may do."""
         from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
         from airflow_provider_vidu.hooks import ViduHook
-        from airflow_provider_vidu.network.target import Access
+        from airflow_provider_vidu.network.target import DownloadAccess
 
         if not needed and _absent_as_none(self.vidu_conn_id) is None:
-            return Access()
+            return DownloadAccess()
         try:
             return ViduHook(self.vidu_conn_id).config.access()
         except ViduConnectionNotFoundError:
@@ -363,7 +363,7 @@ class ViduDownloadOperator(SignedURLOperator):
             if needed:
                 raise
             self.log.warning("The Vidu connection is not used for this download: %s", error)
-        return Access()
+        return DownloadAccess()
 
     def _fresh_url(self, generation_id: str) -> str:
         """Ask the service where the file lies now.
@@ -381,7 +381,7 @@ class ViduDownloadOperator(SignedURLOperator):
             generation_id, endpoint=self.endpoint
         )
         if generation.failed:
-            raise failure(generation).located(conn_id=self.vidu_conn_id)
+            raise failure(generation).with_context(conn_id=self.vidu_conn_id)
         url = generation.url_of(self.artifact, self.creation)
         if url is not None:
             return url
@@ -392,13 +392,13 @@ class ViduDownloadOperator(SignedURLOperator):
                 generation_id=generation_id,
                 conn_id=self.vidu_conn_id,
             )
-        raise missing(generation, self.artifact, self.creation).located(
+        raise missing(generation, self.artifact, self.creation).with_context(
             generation_id=generation_id, conn_id=self.vidu_conn_id
         )
 
 
 def _record(
-    place: Place, size: int, sha256: str, content_type: str, generation_id: str | None, source: str | None
+    place: StoredFile, size: int, sha256: str, content_type: str, generation_id: str | None, source: str | None
 ) -> dict[str, Any]:
     return {
         "uri": place.uri,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import (
     ADAPTIVE,
@@ -47,8 +47,8 @@ from airflow_provider_vidu.orders.request import (
     completed,
     facts_of_create,
     further_fields,
-    held,
     request_of,
+    required_arguments,
     text,
 )
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
@@ -174,7 +174,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self.durable = checked_flag("durable", durable)
         self.on_clear = _checked_on_clear(on_clear)
         self.max_failures = checked_count("max_failures", max_failures)
-        self._held = held(self._arguments())
+        self._held = required_arguments(self._arguments())
         check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
@@ -266,7 +266,7 @@ class ViduGenerateOperator(SignedURLOperator):
         try:
             store_for(context, keeps=self.on_clear == "resume").returned()
         except Exception as error:  # noqa: BLE001 - the result is paid for; without the note a later clear may reuse it
-            self.log.warning("It could not be noted that the result was returned: %s", shown(error))
+            self.log.warning("It could not be noted that the result was returned: %s", redacted(error))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""

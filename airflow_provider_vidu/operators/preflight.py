@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared_in, one_file_for_all
@@ -41,7 +41,7 @@ def check_downstream(operator: Any, log: Any) -> None:
         try:
             told = _told(operator, task)
         except Exception as error:  # noqa: BLE001 - whatever a look stumbles over, it may stop no order
-            log.warning("The destination of the download %r could not be checked: %s", task.task_id, shown(error))
+            log.warning("The destination of the download %r could not be checked: %s", task.task_id, redacted(error))
             continue
         if told and is_sure:
             raise ViduConfigError(
@@ -175,7 +175,7 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
     try:
         BaseHook.get_connection(named)
     except AirflowNotFoundException:
-        return f"There is no Airflow connection {shown(named, 80)!r} for its destination {shown(text, 120)!r}."
+        return f"There is no Airflow connection {redacted(named, 80)!r} for its destination {redacted(text, 120)!r}."
     return None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.naming import is_folder, is_template, path_text
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
@@ -87,7 +87,7 @@ def destinations_of(task: Any) -> list[Any]:
 def one_file_for_all(destination: object) -> str:
     """Return the error of a mapped task whose instances would write one file (:func:`is_shared`)."""
     return (
-        f"Instances of this mapped task would write one file, {one_line(destination, 120)!r}, and the last one would "
+        f"Instances of this mapped task would write one file, {sanitized(destination, 120)!r}, and the last one would "
         "stay. End destination with a slash: then each file is named by its generation_id. Or give each instance a "
         "destination of its own, by expand_kwargs or with {{ ti.map_index }} in the name."
     )

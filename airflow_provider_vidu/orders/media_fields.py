@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.common.text import shown, without_data_uris
+from airflow_provider_vidu.common.text import redacted, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 Kind = Literal["image", "video", "audio"]
@@ -172,7 +172,8 @@ def _check_single(where: str, value: Any) -> None:
     text = value.strip() if isinstance(value, str) else ""
     if _SEVERAL.search(text) or _SEVERAL_PATHS.match(text):
         raise ViduConfigError(
-            f"{where} holds several addresses in one text: {shown(without_data_uris(text), 120)}. Give them as a list. "
+            f"{where} holds several addresses in one text: {redacted(without_data_uris(text), 120)}. "
+            "Give them as a list. "
             "If it is a single address, put it into a list of its own. Nothing was submitted."
         )
 
@@ -182,12 +183,12 @@ def _check(value: Any, where: str) -> None:
     is_text = isinstance(value, str) and value.strip() not in ("", "None")
     if not is_text and not _is_path(value):
         empty = {"": "an empty text", "None": "the word None"}
-        told = empty[value.strip()] if isinstance(value, str) else shown(repr(value), 80)
+        told = empty[value.strip()] if isinstance(value, str) else redacted(repr(value), 80)
         raise ViduConfigError(f"{where} holds {told}: it must be an address or a path.")
     known = address(value)
     if known is not None and _BROKEN.match(known):
         raise ViduConfigError(
-            f"{where} holds an address with a line end in it: {shown(known, 80)}. Give several addresses as a list."
+            f"{where} holds an address with a line end in it: {redacted(known, 80)}. Give several addresses as a list."
         )
     if isinstance(value, str) and len(value) > _MAX_PATH_CHARS and known is None:
         raise ViduConfigError(f"{where} holds {len(value):,} characters that are neither an address nor a path.")
@@ -206,7 +207,7 @@ def _read_list(where: str, value: Any) -> Any:
             found: list[Any] = json.loads(text)
         except ValueError:
             raise ViduConfigError(
-                f"{where} is the text of a list, but not JSON: {shown(text, 80)}. Pass the list itself (a task's "
+                f"{where} is the text of a list, but not JSON: {redacted(text, 80)}. Pass the list itself (a task's "
                 "output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
             ) from None
         return found

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media_fields import Kind
@@ -102,7 +102,7 @@ class MediaFile:
     def error(self, problem: str) -> ViduConfigError:
         """Return the error that names field and file."""
         name = _USER.sub(r"\1***@", str(self._source))
-        return ViduConfigError(f"{self._where}: the file {shown(name)} {problem}")
+        return ViduConfigError(f"{self._where}: the file {redacted(name)} {problem}")
 
     def _check(self, content: BinaryIO) -> None:
         if self.size > MAX_UPLOAD_BYTES:
@@ -124,7 +124,7 @@ class MediaFile:
         except ViduError:
             raise
         except Exception as error:  # every store has errors of its own
-            reason = f"cannot be read: {shown(_reason(error)).rstrip('.')}.{self._advice(error)}"
+            reason = f"cannot be read: {redacted(_reason(error)).rstrip('.')}.{self._advice(error)}"
             if _is_final(error):
                 raise self.error(reason) from error
             raise ViduStorageError(self.error(reason).reason) from error
@@ -162,8 +162,8 @@ class MediaFile:
             fs = fsspec.filesystem(protocol)
         except TypeError as error:  # a host or a user, which only an Airflow connection holds
             raise self.error(
-                f"cannot be read: the file system {protocol} needs arguments ({shown(error, 160)}), and no installed "
-                "Airflow provider makes it from a connection."
+                f"cannot be read: the file system {protocol} needs arguments ({redacted(error, 160)}), and no "
+                "installed Airflow provider makes it from a connection."
             ) from None
         return cast("BinaryIO", fs.open(path.path, "rb"))
 

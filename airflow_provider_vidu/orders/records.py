@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import Variable
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.orders.order import Order, Record, RecordStore
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def submitted_id(context: Context, log: Any) -> str | None:
     try:
         record = store_for(context).load()
     except Exception as error:  # noqa: BLE001 - asked for the sake of another error, which is the one to raise
-        log.warning("The order could not be looked up: %s", shown(error))
+        log.warning("The order could not be looked up: %s", redacted(error))
         return None
     return record.generation_id if record is not None and record.order == order_of(context).number else None
 

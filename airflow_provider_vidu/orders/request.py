@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media_fields import as_list
 from airflow_provider_vidu.orders.upstream import filled
@@ -26,7 +26,7 @@ MAX_TOLD_CHARS: Final = 1000
 """What is longer is no parameter that anybody looks up in a result."""
 
 
-def held(arguments: Mapping[str, Any]) -> frozenset[str]:
+def required_arguments(arguments: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the arguments that hold something before their templates are rendered.
 
     ``body.prompt`` and ``parameters.subjects[0].name`` stand for fields within them; with ``=None`` behind it, for a
@@ -140,7 +140,7 @@ def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[st
 
     :param fields: the rendered fields.
     :param where: what leads to them.
-    :param expected: what held something before it was rendered, see :func:`held`.
+    :param expected: what held something before it was rendered, see :func:`required_arguments`.
     """
     found: dict[str, Any] = {}
     for name, value in fields.items():
@@ -270,6 +270,6 @@ def _read_object(name: str, value: str) -> object:
         return json.loads(value)
     except ValueError:
         raise ViduConfigError(
-            f"{name} is the text of an object, but not JSON: {shown(value.strip(), 80)}. Pass the object itself (a "
+            f"{name} is the text of an object, but not JSON: {redacted(value.strip(), 80)}. Pass the object itself (a "
             "task's output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
         ) from None

@@ -37,7 +37,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUncertainError,
     ViduSubmitUnknownError,
 )
-from airflow_provider_vidu.models import Found, Generation
+from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.order import Order, Record, RecordStore
@@ -175,7 +175,7 @@ class Submission:
             # Airflow does not retry what has failed for good: somebody wants to try again.
             self._log.info("Generation %s of an earlier try failed for good: submitting a new one.", generation_id)
             return None
-        raise failure(generation).located(conn_id=self._hook.vidu_conn_id)
+        raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
     def _known(self, generation_id: str, record: Record) -> Generation:
         """Ask for a generation; right after its create the service may not know it yet."""
@@ -218,7 +218,7 @@ class Submission:
             raise _unknown(self._hook.vidu_conn_id, found.candidates, looks_again=not is_cleared)
         return found.generation_id
 
-    def _search(self, record: Record) -> Found:
+    def _search(self, record: Record) -> SearchResult:
         longest = TOTAL_TIMEOUTS * self._hook.config.timeout + SETTLE_SECONDS + CLOCK_SKEW_SECONDS
         # A record of an older version knows no more than one of the two times.
         began = record.began or record.at - longest
@@ -233,7 +233,7 @@ class Submission:
             if not _has_no_list(error):
                 raise
             self._log.warning("The service cannot be searched for an earlier try's generation: %s", error)
-            return Found()
+            return SearchResult()
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
         if self._before_order is not None:
@@ -377,7 +377,7 @@ class _Sends:
 def failed(hook: ViduHook, generation: Generation) -> ViduError:
     """Return the error of a failed generation: retryable when a new submit may succeed."""
     error: ViduGenerationFailedError = failure(generation)
-    error.located(conn_id=hook.vidu_conn_id)
+    error.with_context(conn_id=hook.vidu_conn_id)
     if not generation.is_transient:
         return error
     return ViduGenerationInterruptedError(

@@ -15,13 +15,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.common.values import mapping, number, trace_id
 from airflow_provider_vidu.defaults import check_interval, is_adaptive
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.models import Generation, Sighting
-from airflow_provider_vidu.polling.schedule import BEGINNING, Course, first_interval, spread
+from airflow_provider_vidu.models import Generation, Snapshot
+from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, spread
 from airflow_provider_vidu.polling.schedule import interval as scheduled
 
 RETRY_AFTER_CAP: Final = 600.0
@@ -107,12 +107,12 @@ def outcome_is_unknown(error: ViduError) -> bool:
         # A redirect or a refusal in HTML stopped the request; a 200 that cannot be read did not, and 303 says "done".
         stopped = error.status_code is not None and 300 <= error.status_code < 500 and error.status_code != 303
         return error.generation_id is not None or not stopped
-    if error.generation_id is not None and isinstance(error, _PASSING_REFUSALS):
+    if error.generation_id is not None and isinstance(error, _TRANSIENT_REFUSALS):
         return True
     return isinstance(error, exceptions.ViduServerError)
 
 
-_PASSING_REFUSALS: Final = (
+_TRANSIENT_REFUSALS: Final = (
     exceptions.ViduRateLimitError,
     exceptions.ViduUnavailableError,
     exceptions.ViduBusyError,
@@ -176,7 +176,7 @@ class PollPolicy:
 
     @classmethod
     @lru_cache(maxsize=64, typed=True)  # thousands of triggers, a handful of policies
-    def unattended(cls, interval: float, max_failures: int = 10, **more: Any) -> PollPolicy:
+    def for_trigger(cls, interval: float, max_failures: int = 10, **more: Any) -> PollPolicy:
         """Return the policy of a trigger: failures back off from the interval up to five minutes."""
         more = {"adaptive": is_adaptive(interval), **more}
         return cls(
@@ -187,7 +187,7 @@ class PollPolicy:
         )
 
     @classmethod
-    def in_worker(cls, interval: float, max_failures: int) -> PollPolicy:
+    def for_worker(cls, interval: float, max_failures: int) -> PollPolicy:
         """Return the policy of a process that holds a worker: failures back off from one second."""
         backoff = Backoff(base=1.0, cap=60.0)
         return cls(interval=interval, max_failures=max_failures, backoff=backoff, adaptive=is_adaptive(interval))
@@ -202,7 +202,7 @@ class PollPolicy:
         delay = max(interval * 0.5, FIRST_POLL_FLOOR) + interval * rng()
         return delay if left is None else max(min(delay, left), FIRST_POLL_FLOOR)
 
-    def delay(self, polls: int = 1, rng: Random = random.random, course: Course | None = None) -> float:
+    def delay(self, polls: int = 1, rng: Random = random.random, course: PollHistory | None = None) -> float:
         """Return the seconds until the next poll while all goes well, after ``polls`` good ones."""
         if self.adaptive and course is not None:
             delay = spread(scheduled(course), rng)
@@ -277,7 +277,7 @@ class Watch:
         self.conn_id = conn_id
         self.since = since
         self.deadline = deadline
-        self.last: Sighting | None = None
+        self.last: Snapshot | None = None
         self._rng = rng
         self._trouble: ViduError | None = None
         self._failures = 0
@@ -312,7 +312,7 @@ class Watch:
             note = f"reachable again after {recovered} failed polls: {generation.describe()}"
         self.last = sighting
         if generation.failed:
-            return Step(generation=generation, error=failure(generation).located(conn_id=self.conn_id), note=note)
+            return Step(generation=generation, error=failure(generation).with_context(conn_id=self.conn_id), note=note)
         if generation.succeeded and generation.video_url:
             return Step(generation=generation, note=note)
         if generation.succeeded:
@@ -329,7 +329,7 @@ class Watch:
             isinstance(error, exceptions.ViduConfigError) and self.last is not None
         ):
             return self.lacks_connection(error, now)
-        self._trouble = error.located(generation_id=self.generation_id, conn_id=self.conn_id)
+        self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         if isinstance(error, exceptions.ViduAuthError) and self.is_known:
             return self._pause(error, now, "the key is accepted")
         if not self._tolerable(error, now):
@@ -347,7 +347,7 @@ class Watch:
         A connection that there never was is a mistake in the DAG; one that was there when the wait began is restored
         more often than not.
         """
-        self._trouble = slip.located(generation_id=self.generation_id, conn_id=self.conn_id)
+        self._trouble = slip.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         if not self.is_known and now - self.since <= self.policy.grace:
             return Step(error=slip)
         return self._pause(slip, now, "the connection is back")
@@ -409,7 +409,7 @@ class Watch:
         self._unnamed += 1
         if self._unnamed > self.policy.unnamed_failure_polls:
             return None
-        told = shown(generation.error_message or generation.raw, 200)
+        told = redacted(generation.error_message or generation.raw, 200)
         note = f"a failure is reported that names no generation, so it is asked for again: {told}"
         step = self._wait(self.policy.delay(self._polls + 1, self._rng), now, note)
         return None if step.error is not None else replace(step, trouble=True)
@@ -451,7 +451,7 @@ def is_doubtful(generation: Generation) -> bool:
 def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
     """Return the error that a failed generation stands for, with whatever reason was given."""
     reason = generation.error_message or generation.error_code
-    told = shown(reason) if reason else f"no reason was given; the whole answer: {shown(generation.raw, 600)}"
+    told = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
     raw = generation.raw
     levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
     return exceptions.ViduGenerationFailedError(

@@ -36,7 +36,7 @@ JITTER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class PollHistory:
     """What the answers of a wait have told so far; all times are seconds since the wait began.
 
     :param age: when the last answer came.
@@ -54,10 +54,10 @@ class Course:
     progress_at: float = 0.0
     rate: float | None = None
 
-    def after(self, status: GenerationStatus, progress: int | None, age: float) -> Course:
+    def after(self, status: GenerationStatus, progress: int | None, age: float) -> PollHistory:
         """Return the course with one more answer."""
         if status is GenerationStatus.WAITING:
-            return Course(age=age, queued_at=age)
+            return PollHistory(age=age, queued_at=age)
         started = self.started
         if started is None:
             started = 0.0 if self.queued_at is None else (self.queued_at + age) / 2
@@ -70,7 +70,7 @@ class Course:
         return replace(known, progress=progress, progress_at=age, rate=rate)
 
 
-BEGINNING: Final = Course()
+BEGINNING: Final = PollHistory()
 
 
 def first_interval() -> float:
@@ -78,7 +78,7 @@ def first_interval() -> float:
     return EARLY[0][1]
 
 
-def interval(course: Course) -> float:
+def interval(course: PollHistory) -> float:
     """Return the seconds from the last answer of ``course`` to the next poll, before the jitter."""
     if course.started is None:
         return min(max(course.age * QUEUED_SHARE, QUEUED_SHORTEST), QUEUED_LONGEST)
@@ -90,7 +90,7 @@ def interval(course: Course) -> float:
     return usual if rest is None else min(max(rest * PROGRESS_SHARE, SHORTEST), 3 * usual, LONGEST)
 
 
-def _rest(course: Course) -> float | None:
+def _rest(course: PollHistory) -> float | None:
     """Return the seconds until 100 % at the rate seen; None where nothing moves or all should be over."""
     if course.progress is None or course.rate is None or not 0 < course.progress < 100:
         return None

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final
 
-from airflow_provider_vidu.common.text import one_line, shown
+from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
 from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
 
@@ -19,7 +19,7 @@ class DestinationExistsError(ViduDownloadRefusedError):
     """The destination exists already and must not be replaced."""
 
 
-class Sink(ABC):
+class AtomicWriter(ABC):
     """A file that is being written and that nobody can see yet."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Sink(ABC):
         """Throw away what was written. Never raises; does nothing after :meth:`publish`."""
 
 
-class Place(ABC):
+class StoredFile(ABC):
     """A file in a store, there or not yet.
 
     :param uri: what names it, without credentials or connection.
@@ -76,7 +76,7 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a new file for this place.
 
         :param total: its announced size in bytes, where known.
@@ -101,11 +101,11 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
         NotADirectoryError: "a part of the path is a file",
     }
     known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
-    detail = shown((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
+    detail = redacted((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
     refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
     what = "Nothing was published." if refused else "It holds the old file or the whole new one; nobody can tell which."
-    told = f"The destination {one_line(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
+    told = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
     return ViduStorageError(told.rstrip())
 
 
@@ -115,9 +115,9 @@ def temporary_name(name: str) -> str:
     return f".{kept}.{secrets.token_hex(8)}.part"
 
 
-def already_there(uri: str) -> DestinationExistsError:
+def file_exists_error(uri: str) -> DestinationExistsError:
     """Return the error of a destination that must not be replaced."""
     return DestinationExistsError(
-        f"The destination {one_line(uri, 300)!r} exists already. Use overwrite='replace' to replace it, or "
+        f"The destination {sanitized(uri, 300)!r} exists already. Use overwrite='replace' to replace it, or "
         "overwrite='skip' to keep it."
     )

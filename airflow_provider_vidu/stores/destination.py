@@ -19,12 +19,12 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import one_line, redact_urls, shown
+from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.stores.base import Place, storage_error
-from airflow_provider_vidu.stores.local import LocalPlace
+from airflow_provider_vidu.stores.base import StoredFile, storage_error
+from airflow_provider_vidu.stores.local import LocalFile
 from airflow_provider_vidu.stores.naming import is_folder
-from airflow_provider_vidu.stores.remote import RemotePlace, listed
+from airflow_provider_vidu.stores.remote import RemoteFile, listed
 from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
     PACKAGES,
@@ -73,13 +73,13 @@ class Destination:
             # As it is written: path libraries take "localhost" and further slashes for folders below this one.
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
-            raise ViduConfigError(f"destination {one_line(text, 120)!r} names no file and no folder.")
+            raise ViduConfigError(f"destination {sanitized(text, 120)!r} names no file and no folder.")
         elif self._protocol in WITH_UPLOADS:
             meant = stored_key(self._protocol, self._path).strip("/")
             if meant != self._uri.partition("://")[2].strip("/"):
                 # The file would be stored under another name than is told. Path libraries drop a "?" or "#" at the end.
                 raise ViduConfigError(
-                    f"destination {one_line(text, 120)!r} means {one_line(meant, 120)!r} to its store. Write that."
+                    f"destination {sanitized(text, 120)!r} means {sanitized(meant, 120)!r} to its store. Write that."
                 )
 
     def check(self) -> None:
@@ -93,7 +93,7 @@ class Destination:
         elif self._protocol not in _LOCAL:
             _ = self._file_system
 
-    def place(self, name: str | None = None) -> Place:
+    def place(self, name: str | None = None) -> StoredFile:
         """Return the file itself, or, of a folder, the file ``name`` in it.
 
         :raises ViduConfigError: when there is no file system for the scheme.
@@ -104,11 +104,11 @@ class Destination:
                 raise ViduConfigError(f"storage_conn_id {self._conn_id!r} makes no sense for a local destination.")
             if self._options:
                 raise ViduConfigError(f"A local destination takes no options ({', '.join(self._options)}).")
-            return LocalPlace(path)
+            return LocalFile(path)
         uri = f"{self._uri.rstrip('/')}/{name}" if name else self._uri
-        return RemotePlace(self._file_system, self._protocol, path, uri)
+        return RemoteFile(self._file_system, self._protocol, path, uri)
 
-    def existing(self, names: Sequence[str] = ()) -> Place | None:
+    def existing(self, names: Sequence[str] = ()) -> StoredFile | None:
         """Return the file that is there already and not empty, or None.
 
         :param names: in a folder, the names that it may have, the likeliest first.
@@ -140,8 +140,8 @@ class Destination:
             fs = self._object_path.fs
         except AirflowNotFoundException:
             raise ViduConfigError(
-                f"There is no Airflow connection {self._conn_id!r}, which the destination {one_line(self.text, 120)!r} "
-                "is to be reached with. Create it, or correct storage_conn_id."
+                f"There is no Airflow connection {self._conn_id!r}, which the destination "
+                f"{sanitized(self.text, 120)!r} is to be reached with. Create it, or correct storage_conn_id."
             ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
@@ -166,8 +166,8 @@ def _warn_if_missing(conn_id: str, text: str) -> None:
             log.warning(
                 "There is no Airflow connection %r for %s. Its store may be reached with this worker's own credentials "
                 "instead, and at another endpoint.",
-                one_line(conn_id, 80),
-                one_line(text, 120),
+                sanitized(conn_id, 80),
+                sanitized(text, 120),
             )
 
 
@@ -228,7 +228,7 @@ def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
         return type(fs)(*fs.storage_args, **{**fs.storage_options, **options})
     except (TypeError, ValueError) as error:
         raise ViduConfigError(
-            f"The store of destination {one_line(text, 120)!r} does not take the options {', '.join(options)} "
+            f"The store of destination {sanitized(text, 120)!r} does not take the options {', '.join(options)} "
             f"({type(error).__name__})."
         ) from None
 
@@ -249,7 +249,7 @@ def _plain_file_system(protocol: str, text: str) -> Any:
 
 
 def _web_address(text: str) -> ViduConfigError:
-    return ViduConfigError(f"destination {one_line(redact_urls(text), 120)!r}: a web address cannot be written to.")
+    return ViduConfigError(f"destination {sanitized(redact_urls(text), 120)!r}: a web address cannot be written to.")
 
 
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
@@ -257,5 +257,5 @@ def _no_file_system(text: str, error: Exception) -> ViduConfigError:
     package = PACKAGES.get(scheme)
     advice = missing_advice(scheme, error, is_installed=package is not None and find_spec(package) is not None)
     return ViduConfigError(
-        f"There is no file system for destination {one_line(text, 120)!r} ({shown(error, 160)}). {advice}"
+        f"There is no file system for destination {sanitized(text, 120)!r} ({redacted(error, 160)}). {advice}"
     )

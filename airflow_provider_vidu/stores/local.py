@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.stores.base import (
     READ_BYTES,
-    Place,
-    Sink,
-    already_there,
+    AtomicWriter,
+    StoredFile,
+    file_exists_error,
     storage_error,
     temporary_name,
 )
@@ -47,7 +47,7 @@ _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOE
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class LocalPlace(Place):
+class LocalFile(StoredFile):
     """A local path. A symbolic link of that name is not written to; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
@@ -73,7 +73,7 @@ class LocalPlace(Place):
         """Find out whether there is a folder, a device or a link."""
         self.size()
         if self._path.is_symlink():
-            target = one_line(os.readlink(self._path), 200)  # noqa: PTH115 - as it is, also where it leads nowhere
+            target = sanitized(os.readlink(self._path), 200)  # noqa: PTH115 - as it is, also where it leads nowhere
             raise ViduConfigError(
                 f"destination {str(self._path)!r} is a symbolic link to {target!r}, which would be replaced by the "
                 "file. Name the file that it leads to, or remove the link."
@@ -93,17 +93,17 @@ class LocalPlace(Place):
         except OSError as error:
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a temporary file in the same folder, which is made where missing."""
         self.check()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            return LocalSink(self._path, self.uri, replace=replace)
+            return LocalWriter(self._path, self.uri, replace=replace)
         except OSError as error:
             raise storage_error("written", self.uri, error) from error
 
 
-class LocalSink(Sink):
+class LocalWriter(AtomicWriter):
     """A temporary file, renamed at the end. Only a killed process leaves it behind.
 
     A file that it replaces leaves its mode to it; the owner is the one of the process.
@@ -150,7 +150,7 @@ class LocalSink(Sink):
                 _rename_unless_there(self._folder, self._temporary, self._name)
             self._temporary = None
         except FileExistsError:
-            raise already_there(self._uri) from None
+            raise file_exists_error(self._uri) from None
         except OSError as error:
             raise storage_error("completed", self._uri, error) from error
         _sync_folder(self._folder)
@@ -297,7 +297,7 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
-            LocalPlace(path).check()
+            LocalFile(path).check()
         while not folder.exists():
             folder = folder.parent
     except OSError as error:

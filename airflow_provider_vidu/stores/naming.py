@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, has_suffix, without_suffix
-from airflow_provider_vidu.common.text import SIGNING_PARAMETER, one_line
+from airflow_provider_vidu.common.text import SIGNING_PARAMETER, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.stores.places import account_advice
@@ -62,30 +62,30 @@ def checked_destination(value: object) -> str:
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
-        raise ViduConfigError(f"destination {one_line(text, 80)!r} holds control characters.")
+        raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds control characters.")
     if _has_lone_surrogates(text):
-        raise ViduConfigError(f"destination {one_line(text, 80)!r} holds characters that cannot be encoded.")
+        raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds characters that cannot be encoded.")
     if _NO_LOCAL_URI.match(text):
         raise ViduConfigError(
-            f"destination {one_line(text, 120)!r} names a host, or no absolute path: the address of a local file "
+            f"destination {sanitized(text, 120)!r} names a host, or no absolute path: the address of a local file "
             "begins with file:/// ."
         )
     if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
-        raise ViduConfigError(f"destination {one_line(text, 120)!r} lacks a slash: write {scheme[1].lower()}://… .")
+        raise ViduConfigError(f"destination {sanitized(text, 120)!r} lacks a slash: write {scheme[1].lower()}://… .")
     if "::" in text:
         # fsspec reads it as a chain of file systems: the file would go to the part before it.
-        raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold '::'.")
+        raise ViduConfigError(f"destination {sanitized(text, 120)!r} must not hold '::'.")
     if "://" in text and _VERSION.search(text):
         raise ViduConfigError(
-            f"destination {one_line(text, 120)!r} must not hold '?versionId=': nothing can be written to a version."
+            f"destination {sanitized(text, 120)!r} must not hold '?versionId=': nothing can be written to a version."
         )
     if advice := account_advice(text):
-        raise ViduConfigError(f"destination {one_line(text, 120)!r} {advice}")
+        raise ViduConfigError(f"destination {sanitized(text, 120)!r} {advice}")
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
-        raise ViduConfigError(f"destination {one_line(text, 120)!r} must not hold a '..' segment.")
+        raise ViduConfigError(f"destination {sanitized(text, 120)!r} must not hold a '..' segment.")
     if not rest.strip("/. ") and rest != "./":
-        raise ViduConfigError(f"destination {one_line(text, 80)!r} names no file and no folder.")
+        raise ViduConfigError(f"destination {sanitized(text, 80)!r} names no file and no folder.")
     return text
 
 

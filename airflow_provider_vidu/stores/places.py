@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 
 _LOCAL: Final = frozenset({"", "file", "local"})
 _SAME: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
@@ -120,7 +120,7 @@ def account_advice(uri: str) -> str | None:
     if found is None:
         return None
     return (
-        f"names an Azure account, which its connection does here. Write abfss://{one_line(found[1], 63)}/…, and name "
+        f"names an Azure account, which its connection does here. Write abfss://{sanitized(found[1], 63)}/…, and name "
         "an Airflow connection to that account in storage_conn_id."
     )
 

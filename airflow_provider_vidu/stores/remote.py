@@ -8,9 +8,17 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError, ViduStorageError
-from airflow_provider_vidu.stores.base import MIB, READ_BYTES, Place, Sink, already_there, storage_error, temporary_name
+from airflow_provider_vidu.stores.base import (
+    MIB,
+    READ_BYTES,
+    AtomicWriter,
+    StoredFile,
+    file_exists_error,
+    storage_error,
+    temporary_name,
+)
 from airflow_provider_vidu.stores.schemes import (
     WITH_UPLOADS,
     is_forbidden,
@@ -29,7 +37,7 @@ MAX_PART_BYTES: Final = 64 * MIB
 MOST_PARTS: Final = 9_500  # S3 accepts 10,000
 
 
-class RemotePlace(Place):
+class RemoteFile(StoredFile):
     """A file in a store that fsspec speaks with."""
 
     def __init__(self, fs: Any, protocol: str, path: str, uri: str) -> None:
@@ -73,13 +81,13 @@ class RemotePlace(Place):
         except Exception as error:  # each store has exceptions of its own
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> Sink:
+    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a new file, in the way that this store can publish at once."""
         try:
             if self._protocol in WITH_UPLOADS:
                 headers = labels(self._protocol, self._fs, content_type) if content_type else {}
-                return UploadSink(self._fs, self._path, self.uri, total, replace=replace, headers=headers)
-            return MovedSink(self._fs, self._path, self.uri, replace=replace)
+                return UploadWriter(self._fs, self._path, self.uri, total, replace=replace, headers=headers)
+            return MovedWriter(self._fs, self._path, self.uri, replace=replace)
         except ViduError:
             raise
         except Exception as error:  # each store has exceptions of its own
@@ -108,7 +116,7 @@ def listed(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequenc
     return [name for name in names if f"{folder}/{name}" in found]
 
 
-class _FileSink(Sink):
+class _FileWriter(AtomicWriter):
     """What both ways over fsspec share: an open file, and errors that name the destination."""
 
     def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
@@ -132,17 +140,17 @@ class _FileSink(Sink):
             if not self._replace:
                 self._fs.invalidate_cache()
                 if self._fs.exists(self._path):
-                    raise already_there(self._uri)
+                    raise file_exists_error(self._uri)
             self._complete()
         except FileExistsError:
-            raise already_there(self._uri) from None
+            raise file_exists_error(self._uri) from None
         except ViduDownloadRefusedError:
             raise
         except Exception as error:  # each store has exceptions of its own
             published = self._is_published(error)
             if not published:
                 raise storage_error("completed", self._uri, error, certain=published is not None) from error
-            log.warning("The store lost its last answer (%s), but %s is there, whole.", shown(error), self._uri)
+            log.warning("The store lost its last answer (%s), but %s is there, whole.", redacted(error), self._uri)
         self._done = True
 
     def discard(self) -> None:
@@ -153,7 +161,7 @@ class _FileSink(Sink):
         try:
             self._abandon()
         except Exception as error:  # noqa: BLE001 - best effort; why it is discarded matters more
-            log.warning("Left-overs of %s could not be removed: %s", self._uri, shown(error))
+            log.warning("Left-overs of %s could not be removed: %s", self._uri, redacted(error))
 
     def _is_published(self, error: Exception) -> bool | None:
         """Return whether the file was completed although the store reported ``error``; None where nobody can tell."""
@@ -166,7 +174,7 @@ class _FileSink(Sink):
     def _abandon(self) -> None: ...
 
 
-class UploadSink(_FileSink):
+class UploadWriter(_FileWriter):
     """A multi-part upload of S3, GCS or Azure: invisible until it is completed.
 
     ``autocommit=False`` keeps a file that is closed or collected by accident from being published;
@@ -252,7 +260,7 @@ class UploadSink(_FileSink):
             log.warning(
                 "The store cannot refuse to replace a file by itself (%s): one that another task completes at %s in "
                 "this very moment is replaced.",
-                shown(error, 80),
+                redacted(error, 80),
                 self._uri,
             )
             self._file.mode = "wb"
@@ -306,7 +314,7 @@ class UploadSink(_FileSink):
             _leave(self._file)  # it may outlive this sink
 
 
-class MovedSink(_FileSink):
+class MovedWriter(_FileWriter):
     """A temporary file beside the destination, moved over it at the end."""
 
     def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
@@ -339,12 +347,12 @@ class MovedSink(_FileSink):
             try:
                 self._move(aside, self._path)
             except Exception:  # noqa: BLE001 - why the new file did not get there matters more
-                raise OSError(f"{shown(error, 120)}; the old file is now {aside!r}") from error
+                raise OSError(f"{redacted(error, 120)}; the old file is now {aside!r}") from error
             raise
         try:
             self._fs.rm_file(aside)
         except Exception as error:  # noqa: BLE001 - the new file is there
-            log.warning("The replaced file is left over as %s: %s", aside, shown(error))
+            log.warning("The replaced file is left over as %s: %s", aside, redacted(error))
 
     def _move(self, source: str = "", target: str = "") -> None:
         from fsspec.spec import AbstractFileSystem
@@ -395,7 +403,7 @@ def _label_on_azure(file: Any, settings: dict[str, str], uri: str) -> None:
     try:
         sync(file.loop, label)
     except Exception as error:  # noqa: BLE001 - the file is published, whole
-        log.warning("%s is stored, but without its content type %s: %s", uri, settings["content_type"], shown(error))
+        log.warning("%s is stored, but without its content type %s: %s", uri, settings["content_type"], redacted(error))
 
 
 def _leave(file: Any) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.common.text import one_line, redact_urls
+from airflow_provider_vidu.common.text import redact_urls, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.places import Root, account_advice, read_roots, split_connection
 
@@ -149,7 +149,7 @@ def _roots_in(option: Option, setting: str) -> tuple[Root, ...]:
     if refused:
         problem = account_advice(refused[0]) or "is not an absolute folder or a bucket."
         raise ViduConfigError(
-            f"[vidu] {option} holds {one_line(refused[0], 120)!r}, which {problem} Nothing is read or written before "
+            f"[vidu] {option} holds {sanitized(refused[0], 120)!r}, which {problem} Nothing is read or written before "
             "it is corrected."
         )
     return tuple(roots)
@@ -157,7 +157,7 @@ def _roots_in(option: Option, setting: str) -> tuple[Root, ...]:
 
 def _refused(option: Option, what: str, path: str) -> ViduConfigError:
     return ViduConfigError(
-        f"{what} {one_line(redact_urls(path), 200)!r} is not beneath one of the folders and buckets in [vidu] "
+        f"{what} {sanitized(redact_urls(path), 200)!r} is not beneath one of the folders and buckets in [vidu] "
         f"{option} (or it is not a plain path, or names a connection that no root lists). Use a path beneath them, "
         "or have the deployment add the folder or bucket."
     )

@@ -26,7 +26,7 @@ HOPELESS_PAUSE: Final = 300.0
 nobody outside, and at the first start of a deployment the DAG may well be there before its connection."""
 
 
-class Finished:
+class CompletionTracker:
     """Takes what the service says, round by round, and gives back an event for each generation that has ended.
 
     Named generations are asked one by one. Without names the account's list tells which ones there are:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import first_text, mapping
 from airflow_provider_vidu.models import Generation
 
@@ -42,9 +42,9 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
         return extra
     prompt = prompt_of(generation)
     known = {
-        "prompt": prompt and shown(prompt, PROMPT_CHARS),
-        "enhanced_prompt": generation.enhanced_prompt and shown(generation.enhanced_prompt, PROMPT_CHARS),
-        "model": generation.model and shown(generation.model),
+        "prompt": prompt and redacted(prompt, PROMPT_CHARS),
+        "enhanced_prompt": generation.enhanced_prompt and redacted(generation.enhanced_prompt, PROMPT_CHARS),
+        "model": generation.model and redacted(generation.model),
     }
     return extra | {name: value for name, value in known.items() if value}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.tasks.lineage import asset_uri, object_name, source_name
 
@@ -42,7 +42,7 @@ def fill_outlet_events(
             else:
                 events[outlet].extra.update(told)
         except Exception as error:  # noqa: BLE001 - an asset's name may be refused for the database's sake
-            log.warning("The file is stored, but the event of outlet %s lacks it: %s", outlet, shown(error))
+            log.warning("The file is stored, but the event of outlet %s lacks it: %s", outlet, redacted(error))
 
 
 def _is_reference(outlet: Any) -> bool:
@@ -98,4 +98,4 @@ def _version(digest: str) -> dict[str, Any]:
 def _tags(model: str) -> dict[str, Any]:
     from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
 
-    return {"tags": TagsRunFacet(tags=[TagsRunFacetFields(key="vidu.model", value=shown(model), source="AIRFLOW")])}
+    return {"tags": TagsRunFacet(tags=[TagsRunFacetFields(key="vidu.model", value=redacted(model), source="AIRFLOW")])}

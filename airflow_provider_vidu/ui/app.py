@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
@@ -313,7 +313,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         login = f"{'../' * (depth + 1)}api/v2/auth/login?next={quote(_asked_for(request), safe='')}"
         return RedirectResponse(login, status_code=307)
     title = "No access" if error.status_code == 403 else "Not found"
-    sentence = "You may not see the clips of this DAG." if error.status_code == 403 else shown(error.detail)
+    sentence = "You may not see the clips of this DAG." if error.status_code == 403 else redacted(error.detail)
     return HTMLResponse(refusal(depth, title, sentence), status_code=error.status_code)
 
 

@@ -21,7 +21,7 @@ from airflow_provider_vidu.downloads.transfer import Transfer
 from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSubmitUnknownError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
-from airflow_provider_vidu.network.target import Access
+from airflow_provider_vidu.network.target import DownloadAccess
 from airflow_provider_vidu.network.uploads import put
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
@@ -174,7 +174,7 @@ def test_headers_behind_a_line_that_is_none():
     with Server(lambda _, wire: wire.sock.sendall(whole(BODY, *lines))) as server:
         began = time.thread_time()
         shelf = Shelf()
-        Transfer(server.url(), shelf.open, access=Access(allowed_hosts=LOOPBACK, timeout=10.0)).run()
+        Transfer(server.url(), shelf.open, access=DownloadAccess(allowed_hosts=LOOPBACK, timeout=10.0)).run()
         assert time.thread_time() - began < 5
     assert shelf.published == BODY
 
@@ -184,7 +184,7 @@ def test_headers_behind_a_line_that_is_none():
 def test_no_frame_of_a_broken_upload_holds_its_url_or_a_password(monkeypatch):
     """Neither the error nor what it is chained to leads to the signed URL or the proxy's password."""
     with Server(lambda _, wire: wire.sock.close()) as server:
-        access = Access(timeout=5.0, proxy=Secret(f"http://user:{KEY}@127.0.0.1:{server.port}"))
+        access = DownloadAccess(timeout=5.0, proxy=Secret(f"http://user:{KEY}@127.0.0.1:{server.port}"))
         with pytest.raises(ViduTransportError) as caught:
             put("http://store.example/x?X-Amz-Signature=5f2a", io.BytesIO(b"x"), 1, "image/png", access)
     assert caught.value.__cause__ is caught.value.__context__ is None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.config import ViduConfig
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.addresses import permitted_addresses
@@ -74,7 +74,7 @@ def test_any_event_is_a_success_or_a_clean_error(event: dict[str, Any]) -> None:
 @given(VALUES, st.integers(2, 300))
 def test_anything_is_shown_as_one_clean_line(value: Any, limit: int) -> None:
     """Whatever is quoted fits into one bounded line that any file can hold."""
-    told = shown(value, limit)
+    told = redacted(value, limit)
     assert is_one_clean_line(told)
     assert len(told) <= limit
     told.encode()

@@ -20,7 +20,7 @@ from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.connection import Connection
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import Shelf
 from tests.integration.servers import Request, Server, Wire, fixed
 
@@ -138,9 +138,9 @@ def test_an_error_of_the_handshake(connect, ask: str) -> None:
     assert_clean(caught.value)
 
 
-def access(server: Server) -> Access:
+def access(server: Server) -> DownloadAccess:
     """Return the access of a connection whose origin is ``server``."""
-    return Access(
+    return DownloadAccess(
         origin=("http", "127.0.0.1", server.port),
         headers=(("Authorization", Secret(f"Bearer {KEY}")),),
         secrets=(Secret(KEY),),

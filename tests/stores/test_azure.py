@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.stores import remote
 from airflow_provider_vidu.stores.destination import Destination
-from airflow_provider_vidu.stores.remote import UploadSink
+from airflow_provider_vidu.stores.remote import UploadWriter
 from tests.faults.transfer_s3 import Door
 from tests.stores.conftest import AzureContainer, point_at
 from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
@@ -60,7 +60,7 @@ def test_the_other_scheme(azure, conn_id):
     """What begins with abfss:// is the same store."""
     place = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).place()
     sink = place.sink(len(NEW), replace=True)
-    assert isinstance(sink, UploadSink)
+    assert isinstance(sink, UploadWriter)
     write(sink, NEW)
     assert azure.keys() == []
     sink.publish()

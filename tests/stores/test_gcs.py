@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination
-from airflow_provider_vidu.stores.remote import RemotePlace
+from airflow_provider_vidu.stores.remote import RemoteFile
 from tests.stores.google_storage import Answer
 from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
 
@@ -121,7 +121,7 @@ def test_a_zonal_bucket_is_refused(gcs, conn_id):
     fs = extended.ExtendedGcsFileSystem(token="anon")
     fs._storage_layout_cache[gcs.bucket] = extended.BucketType.ZONAL_HIERARCHICAL
     for replace in (True, False):
-        place = RemotePlace(fs, "gs", f"{gcs.bucket}/a.mp4", gcs.uri("a.mp4"))
+        place = RemoteFile(fs, "gs", f"{gcs.bucket}/a.mp4", gcs.uri("a.mp4"))
         with pytest.raises(ViduStorageError, match=r"zonal bucket.*Nothing was published"):
             place.sink(None, replace=replace)
     assert gcs.keys() == []

@@ -16,7 +16,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.naming import candidate_names
-from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.integration.servers import Server, ranged, video, whole
 from tests.stores.conftest import forget_stores, point_at
 
@@ -44,7 +44,7 @@ def test_an_upload_is_published(store, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
     place = place_of(store, "deep/a b.mp4")
     sink = place.sink(len(body), replace=True)
-    assert isinstance(sink, UploadSink)
+    assert isinstance(sink, UploadWriter)
     for at in range(0, len(body), WRITE):
         sink.write(memoryview(body)[at : at + WRITE])
         assert store.keys() == []

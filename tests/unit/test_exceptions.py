@@ -195,7 +195,7 @@ def test_details_without_a_message() -> None:
 def test_located_fills_gaps_only() -> None:
     """What is known already is not overwritten."""
     error = ViduError("x", generation_id="first")
-    assert error.located(generation_id="second", conn_id="c") is error
+    assert error.with_context(generation_id="second", conn_id="c") is error
     assert (error.generation_id, error.conn_id) == ("first", "c")
 
 

@@ -51,7 +51,7 @@ MARKED = """
         logging.getLogger("x").warning("only %s", "told")
         for number in (1, 2, 3):
             with pytest.raises(ViduConfigError):
-                raise ViduConfigError(f"number {number}").located(conn_id="c")
+                raise ViduConfigError(f"number {number}").with_context(conn_id="c")
 
     @pytest.mark.fault("attacks", "many cases", outcome="survived", seen="nothing", side="sync")
     @pytest.mark.parametrize("count", [3, 1, 2])

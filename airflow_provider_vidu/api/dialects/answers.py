@@ -125,7 +125,7 @@ _READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
 def read(
     generation_id: str,
     payload: dict[str, Any],
-    strike: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
     *,
     may_hold_media: bool = True,
     may_be_long: bool = True,
@@ -142,7 +142,7 @@ def read(
     """
     if may_hold_media:
         payload = without_media(payload)
-    job, inner = job_and_inner(payload, strike)
+    job, inner = job_and_inner(payload, redact)
     word = state_word(job)
     status = _status(word)
     if status is GenerationStatus.UNKNOWN and inner and (inner_word := state_word(inner)):
@@ -165,7 +165,7 @@ def read(
         found["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
     if status is GenerationStatus.FAILED:
         # Completed answers still carry texts of earlier internal retries: only the status word decides.
-        code, message = _failure(payload, job, inner, strike)
+        code, message = _failure(payload, job, inner, redact)
         found |= {
             "error_code": _short(code, MAX_WORD_CHARS),
             "error_message": _short(message, MAX_TEXT_CHARS),
@@ -192,16 +192,16 @@ def speaks_of_a_generation(payload: Level) -> bool:
     )
 
 
-def job_and_inner(payload: Level, strike: Callable[[str], str] = str) -> tuple[Level, Level]:
+def job_and_inner(payload: Level, redact: Callable[[str], str] = str) -> tuple[Level, Level]:
     """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
     if _WRAPPERS.isdisjoint(payload):
         return payload, NOTHING
-    job = (_wrapped(payload, strike) or payload) if is_envelope(payload) else payload
-    return job, _wrapped(job, strike)
+    job = (_wrapped(payload, redact) or payload) if is_envelope(payload) else payload
+    return job, _wrapped(job, redact)
 
 
-def _wrapped(level: Level, strike: Callable[[str], str]) -> Level:
-    return next((inner for inner in (as_object(level.get(name), strike) for name in WRAPPERS) if inner), NOTHING)
+def _wrapped(level: Level, redact: Callable[[str], str]) -> Level:
+    return next((inner for inner in (as_object(level.get(name), redact) for name in WRAPPERS) if inner), NOTHING)
 
 
 def is_envelope(payload: Level) -> bool:
@@ -215,10 +215,10 @@ def is_envelope(payload: Level) -> bool:
     return any(state_word(as_object(payload.get(name))) is not None for name in WRAPPERS)
 
 
-def as_object(value: Any, strike: Callable[[str], str] = str) -> Level:
+def as_object(value: Any, redact: Callable[[str], str] = str) -> Level:
     """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        value = embedded(value, strike)
+        value = embedded(value, redact)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, Mapping) else NOTHING
@@ -447,7 +447,7 @@ def _searched_url(level: Level, depth: int = 0) -> str | None:
 _MESSAGE_FIELDS: Final = ("fail_reason", "error", "error_message", "err_msg", "detail", "message")
 
 
-def _failure(payload: Level, job: Level, inner: Level, strike: Callable[[str], str]) -> tuple[str | None, str | None]:
+def _failure(payload: Level, job: Level, inner: Level, redact: Callable[[str], str]) -> tuple[str | None, str | None]:
     """Return code and reason of a failed generation from the places where one has been seen."""
     levels = (job, inner) if inner else (job,)
     code = next(filter(None, map(_failure_code, levels)), None)
@@ -456,17 +456,17 @@ def _failure(payload: Level, job: Level, inner: Level, strike: Callable[[str], s
         for name in _MESSAGE_FIELDS:
             value = level.get(name)
             # What explains inside an object may be named in any way.
-            if value and (message := reason(value, strike, 1 if isinstance(value, Mapping) else 0)):
-                nested = value if isinstance(value, Mapping) else embedded(value, strike)
+            if value and (message := reason(value, redact, 1 if isinstance(value, Mapping) else 0)):
+                nested = value if isinstance(value, Mapping) else embedded(value, redact)
                 if code is None and isinstance(nested, Mapping):
-                    code = error_text(nested, strike).code
+                    code = error_text(nested, redact).code
                 break
         if message:
             break
     if code is None and message is None:
         # The parts of a one-click film have an err_code and an err_msg of their own.
         for part in _failed_parts(job):
-            return _failure({}, part, NOTHING, strike)
+            return _failure({}, part, NOTHING, redact)
     if code is None and message and message.strip().lower() in ERRORS:
         code = message.strip()  # new-api hands the official err_code on as the reason
     return code, message

@@ -42,7 +42,7 @@ from airflow_provider_vidu.api.dialects.errors import (
 from airflow_provider_vidu.api.dialects.identity import chosen
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest
-from airflow_provider_vidu.common.text import UNPRINTABLE, one_line, shown
+from airflow_provider_vidu.common.text import UNPRINTABLE, redacted, sanitized
 from airflow_provider_vidu.common.values import bounded, objects, text, web_url, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
@@ -98,7 +98,7 @@ def checked_id(generation_id: object) -> str:
     # A segment of dots would be folded away on the wire, encoded or not.
     if not is_usable_id(generation_id):
         raise ViduConfigError(
-            f"generation_id {one_line(generation_id, 60)!r} is too long, all dots, or holds control characters or "
+            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or holds control characters or "
             "others that cannot be encoded."
         )
     return generation_id
@@ -283,20 +283,20 @@ class Dialect(ABC):
         if is_error(payload) and state_word(payload) is None:
             error = self.error(answer)
             # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
-            if not found or refuses(payload) or is_known(error_text(payload, answer.strike).words):
+            if not found or refuses(payload) or is_known(error_text(payload, answer.redact).words):
                 raise self._with_id(error, answer)
         if len(found) > 1:
-            named = ", ".join(one_line(repr(name), 120) for name in found[:MAX_NAMED_IDS])
+            named = ", ".join(sanitized(repr(name), 120) for name in found[:MAX_NAMED_IDS])
             raise ViduResponseError(
                 f"The create was answered with several ids, and nothing tells which is the generation's: {named}. "
                 f"{answer.snippet()}",
                 status_code=answer.status,
             )
-        if not found and not (located := self._located(answer)):
+        if not found and not (with_context := self._located(answer)):
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        generation_id = self._usable(found[0] if found else located, answer)
+        generation_id = self._usable(found[0] if found else with_context, answer)
         return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
 
     def _located(self, answer: ApiAnswer) -> str:
@@ -310,8 +310,8 @@ class Dialect(ABC):
         :raises ViduError: when the answer is damaged and holds no id, or is not an object.
         """
         if not answer.ok:  # 303: what the body says is a note for people
-            if located := self._located(answer):
-                return {"task_id": located}
+            if with_context := self._located(answer):
+                return {"task_id": with_context}
             raise self.error(answer)
         try:
             payload = created_object(answer.json())
@@ -321,8 +321,8 @@ class Dialect(ABC):
             payload = salvaged(answer.documents(ID_FIELDS))
         if payload is not None:
             return payload
-        if located := self._located(answer):
-            return {"task_id": located}
+        if with_context := self._located(answer):
+            return {"task_id": with_context}
         raise damage
 
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
@@ -332,7 +332,7 @@ class Dialect(ABC):
             return found
         raise ViduResponseError(
             "The create was answered with an id that is not used, because it is too long or could forge a log line: "
-            f"{one_line(repr(generation_id), 120)}",
+            f"{sanitized(repr(generation_id), 120)}",
             status_code=answer.status,
         )
 
@@ -377,7 +377,7 @@ class Dialect(ABC):
         if not is_safe_id(found):
             raise ViduResponseError(
                 f"The upload service answered with an id that is not used, because it has more than {MAX_ID_CHARS:,} "
-                f"characters or holds some that cannot be printed: {one_line(repr(found), 120)}. {IF_IT_LASTS}",
+                f"characters or holds some that cannot be printed: {sanitized(repr(found), 120)}. {IF_IT_LASTS}",
                 status_code=answer.status,
             )
         return Upload(found, put_url)
@@ -442,7 +442,7 @@ class Dialect(ABC):
         payload = answer.json_or_none() if payload is None else payload
         if isinstance(payload, list):
             payload = next(objects(payload), None)
-        return error_text(payload, answer.strike) if isinstance(payload, Mapping) else ErrorText()
+        return error_text(payload, answer.redact) if isinstance(payload, Mapping) else ErrorText()
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
@@ -479,7 +479,7 @@ class Dialect(ABC):
         return answers.read(
             generation_id,
             payload,
-            answer.strike,
+            answer.redact,
             may_hold_media=answer.may_hold_media,
             may_be_long=len(answer.body) > _SMALL_BYTES,
         )
@@ -521,18 +521,18 @@ def check_template(field: str, template: str, *, required: Iterable[str] = ()) -
         raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without spaces or a fragment.")
     if bare.count("?") > (1 if of_a_query else 0):
         only = "may have one query string" if of_a_query else "must have no query string"
-        raise ViduConfigError(f"{field} {only}: {one_line(template, 80)!r}.")
+        raise ViduConfigError(f"{field} {only}: {sanitized(template, 80)!r}.")
     if "{" in bare or "}" in bare:
         raise ViduConfigError(f"{field} holds a brace that belongs to no placeholder.")
     if missing := set(required) - named:
         raise ViduConfigError(f"{field} lacks the placeholder {{{missing.pop()}}}.")
     if extra := named - allowed:
-        raise ViduConfigError(f"{field} holds an unknown placeholder {{{one_line(extra.pop(), 40)}}}.")
+        raise ViduConfigError(f"{field} holds an unknown placeholder {{{sanitized(extra.pop(), 40)}}}.")
     return template
 
 
 def _redirect_message(answer: ApiAnswer) -> str:
-    target = shown(answer.headers.get("location", "nowhere"))
+    target = redacted(answer.headers.get("location", "nowhere"))
     return (
         f"The service redirects to {target}. The API key never follows a redirect: "
         "put the final address into the connection's host."

@@ -17,7 +17,7 @@ from airflow_provider_vidu.api.dialects.endpoints import ENDPOINTS, Endpoint, en
 from airflow_provider_vidu.api.dialects.errors import is_error
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest
-from airflow_provider_vidu.common.text import one_line
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import mapping, number, objects, text, value_count, whole
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Credits
@@ -156,7 +156,7 @@ class EntV2(Dialect):
         named = ((self._created_id(entry), entry) for entry in entries)
         return Page(
             generations=tuple(
-                answers.read(name, dict(entry), answer.strike, may_hold_media=media, most_values=most)
+                answers.read(name, dict(entry), answer.redact, may_hold_media=media, most_values=most)
                 for name, entry in named
                 if name and is_safe_id(name)
             ),
@@ -201,7 +201,7 @@ class EntV2(Dialect):
         segments = name.split("/")
         if not all(segment.strip(".") for segment in segments):
             raise ViduConfigError(
-                f"endpoint {one_line(name, 60)!r} is neither a name nor a path starting with a slash."
+                f"endpoint {sanitized(name, 60)!r} is neither a name nor a path starting with a slash."
             )
         encoded = "/".join(
             segment if segment == "{id}" else quote(segment, safe="", errors="replace") for segment in segments

@@ -168,14 +168,14 @@ class ErrorText:
     status: int | None = None
 
 
-def error_text(payload: Mapping[str, Any], strike: Callable[[str], str] = str) -> ErrorText:
+def error_text(payload: Mapping[str, Any], redact: Callable[[str], str] = str) -> ErrorText:
     """Return code, message and trace id of an error body in any of the known shapes.
 
     :param payload: the parsed body.
     :param strike: takes secrets out of what is decoded from JSON inside a text.
     """
-    layers = list(_layers(payload, strike))[::-1]
-    message = reason(payload, strike)
+    layers = list(_layers(payload, redact))[::-1]
+    message = reason(payload, redact)
     words = tuple(word for layer in layers for word in _words(layer))
     numbers = [code for layer in layers if (code := _number(layer)) is not None]
     if message and _NO_CHANNEL.search(message) and not any(word.lower() in _WORDS for word in words):
@@ -191,18 +191,18 @@ def error_text(payload: Mapping[str, Any], strike: Callable[[str], str] = str) -
     )
 
 
-def _layers(payload: Mapping[str, Any], strike: Callable[[str], str], depth: int = 0) -> Iterator[Mapping[str, Any]]:
+def _layers(payload: Mapping[str, Any], redact: Callable[[str], str], depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """Yield the objects of an error body from the outermost to the innermost."""
     yield payload
     if depth >= _LAYERS:
         return
     for name in ("message", "error", "detail", "fail_reason", "data"):
         value = payload.get(name)
-        inner = value if isinstance(value, Mapping) else embedded(value, strike)
+        inner = value if isinstance(value, Mapping) else embedded(value, redact)
         if isinstance(value, list):
             inner = next(objects(value), None)
         if isinstance(inner, Mapping):
-            yield from _layers(inner, strike, depth + 1)
+            yield from _layers(inner, redact, depth + 1)
 
 
 def _words(layer: Mapping[str, Any]) -> Iterator[str]:

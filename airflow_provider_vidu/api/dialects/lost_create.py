@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, Page, created_at
 from airflow_provider_vidu.common.values import is_cut, text
-from airflow_provider_vidu.models import Found, Generation
+from airflow_provider_vidu.models import Generation, SearchResult
 
 CLOCK_SKEW_SECONDS: Final = 300.0
 """How far the worker's clock and the service's may differ."""
@@ -182,18 +182,18 @@ class Search:
         """Take the answer to a query of :attr:`undecided`; None where there was none."""
         self._queried[name] = "" if generation is None else _payload(generation)
 
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """Return what the pages, and the payloads of what was queried, prove."""
         ours, fitting, unclear = self._sorted()
         if ours:
             # The last order wins where a deleted and repeated DAG run has left two with one marker.
-            return Found(generation_id=max(ours, key=self._age), complete=True)
+            return SearchResult(generation_id=max(ours, key=self._age), complete=True)
         complete = self._is_complete()
         if complete and len(fitting) == 1:
-            return Found(generation_id=fitting[0], complete=True)
+            return SearchResult(generation_id=fitting[0], complete=True)
         candidates = tuple(fitting or unclear)
         proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
-        return Found(complete=proves_absence, candidates=candidates)
+        return SearchResult(complete=proves_absence, candidates=candidates)
 
     def _sorted(self) -> tuple[list[str], list[str], list[str]]:
         """Return the entries that are this create, that fit, and that may be it."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects import checked_id
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
@@ -268,9 +268,9 @@ def _record(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Rec
         uri=uri,
         size=size,
         sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
-        content_type=shown(value.get("content_type") or "", 80) or None,
+        content_type=redacted(value.get("content_type") or "", 80) or None,
         stored_at=at,
-        artifact=shown(artifact, 40) if isinstance(artifact, str) else None,
+        artifact=redacted(artifact, 40) if isinstance(artifact, str) else None,
         source=source if isinstance(source, str) and len(source) <= 4096 else None,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects.errors import ERRORS, is_transient
-from airflow_provider_vidu.common.text import one_line, redact_urls, shown
+from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -155,7 +155,7 @@ def expired(clip: Clip) -> str:
     """Say that the service's URL has expired and where the file is, in one or two sentences."""
     told = "The service's link to this clip has expired (links live for a day at the most)."
     if records := [record for record in clip.records if not record.is_cover]:
-        return f"{told} The file is kept at {shown(records[0].uri, 400)}."
+        return f"{told} The file is kept at {redacted(records[0].uri, 400)}."
     return f"{told} No task of this run has stored the clip."
 
 
@@ -222,7 +222,7 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
         "from": source.kind,
         "reason": source.reason,
         "has_cover": source_of(clip, live, piece, stored=stored, cover=True, now=now).kind is not None,
-        "name": _line(shown(piece.records[0].uri, 4096).rpartition("/")[2], 120) if piece.records else None,
+        "name": _line(redacted(piece.records[0].uri, 4096).rpartition("/")[2], 120) if piece.records else None,
         **{name: whole(getattr(made, name)) if made else None for name in ("duration", "fps", "width", "height")},
     }
 
@@ -380,7 +380,7 @@ def _task(task: TaskFacts) -> dict[str, Any]:
 
 def _file(record: Record) -> dict[str, Any]:
     return {
-        "uri": one_line(redact_urls(record.uri), 2000),
+        "uri": sanitized(redact_urls(record.uri), 2000),
         "size": record.size,
         "sha256": record.sha256,
         "content_type": record.content_type,
@@ -389,7 +389,7 @@ def _file(record: Record) -> dict[str, Any]:
 
 
 def _line(value: Any, limit: int = 200) -> str | None:
-    return shown(value, limit) or None if value is not None else None
+    return redacted(value, limit) or None if value is not None else None
 
 
 def _block(value: str | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from airflow.configuration import conf
 
-from airflow_provider_vidu.common.text import shown
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
@@ -88,7 +88,7 @@ def roots() -> Sequence[Root]:
 def _roots_in(setting: str) -> tuple[Root, ...]:
     found, refused = read_roots(setting)
     for item in refused:
-        log.error("[vidu] preview_roots: %r is no absolute folder or bucket; it is left out.", shown(item))
+        log.error("[vidu] preview_roots: %r is no absolute folder or bucket; it is left out.", redacted(item))
     return tuple(found)
 
 

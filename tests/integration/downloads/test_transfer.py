@@ -19,8 +19,8 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.network.target import Access
-from airflow_provider_vidu.stores.base import Sink
+from airflow_provider_vidu.network.target import DownloadAccess
+from airflow_provider_vidu.stores.base import AtomicWriter
 from tests.integration.servers import Server, chunked, fixed, ranged, video, whole
 
 BODY = video(100_000)
@@ -39,13 +39,13 @@ class Shelf:
         self.discarded = 0
         self.fail_after = fail_after
 
-    def open(self, content_type: str, total: int | None) -> Sink:
+    def open(self, content_type: str, total: int | None) -> AtomicWriter:
         """Begin a file."""
         self.begun.append((content_type, total))
         return _ShelfSink(self)
 
 
-class _ShelfSink(Sink):
+class _ShelfSink(AtomicWriter):
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._data = bytearray()
@@ -71,12 +71,12 @@ def shelf() -> Shelf:
 def fetch(server: Server, shelf: Shelf, *, fresh_url=None, path="/v/video.mp4", sleeps=None, **settings):
     """Run a transfer from ``server``; waits are noted in ``sleeps`` instead of being waited for."""
     access = {"allowed_hosts": LOOPBACK, "timeout": 5.0, "max_retries": 3}
-    access |= {name: settings.pop(name) for name in list(settings) if name in Access.__dataclass_fields__}
+    access |= {name: settings.pop(name) for name in list(settings) if name in DownloadAccess.__dataclass_fields__}
     noted = [] if sleeps is None else sleeps
     transfer = Transfer(
         server.url(path),
         shelf.open,
-        access=Access(**access),
+        access=DownloadAccess(**access),
         rules=Rules(**{"sleep": noted.append, **settings}),
         fresh_url=fresh_url,
     )
@@ -264,7 +264,7 @@ def test_a_cancelled_transfer_ends_soon():
         wire.hold()
 
     with Server(answer) as server:
-        transfer = Transfer(server.url(), shelf.open, access=Access(allowed_hosts=LOOPBACK))
+        transfer = Transfer(server.url(), shelf.open, access=DownloadAccess(allowed_hosts=LOOPBACK))
         threading.Thread(target=lambda: (arrived.wait(5), transfer.cancel())).start()
         with pytest.raises(ViduDownloadError, match="cancelled"):
             transfer.run()

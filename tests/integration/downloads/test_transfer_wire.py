@@ -19,7 +19,7 @@ from airflow_provider_vidu.exceptions import (
     ViduDownloadRefusedError,
     ViduIncompleteError,
 )
-from airflow_provider_vidu.network.target import Access, Target
+from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Server, fixed, redirect, video, whole
 
@@ -30,7 +30,7 @@ def fetch(url: str, shelf: Shelf | None = None, **access):
     """Run a transfer without waiting between tries."""
     access = {"allowed_hosts": LOOPBACK, "timeout": 5.0, "max_retries": 1, **access}
     shelf = shelf or Shelf()
-    return Transfer(url, shelf.open, access=Access(**access), rules=Rules(sleep=lambda _: None)).run()
+    return Transfer(url, shelf.open, access=DownloadAccess(**access), rules=Rules(sleep=lambda _: None)).run()
 
 
 def owning(server: Server, **access):
@@ -234,7 +234,7 @@ def test_a_bad_entry_of_the_deployments_allowed_hosts(monkeypatch):
     """A network that does not exist is named with its setting."""
     monkeypatch.setenv("AIRFLOW__VIDU__ALLOWED_HOSTS", "198.18.0.0/51")
     with pytest.raises(ViduConfigError, match=r"\[vidu\] allowed_hosts.*198\.18\.0\.0/51"):
-        Access()
+        DownloadAccess()
 
 
 @pytest.mark.fault("from Airflow", "HTTP:// and blanks around a URL to fetch", outcome="survived", seen="the file")

@@ -16,7 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduServerError,
     ViduTransportError,
 )
-from airflow_provider_vidu.network.target import Access
+from airflow_provider_vidu.network.target import DownloadAccess
 from airflow_provider_vidu.network.uploads import put
 from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect
 
@@ -30,7 +30,7 @@ TAKEN = b'HTTP/1.1 200 OK\r\nETag: "e1"\r\nContent-Length: 0\r\n\r\n'
 
 def send(server: Server, size: int = 1000) -> str:
     """Upload so many bytes."""
-    access = Access(allowed_hosts=frozenset({"127.0.0.1"}), timeout=TIMEOUT)
+    access = DownloadAccess(allowed_hosts=frozenset({"127.0.0.1"}), timeout=TIMEOUT)
     return put(server.url("/put?sig=hush"), io.BytesIO(bytes(size)), size, "image/png", access)
 
 
@@ -125,4 +125,4 @@ def test_what_else_a_store_answers(answer, error):
 def test_nothing_goes_to_private_addresses(url):
     """The service names the address; it may be anything."""
     with pytest.raises(ViduConfigError, match="names an address that is not allowed"):
-        put(url, io.BytesIO(b"x"), 1, "image/png", Access())
+        put(url, io.BytesIO(b"x"), 1, "image/png", DownloadAccess())

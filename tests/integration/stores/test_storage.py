@@ -24,7 +24,7 @@ from airflow_provider_vidu.stores import destination, local
 from airflow_provider_vidu.stores.base import DestinationExistsError, temporary_name
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.naming import checked_destination
-from airflow_provider_vidu.stores.remote import MovedSink, UploadSink
+from airflow_provider_vidu.stores.remote import MovedWriter, UploadWriter
 from airflow_provider_vidu.stores.roots import check_destination
 
 OLD, NEW = b"the old file", b"the whole new file" * 1000
@@ -127,7 +127,7 @@ def listing(folder: str | Path) -> list[str]:
 def names(home: str) -> list[str]:
     """Return the names of all files in a folder of any store."""
     fs = Destination(home + "x").place()
-    if isinstance(fs, local.LocalPlace):
+    if isinstance(fs, local.LocalFile):
         return listing(home.removeprefix("file://"))
     return sorted(Path(path).name for path in fs._fs.ls("clips", detail=False))
 
@@ -329,7 +329,7 @@ def moving(monkeypatch, fail: list[int]) -> list[str]:
 
 def test_an_unknown_store_is_written_by_a_move(plainfs):
     """Nothing is assumed of a store that is not known."""
-    assert isinstance(Destination("plainfs://clips/a.mp4").place().sink(None, replace=True), MovedSink)
+    assert isinstance(Destination("plainfs://clips/a.mp4").place().sink(None, replace=True), MovedWriter)
 
 
 @pytest.mark.parametrize("text", ["/", "folder"])
@@ -843,5 +843,5 @@ def test_file_systems_without_exclusive_creation(memory, monkeypatch):
         return io.BytesIO()
 
     monkeypatch.setattr(memory, "open", old, raising=False)
-    UploadSink(memory, "/a.mp4", "memory://a.mp4", None, replace=False)
+    UploadWriter(memory, "/a.mp4", "memory://a.mp4", None, replace=False)
     assert opened == ["xb", "wb"]

@@ -20,7 +20,7 @@ from airflow_provider_vidu.stores import remote
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination, options_of
 from airflow_provider_vidu.stores.naming import candidate_names, checked_destination
-from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadSink
+from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.faults.transfer_s3 import (  # noqa: F401 - some are fixtures
     Door,
     body_of,
@@ -53,7 +53,7 @@ def test_an_upload_is_published(s3, bucket, conn_id, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
     place = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).place()
     sink = place.sink(len(body), replace=True)
-    assert isinstance(sink, UploadSink)
+    assert isinstance(sink, UploadWriter)
     for at in range(0, len(body), 256 * 1024):
         sink.write(memoryview(body)[at : at + 256 * 1024])
         assert keys(s3, bucket)[0] == []

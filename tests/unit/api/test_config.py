@@ -17,7 +17,7 @@ from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.common.text import STRIKE
+from airflow_provider_vidu.common.text import MASK
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
@@ -497,7 +497,7 @@ PRIVATE = {
 def test_nothing_shows_the_key(value: Any, show: Any) -> None:
     """No way of printing shows key, proxy password or headers."""
     assert "GEHEIM" not in show(value)
-    assert STRIKE in show(value)
+    assert MASK in show(value)
 
 
 @pytest.mark.parametrize("value", [config(PRIVATE), Secret("GEHEIM")], ids=["config", "secret"])
@@ -598,7 +598,7 @@ def test_a_key_in_html_and_in_a_redirect() -> None:
 def test_the_longest_secret_goes_first() -> None:
     """A secret that begins like another one leaves no rest."""
     found = config({"headers": {"X-Token": f"{KEY}-GEHEIM-tail"}})
-    assert "GEHEIM" not in found.scrub(f"got {KEY}-GEHEIM-tail")
+    assert "GEHEIM" not in found.redact(f"got {KEY}-GEHEIM-tail")
 
 
 def test_answers_have_lower_case_header_names() -> None:

@@ -48,8 +48,8 @@ def test_odd_escapes_do_not(escape):
 
 def test_a_secret_behind_escapes_is_struck():
     """The fast path is for answers that hold no secret, in whatever spelling."""
-    strike = lambda text: text.replace("\\u0073", "s").replace("secret", "***")  # noqa: E731
-    assert parse(b'{"a": "\\u0073ecret"}', strike) == {"a": "***"}
+    redact = lambda text: text.replace("\\u0073", "s").replace("secret", "***")  # noqa: E731
+    assert parse(b'{"a": "\\u0073ecret"}', redact) == {"a": "***"}
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_provider_vidu.common.progress import Telling, duration, finish_line, progress_line, request_lines, size
+from airflow_provider_vidu.common.progress import ProgressLog, duration, finish_line, progress_line, request_lines, size
 
 MB = 1_000_000
 
 
 def lines(
-    telling: Telling, *, rate: float, total: int | None, seconds: int, step: float = 0.1
+    telling: ProgressLog, *, rate: float, total: int | None, seconds: int, step: float = 0.1
 ) -> list[tuple[float, str]]:
     """Let bytes arrive at a steady rate; return when which line came."""
     telling.start(0, 0, total)
@@ -26,33 +26,33 @@ def lines(
 
 def test_a_short_transfer_needs_no_line():
     """What is over within three seconds is told by its last line alone."""
-    assert lines(Telling(), rate=10 * MB, total=20 * MB, seconds=2) == []
+    assert lines(ProgressLog(), rate=10 * MB, total=20 * MB, seconds=2) == []
 
 
 def test_the_first_line_comes_soon_and_the_others_by_quarters():
     """A minute's transfer is told early, then at quarters and every ten seconds."""
-    found = lines(Telling(), rate=2 * MB, total=120 * MB, seconds=60)
+    found = lines(ProgressLog(), rate=2 * MB, total=120 * MB, seconds=60)
     assert [at for at, _ in found] == [3.0, 13.0, 16.0, 26.0, 30.0, 40.0, 45.0, 55.0]
     assert found[0][1] == "5 %: 6.0 MB of 120.0 MB, 2.0 MB/s, about 57 s left"
 
 
 def test_the_last_byte_is_told_by_the_last_line():
     """When all has come, the line about the whole file follows at once: there is no "100 %, 0 s left"."""
-    telling = Telling()
+    telling = ProgressLog()
     telling.start(0, 0, 10 * MB)
     assert telling.line(20, 10 * MB, 10 * MB) is None
 
 
 def test_a_long_transfer_does_not_fill_the_log():
     """Ten hours make a few dozen lines, and the last ones are not farther apart than a tenth of it."""
-    found = lines(Telling(), rate=MB, total=None, seconds=36_000, step=1)
+    found = lines(ProgressLog(), rate=MB, total=None, seconds=36_000, step=1)
     assert 30 < len(found) < 80
     assert max(later - sooner for (sooner, _), (later, _) in pairwise(found)) <= 3600
 
 
 def test_a_resumed_transfer_goes_on_from_where_it_was():
     """Bytes of an earlier answer count for the percentage, not for the rate."""
-    telling = Telling()
+    telling = ProgressLog()
     telling.start(100, 50 * MB, 100 * MB)
     assert telling.line(102, 54 * MB, 100 * MB) is None
     assert telling.line(104, 58 * MB, 100 * MB) == "58 %: 58.0 MB of 100.0 MB, 2.0 MB/s, about 21 s left"
@@ -60,7 +60,7 @@ def test_a_resumed_transfer_goes_on_from_where_it_was():
 
 def test_the_rate_is_that_of_the_last_moments():
     """A transfer that became slow says so, and what that means for its end."""
-    telling = Telling()
+    telling = ProgressLog()
     telling.start(0, 0, 100 * MB)
     telling.line(4, 40 * MB, 100 * MB)
     assert telling.line(14, 41 * MB, 100 * MB) == "41 %: 41.0 MB of 100.0 MB, 100.0 kB/s, about 9 min 50 s left"
@@ -69,7 +69,7 @@ def test_the_rate_is_that_of_the_last_moments():
 @pytest.mark.parametrize("interval", [0.0, 0.5])
 def test_a_shorter_interval(interval):
     """Tests may ask for more lines; a clock that stands still divides by nothing."""
-    telling = Telling(interval)
+    telling = ProgressLog(interval)
     telling.start(0, 0, 10)
     telling.line(0, 1, 10)
     assert telling.line(1, 5, 10)

@@ -46,7 +46,7 @@ def spelled(key: str) -> list[str]:
 def test_every_spelling_is_found(key: str, place: int) -> None:
     """No spelling passes, and what stands around it stays readable."""
     spelling = spelled(key)[place]
-    clean = Redactor([key]).scrub(f"before {spelling} after")
+    clean = Redactor([key]).redact(f"before {spelling} after")
     assert "***" in clean
     assert clean.startswith("before ")
     assert clean.endswith(" after")
@@ -59,20 +59,20 @@ def test_every_spelling_is_found(key: str, place: int) -> None:
 )
 def test_text_without_a_secret_is_not_touched(text: str) -> None:
     """A signed URL stays byte for byte what it was."""
-    assert Redactor([KEY, PLAIN]).scrub(text) is text
+    assert Redactor([KEY, PLAIN]).redact(text) is text
 
 
 def test_short_secrets() -> None:
     """What is shorter than asked for stays; short pieces of base64 prove nothing."""
     redactor = Redactor(["v1", PLAIN])
-    assert redactor.scrub(f"v1 {PLAIN}", shortest=8) == "v1 ***"
-    assert redactor.scrub(f"v1 {PLAIN}") == "*** ***"
-    assert redactor.scrub(base64.b64encode(b"v1").decode()) == base64.b64encode(b"v1").decode()
+    assert redactor.redact(f"v1 {PLAIN}", shortest=8) == "v1 ***"
+    assert redactor.redact(f"v1 {PLAIN}") == "*** ***"
+    assert redactor.redact(base64.b64encode(b"v1").decode()) == base64.b64encode(b"v1").decode()
 
 
 def test_the_longest_secret_goes_first() -> None:
     """A secret that begins like another one leaves no rest, and empty ones mean nothing."""
-    assert Redactor([PLAIN, f"{PLAIN}-tail", ""]).scrub(f"x {PLAIN}-tail y") == "x *** y"
+    assert Redactor([PLAIN, f"{PLAIN}-tail", ""]).redact(f"x {PLAIN}-tail y") == "x *** y"
     assert PLAIN not in repr(Redactor([PLAIN]))
 
 
@@ -84,7 +84,7 @@ def test_a_text_of_escapes_is_searched_in_bounded_time(piece: str) -> None:
     """A megabyte takes tenths of a second at the most, and a key at its end is found."""
     text = piece * (1_000_000 // len(piece))
     began = time.perf_counter()
-    clean = Redactor([KEY, PLAIN]).scrub(f"{text} {quote(PLAIN, safe='').replace('-', '%2D')}")
+    clean = Redactor([KEY, PLAIN]).redact(f"{text} {quote(PLAIN, safe='').replace('-', '%2D')}")
     assert time.perf_counter() - began < 0.5
     assert clean.endswith("***")
 
@@ -99,7 +99,7 @@ def test_any_key_in_any_place(key: str, before: str) -> None:
         return
     redactor = Redactor([key])
     for told in (quote(start + data, safe=""), base64.b64encode(start + data).decode()):
-        assert redactor.scrub(told) != told
+        assert redactor.redact(told) != told
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from airflow_provider_vidu.common.text import (
     SNIPPET_CHARS,
     mask_pieces,
-    one_line,
     pieces_of,
     redact_urls,
-    shown,
+    redacted,
+    sanitized,
     signatures,
     without_query,
     without_signatures,
@@ -42,13 +42,13 @@ quiet = settings(database=None, deadline=None, max_examples=60)
 )
 def test_one_line_cleans(value: object, expected: str) -> None:
     """Anything becomes one printable line."""
-    assert one_line(value) == expected
+    assert sanitized(value) == expected
 
 
 @pytest.mark.parametrize(("length", "cut"), [(199, False), (200, False), (201, True), (10_000_000, True)])
 def test_one_line_marks_a_cut(length: int, cut: bool) -> None:
     """A longer text is cut to the limit, with an ellipsis."""
-    told = one_line("x" * length)
+    told = sanitized("x" * length)
     assert len(told) == min(length, SNIPPET_CHARS)
     assert told.endswith("…") is cut
 
@@ -57,7 +57,7 @@ def test_one_line_marks_a_cut(length: int, cut: bool) -> None:
 @given(st.text(st.characters(), max_size=500), st.integers(2, 80))
 def test_one_line_is_always_printable_and_bounded(text: str, limit: int) -> None:
     """No control character, no line break and no surrogate survives."""
-    told = one_line(text, limit)
+    told = sanitized(text, limit)
     told.encode()
     assert len(told) <= limit
     assert len(told.splitlines()) <= 1
@@ -115,7 +115,7 @@ SIGNED = "https://cdn.example.com/v.mp4?Expires=1&Signature=GEHEIM&Key=1"
 def test_signatures_are_never_shown(text: str) -> None:
     """The query of a signed URL is gone in whatever spelling a gateway quotes it."""
     assert "GEHEIM" not in redact_urls(text)
-    assert "GEHEIM" not in shown(text)
+    assert "GEHEIM" not in redacted(text)
 
 
 def test_redacting_leaves_the_rest_alone() -> None:
@@ -125,13 +125,13 @@ def test_redacting_leaves_the_rest_alone() -> None:
 
 def test_a_cut_url_is_redacted_all_the_same() -> None:
     """A URL that the limit cuts in half shows nothing of its query."""
-    assert "GEHEIM" not in shown("https://h/p?" + "a" * 100 + "GEHEIM" * 1000, 40)
+    assert "GEHEIM" not in redacted("https://h/p?" + "a" * 100 + "GEHEIM" * 1000, 40)
 
 
 def test_shown_is_one_line_and_bounded() -> None:
     """Redacting and cleaning go together."""
-    assert shown(f"a\n{SIGNED}\nb") == "a https://cdn.example.com/v.mp4 b"
-    assert len(shown("y" * 5000, 60)) == 60
+    assert redacted(f"a\n{SIGNED}\nb") == "a https://cdn.example.com/v.mp4 b"
+    assert len(redacted("y" * 5000, 60)) == 60
 
 
 SECRET = "vjbyPxybdZaNmGa+yT272YEAiv4="
@@ -240,5 +240,5 @@ def test_many_urls_lose_their_signatures_everywhere(count: int) -> None:
 
 def test_no_data_uri_is_shown() -> None:
     """A message quotes what stands around a picture, in whatever case its scheme is written."""
-    told = shown("bad image DATA:image/PNG;charset=x;BASE64,iVBORw0KGgo= in images")
+    told = redacted("bad image DATA:image/PNG;charset=x;BASE64,iVBORw0KGgo= in images")
     assert told == "bad image data:image/PNG;base64,… (12 characters cut out) in images"

@@ -14,8 +14,8 @@ from airflow_provider_vidu.orders.request import (
     completed,
     facts_of_create,
     further_fields,
-    held,
     request_of,
+    required_arguments,
     text,
 )
 
@@ -65,9 +65,9 @@ def test_the_text_of_an_object_is_that_object():
 def test_a_template_within_the_request_that_renders_to_nothing(name, before, after, where):
     """A prompt in ``body``, or any field, is not paid for as the word None; what the author writes so is sent."""
     with pytest.raises(ViduConfigError, match=f"{where}.*Nothing was submitted"):
-        request_of(arguments(**{name: after}), held(arguments(**{name: before})))
+        request_of(arguments(**{name: after}), required_arguments(arguments(**{name: before})))
     literal = {"style": "None", "subjects": [{"name": "None"}]}
-    assert request_of(arguments(**{name: literal}), held(arguments(**{name: literal}))) == literal
+    assert request_of(arguments(**{name: literal}), required_arguments(arguments(**{name: literal}))) == literal
 
 
 @pytest.mark.fault(
@@ -78,10 +78,10 @@ def test_a_number_that_is_the_word_none(name):
     """No number and no flag is called so, whoever wrote it; another field that is excuses none."""
     for fields in ({"seed": "None"}, {"style": "None", "seed": " None "}, {"subjects": [{"seed": "None"}]}):
         with pytest.raises(ViduConfigError, match="seed is the word None"):
-            request_of(arguments(**{name: fields}), held(arguments(**{name: fields})))
+            request_of(arguments(**{name: fields}), required_arguments(arguments(**{name: fields})))
     before, after = {"style": "None", "voice_id": "{{ x }}"}, {"style": "None", "voice_id": "None"}
     with pytest.raises(ViduConfigError, match="voice_id is the word None"):
-        request_of(arguments(**{name: after}), held(arguments(**{name: before})))
+        request_of(arguments(**{name: after}), required_arguments(arguments(**{name: before})))
 
 
 @pytest.mark.parametrize("nothing", [None, "", " ", [], {}], ids=repr)
@@ -91,17 +91,17 @@ def test_a_field_that_has_rendered_to_nothing_is_not_sent(nothing):
     after = {"a": 1, "style": nothing, "subjects": [{"name": "n"}], "settings": {"voice_id": nothing, "b": 2}}
     wanted = {"a": 1, "subjects": [{"name": "n"}], "settings": {"b": 2}}
     for name in ("parameters", "body"):
-        assert request_of(arguments(**{name: after}), held(arguments(**{name: before}))) == wanted
+        assert request_of(arguments(**{name: after}), required_arguments(arguments(**{name: before}))) == wanted
     written = arguments(body={"a": nothing})
-    assert request_of(written, held(written)) == {"a": nothing}
+    assert request_of(written, required_arguments(written)) == {"a": nothing}
     written = arguments(parameters={"images": nothing, "a": 0, "b": False})
-    assert request_of(written, held(written)) == {"a": 0, "b": False}
+    assert request_of(written, required_arguments(written)) == {"a": 0, "b": False}
 
 
 def test_what_held_something_before_rendering():
     """An argument that was left out, or an empty list, need not hold anything afterwards."""
-    assert held(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt", "parameters"}
-    assert held(arguments(images=Array())) == {"images"}
+    assert required_arguments(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt", "parameters"}
+    assert required_arguments(arguments(images=Array())) == {"images"}
     assert request_of(arguments(prompt="x", images=[]), {"prompt"}) == {"prompt": "x"}
 
 

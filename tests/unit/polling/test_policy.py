@@ -281,18 +281,18 @@ def test_the_first_delay_does_not_oversleep_the_deadline(left: float | None, exp
 @pytest.mark.parametrize("interval", [0.5, 1.0, 15.0, 300.0, 900.0, 3600.0])
 def test_failures_of_a_trigger_never_shorten_the_interval(interval: float) -> None:
     """A service in trouble is not asked more often than a healthy one."""
-    policy = PollPolicy.unattended(interval)
+    policy = PollPolicy.for_trigger(interval)
     for failures in range(1, 12):
         assert policy.backoff.delay(failures, rng=lambda: 0.0) >= interval
 
 
 def test_policies_for_their_places() -> None:
     """A trigger backs off from its interval, a worker from a second."""
-    assert PollPolicy.unattended(20, 3, grace=5.0).backoff.base == 20
-    assert PollPolicy.unattended(20, 3, grace=5.0).grace == 5
-    assert PollPolicy.unattended(0.1).backoff.base == 1
-    assert PollPolicy.in_worker(20, 3).backoff == Backoff(base=1.0, cap=60.0)
-    assert PollPolicy.in_worker(20, 3).max_failures == 3
+    assert PollPolicy.for_trigger(20, 3, grace=5.0).backoff.base == 20
+    assert PollPolicy.for_trigger(20, 3, grace=5.0).grace == 5
+    assert PollPolicy.for_trigger(0.1).backoff.base == 1
+    assert PollPolicy.for_worker(20, 3).backoff == Backoff(base=1.0, cap=60.0)
+    assert PollPolicy.for_worker(20, 3).max_failures == 3
 
 
 # -- watching -------------------------------------------------------------------------------------
@@ -597,7 +597,7 @@ def test_a_time_out_tells_the_last_trouble() -> None:
 def test_an_interval_of_nothing_is_refused(interval: float) -> None:
     """Polling without a pause would be an attack on the service."""
     with pytest.raises(E.ViduConfigError, match="more than 0 seconds"):
-        PollPolicy.unattended(interval)
+        PollPolicy.for_trigger(interval)
 
 
 def test_a_time_out_before_any_answer() -> None:
@@ -659,7 +659,7 @@ def test_a_watch_with_a_deadline_always_ends(
     polls: list[Any], interval: float, length: float, rolls: list[float], exponential: bool, patience: int
 ) -> None:
     """Whatever the polls bring, over and over: no negative delay, none past the deadline, and an end."""
-    policy = PollPolicy.unattended(
+    policy = PollPolicy.for_trigger(
         interval, patience, missing_url_polls=patience, exponential=exponential, grace=float(patience)
     )
     turn = cycle(rolls)

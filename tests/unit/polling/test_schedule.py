@@ -13,7 +13,7 @@ from airflow_provider_vidu.defaults import ADAPTIVE, is_adaptive
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling import schedule
 from airflow_provider_vidu.polling.policy import PollPolicy, Watch
-from airflow_provider_vidu.polling.schedule import LONGEST, SHORTEST, Course, interval, spread
+from airflow_provider_vidu.polling.schedule import LONGEST, SHORTEST, PollHistory, interval, spread
 
 WAITING, RUNNING, UNKNOWN = GenerationStatus.WAITING, GenerationStatus.RUNNING, GenerationStatus.UNKNOWN
 answers = st.lists(
@@ -27,9 +27,9 @@ answers = st.lists(
 )
 
 
-def course(*told: tuple[GenerationStatus, int | None, float]) -> Course:
+def course(*told: tuple[GenerationStatus, int | None, float]) -> PollHistory:
     """Return the course after these answers: state, progress, age."""
-    found = Course()
+    found = PollHistory()
     for status, progress, age in told:
         found = found.after(status, progress, age)
     return found
@@ -84,7 +84,7 @@ def test_a_progress_that_has_passed_its_end_is_forgotten():
 def test_a_thousand_waits_spread():
     """Started together, waits fall out of step: no tenth of the span of first polls holds a fifth of them."""
     rng = random.Random(5)
-    first = [PollPolicy.unattended(ADAPTIVE).first_delay(None, rng.random) for _ in range(1000)]
+    first = [PollPolicy.for_trigger(ADAPTIVE).first_delay(None, rng.random) for _ in range(1000)]
     low, high = min(first), max(first)
     tenths = [int(10 * (delay - low) / (high - low + 1e-9)) for delay in first]
     assert max(tenths.count(tenth) for tenth in range(10)) < 200
@@ -96,7 +96,7 @@ def test_a_thousand_waits_spread():
 def test_the_deadline_is_not_overslept(left, status):
     """The last poll comes at the deadline, however long the interval is by then."""
     generation = Generation(id="1", status=status)
-    watch = Watch(PollPolicy.unattended(ADAPTIVE), generation_id="1", since=0.0, deadline=50_000.0 + left)
+    watch = Watch(PollPolicy.for_trigger(ADAPTIVE), generation_id="1", since=0.0, deadline=50_000.0 + left)
     step = watch.saw(generation, 50_000.0)
     assert step.finished if left == 0 else 0 < (step.delay or 0) <= left + 1e-6
 
@@ -105,7 +105,7 @@ def test_the_deadline_is_not_overslept(left, status):
 def test_a_set_interval_is_kept(given_):
     """Whoever sets an interval gets it, also when it is the number of the default."""
     generation = Generation(id="1", status=RUNNING)
-    watch = Watch(PollPolicy.unattended(given_), generation_id="1", since=0.0, rng=lambda: 0.5)
+    watch = Watch(PollPolicy.for_trigger(given_), generation_id="1", since=0.0, rng=lambda: 0.5)
     assert {watch.saw(generation, now).delay for now in (10.0, 1000.0, 90_000.0)} == {float(given_)}
 
 
@@ -120,5 +120,5 @@ def test_the_default_is_told_from_its_number():
 
 def test_failures_back_off_as_before():
     """The schedule decides while all goes well; failed polls follow the documented backoff from 15 s."""
-    assert PollPolicy.unattended(ADAPTIVE).backoff == PollPolicy.unattended(15).backoff
+    assert PollPolicy.for_trigger(ADAPTIVE).backoff == PollPolicy.for_trigger(15).backoff
     assert schedule.first_interval() >= SHORTEST

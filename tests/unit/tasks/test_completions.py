@@ -17,10 +17,10 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.policy import PollPolicy
-from airflow_provider_vidu.tasks.completions import HOPELESS_PAUSE, KEPT, Finished, named
+from airflow_provider_vidu.tasks.completions import HOPELESS_PAUSE, KEPT, CompletionTracker, named
 
 NOW = 1_800_000_000.0
-POLICY = PollPolicy.unattended(60.0)
+POLICY = PollPolicy.for_trigger(60.0)
 URL = "https://cdn.example.com/v.mp4?sig=hush"
 
 
@@ -30,7 +30,7 @@ def seen(name: str, status: str = "succeeded", *, age: float | None = 0, url: st
     return Generation(id=name, status=status, provider_status=status, video_url=url, created_at=created)
 
 
-def tell(finished: Finished, *generations: Generation) -> list[str]:
+def tell(finished: CompletionTracker, *generations: Generation) -> list[str]:
     """Let the service answer every question of a round with these; return the ids that were told."""
     by_id = {generation.id: generation for generation in generations}
     told = []
@@ -42,7 +42,7 @@ def tell(finished: Finished, *generations: Generation) -> list[str]:
 
 def test_named_generations_are_told_once():
     """Each is told when it has ended, also when that was before the first look, and never again."""
-    finished = Finished(POLICY, ["a", "b"])
+    finished = CompletionTracker(POLICY, ["a", "b"])
     assert tell(finished, seen("a"), seen("b", "running")) == ["a"]
     assert finished.to_ask(NOW) == ["b"]
     assert tell(finished, seen("b", "failed")) == ["b"]
@@ -51,7 +51,7 @@ def test_named_generations_are_told_once():
 
 def test_an_event_is_that_of_the_other_trigger_and_holds_no_url():
     """A failure carries its reason; no URL is in any event."""
-    finished = Finished(POLICY, ["a"])
+    finished = CompletionTracker(POLICY, ["a"])
     finished.to_ask(NOW)
     event, note = finished.saw(seen("a", "failed"), NOW)
     assert (event["outcome"], event["error"]["type"]) == ("failed", "ViduGenerationFailedError")
@@ -61,7 +61,7 @@ def test_an_event_is_that_of_the_other_trigger_and_holds_no_url():
 
 def test_success_without_a_url_is_no_end_yet():
     """The service is asked some more times before the event tells that there is no video."""
-    finished = Finished(POLICY, ["a"])
+    finished = CompletionTracker(POLICY, ["a"])
     found = []
     for _ in range(POLICY.missing_url_polls + 1):
         finished.to_ask(NOW)
@@ -72,7 +72,7 @@ def test_success_without_a_url_is_no_end_yet():
 
 def test_the_first_look_at_a_list_tells_nothing_old():
     """What had ended before the first look is no news; what ends after it is."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.listed([seen("new", "running"), seen("old")], NOW)
     assert finished.to_ask(NOW) == []
     finished.listed([seen("new"), seen("old")], NOW)
@@ -83,7 +83,7 @@ def test_the_first_look_at_a_list_tells_nothing_old():
 
 def test_since_draws_the_line_by_the_time_of_creation():
     """With ``since`` the first look tells what was created after it; the oldest comes first."""
-    finished = Finished(POLICY, since=NOW - 100)
+    finished = CompletionTracker(POLICY, since=NOW - 100)
     finished.listed([seen("c", age=10), seen("b", age=50), seen("a", age=500), seen("undated", age=None)], NOW)
     assert finished.to_ask(NOW) == ["b", "c"]
     finished.listed([seen("a", age=500)], NOW)
@@ -92,7 +92,7 @@ def test_since_draws_the_line_by_the_time_of_creation():
 
 def test_what_the_list_shows_no_longer_is_asked_by_its_id():
     """A generation that newer ones have pushed off the list's page is not lost."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.listed([seen("a", "running")], NOW)
     finished.listed([seen("b", "running")], NOW)
     assert finished.to_ask(NOW) == ["a"]
@@ -101,10 +101,10 @@ def test_what_the_list_shows_no_longer_is_asked_by_its_id():
 
 def test_a_memory_goes_on_where_another_process_ended():
     """What ended in between is told, what was told is not, what was at work is asked."""
-    first = Finished(POLICY)
+    first = CompletionTracker(POLICY)
     first.listed([seen("open", "running"), seen("old")], NOW)
     memory = json.loads(json.dumps(first.memory()))
-    second = Finished(POLICY)
+    second = CompletionTracker(POLICY)
     second.remember(memory, NOW)
     second.listed([seen("between"), seen("old")], NOW)
     assert tell(second, seen("open"), seen("between")) == ["open", "between"]
@@ -112,9 +112,9 @@ def test_a_memory_goes_on_where_another_process_ended():
 
 def test_a_memory_of_named_generations():
     """A named generation that was told is not asked again."""
-    first = Finished(POLICY, ["a", "b"])
+    first = CompletionTracker(POLICY, ["a", "b"])
     tell(first, seen("a"), seen("b", "running"))
-    second = Finished(POLICY, ["a", "b"])
+    second = CompletionTracker(POLICY, ["a", "b"])
     second.remember(first.memory(), NOW)
     assert second.to_ask(NOW) == ["b"]
 
@@ -122,7 +122,7 @@ def test_a_memory_of_named_generations():
 @pytest.mark.parametrize("memory", [None, "x", [], {"told": 7, "open": [None]}])
 def test_a_memory_that_is_none(memory):
     """Nonsense in the store is no memory and no error."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.remember(memory, NOW)
     finished.listed([seen("a", "running")], NOW)
     assert finished.to_ask(NOW) == []
@@ -130,7 +130,7 @@ def test_a_memory_that_is_none(memory):
 
 def test_the_memory_is_bounded():
     """An account with many generations does not fill the store; what had ended before the first look needs no id."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.listed([seen(str(number), age=number) for number in range(3 * KEPT)], NOW)
     memory = finished.memory()
     assert len(memory["told"]) == len(memory["times"]) <= KEPT
@@ -145,12 +145,12 @@ def page_of(*generations: Generation) -> Page:
 
 def test_more_than_the_memory_holds_is_known_by_its_time():
     """Far more than the remembered ids: the line moves up to what was forgotten, and nothing is told twice."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.listed([], NOW)
     many = [seen(str(number), age=number) for number in range(3 * KEPT)]
     finished.listed(many, NOW)
     assert len(tell(finished, *many)) == 3 * KEPT
-    again = Finished(POLICY)
+    again = CompletionTracker(POLICY)
     again.remember(json.loads(json.dumps(finished.memory())), NOW)
     for known in (finished, again):
         known.listed(many, NOW)
@@ -159,7 +159,7 @@ def test_more_than_the_memory_holds_is_known_by_its_time():
 
 def test_a_memory_of_an_older_version():
     """It holds ids of one page alone: what is older than the newest of them was told or had ended before."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.remember({"told": ["b"], "open": ["a"]}, NOW)
     finished.listed([seen("c", age=5), seen("b", age=10), seen("older", age=20), seen("a", age=30)], NOW)
     assert finished.to_ask(NOW) == ["a", "c"]
@@ -167,7 +167,7 @@ def test_a_memory_of_an_older_version():
 
 def test_the_walk_ends_where_everything_is_known():
     """The first look reads on; later ones end at a page without news, but not before many unfinished are seen."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     full = [seen(str(number), "running", age=number) for number in range(150)]
     for is_first in (True, False):
         walk = finished.listing()
@@ -185,17 +185,17 @@ def test_the_walk_ends_where_everything_is_known():
 
 def test_the_list_is_bounded_by_time():
     """From the second round on the list begins a day before the oldest that is of interest."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     assert "created_at.from" not in finished.listing().query
     finished.listed([seen("b", age=10), seen("a", "running", age=7200)], NOW)
     begin = datetime.fromtimestamp(NOW - 7200 - 86_400, UTC).strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ")
     assert f"created_at.from={begin}" in finished.listing().query
-    assert "created_at.from" in Finished(POLICY, since=NOW).listing().query
+    assert "created_at.from" in CompletionTracker(POLICY, since=NOW).listing().query
 
 
 def test_a_filter_that_the_service_reads_otherwise_is_given_up():
     """An empty list although something known should be on it: from then on the whole list is read."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     finished.listed([seen("a", "running", age=5)], NOW)
     walk = finished.listing()
     walk.take(page_of())
@@ -207,14 +207,14 @@ def test_a_filter_that_the_service_reads_otherwise_is_given_up():
 
 def test_a_refused_filter_is_given_up():
     """A service that answers 400 to the filter is asked without it."""
-    finished = Finished(POLICY, since=NOW)
+    finished = CompletionTracker(POLICY, since=NOW)
     assert finished.drop_filter()
     assert "created_at.from" not in finished.listing().query
 
 
 def test_an_unknown_id_is_given_up_after_the_grace():
     """A generation may be unknown for a moment; after that it is watched no longer, and that is said."""
-    finished = Finished(POLICY, ["a"])
+    finished = CompletionTracker(POLICY, ["a"])
     finished.to_ask(NOW)
     assert finished.missed("a", ViduNotFoundError("no such task"), NOW + 1) is None
     assert "watched no longer" in finished.missed("a", ViduNotFoundError("no such task"), NOW + POLICY.grace)
@@ -223,7 +223,7 @@ def test_an_unknown_id_is_given_up_after_the_grace():
 
 def test_trouble_is_told_when_it_changes():
     """Rounds with the same trouble are silent and farther apart; its end is told."""
-    finished = Finished(POLICY)
+    finished = CompletionTracker(POLICY)
     delays, notes = zip(*(finished.pause([ViduServerError("HTTP 503")]) for _ in range(4)), strict=True)
     assert [bool(note) for note in notes] == [True, False, False, False]
     assert delays[0] >= 60
@@ -234,19 +234,21 @@ def test_trouble_is_told_when_it_changes():
 
 def test_the_services_own_delay_counts():
     """Retry-After is a lower bound."""
-    assert Finished(POLICY).pause([ViduRateLimitError("HTTP 429", retry_after=400)])[0] >= 400
+    assert CompletionTracker(POLICY).pause([ViduRateLimitError("HTTP 429", retry_after=400)])[0] >= 400
 
 
 def test_what_only_a_user_can_mend_is_not_asked_in_a_hurry():
     """A refused key is asked about every five minutes at the most."""
-    delay, note = Finished(PollPolicy.unattended(1.0)).pause([ViduAuthError("refused"), ViduServerError("503")])
+    delay, note = CompletionTracker(PollPolicy.for_trigger(1.0)).pause(
+        [ViduAuthError("refused"), ViduServerError("503")]
+    )
     assert delay >= HOPELESS_PAUSE
     assert "refused" in note
 
 
 def test_a_connection_that_comes_later_is_found_soon():
     """A missing connection asks nobody outside, so it is looked up again after the interval, then ever later."""
-    finished = Finished(PollPolicy.unattended(2.0))
+    finished = CompletionTracker(PollPolicy.for_trigger(2.0))
     delays = [finished.pause([ViduConfigError("no connection")])[0] for _ in range(12)]
     assert delays[0] < 3
     assert delays[-1] >= 300
@@ -268,6 +270,6 @@ def test_what_cannot_be_an_id(given):
 @pytest.mark.parametrize("line", [1e308, -1e308, "nan", [], -1])
 def test_a_memory_whose_line_is_no_time(line):
     """Whoever wrote it: a trigger that raises is started again at once, for ever."""
-    finished = Finished(PollPolicy.unattended(60.0))
+    finished = CompletionTracker(PollPolicy.for_trigger(60.0))
     finished.remember({"told": [], "times": [], "line": line, "open": []}, 1e9)
     assert "created_at.from" not in (finished.listing().query or "")

@@ -149,10 +149,10 @@ def test_a_secret_in_json_inside_a_text_is_struck_out() -> None:
     key = "sk/abcdef+12345"
     inner = json.dumps({"message": f"bad key {key}"}).replace("/", "\\/")
     found = ApiAnswer(
-        200, {}, json.dumps({"status": "failed", "error": inner}).encode(), strike=lambda text: text.replace(key, "***")
+        200, {}, json.dumps({"status": "failed", "error": inner}).encode(), redact=lambda text: text.replace(key, "***")
     )
     assert NATIVE.read_generation("a", found).error_message == "bad key ***"
-    wrapped = ApiAnswer(400, {}, json.dumps({"code": "c", "message": inner}).encode(), strike=found.strike)
+    wrapped = ApiAnswer(400, {}, json.dumps({"code": "c", "message": inner}).encode(), redact=found.redact)
     assert "bad key ***" in str(NATIVE.error(wrapped))
 
 
