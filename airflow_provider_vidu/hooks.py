@@ -508,7 +508,7 @@ class ViduHook(BaseHook):
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """
-        from airflow_provider_vidu.network.uploads import put
+        from airflow_provider_vidu.api.uploads import put
 
         request = self.config.dialect.upload()
         if request is None:

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
+from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.parsing import parse_partly
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
@@ -22,7 +23,6 @@ from airflow_provider_vidu.exceptions import ViduCreditError, ViduError, ViduSub
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.bodies import LIST
 from airflow_provider_vidu.network.target import DownloadAccess
-from airflow_provider_vidu.network.uploads import put
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Request, Server, Wire

@@ -28,7 +28,7 @@ SHELLS = {
     "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "hooks", "triggers",
-    "network.addresses", "network.connection", "network.stream", "network.tls", "network.uploads",
+    "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
     "stores.destination", "stores.remote",
     "tasks.handover",

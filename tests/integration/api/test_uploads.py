@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduRequestError,
@@ -17,7 +18,6 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.network.target import DownloadAccess
-from airflow_provider_vidu.network.uploads import put
 from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect
 
 pytestmark = pytest.mark.integration
