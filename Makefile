@@ -59,13 +59,13 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@touch "$@"
 
 test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak and not matrix and not stores" $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
 	@"$(BIN)/python" -m pytest -m e2e $(ARGS)
 	@"$(BIN)/python" -m pytest -m browser $(ARGS)
 
 test-fast: setup ## Run the tests that need no Airflow processes.
-	@"$(BIN)/python" -m pytest -n $(JOBS) -m "not e2e and not browser and not cluster and not soak and not matrix and not stores" $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
 
 faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).
 	@"$(BIN)/python" scripts/faults.py $(ARGS)

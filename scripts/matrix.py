@@ -44,7 +44,6 @@ COPIED: Final = (
 TESTED: Final = ("tests/unit", "tests/integration", "tests/test_example_dags.py", "tests/test_provider_info.py")
 OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "matrix", "processes", "soak_judge")
 """Unit tests of this folder's own tools: no Airflow of a user runs them, and `make test` does."""
-NOT_HERE: Final = "not e2e and not browser and not cluster and not soak and not matrix and not stores"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Cell:
 
 
 GOES: Final = {
-    "tests": ("-n", "2", "-m", NOT_HERE, *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE), *TESTED),
+    "tests": ("-n", "2", *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE), *TESTED),
     "run": ("-m", "matrix", "tests/matrix"),
     "stores": ("-m", "stores", "tests/stores"),
     "bare": ("-m", "matrix", "tests/bare"),

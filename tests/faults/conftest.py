@@ -13,6 +13,24 @@ import trustme
 from airflow_provider_vidu.polling import policy
 from tests.faults.polling_world import Async, Patience, Side, Sync, World
 
+# What a fault is tried on: each combination of them shows the same behaviour.
+COMBINED = ("dialect", "side", "home", "overwrite")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every combination but one of each fault as nightly; another one for each fault, so that all occur."""
+    here = Path(__file__).parent
+    families: dict[tuple[Any, ...], list[pytest.Item]] = {}
+    for item in items:
+        found = getattr(item, "callspec", None)
+        if found is not None and here in item.path.parents:
+            fault = tuple(repr(found.params[name]) for name in sorted(found.params) if name not in COMBINED)
+            families.setdefault((item.path, item.function.__name__, fault), []).append(item)
+    for number, family in enumerate(families.values()):
+        for item in family[: number % len(family)] + family[number % len(family) + 1 :]:
+            item.add_marker(pytest.mark.nightly)
+
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory) -> dict[str, str]:

@@ -24,7 +24,18 @@ from tests.integration.servers import ranged
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.s3], ids=lambda fault: fault.name)
+# The same decisions as with a local file; these are the ones in which an upload starts over, waits, or goes on.
+EVERY_TIME = ("cut at 50 %", "silence at half", "resume answered by 200 with another version", "no ETag and no date")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=fault.name, marks=() if fault.name in EVERY_TIME else pytest.mark.nightly)
+        for fault in FAULTS
+        if fault.s3
+    ],
+)
 def test_a_fault(fault, s3, bucket, capsys, monkeypatch, fault_row):
     """The object is the old or the whole one, no upload hangs in the bucket, and a rerun succeeds."""
     fault_row("transfer", fault.name, **suffer(fault, Bucket(s3, bucket), capsys, monkeypatch))
