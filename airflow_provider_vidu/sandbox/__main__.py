@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.gateways.refusals import REFUSALS
+from airflow_provider_vidu.sandbox.faults.refusals import REFUSALS
 from airflow_provider_vidu.sandbox.runner import tls_context
 from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import ANY_MODEL, CHOICES, DOCUMENTED_MODELS, Settings

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from airflow_provider_vidu.sandbox.core import Call, Core
-from airflow_provider_vidu.sandbox.routing import split_target
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.calls import split_target
 
 Json = dict[str, Any]
 

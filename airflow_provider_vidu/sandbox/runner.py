@@ -15,11 +15,11 @@ from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.sandbox.control import snapshot
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.official.uploads import Upload
+from airflow_provider_vidu.sandbox.messages.calls import NATIVE
 from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import Settings, models_from
-from airflow_provider_vidu.sandbox.world.generations import NATIVE
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, RecordedRequest
+from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 _STOP_SECONDS = 5.0
 

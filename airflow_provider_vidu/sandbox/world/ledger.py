@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from airflow_provider_vidu.sandbox.world.generations import Dialect, Generation
+from airflow_provider_vidu.sandbox.messages.calls import Dialect
+from airflow_provider_vidu.sandbox.world.generations import Generation
 
 Charge = Literal["charged", "refunded", "cancelled"]
 #: Requests kept word for word; older ones only live on in the counts.
