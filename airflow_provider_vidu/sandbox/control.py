@@ -31,23 +31,12 @@ def snapshot(core: Core) -> Json:
             generation = core.generations.get(key)
             state = generation.state_at(now) if generation is not None else None
             creates.append({**asdict(record), "state": state.word if state else None})
-        names = (
-            "id",
-            "artifact",
-            "method",
-            "status",
-            "range",
-            "authorization",
-            "key_sent",
-            "time",
-            "wall_time",
-        )
         return {
             "balance": ledger.balance,
             "creates": creates,
             "requests": dict(ledger.counts),
             "requests_by_id": {key: dict(counts) for key, counts in ledger.counts_by_id.items()},
-            "files": [{n: getattr(r, n) for n in names} for r in ledger.requests if r.kind == "file"],
+            "files": [record.of_file() for record in ledger.requests if record.kind == "file"],
         }
 
 
