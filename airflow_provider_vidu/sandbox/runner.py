@@ -232,7 +232,7 @@ class Sandbox:
         """Let requests go wrong from now on.
 
         :param rule: what is hit and what happens, or the name of a refusal such as ``model_not_found`` for the
-            next create; see :mod:`airflow_provider_vidu.sandbox.faults`.
+            next create; see :mod:`airflow_provider_vidu.sandbox.faults.actions`.
         :raises ValueError: when it is not understood.
         """
         self.core.add_rule(rule)
