@@ -1,1 +1,1 @@
-"""What a clip page shows: facts from the records of Airflow, a clip's pieces, live states, and the views of all these."""
+"""What a clip page shows: the facts that Airflow has recorded, a clip's pieces, live states, and the views of them."""
