@@ -10,6 +10,89 @@ from airflow_provider_vidu.api.connection_form import CONN_FIELDS, CONNECTION_TY
 _INTEGRATION = "Vidu"
 
 
+def _option(kind: str, default: str, example: str | None, description: str) -> dict[str, Any]:
+    """Return one entry of a section, as Airflow's schema wants it."""
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": kind,
+        "example": example,
+        "default": default,
+    }
+
+
+_OPTIONS = {
+    "max_connections": _option(
+        "integer",
+        "32",
+        "64",
+        "How many HTTP connections a triggerer opens to one Vidu connection at the most; all its triggers share them.",
+    ),
+    "signed_urls_in_xcom": _option(
+        "boolean",
+        "True",
+        "False",
+        "Whether the generation that a task returns as its XCom holds the signed URLs "
+        "of its files, which open them for anybody until they expire. With False every URL in it "
+        "lacks its query: give ViduDownloadOperator the generation_id, and it asks for a fresh one.",
+    ),
+    "input_roots": _option(
+        "string",
+        "",
+        "/data/inputs, s3://my_aws@bucket/inputs",
+        "Folders and buckets that the generate operator may read pictures, videos and "
+        "sounds from, separated by commas: local paths, or object storage such as s3://bucket/inputs "
+        "or, to allow a connection named inside the URL, s3://my_aws@bucket/inputs. Links and .. are "
+        "resolved before paths are compared. Empty: whatever the worker and its connections may read. "
+        "Set it wherever a path comes from a template, an XCom or dag_run.conf: whoever controls that "
+        "text could otherwise have a worker's private files sent to the service. It counts on the "
+        "workers.",
+    ),
+    "destination_roots": _option(
+        "string",
+        "",
+        "/data/clips, s3://my_aws@bucket/clips",
+        "Folders and buckets that ViduDownloadOperator may write to, separated by "
+        "commas, in the same form as input_roots. Empty: wherever the worker and its connections may "
+        "write. Set it wherever a destination comes from a template, an XCom or dag_run.conf: whoever "
+        "controls that text could otherwise replace any file of the worker, DAG files among them. It "
+        "counts on the workers.",
+    ),
+    "max_bytes": _option(
+        "integer",
+        "21474836480",
+        "1000000000",
+        "The largest file that a download accepts, in bytes, unless its task says "
+        "otherwise with max_bytes. A server that announces or sends more is refused.",
+    ),
+    "preview_roots": _option(
+        "string",
+        "",
+        "/data/clips, s3://my_aws@bucket/clips",
+        "Folders and buckets whose files the clip pages may play, separated by commas: "
+        "local paths, or object storage such as s3://bucket/clips or, with the connection to read "
+        "it with, s3://my_aws@bucket/clips. Whoever may see a DAG's XComs can then see the videos "
+        "and pictures beneath them that the DAG names. Empty: clips play from the service's own "
+        "links, as long as these are valid.",
+    ),
+    "allowed_hosts": _option(
+        "string",
+        "",
+        "minio.internal, 198.18.0.0/15",
+        "Hosts and networks that files may be downloaded from although their address "
+        "is not public, separated by commas, for every download, with or without a Vidu connection: "
+        "minio.internal, or 198.18.0.0/15 where a local DNS proxy answers with such addresses.",
+    ),
+    "run_tab": _option(
+        "boolean",
+        "True",
+        None,
+        "Whether every DAG run has the tab 'Vidu clips'.",
+    ),
+}
+"""Section ``[vidu]`` of the Airflow configuration: each option with its type, default, example and meaning."""
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the metadata; Airflow validates it against ``provider_info.schema.json``."""
 
@@ -46,84 +129,7 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "vidu": {
                 "description": "Settings of the Vidu provider that hold for the whole deployment.",
-                "options": {
-                    "max_connections": {
-                        "description": "How many HTTP connections a triggerer opens to one Vidu connection at the "
-                        "most; all its triggers share them.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": "64",
-                        "default": "32",
-                    },
-                    "signed_urls_in_xcom": {
-                        "description": "Whether the generation that a task returns as its XCom holds the signed URLs "
-                        "of its files, which open them for anybody until they expire. With False every URL in it "
-                        "lacks its query: give ViduDownloadOperator the generation_id, and it asks for a fresh one.",
-                        "version_added": "0.1.0",
-                        "type": "boolean",
-                        "example": "False",
-                        "default": "True",
-                    },
-                    "input_roots": {
-                        "description": "Folders and buckets that the generate operator may read pictures, videos and "
-                        "sounds from, separated by commas: local paths, or object storage such as s3://bucket/inputs "
-                        "or, to allow a connection named inside the URL, s3://my_aws@bucket/inputs. Links and .. are "
-                        "resolved before paths are compared. Empty: whatever the worker and its connections may read. "
-                        "Set it wherever a path comes from a template, an XCom or dag_run.conf: whoever controls that "
-                        "text could otherwise have a worker's private files sent to the service. It counts on the "
-                        "workers.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "/data/inputs, s3://my_aws@bucket/inputs",
-                        "default": "",
-                    },
-                    "destination_roots": {
-                        "description": "Folders and buckets that ViduDownloadOperator may write to, separated by "
-                        "commas, in the same form as input_roots. Empty: wherever the worker and its connections may "
-                        "write. Set it wherever a destination comes from a template, an XCom or dag_run.conf: whoever "
-                        "controls that text could otherwise replace any file of the worker, DAG files among them. It "
-                        "counts on the workers.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "/data/clips, s3://my_aws@bucket/clips",
-                        "default": "",
-                    },
-                    "max_bytes": {
-                        "description": "The largest file that a download accepts, in bytes, unless its task says "
-                        "otherwise with max_bytes. A server that announces or sends more is refused.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": "1000000000",
-                        "default": "21474836480",
-                    },
-                    "preview_roots": {
-                        "description": "Folders and buckets whose files the clip pages may play, separated by commas: "
-                        "local paths, or object storage such as s3://bucket/clips or, with the connection to read "
-                        "it with, s3://my_aws@bucket/clips. Whoever may see a DAG's XComs can then see the videos "
-                        "and pictures beneath them that the DAG names. Empty: clips play from the service's own "
-                        "links, as long as these are valid.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "/data/clips, s3://my_aws@bucket/clips",
-                        "default": "",
-                    },
-                    "allowed_hosts": {
-                        "description": "Hosts and networks that files may be downloaded from although their address "
-                        "is not public, separated by commas, for every download, with or without a Vidu connection: "
-                        "minio.internal, or 198.18.0.0/15 where a local DNS proxy answers with such addresses.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "minio.internal, 198.18.0.0/15",
-                        "default": "",
-                    },
-                    "run_tab": {
-                        "description": "Whether every DAG run has the tab 'Vidu clips'.",
-                        "version_added": "0.1.0",
-                        "type": "boolean",
-                        "example": None,
-                        "default": "True",
-                    },
-                },
+                "options": _OPTIONS,
             }
         },
     }

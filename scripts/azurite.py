@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from processes import LOCALHOST, Component, Guard, free_port, tail, wait_for
+from processes import LOCALHOST
+from services import Service, ServiceError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VERSION: Final = "3.37.0"
@@ -28,48 +28,39 @@ _BLOB_SERVICE: Final = FOLDER / "node_modules" / "azurite" / "dist" / "src" / "b
 #: The account that every Azurite has; its key is printed in Microsoft's manual and opens nothing else.
 ACCOUNT: Final = "devstoreaccount1"
 KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-START_SECONDS: Final = 60
-
-
-class AzuriteError(RuntimeError):
-    """Azurite cannot be found or does not start; the message says what to do."""
 
 
 def install_azurite() -> None:
     """Install the pinned Azurite below ``build/azurite``, unless it is there.
 
-    :raises AzuriteError: when there is no npm, or it fails.
+    :raises ServiceError: when there is no npm, or it fails.
     """
     if _BLOB_SERVICE.exists():
         return
     npm = shutil.which("npm")
     if npm is None:
-        raise AzuriteError("Azurite needs node and npm: install them (Debian: apt-get install npm).")
+        raise ServiceError("Azurite needs node and npm: install them (Debian: apt-get install npm).")
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
     # Its cache stays in this folder, too.
     environment = {**os.environ, "npm_config_cache": str(NPM_CACHE)}
     if subprocess.run([*command, f"azurite@{VERSION}"], env=environment, check=False).returncode != 0:
-        raise AzuriteError("npm could not install Azurite; its messages stand above.")
+        raise ServiceError("npm could not install Azurite; its messages stand above.")
 
 
-class Azurite:
+class Azurite(Service):
     """A running Azurite.
 
     :param folder: where its log goes.
-    :raises AzuriteError: when it is not installed or does not start.
+    :raises ServiceError: when it is not installed or does not start.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "azurite.log"
-        self._port = 0
-        self._component: Component | None = None
-        self._guard: Guard | None = None
+    name = "azurite"
 
     @property
     def url(self) -> str:
         """Where the account's containers are."""
-        return f"http://{LOCALHOST}:{self._port}/{ACCOUNT}"
+        return f"http://{LOCALHOST}:{self.port}/{ACCOUNT}"
 
     @property
     def connection_string(self) -> str:
@@ -80,38 +71,17 @@ class Azurite:
         """Return the connection string with a key of one's own."""
         return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={key};BlobEndpoint={self.url};"
 
-    def __enter__(self) -> Self:
+    def _launch(self) -> None:
         node = shutil.which("node")
         if node is None or not _BLOB_SERVICE.exists():
-            raise AzuriteError("Azurite is not installed here: run `python scripts/azurite.py` (it needs npm).")
-        self._port = free_port()
-        options = ["--blobHost", LOCALHOST, "--blobPort", str(self._port), "--inMemoryPersistence", "--silent"]
+            raise ServiceError("Azurite is not installed here: run `python scripts/azurite.py` (it needs npm).")
+        options = ["--blobHost", LOCALHOST, "--blobPort", str(self.port), "--inMemoryPersistence", "--silent"]
         # The clients may speak a newer version of the API than the emulator; nothing is reported to anybody.
         options += ["--skipApiVersionCheck", "--loose", "--disableTelemetry"]
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(
-                [node, str(_BLOB_SERVICE), *options], cwd=self._log.parent, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._component = Component("azurite", process, self._log)
-        self._guard = Guard()
-        self._guard.watch(process)
-        if not wait_for(lambda: self._listens() or process.poll() is not None, START_SECONDS) or process.poll():
-            self.__exit__()
-            raise AzuriteError(f"Azurite did not start:\n{tail(self._log)}")
-        return self
+        self._spawn([node, str(_BLOB_SERVICE), *options], {}, cwd=self.folder)
 
-    def __exit__(self, *_: object) -> None:
-        if self._component is not None:
-            self._component.signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._component.process.wait(5)
-            self._component.kill()
-        if self._guard is not None:
-            self._guard.dismiss()
-
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection((LOCALHOST, self._port), 1):
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((LOCALHOST, self.port), 1):
             return True
         return False
 
@@ -119,5 +89,5 @@ class Azurite:
 if __name__ == "__main__":
     try:
         install_azurite()
-    except AzuriteError as error:
+    except ServiceError as error:
         sys.exit(str(error))

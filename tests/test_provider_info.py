@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ def test_names_and_versions_agree(info):
     """Distribution, package and metadata tell one version and one name."""
     assert info["package-name"] == distribution(DISTRIBUTION).metadata["Name"] == DISTRIBUTION
     assert info["versions"][0] == airflow_provider_vidu.__version__ == distribution(DISTRIBUTION).version
+
+
+def test_every_option_is_declared_and_read(info):
+    """Section ``[vidu]`` names exactly the options that the code reads, and each says what it is for."""
+    package = Path(airflow_provider_vidu.__file__).parent
+    sources = {path: path.read_text() for path in package.rglob("*.py") if path.name != "get_provider_info.py"}
+    options = info["config"]["vidu"]["options"]
+    for name, option in options.items():
+        assert any(f'"{name}"' in text for text in sources.values()), name
+        assert option["description"].endswith("."), name
+    read = {name for text in sources.values() for name in re.findall(r'conf\.get\w*\(\s*"vidu",\s*"(\w+)"', text)}
+    assert len(read) >= 5
+    assert read <= set(options)
 
 
 def _resolve(path: str) -> Any:

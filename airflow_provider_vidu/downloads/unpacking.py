@@ -28,7 +28,7 @@ def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
     declared and the bytes are not a medium as they are. No other coding can be unpacked here.
 
     :param head: the first bytes, as many as prove a medium.
-    :param codings: what the header declares (:func:`.bodies.real_codings`).
+    :param codings: what the header declares (:func:`~airflow_provider_vidu.network.codings.real_codings`).
     """
     if head.startswith(_GZIP):
         return Unpacker("gzip", 31)

@@ -78,7 +78,7 @@ def check_endpoint(arguments: Mapping[str, Any]) -> None:
 
 
 def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    """Return the body of a create. What its media fields name is not read yet (see :mod:`.media_inputs`).
+    """Return the body of a create. What its media fields name is not read yet (see :mod:`.media`).
 
     :param arguments: the rendered arguments, by their names in :data:`NAMES`.
     :param expected: which of them must hold something: a template that renders to nothing would be paid for.

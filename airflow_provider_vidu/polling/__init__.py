@@ -1,1 +1,1 @@
-"""When to ask again, and when to stop. No clock, no I/O."""
+"""Whether and when to send again, when to poll next, and when to stop. No clock, no I/O."""

@@ -3,11 +3,16 @@
 On the command line: ``python -m airflow_provider_vidu.sandbox``. In Python: :class:`Sandbox`. In pytest:
 ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``. Needs ``aiohttp`` and nothing else.
 
-Its modules: ``pictures``, ``h264``, ``mp4`` and ``sounds`` make the results; ``settings`` says how strict it is;
-``clock``, ``generations``, ``slots`` and ``world`` hold what is true when; ``official`` is the official API (tables of
-the creates, list, uploads) and ``gateway`` the gateways, with the bodies of their answers in ``ent`` and ``native``;
-``refusals`` and ``faults`` are what can go wrong; ``signing`` and ``files`` serve downloads; ``ledger`` keeps the
-books; ``core`` dispatches, ``guard`` keeps foreign web sites out, ``app`` and ``delivery`` do the I/O.
+It serves HTTP in floors, each of which imports only those below it:
+
+- ``server`` does the I/O: it reads requests, keeps foreign web sites out (``guard``) and sends what is answered.
+- ``control`` answers under ``/_sandbox/``; ``core`` takes every other request, applies the faults, and asks one of
+  the two APIs; ``routing`` reads from the raw path which one.
+- ``official`` is the official API (tables of its creates, its list, its uploads), ``gateway`` the gateways;
+  ``bodies`` holds the JSON that they answer with.
+- ``world`` is what exists: generations, files, uploads, the clock, the account's books and slots.
+- ``faults`` is what can go wrong, ``messages`` a request and an answer as data.
+- ``settings`` say how strict it all is; ``media`` draws the pictures, films and sounds.
 """
 
 from __future__ import annotations

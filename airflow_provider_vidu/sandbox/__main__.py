@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.gateways.refusals import REFUSALS
+from airflow_provider_vidu.sandbox.faults.refusals import REFUSALS
 from airflow_provider_vidu.sandbox.runner import tls_context
 from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import ANY_MODEL, CHOICES, DOCUMENTED_MODELS, Settings
@@ -79,27 +79,8 @@ def _add_choices(out: argparse.ArgumentParser) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     models = args.models if args.models in (ANY_MODEL, DOCUMENTED_MODELS) else tuple(args.models.split(","))
-    return Settings(
-        keys=tuple(args.key or ("sandbox-key",)),
-        speed=args.speed,
-        queue=args.queue,
-        duration=args.duration,
-        clip_seconds=args.clip_seconds,
-        url_lifetime=args.url_lifetime,
-        cover_lifetime=args.cover_lifetime,
-        balance=args.balance,
-        price=args.price,
-        seed=args.seed,
-        concurrency=args.concurrency,
-        gateway_concurrency=args.gateway_concurrency,
-        gateway_refusal=args.gateway_refusal,
-        gateway_prompt_limit=args.gateway_prompt_limit,
-        models=models,
-        list_payload=args.list_payload,
-        bare_keys=args.bare_keys,
-        allowed_hosts=tuple(args.allow_host),
-        **{name: getattr(args, name) for name in CHOICES},
-    )
+    named = {"keys": args.key or Settings.keys, "models": models, "allowed_hosts": args.allow_host}
+    return Settings(**{name: named[name] if name in named else getattr(args, name) for name in Settings.names()})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

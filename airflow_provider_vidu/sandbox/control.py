@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from airflow_provider_vidu.sandbox.core import Call, Core
-from airflow_provider_vidu.sandbox.routing import split_target
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.calls import split_target
 
 Json = dict[str, Any]
 
@@ -31,23 +31,12 @@ def snapshot(core: Core) -> Json:
             generation = core.generations.get(key)
             state = generation.state_at(now) if generation is not None else None
             creates.append({**asdict(record), "state": state.word if state else None})
-        names = (
-            "id",
-            "artifact",
-            "method",
-            "status",
-            "range",
-            "authorization",
-            "key_sent",
-            "time",
-            "wall_time",
-        )
         return {
             "balance": ledger.balance,
             "creates": creates,
             "requests": dict(ledger.counts),
             "requests_by_id": {key: dict(counts) for key, counts in ledger.counts_by_id.items()},
-            "files": [{n: getattr(r, n) for n in names} for r in ledger.requests if r.kind == "file"],
+            "files": [record.of_file() for record in ledger.requests if record.kind == "file"],
         }
 
 

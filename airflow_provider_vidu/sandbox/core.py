@@ -13,21 +13,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from airflow_provider_vidu.sandbox import faults
-from airflow_provider_vidu.sandbox.faults import NO_ACTION, Action, Rule
-from airflow_provider_vidu.sandbox.gateways import native
-from airflow_provider_vidu.sandbox.gateways.gateway import GatewayApi
-from airflow_provider_vidu.sandbox.gateways.refusals import checked_name
-from airflow_provider_vidu.sandbox.official import bodies
+from airflow_provider_vidu.sandbox.bodies import ent, native
+from airflow_provider_vidu.sandbox.faults import actions, refusals, rules
+from airflow_provider_vidu.sandbox.faults.actions import NO_ACTION, Action
+from airflow_provider_vidu.sandbox.faults.rules import Rule
+from airflow_provider_vidu.sandbox.gateway import GatewayApi
+from airflow_provider_vidu.sandbox.messages import answers
+from airflow_provider_vidu.sandbox.messages.answers import Answer, Content
+from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Call, Dialect, Route, split_target
 from airflow_provider_vidu.sandbox.official.api import OfficialApi
 from airflow_provider_vidu.sandbox.official.endpoints import CREATES
-from airflow_provider_vidu.sandbox.routing import Call, Route, route, split_target
-from airflow_provider_vidu.sandbox.server import answers
-from airflow_provider_vidu.sandbox.server.answers import Answer, Content
+from airflow_provider_vidu.sandbox.routing import route
 from airflow_provider_vidu.sandbox.settings import Settings
-from airflow_provider_vidu.sandbox.world import files, signing
+from airflow_provider_vidu.sandbox.world import files
 from airflow_provider_vidu.sandbox.world.clock import Clock
-from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Dialect, Generation, preset
+from airflow_provider_vidu.sandbox.world.generations import Generation, preset
 from airflow_provider_vidu.sandbox.world.ledger import Ledger, RecordedRequest
 from airflow_provider_vidu.sandbox.world.world import World
 
@@ -52,7 +52,7 @@ class Core:
         sink: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        checked_name(self.settings.gateway_refusal)
+        refusals.checked_name(self.settings.gateway_refusal)
         self.clock = clock or Clock(self.settings.speed)
         self.lock = threading.RLock()
         self._wall = wall
@@ -141,7 +141,7 @@ class Core:
             self.ledger.settle(now)
             where = self._with_file_id(where)
             record = self._record(call, where, path, query, now)
-            action = faults.pick(self.rules, where, call.method)
+            action = rules.pick(self.rules, where, call.method)
             answer = self._answer(call, where, path, query, now, action)
             record.fault = action is not None
             action = action or NO_ACTION
@@ -155,10 +155,10 @@ class Core:
         if action is None:
             return self._dispatch(call, where, path, query, now, NO_ACTION, trace_id)
         if action.refusal is not None:
-            return faults.shape(action, faults.refused(action, _parsed(call.body), trace_id), trace_id)
+            return actions.shape(action, actions.refused(action, _parsed(call.body), trace_id), trace_id)
         if action.replaces:
-            return faults.shape(action, Answer(), trace_id)
-        return faults.shape(action, self._dispatch(call, where, path, query, now, action, trace_id), trace_id)
+            return actions.shape(action, Answer(), trace_id)
+        return actions.shape(action, self._dispatch(call, where, path, query, now, action, trace_id), trace_id)
 
     def _with_file_id(self, where: Route) -> Route:
         found = self.world.files.get(where.token) if where.kind == "file" else None
@@ -206,11 +206,11 @@ class Core:
         if where.dialect == ENT and where.id is not None and not (where.id.isascii() and where.id.isdecimal()):
             # The service decodes the path before it looks at the key.
             message = f'CODEC: parse field id: strconv.ParseUint: parsing "{where.id}": invalid syntax'
-            return bodies.error(400, "CODEC", message, trace_id)
+            return ent.error(400, "CODEC", message, trace_id)
         if not self._has_key(call, where):
             if where.dialect == NATIVE:
                 return native.gateway_error(401, "invalid_api_key", "Invalid token")
-            return bodies.error(401, "Unauthorized", "invalid API key", trace_id)
+            return ent.error(401, "Unauthorized", "invalid API key", trace_id)
         if call.method not in where.allowed:
             body = {"message": f"{call.method} is not allowed here, {' and '.join(where.allowed)} is"}
             return answers.json_answer(body, 405)
@@ -231,10 +231,9 @@ class Core:
         found = world.files.get(where.token)
         problem = "NoSuchKey" if found is None else world.signer.problem(path, query, now)
         if found is None or problem is not None:
-            status = 404 if found is None else 403
-            return answers.text_answer(signing.refusal(problem or "", trace_id), status, "application/xml")
+            return refusals.store_refusal(problem or "NoSuchKey", trace_id)
         if call.method not in ("GET", "HEAD"):
-            return answers.text_answer(signing.refusal("AccessDenied", trace_id), 405, "application/xml")
+            return refusals.store_refusal("AccessDenied", trace_id, 405)
         generation, creation = found
         state = generation.state_at(now)
         self._serial += 1

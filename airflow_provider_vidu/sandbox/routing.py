@@ -6,23 +6,10 @@ Only the raw path tells: an id may hold ``:``, ``^``, ``%2F`` or other escapes t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
 from urllib.parse import parse_qs, unquote
 
+from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Route, Shape
 from airflow_provider_vidu.sandbox.official.endpoints import CREATES
-from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Dialect
-
-Kind = Literal[
-    "create", "query", "cancel", "list", "credits", "subject", "upload", "content", "file", "control", "other"
-]
-#: What a fault rule may be about; the control API itself never fails on demand.
-KINDS: tuple[Kind, ...] = (
-    *("create", "query", "cancel", "list", "credits", "subject", "upload", "content"),
-    *("file", "other"),
-)
-Shape = Literal["", "unified", "openai", "new-api", "flat-task", "film", "ad", "announce", "put", "finish"]
-"""In which form a route answers, where one dialect has several."""
 
 _ENDPOINTS = "|".join(re.escape(name) for name in CREATES)
 _NATIVE = re.compile(r".*/vidu-native/video/generations(?:/([^/]+))?/?")
@@ -36,47 +23,7 @@ _SUBJECT = re.compile(r".*/ent/v2/subjects(?:/([^/]+))?/?")
 _UPLOAD = re.compile(r".*/tools/v2/files/uploads(?:/([^/]+)/finish)?/?")
 _PUT = re.compile(r"/uploads/([^/]+)")
 _FILE = re.compile(r"/files/([0-9a-f]+)(?:-(image|watermarked|speech|sound))?\.(mp4|png|mp3)")
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request as data: ``target`` is the raw request target, ``origin`` the scheme and host it came to."""
-
-    method: str
-    target: str
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    origin: str = "http://127.0.0.1"
-
-    def header(self, name: str) -> str | None:
-        """Return the value of the header ``name``, written in any case, or None."""
-        return next((value for key, value in self.headers.items() if key.lower() == name), None)
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where a request goes: what ``kind`` it is, in which dialect, for which decoded ``id`` (or file ``token``)."""
-
-    kind: Kind
-    dialect: Dialect | None = None
-    id: str | None = None
-    endpoint: str = ""
-    artifact: str = ""
-    token: str = ""
-    allowed: tuple[str, ...] = ("GET",)
-    shape: Shape = ""
-
-
 _POST = ("POST",)
-
-
-def split_target(target: str) -> tuple[str, str]:
-    """Return the raw path and the raw query of a request target, which may be absolute when a proxy was meant."""
-    if not target.startswith("/"):
-        _, _, rest = target.partition("://")
-        target = "/" + rest.partition("/")[2]
-    path, _, query = target.partition("?")
-    return path, query
 
 
 def route(method: str, path: str, query: str = "") -> Route:

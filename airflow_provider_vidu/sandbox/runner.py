@@ -15,11 +15,11 @@ from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.sandbox.control import snapshot
 from airflow_provider_vidu.sandbox.core import Core
-from airflow_provider_vidu.sandbox.official.uploads import Upload
+from airflow_provider_vidu.sandbox.messages.calls import NATIVE
 from airflow_provider_vidu.sandbox.server.app import Server
-from airflow_provider_vidu.sandbox.settings import Settings, models_from
-from airflow_provider_vidu.sandbox.world.generations import NATIVE
+from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, RecordedRequest
+from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 _STOP_SECONDS = 5.0
 
@@ -103,38 +103,8 @@ class Sandbox:
         openai_url: str = Settings.openai_url,
         allowed_hosts: Iterable[str] = Settings.allowed_hosts,
     ) -> None:
-        settings = Settings(
-            keys=tuple(keys),
-            speed=speed,
-            queue=queue,
-            duration=duration,
-            clip_seconds=clip_seconds,
-            url_lifetime=url_lifetime,
-            balance=balance,
-            price=price,
-            seed=seed,
-            cover_lifetime=cover_lifetime,
-            concurrency=concurrency,
-            when_full=when_full,
-            gateway_concurrency=gateway_concurrency,
-            gateway_refusal=gateway_refusal,
-            gateway_prompt_limit=gateway_prompt_limit,
-            models=models_from(models),
-            surplus_fields=surplus_fields,
-            list_payload=list_payload,
-            task_ids=task_ids,
-            times=times,
-            state_field=state_field,
-            balance_field=balance_field,
-            balance_check=balance_check,
-            uploads=uploads,
-            bare_keys=bare_keys,
-            native_shape=native_shape,
-            new_api_url=new_api_url,
-            openai_url=openai_url,
-            allowed_hosts=tuple(allowed_hosts),
-        )
-        self.core = Core(settings)
+        given = dict(locals())
+        self.core = Core(Settings(**{name: given[name] for name in Settings.names()}))
         self._address = (host, port)
         self._tls = tls_context(*tls) if tls is not None else None
         self._url: str | None = None
@@ -232,7 +202,7 @@ class Sandbox:
         """Let requests go wrong from now on.
 
         :param rule: what is hit and what happens, or the name of a refusal such as ``model_not_found`` for the
-            next create; see :mod:`airflow_provider_vidu.sandbox.faults`.
+            next create; see :mod:`airflow_provider_vidu.sandbox.faults.actions`.
         :raises ValueError: when it is not understood.
         """
         self.core.add_rule(rule)

@@ -6,8 +6,7 @@ cope with; ``docs/sandbox.md`` says for each one what is documented, likely or u
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -31,7 +30,7 @@ DOCUMENTED_MODELS: Final = "documented"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sandbox behaves; ValueError for a value that makes no sense.
+    """How a sandbox behaves; ValueError for a value that makes no sense. Any iterable does for several names.
 
     - ``keys``: accepted API keys.
     - ``speed``: sandbox seconds per real second.
@@ -93,6 +92,12 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("keys", "models", "allowed_hosts"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+            elif name != "models":
+                raise ValueError(f"{name} must be a list of texts, not one text")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -114,7 +119,7 @@ class Settings:
         """Return the models that were named, or None when none were."""
         return None if isinstance(self.models, str) else self.models
 
-
-def models_from(value: str | Iterable[str]) -> str | tuple[str, ...]:
-    """Return the setting ``models`` from a word or from names."""
-    return value if isinstance(value, str) else tuple(value)
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all settings."""
+        return [one.name for one in fields(cls)]

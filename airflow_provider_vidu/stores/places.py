@@ -3,7 +3,7 @@
 Whoever writes a DAG, triggers it or answers a request can put a path into Airflow. The settings `[vidu]
 preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to;
 names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
-what they really are (:mod:`.roots`, :mod:`.ui.preview`).
+what they really are (:mod:`.roots`, :mod:`~airflow_provider_vidu.ui.playing.preview`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
-"""The clip pages in the Airflow UI: a plugin of the API server, apart from all else in this package.
+"""The clip pages in the Airflow UI: a plugin of the API server. Nothing else in this package imports it.
 
-``plugin`` is what every Airflow process imports; ``app`` holds the routes and ``pages`` their shells and headers.
-``facts``, ``pieces``, ``views`` and ``redirects`` decide without I/O. ``store`` and ``counts`` read the
-metadata database, ``references`` what an XCom back end keeps elsewhere, and ``shared`` spares both; ``live`` asks the
-service, ``preview`` opens stored files and ``media`` sends them. Nothing of the provider imports anything from here.
+Its floors, each of which imports only those below it:
+
+- ``plugin`` is what every Airflow process imports; ``app`` holds the routes.
+- ``records`` reads from Airflow's database what tasks have left there (``store``, ``counts``), and from an XCom back
+  end what it keeps elsewhere (``references``).
+- ``clips`` makes of it what a page shows, without I/O but for ``live``, which asks the service.
+- ``playing`` checks and opens stored files (``preview``), sends them (``media``) and decides on redirects.
+- ``pages`` holds the HTML shell and its headers, ``shared`` spares database and service repeated questions, and
+  ``threads`` keeps blocking work off the event loop.
 """

@@ -20,6 +20,7 @@ import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run
+from tests.integration.servers import s3_server
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
@@ -126,16 +127,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def studio() -> Iterator[str]:
     """Run an S3 with the bucket that the clips are kept in; return its address."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    known = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=endpoint, **known).create_bucket(Bucket="studio")
-    yield endpoint
-    server.stop()
+    with s3_server("studio") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="session")

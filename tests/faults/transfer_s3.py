@@ -14,21 +14,17 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from tests.faults.transfer_world import LARGE
-from tests.integration.servers import Request, Server, Wire
+from tests.integration.servers import Request, Server, Wire, s3_server
 from tests.versions import object_stores
 
 
 @pytest.fixture(scope="module", name="endpoint")
 def s3_endpoint() -> Iterator[str]:
     """Start an S3 server for the module; return its URL."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as endpoint:
+        yield endpoint
 
 
 def settings(endpoint: str) -> dict[str, str]:

@@ -8,8 +8,10 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 Answer = Callable[["Request", "Wire"], None]
 LAST_MODIFIED = "Mon, 06 Jul 2026 10:00:00 GMT"
@@ -222,6 +224,45 @@ def chunked(body: bytes, *, piece: int = 5000, cut: int | None = None, **headers
             wire.send(b"0\r\n\r\n")
 
     return answer
+
+
+def trickling(start: bytes, piece: bytes, *, seconds: float, pause: float) -> Answer:
+    """Return an answer that begins with ``start`` and goes on for ``seconds``: a piece after each ``pause``."""
+
+    def answer(_: Request, wire: Wire) -> None:
+        wire.send(start)
+        for _ in range(round(seconds / pause)):
+            try:
+                wire.sock.sendall(piece)
+            except OSError:
+                return
+            time.sleep(pause)
+
+    return answer
+
+
+@contextlib.contextmanager
+def s3_server(bucket: str | None = None) -> Iterator[str]:
+    """Run an S3, with a bucket if one is named, and yield its address."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        if bucket is not None:
+            s3_client(endpoint).create_bucket(Bucket=bucket)
+        yield endpoint
+    finally:
+        server.stop()
+
+
+def s3_client(endpoint: str) -> Any:
+    """Return a client of that S3."""
+    import boto3
+
+    known = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=endpoint, **known)
 
 
 def video(size: int = 100_000, seed: int = 1) -> bytes:

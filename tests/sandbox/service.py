@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_vidu.sandbox import Core, Settings
 from airflow_provider_vidu.sandbox.media import pictures
-from airflow_provider_vidu.sandbox.routing import Call
+from airflow_provider_vidu.sandbox.messages.calls import Call
 from airflow_provider_vidu.sandbox.world.clock import Clock
 
 PNG = pictures.png("a picture")

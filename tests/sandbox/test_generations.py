@@ -6,9 +6,10 @@ import pytest
 
 from airflow_provider_vidu.common import ranges
 from airflow_provider_vidu.sandbox import routing
+from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE
 from airflow_provider_vidu.sandbox.world import generations, signing
 from airflow_provider_vidu.sandbox.world.clock import Clock
-from airflow_provider_vidu.sandbox.world.generations import ENT, NATIVE, Generation
+from airflow_provider_vidu.sandbox.world.generations import Generation
 
 
 def words(dialect, prompt="", **spec) -> list[generations.State | None]:

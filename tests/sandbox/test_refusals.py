@@ -7,7 +7,7 @@ import json
 import pytest
 import requests
 
-from airflow_provider_vidu.sandbox.gateways.refusals import REFUSALS
+from airflow_provider_vidu.sandbox.faults.refusals import REFUSALS
 from tests.sandbox.service import Service
 
 NATIVE = "/vidu-native/video/generations"

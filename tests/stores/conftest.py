@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import tests.integration
-from azurite import Azurite, AzuriteError
+from azurite import Azurite
+from services import ServiceError
 from tests.stores.google_storage import GoogleStorage
 from tests.versions import object_stores
 
@@ -205,7 +206,7 @@ def azurite(tmp_path_factory) -> Iterator[Azurite]:
     try:
         with Azurite(tmp_path_factory.mktemp("azurite")) as service:
             yield service
-    except AzuriteError as error:
+    except ServiceError as error:
         pytest.fail(str(error), pytrace=False)
 
 

@@ -1,4 +1,7 @@
-"""The dialects by name. A further one is a module beside these and a line here."""
+"""How each family of services words its requests and answers: the dialects by name.
+
+A further one is a module beside these and a line here.
+"""
 
 from __future__ import annotations
 

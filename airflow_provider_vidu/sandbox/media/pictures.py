@@ -17,6 +17,7 @@ HEIGHT = 96
 FPS = 12
 BLOCK = 16
 _SQUARE = 32
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 @dataclass
@@ -128,3 +129,8 @@ def png(seed: str, *, watermark: bool = False) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
+
+
+def is_picture(data: bytes) -> bool:
+    """Return whether ``data`` begins like a PNG, JPEG or WebP file."""
+    return data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")

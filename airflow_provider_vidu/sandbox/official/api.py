@@ -6,22 +6,25 @@ import json
 from typing import Any
 from urllib.parse import parse_qs
 
-from airflow_provider_vidu.sandbox.faults import Action
-from airflow_provider_vidu.sandbox.gateways import native, refusals
-from airflow_provider_vidu.sandbox.official import bodies, films, listing
+from airflow_provider_vidu.sandbox.bodies import ent, native
+from airflow_provider_vidu.sandbox.faults import refusals
+from airflow_provider_vidu.sandbox.faults.actions import Action
+from airflow_provider_vidu.sandbox.messages import answers
+from airflow_provider_vidu.sandbox.messages.answers import UNSET, Answer
+from airflow_provider_vidu.sandbox.messages.calls import ENT, Call, Route
+from airflow_provider_vidu.sandbox.official import films, listing
 from airflow_provider_vidu.sandbox.official.checks import MAX_REQUEST, Uploaded, check_create
 from airflow_provider_vidu.sandbox.official.endpoints import endpoint_of
 from airflow_provider_vidu.sandbox.official.fields import Json, Refused, Unknown
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
-from airflow_provider_vidu.sandbox.official.uploads import MAX_UPLOAD
-from airflow_provider_vidu.sandbox.routing import Call, Route
-from airflow_provider_vidu.sandbox.server import answers
-from airflow_provider_vidu.sandbox.server.answers import Answer
-from airflow_provider_vidu.sandbox.world import signing
-from airflow_provider_vidu.sandbox.world.generations import ENT, UNSET, Generation, Stage, State, triggers
+from airflow_provider_vidu.sandbox.world.generations import Generation, Stage, State, triggers
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord
+from airflow_provider_vidu.sandbox.world.uploads import Upload
 from airflow_provider_vidu.sandbox.world.world import World, without_null
 
+#: Largest upload, in bytes: "All images are limited to 50MB" (platform.vidu.com/docs/image-to-video). Megabytes are
+#: decimal throughout the sandbox: the vendor does not say which kind it counts, and this is the stricter reading.
+MAX_UPLOAD = 50_000_000
 _TOO_LARGE = f"the request has more than {MAX_REQUEST} bytes"
 
 
@@ -48,9 +51,9 @@ class OfficialApi:
                 return self._upload(call, where, now)
             return self._credits(now)
         except Refused as refused:
-            return bodies.error(400, refused.reason, refused.message, trace_id)
+            return ent.error(400, refused.reason, refused.message, trace_id)
         except Unknown as unknown:
-            return bodies.error(404, "TaskNotFound", str(unknown), trace_id)
+            return ent.error(404, "TaskNotFound", str(unknown), trace_id)
 
     # -- creates -----------------------------------------------------------------------------------------------------
 
@@ -58,7 +61,7 @@ class OfficialApi:
         world, settings = self._world, self._world.settings
         if len(call.body) > MAX_REQUEST:
             # Whether 413 or 400 comes is not documented; the limit is.
-            return bodies.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
+            return ent.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
         endpoint, request = endpoint_of(where.endpoint), _json_object(call.body)
         wishes = triggers(_wish_text(request))
         if wishes.get("refuse") in refusals.REFUSALS:
@@ -131,7 +134,7 @@ class OfficialApi:
         if endpoint.answer in ("sub-task", "composition"):
             name = "sub_task_id" if endpoint.answer == "sub-task" else "compose_sub_task_id"
             return films.edited(generation, generation.parent or "", name, settings)
-        return bodies.created(generation, created_at, settings)
+        return ent.created(generation, created_at, settings)
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class OfficialApi:
         if where.shape == "flat-task":
             # Resellers answer the singular path with status and video_url.
             return answers.json_answer(native.flat(generation, state, urls, world.moments(generation, state)))
-        return bodies.queried(generation, state, urls, world.settings)
+        return ent.queried(generation, state, urls, world.settings)
 
     def _film(self, call: Call, wanted: str, now: float) -> Answer:
         world = self._world
@@ -198,7 +201,7 @@ class OfficialApi:
     def _credits(self, now: float) -> Answer:
         states = [state for _, state in self._world.tasks(now) if state.finished_at is None]
         waiting = sum(state.waiting for state in states)
-        return bodies.credits_left(self._world.ledger.balance, len(states) - waiting, waiting, self._world.settings)
+        return ent.credits_left(self._world.ledger.balance, len(states) - waiting, waiting, self._world.settings)
 
     # -- subjects and uploads ----------------------------------------------------------------------------------------
 
@@ -229,7 +232,8 @@ class OfficialApi:
         upload = world.uploads.get(where.token)
         if upload is None:
             raise Unknown(where.token)
-        upload.finish(_json_object(call.body).get("etag"))
+        _check_etag(upload, _json_object(call.body).get("etag"))
+        upload.finished = True
         return answers.json_answer({"uri": upload.uri})
 
     def receive(self, call: Call, where: Route, path: str, query: str, now: float, trace_id: str) -> Answer:
@@ -239,10 +243,17 @@ class OfficialApi:
         if problem is None and len(call.body) > MAX_UPLOAD:
             problem = "EntityTooLarge"
         if upload is None or problem is not None:
-            status = {"NoSuchKey": 404, "EntityTooLarge": 400}.get(problem or "", 403)
-            return answers.text_answer(signing.refusal(problem or "", trace_id), status, "application/xml")
+            return refusals.store_refusal(problem or "NoSuchKey", trace_id)
         upload.receive(call.body)
         return Answer(200, {"ETag": upload.etag})
+
+
+def _check_etag(upload: Upload, etag: object) -> None:
+    """Raise :class:`Refused` when ``etag`` is not that of the bytes that have arrived."""
+    if not isinstance(etag, str) or not etag:
+        raise Refused("FieldLacking", "field etag is lacking")
+    if not upload.etag or etag.strip('"') != upload.etag.strip('"'):
+        raise Refused("FieldInvalid", "field etag is not that of the uploaded bytes")
 
 
 def _wish_text(request: Json) -> str:

@@ -14,8 +14,8 @@ from airflow_provider_vidu.sandbox.official.fields import (
     check_surplus,
 )
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
-from airflow_provider_vidu.sandbox.official.uploads import Upload
 from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 #: Largest request, in bytes (``vidu_api_full.md``, section 1).
 MAX_REQUEST = 20_000_000

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from airflow_provider_vidu.sandbox.media import pictures
+
 Json = dict[str, Any]
 Medium = Literal["image", "video", "audio"]
 
@@ -15,7 +17,6 @@ Medium = Literal["image", "video", "audio"]
 #: (platform.vidu.com/docs/image-to-video). Larger ones need the upload service.
 TOO_LARGE_INLINE = 10_000_000
 MAX_PAYLOAD = 1_048_576
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DOWNLOAD_FAILURES: dict[str, str] = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
 
 
@@ -164,11 +165,6 @@ def media(medium: Medium, *, inline: bool = True) -> Check:
     return check
 
 
-def is_picture(data: bytes) -> bool:
-    """Return whether ``data`` begins like a PNG, JPEG or WebP file."""
-    return data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-
-
 def _check_inline(name: str, value: str, medium: Medium) -> None:
     head, comma, encoded = value.partition(",")
     kind = head[len("data:") :].lower()
@@ -180,5 +176,5 @@ def _check_inline(name: str, value: str, medium: Medium) -> None:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise Refused("FieldInvalid", f"field {name} is not base64") from None
-    if medium == "image" and not is_picture(data):
+    if medium == "image" and not pictures.is_picture(data):
         raise Refused("ImageFormatInvalid", f"field {name}: the image is not PNG, JPEG or WebP")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from airflow_provider_vidu.sandbox.official import bodies
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.bodies import ent
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world.generations import Generation, State
 from airflow_provider_vidu.sandbox.world.world import Moments
@@ -40,7 +40,7 @@ def _head(generation: Generation, created_at: float, settings: Settings) -> Json
         settings.state_field: word,
         **({"err_code": generation.error_code} if failed else {}),
         "credits": 0 if failed else generation.credits,
-        "created_at": bodies.written_time(created_at, settings),
+        "created_at": ent.written_time(created_at, settings),
     }
 
 
@@ -53,7 +53,7 @@ def subject(generation: Generation, created_at: float, settings: Settings) -> Js
         "images": request.get("images", []),
         "videos": request.get("videos", []),
         "voice_id": request.get("voice_id", ""),
-        "created_at": bodies.written_time(created_at, settings),
+        "created_at": ent.written_time(created_at, settings),
         "credits": generation.credits,
     }
 
@@ -98,7 +98,7 @@ def edited(generation: Generation, parent: str, name: str, settings: Settings) -
 
 def ad_parts(generation: Generation, state: State, url: str) -> Answer:
     """Return the answer to ``GET /ent/v2/ad-one-click/{id}``: storyboards, narration, music and the composition."""
-    common = {"state": state.word, "err_code": bodies.error_code(generation, state)}
+    common = {"state": state.word, "err_code": ent.error_code(generation, state)}
 
     def record(number: int, kind: str) -> Json:
         prompt = generation.prompt or "a prompt of the service's own"
@@ -136,11 +136,11 @@ def film(
     """Return the answer to ``GET /ent/v2/one-click/mv/{id}``; ``parts`` are later edits and compositions."""
     # These films know no queue: they are created, processing, success or failed.
     word = "created" if state.waiting else state.word
-    code = bodies.error_code(generation, state)
+    code = ent.error_code(generation, state)
     message = generation.error_message if code else ""
     times = {
-        "created_at": bodies.written_time(moments.created, settings),
-        "updated_at": bodies.written_time(moments.since, settings),
+        "created_at": ent.written_time(moments.created, settings),
+        "updated_at": ent.written_time(moments.since, settings),
     }
     common = {settings.state_field: word, "err_code": code, "err_msg": message}
     kinds = [*(("generate_video", number) for number in range(STORYBOARDS)), ("compose", 0)]

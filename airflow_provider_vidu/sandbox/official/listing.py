@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from airflow_provider_vidu.sandbox.official import bodies
+from airflow_provider_vidu.sandbox.bodies import ent
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.official.fields import Refused
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world.generations import Generation, State
 from airflow_provider_vidu.sandbox.world.world import stored_image
@@ -74,7 +74,7 @@ def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[s
     body = {
         "id": one.id,
         "key_id": "1",
-        "type": bodies.task_type(one.endpoint),
+        "type": ent.task_type(one.endpoint),
         settings.state_field: entry.state.word,
         "template": request.get("template", ""),
         "model": one.model,
@@ -83,13 +83,13 @@ def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[s
         "duration": request.get("duration", 0),
         "resolution": request.get("resolution", ""),
         "aspect_ratio": request.get("aspect_ratio", ""),
-        "creations": bodies.creations(one, urls),
-        "created_at": bodies.written_time(entry.created_at, settings),
+        "creations": ent.creations(one, urls),
+        "created_at": ent.written_time(entry.created_at, settings),
         "credits": 0 if entry.state.failed else one.credits,
     }
     if settings.list_payload:
         body["payload"] = request.get("payload", "")
-        body["err_code"] = bodies.error_code(one, entry.state)
+        body["err_code"] = ent.error_code(one, entry.state)
     return body
 
 

@@ -1,1 +1,1 @@
-"""HTTP: requests in, answers out."""
+"""The HTTP server of the sandbox: who may talk to it, and how answers are sent, faults of the transport included."""

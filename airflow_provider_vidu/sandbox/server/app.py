@@ -14,9 +14,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from airflow_provider_vidu.sandbox import control
 from airflow_provider_vidu.sandbox.core import Call, Core
-from airflow_provider_vidu.sandbox.faults import NO_ACTION, Action
+from airflow_provider_vidu.sandbox.faults.actions import NO_ACTION, Action
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.server import guard
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.server.delivery import deliver
 
 #: Images travel inside the JSON of a create, so bodies may be large; bytes.

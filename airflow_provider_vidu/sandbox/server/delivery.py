@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from airflow_provider_vidu.sandbox.faults import Action
-from airflow_provider_vidu.sandbox.server.answers import Answer
+from airflow_provider_vidu.sandbox.faults.actions import Action
+from airflow_provider_vidu.sandbox.messages.answers import Answer
 
 _CHUNK = 256 * 1024
 #: Time between two writes of a trickle, in seconds.

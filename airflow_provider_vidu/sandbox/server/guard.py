@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from airflow_provider_vidu.sandbox.routing import Call, split_target
+from airflow_provider_vidu.sandbox.messages.calls import Call, split_target
 
 _FILES = ("/files/", "/uploads/")
 

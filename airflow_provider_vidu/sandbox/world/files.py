@@ -7,11 +7,12 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from airflow_provider_vidu.common import ranges
-from airflow_provider_vidu.sandbox.faults import Action
+from airflow_provider_vidu.sandbox.faults.actions import Action
 from airflow_provider_vidu.sandbox.media import mp4, pictures, sounds
-from airflow_provider_vidu.sandbox.server.answers import Answer, Bytes, Content, Padded
+from airflow_provider_vidu.sandbox.messages.answers import Answer, Bytes, Content, Padded
+from airflow_provider_vidu.sandbox.messages.calls import ENT
 from airflow_provider_vidu.sandbox.world import signing
-from airflow_provider_vidu.sandbox.world.generations import ARTIFACTS, ENT, Generation
+from airflow_provider_vidu.sandbox.world.generations import ARTIFACTS, Generation
 
 _TYPES = {".mp4": "video/mp4", ".png": "image/png", ".mp3": "audio/mpeg"}
 _ENDINGS = {

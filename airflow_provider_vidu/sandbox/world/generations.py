@@ -11,11 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, Literal, cast
+from typing import Any, cast
 
-Dialect = Literal["vidu-native", "ent-v2"]
-NATIVE: Final[Dialect] = "vidu-native"
-ENT: Final[Dialect] = "ent-v2"
+from airflow_provider_vidu.sandbox.messages.answers import UNSET
+from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Dialect
 
 #: ``video`` is the result itself, whatever its medium.
 ARTIFACTS = ("video", "cover", "watermarked", "speech", "sound")
@@ -38,17 +37,6 @@ _WORDS: dict[Dialect, tuple[str, str, str, str, str]] = {
 UNKNOWN_WORD = "marinating"
 _DEFAULT_FAILURE = "InternalServiceFailure"
 _TRIGGER = re.compile(r"\[(fail|refuse|slow|nourl|unknown-state)(?::([A-Za-z0-9_.-]+))?\]")
-
-
-class _Unset:
-    """The type of :data:`UNSET`."""
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-#: "No override given"; None cannot say so, because JSON's null is an override.
-UNSET: Final = _Unset()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from airflow_provider_vidu.sandbox.world.generations import Dialect, Generation
+from airflow_provider_vidu.sandbox.messages.calls import Dialect
+from airflow_provider_vidu.sandbox.world.generations import Generation
 
 Charge = Literal["charged", "refunded", "cancelled"]
 #: Requests kept word for word; older ones only live on in the counts.
@@ -80,6 +81,11 @@ class RecordedRequest:
         """Return all fields as JSON."""
         return {**asdict(self), "authorization": self.authorization, "range": self.range}
 
+    def of_file(self) -> dict[str, Any]:
+        """Return what the books say about a request for a file."""
+        names = ("id", "artifact", "method", "status", "range", "authorization", "key_sent", "time", "wall_time")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass
 class Ledger:
@@ -142,18 +148,7 @@ class Ledger:
 
     def enter_file(self, record: RecordedRequest) -> None:
         """Pass a request for a file on to the sink once its status is known."""
-        names = (
-            "id",
-            "artifact",
-            "method",
-            "status",
-            "range",
-            "authorization",
-            "key_sent",
-            "time",
-            "wall_time",
-        )
-        self.sink({"event": "file", **{name: getattr(record, name) for name in names}})
+        self.sink({"event": "file", **record.of_file()})
 
     def _give_back(self, dialect: Dialect, generation_id: str, charge: Charge, when: float) -> None:
         record = self.creates.get((dialect, generation_id))

@@ -63,17 +63,3 @@ def file_name(path: str) -> str:
 def signature_of(url: str) -> str:
     """Return the secret part of a URL that a :class:`Signer` has signed."""
     return url.rpartition("&Signature=")[2]
-
-
-def refusal(code: str, trace_id: str) -> str:
-    """Return the XML body with which such stores refuse."""
-    messages = {
-        "AccessDenied": "Request has expired",
-        "SignatureDoesNotMatch": "The request signature we calculated does not match the signature you provided.",
-        "NoSuchKey": "The specified key does not exist.",
-        "EntityTooLarge": "Your proposed upload exceeds the maximum allowed size.",
-    }
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
-        f"<Message>{messages[code]}</Message><RequestId>{trace_id}</RequestId></Error>"
-    )

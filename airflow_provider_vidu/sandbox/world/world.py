@@ -11,15 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_vidu.sandbox.official.uploads import Upload
-from airflow_provider_vidu.sandbox.server.answers import Content
+from airflow_provider_vidu.sandbox.messages.answers import Content
+from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Dialect
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world import files, signing
 from airflow_provider_vidu.sandbox.world.clock import Clock
 from airflow_provider_vidu.sandbox.world.generations import (
-    ENT,
-    NATIVE,
-    Dialect,
     Generation,
     Stage,
     State,
@@ -29,6 +26,7 @@ from airflow_provider_vidu.sandbox.world.generations import (
 )
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, Ledger
 from airflow_provider_vidu.sandbox.world.slots import Slots
+from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 Json = dict[str, Any]
 #: The service's ids lie beyond 2 ** 53, where a client that reads them as floating point numbers goes wrong.

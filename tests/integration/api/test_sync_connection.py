@@ -14,7 +14,7 @@ import trustme
 
 from airflow_provider_vidu.exceptions import ViduSubmitUnknownError, ViduTimeoutError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook
-from tests.integration.servers import Request, Server, Wire, fixed, tunnel
+from tests.integration.servers import Answer, Request, Server, Wire, fixed, trickling, tunnel
 
 pytestmark = pytest.mark.integration
 
@@ -27,19 +27,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def endless(start: bytes, piece: bytes) -> Callable[[Request, Wire], None]:
-    """Return an answer that begins with ``start`` and never ends: a piece now and then, well within the time-out."""
-
-    def answer(_: Request, wire: Wire) -> None:
-        wire.send(start)
-        for _ in range(round(3 * SOON / TIMEOUT * 10)):
-            try:
-                wire.sock.sendall(piece)
-            except OSError:
-                return
-            time.sleep(TIMEOUT / 10)
-
-    return answer
+def endless(start: bytes, piece: bytes) -> Answer:
+    """Return an answer that never ends: a piece now and then, well within the timeout."""
+    return trickling(start, piece, seconds=3 * SOON, pause=TIMEOUT / 10)
 
 
 TRICKLES = {

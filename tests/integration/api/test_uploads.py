@@ -18,7 +18,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.network.target import DownloadAccess
-from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect
+from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect, trickling
 
 pytestmark = pytest.mark.integration
 
@@ -34,27 +34,17 @@ def send(server: Server, size: int = 1000) -> str:
     return put(server.url("/put?sig=hush"), io.BytesIO(bytes(size)), size, "image/png", access)
 
 
-def trickling(start: bytes, piece: bytes) -> Answer:
-    """Return an answer that never ends: a piece now and then, well within the time-out."""
-
-    def answer(_: Request, wire: Wire) -> None:
-        wire.send(start)
-        for _ in range(round(2 * SOON / TIMEOUT * 10)):
-            try:
-                wire.sock.sendall(piece)
-            except OSError:
-                return
-            time.sleep(TIMEOUT / 10)
-
-    return answer
+def endless(start: bytes, piece: bytes) -> Answer:
+    """Return an answer that never ends: a piece now and then, well within the timeout."""
+    return trickling(start, piece, seconds=2 * SOON, pause=TIMEOUT / 10)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        trickling(b"HTTP/1.1 200 ", b"x"),
-        trickling(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-        trickling(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        endless(b"HTTP/1.1 200 ", b"x"),
+        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
         lambda _, wire: wire.hold(),
     ],
     ids=["status line", "header lines", "interim answers", "silence"],
@@ -90,7 +80,7 @@ def test_a_file_that_is_taken_byte_by_byte():
 def test_an_error_whose_text_trickles():
     """The status is what counts."""
     with (
-        Server(trickling(b"HTTP/1.1 400 No\r\nContent-Length: 9999\r\n\r\n", b"x")) as server,
+        Server(endless(b"HTTP/1.1 400 No\r\nContent-Length: 9999\r\n\r\n", b"x")) as server,
         pytest.raises(ViduRequestError, match="HTTP status 400"),
     ):
         send(server)

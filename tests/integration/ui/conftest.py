@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
+from tests.integration.servers import s3_client, s3_server
 from tests.versions import AIRFLOW
 
 HERE = Path(__file__).parent
@@ -155,28 +156,15 @@ class Pages:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """Run an S3 with one bucket; return its address."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    client_of(endpoint, boto3).create_bucket(Bucket="clips")
-    yield endpoint
-    server.stop()
-
-
-def client_of(endpoint: str, boto3: Any) -> Any:
-    """Return a client of that S3."""
-    known = {"aws_access_key_id": "made-up", "aws_secret_access_key": "made-up", "region_name": "us-east-1"}
-    return boto3.client("s3", endpoint_url=endpoint, **known)
+    with s3_server("clips") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def put(s3) -> Callable[[str, bytes], None]:
     """Return a function that puts an object into the bucket."""
-    boto3 = pytest.importorskip("boto3")
-    return lambda key, body: client_of(s3, boto3).put_object(Bucket="clips", Key=key, Body=body)
+    pytest.importorskip("boto3")
+    return lambda key, body: s3_client(s3).put_object(Bucket="clips", Key=key, Body=body)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_vidu.sandbox.official import bodies
-from airflow_provider_vidu.sandbox.routing import Shape
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.bodies import ent
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.calls import Shape
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world.generations import Generation, State
 from airflow_provider_vidu.sandbox.world.world import Moments
@@ -82,7 +82,7 @@ def _wrapped(generation: Generation, state: State, urls: Urls, moments: Moments,
 
 
 def _official(generation: Generation, state: State, urls: Urls, moments: Moments, body: Json) -> Json:
-    return bodies.query_body(generation, state, urls, word=official_word(state))
+    return ent.query_body(generation, state, urls, word=official_word(state))
 
 
 _NATIVE_SHAPES: dict[str, Callable[[Generation, State, Urls, Moments, Json], Json]] = {
@@ -139,7 +139,7 @@ def _new_api(generation: Generation, state: State, urls: Urls, moments: Moments,
         "submit_time": int(moments.created),
         "finish_time": int(moments.finished or 0),
         "progress": f"{state.progress}%",
-        "data": bodies.query_body(generation, state, urls, word=official_word(state)),
+        "data": ent.query_body(generation, state, urls, word=official_word(state)),
     }
     # Older gateways have no field for the URL and put that of a success into fail_reason.
     data[url_field] = url if url or url_field == "result_url" else data["fail_reason"]

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
-from airflow_provider_vidu.sandbox.routing import Call
+from airflow_provider_vidu.sandbox.messages.calls import Call
 from airflow_provider_vidu.sandbox.server.guard import problem
 
 CREDITS, CONTROL = "/ent/v2/credits", "/_sandbox/ledger"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_vidu.sandbox.media import h264, mp4, pictures
-from airflow_provider_vidu.sandbox.server.answers import Bytes, Padded, Repeated
+from airflow_provider_vidu.sandbox.messages.answers import Bytes, Padded, Repeated
 
 CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf"}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_vidu.sandbox.faults import Action
-from airflow_provider_vidu.sandbox.gateways import native, refusals
-from airflow_provider_vidu.sandbox.routing import Call, Route
-from airflow_provider_vidu.sandbox.server import answers
-from airflow_provider_vidu.sandbox.server.answers import Answer
+from airflow_provider_vidu.sandbox.bodies import native
+from airflow_provider_vidu.sandbox.faults import refusals
+from airflow_provider_vidu.sandbox.faults.actions import Action
+from airflow_provider_vidu.sandbox.messages import answers
+from airflow_provider_vidu.sandbox.messages.answers import UNSET, Answer
+from airflow_provider_vidu.sandbox.messages.calls import NATIVE, Call, Route
 from airflow_provider_vidu.sandbox.world import files
-from airflow_provider_vidu.sandbox.world.generations import NATIVE, UNSET, Generation, triggers
+from airflow_provider_vidu.sandbox.world.generations import Generation, triggers
 from airflow_provider_vidu.sandbox.world.world import World
 
 

@@ -1,9 +1,4 @@
-"""Faults on demand: which request is hit, and what happens to its answer.
-
-A rule is JSON: ``{"match": {...}, "times": N or null, "skip": N, "action": {...}}``. The rules are tried in
-the order in which they were added, and the first that matches, has let enough requests through and is not
-used up, applies. A rule that is only a name, such as ``"model_not_found"``, refuses the next create so.
-"""
+"""What a fault does to an answer: the actions that a rule may name, and the answer after them."""
 
 from __future__ import annotations
 
@@ -11,12 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_vidu.sandbox.gateways import refusals
-from airflow_provider_vidu.sandbox.routing import KINDS, Route
-from airflow_provider_vidu.sandbox.server import answers
-from airflow_provider_vidu.sandbox.server.answers import Answer
-from airflow_provider_vidu.sandbox.world import signing
-from airflow_provider_vidu.sandbox.world.generations import UNSET
+from airflow_provider_vidu.sandbox.faults import refusals
+from airflow_provider_vidu.sandbox.messages import answers
+from airflow_provider_vidu.sandbox.messages.answers import UNSET, Answer
 
 _HTML = (
     "<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head>"
@@ -28,7 +20,8 @@ _RANGES = ("ignore", "wrong", "416")
 _ETAGS = ("none", "weak", "change")
 
 
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Raise ValueError, with all names, for a value that is none of those known; None passes."""
     if value is not None and value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
@@ -44,7 +37,7 @@ class Action:
     (performed, then reset), ``expire`` (a file's 403), ``redirect``, ``content_type``, ``content_length``
     (added to the true one), ``chunked``, ``gzip``, ``trickle`` (bytes per second), ``range`` and ``etag``
     (for files); ``huge_bytes`` is the size of the garbage ``huge``. ``refusal`` answers instead of the sandbox,
-    too, with a refusal by name (:data:`refusals.REFUSALS`); ``status`` and ``headers`` then change that answer.
+    too, with a refusal by name (:data:`~.refusals.REFUSALS`); ``status`` and ``headers`` then change that answer.
     """
 
     status: int | None = None
@@ -71,10 +64,10 @@ class Action:
     refusal: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("reset", self.reset, _RESETS)
-        _one_of("garbage", self.garbage, _GARBAGE)
-        _one_of("range", self.range, _RANGES)
-        _one_of("etag", self.etag, _ETAGS)
+        one_of("reset", self.reset, _RESETS)
+        one_of("garbage", self.garbage, _GARBAGE)
+        one_of("range", self.range, _RANGES)
+        one_of("etag", self.etag, _ETAGS)
         if self.refusal is not None:
             refusals.checked_name(self.refusal)
         for name in ("delay", "stall", "after", "trickle", "huge_bytes"):
@@ -107,75 +100,6 @@ class Action:
 NO_ACTION = Action()
 
 
-@dataclass
-class Rule:
-    """One rule with what is left of it: ``skip`` requests to let through, ``times`` uses (None: no limit)."""
-
-    match: dict[str, str]
-    action: Action
-    times: int | None = 1
-    skip: int = 0
-    used: int = 0
-
-    @classmethod
-    def from_json(cls, data: Any) -> Rule:
-        """Return the rule that ``data`` describes; ValueError, naming the field, for anything unknown.
-
-        A text is the name of a refusal, which the next create gets; ``{"refusal": NAME}`` with ``match``,
-        ``times`` and ``skip`` says the same of others.
-        """
-        if isinstance(data, str):
-            data = {"refusal": data}
-        if isinstance(data, dict) and "refusal" in data:
-            data = {"match": {"kind": "create"}, "action": {"refusal": data["refusal"]}} | {
-                name: value for name, value in data.items() if name != "refusal"
-            }
-        if not isinstance(data, dict):
-            raise ValueError("a rule is a JSON object with match, times, skip and action")  # noqa: TRY004 - one error type for whoever sends a rule
-        _known("rule", data, ("match", "times", "skip", "action"))
-        match, action = data.get("match", {}), data.get("action")
-        if not isinstance(match, dict) or not isinstance(action, dict):
-            raise ValueError("match and action must be JSON objects")  # noqa: TRY004 - one error type for whoever sends a rule
-        _known("match", match, ("kind", "id", "dialect", "artifact", "method"))
-        _one_of("match.kind", match.get("kind"), KINDS)
-        _known("action", action, tuple(item.name for item in dataclasses.fields(Action)))
-        return cls(
-            match,
-            Action(**action),
-            _count(data.get("times", 1), "times"),
-            _count(data.get("skip"), "skip") or 0,
-        )
-
-    def matches(self, route: Route, method: str) -> bool:
-        """Return whether the rule means this request."""
-        seen = {
-            "kind": route.kind,
-            "id": route.id,
-            "dialect": route.dialect,
-            "artifact": route.artifact,
-            "method": method,
-        }
-        return all(seen[name] == wanted for name, wanted in self.match.items() if wanted is not None)
-
-    def take(self) -> bool:
-        """Count one matching request and return whether the rule applies to it."""
-        if self.skip > 0:
-            self.skip -= 1
-            return False
-        if self.times is not None and self.used >= self.times:
-            return False
-        self.used += 1
-        return True
-
-
-def pick(rules: list[Rule], route: Route, method: str) -> Action | None:
-    """Return the action of the first rule that applies to this request, or None; counts the rule as used."""
-    for rule in rules:
-        if rule.matches(route, method) and rule.take():
-            return rule.action
-    return None
-
-
 def refused(action: Action, request: Any, trace_id: str) -> Answer:
     """Return the refusal that ``action`` names, made out to the model of ``request``."""
     model = request.get("model") if isinstance(request, dict) else None
@@ -186,7 +110,7 @@ def refused(action: Action, request: Any, trace_id: str) -> Answer:
 def instead(action: Action, trace_id: str) -> Answer:
     """Return the answer that ``action`` gives in place of the sandbox's own one."""
     if action.expire:
-        return answers.text_answer(signing.refusal("AccessDenied", trace_id), 403, "application/xml")
+        return refusals.store_refusal("AccessDenied", trace_id)
     if action.redirect is not None:
         answer = answers.text_answer("", action.status or 302)
         answer.headers["Location"] = action.redirect
@@ -226,17 +150,3 @@ def _garbage(action: Action, answer: Answer) -> Answer:
         content = answers.Repeated(b'{"padding":"', action.huge_bytes, b'"}')
         return Answer(answer.status, {"Content-Type": answers.JSON_TYPE}, content)
     return dataclasses.replace(answer, stop=answer.start + answer.length // 2)
-
-
-def _known(what: str, data: dict[str, Any], known: tuple[str, ...]) -> None:
-    for name in data:
-        if name not in known:
-            raise ValueError(f"unknown field {name!r} in {what}; known are {', '.join(known)}")
-
-
-def _count(value: Any, name: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be a whole number of 0 or more, or null, not {value!r}")
-    return value

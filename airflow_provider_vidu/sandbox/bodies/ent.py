@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_vidu.sandbox.gateways.refusals import official_error
+from airflow_provider_vidu.sandbox.faults.refusals import official_error
 from airflow_provider_vidu.sandbox.media import pictures
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world.generations import Generation, State
 

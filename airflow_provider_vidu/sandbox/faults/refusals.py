@@ -1,4 +1,4 @@
-"""Refusals by name: what gateways answer to a create instead of passing it on, and the official API when it is full.
+"""Refusals by name: a gateway that does not pass a create on, the official API when it is full, the store of files.
 
 Sources: ``vidu_api_full.md`` section 3 and new-api's source (https://github.com/QuantumNous/new-api); nothing was
 sent upstream or charged before any of them. A fault names one (``{"action": {"refusal": NAME}}`` or the name
@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from airflow_provider_vidu.sandbox.server.answers import Answer, json_answer
+from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer, text_answer
 
 Json = dict[str, Any]
 
@@ -86,3 +86,24 @@ def checked_name(name: Any) -> str:
     if not isinstance(name, str) or name not in REFUSALS:
         raise ValueError(f"refusal must be one of {', '.join(REFUSALS)}, not {name!r}")
     return name
+
+
+_STORE_REFUSALS: Final = {
+    "AccessDenied": (403, "Request has expired"),
+    "SignatureDoesNotMatch": (
+        403,
+        "The request signature we calculated does not match the signature you provided.",
+    ),
+    "NoSuchKey": (404, "The specified key does not exist."),
+    "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
+}
+
+
+def store_refusal(code: str, trace_id: str, status: int | None = None) -> Answer:
+    """Return the XML with which an S3-like store refuses; ``status`` replaces the one that goes with ``code``."""
+    usual, message = _STORE_REFUSALS[code]
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
+        f"<Message>{message}</Message><RequestId>{trace_id}</RequestId></Error>"
+    )
+    return text_answer(body, status or usual, "application/xml")

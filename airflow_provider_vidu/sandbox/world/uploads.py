@@ -8,11 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from airflow_provider_vidu.sandbox.official.fields import Refused, is_picture
-
-#: Largest upload, in bytes: "All images are limited to 50MB" (platform.vidu.com/docs/image-to-video). Megabytes are
-#: decimal throughout the sandbox: the vendor does not say which kind it counts, and this is the stricter reading.
-MAX_UPLOAD = 50_000_000
+from airflow_provider_vidu.sandbox.media import pictures
 
 
 @dataclass
@@ -36,12 +32,4 @@ class Upload:
         self.size = len(data)
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.etag = f'"{hashlib.md5(data).hexdigest()}"'
-        self.is_picture = is_picture(data)
-
-    def finish(self, etag: object) -> None:
-        """End the upload; :class:`Refused` when nothing has arrived or ``etag`` is that of other bytes."""
-        if not isinstance(etag, str) or not etag:
-            raise Refused("FieldLacking", "field etag is lacking")
-        if not self.etag or etag.strip('"') != self.etag.strip('"'):
-            raise Refused("FieldInvalid", "field etag is not that of the uploaded bytes")
-        self.finished = True
+        self.is_picture = pictures.is_picture(data)

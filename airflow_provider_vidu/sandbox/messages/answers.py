@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from airflow_provider_vidu.sandbox.media import mp4
 
 JSON_TYPE = "application/json; charset=utf-8"
 _BLOCK = 65_521
+
+
+class _Unset:
+    """The type of :data:`UNSET`."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+#: "No override given"; None cannot say so, because JSON's null is an override.
+UNSET: Final = _Unset()
 
 
 class Content(Protocol):

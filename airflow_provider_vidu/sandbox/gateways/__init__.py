@@ -1,1 +1,0 @@
-"""What gateways answer, on each of their routes."""

@@ -1,0 +1,46 @@
+"""The page on the architecture, against the code that it describes."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGE = ROOT / "airflow_provider_vidu"
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+PLACES = re.findall(r"`([\w.]+)`\s+in\s+`([\w/.]+)`", PAGE)
+
+
+def test_the_figure_shows_the_contract() -> None:
+    """The rows of the figure are the layers that import-linter keeps, in their order."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (contract,) = [
+        one
+        for one in settings["tool"]["importlinter"]["contracts"]
+        if one["type"] == "layers" and one["containers"] == ["airflow_provider_vidu"]
+    ]
+    rows = [row.partition("│")[0] for row in PAGE.splitlines() if "│" in row]
+    assert [re.split(r",\s*", row.strip()) for row in rows] == [layer.split(" | ") for layer in contract["layers"]]
+
+
+@pytest.mark.parametrize(("name", "place"), sorted(set(PLACES)))
+def test_what_the_page_names_is_there(name: str, place: str) -> None:
+    """A file, class, function or table that the page names is where the page says."""
+    path = PACKAGE / place
+    if name.endswith(".py"):
+        assert (path / name).is_file()
+        return
+    sources = [path] if path.is_file() else sorted(path.glob("*.py"))
+    texts = [source.read_text("utf-8") for source in sources]
+    first, _, method = name.partition(".")
+    assert any(re.search(rf"^(class|def) {first}\b|^{first}(:.*)? = ", text, re.MULTILINE) for text in texts)
+    assert not method or any(f"    def {method}(" in text for text in texts if f"class {first}" in text)
+
+
+def test_the_page_answers_what_a_first_reader_asks() -> None:
+    """The page says where the decisions are that everybody looks for first."""
+    named = {name for name, _ in PLACES}
+    assert {"error_class", "may_repeat", "Submission", "AtomicWriter.publish", "Dialect", "schemes.py"} <= named
