@@ -37,6 +37,8 @@ MATRIX: Final = {
     "3.3.2": ("3.11", "3.12", "3.13"),
     "3.4.0b2": ("3.11", "3.12", "3.13"),
 }
+SET_UP: Final = "3.3.2"
+"""The Airflow of `make setup`."""
 COPIED: Final = (
     "tests", "scripts", "example_dags", "docs", "benchmarks", "constraints", "pyproject.toml", "README.md", "Makefile",
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
@@ -44,6 +46,10 @@ COPIED: Final = (
 TESTED: Final = ("tests/unit", "tests/integration", "tests/test_example_dags.py", "tests/test_provider_info.py")
 OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "matrix", "processes", "soak_judge")
 """Unit tests of this folder's own tools: no Airflow of a user runs them, and `make test` does."""
+
+
+WITHOUT_AIRFLOW: Final = ("api/dialects", "common", "downloads", "network", "polling")
+"""Unit tests of decisions: of Airflow they use the classes of its exceptions and its configuration, if that."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,13 @@ class Cell:
     def name(self) -> str:
         """How it is called in the table and in ``build/matrix``."""
         return f"{self.title or f'airflow-{self.airflow}'}-py{self.python}"
+
+    @property
+    def arguments(self) -> dict[str, tuple[str, ...]]:
+        """What pytest is asked for, by what goes: decisions are tested with one Airflow on each Python."""
+        decides = self.title or self.airflow == SET_UP
+        skipped = () if decides else tuple(f"--ignore=tests/unit/{name}" for name in WITHOUT_AIRFLOW)
+        return {name: GOES[name] + (skipped if name == "tests" else ()) for name in self.goes}
 
     @property
     def constraints(self) -> Path:
@@ -165,10 +178,10 @@ def test(cell: Cell, python: Path) -> list[str]:
         (work / "build").mkdir()
         (work / "build" / "azurite").symlink_to(ROOT / "build" / "azurite")
     failed = []
-    for name in cell.goes:
+    for name, arguments in cell.arguments.items():
         # A bare environment has no pytest: this one's looks at it.
         runner = sys.executable if name == "bare" else str(python)
-        command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *GOES[name]]
+        command = [runner, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
         log = f"{cell.name}/{name}.log"
         if not _run(command, log, cwd=work, path=python.parent, check=False, BARE_PYTHON=str(python)):
             failed.append(name)

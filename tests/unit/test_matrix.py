@@ -54,6 +54,15 @@ def test_only_tests_of_tools_are_left_out() -> None:
         assert not [module for module in modules if module.startswith("airflow_provider_vidu")]
 
 
+def test_decisions_are_tested_on_each_python() -> None:
+    """What most cells leave out is there, and runs on every Python in some cell."""
+    for name in matrix.WITHOUT_AIRFLOW:
+        assert list((matrix.ROOT / "tests/unit" / name).glob("test_*.py"))
+        left_out = f"--ignore=tests/unit/{name}"
+        tested = {cell.python for cell in matrix.cells() if left_out not in cell.arguments.get("tests", (left_out,))}
+        assert tested == {cell.python for cell in matrix.cells()}
+
+
 def test_each_python_of_the_classifiers_is_in_it() -> None:
     """A Python that the package says it supports has a cell."""
     said = {text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)}
