@@ -168,7 +168,7 @@ class Submission:
                     generation_id,
                 )
             return generation
-        if generation.is_transient or self._hook.config.dialect.was_cancelled(generation):
+        if generation.is_transient or generation.was_cancelled:
             self._log.info("Generation %s of an earlier try failed: submitting anew.", generation_id)
             return None
         if record.differs(request) or record.counts_another_clear(self._order):

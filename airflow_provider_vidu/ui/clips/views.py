@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.dialects.errors import ERRORS, is_transient
+from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.exceptions import ViduError
@@ -25,41 +24,6 @@ SURE_URL_LIFE: Final = timedelta(minutes=45)
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
 _BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-_ADVICE: Final[Mapping[type[ViduError], str]] = {
-    exceptions.ViduPolicyError: "The content was refused: change the prompt or the images, then clear the task.",
-    exceptions.ViduImageError: "The service cannot use an image: replace it, then clear the task.",
-    exceptions.ViduImageDownloadError: "The service could not fetch an image: check its address, then clear the task.",
-    exceptions.ViduCreditError: "The account has too few credits: top it up, then clear the task.",
-    exceptions.ViduRequestError: "The service refused the request: change what it names, then clear the task.",
-}
-"""What to do about a generation that failed."""
-
-_NOTICES: Final[Mapping[type[ViduError], tuple[str, str]]] = {
-    exceptions.ViduAuthError: (
-        "The service refused the API key of the connection.",
-        "Check the API key and auth_scheme of the connection.",
-    ),
-    exceptions.ViduNotFoundError: (
-        "The service does not know this generation.",
-        "Check the id, and whether the connection leads to the host that made it.",
-    ),
-    exceptions.ViduConfigError: (
-        "The connection cannot be used: it is missing, of another type than vidu, or has a wrong field.",
-        "The log of the API server names what is wrong.",
-    ),
-    exceptions.ViduRateLimitError: ("The service asks for fewer requests.", "Nothing to do: the page asks again."),
-    exceptions.ViduServerError: ("The service reports an error of its own.", "Nothing to do: the page asks again."),
-    exceptions.ViduTransportError: (
-        "The service gave no answer.",
-        "If it lasts, check host and proxy of the connection, as seen from the API server; its log says more.",
-    ),
-    exceptions.ViduResponseError: (
-        "The service answered with something that is not Vidu's.",
-        "If it lasts, check the host of the connection.",
-    ),
-}
-"""What readers learn of a service that cannot be asked. Host, port and type of a connection are not for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +207,7 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
             "title": "The generation failed",
             "code": code,
             "message": _line(generation.error_message, 1000) or ("" if code else "The service gave no reason."),
-            "advice": _advice(generation),
+            "advice": failure_advice(generation),
         }
     lost = [task for task in clip.tasks if task.state in ("failed", "upstream_failed") and task.role is not None]
     if not lost or clip.stage in ("stored", "working"):
@@ -264,20 +228,11 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
     }
 
 
-def _advice(generation: Generation) -> str:
-    # An XCom that an earlier version stored does not say so itself.
-    if generation.is_transient or is_transient(generation.error_code):
-        return "This may pass: a retry or a cleared task submits it again."
-    kind = ERRORS.get((generation.error_code or "").lower(), ViduError)
-    return _ADVICE.get(kind, "Change the prompt or the settings, then clear the task: that is a new order.")
-
-
 def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
     """Say in plain words why the state is not known, and nothing of the connection that its readers may not see."""
     if live.error is not None:
-        known = next((_NOTICES[kind] for kind in type(live.error).__mro__ if kind in _NOTICES), None)
-        message, advice = known or ("The service could not be asked.", "")
-        return {"message": message, "advice": advice}
+        # The class's words, not the error's own: host, port and type of a connection are not for every reader.
+        return {"message": live.error.advice, "advice": "The page retries." if live.error.retryable else ""}
     if clip.generation_id is None:
         return {
             "message": "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
