@@ -156,6 +156,8 @@ def read(
                 field, convert = table[name]
                 if field not in found and (value := convert(level[name])) is not None:
                     found[field] = value
+    if "prompt" not in found and job is not payload and (prompt := _short(payload.get("prompt"), MAX_TEXT_CHARS)):
+        found["prompt"] = prompt  # beside the envelope
     if "model" not in found and "properties" in job:
         found["model"] = _short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
     artifacts = _few(_artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED))

@@ -16,7 +16,6 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.tasks.lineage import prompt_of as told_prompt
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
 
 MAX_TEXT_CHARS: Final = 20_000
@@ -284,15 +283,10 @@ def slim(generation: Generation) -> Generation:
     numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
     texts = {
         name: value[:MAX_TEXT_CHARS]
-        for name in ("enhanced_prompt", "provider_status", "model", "error_code", "error_message")
+        for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
         if (value := getattr(generation, name)) is not None
     }
-    prompt = told_prompt(generation)
-    more: dict[str, Any] = {
-        "prompt": prompt and prompt[:MAX_TEXT_CHARS],
-        "artifacts": generation.artifacts[:MAX_PIECES],
-        "raw": {},
-    }
+    more: dict[str, Any] = {"artifacts": generation.artifacts[:MAX_PIECES], "raw": {}}
     return generation.model_copy(update={**times, **numbers, **texts, **more})
 
 
@@ -315,25 +309,17 @@ def _lengths(values: Iterable[Any]) -> int:
 
 
 def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the prompt as the task that submitted it had it rendered, or as the service repeats it."""
-    for task in clip.tasks:
-        fields = mapping(task.fields)
-        for holder in (fields, mapping(decoded(fields.get("body"))), mapping(decoded(fields.get("parameters")))):
-            if found := text(holder.get("prompt")):
-                return found
-    return generation.prompt if generation else None
+    """Return the prompt of the generation, or as the task that submits it had it rendered."""
+    return (generation and generation.prompt) or _rendered(clip, "prompt")
 
 
 def model_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the model: as the service names it, or as it was asked for."""
-    if generation and generation.model:
-        return generation.model
-    asked = (
-        mapping(holder).get("model")
-        for task in clip.tasks
-        for holder in (task.fields, decoded(mapping(task.fields).get("body")))
-    )
-    return next((found for value in asked if (found := text(value))), None)
+    """Return the model as the service names it, or as the task that submits it had it rendered."""
+    return (generation and generation.model) or _rendered(clip, "model")
+
+
+def _rendered(clip: Clip, name: str) -> str | None:
+    return next((found for task in clip.tasks if (found := text(mapping(task.fields).get(name)))), None)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.errors import failure_advice
-from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
+from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -23,7 +22,6 @@ SURE_URL_LIFE: Final = timedelta(minutes=45)
 
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
-_BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +132,8 @@ def clip_view(
     """
     generation = _generation(clip, live)
     done = bool(generation and generation.is_done)
-    prompt, enhanced = (
-        _block(prompt_of(clip, generation)),
-        _block(generation.enhanced_prompt) if generation else None,
-    )
+    prompts = (prompt_of(clip, generation), generation and generation.enhanced_prompt)
+    prompt, enhanced = (redacted_lines(found or "", MAX_TEXT_CHARS) or None for found in prompts)
     return {
         **card_view(clip, live, stored=stored, now=now),
         "task": _task(task),
@@ -335,7 +331,7 @@ def _task(task: TaskFacts) -> dict[str, Any]:
 
 def _file(record: Record) -> dict[str, Any]:
     return {
-        "uri": sanitized(redact_urls(record.uri), 2000),
+        "uri": _line(record.uri, 2000),
         "size": record.size,
         "sha256": record.sha256,
         "content_type": record.content_type,
@@ -345,15 +341,6 @@ def _file(record: Record) -> dict[str, Any]:
 
 def _line(value: Any, limit: int = 200) -> str | None:
     return redacted(value, limit) or None if value is not None else None
-
-
-def _block(value: str | None) -> str | None:
-    """Return a text of several lines, cut, redacted and without characters that could disguise it."""
-    if value is None:
-        return None
-    # First the URLs: an escape in one may stand for a character that is not to be shown.
-    text = redact_urls(value[: MAX_TEXT_CHARS * 2]).encode("utf-8", "replace").decode("utf-8")
-    return _BROKEN_LINES.sub(" ", text.replace("\r\n", "\n"))[:MAX_TEXT_CHARS].strip() or None
 
 
 def _iso(moment: datetime | None) -> str | None:

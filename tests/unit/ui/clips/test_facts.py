@@ -364,9 +364,8 @@ def test_an_id_that_cannot_be_read_is_unknown():
 def test_what_is_remembered_is_what_is_shown():
     """Of an answer of megabytes only the bounded texts stay, and the prompt that stood in it."""
     artifacts = tuple(Artifact(url=f"https://cdn.example.com/{n}.mp4") for n in range(500))
-    huge = made(
-        artifacts=artifacts, enhanced_prompt="x" * 100_000, raw={"prompt": "y" * 100_000, "more": ["z" * 1000] * 1000}
-    )
+    texts = {"prompt": "y" * 100_000, "enhanced_prompt": "x" * 100_000}
+    huge = made(artifacts=artifacts, **texts, raw={"more": ["z" * 1000] * 1000})
     kept = task(result=huge).generation
     assert kept is not None
     assert kept.raw == {}
