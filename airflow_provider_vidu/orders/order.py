@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +128,3 @@ class Record:
         else:
             fits = self.returned
         return fits and order.may_follow_a_clear_after(self.try_number)
-
-
-class RecordStore(Protocol):
-    """Keeps one record per task instance across tries."""
-
-    def load(self) -> Record | None:
-        """Return the record, or None."""
-
-    def save(self, record: Record) -> None:
-        """Store the record durably before returning."""
-
-    def clear(self) -> None:
-        """Forget the record."""
-
-    def returned(self) -> None:
-        """Take note that a try is about to return its result to Airflow."""
-
-    def finished(self) -> None:
-        """Take note that Airflow knows of the task's success."""
