@@ -65,7 +65,7 @@ class ViduError(AirflowException):
     :param status_code: the HTTP status of the answer.
     :param code: the service's code for the error (``reason``, ``err_code``, ``error.code``).
     :param trace_id: the service's trace id; its support asks for it.
-    :param retry_after: seconds the service asked to wait.
+    :param retry_after: seconds to wait, by the service.
     """
 
     retryable: ClassVar[bool] = True

@@ -67,9 +67,9 @@ class Artifact(BaseModel):
 
 
 class Generation(BaseModel):
-    """A job at Vidu as it stood when the service was asked.
+    """A job at Vidu as it stood when the service was queried.
 
-    ``id`` is the id that was asked for (gateways answer with other spellings of it), ``provider_status``
+    ``id`` is the id that was queried (gateways answer with other spellings of it), ``provider_status``
     the word received, ``raw`` the whole answer. ``video_url`` is the URL of the result, whatever its medium; it and
     ``cover_url`` belong to the first artifact that has one, and expire within a day. ``progress`` is 0–100, ``credits``
     what the generation cost. ``is_transient`` is true for a failed generation whose reason a new submit may not meet
@@ -139,7 +139,7 @@ class Generation(BaseModel):
         """Return the generation as plain JSON: what operators and sensors push as their return value.
 
         :param signed_urls: False leaves nothing that is signed: every URL, also in ``raw`` and inside
-            texts, loses its query. Such a URL opens no file, but the id can always be asked for a new one.
+            texts, loses its query. Such a URL opens no file, but the id always leads to a new one.
         """
         dumped = self.model_dump(mode="json")
         return dumped if signed_urls else {**without_signatures(dumped), "id": self.id}

@@ -135,7 +135,7 @@ def read(
 
     :param generation_id: the id that was asked for, or that the create's answer holds.
     :param payload: the whole answer; it is not changed.
-    :param strike: takes secrets out of what is decoded from JSON inside a text.
+    :param redact: takes secrets out of what is decoded from JSON inside a text.
     :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
     :param may_be_long: false where the body is known to be short enough to be kept as it is.
     :param most_values: how many values of the answer are kept; if omitted, its length alone decides.

@@ -26,9 +26,9 @@ SLOW_REFRESH_SECONDS: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What the service said when it was asked: a generation or an error, and when.
+    """What the service last said: a generation or an error, and when.
 
-    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always tell.
+    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always say.
     """
 
     generation: Generation | None = None
@@ -56,7 +56,7 @@ def must_ask(clip: Clip) -> bool:
 
 
 def may_ask(clip: Clip) -> bool:
-    """Whether the service can be asked: both the id and the connection are known."""
+    """Whether the service can be queried: both the id and the connection are known."""
     return clip.generation_id is not None and clip.conn_id is not None
 
 
@@ -115,10 +115,10 @@ def _generation(clip: Clip, live: Live) -> Generation | None:
 
 def expired(clip: Clip) -> str:
     """Say that the service's URL has expired and where the file is, in one or two sentences."""
-    told = "The service's link to this clip has expired (links live for a day at the most)."
+    message = "The service's link to this clip has expired (links live for at most a day)."
     if records := [record for record in clip.records if not record.is_cover]:
-        return f"{told} The file is kept at {redacted(records[0].uri, 400)}."
-    return f"{told} No task of this run has stored the clip."
+        return f"{message} The file is kept at {redacted(records[0].uri, 400)}."
+    return f"{message} No task of this run has stored the clip."
 
 
 def clip_view(
@@ -127,7 +127,7 @@ def clip_view(
     """Return all that the page of one clip shows.
 
     :param task: the task instance whose page it is.
-    :param live: what the service said, where it was asked.
+    :param live: what the service said, where it was queried.
     :param stored: the stored files that may be shown, by URI, with their proven content type where it was read.
     """
     generation = _generation(clip, live)
@@ -242,7 +242,7 @@ def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
 
 
 def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
-    """Return the steps of a clip with their times, and whether these are facts or only when somebody saw it."""
+    """Return the steps of a clip with their times, and whether these are facts or only when a page saw it."""
     records = [record for record in clip.records if not record.is_cover]
     status = generation.status if generation else None
     done = bool(generation and generation.is_done)
@@ -254,7 +254,7 @@ def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dic
     failed = status is GenerationStatus.FAILED
     reached = {
         "queued": True,
-        # The service does not tell when it began: a row without a time says nothing once it is over.
+        # The service does not say when it began: a row without a time says nothing once it is over.
         **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
         "failed" if failed else "done": done,
         **({} if failed else {"stored": bool(records)}),
@@ -297,14 +297,14 @@ def _with_durations(steps: list[tuple[str, _Time, bool]]) -> list[dict[str, Any]
 
 
 def _queued_at(clip: Clip, generation: Generation | None) -> _Time:
-    told = (generation.created_at if generation else None) or clip.created_at
-    return _Time(told) if told else _Time(clip.main.announced_at, is_exact=False)
+    created_at = (generation.created_at if generation else None) or clip.created_at
+    return _Time(created_at) if created_at else _Time(clip.main.announced_at, is_exact=False)
 
 
 def _ended_at(clip: Clip, generation: Generation, live: Live) -> _Time:
     """Return when the generation ended: as the service says, or the earliest time by which it had ended."""
-    if told := generation.completed_at or generation.updated_at:
-        return _Time(told)
+    if ended_at := generation.completed_at or generation.updated_at:
+        return _Time(ended_at)
     waited = [task.ended_at for task in clip.tasks if task.role in MAKING and task.has_ended]
     known = [clip.result[1] if clip.result else None, live.done_since, *waited]
     return _Time(min((at for at in known if at), default=None), is_exact=False)
