@@ -40,7 +40,7 @@ is the ``advice`` of its class; the message of an error answer begins with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -53,6 +53,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
+_Error = TypeVar("_Error", bound="ViduError")
 _CIRCUMSTANCES = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
 
 
@@ -115,6 +116,10 @@ class ViduError(AirflowException):
         self.generation_id = self.generation_id or generation_id
         self.conn_id = self.conn_id or conn_id
         return self
+
+    def restated(self, kind: type[_Error], message: str) -> _Error:
+        """Return an error of another class about the same circumstances."""
+        return kind(message, **{name: getattr(self, name) for name in _CIRCUMSTANCES})
 
     def details(self) -> dict[str, Any]:
         """Return type, message and circumstances as plain JSON, for an event or a log."""

@@ -153,8 +153,7 @@ def redacted_lines(value: str, limit: int) -> str:
     """Return a text of several lines, cut, redacted and without characters that could disguise it."""
     # First the URLs: an escape in one may stand for a character that is not to be shown.
     text = redact_urls(without_data_uris(value[: limit * 2])).encode("utf-8", "replace").decode("utf-8")
-    return UNPRINTABLE.sub(_keep_layout, text.replace("\r\n", "\n"))[:limit].strip()
-
-
-def _keep_layout(found: re.Match[str]) -> str:
-    return "".join(sign if sign in "\t\n" else " " for sign in found[0])
+    text = UNPRINTABLE.sub(
+        lambda found: "".join(sign if sign in "\t\n" else " " for sign in found[0]), text.replace("\r\n", "\n")
+    )
+    return text[:limit].strip()

@@ -108,11 +108,5 @@ def uncertain(error: ViduError) -> ViduSubmitUncertainError:
         if error.generation_id
         else "A retry, or clearing the task, searches for the generation before it submits anything."
     )
-    return ViduSubmitUncertainError(
-        f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. {follows}",
-        generation_id=error.generation_id,
-        conn_id=error.conn_id,
-        status_code=error.status_code,
-        code=error.code,
-        trace_id=error.trace_id,
-    )
+    message = f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. {follows}"
+    return error.restated(ViduSubmitUncertainError, message)

@@ -190,7 +190,8 @@ class VariableStore(RecordStore):
     """
 
     def __init__(self, ti: Any, *, keeps: bool = False) -> None:
-        self._key = VARIABLE_PREFIX + hashlib.sha256(_identity(ti).encode()).hexdigest()[:32]
+        identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+        self._key = VARIABLE_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._keeps = keeps
 
     def load(self) -> Record | None:
@@ -233,7 +234,3 @@ class VariableStore(RecordStore):
 def _count(value: object) -> int | None:
     """Return a number that Airflow counts; a stand-in in a unit test counts nothing."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _identity(ti: Any) -> str:
-    return "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

@@ -28,7 +28,6 @@ from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
     ViduError,
-    ViduGenerationFailedError,
     ViduGenerationInterruptedError,
     ViduNotFoundError,
     ViduRequestError,
@@ -237,18 +236,9 @@ class Submission:
             path, is_listed = dialect.create(body, endpoint).path, dialect.is_listed(body, endpoint)
             looks = Likeness.of(body, path, is_listed=is_listed).to_json()
         now = time.time()
-        record = Record(
-            self._order.number,
-            marker,
-            now,
-            marked is not None,
-            request=request,
-            began=now,
-            looks=looks,
-            clears=self._order.clears,
-            try_number=self._order.try_number,
-        )
-        return record, marked or body
+        is_marked = marked is not None
+        record = Record(self._order.number, marker, now, is_marked, request=request, began=now, looks=looks)
+        return self._with_counters(record), marked or body
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
@@ -334,17 +324,10 @@ class _Sends:
 
 def failed(hook: ViduHook, generation: Generation) -> ViduError:
     """Return the error of a failed generation: retryable when a new submit may succeed."""
-    error: ViduGenerationFailedError = failure(generation)
-    error.with_context(conn_id=hook.vidu_conn_id)
+    error = failure(generation).with_context(conn_id=hook.vidu_conn_id)
     if not generation.is_transient:
         return error
-    return ViduGenerationInterruptedError(
-        f"{error.reason}. A retry submits it again.",
-        generation_id=error.generation_id,
-        conn_id=error.conn_id,
-        code=error.code,
-        trace_id=error.trace_id,
-    )
+    return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
 
 
 def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:

@@ -320,21 +320,13 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "map_index": task.map_index,
-        "state": task.state,
-        "try_number": task.try_number,
-        "role": task.role,
-    }
+    return {name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")}
 
 
 def _file(record: Record) -> dict[str, Any]:
     return {
         "uri": _line(record.uri, 2000),
-        "size": record.size,
-        "sha256": record.sha256,
-        "content_type": record.content_type,
+        **{name: getattr(record, name) for name in ("size", "sha256", "content_type")},
         "stored_at": _iso(record.stored_at),
     }
 
