@@ -9,10 +9,10 @@
     ├── ViduResponseError             ↻ an answer that is not Vidu's: HTML, broken JSON, wrong types
     ├── ViduAPIError                  ↻ an error answer of the service
     │   ├── ViduRateLimitError        ↻ too many requests, or the concurrency is used up
-    │   ├── ViduServerError           ↻ the service is in trouble
-    │   ├── ViduBusyError             ↻ still being processed, try later
+    │   ├── ViduServerError           ↻ the service reports an error of its own
+    │   ├── ViduBusyError             ↻ still being processed, retry later
     │   ├── ViduUnavailableError      ↻ refused before anything was sent or charged; a later attempt may succeed
-    │   ├── ViduImageDownloadError    ↻ the service could not fetch an image or a video; once more may help
+    │   ├── ViduImageDownloadError    ↻ the service could not fetch an image or a video; a retry may help
     │   ├── ViduRequestError          × the request is wrong
     │   │   ├── ViduImageError        × an image or a video is unusable
     │   │   ├── ViduPolicyError       × prompt, image or result refused by the content policy
@@ -21,26 +21,26 @@
     │   ├── ViduCreditError           × no credits or quota left
     │   └── ViduNotFoundError         × the service does not know this generation
     ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
-    ├── ViduSubmitUncertainError      ↻ the same, but the next try looks for the lost generation first
+    ├── ViduSubmitUncertainError      ↻ the same, but the next try looks for the generation first
     ├── ViduGenerationFailedError     × the service says that the generation failed
-    ├── ViduGenerationInterruptedError ↻ it failed for a reason that may pass; a new submit may succeed
+    ├── ViduGenerationInterruptedError ↻ it failed for a reason that is often temporary; a new submit may succeed
     ├── ViduMissingVideoError         × success was reported, but never a usable URL
-    ├── ViduTimeoutError              – the time given to wait is over (Airflow does not retry it)
+    ├── ViduTimeoutError              – the timeout expired (Airflow does not retry it)
     └── ViduDownloadError             ↻ the file could not be fetched or stored
-        ├── ViduDownloadRefusedError  × not fetched: scheme, address, size, or it is no video
-        ├── ViduURLExpiredError       × the URL is no longer valid and there is no id to ask for a new one
+        ├── ViduDownloadRefusedError  × not fetched: scheme, address, size, or it is not a video
+        ├── ViduURLExpiredError       × the URL is no longer valid and there is no id to request a new one with
         ├── ViduIncompleteError       ↻ fewer (or more) bytes than announced
         └── ViduStorageError          ↻ the destination could not be written
 
 ``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot: the class is also
-``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says. What to do about an error
-answer is the ``advice`` of its class; the message begins with it.
+``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says. What to do about it
+is the ``advice`` of its class; the message of an error answer begins with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -53,6 +53,8 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
+_Error = TypeVar("_Error", bound="ViduError")
+_CIRCUMSTANCES = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
 
 
 class ViduError(AirflowException):
@@ -62,12 +64,17 @@ class ViduError(AirflowException):
     :param generation_id: the generation it happened to.
     :param conn_id: the Airflow connection that was used.
     :param status_code: the HTTP status of the answer.
-    :param code: the service's word for the error (``reason``, ``err_code``, ``error.code``).
+    :param code: the service's code for the error (``reason``, ``err_code``, ``error.code``).
     :param trace_id: the service's trace id; its support asks for it.
-    :param retry_after: seconds the service asked to wait.
+    :param retry_after: seconds to wait, by the service.
     """
 
     retryable: ClassVar[bool] = True
+    advice: ClassVar[str] = "This failed for a reason that the log names."
+    """What to do about errors of the class: the message of an error answer begins with it, and the pages show it.
+
+    It names no host, no connection and no secret, for everyone who may see a clip reads it.
+    """
     # Airflow's own exceptions carry the status that its API server would answer; here it is Vidu's.
     status_code: int | None  # type: ignore[assignment]
 
@@ -92,7 +99,7 @@ class ViduError(AirflowException):
         super().__init__(self.reason)
 
     def __str__(self) -> str:
-        """Return the message with everything known of its circumstances behind it."""
+        """Return the message, and after it everything known of its circumstances."""
         known = {
             "generation": self.generation_id and redacted(self.generation_id),
             "connection": self.conn_id and redacted(self.conn_id),
@@ -101,8 +108,8 @@ class ViduError(AirflowException):
             "trace id": self.trace_id,
             "retry after": None if self.retry_after is None else f"{self.retry_after:g} s",
         }
-        told = ", ".join(f"{name} {value}" for name, value in known.items() if value not in (None, ""))
-        return f"{self.reason} ({told})" if told else self.reason
+        details = ", ".join(f"{name} {value}" for name, value in known.items() if value not in (None, ""))
+        return f"{self.reason} ({details})" if details else self.reason
 
     def with_context(self, *, generation_id: str | None = None, conn_id: str | None = None) -> ViduError:
         """Fill in the generation and the connection where they are not known yet; return self."""
@@ -110,22 +117,18 @@ class ViduError(AirflowException):
         self.conn_id = self.conn_id or conn_id
         return self
 
+    def restated(self, kind: type[_Error], message: str) -> _Error:
+        """Return an error of another class about the same circumstances."""
+        return kind(message, **{name: getattr(self, name) for name in _CIRCUMSTANCES})
+
     def details(self) -> dict[str, Any]:
         """Return type, message and circumstances as plain JSON, for an event or a log."""
-        return {
-            "type": type(self).__name__,
-            "message": self.reason,
-            "generation_id": self.generation_id,
-            "conn_id": self.conn_id,
-            "status_code": self.status_code,
-            "code": self.code,
-            "trace_id": self.trace_id,
-            "retry_after": self.retry_after,
-        }
+        known = {name: getattr(self, name) for name in _CIRCUMSTANCES}
+        return {"type": type(self).__name__, "message": self.reason, **known}
 
 
 class _Final(AirflowFailException):
-    """Marks the errors that a retry cannot mend."""
+    """Marks the errors that a retry cannot fix."""
 
     retryable: ClassVar[bool] = False
 
@@ -133,16 +136,21 @@ class _Final(AirflowFailException):
 class ViduConfigError(_Final, ViduError):
     """The connection or an argument is missing or wrong; the message names the field."""
 
+    advice = "The connection or an argument is missing, of a wrong type or wrong in a field: fix what the log names."
 
+
+# Without an advice of its own: readers of a page do not learn which connections there are.
 class ViduConnectionNotFoundError(ViduConfigError, AirflowNotFoundException):  # type: ignore[misc]
     """There is no Airflow connection of the given id."""
 
 
 class ViduTransportError(ViduError):
-    """No answer arrived. ``sent`` tells whether the request may have reached the service.
+    """No answer arrived; ``sent`` says whether the request may have reached the service.
 
-    :param sent: false when the connection could not even be made, so that nothing can have happened.
+    :param sent: false if not even the connection could be made, so that nothing can have happened.
     """
+
+    advice = "The service gave no answer: if it lasts, check the connection's host, proxy and TLS settings."
 
     def __init__(self, message: str, *, sent: bool = True, **known: Any) -> None:
         super().__init__(message, **known)
@@ -156,102 +164,119 @@ class ViduTransportError(ViduError):
 class ViduResponseError(ViduError):
     """The answer is not one of Vidu: HTML, truncated JSON, a list, wrong types."""
 
+    advice = "The service answered with something that is not Vidu's: if it lasts, check the connection's host."
+
 
 class ViduAPIError(ViduError):
     """The service answered with an error."""
-
-    advice: ClassVar[str] = "The service refused the request; the same one again will be refused as well."
-    """What to do about it, as the beginning of the message."""
 
 
 class ViduRateLimitError(ViduAPIError):
     """Too many requests, or all concurrent generations are in use; nothing was created."""
 
-    advice: ClassVar[str] = "Too many requests or concurrent generations: ask less often, or later."
+    advice = "Too many requests or concurrent generations: send fewer, or retry later."
 
 
 class ViduServerError(ViduAPIError):
-    """The service is in trouble (5xx)."""
+    """The service reports an error of its own (5xx)."""
 
-    advice: ClassVar[str] = "The service is in trouble, which may pass."
+    advice = "The service reports an error of its own, which is often temporary: retry later."
 
 
 class ViduBusyError(ViduAPIError):
-    """The service is still working on it and asks to come back later."""
+    """The service is still working on it."""
 
-    advice: ClassVar[str] = "The service is still at work on it: ask again later."
+    advice = "The service is still working on it: retry later."
 
 
 class ViduUnavailableError(ViduAPIError):
-    """A gateway refused before it sent or charged anything, for a reason that may pass; nothing was created."""
+    """A gateway refused before it sent or charged anything, for a reason that is often temporary."""
 
-    advice: ClassVar[str] = "The gateway cannot serve this at the moment. Nothing was created or charged."
+    advice = "The gateway cannot serve this at the moment: retry later. Nothing was created or charged."
 
 
 class ViduImageDownloadError(ViduAPIError):
     """The service could not fetch an image or a video; worth one more attempt."""
 
-    advice: ClassVar[str] = "The service could not fetch an image or a video, which may pass."
+    advice = "The service could not fetch an image or a video: retry, and check its address if it lasts."
 
 
 class ViduRequestError(_Final, ViduAPIError):
     """The request itself is wrong; sending it again gives the same answer."""
 
+    advice = "The service refused the request: change what it names. The same request again will be refused as well."
+
 
 class ViduImageError(ViduRequestError):
     """An image or a video of the request has a wrong format, size or content."""
+
+    advice = "The service cannot use an image or a video of the request: replace it."
 
 
 class ViduPolicyError(ViduRequestError):
     """The prompt, an image or the result was refused by the content policy."""
 
+    advice = "The content policy refused the prompt, an input or the result: change it."
+
 
 class ViduConflictError(ViduRequestError):
-    """The generation is not in a state that allows what was asked (such as a cancel once it runs)."""
+    """The generation is not in a state that allows the request (such as a cancel once it runs)."""
+
+    advice = "The generation is not in a state that allows this: check how far it is."
 
 
 class ViduAuthError(_Final, ViduAPIError):
     """The API key was refused, or it may not do this."""
 
-    advice: ClassVar[str] = "The API key was refused: check the connection's password and auth_scheme."
+    advice = "The service refused the API key: check the connection's password and auth_scheme."
 
 
 class ViduCreditError(_Final, ViduAPIError):
     """There are no credits or no quota left."""
 
-    advice: ClassVar[str] = "No credits or quota are left: top up the account."
+    advice = "No credits or quota are left: top up the account."
 
 
 class ViduNotFoundError(_Final, ViduAPIError):
     """The service does not know this generation."""
 
-    advice: ClassVar[str] = (
-        "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
-    )
+    advice = "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
 
 
 class ViduSubmitUnknownError(_Final, ViduError):
-    """A create was sent and no one knows whether it was carried out (and billed)."""
+    """A create was sent, and whether it was carried out (and billed) is unknown."""
+
+    advice = "The generation may exist: check the account's list, then wait for its id, or clear the task."
 
 
 class ViduSubmitUncertainError(ViduError):
     """A create was sent and its outcome is unknown; the next try looks for it before it submits."""
 
+    advice = "The generation may exist: a retry, or clearing the task, looks for it before it submits anything."
+
 
 class ViduGenerationFailedError(_Final, ViduError):
     """The service reports that the generation failed, was cancelled or expired."""
 
+    advice = "Change what the reason names, if anything. Clearing the task submits a new generation."
+
 
 class ViduGenerationInterruptedError(ViduError):
-    """The generation failed for a reason that may pass: a new submit may succeed."""
+    """The generation failed for a reason that is often temporary: a new submit may succeed."""
+
+    advice = "This failure is often temporary: a retry, or clearing the task, submits a new generation."
 
 
 class ViduMissingVideoError(_Final, ViduError):
-    """The service reports success but hands out no usable URL."""
+    """The service reports success without a usable URL."""
+
+    advice = "The service reports success without a usable URL: ask its support with the generation's id."
 
 
 class ViduTimeoutError(ViduError, AirflowSensorTimeout):
-    """The time given to wait is over. Airflow treats it as a sensor time-out: no retry, ``soft_fail`` counts."""
+    """The timeout expired. Airflow treats it as a sensor's timeout: no retry, ``soft_fail`` counts."""
+
+    advice = "The generation may still finish: raise the timeout, or wait for its id again."
 
     retryable: ClassVar[bool] = False
 
@@ -259,21 +284,31 @@ class ViduTimeoutError(ViduError, AirflowSensorTimeout):
 class ViduDownloadError(ViduError):
     """The file could not be fetched or stored."""
 
+    advice = "The file could not be fetched or stored: if it lasts, check its source and its destination."
+
 
 class ViduDownloadRefusedError(_Final, ViduDownloadError):
     """The file was not fetched or not published: its scheme, address, size or content is not allowed."""
 
+    advice = "This file is not stored here: change what the message names, be it a limit, a host or the destination."
+
 
 class ViduURLExpiredError(_Final, ViduDownloadError):
-    """The URL is no longer valid, and there is no generation id to ask for a fresh one."""
+    """The URL is no longer valid, and there is no generation id to request a new one with."""
+
+    advice = "The URL has expired: pass the generation's id, so that a new one can be requested."
 
 
 class ViduIncompleteError(ViduDownloadError):
     """The transfer ended with another number of bytes than announced."""
 
+    advice = "The transfer was cut short: retry, and check the file's source if it lasts."
+
 
 class ViduStorageError(ViduDownloadError):
     """The destination could not be written; nothing was published."""
+
+    advice = "The destination could not be written: if it lasts, check its path and its credentials."
 
 
 def from_details(details: Mapping[str, Any]) -> ViduError:
@@ -281,10 +316,9 @@ def from_details(details: Mapping[str, Any]) -> ViduError:
 
     :param details: what ``details()`` returned, possibly written by another version of the provider.
     """
-    found = globals().get(str(details.get("type")))
-    kind = found if isinstance(found, type) and issubclass(found, ViduError) else ViduError
-    names = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
-    known = {name: details.get(name) for name in names}
+    named = globals().get(str(details.get("type")))
+    kind = named if isinstance(named, type) and issubclass(named, ViduError) else ViduError
+    known = {name: details.get(name) for name in _CIRCUMSTANCES}
     known["retry_after"] = number(known["retry_after"])
     error = kind(str(details.get("message") or "the reason was not recorded"), **known)
     if isinstance(error, ViduTransportError):

@@ -20,11 +20,11 @@ class GenerationStatus(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """A word this version does not know: treated as still running."""
+    """A word that is not in the tables of this version: treated as still running."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the state is final."""
         return self in (GenerationStatus.SUCCEEDED, GenerationStatus.FAILED)
 
 
@@ -38,10 +38,10 @@ class Snapshot:
 
     def describe(self) -> str:
         """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
-        told: str = self.status.value
-        if self.provider_status and self.provider_status.lower() != told:
-            told += f" ({sanitized(self.provider_status, 60)})"
-        return told if self.progress is None else f"{told}, {self.progress} %"
+        state: str = self.status.value
+        if self.provider_status and self.provider_status.lower() != state:
+            state += f" ({sanitized(self.provider_status, 60)})"
+        return state if self.progress is None else f"{state}, {self.progress} %"
 
 
 class Artifact(BaseModel):
@@ -67,9 +67,9 @@ class Artifact(BaseModel):
 
 
 class Generation(BaseModel):
-    """A job at Vidu as it stood when the service was asked.
+    """A job at Vidu as it stood when the service was queried.
 
-    ``id`` is the id that was asked for (gateways answer with other spellings of it), ``provider_status``
+    ``id`` is the id that was queried (gateways answer with other spellings of it), ``provider_status``
     the word received, ``raw`` the whole answer. ``video_url`` is the URL of the result, whatever its medium; it and
     ``cover_url`` belong to the first artifact that has one, and expire within a day. ``progress`` is 0–100, ``credits``
     what the generation cost. ``is_transient`` is true for a failed generation whose reason a new submit may not meet
@@ -112,6 +112,11 @@ class Generation(BaseModel):
         """Whether the generation has failed, was cancelled or has expired."""
         return self.status is GenerationStatus.FAILED
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the generation was cancelled, by us or at the service."""
+        return self.failed and "cancel" in f"{self.provider_status} {self.error_code}".lower()
+
     def url_of(self, artifact: str | None = None, creation: int = 0) -> str | None:
         """Return the URL of an artifact, or None where the generation has none.
 
@@ -134,10 +139,10 @@ class Generation(BaseModel):
         """Return the generation as plain JSON: what operators and sensors push as their return value.
 
         :param signed_urls: False leaves nothing that is signed: every URL, also in ``raw`` and inside
-            texts, loses its query. Such a URL opens no file, but the id can always be asked for a new one.
+            texts, loses its query. Such a URL opens no file, but the id always leads to a new one.
         """
-        told = self.model_dump(mode="json")
-        return told if signed_urls else {**without_signatures(told), "id": self.id}
+        dumped = self.model_dump(mode="json")
+        return dumped if signed_urls else {**without_signatures(dumped), "id": self.id}
 
     def sighting(self) -> Snapshot:
         """Return what a wait remembers of this answer."""
@@ -149,7 +154,7 @@ class Generation(BaseModel):
 
 
 class Credits(BaseModel):
-    """The balance of an account, as far as the service tells it.
+    """The balance of an account, as far as the service reports it.
 
     ``remaining`` is the sum over all kinds of credits; ``concurrency_limit`` how many generations may
     run at a time, ``current_concurrency`` how many do, ``queue_count`` how many wait; ``raw`` the
@@ -166,7 +171,7 @@ class Credits(BaseModel):
 
 
 class Cancellation(BaseModel):
-    """What became of a wish to cancel; true when the service has accepted it.
+    """The outcome of a cancel; true if the service has accepted it.
 
     ``reason`` is one sentence: why it was refused, or that the dialect has no cancel.
     """

@@ -1,4 +1,4 @@
-"""A ready retry policy for Airflow ≥ 3.3: retry what may pass, with the server's delay."""
+"""A ready retry policy for Airflow ≥ 3.3: retry what is transient, with the server's delay."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
     """Return a policy for the ``retry_policy`` argument of an operator.
 
-    An error of this provider that may pass is retried after the delay the service has asked for
-    (``Retry-After``), else after ``delay``, else after the task's ``retry_delay``; one that cannot
-    pass fails at once. Errors of others follow the task's own settings. ``retries`` stays the limit.
+    A transient error of this provider is retried after the longer of the service's delay (``Retry-After``) and
+    ``delay``, or after the task's ``retry_delay`` if there is neither; any other of its errors fails the task at once.
+    Errors of others follow the task's own settings. ``retries`` stays the limit.
 
-    :param delay: the delay where the service has not named one.
-    :raises ViduConfigError: when ``delay`` is none.
+    :param delay: the least delay.
+    :raises ViduConfigError: if ``delay`` is not a timedelta of 0 or more.
     :raises ImportError: on Airflow before 3.3, which has no retry policies.
     """
     if delay is not None and (not isinstance(delay, timedelta) or delay < timedelta()):
@@ -29,7 +29,7 @@ def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
     except (ImportError, AttributeError) as error:
         raise ImportError(
             "vidu_retry_policy() needs Airflow 3.3 or later. On this version use retries and retry_delay: "
-            "errors that a retry cannot mend fail at once anyway."
+            "errors that a retry cannot fix fail at once anyway."
         ) from error
 
     class ViduRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
@@ -41,10 +41,10 @@ def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
             if not isinstance(exception, ViduError):
                 return RetryDecision.default()
             if not exception.retryable:
-                return RetryDecision.fail(reason=f"{type(exception).__name__} cannot pass by itself")
-            asked = None if exception.retry_after is None else timedelta(seconds=exception.retry_after)
-            longest = max((wait for wait in (asked, delay) if wait is not None), default=None)
-            return RetryDecision.retry(delay=longest, reason=f"{type(exception).__name__} may pass")
+                return RetryDecision.fail(reason=f"{type(exception).__name__} is not transient")
+            named = None if exception.retry_after is None else timedelta(seconds=exception.retry_after)
+            longest = max((wait for wait in (named, delay) if wait is not None), default=None)
+            return RetryDecision.retry(delay=longest, reason=f"{type(exception).__name__} is transient")
 
         def serialize(self) -> dict[str, Any]:
             return {"__type": "ViduRetryPolicy", "delay": None if delay is None else delay.total_seconds()}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse, parse_partly
-from airflow_provider_vidu.common.text import redacted, unescaped, without_data_uris
+from airflow_provider_vidu.common.redaction import unescaped
+from airflow_provider_vidu.common.text import redacted, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS

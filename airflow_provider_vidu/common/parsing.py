@@ -35,7 +35,7 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
     Bytes that are not UTF-8 inside a text become U+FFFD: a gateway may quote a message in another character set.
 
     :param body: the bytes, in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
-    :param strike: takes secrets out of every text.
+    :param redact: takes secrets out of every text.
     :param most_values: the most values that are read.
     :raises TooManyValuesError: when there are more; they are counted before anything is parsed.
     :raises ValueError, RecursionError: when it is not JSON, or nested deeper than 100 levels.
@@ -144,8 +144,8 @@ def _only_event(text: str) -> str | None:
             return None
         elif line.startswith("data:"):
             events[-1].append(line.removeprefix("data:").strip())
-    told = [data for lines in events if (data := "\n".join(lines)) and data != "[DONE]"]
-    return told[0] if len(told) == 1 else None
+    found = [data for lines in events if (data := "\n".join(lines)) and data != "[DONE]"]
+    return found[0] if len(found) == 1 else None
 
 
 _PLAIN_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
@@ -175,7 +175,7 @@ def parse_partly(body: bytes, redact: Callable[[str], str] = str, wanted: Collec
     and objects after 5,000 members.
 
     :param body: the bytes; what does not begin with an object or a list, such as a page, holds nothing.
-    :param strike: takes secrets out of every text.
+    :param redact: takes secrets out of every text.
     :param wanted: names whose texts and numbers are kept however many members an object has.
     :return: the outermost object or list, or None.
     """
@@ -204,7 +204,7 @@ def documents(body: bytes, redact: Callable[[str], str] = str, wanted: Collectio
     Each character is read once. Up to 50 are returned, with 5,000 members together; of a web page, none is.
 
     :param body: the bytes.
-    :param strike: takes secrets out of every text.
+    :param redact: takes secrets out of every text.
     :param wanted: as for :func:`parse_partly`.
     """
     text = _text(body).strip(_BLANKS)
@@ -254,7 +254,7 @@ class _Salvage:
             if kind == "open":
                 self._enter({} if found == "{" else [])
             elif not self._levels:
-                continue  # before the first bracket there are bytes that are no text, at the most
+                continue  # before the first bracket there are at most bytes that are not text
             elif kind == "close":
                 level = self._levels.pop()
                 self._names.pop()
@@ -300,7 +300,7 @@ class _Salvage:
             self._take(_Salvage(self._wanted, room, self._texts - 1).read(inner.strip()))
 
     def _add(self, value: Any) -> bool:
-        """Put a value where it belongs; False if there is no room for it, or no name."""
+        """Put a value where it belongs; False if it has no room or no name."""
         level = self._levels[-1]
         if isinstance(level, list):
             if len(level) < _MOST_ITEMS and self.room > 0:

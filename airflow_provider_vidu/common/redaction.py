@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from html.entities import html5
 from typing import Any, Final
 
-from airflow_provider_vidu.common.text import MASK
-
+MASK: Final = "***"
 SHORTEST_ENCODED: Final = 8
-"""Characters below which a secret is not looked for in base64: a shorter piece of base64 proves nothing."""
+"""Characters below which a secret is searched only as it is: a shorter piece of base64 or hex proves nothing."""
+PIECE_CHARS: Final = 20
+_FEW_SECRETS: Final = 32
+"""So many are replaced one after the other."""
 
 # A run at a time, and nothing that stands for no character: an answer may consist of four million percent signs.
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -24,15 +26,18 @@ _ENTITY = re.compile(
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
 )
 _LAST_CHARACTER: Final = 0x10FFFF
+_GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
+"""What comes into a secret where its text is wrapped, also within JSON, and what a form makes of its ``+``."""
+_GAP: Final = r"(?:[\n\r\t +]|\\[nrt])*"
 
 
 def _without_percent(text: str) -> str:
-    """Return ``text`` with percent-encoding spelt out."""
+    """Return ``text`` with percent-encoding decoded."""
     return _PERCENT.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace"), text)
 
 
-def _without_escapes(text: str) -> str:
-    """Return ``text`` with the escapes of JSON spelt out that name a printable character."""
+def unescaped(text: str) -> str:
+    r"""Return raw JSON text with the escapes that hide text decoded: ``\u0026``, ``\/``, ``\"`` and ``\\``."""
     return _ESCAPES.sub(_unescaped, text)
 
 
@@ -44,7 +49,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _without_entities(text: str) -> str:
-    """Return ``text`` with HTML's entities spelt out."""
+    """Return ``text`` with HTML's entities decoded."""
     return _ENTITY.sub(_character, text)
 
 
@@ -60,10 +65,28 @@ def _character(found: re.Match[str]) -> str:
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("%", _without_percent),
     ("&", _without_entities),
-    ("\\", _without_escapes),
+    ("\\", unescaped),
 )
 _MOST_LAYERS: Final = 3
 """How many encodings around each other are undone (a percent-encoded URL in an HTML page in JSON)."""
+
+
+def _decoded(text: str, clean: Callable[[str], str]) -> tuple[str, str]:
+    """Return ``text`` as it was when ``clean`` last changed it, and with all its encodings undone.
+
+    :param clean: called after each step: a secret may itself look as if it were encoded.
+    """
+    plain = text = clean(text)
+    for _ in range(_MOST_LAYERS):
+        before = plain
+        for mark, decode in _DECODERS:
+            if mark in plain and (decoded := decode(plain)) != plain:
+                plain = clean(decoded)
+                if plain != decoded:
+                    text = plain
+        if plain == before:
+            break
+    return text, plain
 
 
 _SECRET_WORDS: Final = (
@@ -122,53 +145,90 @@ class Redactor:
     :param secrets: the secrets, in any order; empty ones are ignored.
     """
 
-    __slots__ = ("_spellings",)
+    __slots__ = ("_pieces", "_solid", "_spellings")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: a short one may be the beginning of a long one.
-        found = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
+        known = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
+        many = [secret for secret in known if len(secret) >= PIECE_CHARS] if len(known) > _FEW_SECRETS else []
+        self._pieces = pieces_of(many)
+        few = known[len(many) :]
+        # A secret that looks encoded itself is decoded with the text around it.
+        plain = [(secret, _decoded(secret, str)[1]) for secret in few]
         self._spellings = tuple(
-            (spelling, len(secret)) for secret in found for spelling in (secret, *_in_base64(secret))
+            (spelling, len(secret)) for secret, decoded in plain for spelling in (secret, *_encoded(secret, decoded))
         )
+        self._solid = tuple(solid for _, decoded in plain if len(solid := _without_gaps(decoded)) >= SHORTEST_ENCODED)
 
     def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` without any secret of at least ``shortest`` characters.
 
         Text in which a secret is percent-encoded, written in HTML entities or escaped in JSON comes back decoded.
         """
-        text = self._replaced(text, shortest)
-        plain = text
-        for _ in range(_MOST_LAYERS):
-            decoded = plain
-            for mark, decode in _DECODERS:
-                if mark in decoded:
-                    decoded = decode(decoded)
-            if decoded == plain:
-                break
-            plain = decoded
-            if (clean := self._replaced(plain, shortest)) != plain:
-                text = plain = clean
-        return text
+        text, plain = _decoded(text, lambda found: self._replaced(found, shortest))
+        joined = self._joined(plain, shortest)
+        return text if joined is None else self._joined(text, shortest) or joined
 
     def _replaced(self, text: str, shortest: int) -> str:
         for spelling, length in self._spellings:
             if length >= shortest and spelling in text:
                 text = text.replace(spelling, MASK)
-        return text
+        return mask_pieces(text, self._pieces) if self._pieces else text
+
+    def _joined(self, text: str, shortest: int) -> str | None:
+        """Return ``text`` without the secrets that are wrapped, or whose ``+`` became a blank; None if it has none."""
+        joined = _without_gaps(text)
+        found = [solid for solid in self._solid if len(solid) >= shortest and solid in joined]
+        for solid in found:
+            text = re.sub(_GAP.join(map(re.escape, solid)), MASK, text)
+        return text if found else None
 
     def __repr__(self) -> str:
         return f"Redactor({MASK})"
 
 
-def _in_base64(secret: str) -> set[str]:
-    """Return the pieces of base64 that give a secret away, one for each place it may have in a group of three bytes."""
+def _without_gaps(text: str) -> str:
+    for gap in _GAPS:
+        text = text.replace(gap, "")
+    return text
+
+
+def _encoded(secret: str, decoded: str) -> set[str]:
+    """Return the spellings of a secret that no decoder undoes: base64 and hex; and what the decoders make of itself.
+
+    A piece of base64 gives it away, one for each place that it may have in a group of three bytes.
+    """
     data = secret.encode()
     if len(data) < SHORTEST_ENCODED:
         return set()
-    found = set()
+    spellings = {data.hex(), data.hex().upper()}
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data).decode("ascii")
-        # A character tells six bits; those at both ends are shared with the neighbours.
+        # A character holds six bits; those at both ends are shared with the neighbours.
         part = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
-        found |= {part, part.replace("+", "-").replace("/", "_")}
-    return found
+        spellings |= {part, part.replace("+", "-").replace("/", "_")}
+    return spellings | ({decoded} if len(decoded.strip()) >= SHORTEST_ENCODED else set()) - {secret}
+
+
+def pieces_of(secrets: Iterable[str]) -> frozenset[str]:
+    """Return every piece of ``PIECE_CHARS`` characters of the secrets."""
+    return frozenset(secret[at : at + PIECE_CHARS] for secret in secrets for at in range(len(secret) - PIECE_CHARS + 1))
+
+
+def mask_pieces(text: str, pieces: Collection[str]) -> str:
+    """Return ``text`` without any piece: in one pass, however many there are.
+
+    To replace thousands of secrets one after the other in thousands of texts takes minutes. What many of them have in
+    common, such as a parameter's name, is masked as well.
+    """
+    parts, at, kept = [], 0, 0
+    while at + PIECE_CHARS <= len(text):
+        if text[at : at + PIECE_CHARS] not in pieces:
+            at += 1
+            continue
+        parts += [text[kept:at], MASK]
+        at += 1
+        while text[at : at + PIECE_CHARS] in pieces:
+            at += 1
+        at = kept = at + PIECE_CHARS - 1
+    return "".join(parts) + text[kept:]

@@ -7,9 +7,11 @@ every message of this package passes through here first.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+
+from airflow_provider_vidu.common.redaction import PIECE_CHARS, Redactor, unescaped
 
 SNIPPET_CHARS: Final = 200
 UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
@@ -31,12 +33,7 @@ Files are named by what is left of a URL. A parameter missing here gives one fil
 would give two files one name, so anything doubtful is missing.
 """
 
-MASK: Final = "***"
-_SECRET_CHARS: Final = 20
 _SECRET_VARIETY: Final = 10
-_FEW_SECRETS: Final = 32
-"""So many are replaced one after the other."""
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\([/\"\\])")
 
 
 def sanitized(value: object, limit: int = SNIPPET_CHARS) -> str:
@@ -72,11 +69,6 @@ def without_query(url: str) -> str:
     return "/".join([first.rpartition("@")[2], *(part.rpartition("@")[2] if ":" in part else part for part in others)])
 
 
-def unescaped(text: str) -> str:
-    r"""Return raw JSON text with ``\u0026`` and ``\/`` spelt out, so that secrets in it can be found."""
-    return _ESCAPED.sub(lambda found: found.group(2) or chr(int(found.group(1), 16)), text)
-
-
 def redact_urls(text: str) -> str:
     """Return ``text`` with the query of every http(s) URL in it removed (it may be a signature)."""
     return _URL.sub(lambda found: without_query(re.split(r"[?#]", unescaped(found.group()))[0]), text)
@@ -104,7 +96,7 @@ def signatures(value: Any) -> set[str]:
             pairs = [pair.partition("=") for pair in query.split("&")]
             signing = [value for name, _, value in pairs if SIGNING_PARAMETER.fullmatch(unquote(name))]
             parts |= {query, *signing, *map(unquote, signing)}
-    return {part for part in parts if len(part) >= _SECRET_CHARS and len(set(part)) >= _SECRET_VARIETY}
+    return {part for part in parts if len(part) >= PIECE_CHARS and len(set(part)) >= _SECRET_VARIETY}
 
 
 def without_signatures(value: Any) -> Any:
@@ -112,7 +104,7 @@ def without_signatures(value: Any) -> Any:
 
     :param value: plain JSON; it is not changed.
     """
-    return _stripped(value, _mask(signatures(value)))
+    return _stripped(value, Redactor(signatures(value)).redact)
 
 
 def _stripped(value: Any, mask: Callable[[str], str]) -> Any:
@@ -121,48 +113,6 @@ def _stripped(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {_stripped(name, mask): _stripped(item, mask) for name, item in value.items()}
     return [_stripped(item, mask) for item in value] if isinstance(value, list) else value
-
-
-def _mask(secrets: set[str]) -> Callable[[str], str]:
-    """Return a function that replaces each of ``secrets`` in a text; none has fewer than ``_SECRET_CHARS``."""
-    if len(secrets) > _FEW_SECRETS:
-        pieces = pieces_of(secrets)
-        return lambda text: mask_pieces(text, pieces)
-    # The longest first: a query holds its values.
-    ordered = sorted(secrets, key=lambda part: (-len(part), part))
-
-    def mask(text: str) -> str:
-        for secret in ordered:
-            text = text.replace(secret, MASK)
-        return text
-
-    return mask
-
-
-def pieces_of(secrets: Iterable[str]) -> frozenset[str]:
-    """Return every piece of ``_SECRET_CHARS`` characters of the secrets."""
-    return frozenset(
-        secret[at : at + _SECRET_CHARS] for secret in secrets for at in range(len(secret) - _SECRET_CHARS + 1)
-    )
-
-
-def mask_pieces(text: str, pieces: Collection[str]) -> str:
-    """Return ``text`` without any piece: in one pass, however many there are.
-
-    To replace thousands of secrets one after the other in thousands of texts takes minutes. What many of them have in
-    common, such as a parameter's name, is masked as well.
-    """
-    found, at, kept = [], 0, 0
-    while at + _SECRET_CHARS <= len(text):
-        if text[at : at + _SECRET_CHARS] not in pieces:
-            at += 1
-            continue
-        found += [text[kept:at], MASK]
-        at += 1
-        while text[at : at + _SECRET_CHARS] in pieces:
-            at += 1
-        at = kept = at + _SECRET_CHARS - 1
-    return "".join(found) + text[kept:]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -197,3 +147,13 @@ def redacted(value: object, limit: int = SNIPPET_CHARS) -> str:
     :param limit: the most characters to keep.
     """
     return sanitized(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)
+
+
+def redacted_lines(value: str, limit: int) -> str:
+    """Return a text of several lines, cut, redacted and without characters that could disguise it."""
+    # First the URLs: an escape in one may stand for a character that is not to be shown.
+    text = redact_urls(without_data_uris(value[: limit * 2])).encode("utf-8", "replace").decode("utf-8")
+    text = UNPRINTABLE.sub(
+        lambda found: "".join(sign if sign in "\t\n" else " " for sign in found[0]), text.replace("\r\n", "\n")
+    )
+    return text[:limit].strip()

@@ -168,7 +168,7 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
     of more than 64 bits become strings.
 
     :param value: parsed JSON.
-    :param strike: takes secrets out of every string.
+    :param redact: takes secrets out of every string.
     :param depth: how deep ``value`` is nested already.
     :raises ValueError: when the value is nested deeper than 100 levels.
     """
@@ -194,7 +194,7 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
     Gateways put the whole answer of the service behind them into a message, alone or behind words of their own.
 
     :param value: a text such as ``status 400: {"reason": …}``; anything else holds none.
-    :param strike: takes secrets out of every string (inside a text they may be spelt with escapes).
+    :param redact: takes secrets out of every string (inside a text they may be spelt with escapes).
     """
     if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
         return None
@@ -203,19 +203,19 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
         count = value_count(value.encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES)
         if count > _MAX_EMBEDDED_VALUES:
             return None
-    told = value.strip()
-    start = 0 if told.startswith(("{", "[")) else told.find("{")
+    content = value.strip()
+    start = 0 if content.startswith(("{", "[")) else content.find("{")
     for _ in range(_EMBEDDED_TRIES):
         if start < 0:
             return None
         try:
-            found, end = _DECODER.raw_decode(told, start)
+            found, end = _DECODER.raw_decode(content, start)
             # A list must be the whole text: "[1] try again" holds none.
-            if isinstance(found, dict) or (isinstance(found, list) and end == len(told)):
+            if isinstance(found, dict) or (isinstance(found, list) and end == len(content)):
                 return plain(found, redact)
         except (ValueError, RecursionError):
             pass
-        start = told.find("{", start + 1)
+        start = content.find("{", start + 1)
     return None
 
 
@@ -226,7 +226,7 @@ def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> st
     """Return the text that explains an error, from a text, a list, nested objects or JSON inside a text.
 
     :param value: what a field such as ``error``, ``message`` or ``fail_reason`` holds.
-    :param strike: takes secrets out of what is decoded.
+    :param redact: takes secrets out of what is decoded.
     :param depth: how deep ``value`` is nested already; from the second level on, any text will do.
     """
     if depth > _REASON_DEPTH:
@@ -235,14 +235,14 @@ def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> st
         inner = embedded(value, redact) if "{" in value or "[" in value else None
         # Words before the JSON may be all there is to know, so an object inside a text must have a field that explains.
         whole_text = value.rstrip().endswith(("}", "]")) and value.lstrip().startswith(("{", "["))
-        told = (
+        explanation = (
             _reason_of_object(inner, redact, depth + 1, leaves=whole_text)
             if isinstance(inner, Mapping)
             else reason(inner, redact, depth + 1)
         )
-        return told or text(value)
+        return explanation or text(value)
     if isinstance(value, list):
-        found = [told for told in (reason(item, redact, depth + 1) for item in value[:_REASONS_SHOWN]) if told]
+        found = filter(None, (reason(item, redact, depth + 1) for item in value[:_REASONS_SHOWN]))
         return "; ".join(dict.fromkeys(found)) or None
     if isinstance(value, Mapping):
         return _reason_of_object(value, redact, depth, leaves=depth > 0)
@@ -254,8 +254,8 @@ def _reason_of_object(
 ) -> str | None:
     # Each field is looked at once: three times on each of six levels would be 729 times for the innermost.
     for name in dict.fromkeys(_reason_names(value, leaves=leaves)):
-        if told := reason(value[name], redact, depth + 1):
-            return told
+        if explanation := reason(value[name], redact, depth + 1):
+            return explanation
     return None
 
 
@@ -279,8 +279,8 @@ def trace_id(payload: Mapping[str, Any]) -> str | None:
         for name in _TRACE_FIELDS:
             if found := text(holder.get(name)):
                 return found
-    for told in (payload.get("message"), error.get("message"), payload.get("fail_reason"), payload.get("error")):
-        if isinstance(told, str) and (match := _TRACE_IN_TEXT.search(told)):
+    for message in (payload.get("message"), error.get("message"), payload.get("fail_reason"), payload.get("error")):
+        if isinstance(message, str) and (match := _TRACE_IN_TEXT.search(message)):
             return match[1]
     return None
 
@@ -323,10 +323,10 @@ def bounded(value: dict[str, Any], most_values: int | None = None) -> dict[str, 
 
 
 def _fits(value: dict[str, Any], most_values: int | None) -> bool:
-    told = json.dumps(value)
-    if len(told) > MAX_RAW_CHARS:
+    dumped = json.dumps(value)
+    if len(dumped) > MAX_RAW_CHARS:
         return False
-    return most_values is None or value_count(told.encode("ascii"), most_values) <= most_values
+    return most_values is None or value_count(dumped.encode("ascii"), most_values) <= most_values
 
 
 def _trimmed(value: Any, chars: int, items: int) -> Any:

@@ -190,7 +190,7 @@ class ViduGenerateOperator(SignedURLOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or find what an earlier try has submitted; publish the id; wait."""
         from airflow_provider_vidu.orders.order import Order
-        from airflow_provider_vidu.orders.records import order_of, store_for
+        from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
         from airflow_provider_vidu.orders.submission import Submission, failed
 
         context = {} if context is None else context  # a user's unit test need not have one
@@ -202,7 +202,7 @@ class ViduGenerateOperator(SignedURLOperator):
         remembers = is_task_instance(context.get("ti"))
         submission = Submission(
             hook,
-            store_for(context, keeps=self.on_clear == "resume") if remembers and self.durable else None,
+            store_for(context, keeps=self.on_clear == "resume") if remembers and self.durable else NullStore(),
             order_of(context) if remembers else Order(0),
             self.log,
             cancel_abandoned=self.cancel_on_kill,

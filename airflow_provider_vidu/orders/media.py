@@ -47,8 +47,8 @@ class Prepared:
         self._files: dict[tuple[str, Kind], MediaFile] = {}
         self._places: list[_Place] = []
         self._body = replaced(body, self._placed)
-        if told := unfit(self._filled(lambda place: place.where)):
-            raise ViduConfigError(f"{told} Nothing was submitted.")
+        if problem := unfit(self._filled(lambda place: place.where)):
+            raise ViduConfigError(f"{problem} Nothing was submitted.")
 
     def identity(self) -> dict[str, Any]:
         """Return the request with digests in place of its files: the same for the same files, wherever they are.

@@ -77,7 +77,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
 _LISTS: Final = frozenset({"images", "videos", "sounds"})
 """The names of the fields that take several."""
-# Commas occur in signed URLs and in every data URI, so only what begins like another address tells.
+# Commas occur in signed URLs and in every data URI, so only what begins like another address counts.
 _SEVERAL = re.compile(r"[,;|\s](?:[a-z][a-z0-9+.-]{1,20}://|data:[a-z]+/|ssupload:)", re.IGNORECASE)
 _SEVERAL_PATHS = re.compile(r"/[^,;|]*[,;|]\s?/")
 
@@ -183,8 +183,8 @@ def _check(value: Any, where: str) -> None:
     is_text = isinstance(value, str) and value.strip() not in ("", "None")
     if not is_text and not _is_path(value):
         empty = {"": "an empty text", "None": "the word None"}
-        told = empty[value.strip()] if isinstance(value, str) else redacted(repr(value), 80)
-        raise ViduConfigError(f"{where} holds {told}: it must be an address or a path.")
+        content = empty[value.strip()] if isinstance(value, str) else redacted(repr(value), 80)
+        raise ViduConfigError(f"{where} holds {content}: it must be an address or a path.")
     known = address(value)
     if known is not None and _BROKEN.match(known):
         raise ViduConfigError(

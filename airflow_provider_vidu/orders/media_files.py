@@ -58,7 +58,7 @@ class MediaFile:
 
     @property
     def content(self) -> BinaryIO:
-        """The bytes, as a temporary file that nobody else can open."""
+        """The bytes, as a temporary file that no other user can open."""
         self.load()
         assert self._content is not None
         return self._content
@@ -240,8 +240,8 @@ def _is_final(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     known = {FileNotFoundError: "it does not exist", PermissionError: "permission denied"}
-    told = next((text for kind, text in known.items() if isinstance(error, kind)), None)
-    return told or (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    explained = next((text for kind, text in known.items() if isinstance(error, kind)), None)
+    return explained or (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _proven(found: str | None) -> str:

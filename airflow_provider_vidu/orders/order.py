@@ -1,7 +1,7 @@
 """What is stored about an order, and which order a try belongs to. Decisions, no I/O.
 
 An order is what a task instance has submitted and paid for. Its retries belong to it; a clear starts another one. No
-single number of Airflow tells the two apart (read in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
+single number of Airflow distinguishes the two (read in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
 
 * ``max_tries`` is left alone by everything but a clear, so another number is proof of one. A clear sets it to the
   number of the last try plus the task's ``retries``. With the same ``retries`` that is always more than before; it
@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which order a try belongs to, as far as Airflow's counters tell.
+    """Which order a try belongs to, as far as Airflow's counters show.
 
     :param number: the task instance's ``max_tries``.
     :param clears: the run's ``clear_number``; None where it is unknown.
@@ -54,11 +54,11 @@ class Record:
     """What is stored about an order: the intent, and the id as soon as there is one.
 
     ``order`` is its number; ``marker`` names it at the service, and nothing else there; ``at`` is the time of the
-    latest send in epoch seconds, or that of the create's end without an answer; ``marked`` tells whether the request
+    latest send in epoch seconds, or that of the create's end without an answer; ``marked`` says whether the request
     carries the marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
     ``request`` is a digest of what was sent. ``began`` is the time of the first send; ``looks`` is a
     ``lost_create.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the latest
-    try that had the order in hand; ``returned`` tells that a try has returned the result to Airflow.
+    try that had the order in hand; ``returned`` says that a try has returned the result to Airflow.
     """
 
     order: int
@@ -128,22 +128,3 @@ class Record:
         else:
             fits = self.returned
         return fits and order.may_follow_a_clear_after(self.try_number)
-
-
-class RecordStore(Protocol):
-    """Keeps one record per task instance across tries."""
-
-    def load(self) -> Record | None:
-        """Return the record, or None."""
-
-    def save(self, record: Record) -> None:
-        """Store the record durably before returning."""
-
-    def clear(self) -> None:
-        """Forget the record."""
-
-    def returned(self) -> None:
-        """Take note that a try is about to return its result to Airflow."""
-
-    def finished(self) -> None:
-        """Take note that Airflow knows of the task's success."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.orders.order import Order, Record, RecordStore
+from airflow_provider_vidu.orders.order import Order, Record
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -27,7 +28,7 @@ VARIABLE_PREFIX: Final = "vidu_generation_"
 
 
 def order_of(context: Context) -> Order:
-    """Return which order a try belongs to, as far as Airflow's counters tell."""
+    """Return which order a try belongs to, as far as Airflow's counters show."""
     from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
     ti: Any = context["ti"]
@@ -71,7 +72,50 @@ def submitted_id(context: Context, log: Any) -> str | None:
     return record.generation_id if record is not None and record.order == order_of(context).number else None
 
 
-class StateStore:
+class RecordStore(ABC):
+    """Keeps one record per task instance across tries."""
+
+    is_durable: ClassVar[bool] = True
+    """Whether a later try finds what is saved."""
+
+    @abstractmethod
+    def load(self) -> Record | None:
+        """Return the record, or None."""
+
+    @abstractmethod
+    def save(self, record: Record) -> None:
+        """Store the record durably before returning."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget the record."""
+
+    def returned(self) -> None:
+        """Note in the record that a try returns its result to Airflow: what follows a success is a clear."""
+        if (record := self.load()) is not None:
+            self.save(replace(record, returned=True))
+
+    def finished(self) -> None:  # noqa: B027 - most stores keep it
+        """Take note that Airflow has recorded the task's success: by default the record is kept."""
+
+
+class NullStore(RecordStore):
+    """Keeps nothing (``durable=False``)."""
+
+    is_durable: ClassVar[bool] = False
+
+    def load(self) -> Record | None:
+        """Return None."""
+        return None
+
+    def save(self, record: Record) -> None:
+        """Do nothing."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
+class StateStore(RecordStore):
     """The task instance's own state store (Airflow ≥ 3.3)."""
 
     def __init__(self, accessor: Any) -> None:
@@ -88,15 +132,6 @@ class StateStore:
     def clear(self) -> None:
         """Forget the record."""
         self._accessor.delete(STATE_KEY)
-
-    def returned(self) -> None:
-        """Note in the record that a try returns its result: what follows a success is a clear."""
-        record = StateStore.load(self)
-        if record is not None:
-            StateStore.save(self, replace(record, returned=True))
-
-    def finished(self) -> None:
-        """Keep the record: a worker that dies before Airflow knows of the success must find it."""
 
 
 class ClearedStateStore(StateStore):
@@ -143,11 +178,11 @@ class ClearedStateStore(StateStore):
 
     def returned(self) -> None:
         """Note the result; the Variable goes, where it is not to be kept: the state serves a retry."""
-        super().returned()
+        StateStore(self._accessor).returned()  # not its own save: the Variable is not written again
         self._variable.ended()
 
 
-class VariableStore:
+class VariableStore(RecordStore):
     """A Variable named after the task instance (Airflow before 3.3).
 
     :param ti: the task instance.
@@ -155,7 +190,8 @@ class VariableStore:
     """
 
     def __init__(self, ti: Any, *, keeps: bool = False) -> None:
-        self._key = VARIABLE_PREFIX + hashlib.sha256(_identity(ti).encode()).hexdigest()[:32]
+        identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+        self._key = VARIABLE_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._keeps = keeps
 
     def load(self) -> Record | None:
@@ -182,7 +218,7 @@ class VariableStore:
     def returned(self) -> None:
         """Note that a try returns its result, where the record outlives the success; else the success removes it."""
         if self._keeps:
-            self._note_result()
+            super().returned()
 
     def finished(self) -> None:
         """Remove the Variable where it is not to be kept: thousands of them would be a nuisance."""
@@ -191,20 +227,10 @@ class VariableStore:
 
     def ended(self) -> None:
         """Remove the Variable, or note the result in it."""
-        if self._keeps:
-            self._note_result()
-        else:
-            self.forget()
-
-    def _note_result(self) -> None:
-        if (record := self.load()) is not None:
-            self.save(replace(record, returned=True))
+        self.returned()
+        self.finished()
 
 
 def _count(value: object) -> int | None:
-    """Return a number that Airflow counts; a stand-in in somebody's unit test counts nothing."""
+    """Return a number that Airflow counts; a stand-in in a unit test counts nothing."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _identity(ti: Any) -> str:
-    return "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

@@ -203,7 +203,7 @@ _OTHERS: Final = "others"
 
 
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of a request that are told again, and those of them that are parameters."""
+    """Return the fields of a request that are reported again, and those of them that are parameters."""
     from airflow_provider_vidu.api.dialects.endpoints import typed
 
     fields = {name: plain(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
@@ -247,10 +247,9 @@ def text(name: str, value: object) -> str | None:
 def _check_present(name: str, value: object) -> None:
     word = value.strip() if isinstance(value, str) else value
     if word is None or word in ("None", "", [], (), {}):
-        told = "the word None" if word == "None" else "None" if word is None else "empty"
+        content = "the word None" if word == "None" else "None" if word is None else "empty"
         raise ViduConfigError(
-            f"{name} is {told}: what it was to be rendered from held nothing. Check the XCom or the param. "
-            "Nothing was submitted."
+            f"{name} is {content}: check the XCom or the param that it is rendered from. Nothing was submitted."
         )
 
 

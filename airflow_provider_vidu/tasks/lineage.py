@@ -7,7 +7,6 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import first_text, mapping
 from airflow_provider_vidu.models import Generation
 
 PROMPT_CHARS: Final = 4000
@@ -40,19 +39,12 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
     extra = {**record, "artifact": artifact}
     if generation is None:
         return extra
-    prompt = prompt_of(generation)
     known = {
-        "prompt": prompt and redacted(prompt, PROMPT_CHARS),
+        "prompt": generation.prompt and redacted(generation.prompt, PROMPT_CHARS),
         "enhanced_prompt": generation.enhanced_prompt and redacted(generation.enhanced_prompt, PROMPT_CHARS),
         "model": generation.model and redacted(generation.model),
     }
     return extra | {name: value for name, value in known.items() if value}
-
-
-def prompt_of(generation: Generation) -> str | None:
-    """Return the prompt where the service repeats it in its answer (not all do)."""
-    raw = generation.raw
-    return first_text(generation.prompt, raw.get("prompt"), mapping(raw.get("data")).get("prompt"))
 
 
 def object_name(uri: str) -> tuple[str, str]:

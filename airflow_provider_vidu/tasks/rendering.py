@@ -52,7 +52,7 @@ class RenderedOperator(BaseOperator):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render an argument, or a part of it; the keys of a request tell which of its fields are text."""
+        """Render an argument, or a part of it; the keys of a request show which of its fields are text."""
         from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
 
         outer = self._is_text, self._is_number

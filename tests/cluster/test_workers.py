@@ -100,7 +100,7 @@ def _check_marked(cluster, run: Run, moment: str, fault_row) -> None:
     assert (task.try_number, paid.charge) == (2, "charged")
     assert cluster.airflow.xcom(run, "film", map_index=0)["id"] == paid.id
     log = cluster.airflow.task_log(run, "film", map_index=0)
-    words = "Going on with generation" if moment == "after" else "submitting now"
+    words = "Resuming generation" if moment == "after" else "submitting now"
     (told,) = {line for line in cluster.messages(log) if words in line}
     fault_row(
         "airflow", f"kill -9 of a worker, {moment} the submit reached the service", side="worker, ent-v2", seen=told,

@@ -87,7 +87,7 @@ def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
     assert tries == 2
     if dialect == "native" and moment in UNKNOWN_IN_NATIVE:
         assert state == "failed"
-        assert "clear this task to order it anew" in orders.airflow.task_log(run, "film")
+        assert "clear this task to submit a new one" in orders.airflow.task_log(run, "film")
         assert len(paid) == (0 if moment == "before_post" else 1)
     else:
         assert state == "success", orders.airflow.task_log(run, "film")

@@ -33,7 +33,7 @@ def test_a_clear_looks_for_a_create_whose_answer_was_lost(airflow, begun, sandbo
     """A task without retries is cleared, which on 3.4 discards its state: it goes on with what is paid for."""
     run = begun["lost"]
     assert airflow.wait(run, timeout=240) == "failed", airflow.task_log(run, "film")
-    assert "looks for the generation before it submits anything" in airflow.task_log(run, "film")
+    assert "searches for the generation before it submits anything" in airflow.task_log(run, "film")
     airflow.clear_task(run, "film")
     assert wait_for(lambda: airflow.run_state(run) not in ("failed", "success"), 60)
     assert airflow.wait(run, timeout=240) == "success", airflow.task_log(run, "film")

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.errors import ERRORS, error_text, is_success_code, is_transient
+from airflow_provider_vidu.api.dialects.errors import error_text, is_known, is_success_code, is_transient
 from airflow_provider_vidu.common.values import (
     bounded,
     embedded,
@@ -135,7 +135,7 @@ def read(
 
     :param generation_id: the id that was asked for, or that the create's answer holds.
     :param payload: the whole answer; it is not changed.
-    :param strike: takes secrets out of what is decoded from JSON inside a text.
+    :param redact: takes secrets out of what is decoded from JSON inside a text.
     :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
     :param may_be_long: false where the body is known to be short enough to be kept as it is.
     :param most_values: how many values of the answer are kept; if omitted, its length alone decides.
@@ -156,6 +156,8 @@ def read(
                 field, convert = table[name]
                 if field not in found and (value := convert(level[name])) is not None:
                     found[field] = value
+    if "prompt" not in found and job is not payload and (prompt := _short(payload.get("prompt"), MAX_TEXT_CHARS)):
+        found["prompt"] = prompt  # beside the envelope
     if "model" not in found and "properties" in job:
         found["model"] = _short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
     artifacts = _few(_artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED))
@@ -458,8 +460,9 @@ def _failure(payload: Level, job: Level, inner: Level, redact: Callable[[str], s
             # What explains inside an object may be named in any way.
             if value and (message := reason(value, redact, 1 if isinstance(value, Mapping) else 0)):
                 nested = value if isinstance(value, Mapping) else embedded(value, redact)
-                if code is None and isinstance(nested, Mapping):
-                    code = error_text(nested, redact).code
+                if isinstance(nested, Mapping) and (inner_code := error_text(nested, redact).code):
+                    # What the service behind a gateway says counts more than the gateway's own word for it.
+                    code = inner_code if code is None or is_known([inner_code], of_create=False) else code
                 break
         if message:
             break
@@ -467,7 +470,7 @@ def _failure(payload: Level, job: Level, inner: Level, redact: Callable[[str], s
         # The parts of a one-click film have an err_code and an err_msg of their own.
         for part in _failed_parts(job):
             return _failure({}, part, NOTHING, redact)
-    if code is None and message and message.strip().lower() in ERRORS:
+    if code is None and message and is_known([message.strip()], of_create=False):
         code = message.strip()  # new-api hands the official err_code on as the reason
     return code, message
 

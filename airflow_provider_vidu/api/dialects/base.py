@@ -401,10 +401,6 @@ class Dialect(ABC):
             return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
         raise error
 
-    def was_cancelled(self, generation: Generation) -> bool:
-        """Whether a failed generation was cancelled (by us, or by somebody at the service)."""
-        return generation.failed and "cancel" in f"{generation.provider_status} {generation.error_code}".lower()
-
     def error(self, answer: ApiAnswer, *, of_create: bool = True) -> ViduAPIError | ViduResponseError:
         """Return the error that an error answer stands for.
 
@@ -433,7 +429,7 @@ class Dialect(ABC):
             # The body says error in a word that is not in the table: whether a create was carried out is unknown.
             return ViduResponseError(f"The service answered with success, and an error inside: {detail}", **known)
         kind = error_class(answer.status, told, of_create=of_create)
-        advice = advice_for(kind, told) if of_create else kind.advice
+        advice = advice_for(kind, told.code) if of_create else kind.advice
         if kind is exceptions.ViduAuthError and self.key_hint:
             advice = f"{advice} {self.key_hint}"
         return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **known)

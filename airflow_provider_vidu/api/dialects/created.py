@@ -33,7 +33,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from airflow_provider_vidu.api.dialects.answers import RESULT_FIELDS, STATUSES, Level, as_object, state_word
 from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
 from airflow_provider_vidu.common.parsing import Document
-from airflow_provider_vidu.common.values import embedded, first_text, mapping, text, web_url
+from airflow_provider_vidu.common.values import embedded, first_text, text, web_url
 from airflow_provider_vidu.models import Generation, GenerationStatus
 
 _NAMED: Final = (
@@ -198,10 +198,8 @@ def _sure_rank(payload: Level) -> Rank | None:
     rank = best[0].rank
     if rank > Rank.NUMBER:
         return None
-    begun = (mapping(payload).get(name) for name in ("data", "output", "result"))
-    if rank is not Rank.NAMED and any(inner in ({}, []) for inner in begun):
-        return None  # cut off where the job's own id was about to come
-    return rank
+    is_cut_off = any(payload.get(name) in ({}, []) for name in _BARE)  # where the job's own id was about to come
+    return None if is_cut_off and rank is not Rank.NAMED else rank
 
 
 def strict_id(payload: Level) -> str | None:

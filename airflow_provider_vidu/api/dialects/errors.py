@@ -1,4 +1,4 @@
-"""What the service's words for an error mean: one table for both dialects, and where the words are found.
+"""What the service's words for an error mean: one table for both dialects, and where the words are.
 
 Gateways of either dialect pass the official errors on, in their own shape, inside their own message or as they came,
 so a word is looked up wherever it is: ``reason``, ``code``, ``err_code``, ``error.code``, ``error.type``, and the same
@@ -18,6 +18,7 @@ from typing import Any, Final
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.values import embedded, objects, reason, text, trace_id
 from airflow_provider_vidu.exceptions import ViduAPIError
+from airflow_provider_vidu.models import Generation
 
 ErrorClass = type[ViduAPIError]
 
@@ -30,7 +31,7 @@ BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     409: exceptions.ViduConflictError,
     425: exceptions.ViduBusyError,
     429: exceptions.ViduRateLimitError,
-    # "request canceled by client": whoever hung up, a proxy or a gateway, the create may have been carried out.
+    # "request canceled by client": a proxy or a gateway hung up, and the create may have been carried out.
     499: exceptions.ViduServerError,
 }
 """What a status means if no word is more precise; other 4xx are wrong requests, 5xx are server errors."""
@@ -86,7 +87,7 @@ BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
             insufficient_user_quota insufficient_quota pre_consume_token_quota_failed entitlement_required
             entitlement_inactive entitlement_daily_limit_exceeded entitlement_total_limit_exceeded""",
         exceptions.ViduPolicyError: "sensitive_words_detected",
-        # Whoever refuses a key, the gateway or the service behind it, has done nothing with it.
+        # The gateway, or the service behind it, has done nothing with a key that it refuses.
         exceptions.ViduAuthError: "invalid_api_key access_denied",
     }
 )
@@ -172,7 +173,7 @@ def error_text(payload: Mapping[str, Any], redact: Callable[[str], str] = str) -
     """Return code, message and trace id of an error body in any of the known shapes.
 
     :param payload: the parsed body.
-    :param strike: takes secrets out of what is decoded from JSON inside a text.
+    :param redact: takes secrets out of what is decoded from JSON inside a text.
     """
     layers = list(_layers(payload, redact))[::-1]
     message = reason(payload, redact)
@@ -213,29 +214,29 @@ def _words(layer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _number(layer: Mapping[str, Any]) -> int | None:
-    code = layer.get("code")
-    told = text(code) or ""
-    return int(told) if told.isascii() and told.isdigit() and len(told) < 10 else None
+    code = text(layer.get("code")) or ""
+    return int(code) if code.isascii() and code.isdigit() and len(code) < 10 else None
 
 
-def error_class(status: int, told: ErrorText, *, of_create: bool = True) -> ErrorClass:
+def error_class(status: int, reported: ErrorText, *, of_create: bool = True) -> ErrorClass:
     """Return the class of an error answer.
 
     :param status: its HTTP status.
-    :param told: what the body says.
+    :param reported: what the body says.
     :param of_create: false for an answer to a query: that a gateway has no channel then says nothing of the generation.
     """
-    said = (told.status or status) if 200 <= status < 300 else status
-    for word in map(str.lower, told.words):
-        if word in WITH_REFUSAL and (not of_create or 400 <= said < 500):
+    is_success = 200 <= status < 300
+    actual = (reported.status or status) if is_success else status
+    for word in map(str.lower, reported.words):
+        if word in WITH_REFUSAL and (not of_create or 400 <= actual < 500):
             return WITH_REFUSAL[word]
         if not of_create and status >= 500 and BEFORE_SENDING.get(word) in _ONLY_OF_CREATES:
             continue
         if word in ERRORS:
             return ERRORS[word]
-    if 200 <= status < 300:
+    if is_success:
         # The body says error, and the status does not say which: for a create, the outcome is unknown.
-        status = told.status or 500
+        status = reported.status or 500
     return BY_STATUS.get(status, exceptions.ViduServerError if status >= 500 else exceptions.ViduRequestError)
 
 
@@ -265,18 +266,15 @@ def refuses(payload: Mapping[str, Any]) -> bool:
 
 def is_success_code(code: Any) -> bool:
     """Whether a code says success, or nothing; numbers do in many ways."""
-    told = (text(code) or "").strip().lower()
-    if told.isascii() and told.isdigit() and len(told) < 10:
-        return int(told) < 2 or 200 <= int(told) < 300
-    return not told or told in _SUCCESS_CODES
+    word = (text(code) or "").strip().lower()
+    if word.isascii() and word.isdigit() and len(word) < 10:
+        return int(word) < 2 or 200 <= int(word) < 300
+    return not word or word in _SUCCESS_CODES
 
 
 def _has_content(data: Any) -> bool:
-    return bool(data) and (not isinstance(data, Mapping) or any(map(_is_something, data.values())))
-
-
-def _is_something(value: Any) -> bool:
-    return value is not None and value != "" and value != [] and value != {}
+    empty: tuple[Any, ...] = (None, "", [], {})
+    return bool(data) and (not isinstance(data, Mapping) or any(value not in empty for value in data.values()))
 
 
 def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
@@ -289,10 +287,23 @@ def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
 
 
 def is_transient(code: str | None) -> bool:
-    """Whether the code of a failed generation means that a new submit may not meet the same failure again."""
+    """Whether the code of a failed generation means that a new submit may not meet the same failure again.
+
+    Read by the dialects alone; everything else goes by :attr:`Generation.is_transient`.
+    """
     return code is not None and code.strip().lower() in _TRANSIENT
 
 
-def advice_for(kind: ErrorClass, told: ErrorText) -> str:
-    """Return what to do about an error: by its word, else by its class."""
-    return ADVICE.get((told.code or "").lower()) or kind.advice
+def advice_for(kind: ErrorClass, code: str | None) -> str:
+    """Return what to do about an error: by its code, else by its class."""
+    return ADVICE.get((code or "").lower()) or kind.advice
+
+
+def failure_advice(generation: Generation) -> str:
+    """Return what to do about a failed generation, in whatever dialect it was reported."""
+    if generation.is_transient:
+        return exceptions.ViduGenerationInterruptedError.advice
+    kind = None if generation.was_cancelled else _WORDS.get((generation.error_code or "").strip().lower())
+    if kind is None or kind is exceptions.ViduAuthError:  # a key that is refused here is the gateway's own
+        return exceptions.ViduGenerationFailedError.advice
+    return f"{kind.advice} Clearing the task submits a new generation."

@@ -187,7 +187,9 @@ class Search:
         ours, fitting, unclear = self._sorted()
         if ours:
             # The last order wins where a deleted and repeated DAG run has left two with one marker.
-            return SearchResult(generation_id=max(ours, key=self._age), complete=True)
+            return SearchResult(
+                generation_id=max(ours, key=lambda name: created_at(self._entries[name]) or 0.0), complete=True
+            )
         complete = self._is_complete()
         if complete and len(fitting) == 1:
             return SearchResult(generation_id=fitting[0], complete=True)
@@ -219,9 +221,6 @@ class Search:
         if self._since is not None and self._now - self._since > SHOWN_SECONDS and not self._listing.has_reached:
             return False
         return self._listing.complete
-
-    def _age(self, name: str) -> float:
-        return created_at(self._entries[name]) or 0.0
 
     def _judge(self, name: str, entry: Generation, shows_payloads: bool) -> object:
         payload = self._queried.get(name) or _payload(entry)

@@ -1,4 +1,4 @@
-"""What the metadata database knows of a clip, read safely: XComs are written by whoever writes a DAG. Pure."""
+"""What the metadata database holds of a clip, read safely: the author of a DAG writes the XComs. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.tasks.lineage import prompt_of as told_prompt
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
 
 MAX_TEXT_CHARS: Final = 20_000
@@ -63,7 +62,7 @@ class TaskFacts:
 
     @property
     def role(self) -> str | None:
-        """What the task does with the generation, as far as it told."""
+        """What the task does with the generation, as far as it reported."""
         return role_in(self.watch)
 
     @property
@@ -73,9 +72,9 @@ class TaskFacts:
 
     @property
     def conn_id(self) -> str | None:
-        """The connection that knows the generation: told by the task, or else in its rendered fields."""
-        told = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
-        return told if told and len(told) <= 250 and told.isprintable() else None
+        """The connection that knows the generation: as the task noted it, or else in its rendered fields."""
+        conn_id = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
+        return conn_id if conn_id and len(conn_id) <= 250 and conn_id.isprintable() else None
 
     @property
     def has_ended(self) -> bool:
@@ -103,9 +102,9 @@ class Clip:
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was submitted, as the answer to the create, or the order, has told the task."""
-        told = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
-        return next((at for at in told if at), None)
+        """When it was submitted, by the answer to the create, or by the order."""
+        noted = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
+        return next((at for at in noted if at), None)
 
     @property
     def endpoint(self) -> str | None:
@@ -113,8 +112,8 @@ class Clip:
 
         Not a path: it comes from an XCom, and the API server asks with the key of the connection.
         """
-        told = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
-        return next((name for name in told if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
+        noted = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
+        return next((name for name in noted if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
 
     @property
     def result(self) -> tuple[Generation, datetime | None] | None:
@@ -157,8 +156,8 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
 
 
 def _age(task: TaskFacts) -> tuple[float, str, int]:
-    told = task.announced_at.timestamp() if task.announced_at else float("inf")
-    return told, task.task_id, task.map_index
+    since = task.announced_at.timestamp() if task.announced_at else float("inf")
+    return since, task.task_id, task.map_index
 
 
 def role_in(watch: Any) -> str | None:
@@ -174,7 +173,7 @@ def keeps_result(watch: Any) -> bool:
 
 
 def usable_id(value: Any) -> str | None:
-    """Return the id in an XCom, or None where it holds none that could be asked for."""
+    """Return the id in an XCom, or None where it holds none that can be queried."""
     try:
         found = checked_id(decoded(value))
     except ViduConfigError:
@@ -212,10 +211,10 @@ def decoded(value: Any) -> Any:
 def note_in(value: Any) -> Mapping[str, Any]:
     """Return what the pages need of a task's note: read once, and no more of it than they look at."""
     known = mapping(decoded(value))
-    told = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
+    noted = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
     return {
         name: found
-        for name, found in told.items()
+        for name, found in noted.items()
         if isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= MAX_NOTE_CHARS)
     }
 
@@ -224,12 +223,12 @@ def fields_in(value: Any) -> Mapping[str, Any]:
     """Return what the pages need of rendered fields: connection, model, and the prompt wherever it stands."""
     fields = mapping(value)
     body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
-    told = {
+    wanted = {
         "vidu_conn_id": text(fields.get("vidu_conn_id")),
         "model": text(fields.get("model")) or text(body.get("model")),
         "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
     }
-    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in told.items() if found}
+    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
 
 
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
@@ -284,15 +283,10 @@ def slim(generation: Generation) -> Generation:
     numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
     texts = {
         name: value[:MAX_TEXT_CHARS]
-        for name in ("enhanced_prompt", "provider_status", "model", "error_code", "error_message")
+        for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
         if (value := getattr(generation, name)) is not None
     }
-    prompt = told_prompt(generation)
-    more: dict[str, Any] = {
-        "prompt": prompt and prompt[:MAX_TEXT_CHARS],
-        "artifacts": generation.artifacts[:MAX_PIECES],
-        "raw": {},
-    }
+    more: dict[str, Any] = {"artifacts": generation.artifacts[:MAX_PIECES], "raw": {}}
     return generation.model_copy(update={**times, **numbers, **texts, **more})
 
 
@@ -315,25 +309,17 @@ def _lengths(values: Iterable[Any]) -> int:
 
 
 def prompt_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the prompt as the task that submitted it had it rendered, or as the service repeats it."""
-    for task in clip.tasks:
-        fields = mapping(task.fields)
-        for holder in (fields, mapping(decoded(fields.get("body"))), mapping(decoded(fields.get("parameters")))):
-            if found := text(holder.get("prompt")):
-                return found
-    return generation.prompt if generation else None
+    """Return the prompt of the generation, or as the task that submits it had it rendered."""
+    return (generation and generation.prompt) or _rendered(clip, "prompt")
 
 
 def model_of(clip: Clip, generation: Generation | None) -> str | None:
-    """Return the model: as the service names it, or as it was asked for."""
-    if generation and generation.model:
-        return generation.model
-    asked = (
-        mapping(holder).get("model")
-        for task in clip.tasks
-        for holder in (task.fields, decoded(mapping(task.fields).get("body")))
-    )
-    return next((found for value in asked if (found := text(value))), None)
+    """Return the model as the service names it, or as the task that submits it had it rendered."""
+    return (generation and generation.model) or _rendered(clip, "model")
+
+
+def _rendered(clip: Clip, name: str) -> str | None:
+    return next((found for task in clip.tasks if (found := text(mapping(task.fields).get(name)))), None)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -29,25 +29,25 @@ from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, Trust
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 5.0
-"""The same generation is asked for no more often than this, however many pages show it."""
+"""The same generation is queried no more often than this, however many pages show it."""
 ERROR_SECONDS: Final = 15.0
 """After a failure the next question comes no sooner; after each further failure of a connection twice as late."""
 MAX_ERROR_SECONDS: Final = 120.0
 DONE_SECONDS: Final = 600.0
-"""A finished generation is asked for again after this time: its URLs are new then."""
+"""A finished generation is queried again after this time: its URLs are new then."""
 PATIENCE_SECONDS: Final = 6.0
 """A page does not wait longer for the service; the answer is there when it asks again."""
 ANSWER_SECONDS: Final = 20.0
-"""A question that has no answer after this time has failed, whatever time-out the connection has."""
+"""A query without an answer after this time has failed, whatever timeout the connection has."""
 NO_ANSWER: Final = f"No answer within {ANSWER_SECONDS:.0f} s."
 WANTED_SECONDS: Final = 15.0
-"""A question whose turn comes later than this after a page last wanted its answer is dropped: nobody waits for it."""
+"""A query whose turn comes later than this after a page last wanted its answer is dropped."""
 MAX_AT_ONCE: Final = 4
 """Questions under way for one connection; other connections have their own."""
 MAX_WAITING: Final = 500
 """Questions that wait for one connection; for more clips the pages show what is known."""
 MAX_STRANGERS: Final = 2
-"""Look-ups under way for connections that have not been found yet: whoever writes a DAG may name thousands of them, and
+"""Look-ups under way for connections that have not been found yet: a DAG may name thousands of them, and
 Airflow looks connections up in one thread."""
 TRUST_SECONDS: Final = 15.0
 """What a connection vouches for is looked up no more often than this."""
@@ -108,10 +108,10 @@ _Step = Callable[[_Kept, _Line, _Key], Awaitable[None]]
 
 
 class LiveStates:
-    """What the service said last about each generation, asked anew when that is too old.
+    """What the service said last about each generation, queried again when that is too old.
 
     Lives on one event loop. A thousand viewers of a clip cost one request every five seconds. A connection that is
-    slow or silent delays its own clips alone, and after one failure its other clips are not asked for, either.
+    slow or silent delays its own clips alone, and after one failure its other clips are not queried, either.
     """
 
     def __init__(self) -> None:
@@ -172,11 +172,11 @@ class LiveStates:
             line.trusted_until = time.monotonic() + TRUST_SECONDS
 
     def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
-        """Return when the generation was seen running, for a result that does not tell; nothing is asked."""
+        """Return when the generation was seen running, for a result that does not say; nothing is requested."""
         return Live(running_since=self.known(conn_id, generation_id, endpoint).running_since)
 
     def known(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
-        """Return what the service said last, however long ago; nothing is asked."""
+        """Return what the service said last, however long ago; nothing is requested."""
         kept = self._kept.get((conn_id, generation_id, endpoint))
         return kept.live if kept else NOT_ASKED
 
@@ -194,7 +194,7 @@ class LiveStates:
         self._lines.move_to_end(conn_id)
         if len(self._lines) > MAX_LINES:
             idle = [name for name, at in self._lines.items() if not at.users and at is not line]
-            # Names that nobody has found go first: there is no end to them.
+            # Names of no connection go first: there is no end to them.
             idle.sort(key=lambda name: self._lines[name].is_found)
             for name in idle[: len(self._lines) - MAX_LINES]:
                 del self._lines[name]
@@ -216,7 +216,7 @@ class LiveStates:
                 kept.chars = chars
 
     async def _attempt(self, kept: _Kept, line: _Line, key: _Key, step: _Step) -> None:
-        """Take a step towards an answer, unless nobody waits for it or the connection's last failure stands for it."""
+        """Take a step towards an answer, unless no page waits for it or the connection's last failure stands for it."""
         if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
             return
         if line.is_closed:
@@ -229,8 +229,8 @@ class LiveStates:
                 await step(kept, line, key)
         except TimeoutError:
             self._failed(kept, line, key, ViduTransportError(NO_ANSWER, conn_id=key[0]))
-        except Exception as error:  # the boundary: a page must tell what went wrong, not break
-            log.debug("The service could not be asked.", exc_info=True)
+        except Exception as error:  # the boundary: a page reports what went wrong and does not break
+            log.debug("The service could not be queried.", exc_info=True)
             self._failed(kept, line, key, _bare(error))
         finally:
             line.is_tried = False
@@ -283,9 +283,9 @@ async def _asked(key: _Key, before: Live) -> Live:
 
 def _bare(error: Exception) -> ViduError:
     """Return an error that holds on to nothing: the frames of its traceback may hold an answer of megabytes."""
-    told = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
-    told.__traceback__ = told.__cause__ = told.__context__ = None
-    return told
+    bare = error if isinstance(error, ViduError) else ViduError(f"The page broke: {type(error).__name__}.")
+    bare.__traceback__ = bare.__cause__ = bare.__context__ = None
+    return bare
 
 
 async def _check_type(conn_id: str) -> None:

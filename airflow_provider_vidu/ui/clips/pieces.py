@@ -32,9 +32,9 @@ _BY_ARTIFACT: Final[Mapping[str, Medium]] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A file that a download has stored, as it has told.
+    """A file that a download has stored, by its record.
 
-    ``artifact`` is what the task was told to keep (None: the result, whatever its medium), ``source`` the URL that it
+    ``artifact`` is what the task was to keep (None: the result, whatever its medium), ``source`` the URL that it
     came from, without its query.
     """
 
@@ -59,9 +59,9 @@ class Record:
     @property
     def medium(self) -> Medium | None:
         """What it is by its proven content type or by what was asked for; None where neither says so."""
-        told = (self.content_type or "").partition("/")[0].lower()
-        if told in _MEDIA:
-            return cast("Medium", told)
+        medium = (self.content_type or "").partition("/")[0].lower()
+        if medium in _MEDIA:
+            return cast("Medium", medium)
         return _BY_ARTIFACT.get(self.artifact or "")
 
 

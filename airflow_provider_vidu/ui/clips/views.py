@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.dialects.errors import ERRORS, is_transient
-from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
+from airflow_provider_vidu.api.dialects.errors import failure_advice
+from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -24,49 +22,13 @@ SURE_URL_LIFE: Final = timedelta(minutes=45)
 
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
-_BROKEN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-_ADVICE: Final[Mapping[type[ViduError], str]] = {
-    exceptions.ViduPolicyError: "The content was refused: change the prompt or the images, then clear the task.",
-    exceptions.ViduImageError: "The service cannot use an image: replace it, then clear the task.",
-    exceptions.ViduImageDownloadError: "The service could not fetch an image: check its address, then clear the task.",
-    exceptions.ViduCreditError: "The account has too few credits: top it up, then clear the task.",
-    exceptions.ViduRequestError: "The service refused the request: change what it names, then clear the task.",
-}
-"""What to do about a generation that failed."""
-
-_NOTICES: Final[Mapping[type[ViduError], tuple[str, str]]] = {
-    exceptions.ViduAuthError: (
-        "The service refused the API key of the connection.",
-        "Check the API key and auth_scheme of the connection.",
-    ),
-    exceptions.ViduNotFoundError: (
-        "The service does not know this generation.",
-        "Check the id, and whether the connection leads to the host that made it.",
-    ),
-    exceptions.ViduConfigError: (
-        "The connection cannot be used: it is missing, of another type than vidu, or has a wrong field.",
-        "The log of the API server names what is wrong.",
-    ),
-    exceptions.ViduRateLimitError: ("The service asks for fewer requests.", "Nothing to do: the page asks again."),
-    exceptions.ViduServerError: ("The service reports an error of its own.", "Nothing to do: the page asks again."),
-    exceptions.ViduTransportError: (
-        "The service gave no answer.",
-        "If it lasts, check host and proxy of the connection, as seen from the API server; its log says more.",
-    ),
-    exceptions.ViduResponseError: (
-        "The service answered with something that is not Vidu's.",
-        "If it lasts, check the host of the connection.",
-    ),
-}
-"""What readers learn of a service that cannot be asked. Host, port and type of a connection are not for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What the service said when it was asked: a generation or an error, and when.
+    """What the service last said: a generation or an error, and when.
 
-    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always tell.
+    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always say.
     """
 
     generation: Generation | None = None
@@ -94,7 +56,7 @@ def must_ask(clip: Clip) -> bool:
 
 
 def may_ask(clip: Clip) -> bool:
-    """Whether the service can be asked: both the id and the connection are known."""
+    """Whether the service can be queried: both the id and the connection are known."""
     return clip.generation_id is not None and clip.conn_id is not None
 
 
@@ -153,10 +115,10 @@ def _generation(clip: Clip, live: Live) -> Generation | None:
 
 def expired(clip: Clip) -> str:
     """Say that the service's URL has expired and where the file is, in one or two sentences."""
-    told = "The service's link to this clip has expired (links live for a day at the most)."
+    message = "The service's link to this clip has expired (links live for at most a day)."
     if records := [record for record in clip.records if not record.is_cover]:
-        return f"{told} The file is kept at {redacted(records[0].uri, 400)}."
-    return f"{told} No task of this run has stored the clip."
+        return f"{message} The file is kept at {redacted(records[0].uri, 400)}."
+    return f"{message} No task of this run has stored the clip."
 
 
 def clip_view(
@@ -165,15 +127,13 @@ def clip_view(
     """Return all that the page of one clip shows.
 
     :param task: the task instance whose page it is.
-    :param live: what the service said, where it was asked.
+    :param live: what the service said, where it was queried.
     :param stored: the stored files that may be shown, by URI, with their proven content type where it was read.
     """
     generation = _generation(clip, live)
     done = bool(generation and generation.is_done)
-    prompt, enhanced = (
-        _block(prompt_of(clip, generation)),
-        _block(generation.enhanced_prompt) if generation else None,
-    )
+    prompts = (prompt_of(clip, generation), generation and generation.enhanced_prompt)
+    prompt, enhanced = (redacted_lines(found or "", MAX_TEXT_CHARS) or None for found in prompts)
     return {
         **card_view(clip, live, stored=stored, now=now),
         "task": _task(task),
@@ -243,7 +203,7 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
             "title": "The generation failed",
             "code": code,
             "message": _line(generation.error_message, 1000) or ("" if code else "The service gave no reason."),
-            "advice": _advice(generation),
+            "advice": failure_advice(generation),
         }
     lost = [task for task in clip.tasks if task.state in ("failed", "upstream_failed") and task.role is not None]
     if not lost or clip.stage in ("stored", "working"):
@@ -264,20 +224,11 @@ def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None
     }
 
 
-def _advice(generation: Generation) -> str:
-    # An XCom that an earlier version stored does not say so itself.
-    if generation.is_transient or is_transient(generation.error_code):
-        return "This may pass: a retry or a cleared task submits it again."
-    kind = ERRORS.get((generation.error_code or "").lower(), ViduError)
-    return _ADVICE.get(kind, "Change the prompt or the settings, then clear the task: that is a new order.")
-
-
 def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
     """Say in plain words why the state is not known, and nothing of the connection that its readers may not see."""
     if live.error is not None:
-        known = next((_NOTICES[kind] for kind in type(live.error).__mro__ if kind in _NOTICES), None)
-        message, advice = known or ("The service could not be asked.", "")
-        return {"message": message, "advice": advice}
+        # The class's words, not the error's own: host, port and type of a connection are not for every reader.
+        return {"message": live.error.advice, "advice": "The page retries." if live.error.retryable else ""}
     if clip.generation_id is None:
         return {
             "message": "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
@@ -291,7 +242,7 @@ def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
 
 
 def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
-    """Return the steps of a clip with their times, and whether these are facts or only when somebody saw it."""
+    """Return the steps of a clip with their times, and whether these are facts or only when a page saw it."""
     records = [record for record in clip.records if not record.is_cover]
     status = generation.status if generation else None
     done = bool(generation and generation.is_done)
@@ -303,7 +254,7 @@ def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dic
     failed = status is GenerationStatus.FAILED
     reached = {
         "queued": True,
-        # The service does not tell when it began: a row without a time says nothing once it is over.
+        # The service does not say when it began: a row without a time says nothing once it is over.
         **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
         "failed" if failed else "done": done,
         **({} if failed else {"stored": bool(records)}),
@@ -346,14 +297,14 @@ def _with_durations(steps: list[tuple[str, _Time, bool]]) -> list[dict[str, Any]
 
 
 def _queued_at(clip: Clip, generation: Generation | None) -> _Time:
-    told = (generation.created_at if generation else None) or clip.created_at
-    return _Time(told) if told else _Time(clip.main.announced_at, is_exact=False)
+    created_at = (generation.created_at if generation else None) or clip.created_at
+    return _Time(created_at) if created_at else _Time(clip.main.announced_at, is_exact=False)
 
 
 def _ended_at(clip: Clip, generation: Generation, live: Live) -> _Time:
     """Return when the generation ended: as the service says, or the earliest time by which it had ended."""
-    if told := generation.completed_at or generation.updated_at:
-        return _Time(told)
+    if ended_at := generation.completed_at or generation.updated_at:
+        return _Time(ended_at)
     waited = [task.ended_at for task in clip.tasks if task.role in MAKING and task.has_ended]
     known = [clip.result[1] if clip.result else None, live.done_since, *waited]
     return _Time(min((at for at in known if at), default=None), is_exact=False)
@@ -369,36 +320,19 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "map_index": task.map_index,
-        "state": task.state,
-        "try_number": task.try_number,
-        "role": task.role,
-    }
+    return {name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")}
 
 
 def _file(record: Record) -> dict[str, Any]:
     return {
-        "uri": sanitized(redact_urls(record.uri), 2000),
-        "size": record.size,
-        "sha256": record.sha256,
-        "content_type": record.content_type,
+        "uri": _line(record.uri, 2000),
+        **{name: getattr(record, name) for name in ("size", "sha256", "content_type")},
         "stored_at": _iso(record.stored_at),
     }
 
 
 def _line(value: Any, limit: int = 200) -> str | None:
     return redacted(value, limit) or None if value is not None else None
-
-
-def _block(value: str | None) -> str | None:
-    """Return a text of several lines, cut, redacted and without characters that could disguise it."""
-    if value is None:
-        return None
-    # First the URLs: an escape in one may stand for a character that is not to be shown.
-    text = redact_urls(value[: MAX_TEXT_CHARS * 2]).encode("utf-8", "replace").decode("utf-8")
-    return _BROKEN_LINES.sub(" ", text.replace("\r\n", "\n"))[:MAX_TEXT_CHARS].strip() or None
 
 
 def _iso(moment: datetime | None) -> str | None:

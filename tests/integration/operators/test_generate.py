@@ -269,7 +269,7 @@ def test_a_failure_that_may_pass_is_submitted_again_by_a_retry(connect, sandbox,
     """Trouble of the service raises a retryable error; the retry submits anew."""
     connect("ent-v2")
     task = Task(prompt="[fail:InternalServiceFailure] x", deferrable=deferrable)
-    with pytest.raises(exceptions.ViduGenerationInterruptedError, match="A retry submits it anew"):
+    with pytest.raises(exceptions.ViduGenerationInterruptedError, match="A retry submits it again"):
         task.run()
     task.kwargs["prompt"] = "x"
     assert task.run()["status"] == "succeeded"

@@ -20,6 +20,7 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.orders.media import MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.order import Order
+from airflow_provider_vidu.orders.records import RecordStore
 from airflow_provider_vidu.orders.submission import Record, Submission
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
@@ -232,7 +233,7 @@ def test_without_an_upload_service(service, connect, context, video):
     assert service.requests == []
 
 
-class Memory:
+class Memory(RecordStore):
     """A store of one record."""
 
     def __init__(self) -> None:

@@ -137,10 +137,10 @@ def test_twins_are_named_and_nothing_is_paid(service):
         run(store)
     assert "24, 23, 22" in caught.value.reason
     assert "and 6 more" in caught.value.reason
-    assert "clear this task: it looks once more" in caught.value.reason
+    assert "clear this task: it searches once more" in caught.value.reason
     assert service.creates == 1
     # A clear says it once more, in the new try's own log; the next one orders.
-    with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to submit a new one"):
         run(store, number=1)
     assert run(store, number=2) not in (lost, None)
 

@@ -12,8 +12,10 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.orders.submission import SETTLE_SECONDS, Submission
+from airflow_provider_vidu.orders.records import NullStore, RecordStore
+from airflow_provider_vidu.orders.submission import Submission
 from airflow_provider_vidu.sandbox import Sandbox
 from tests.integration.servers import Server, fixed
 
@@ -22,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
 BODY = {"model": "m", "prompt": "a cat with wings"}
 
 
-class Memory:
+class Memory(RecordStore):
     """A store that keeps the record as JSON, and can die at a given write."""
 
     def __init__(self, record: Record | None = None) -> None:
@@ -53,7 +55,7 @@ def run(store: Memory | None, *, number: int = 0, body: dict[str, Any] = BODY, *
     """Make one try of an order; return the id of its generation."""
     kwargs = {"sleep": lambda _: None, **kwargs}
     order = Order(number, number, counts_every_clear=True)
-    return Submission(ViduHook(), store, order, logging.getLogger(), **kwargs).generation(body, None).id
+    return Submission(ViduHook(), store or NullStore(), order, logging.getLogger(), **kwargs).generation(body, None).id
 
 
 def test_a_retry_goes_on_with_the_first_try(dialect, sandbox):
@@ -95,7 +97,7 @@ def test_dying_between_answer_and_id(dialect, sandbox):
         assert run(store) == paid
         assert store.load().generation_id == paid
     else:
-        with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
+        with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to submit a new one"):
             run(store)
     assert len(sandbox.creates) == 1
 
@@ -168,7 +170,7 @@ def test_a_clear_is_a_new_order(dialect, sandbox):
 def lose_a_create(store: Memory, sandbox: Sandbox, body: dict[str, Any] = BODY) -> str:
     """Make a try whose create is carried out and not answered; return the id of its generation."""
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
-    with pytest.raises(exceptions.ViduSubmitUncertainError, match="or clearing the task, looks for the generation"):
+    with pytest.raises(exceptions.ViduSubmitUncertainError, match="or clearing the task, searches for the generation"):
         run(store, body=body)
     return sandbox.creates[0].id
 
@@ -212,7 +214,7 @@ def test_a_clear_of_what_cannot_be_found_is_told_once(connect, sandbox):
     lose_a_create(store, sandbox)
     body = {"tasks": [], "next_page_token": "more"}
     sandbox.add_fault({"match": {"kind": "list"}, "times": None, "action": {"status": 200, "body": body}})
-    with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to order it anew"):
+    with pytest.raises(exceptions.ViduSubmitUnknownError, match="clear this task to submit a new one"):
         run(store, number=1)
     with pytest.raises(exceptions.ViduSubmitUnknownError):
         run(store, number=1)

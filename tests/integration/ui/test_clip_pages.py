@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.ui.clips.facts import TaskFacts, grouped
 
@@ -193,9 +194,7 @@ def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
     task = f"chosen-{len(conn_id)}"
     pages.add(task, generation_id, state="running", watch={**MADE, "conn_id": conn_id})
     notice = pages.clip(task)["notice"]
-    assert notice["message"] == (
-        "The connection cannot be used: it is missing, of another type than vidu, or has a wrong field."
-    )
+    assert notice["message"] == ViduConfigError.advice
     assert "http" not in notice["advice"]
     assert len(pages.sandbox.requests(id=generation_id)) == before
 

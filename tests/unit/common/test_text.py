@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_vidu.common.redaction import mask_pieces, pieces_of
 from airflow_provider_vidu.common.text import (
     SNIPPET_CHARS,
-    mask_pieces,
-    pieces_of,
     redact_urls,
     redacted,
     sanitized,

@@ -41,10 +41,9 @@ def test_the_uri_of_an_asset(stored, asset):
         assert Asset(uri=lineage.asset_uri(stored)).uri == asset
 
 
-@pytest.mark.parametrize("raw", [{"prompt": "a cat"}, {"data": {"prompt": "a cat"}}])
-def test_the_extra_tells_prompt_and_model_where_known(raw):
-    """The prompt is taken from the answer, wrapped or not."""
-    generation = Generation(id="g", status="succeeded", model="m", enhanced_prompt="a fine cat", raw=raw)
+def test_the_extra_names_prompt_and_model_where_known():
+    """The consumer of an asset learns how the file came about."""
+    generation = Generation(id="g", status="succeeded", model="m", prompt="a cat", enhanced_prompt="a fine cat")
     extra = lineage.event_extra(RECORD, generation, "video")
     known = {"artifact": "video", "prompt": "a cat", "enhanced_prompt": "a fine cat", "model": "m"}
     assert extra == RECORD | known

@@ -92,6 +92,20 @@ def test_a_job_in_a_list_or_in_a_text(wrap: Any) -> None:
     assert read([{"id": "asked", "status": "processing"}]).status is GenerationStatus.RUNNING
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success", "prompt": "a cat"},
+        {"status": "success", "data": {"prompt": "a cat"}},
+        {"code": "success", "prompt": "a cat", "data": {"status": "SUCCESS"}},
+        {"code": "success", "data": {"status": "SUCCESS", "properties": {"input": "a cat"}}},
+    ],
+)
+def test_the_prompt_is_read_wherever_the_answer_repeats_it(body: dict[str, Any]) -> None:
+    """Lineage and pages take it from the generation: beside the state, inside, or beside the envelope."""
+    assert read({"id": "a", **body}).prompt == "a cat"
+
+
 def test_the_gateways_state_wins_over_that_inside() -> None:
     """The gateway's word is the job's; a word that it does not know yet leaves the one inside."""
     inner = {"state": "success", "creations": [{"url": "https://h/v.mp4"}]}

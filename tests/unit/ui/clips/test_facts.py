@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vidu.api.dialects.vidu_native import ViduNative
+from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
+    ViduCreditError,
     ViduError,
+    ViduGenerationFailedError,
+    ViduGenerationInterruptedError,
+    ViduPolicyError,
+    ViduRequestError,
     ViduResponseError,
     ViduServerError,
     ViduTransportError,
@@ -155,30 +162,52 @@ def test_an_expired_link_tells_where_the_file_is():
 
 
 @pytest.mark.parametrize(
-    ("code", "is_transient", "word"),
+    ("code", "is_transient", "advice"),
     [
-        ("CreationPolicyViolation", False, "refused"),
-        ("a word of a gateway's own", True, "may pass"),
-        ("InternalServiceFailure", False, "may pass"),
-        ("x", False, "order"),
+        ("CreationPolicyViolation", False, f"{ViduPolicyError.advice} Clearing the task"),
+        ("a word of a gateway's own", True, ViduGenerationInterruptedError.advice),
+        ("x", False, ViduGenerationFailedError.advice),
     ],
 )
-def test_a_failure_is_explained(code, is_transient, word):
-    """The service's code and text come with what to do; whether it may pass is what the dialect has read."""
+def test_a_failure_is_explained(code, is_transient, advice):
+    """The service's code and text come with what to do; whether it is transient is what the dialect has read."""
     failed = made(status=GenerationStatus.FAILED, error_code=code, error_message="because", is_transient=is_transient)
     error = view(task(state="failed", watch={"conn_id": "c"}), live=views.Live(Generation.model_validate(failed)))[
         "error"
     ]
     assert (error["code"], error["message"]) == (code, "because")
-    assert word in error["advice"]
+    assert error["advice"].startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "prompt_blocked", "message": "m"}, ViduPolicyError),
+        ("prompt_blocked", ViduPolicyError),
+        ({"code": "upstream_error", "message": '{"err_code": "AuditSubmitIllegal"}'}, ViduPolicyError),
+        ({"code": "insufficient_user_quota", "message": "m"}, ViduCreditError),
+        ({"code": "model_not_found", "message": "m"}, ViduRequestError),
+        ({"code": "system_cpu_overloaded", "message": "m"}, ViduGenerationInterruptedError),
+        ({"code": "upstream_error", "message": "m"}, ViduGenerationInterruptedError),
+        ({"code": "invalid_api_key", "message": "the gateway's own key"}, ViduGenerationFailedError),
+        ({"code": "UserCancelled", "message": "m"}, ViduGenerationFailedError),
+    ],
+)
+@pytest.mark.parametrize("is_stored", [False, True], ids=["live", "stored"])
+def test_a_failure_of_a_gateway_gets_the_advice_of_its_class(error, kind, is_stored):
+    """What vidu-native calls a failure is explained as the dialect has read it, live and out of an XCom."""
+    body = json.dumps({"id": "g", "status": "failed", "error": error}).encode()
+    generation = ViduNative().read_generation("g", ApiAnswer(200, {}, body))
+    failed = task(state="failed", watch={"conn_id": "c"}, result=generation.as_xcom() if is_stored else None)
+    shown = view(failed, live=views.NOT_ASKED if is_stored else views.Live(generation))
+    assert shown["error"]["advice"].startswith(kind.advice)
 
 
 def test_a_service_that_cannot_be_asked_is_told():
     """The page says what is wrong and what to do instead of the state, and goes on asking."""
     error = ViduAuthError("401 at https://internal.example:8443", conn_id="c")
     shown = view(task(state="deferred", watch={"conn_id": "c"}), live=views.Live(error=error), over=False)
-    assert "refused the API key" in shown["notice"]["message"]
-    assert "key" in shown["notice"]["advice"]
+    assert shown["notice"]["message"] == ViduAuthError.advice
     assert shown["refresh"] == views.REFRESH_SECONDS
 
 
@@ -335,9 +364,8 @@ def test_an_id_that_cannot_be_read_is_unknown():
 def test_what_is_remembered_is_what_is_shown():
     """Of an answer of megabytes only the bounded texts stay, and the prompt that stood in it."""
     artifacts = tuple(Artifact(url=f"https://cdn.example.com/{n}.mp4") for n in range(500))
-    huge = made(
-        artifacts=artifacts, enhanced_prompt="x" * 100_000, raw={"prompt": "y" * 100_000, "more": ["z" * 1000] * 1000}
-    )
+    texts = {"prompt": "y" * 100_000, "enhanced_prompt": "x" * 100_000}
+    huge = made(artifacts=artifacts, **texts, raw={"more": ["z" * 1000] * 1000})
     kept = task(result=huge).generation
     assert kept is not None
     assert kept.raw == {}

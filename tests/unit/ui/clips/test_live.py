@@ -190,8 +190,8 @@ def test_what_is_remembered_is_bounded(service, clock, monkeypatch):
     """Neither thousands of ids nor answers full of text make the memory grow without an end."""
     monkeypatch.setattr(live, "MAX_KEPT", 50)
     monkeypatch.setattr(live, "MAX_KEPT_CHARS", 100_000)
-    long = {"prompt": "x" * 50_000, "more": ["y" * 1000] * 1000}
-    service.answer = lambda name: Generation(id=name, status=GenerationStatus.SUCCEEDED, raw=long)
+    long = {"prompt": "x" * 50_000, "raw": {"more": ["y" * 1000] * 1000}}
+    service.answer = lambda name: Generation(id=name, status=GenerationStatus.SUCCEEDED, **long)
 
     async def look(states: LiveStates) -> None:
         for number in range(80):

@@ -1,0 +1,112 @@
+"""The generation of a create whose outcome is unknown: searched on the account's list, or reported as lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.api.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduError,
+    ViduNotFoundError,
+    ViduRequestError,
+    ViduResponseError,
+    ViduServerError,
+    ViduSubmitUncertainError,
+    ViduSubmitUnknownError,
+)
+from airflow_provider_vidu.models import SearchResult
+from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.order import Record
+
+SETTLE_SECONDS: Final = 20.0
+"""How long ago a create must have ended before a search that finds nothing proves that nothing was created."""
+
+NAMED_CANDIDATES: Final = 20
+
+
+def find_lost(
+    hook: ViduHook, record: Record, log: Any, sleep: Callable[[float], None], *, is_cleared: bool = False
+) -> str | None:
+    """Search for the generation of an intent without an id; None if the list proves that there is none.
+
+    :param is_cleared: whether this is the search after a clear, so that the next clear submits a new generation.
+    :raises ViduSubmitUnknownError: if the list does not decide it.
+    """
+    if not record.is_searchable:
+        raise _unknown(hook.vidu_conn_id)
+    age = max(time.time() - record.at, 0.0)  # another worker's clock may be ahead
+    if age < SETTLE_SECONDS:
+        sleep(SETTLE_SECONDS - age)
+    result = _search(hook, record, log)
+    if result.generation_id is not None:
+        log.info("The list shows generation %s, whose create had no known outcome.", result.generation_id)
+    elif not result.complete:
+        raise _unknown(hook.vidu_conn_id, result.candidates, searches_again=not is_cleared)
+    return result.generation_id
+
+
+def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
+    longest = TOTAL_TIMEOUTS * hook.config.timeout + SETTLE_SECONDS + CLOCK_SKEW_SECONDS
+    # A record of an older version holds one of the two times.
+    began = record.began or record.at - longest
+    try:
+        return hook.find_generation(
+            record.marker if record.marked else None,
+            created_from=began - CLOCK_SKEW_SECONDS,
+            created_to=record.at + longest,
+            like=Likeness.from_json(record.looks),
+        )
+    except ViduError as error:
+        if not _has_no_list(error):
+            raise
+        log.warning("The service cannot be searched for an earlier try's generation: %s", error)
+        return SearchResult()
+
+
+def _has_no_list(error: ViduError) -> bool:
+    """Whether a search failed because there is nothing to search, rather than for a transient reason."""
+    if isinstance(error, (ViduNotFoundError, ViduRequestError, ViduResponseError)):
+        return True  # a gateway that has no such path may well answer with a page of its own
+    status = 501 if isinstance(error, ViduServerError) else 403 if isinstance(error, ViduAuthError) else None
+    return status is not None and error.status_code == status
+
+
+def _unknown(conn_id: str, candidates: Sequence[str] = (), *, searches_again: bool = False) -> ViduSubmitUnknownError:
+    clear = "clear this task to submit a new one"
+    if searches_again:
+        clear = "clear this task: it searches once more; if that is inconclusive too, a second clear submits a new one"
+    what = (
+        "Its id was never received, and the service cannot be searched for it or does not list such generations. "
+        "Check the account's generations at the service"
+    )
+    if candidates:
+        more = len(candidates) - NAMED_CANDIDATES
+        what = (
+            "The account's list does not show which generation is this task's. It may be one of these: "
+            f"{', '.join(candidates[:NAMED_CANDIDATES])}{f' and {more} more' if more > 0 else ''}. Compare them at the "
+            "service"
+        )
+    return ViduSubmitUnknownError(
+        "An earlier try of this task was interrupted while it submitted a generation, which may have been created "
+        f"and billed, so nothing is resubmitted. {what}: if it is there, wait for it with "
+        f"ViduGenerationSensor(generation_id=…); if not, {clear}.",
+        conn_id=conn_id,
+    )
+
+
+def uncertain(error: ViduError) -> ViduSubmitUncertainError:
+    """Return the error of a create of unknown outcome that a retry can look for."""
+    cause = error.__cause__ if isinstance(error.__cause__, ViduError) else error
+    follows = (
+        "A retry queries the generation that the answer names, or searches for it, before it submits anything."
+        if error.generation_id
+        else "A retry, or clearing the task, searches for the generation before it submits anything."
+    )
+    message = f"The create was sent, but its outcome is unknown: {cause.reason.rstrip('.')}. {follows}"
+    return error.restated(ViduSubmitUncertainError, message)
