@@ -39,7 +39,6 @@ class Do(enum.Enum):
     TAKE_ALL = "take the body as the whole file, from its first byte"
     TAKE_REST = "take the body as the continuation"
     START_OVER = "forget what has come and ask for the whole file"
-    FOLLOW = "follow the redirect"
     FRESH_URL = "the URL has expired: get another one"
     WAIT = "wait and ask again"
     STOP = "give up"
@@ -49,7 +48,7 @@ class Do(enum.Enum):
 class Progress:
     """How far a transfer has come.
 
-    :param received: bytes that are safely in the sink.
+    :param received: bytes that have been written.
     :param total: bytes of the whole file, where announced.
     :param validator: what identifies this version of the file (for If-Range), or None.
     :param codings: the content codings that its first answer declared.
@@ -82,7 +81,7 @@ class Verdict:
 
 
 def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
-    """Decide what an answer means for a transfer.
+    """Decide what an answer that is not a redirect means for a transfer.
 
     :param answer: status, headers, and the announced length of this body (None when there is none).
     :param progress: how far the transfer had come when it asked.
@@ -94,8 +93,6 @@ def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict
         return _after_partial(answer, progress, ranged=ranged)
     if answer.status == 416 and ranged:
         return Verdict(Do.START_OVER, error=_http_error(answer, "the server cannot continue the transfer"))
-    if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("location"):
-        return Verdict(Do.FOLLOW)
     return _after_failure(answer)
 
 
@@ -133,21 +130,22 @@ def _after_failure(answer: Answer) -> Verdict:
         return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
     if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
-    told = redacted(answer.body.decode("utf-8", "replace"))
-    error = ViduDownloadRefusedError(
-        f"Not fetched: the server refused the request{f'. It said: {told}' if told else '.'}",
-        status_code=answer.status,
-    )
-    return Verdict(Do.STOP, error=error)
+    problem = f"Not fetched: the server refused the request{_quoted(answer)}"
+    return Verdict(Do.STOP, error=ViduDownloadRefusedError(problem, status_code=answer.status))
 
 
 def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
-    told = redacted(answer.body.decode("utf-8", "replace"))
     return ViduDownloadError(
-        f"The file could not be fetched: {problem}{f'. It said: {told}' if told else '.'}",
+        f"The file could not be fetched: {problem}{_quoted(answer)}",
         status_code=answer.status,
         retry_after=retry_after(answer.headers),
     )
+
+
+def _quoted(answer: Answer) -> str:
+    """Return the end of a sentence, and the server's own words if there are any."""
+    message = redacted(answer.body.decode("utf-8", "replace"))
+    return f". It said: {message}" if message else "."
 
 
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:

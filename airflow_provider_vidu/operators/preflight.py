@@ -10,7 +10,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.naming import checked_destination, is_template
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
@@ -152,8 +152,8 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
         if is_final:
             check_destination(text)
         if is_final and path is not None:
-            Destination(text, _final(conn_id), options_of(destination)).place("x" if text.endswith("/") else None)
-            return obstacle(path, is_folder=text.endswith("/"))
+            Destination(text, _final(conn_id), options_of(destination)).file("x" if is_folder(text) else None)
+            return obstacle(path, is_folder=is_folder(text))
     except ViduConfigError as error:
         return error.reason
     return None
@@ -167,10 +167,11 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
     from airflow_provider_vidu.stores.places import split_connection
-    from airflow_provider_vidu.stores.schemes import AZURE, GOOGLE
+    from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
     named = conn_id or split_connection(text)[0]
-    if not named or is_template(named) or text.partition("://")[0].lower() not in GOOGLE | AZURE:
+    store = STORES.get(scheme_of(text))
+    if not named or is_template(named) or store is None or not store.needs_connection:
         return None
     try:
         BaseHook.get_connection(named)

@@ -93,7 +93,7 @@ class LocalFile(StoredFile):
         except OSError as error:
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
+    def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a temporary file in the same folder, which is made where missing."""
         self.check()
         try:
@@ -111,7 +111,7 @@ class LocalWriter(AtomicWriter):
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
         self._name = path.name
-        self._uri = uri
+        self.uri = uri
         self._replace = replace
         self._temporary: str | None = None
         self._descriptor = -1
@@ -133,7 +133,7 @@ class LocalWriter(AtomicWriter):
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
-            raise storage_error("written", self._uri, error) from error
+            raise storage_error("written", self.uri, error) from error
 
     def publish(self) -> None:
         """Bring the bytes to the disk, then rename."""
@@ -141,7 +141,7 @@ class LocalWriter(AtomicWriter):
         try:
             if self._replace:
                 _copy_mode(self._folder, self._name, self._descriptor)
-            _sync(self._descriptor, self._uri)
+            _sync(self._descriptor, self.uri)
             _compare(self._descriptor, self._folder, self._temporary)
             self._close()
             if self._replace:
@@ -150,9 +150,9 @@ class LocalWriter(AtomicWriter):
                 _rename_unless_there(self._folder, self._temporary, self._name)
             self._temporary = None
         except FileExistsError:
-            raise file_exists_error(self._uri) from None
+            raise file_exists_error(self.uri) from None
         except OSError as error:
-            raise storage_error("completed", self._uri, error) from error
+            raise storage_error("completed", self.uri, error) from error
         _sync_folder(self._folder)
         self._leave_folder()
 

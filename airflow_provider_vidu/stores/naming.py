@@ -125,7 +125,8 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     :param url: the URL; needed only without an id.
     """
     if generation_id is not None:
-        return _distinct(generation_id)
+        is_safe = _is_unmistakable(generation_id)
+        return generation_id if is_safe else f"{_cleaned(generation_id)}-{_hash(generation_id)}"
     parts = urlsplit(url or "")
     query = _unsigned(parts.query)
     segment = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
@@ -141,7 +142,8 @@ def file_name(stem: str, artifact: Artifact | None, content_type: str, creation:
     :param content_type: gives the extension.
     :param creation: which creation of the generation, counted from 0.
     """
-    return f"{_base(stem, artifact, creation)}{extension(content_type)}"
+    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
+    return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}{extension(content_type)}"
 
 
 def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> list[str]:
@@ -155,20 +157,11 @@ def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> 
     return [file_name(stem, artifact, kind, creation) for kind in (*kinds, "application/octet-stream")]
 
 
-def _base(stem: str, artifact: Artifact | None, creation: int) -> str:
-    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
-    return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}"
-
-
 def _unsigned(query: str) -> str:
     pairs = [(pair.partition("=")[0], pair) for pair in query.split("&")]
     is_azure = {"sig", "sv"} <= {name.lower() for name, _ in pairs}
     kept = [pair for name, pair in pairs if not SIGNING_PARAMETER.fullmatch(name)]
     return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
-
-
-def _distinct(text: str) -> str:
-    return text if _is_unmistakable(text) else f"{_cleaned(text)}-{_hash(text)}"
 
 
 def _is_unmistakable(text: str) -> bool:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
 
-_LOCAL: Final = frozenset({"", "file", "local"})
-_SAME: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
-_WEB: Final = frozenset({"http", "https"})
 # Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
 # connection. The names of containers hold no dot.
-_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
+_AZURE_ACCOUNT = re.compile(
+    rf"(?:{'|'.join((AZURE.scheme, *AZURE.aliases, *AZURE.unread))})://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
     refused: list[str] = []
     for item in filter(None, (part.strip() for part in setting.split(","))):
         conn_id, spot = split_connection(item)
-        if spot is None or not (spot.scheme or spot.parts):  # nobody means the whole machine
+        if spot is None or not (spot.scheme or spot.parts):  # the whole machine is never meant
             refused.append(item)
         else:
             roots.append(Root(spot, conn_id))
@@ -98,17 +97,17 @@ def read_spot(uri: str) -> Spot | None:
     if not marked:
         scheme, rest = "", uri
     scheme = scheme.lower()
-    if scheme in _WEB:
+    if scheme in WEB:
         return None
-    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in _LOCAL else rest.partition("/")
-    if (scheme in _LOCAL and not rest.startswith("/")) or (scheme not in _LOCAL and not _is_bucket(netloc)):
+    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
+    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _is_bucket(netloc)):
         return None
-    if scheme not in _LOCAL and "::" in rest:  # fsspec opens what stands before it
+    if scheme not in LOCAL and "::" in rest:  # fsspec opens what stands before it
         return None
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
     if any(part in ("", ".", "..") for part in parts):
         return None
-    return Spot("" if scheme in _LOCAL else _SAME.get(scheme, scheme), netloc, parts)
+    return Spot(canonical(scheme), netloc, parts)
 
 
 def account_advice(uri: str) -> str | None:

@@ -9,10 +9,9 @@ from urllib.parse import quote, urlsplit
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import first_text, mapping
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.stores.schemes import canonical
 
 PROMPT_CHARS: Final = 4000
-# One object under one name, however its scheme was spelt: Airflow's URI handlers know only these.
-_SAME_STORE: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
 
 
 def asset_uri(uri: str) -> str:
@@ -21,11 +20,9 @@ def asset_uri(uri: str) -> str:
     Airflow drops what follows ``#`` and sorts what follows ``?``, so that two objects would become one
     asset: in an object's name both are quoted, and with them the quoting character.
     """
-    scheme, found, rest = uri.partition("://")
-    if not found:
-        return uri
-    scheme = scheme.lower()
-    return f"{_SAME_STORE.get(scheme, scheme)}://{_quoted(rest)}"
+    scheme, marked, rest = uri.partition("://")
+    # One object has one name, in each spelling of its scheme: Airflow's URI handlers read only this one.
+    return f"{canonical(scheme) or 'file'}://{_quoted(rest)}" if marked else uri
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
@@ -61,11 +58,10 @@ def object_name(uri: str) -> tuple[str, str]:
     A local file is ``("file", "/data/a.mp4")``, an object ``("s3://bucket", "clips/a.mp4")``.
     """
     scheme, _, rest = uri.partition("://")
-    scheme = _SAME_STORE.get(scheme.lower(), scheme.lower())
-    if scheme == "file":
+    if not (scheme := canonical(scheme)):
         return "file", rest
-    place, _, name = rest.partition("/")
-    return f"{scheme}://{place}", name or "/"
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", name or "/"
 
 
 def source_name(source: str) -> tuple[str, str]:

@@ -31,10 +31,10 @@ def lost_where(condition, answer=LOST):
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
 def test_a_completed_upload_whose_answer_is_lost_counts(gcs, body, replace):
     """The upload itself is asked what became of it; the file is there, whole, and is no failure."""
-    sink = place_of(gcs).sink(len(body), replace=replace)
-    write(sink, body)
+    writer = place_of(gcs).writer(len(body), replace=replace)
+    write(writer, body)
     gcs.service.instead, gcs.service.after = lost_where(completes), True
-    sink.publish()
+    writer.publish()
     assert gcs.content("a.mp4") == body
 
 
@@ -48,10 +48,10 @@ def test_an_upload_is_completed_at_the_second_try(gcs):
             return Answer(503, b"lost")
         return None
 
-    sink = place_of(gcs).sink(len(NEW), replace=False)
-    write(sink, NEW)
+    writer = place_of(gcs).writer(len(NEW), replace=False)
+    write(writer, NEW)
     gcs.service.instead, gcs.service.after = once, True
-    sink.publish()
+    writer.publish()
     assert lost
     assert gcs.content("a.mp4") == NEW
 
@@ -60,34 +60,34 @@ def test_an_upload_is_completed_at_the_second_try(gcs):
 def test_an_upload_that_was_not_completed_is_cancelled(gcs, body):
     """Where the request has not arrived, the old file stays, nothing hangs, and the error says so."""
     gcs.put("a.mp4", OLD)
-    sink = place_of(gcs).sink(len(body), replace=True)
-    write(sink, body)
+    writer = place_of(gcs).writer(len(body), replace=True)
+    write(writer, body)
     gcs.service.instead = lost_where(completes)
     with pytest.raises(ViduStorageError, match="Nothing was published"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert gcs.content("a.mp4") == OLD
     assert gcs.unfinished() == 0
 
 
 def test_nobody_can_tell_when_the_store_is_silent(gcs):
     """Where not even the question is answered, the error says that nobody knows."""
-    sink = place_of(gcs).sink(len(NEW), replace=True)
-    write(sink, NEW)
+    writer = place_of(gcs).writer(len(NEW), replace=True)
+    write(writer, NEW)
     gcs.service.instead, gcs.service.after = lost_where(lambda asked: asked.upload_range.startswith("bytes")), True
     with pytest.raises(ViduStorageError, match="nobody can tell"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
 
 
 def test_an_object_that_is_there_already_is_seen_by_the_store(gcs):
     """An upload that must not replace is not even begun where there is an object; the old one stays."""
     gcs.put("a.mp4", OLD)
-    sink = place_of(gcs).sink(len(NEW), replace=False)
-    write(sink, NEW)
+    writer = place_of(gcs).writer(len(NEW), replace=False)
+    write(writer, NEW)
     with pytest.raises(DestinationExistsError):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert gcs.content("a.mp4") == OLD
     assert gcs.unfinished() == 0
 
@@ -103,11 +103,11 @@ def test_nobody_in_particular_is_refused(gcs, conn_id, monkeypatch):
 @pytest.mark.parametrize("conn_id", ["my_store"])
 def test_the_other_scheme(gcs, conn_id):
     """What begins with gcs:// is the same store."""
-    place = Destination(gcs.uri("a.mp4").replace("gs://", "gcs://"), conn_id).place()
-    sink = place.sink(len(NEW), replace=True)
-    write(sink, NEW)
+    place = Destination(gcs.uri("a.mp4").replace("gs://", "gcs://"), conn_id).file()
+    writer = place.writer(len(NEW), replace=True)
+    write(writer, NEW)
     assert gcs.keys() == []
-    sink.publish()
+    writer.publish()
     assert gcs.content("a.mp4") == NEW
 
 
@@ -123,7 +123,7 @@ def test_a_zonal_bucket_is_refused(gcs, conn_id):
     for replace in (True, False):
         place = RemoteFile(fs, "gs", f"{gcs.bucket}/a.mp4", gcs.uri("a.mp4"))
         with pytest.raises(ViduStorageError, match=r"zonal bucket.*Nothing was published"):
-            place.sink(None, replace=replace)
+            place.writer(None, replace=replace)
     assert gcs.keys() == []
 
 
@@ -133,9 +133,9 @@ def test_replace_only_writes(gcs):
     place = place_of(gcs)
     gcs.service.instead = lost_where(lambda asked: asked.method == "GET", Answer(403, b"forbidden"))
     place.check()
-    sink = place.sink(len(NEW), replace=True, content_type="video/mp4")
-    write(sink, NEW)
-    sink.publish()
+    writer = place.writer(len(NEW), replace=True, content_type="video/mp4")
+    write(writer, NEW)
+    writer.publish()
     assert gcs.content("a.mp4") == NEW
     with pytest.raises(ViduStorageError, match=r"need the permissions storage\.objects\.get"):
         place.size()
