@@ -98,11 +98,11 @@ def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict
 
 def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
     mixed = Verdict(Do.START_OVER, error=_http_error(answer, "the server sent another part than was asked for"))
-    found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    if found is None:
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+    if match is None:
         return mixed
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
     if last < first or (total is not None and last >= total) or answer.length not in (None, last - first + 1):
         return mixed
     if not ranged:
@@ -173,10 +173,10 @@ def validator_of(headers: Mapping[str, str], status: int = 200) -> str | None:
 
 def _date(value: str | None) -> datetime | None:
     try:
-        found = parsedate_to_datetime(value) if value else None
+        date = parsedate_to_datetime(value) if value else None
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
-    return found if found is not None and found.tzinfo is not None else None
+    return date if date is not None and date.tzinfo is not None else None
 
 
 class Budget:

@@ -72,7 +72,7 @@ class Rules:
 class Transfer:
     """One download. Make an instance, call :meth:`run` once.
 
-    :param url: where the file lies; None to ask ``fresh_url`` first.
+    :param url: where the file is; None to call ``fresh_url`` first.
     :param open_writer: opens the destination once the content is known to be acceptable.
     :param access: what the connection grants.
     :param rules: limits and times.
@@ -191,15 +191,15 @@ class Transfer:
         url = location
         try:
             url = target.redirected(location)
-            found = Target.parse(url)
+            following = Target.parse(url)
         except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
-            found = None
-        if problem := redirect_problem(hops, target.scheme, found.scheme if found else None):
+            following = None
+        if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
             raise ViduDownloadRefusedError(
                 f"Not fetched from {without_query(target.url)}: {problem} ({self._redacted(without_query(url))})."
             )
-        assert found is not None
-        return found
+        assert following is not None
+        return following
 
     def _redacted(self, text: str) -> str:
         return sanitized(self._access.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)

@@ -161,7 +161,7 @@ def system_resolver(host: str, port: int) -> list[str]:
     :raises OSError: when it does not resolve.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise OSError(f"{sanitized(host, 80)!r} is no host name") from None
-    return [str(entry[4][0]) for entry in found]
+    return [str(entry[4][0]) for entry in entries]

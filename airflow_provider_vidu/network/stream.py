@@ -59,7 +59,7 @@ class Stream:
     def _announced(self) -> int | None:
         """Return the length of the body, or None where it ends by itself.
 
-        :raises UnclearLengthError: when the end of the body cannot be told. ``http.client`` would read on
+        :raises UnclearLengthError: when the end of the body is unclear. ``http.client`` would read on
             until the connection ends, and take a cut file, or one with chunk sizes in it, for the video.
         """
         coding = self.headers.get("transfer-encoding", "identity").strip().lower()
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def shows_its_end(self) -> bool:
-        """Whether a body that is cut can be told from one that has ended."""
+        """Whether a body that is cut differs from one that has ended."""
         return self.length is not None or self._response.chunked
 
     def has_surplus(self) -> bool:

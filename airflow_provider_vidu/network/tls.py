@@ -76,7 +76,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 def _http1(context: ssl.SSLContext) -> ssl.SSLContext:
-    # Neither client speaks HTTP/2; some gateways pick it unless told.
+    # Neither client speaks HTTP/2; some gateways pick it unless the client offers only HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -88,7 +88,7 @@ def _reason(error: Exception) -> str:
 def _fingerprint(path: str) -> tuple[int, int]:
     # A bundle that was replaced on disk must not be answered from the cache.
     try:
-        found = Path(path).expanduser().stat()
+        status = Path(path).expanduser().stat()
     except (OSError, ValueError):
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size

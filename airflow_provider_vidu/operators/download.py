@@ -50,14 +50,14 @@ class ViduDownloadOperator(SignedURLOperator):
     fetched nothing and only the id was known).
 
     ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt
-    (where the service tells them) as ``extra``, and an alias becomes the stored object.
+    (where the service reports them) as ``extra``, and an alias becomes the stored object.
 
     :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
         ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
         URL) and its type. An ``ObjectStoragePath`` loses that slash: given as an object it is a folder unless its name
         has the extension of a medium, and its storage options are used. In a mapped task it must be a folder, or
         differ between the instances. A file that is replaced leaves its mode; a symbolic link is refused. (templated)
-    :param video_url: where the file lies; sent verbatim, except for blanks around it. (templated)
+    :param video_url: where the file is; sent verbatim, except for blanks around it. (templated)
     :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
     :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
         both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates

@@ -92,7 +92,7 @@ def checked_destination(value: object) -> str:
 def plain_scheme(text: str) -> str:
     """Return a path or URI with its scheme in lower case, and a local one (``file:/data``) with all its slashes."""
     text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1)
-    return _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
+    return _SCHEME.sub(lambda match: match[0].lower(), text, count=1)
 
 
 def path_text(value: object) -> str | None:

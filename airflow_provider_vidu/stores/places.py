@@ -1,9 +1,9 @@
-"""Places in a store, and whether one lies beneath another: names alone, no I/O.
+"""Places in a store, and whether one is beneath another: names alone, no I/O.
 
-Whoever writes a DAG, triggers it or answers a request can put a path into Airflow. The settings `[vidu]
-preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to;
-names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
-what they really are (:mod:`.roots`, :mod:`.ui.preview`).
+The author of a DAG and the user who triggers it can put a path into Airflow. The settings `[vidu]
+preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to.
+Names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
+what they really are (:mod:`.roots`, :mod:`..ui.playing.preview`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
 
 
 def root_of(uri: str, roots: Sequence[Root]) -> tuple[Root, Spot] | None:
-    """Return the root that a stored file lies beneath, and where; None when it lies beneath none."""
+    """Return the root of a stored file, and its place; None when it is beneath no root."""
     spot = read_spot(uri)
     if spot is None:
         return None
@@ -102,7 +102,7 @@ def read_spot(uri: str) -> Spot | None:
     netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
     if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _is_bucket(netloc)):
         return None
-    if scheme not in LOCAL and "::" in rest:  # fsspec opens what stands before it
+    if scheme not in LOCAL and "::" in rest:  # fsspec opens the part before it
         return None
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
     if any(part in ("", ".", "..") for part in parts):
@@ -115,12 +115,12 @@ def account_advice(uri: str) -> str | None:
 
     Its account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
     """
-    found = _AZURE_ACCOUNT.match(uri)
-    if found is None:
+    account = _AZURE_ACCOUNT.match(uri)
+    if account is None:
         return None
     return (
-        f"names an Azure account, which its connection does here. Write abfss://{sanitized(found[1], 63)}/…, and name "
-        "an Airflow connection to that account in storage_conn_id."
+        f"names an Azure account, which its connection does here. Write abfss://{sanitized(account[1], 63)}/…, and "
+        "name an Airflow connection to that account in storage_conn_id."
     )
 
 

@@ -31,18 +31,18 @@ class RemoteFile(StoredFile):
         """Return the size of the file that is there, or None."""
         try:
             self._fs.invalidate_cache()
-            found = self._fs.info(self._path)
+            info = self._fs.info(self._path)
         except FileNotFoundError:
             return None
         except Exception as error:  # each store has exceptions of its own
             advice = reading_advice(self._protocol) if is_forbidden(error) else ""
             raise storage_error("looked at", self.uri, error, advice=advice) from error
-        if found.get("type") == "directory":
+        if info.get("type") == "directory":
             # On object stores, a mere prefix of other keys; a file may well have the same name.
             if self._store:
                 return None
             raise ViduConfigError(f"destination {self.uri!r} is a folder: end it with a slash.")
-        size = found.get("size")
+        size = info.get("size")
         # Some file systems report no sizes. Whether there is any byte decides about replacing it.
         return int(size) if size is not None else len(next(iter(self.read()), b""))
 
@@ -88,12 +88,12 @@ def listed(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequenc
         return names
     try:
         fs.invalidate_cache()
-        found = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
+        there = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
     except FileNotFoundError:
         return []
     except Exception:  # noqa: BLE001 - the same problem shows again, with its reason, when a single name is looked at
         return names
-    return [name for name in names if f"{folder}/{name}" in found]
+    return [name for name in names if f"{folder}/{name}" in there]
 
 
 class MovedWriter(FsspecWriter):

@@ -1,7 +1,7 @@
 """``[vidu] input_roots`` and ``[vidu] destination_roots``: what the operators may read and write.
 
-A task's paths come from its DAG, and through templates from whoever may trigger it. With a setting that is empty
-every path is allowed that the worker itself may use; with one that is not, only what lies beneath its folders and
+A task's paths come from its DAG, and through templates from the user who triggers it. With a setting that is empty
+every path is allowed that the worker itself may use; with one that is not, only what is beneath its folders and
 buckets. Local paths are compared after all links and ``..`` are resolved, others segment by segment.
 """
 
@@ -83,7 +83,7 @@ def is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
 
 
 def _real_path(descriptor: int, path: str) -> Path | None:
-    """Return where an open file or folder really is, or None where that cannot be told."""
+    """Return where an open file or folder really is, or None where that is unknown."""
     try:
         if Path("/proc/self/fd").is_dir():
             return Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -128,15 +128,15 @@ def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
 
 def _allows(root: Root, uri: str) -> bool:
     conn_id, spot = split_connection(uri)
-    # A connection inside the URI is whatever the template held: only one that a root lists is used.
+    # A connection inside the URI is what a template rendered to: only one that a root lists is used.
     return spot is not None and spot.is_beneath(root.spot) and conn_id in (None, root.conn_id)
 
 
 def _spellings(uri: str) -> list[str]:
-    found = [uri]
-    while (plain := unquote(found[-1])) != found[-1] and len(found) <= _MAX_UNQUOTING:
-        found.append(plain)
-    return found
+    spellings = [uri]
+    while (plain := unquote(spellings[-1])) != spellings[-1] and len(spellings) <= _MAX_UNQUOTING:
+        spellings.append(plain)
+    return spellings
 
 
 def _roots(option: Option) -> tuple[Root, ...]:

@@ -149,7 +149,7 @@ class UploadWriter(FsspecWriter):
             self._file.discard()
         except FileNotFoundError:
             return self._is_there_whole()
-        except Exception:  # noqa: BLE001 - the store cannot be asked; why it failed first matters more
+        except Exception:  # noqa: BLE001 - the store cannot be reached; why it failed first matters more
             return None
         return False
 
@@ -218,8 +218,8 @@ class GoogleUpload(UploadWriter):
         return file
 
     def _complete(self) -> None:
-        # Older gcsfs sends the rest as a part like any other, which Google refuses, unless it is told before that this
-        # completes the upload.
+        # Older gcsfs sends the rest as a part like any other, which Google refuses, unless it is marked before as
+        # the end of the upload.
         self._file.autocommit = True
         self._file.close()
 

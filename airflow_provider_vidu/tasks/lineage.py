@@ -31,7 +31,7 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
     It stays in the database, so there is no signed URL in it.
 
     :param record: what the download returns.
-    :param generation: as the service knows it; None when it was not (or could not be) asked.
+    :param generation: as the service reports it; None when it was not (or could not be) fetched.
     :param artifact: what was stored of it.
     """
     extra = {**record, "artifact": artifact}

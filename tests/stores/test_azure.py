@@ -29,7 +29,7 @@ def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypat
         behind(door, azurite, azure, monkeypatch)
         writer = place_of(azure).writer(len(LARGE), replace=True)
         write(writer, LARGE)
-        with pytest.raises(ViduStorageError, match="nobody can tell"):
+        with pytest.raises(ViduStorageError, match="either the old file or the whole new one"):
             writer.publish()
         writer.discard()
         assert door.turned_away

@@ -75,7 +75,7 @@ def test_nobody_can_tell_when_the_store_is_silent(gcs):
     writer = place_of(gcs).writer(len(NEW), replace=True)
     write(writer, NEW)
     gcs.service.instead, gcs.service.after = lost_where(lambda asked: asked.upload_range.startswith("bytes")), True
-    with pytest.raises(ViduStorageError, match="nobody can tell"):
+    with pytest.raises(ViduStorageError, match="either the old file or the whole new one"):
         writer.publish()
     writer.discard()
 
