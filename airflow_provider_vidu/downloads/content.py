@@ -6,7 +6,6 @@ import re
 from typing import Final
 
 from airflow_provider_vidu.common.media_types import (
-    SNIFF_BYTES,
     is_iso,
     is_text,
     shows_sound,
@@ -17,8 +16,6 @@ from airflow_provider_vidu.common.media_types import (
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
-
-__all__ = ["SNIFF_BYTES", "BoxWalk", "judged", "sniffed", "text_kind"]
 
 _ARTICLE: Final[dict[Family | None, str]] = {
     "video": "a video",
@@ -58,7 +55,7 @@ def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: s
     Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
 
     :param declared: the ``Content-Type`` header.
-    :param head: the first bytes of the body, up to :data:`SNIFF_BYTES`.
+    :param head: the first bytes of the body, up to :data:`.SNIFF_BYTES`.
     :param artifact: what is being fetched; None for a result of any medium.
     :param path: the URL's path; its extension helps where the header names no type.
     :raises ViduDownloadRefusedError: when the bytes prove something else, or nothing; the message quotes their
@@ -133,7 +130,7 @@ class BoxWalk:
             self._header = b""
 
     def is_cut(self) -> bool:
-        """Whether the last box claims bytes that have not come (false where the file is no MP4)."""
+        """Whether the last box claims bytes that have not come (false where the file is not an MP4)."""
         return self._follows and self._position < self._next
 
     def is_whole(self) -> bool:
@@ -150,7 +147,7 @@ class BoxWalk:
             size = int.from_bytes(self._header[8:16], "big")
         is_box = self._header[4:8].isalnum() if self._next else is_iso(self._header)
         if size < 8 or not is_box:
-            # Size 0 means "to the end of the file"; anything else is no box.
+            # Size 0 means "to the end of the file"; anything else is not a box.
             self._follows = False
             return None
         return size

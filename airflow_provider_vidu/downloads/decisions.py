@@ -237,12 +237,12 @@ def redirect_problem(count: int, old: str, new: str | None) -> str | None:
 
     :param count: which redirect this is, starting with 1.
     :param old: the scheme of the URL that redirected.
-    :param new: the scheme of the target; None when the target is no http(s) URL.
+    :param new: the scheme of the target; None when the target is not an http(s) URL.
     """
     if count > MAX_REDIRECTS:
         return f"there were more than {MAX_REDIRECTS} redirects"
     if new is None:
-        return "it redirects to something that is no http(s) URL"
+        return "it redirects to something that is not an http(s) URL"
     if old == "https" and new == "http":
         return "it redirects from https to unencrypted http"
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from airflow_provider_vidu.downloads.content import SNIFF_BYTES, BoxWalk, judged, sniffed, text_kind
+from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError

@@ -10,6 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -152,7 +153,7 @@ class Transfer:
         problem: str | None = None
         broken: ViduDownloadError | None = None
         try:
-            with self._open(url, progress) as stream:
+            with closing(self._open(url, progress)) as stream:
                 verdict = after_answer(stream.answer(), progress, ranged=progress.may_resume)
                 if takes := verdict.do in (Do.TAKE_ALL, Do.TAKE_REST):
                     problem = self._take(stream, verdict)
@@ -195,14 +196,12 @@ class Transfer:
         except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
             following = None
         if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
+            shown = self._access.redact(without_query(url).encode("utf-8", "replace")).decode("utf-8", "replace")
             raise ViduDownloadRefusedError(
-                f"Not fetched from {without_query(target.url)}: {problem} ({self._redacted(without_query(url))})."
+                f"Not fetched from {without_query(target.url)}: {problem} ({sanitized(shown, 120)})."
             )
         assert following is not None
         return following
-
-    def _redacted(self, text: str) -> str:
-        return sanitized(self._access.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)
 
     def _act_on(self, verdict: Verdict) -> None:
         """Act on an answer without the file: wait, start over, get another URL or give up."""

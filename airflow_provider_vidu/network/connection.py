@@ -166,7 +166,7 @@ def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> soc
 def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSocket:
     """Limit the wait for each piece that comes out of ``sock``, and return it.
 
-    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's time-out.
+    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's timeout.
     """
     receive = sock.recv
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.network.target import DownloadAccess
     from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
-    from airflow_provider_vidu.stores.targets import StorageTarget
+    from airflow_provider_vidu.stores.targets import FileTarget
 
 
 class ViduDownloadOperator(SignedURLOperator):
-    """Download a file of a generation into any place that Airflow's object storage reaches.
+    """Download a file of a generation into any location that Airflow's object storage reaches.
 
     By default the result is kept, whatever its medium: video, picture or sound. The file's first bytes decide what it
     is, name its extension, and are the content type of the stored object; pages, JSON, text, SVG and bytes that prove
@@ -176,7 +176,7 @@ class ViduDownloadOperator(SignedURLOperator):
             self.log.info("Stored %s: %s", record.uri, facts)
         return record
 
-    def _target(self, url: str | None, generation_id: str | None) -> StorageTarget:
+    def _target(self, url: str | None, generation_id: str | None) -> FileTarget:
         from airflow_provider_vidu.stores.destination import Destination, options_of
         from airflow_provider_vidu.stores.roots import check_destination
         from airflow_provider_vidu.stores.targets import FileTarget, FolderTarget
@@ -290,7 +290,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
     # -- the download ---------------------------------------------------------------------------
 
-    def _downloaded(self, target: StorageTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
+    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
         from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 
         target.check()  # a folder or a missing file system is reported before anything is fetched
@@ -320,13 +320,11 @@ class ViduDownloadOperator(SignedURLOperator):
             return DownloadAccess()
         try:
             return ViduHook(self.vidu_conn_id).config.access()
-        except ViduConnectionNotFoundError:
-            if needed:
-                raise
         except ViduConfigError as error:
             if needed:
                 raise
-            self.log.warning("The Vidu connection is not used for this download: %s", error)
+            if not isinstance(error, ViduConnectionNotFoundError):
+                self.log.warning("The Vidu connection is not used for this download: %s", error)
         return DownloadAccess()
 
     def _fresh_url(self, generation_id: str) -> str:

@@ -141,7 +141,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
         return error.reason
     if not here:
         return None
-    if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
+    if missing := missing_file_system(text):
         return missing.reason
     if unknown := _unknown_connection(text, _final(conn_id)):
         return unknown
@@ -164,8 +164,7 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
 
     Google's and Azure's file systems fail without it. Amazon's fall back to the worker's own credentials, which may do.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+    from airflow_provider_vidu.stores.destination import is_missing_connection
     from airflow_provider_vidu.stores.places import split_connection
     from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
@@ -173,9 +172,7 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
     store = STORES.get(scheme_of(text))
     if not named or is_template(named) or store is None or not store.needs_connection:
         return None
-    try:
-        BaseHook.get_connection(named)
-    except AirflowNotFoundException:
+    if is_missing_connection(named):
         return f"There is no Airflow connection {redacted(named, 80)!r} for its destination {redacted(text, 120)!r}."
     return None
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
 
+from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media_fields import Kind
 from airflow_provider_vidu.stores.naming import plain_scheme

@@ -117,8 +117,15 @@ class Destination:
     def _file_system(self) -> Any:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-        if self._conn_id:
-            _warn_if_missing(self._conn_id, self.text)
+        with contextlib.suppress(Exception):  # other problems show when the store is reached
+            if self._conn_id and is_missing_connection(self._conn_id):
+                # Amazon's provider then takes the worker's own credentials.
+                log.warning(
+                    "There is no Airflow connection %r for %s. Its store may be reached with this worker's own "
+                    "credentials instead, and at another endpoint.",
+                    sanitized(self._conn_id, 80),
+                    sanitized(self.text, 120),
+                )
         try:
             fs = self._object_path.fs
         except AirflowNotFoundException:
@@ -138,20 +145,15 @@ class Destination:
         return _with_options(fs, self._options, self.text) if self._options else fs
 
 
-def _warn_if_missing(conn_id: str, text: str) -> None:
-    """Say that a connection of a store does not exist: Amazon's provider then takes the worker's own credentials."""
+def is_missing_connection(conn_id: str) -> bool:
+    """Whether there is no Airflow connection of that name."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    with contextlib.suppress(Exception):  # other problems show when the store is reached
-        try:
-            BaseHook.get_connection(conn_id)
-        except AirflowNotFoundException:
-            log.warning(
-                "There is no Airflow connection %r for %s. Its store may be reached with this worker's own credentials "
-                "instead, and at another endpoint.",
-                sanitized(conn_id, 80),
-                sanitized(text, 120),
-            )
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        return True
+    return False
 
 
 def _bare(text: str) -> str:
@@ -168,13 +170,12 @@ def options_of(destination: object) -> dict[str, Any]:
     return options
 
 
-def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
+def missing_file_system(text: str) -> ViduConfigError | None:
     """Return the error of a destination that no store of this environment takes, or None.
 
     Cheap: no store's package is imported.
 
     :param text: a destination; only its scheme counts.
-    :param conn_id: whether an Airflow connection is used, which only Airflow's providers can.
     """
     scheme = scheme_of(text)
     if scheme in LOCAL:

@@ -82,7 +82,7 @@ class LocalFile(StoredFile):
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
-            # Not waiting: a pipe that has been put in its place would hold the worker for ever.
+            # Not waiting: a pipe that has been put in its place would hold the worker forever.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -153,7 +153,8 @@ class LocalWriter(AtomicWriter):
             raise file_exists_error(self.uri) from None
         except OSError as error:
             raise storage_error("completed", self.uri, error) from error
-        _sync_folder(self._folder)
+        with contextlib.suppress(OSError), _readable(self._folder) as descriptor:
+            os.fsync(descriptor)  # not every file system can; the rename itself is done
         self._leave_folder()
 
     def discard(self) -> None:
@@ -252,11 +253,6 @@ def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
         os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib knows no open folders
     else:
         os.unlink(temporary, dir_fd=folder)
-
-
-def _sync_folder(folder: int) -> None:
-    with contextlib.suppress(OSError), _readable(folder) as descriptor:
-        os.fsync(descriptor)  # not every file system can; the rename itself is done
 
 
 @contextlib.contextmanager

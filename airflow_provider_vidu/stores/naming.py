@@ -40,6 +40,7 @@ _ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 # Among them what breaks or turns round a line of a log.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The file systems of S3 and Azure cut it off: the object would be the part before it.
 _VERSION = re.compile(r"\?versionid=", re.IGNORECASE)
 
@@ -63,7 +64,7 @@ def checked_destination(value: object) -> str:
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
         raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds control characters.")
-    if _has_lone_surrogates(text):
+    if _SURROGATE.search(text):
         raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds characters that cannot be encoded.")
     if _NO_LOCAL_URI.match(text):
         raise ViduConfigError(
@@ -181,11 +182,3 @@ def _cleaned(text: str) -> str:
 
 def _hash(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
-
-
-def _has_lone_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

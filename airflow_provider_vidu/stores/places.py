@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
 
+_BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 # Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
 # connection. The names of containers hold no dot.
@@ -100,7 +101,7 @@ def read_spot(uri: str) -> Spot | None:
     if scheme in WEB:
         return None
     netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
-    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _is_bucket(netloc)):
+    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _BUCKET.fullmatch(netloc)):
         return None
     if scheme not in LOCAL and "::" in rest:  # fsspec opens the part before it
         return None
@@ -137,7 +138,3 @@ def split_connection(item: str) -> tuple[str | None, Spot | None]:
         return None, read_spot(item)
     user, _, after = rest.partition("@")
     return unquote(user.partition(":")[0]) or None, read_spot(f"{scheme}://{after}")
-
-
-def _is_bucket(netloc: str) -> bool:
-    return bool(netloc) and "@" not in netloc and "?" not in netloc and "#" not in netloc

@@ -67,7 +67,7 @@ def check_folder(descriptor: int, path: str) -> None:
 
     :param descriptor: the open folder.
     :param path: the local path that was opened.
-    :raises ViduConfigError: when the folder itself is no root of ``[vidu] destination_roots`` and beneath none.
+    :raises ViduConfigError: when the folder itself is not a root of ``[vidu] destination_roots`` and beneath none.
     """
     roots = _roots("destination_roots")
     real = _real_path(descriptor, path) if roots else None
@@ -111,8 +111,11 @@ def _check(option: Option, what: str, given: str, file: str) -> None:
 def _is_beneath(path: str, roots: Sequence[Root]) -> bool:
     if _AMBIGUOUS.match(path):
         return False
-    local = local_path(path)
-    return any(_allows(root, path) for root in roots) if local is None else _is_local_beneath(local, roots)
+    if (local := local_path(path)) is not None:
+        return _is_local_beneath(local, roots)
+    conn_id, spot = split_connection(path)
+    # A connection inside the URI is what a template rendered to: only one that a root lists is used.
+    return spot is not None and any(spot.is_beneath(root.spot) and conn_id in (None, root.conn_id) for root in roots)
 
 
 def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
@@ -124,12 +127,6 @@ def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
         return False
     folders = [Path(os.path.realpath(root.spot.path)) for root in roots if not root.spot.scheme]
     return all(any(folder in way.parents for folder in folders) for way in ways)
-
-
-def _allows(root: Root, uri: str) -> bool:
-    conn_id, spot = split_connection(uri)
-    # A connection inside the URI is what a template rendered to: only one that a root lists is used.
-    return spot is not None and spot.is_beneath(root.spot) and conn_id in (None, root.conn_id)
 
 
 def _spellings(uri: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed, type_of_name
@@ -14,8 +13,8 @@ from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.naming import candidate_names, file_name
 
 
-class StorageTarget(ABC):
-    """A destination, and what to do about a file that is there.
+class FileTarget:
+    """A file whose name the user chose, and what to do about one that is there.
 
     :param destination: where to.
     :param overwrite: whether such a file is replaced, kept (``skip``), or an error.
@@ -25,13 +24,13 @@ class StorageTarget(ABC):
         self._destination = destination
         self._overwrite = overwrite
 
-    @abstractmethod
     def check(self) -> None:
         """Check before anything is fetched what would make the end fail: a missing file system, a folder, a link.
 
         :raises ViduConfigError: when there is no file system, or something else than a file.
         :raises ViduStorageError: when the store cannot be reached.
         """
+        self._destination.file().check()
 
     def existing(self, max_bytes: int, source: str | None = None) -> StoredRecord | None:
         """Return the record of the file that is there and stays; None when the download has to store one.
@@ -61,31 +60,17 @@ class StorageTarget(ABC):
         may_replace = self._overwrite == "replace" or file.size() == 0
         return file.writer(total, replace=may_replace, content_type=content_type)
 
-    @abstractmethod
     def _candidates(self) -> Iterable[StoredFile]:
         """Return the files that may be there, the likeliest first."""
-
-    @abstractmethod
-    def _file(self, content_type: str) -> StoredFile:
-        """Return the file to store."""
-
-
-class FileTarget(StorageTarget):
-    """One file, whose name the user chose."""
-
-    def check(self) -> None:
-        """Check the file itself."""
-        self._destination.file().check()
-
-    def _candidates(self) -> Iterable[StoredFile]:
         return [self._destination.file()]
 
     def _file(self, content_type: str) -> StoredFile:
+        """Return the file to store."""
         return self._destination.file()
 
 
-class FolderTarget(StorageTarget):
-    """A folder, in which the file gets its name from its generation and its type.
+class FolderTarget(FileTarget):
+    """A folder, in which the file is named by its generation and its type.
 
     :param stem: the name without artifact and extension (:func:`.naming.stem_of`).
     :param artifact: what is kept; None for the result, whatever its medium.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -21,8 +22,9 @@ def asset_uri(uri: str) -> str:
     asset: in an object's name both are quoted, and with them the quoting character.
     """
     scheme, marked, rest = uri.partition("://")
+    quoted = re.sub("[%#?]", lambda letter: quote(letter[0], safe=""), rest)
     # One object has one name, in each spelling of its scheme: Airflow's URI handlers read only this one.
-    return f"{canonical(scheme) or 'file'}://{_quoted(rest)}" if marked else uri
+    return f"{canonical(scheme) or 'file'}://{quoted}" if marked else uri
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
@@ -71,7 +73,3 @@ def source_name(source: str) -> tuple[str, str]:
     """
     parts = urlsplit(source)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"
-
-
-def _quoted(path: str) -> str:
-    return "".join(quote(letter, safe="") if letter in "%#?" else letter for letter in path)

@@ -63,6 +63,8 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
         OutputStatisticsOutputDatasetFacet,
     )
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+    from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
 
     if record is None:
         return OperatorLineage()
@@ -71,7 +73,8 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     output = OutputDataset(
         namespace=namespace,
         name=name,
-        facets=_version(record["sha256"]),
+        # Two files of one name are two versions.
+        facets={"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{record['sha256']}")},
         outputFacets={
             "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=None, size=record["size"], fileCount=1)
         },
@@ -80,22 +83,10 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     if record["generation_id"]:
         run_facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=record["generation_id"], source="vidu")
     if generation is not None and generation.model:
-        run_facets |= _tags(generation.model)
+        model = TagsRunFacetFields(key="vidu.model", value=redacted(generation.model), source="AIRFLOW")
+        run_facets["tags"] = TagsRunFacet(tags=[model])
     return OperatorLineage(
         inputs=[Dataset(namespace=namespace, name=name) for namespace, name in inputs],
         outputs=[output],
         run_facets=run_facets,
     )
-
-
-def _version(digest: str) -> dict[str, Any]:
-    """Two files of one name are two versions, and the digest tells them apart."""
-    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
-
-    return {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")}
-
-
-def _tags(model: str) -> dict[str, Any]:
-    from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
-
-    return {"tags": TagsRunFacet(tags=[TagsRunFacetFields(key="vidu.model", value=redacted(model), source="AIRFLOW")])}

@@ -9,7 +9,7 @@ from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.uploads import AzureUpload
 from tests.faults.transfer_s3 import Door
 from tests.stores.conftest import AzureContainer, point_at
-from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
+from tests.stores.test_publishing import LARGE, NEW, OLD, file_of, write
 
 # A status that Azure's client does not try again; 503 would be tried for a minute.
 LOST = b"HTTP/1.1 501 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -27,7 +27,7 @@ def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypat
     azure.put("a.mp4", OLD)
     with Door(azurite.url, lambda request: LOST if "comp=blocklist" in request.target else None, after=after) as door:
         behind(door, azurite, azure, monkeypatch)
-        writer = place_of(azure).writer(len(LARGE), replace=True)
+        writer = file_of(azure).writer(len(LARGE), replace=True)
         write(writer, LARGE)
         with pytest.raises(ViduStorageError, match="either the old file or the whole new one"):
             writer.publish()
@@ -42,7 +42,7 @@ def test_a_file_that_came_meanwhile_is_replaced_or_stays(azure):
     Azure's manual says that it drops them; Azurite 3.37 keeps them.
     """
     for body in (NEW, LARGE):
-        writer = place_of(azure).writer(len(body), replace=True)
+        writer = file_of(azure).writer(len(body), replace=True)
         write(writer, body)
         azure.put("a.mp4", OLD)
         try:
@@ -57,22 +57,22 @@ def test_a_file_that_came_meanwhile_is_replaced_or_stays(azure):
 @pytest.mark.parametrize("conn_id", ["my_store"])
 def test_the_other_scheme(azure, conn_id):
     """What begins with abfss:// is the same store."""
-    place = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).file()
-    writer = place.writer(len(NEW), replace=True)
+    stored = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).file()
+    writer = stored.writer(len(NEW), replace=True)
     assert isinstance(writer, AzureUpload)
     write(writer, NEW)
     assert azure.keys() == []
     writer.publish()
     assert azure.content("clips/a.mp4") == NEW
-    assert place.size() == len(NEW)
-    assert b"".join(place.read()) == NEW
+    assert stored.size() == len(NEW)
+    assert b"".join(stored.read()) == NEW
 
 
 @pytest.mark.parametrize("conn_id", [None])
 def test_a_scheme_that_only_fsspec_knows(azure, conn_id):
     """Airflow does not know az://; with the environment's credentials it works all the same."""
-    place = Destination(azure.uri("a.mp4").replace("abfs", "az")).file()
-    writer = place.writer(len(NEW), replace=True)
+    stored = Destination(azure.uri("a.mp4").replace("abfs", "az")).file()
+    writer = stored.writer(len(NEW), replace=True)
     write(writer, NEW)
     writer.publish()
     assert azure.content("a.mp4") == NEW
@@ -95,13 +95,13 @@ def test_replace_only_writes(azurite, azure, monkeypatch):
     azure.put("a.mp4", OLD)
     with Door(azurite.url, lambda r: FORBIDDEN if r.method in ("GET", "HEAD") else None) as door:
         behind(door, azurite, azure, monkeypatch)
-        place = place_of(azure)
-        place.check()
-        writer = place.writer(len(NEW), replace=True, content_type="video/mp4")
+        stored = file_of(azure)
+        stored.check()
+        writer = stored.writer(len(NEW), replace=True, content_type="video/mp4")
         write(writer, NEW)
         writer.publish()
         with pytest.raises(ViduStorageError, match="to read and list blobs"):
-            place.size()
+            stored.size()
     assert azure.content("a.mp4") == NEW
     assert azure.told("a.mp4") == ("video/mp4", "inline")
 
@@ -109,7 +109,7 @@ def test_replace_only_writes(azurite, azure, monkeypatch):
 def test_an_older_adlfs_gives_the_type_afterwards(azure):
     """Before 2026.8 adlfs could not give a blob its type; then a second request gives it."""
     azure.put("a", NEW)
-    writer = place_of(azure, "a").writer(len(NEW), replace=True)
+    writer = file_of(azure, "a").writer(len(NEW), replace=True)
     settings = {"content_type": "image/webp", "content_disposition": "inline"}
     writer._label(settings)
     writer.discard()

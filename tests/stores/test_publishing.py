@@ -28,7 +28,7 @@ WRITE = 256 * 1024
 sizes = pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
 
 
-def place_of(store, key="a.mp4"):
+def file_of(store, key="a.mp4"):
     """Return the place of a key."""
     return Destination(store.uri(key), store.conn_id).file()
 
@@ -42,17 +42,17 @@ def write(writer, body):
 @sizes
 def test_an_upload_is_published(store, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
-    place = place_of(store, "deep/a b.mp4")
-    writer = place.writer(len(body), replace=True)
+    stored = file_of(store, "deep/a b.mp4")
+    writer = stored.writer(len(body), replace=True)
     assert isinstance(writer, UploadWriter)
     for at in range(0, len(body), WRITE):
         writer.write(memoryview(body)[at : at + WRITE])
         assert store.keys() == []
     writer.publish()
     assert store.content("deep/a b.mp4") == body
-    assert place.uri == store.uri("deep/a b.mp4")
-    assert place.size() == len(body)
-    assert b"".join(place.read()) == body
+    assert stored.uri == store.uri("deep/a b.mp4")
+    assert stored.size() == len(body)
+    assert b"".join(stored.read()) == body
     assert store.keys() == ["deep/a b.mp4"]
     assert store.unfinished() == 0
 
@@ -61,7 +61,7 @@ def test_an_upload_is_published(store, body):
 @pytest.mark.parametrize("replace", [True, False])
 def test_an_object_carries_its_type(store, body, replace):
     """Browsers play it in place instead of saving it, whatever its name."""
-    writer = place_of(store, "a").writer(len(body), replace=replace, content_type="image/webp")
+    writer = file_of(store, "a").writer(len(body), replace=replace, content_type="image/webp")
     write(writer, body)
     writer.publish()
     assert store.content("a") == body
@@ -80,7 +80,7 @@ def test_one_listing_finds_what_is_there(store):
 
 def test_odd_pieces_arrive_whole(store):
     """Pieces that do not add up to blocks are cut into blocks without a loss."""
-    writer = place_of(store).writer(None, replace=True)
+    writer = file_of(store).writer(None, replace=True)
     for at in range(0, len(LARGE), 1_000_003):
         writer.write(memoryview(LARGE)[at : at + 1_000_003])
     writer.publish()
@@ -91,7 +91,7 @@ def test_odd_pieces_arrive_whole(store):
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_new_file_needs_no_old_one(store, body, replace):
     """Whether it may replace or not, a new file is published."""
-    writer = place_of(store).writer(len(body), replace=replace)
+    writer = file_of(store).writer(len(body), replace=replace)
     write(writer, body)
     writer.publish()
     writer.discard()
@@ -102,7 +102,7 @@ def test_a_new_file_needs_no_old_one(store, body, replace):
 def test_the_old_file_is_replaced_at_the_end(store):
     """Until the new file is published, everybody reads the old one."""
     store.put("a.mp4", OLD)
-    writer = place_of(store).writer(len(LARGE), replace=True)
+    writer = file_of(store).writer(len(LARGE), replace=True)
     write(writer, LARGE)
     assert store.content("a.mp4") == OLD
     writer.publish()
@@ -116,7 +116,7 @@ def test_a_discarded_upload_publishes_nothing(store, body, replace):
     """The old object stands, no upload hangs, and collecting the file publishes nothing."""
     key = "a.mp4" if replace else "new.mp4"
     store.put("a.mp4", OLD)
-    writer = place_of(store, key).writer(None, replace=replace)
+    writer = file_of(store, key).writer(None, replace=replace)
     write(writer, body)
     writer.discard()
     writer._fs.transaction.files.clear()  # fsspec keeps its open files, too
@@ -131,7 +131,7 @@ def test_a_discarded_upload_publishes_nothing(store, body, replace):
 def test_a_forgotten_upload_publishes_nothing(store, body):
     """A writer that nobody publishes and nobody discards leaves the old object when it is collected."""
     store.put("a.mp4", OLD)
-    writer = place_of(store).writer(None, replace=True)
+    writer = file_of(store).writer(None, replace=True)
     write(writer, body)
     del writer
     forget_stores()
@@ -165,7 +165,7 @@ def test_a_process_that_ends_publishes_nothing(store, body, airflow_home):
 
 def test_an_object_that_must_not_be_replaced_stays(store):
     """An object that came while ours was being uploaded wins."""
-    writer = place_of(store).writer(None, replace=False)
+    writer = file_of(store).writer(None, replace=False)
     write(writer, LARGE)
     store.put("a.mp4", OLD)
     with pytest.raises(DestinationExistsError):
@@ -178,8 +178,8 @@ def test_an_object_that_must_not_be_replaced_stays(store):
 @sizes
 def test_the_store_itself_refuses_to_replace(store, body, monkeypatch):
     """An object that comes between the last look and the end wins as well: the store compares, not we."""
-    place = place_of(store)
-    writer = place.writer(None, replace=False)
+    stored = file_of(store)
+    writer = stored.writer(None, replace=False)
     write(writer, body)
     store.put("a.mp4", OLD)
     # What the look before the end would say a moment earlier.
@@ -193,7 +193,7 @@ def test_the_store_itself_refuses_to_replace(store, body, monkeypatch):
 
 def test_of_two_uploads_one_wins_whole(store):
     """Two uploads to one name leave one of the files, whole; the other one succeeds as well or says so."""
-    first, second = place_of(store).writer(None, replace=True), place_of(store).writer(None, replace=True)
+    first, second = file_of(store).writer(None, replace=True), file_of(store).writer(None, replace=True)
     other = LARGE[::-1]
     for at in range(0, len(LARGE), WRITE):
         first.write(memoryview(LARGE)[at : at + WRITE])
@@ -211,11 +211,11 @@ def test_of_two_uploads_one_wins_whole(store):
 
 def test_no_file_in_a_missing_bucket(store):
     """Looking for an existing file where there is no bucket finds none; writing there is told."""
-    place = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).file()
-    assert place.size() is None
+    stored = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).file()
+    assert stored.size() is None
 
     def publish():
-        writer = place.writer(None, replace=True)
+        writer = stored.writer(None, replace=True)
         try:
             writer.write(memoryview(NEW))
             writer.publish()
@@ -231,10 +231,10 @@ def test_wrong_credentials_are_told(store, monkeypatch):
     """A store that does not know us ends in an error of ours, which says why."""
     point_at(store.stranger, monkeypatch)
     with pytest.raises(ViduStorageError, match=store.refusal):
-        place_of(store).size()
+        file_of(store).size()
 
     def publish():
-        writer = place_of(store).writer(None, replace=True)
+        writer = file_of(store).writer(None, replace=True)
         try:
             writer.write(memoryview(NEW))
             writer.publish()
@@ -249,31 +249,31 @@ def test_wrong_credentials_are_told(store, monkeypatch):
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(store):
     """Object stores have no folders: other keys below it are no obstacle."""
     store.put("a/b.mp4", OLD)
-    place = place_of(store, "a")
-    assert place.size() is None
-    writer = place.writer(None, replace=True)
+    stored = file_of(store, "a")
+    assert stored.size() is None
+    writer = stored.writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()
     assert store.content("a") == NEW
     assert store.content("a/b.mp4") == OLD
-    assert place.size() == len(NEW)
+    assert stored.size() == len(NEW)
 
 
 def test_an_empty_object_counts_as_nothing(store):
     """An object of no bytes has the size 0, and is replaced by a file."""
     store.put("a.mp4", b"")
-    place = place_of(store)
-    assert place.size() == 0
-    writer = place.writer(None, replace=True)
+    stored = file_of(store)
+    assert stored.size() == 0
+    writer = stored.writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()
-    assert place.size() == len(NEW)
+    assert stored.size() == len(NEW)
 
 
 @pytest.mark.parametrize("total", [None, 10**9, 10**11, MAX_PART_BYTES * MOST_PARTS])
 def test_parts_grow_with_the_file(store, total):
     """Blocks have a size that the store accepts, whatever the file's size."""
-    writer = place_of(store).writer(total, replace=True)
+    writer = file_of(store).writer(total, replace=True)
     assert writer._file.blocksize % MIB == 0
     assert (total or 0) / writer._file.blocksize < 10_000
     writer.discard()

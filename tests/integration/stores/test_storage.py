@@ -72,17 +72,17 @@ def home(request, tmp_path):
 
 def put(target: str, data: bytes, *, replace: bool = True, name: str | None = None) -> str:
     """Publish ``data`` and return the URI."""
-    place = Destination(target).file(name)
-    writer = place.writer(len(data), replace=replace)
+    stored = Destination(target).file(name)
+    writer = stored.writer(len(data), replace=replace)
     writer.write(memoryview(data))
     writer.publish()
-    return place.uri
+    return stored.uri
 
 
 def content(target: str) -> bytes | None:
     """Return what stands under the final name, or None."""
-    place = Destination(target).file()
-    return None if place.size() is None else b"".join(place.read())
+    stored = Destination(target).file()
+    return None if stored.size() is None else b"".join(stored.read())
 
 
 def test_a_new_file_is_published(home):
@@ -145,8 +145,8 @@ def test_a_name_is_no_pattern(home, name):
 
 def test_discarding_after_publishing_keeps_the_file(home):
     """A late discard does not take back what was published."""
-    place = Destination(home + "a.mp4").file()
-    writer = place.writer(None, replace=True)
+    stored = Destination(home + "a.mp4").file()
+    writer = stored.writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()
     writer.discard()
@@ -351,8 +351,8 @@ def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
     """A link would be replaced by the file: the error names where it leads, and nothing is changed."""
     (tmp_path / "real.mp4").write_bytes(OLD)
     (tmp_path / "a.mp4").symlink_to(leads_to)
-    place = Destination(f"{tmp_path}/" if folder else f"{tmp_path}/a.mp4").file("a.mp4" if folder else None)
-    for refused in (place.check, lambda: place.writer(None, replace=True)):
+    stored = Destination(f"{tmp_path}/" if folder else f"{tmp_path}/a.mp4").file("a.mp4" if folder else None)
+    for refused in (stored.check, lambda: stored.writer(None, replace=True)):
         with pytest.raises(ViduConfigError, match=f"symbolic link to '{leads_to}'"):
             refused()
     assert (tmp_path / "real.mp4").read_bytes() == OLD
@@ -566,11 +566,11 @@ def test_what_is_checked_is_what_is_written(roots, text):
 def test_a_link_that_is_put_among_the_folders_after_the_check(roots):
     """The open folder itself is compared with the roots."""
     check_destination(f"{roots}/clips/a.mp4")
-    place = Destination(f"{roots}/clips/a.mp4").file()
+    stored = Destination(f"{roots}/clips/a.mp4").file()
     (roots / "clips").rmdir()
     (roots / "clips").symlink_to("../out")
     with pytest.raises(ViduConfigError, match="destination_roots"):
-        place.writer(None, replace=True)
+        stored.writer(None, replace=True)
     assert listing(roots.parent / "out") == []
 
 
@@ -611,19 +611,19 @@ def test_no_descriptor_stays_open(roots, monkeypatch, ends_by):
 
 def test_a_pipe_that_is_put_in_the_place_of_a_file_holds_nobody(tmp_path):
     """What is read for its digest is a regular file, also when it was one a moment ago."""
-    place = Destination(f"{tmp_path}/a.mp4").file()
+    stored = Destination(f"{tmp_path}/a.mp4").file()
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(ViduStorageError, match="not a regular file"):
-        next(iter(place.read()))
+        next(iter(stored.read()))
 
 
 def test_a_file_that_is_read_lies_beneath_the_roots(roots):
     """A link that is put in its place after the check tells nothing of the file that it leads to."""
     (roots.parent / "out/secret").write_bytes(b"secret")
-    place = Destination(f"{roots}/clips/a.mp4").file()
+    stored = Destination(f"{roots}/clips/a.mp4").file()
     (roots / "clips/a.mp4").symlink_to("../../out/secret")
     with pytest.raises(ViduConfigError, match="destination_roots"):
-        next(iter(place.read()))
+        next(iter(stored.read()))
 
 
 @pytest.mark.parametrize("prefix", ["file://localhost", "file:", "local:///", "FILE://"])

@@ -52,17 +52,17 @@ def conn_id(request):
 @pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
 def test_an_upload_is_published(s3, bucket, conn_id, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
-    place = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).file()
-    writer = place.writer(len(body), replace=True)
+    stored = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).file()
+    writer = stored.writer(len(body), replace=True)
     assert isinstance(writer, UploadWriter)
     for at in range(0, len(body), 256 * 1024):
         writer.write(memoryview(body)[at : at + 256 * 1024])
         assert keys(s3, bucket)[0] == []
     writer.publish()
     assert body_of(s3, bucket, "deep/a b.mp4") == body
-    assert place.uri == f"s3://{bucket}/deep/a b.mp4"
-    assert place.size() == len(body)
-    assert b"".join(place.read()) == body
+    assert stored.uri == f"s3://{bucket}/deep/a b.mp4"
+    assert stored.size() == len(body)
+    assert b"".join(stored.read()) == body
     assert keys(s3, bucket)[1] == 0
 
 
@@ -111,9 +111,9 @@ def test_an_object_that_must_not_be_replaced_stays(s3, bucket):
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(s3, bucket):
     """Object stores have no folders: other keys below it are no obstacle."""
     s3.put_object(Bucket=bucket, Key="a/b.mp4", Body=OLD)
-    place = Destination(f"s3://{bucket}/a").file()
-    assert place.size() is None
-    writer = place.writer(None, replace=True)
+    stored = Destination(f"s3://{bucket}/a").file()
+    assert stored.size() is None
+    writer = stored.writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()
     assert body_of(s3, bucket, "a") == NEW
@@ -135,9 +135,9 @@ def test_parts_grow_with_the_file(s3, bucket, total):
 )
 def test_an_announced_length_does_not_set_the_memory(s3, bucket):
     """What a server announces beyond the largest upload is refused before a part is reserved."""
-    place = Destination(f"s3://{bucket}/a.mp4").file()
+    stored = Destination(f"s3://{bucket}/a.mp4").file()
     with pytest.raises(ViduDownloadRefusedError, match="100,000,000,000,000 bytes; an upload to an object store takes"):
-        place.writer(10**14, replace=True)
+        stored.writer(10**14, replace=True)
     assert keys(s3, bucket) == ([], 0)
 
 
@@ -253,13 +253,13 @@ def test_a_name_that_means_another_one_is_refused(s3, bucket, end):
 @pytest.mark.parametrize("key", ["a#b.mp4", "a%20b.mp4", "x//a.mp4", "a*[1]?.mp4", "e\u0301 é.", "a&b=c+d;e"])
 def test_an_object_has_the_name_that_is_told(s3, bucket, key):
     """No letter of a key means anything on its way."""
-    place = Destination(checked_destination(f"s3://{bucket}/{key}")).file()
-    writer = place.writer(None, replace=True)
+    stored = Destination(checked_destination(f"s3://{bucket}/{key}")).file()
+    writer = stored.writer(None, replace=True)
     writer.write(memoryview(NEW))
     writer.publish()
     assert keys(s3, bucket) == ([key], 0)
-    assert place.uri == f"s3://{bucket}/{key}"
-    assert place.size() == len(NEW)
+    assert stored.uri == f"s3://{bucket}/{key}"
+    assert stored.size() == len(NEW)
 
 
 def test_the_argument_wins_over_the_connection_in_the_address():
@@ -374,8 +374,8 @@ def test_skip_and_error_on_s3(s3, bucket, conn_id, loopback):
 
 def test_a_lost_last_answer_to_a_role_that_may_not_look(s3, bucket, monkeypatch):
     """The upload is complete, its answer is lost and no look is allowed: still an error that names the file."""
-    place = Destination(f"s3://{bucket}/a.mp4").file()
-    writer = place.writer(UPLOAD_BYTES + 1, replace=True)
+    stored = Destination(f"s3://{bucket}/a.mp4").file()
+    writer = stored.writer(UPLOAD_BYTES + 1, replace=True)
     writer.write(memoryview(bytes(UPLOAD_BYTES + 1)))
 
     def refuse(*_args, **_kwargs):
