@@ -189,7 +189,7 @@ def test_pace_is_judged_by_the_last_window():
         (6, "https", "https", "more than 5"),
         (1, "https", "http", "unencrypted"),
         (1, "http", "http", None),
-        (1, "https", None, "no http"),
+        (1, "https", None, "not an http"),
     ],
 )
 def test_redirects(count, old, new, words):
