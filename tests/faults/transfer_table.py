@@ -343,9 +343,9 @@ REDIRECTS = [
           lambda s: [redirect(s.foreign.url(host="localhost")), ranged(s.body)], 2, **FOREIGN,
           there=lambda s: redirect(s.gateway.url("/back")), keys=(True, False)),
     Fault("redirect loop", lambda s: [redirect("/again")], 6, **NOT_STORED, seen="more than 5 redirects"),
-    *(Fault(f"redirect to {target[:20]}", lambda s, target=target: [redirect(target)], 1, **NOT_STORED, seen="not an http")
+    *(Fault(f"redirect to {target[:20]}", lambda s, target=target: [redirect(target)], 1, **NOT_STORED, seen="an http")
       for target in ("http://[::1", "//[", "http://a:b/")),
-    Fault("redirect to file:", lambda s: [redirect("file:///etc/passwd")], 1, **NOT_STORED, seen="not an http"),
+    Fault("redirect to file:", lambda s: [redirect("file:///etc/passwd")], 1, **NOT_STORED, seen="an http"),
     Fault("redirect from https to http", lambda s: [redirect(s.foreign.url(host="127.0.0.1"))], 1, **NOT_STORED,
           seen="from https to unencrypted http", tls=True),
     Fault("redirect to a loopback address", lambda s: [redirect(s.foreign.url(host="localhost"))], 1, **NOT_STORED,
