@@ -117,17 +117,22 @@ class Generation(BaseModel):
         """Whether the generation was cancelled, by us or at the service."""
         return self.failed and "cancel" in f"{self.provider_status} {self.error_code}".lower()
 
+    @property
+    def creations(self) -> tuple[Artifact, ...]:
+        """The artifacts in the order in which ``creation`` numbers them: those with a result, or else all."""
+        results = tuple(artifact for artifact in self.artifacts if artifact.url)
+        return results or self.artifacts or (Artifact(url=self.video_url, cover_url=self.cover_url),)
+
     def url_of(self, artifact: str | None = None, creation: int = 0) -> str | None:
         """Return the URL of an artifact, or None where the generation has none.
 
         :param artifact: ``cover``, ``watermarked``, ``speech`` or ``sound``; everything else, and None, is the result
             itself, whose medium only its bytes prove.
-        :param creation: which creation, counted from 0 among those that have a result.
+        :param creation: which of the :attr:`creations`, counted from 0; all of its URLs are about the same result.
         """
-        results = [found for found in self.artifacts if found.url] or list(self.artifacts)
-        if not 0 <= creation < max(len(results), 1):
+        if not 0 <= creation < len(self.creations):
             return None
-        chosen = results[creation] if results else Artifact(url=self.video_url, cover_url=self.cover_url)
+        chosen = self.creations[creation]
         return {
             "cover": chosen.cover_url,
             "watermarked": chosen.watermarked_url,

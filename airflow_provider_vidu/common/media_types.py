@@ -101,8 +101,8 @@ _KBPS_2: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 def extension(content_type: str) -> str:
     """Return the extension, with its dot, for a content type; ``.bin`` where none is known."""
-    found = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
-    return found if found and len(found) <= 8 else ".bin"
+    suffix = EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type)
+    return suffix if suffix and len(suffix) <= 8 else ".bin"
 
 
 def type_of_name(name: str) -> str | None:
@@ -125,7 +125,7 @@ def has_suffix(name: str) -> bool:
 def sniffed(head: bytes) -> str | None:
     """Return the content type that the first bytes prove, or None where they prove nothing.
 
-    What is nothing but text is no medium, whatever it begins with: ``GIF89a/*<html>…`` is a page, or a script.
+    Text alone is not a medium, even with such a beginning: ``GIF89a/*<html>…`` is a page, or a script.
 
     :param head: the beginning of the file, :data:`SNIFF_BYTES` of it where it has so many.
     """
@@ -141,8 +141,7 @@ def sniffed(head: bytes) -> str | None:
         return "video/ogg" if b"\x80theora" in head[:256] else "audio/ogg"
     if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
         return "audio/aiff"
-    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
-    return found or _by_structure(head)
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None) or _by_structure(head)
 
 
 def is_iso(head: bytes) -> bool:
@@ -174,7 +173,7 @@ def _boxes(head: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Yield name, content and all that follows of each box of an ISO container that begins in its first bytes."""
     while len(head) >= 8:
         size, begin = int.from_bytes(head[:4], "big"), 8
-        if size == 1:  # the size stands behind the name, in 64 bits
+        if size == 1:  # the size is behind the name, in 64 bits
             size, begin = int.from_bytes(head[8:16], "big"), 16
         end = size if size >= begin else len(head)  # 0 is "to the end of the file"
         yield head[4:8], head[begin:end], head[end:]

@@ -27,30 +27,30 @@ class ProgressLog:
     ``interval`` seconds have gone by; in a transfer that takes long, a tenth of what it has taken so
     far, so that a night fills no log.
 
-    :param interval: seconds between two lines, at the least, while no quarter is reached.
+    :param interval: minimum seconds between two lines while no quarter is reached.
     """
 
     def __init__(self, interval: float = 10.0) -> None:
         self._interval = interval
         self._first = min(FIRST_SECONDS, interval)
-        self._began = self._told = 0.0
+        self._began = self._logged = 0.0
         self._bytes = self._quarters = 0
 
     def start(self, now: float, received: int, total: int | None) -> None:
         """Take note that a body begins, after ``received`` bytes of earlier ones."""
-        self._began = self._told = now
+        self._began = self._logged = now
         self._bytes, self._quarters = received, _quarters(received, total)
 
     def line(self, now: float, received: int, total: int | None) -> str | None:
         """Return a line about the progress, or None when it is too early for one, or nothing is left to come."""
-        silent = now - self._told
-        is_first = self._told == self._began
+        silent = now - self._logged
+        is_first = self._logged == self._began
         interval = self._first if is_first else max(self._interval, (now - self._began) / 10)
         quarters = _quarters(received, total)
         if received == total or silent < self._first or (silent < interval and quarters == self._quarters):
             return None
         rate = (received - self._bytes) / silent if silent else 0.0
-        self._told, self._bytes, self._quarters = now, received, quarters
+        self._logged, self._bytes, self._quarters = now, received, quarters
         return progress_line(received, total, rate)
 
 
@@ -100,10 +100,10 @@ def duration(seconds: float) -> str:
 
 def request_lines(body: Mapping[str, Any]) -> list[str]:
     """Return a request's fields, a line for each: no image's bytes, no signed URL, nothing endless."""
-    return [f"{sanitized(name, 60)}: {_told(value)}" for name, value in body.items()]
+    return [f"{sanitized(name, 60)}: {_worded(value)}" for name, value in body.items()]
 
 
-def _told(value: Any) -> str:
+def _worded(value: Any) -> str:
     if isinstance(value, str):
         if value[:5].lower() == "data:":
             kind = sanitized(value[5:300].partition(";")[0].partition(",")[0], 40)
@@ -113,8 +113,8 @@ def _told(value: Any) -> str:
         return redacted(value, _VALUE_CHARS)
     if isinstance(value, Mapping):
         return sanitized(
-            "{" + ", ".join(f"{name}: {_told(inner)}" for name, inner in value.items()) + "}", _VALUE_CHARS
+            "{" + ", ".join(f"{name}: {_worded(inner)}" for name, inner in value.items()) + "}", _VALUE_CHARS
         )
     if isinstance(value, Sequence):
-        return sanitized("[" + ", ".join(map(_told, value)) + "]", _VALUE_CHARS)
+        return sanitized("[" + ", ".join(map(_worded, value)) + "]", _VALUE_CHARS)
     return redacted(value, _VALUE_CHARS)

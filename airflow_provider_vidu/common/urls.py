@@ -45,8 +45,8 @@ def url_problem(value: str) -> str | None:
         return "has a blank or a line end in it"
     if text.startswith("/") and not text.startswith("//"):
         return "is relative: it lacks https:// and a host"
-    found = _SCHEME.match(text)
-    scheme = (found[1] or found[2]).lower() if found else ""
+    match = _SCHEME.match(text)
+    scheme = (match[1] or match[2]).lower() if match else ""
     if scheme == "data":
         return "is the file itself, and not its address"
     if scheme and scheme not in ("http", "https"):
@@ -59,8 +59,7 @@ def url_problem(value: str) -> str | None:
 def shown_url(value: str) -> str:
     """Return an address as a message may show it: one line, without user, password, query and fragment."""
     text = value.strip()
-    shown = without_data_uris(text[:2000]) if text[:5].lower() == "data:" else without_query(text)
-    return sanitized(shown, 120)
+    return sanitized(without_data_uris(text[:2000]) if text[:5].lower() == "data:" else without_query(text), 120)
 
 
 def unusable_note(answer: Mapping[str, Any]) -> str:
@@ -68,14 +67,14 @@ def unusable_note(answer: Mapping[str, Any]) -> str:
 
     :param answer: the whole answer (:attr:`.Generation.raw`).
     """
-    found: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for name, value in _addresses(answer):
         problem = url_problem(value)
-        if problem is not None and len(found) < _MOST_SHOWN:
-            found.setdefault(shown_url(value), f"{sanitized(name, 40)} holds {shown_url(value)!r}, which {problem}")
-    if not found:
+        if problem is not None and len(notes) < _MOST_SHOWN:
+            notes.setdefault(shown_url(value), f"{sanitized(name, 40)} holds {shown_url(value)!r}, which {problem}")
+    if not notes:
         return ""
-    return f" In its answer {'; '.join(found.values())}. Pass the right address as video_url to ViduDownloadOperator."
+    return f" In its answer {'; '.join(notes.values())}. Pass the right address as video_url to ViduDownloadOperator."
 
 
 def _addresses(level: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:

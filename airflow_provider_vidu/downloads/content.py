@@ -1,4 +1,4 @@
-"""What was really sent: telling a video, a picture or sound from an error page, whatever the header claims. Pure."""
+"""What was really sent: a video, a picture or sound, and not an error page. The first bytes decide. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from typing import Final
 
 from airflow_provider_vidu.common.media_types import (
-    SNIFF_BYTES,
     is_iso,
     is_text,
     shows_sound,
@@ -18,15 +17,13 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
 
-__all__ = ["SNIFF_BYTES", "BoxWalk", "judged", "sniffed", "text_kind"]
-
 _ARTICLE: Final[dict[Family | None, str]] = {
     "video": "a video",
     "image": "a picture",
     "audio": "a sound file",
     None: "a video, a picture or a sound file",
 }
-# Containers whose first bytes do not tell whether they hold sound alone: the header or the name may say so.
+# Containers whose first bytes do not show whether they hold sound alone: the header or the name may say so.
 _SOUND_ALONE: Final = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/3gpp": "audio/mp4"}
 _MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre|svg)\b|\s*<[?!]", re.IGNORECASE)
 _SVG = re.compile(rb"<svg[\s>/]", re.IGNORECASE)
@@ -53,12 +50,12 @@ def text_kind(head: bytes) -> str | None:
 def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
     """Return the content type of a file, as its first bytes prove it.
 
-    The header is believed in one point alone: whether a container that may hold video or sound, and shows no video in
+    The header decides one point alone: whether a container that may hold video or sound, and shows no video in
     its first bytes, holds only sound.
     Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
 
     :param declared: the ``Content-Type`` header.
-    :param head: the first bytes of the body, up to :data:`SNIFF_BYTES`.
+    :param head: the first bytes of the body, up to :data:`.SNIFF_BYTES`.
     :param artifact: what is being fetched; None for a result of any medium.
     :param path: the URL's path; its extension helps where the header names no type.
     :raises ViduDownloadRefusedError: when the bytes prove something else, or nothing; the message quotes their
@@ -78,9 +75,9 @@ def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: s
 def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
     if proven not in _SOUND_ALONE or family not in (None, "audio") or shows_video(head):
         return None
-    told = (declared or "").partition(";")[0].strip().lower()
-    says_sound = told.startswith("audio/") or (
-        not told.startswith("video/")
+    kind = (declared or "").partition(";")[0].strip().lower()
+    says_sound = kind.startswith("audio/") or (
+        not kind.startswith("video/")
         and ((type_of_name(path) or "").startswith("audio/") or (family == "audio" and shows_sound(head)))
     )
     return _SOUND_ALONE[proven] if says_sound else None
@@ -94,18 +91,18 @@ def _fits(kind: str, family: Family | None) -> bool:
 
 
 def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduDownloadRefusedError:
-    found = text_kind(head)
-    if found:
+    kind = text_kind(head)
+    if kind:
         begins = redacted(head[:_QUOTED].decode("utf-8", "replace"), 160)
     else:
         said = f" (its header says {redacted(declared, 60)})" if declared else ""
-        found, begins = f"bytes of no known format{said}", head[:16].hex(" ")
-    return _refused(family, found, f" It begins: {begins}")
+        kind, begins = f"bytes of no known format{said}", head[:16].hex(" ")
+    return _refused(family, kind, f" It begins: {begins}")
 
 
-def _refused(family: Family | None, found: str, more: str) -> ViduDownloadRefusedError:
+def _refused(family: Family | None, kind: str, more: str) -> ViduDownloadRefusedError:
     return ViduDownloadRefusedError(
-        f"Not stored: the server sent {redacted(found)} instead of {_ARTICLE[family]}.{more}"
+        f"Not stored: the server sent {redacted(kind)} instead of {_ARTICLE[family]}.{more}"
     )
 
 
@@ -133,7 +130,7 @@ class BoxWalk:
             self._header = b""
 
     def is_cut(self) -> bool:
-        """Whether the last box claims bytes that have not come (false where the file is no MP4)."""
+        """Whether the last box claims bytes that have not come (false where the file is not an MP4)."""
         return self._follows and self._position < self._next
 
     def is_whole(self) -> bool:
@@ -150,7 +147,7 @@ class BoxWalk:
             size = int.from_bytes(self._header[8:16], "big")
         is_box = self._header[4:8].isalnum() if self._next else is_iso(self._header)
         if size < 8 or not is_box:
-            # Size 0 means "to the end of the file"; anything else is no box.
+            # Size 0 means "to the end of the file"; anything else is not a box.
             self._follows = False
             return None
         return size

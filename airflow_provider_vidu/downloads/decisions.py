@@ -39,7 +39,6 @@ class Do(enum.Enum):
     TAKE_ALL = "take the body as the whole file, from its first byte"
     TAKE_REST = "take the body as the continuation"
     START_OVER = "forget what has come and ask for the whole file"
-    FOLLOW = "follow the redirect"
     FRESH_URL = "the URL has expired: get another one"
     WAIT = "wait and ask again"
     STOP = "give up"
@@ -49,7 +48,7 @@ class Do(enum.Enum):
 class Progress:
     """How far a transfer has come.
 
-    :param received: bytes that are safely in the sink.
+    :param received: bytes that have been written.
     :param total: bytes of the whole file, where announced.
     :param validator: what identifies this version of the file (for If-Range), or None.
     :param codings: the content codings that its first answer declared.
@@ -82,7 +81,7 @@ class Verdict:
 
 
 def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
-    """Decide what an answer means for a transfer.
+    """Decide what an answer that is not a redirect means for a transfer.
 
     :param answer: status, headers, and the announced length of this body (None when there is none).
     :param progress: how far the transfer had come when it asked.
@@ -94,18 +93,16 @@ def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict
         return _after_partial(answer, progress, ranged=ranged)
     if answer.status == 416 and ranged:
         return Verdict(Do.START_OVER, error=_http_error(answer, "the server cannot continue the transfer"))
-    if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("location"):
-        return Verdict(Do.FOLLOW)
     return _after_failure(answer)
 
 
 def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
     mixed = Verdict(Do.START_OVER, error=_http_error(answer, "the server sent another part than was asked for"))
-    found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-    if found is None:
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+    if match is None:
         return mixed
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
     if last < first or (total is not None and last >= total) or answer.length not in (None, last - first + 1):
         return mixed
     if not ranged:
@@ -133,21 +130,22 @@ def _after_failure(answer: Answer) -> Verdict:
         return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
     if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
-    told = redacted(answer.body.decode("utf-8", "replace"))
-    error = ViduDownloadRefusedError(
-        f"Not fetched: the server refused the request{f'. It said: {told}' if told else '.'}",
-        status_code=answer.status,
-    )
-    return Verdict(Do.STOP, error=error)
+    problem = f"Not fetched: the server refused the request{_quoted(answer)}"
+    return Verdict(Do.STOP, error=ViduDownloadRefusedError(problem, status_code=answer.status))
 
 
 def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
-    told = redacted(answer.body.decode("utf-8", "replace"))
     return ViduDownloadError(
-        f"The file could not be fetched: {problem}{f'. It said: {told}' if told else '.'}",
+        f"The file could not be fetched: {problem}{_quoted(answer)}",
         status_code=answer.status,
         retry_after=retry_after(answer.headers),
     )
+
+
+def _quoted(answer: Answer) -> str:
+    """Return the end of a sentence, and the server's own words if there are any."""
+    message = redacted(answer.body.decode("utf-8", "replace"))
+    return f". It said: {message}" if message else "."
 
 
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -175,10 +173,10 @@ def validator_of(headers: Mapping[str, str], status: int = 200) -> str | None:
 
 def _date(value: str | None) -> datetime | None:
     try:
-        found = parsedate_to_datetime(value) if value else None
+        date = parsedate_to_datetime(value) if value else None
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
-    return found if found is not None and found.tzinfo is not None else None
+    return date if date is not None and date.tzinfo is not None else None
 
 
 class Budget:
@@ -239,12 +237,12 @@ def redirect_problem(count: int, old: str, new: str | None) -> str | None:
 
     :param count: which redirect this is, starting with 1.
     :param old: the scheme of the URL that redirected.
-    :param new: the scheme of the target; None when the target is no http(s) URL.
+    :param new: the scheme of the target; None when the target is not an http(s) URL.
     """
     if count > MAX_REDIRECTS:
         return f"there were more than {MAX_REDIRECTS} redirects"
     if new is None:
-        return "it redirects to something that is no http(s) URL"
+        return "it redirects to something that is not an http(s) URL"
     if old == "https" and new == "http":
         return "it redirects from https to unencrypted http"
     return None

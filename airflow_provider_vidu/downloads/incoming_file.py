@@ -1,31 +1,32 @@
-"""One version of a file as it arrives: counted, hashed, looked at, and handed to the sink."""
+"""One version of a file as it arrives: counted, hashed, checked, and written."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 
-from airflow_provider_vidu.downloads.content import SNIFF_BYTES, BoxWalk, judged, sniffed, text_kind
+from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
+from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact
-from airflow_provider_vidu.stores.base import AtomicWriter
+from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
 
 OpenWriter = Callable[[str, int | None], AtomicWriter]
-"""Takes the content type and the announced size; returns a sink. Called anew when a transfer starts over."""
+"""Takes the content type and the announced size; returns the writer. Called again when a transfer starts over."""
 
 
 class IncomingFile:
     """Takes the bytes of one version of the file; a transfer that starts over makes a new one.
 
     What arrives is counted as it comes, for the transfer resumes there. What a server has compressed unasked is
-    unpacked on the way: size, digest and sink are about the file itself.
+    unpacked on the way: size, digest and writer are about the file itself.
 
     :param open_writer: opens the destination as soon as the first bytes have shown what they are.
     :param artifact: what is wanted; None for a result of any medium.
     :param max_bytes: the largest file that is accepted.
-    :param scrub: takes secrets out of what an error may quote of the beginning.
+    :param redact: takes secrets out of what an error may quote of the beginning.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class IncomingFile:
         self.validator: str | None = None
         self.content_type = ""
         self._codings: tuple[str, ...] = ()
-        self._open_sink = open_writer
+        self._open_writer = open_writer
         self._artifact = artifact
         self._max_bytes = max_bytes
-        self._scrub = redact
+        self._redact = redact
         self._declared: str | None = None
         self._path = ""
         self._first: bytearray | None = bytearray()
@@ -56,17 +57,12 @@ class IncomingFile:
         """The first bytes of the file, until they show what it is."""
         self._digest = hashlib.sha256()
         self._boxes = BoxWalk()
-        self._sink: AtomicWriter | None = None
+        self._writer: AtomicWriter | None = None
 
     @property
     def progress(self) -> Progress:
         """How far it has come."""
         return Progress(self.received, self.total, self.validator, self._codings)
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the file so far, in hex."""
-        return self._digest.hexdigest()
 
     @property
     def unpacked(self) -> str | None:
@@ -128,24 +124,26 @@ class IncomingFile:
     def complete(self) -> None:
         """Write what a very short file still has in the buffer."""
         self._settle()
-        if self._sink is None:
+        if self._writer is None:
             self._open()
 
-    def publish(self) -> None:
-        """Publish the file.
+    def publish(self, source: str) -> StoredRecord:
+        """Publish the file and return its record.
 
+        :param source: the URL that it came from, without its query.
         :raises ViduStorageError: when that fails; nothing has been published then.
         """
-        assert self._sink is not None
-        self._sink.publish()
+        assert self._writer is not None
+        self._writer.publish()
+        return StoredRecord(self._writer.uri, self.size, self._digest.hexdigest(), self.content_type, source)
 
     def discard(self) -> None:
         """Throw everything away, also what was not stored: it may quote the key, and an error keeps this object."""
         self._head = bytearray()
         self._first = None
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.discard()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.discard()
 
     def _settle(self) -> None:
         """Let the bytes that have come decide whether the file is compressed, and take them."""
@@ -168,25 +166,25 @@ class IncomingFile:
         self._check_size(self.size)
         if self.total is None and self._unpacker is None:
             self._boxes.feed(data)
-        if self._sink is not None:
+        if self._writer is not None:
             self._digest.update(data)
-            self._sink.write(data)
+            self._writer.write(data)
             return
         self._head += data
         if len(self._head) >= SNIFF_BYTES:
             self._open()
 
     def _open(self) -> None:
-        head = self._scrub(bytes(self._head[:SNIFF_BYTES]))
+        head = self._redact(bytes(self._head[:SNIFF_BYTES]))
         if self._codings and self._unpacker is None and sniffed(head) is None and text_kind(head) is None:
             raise ViduDownloadRefusedError(
                 f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although it was asked not "
                 "to, and this encoding cannot be undone here. Switch it off at the server, or at the proxy before it."
             )
         self.content_type = judged(self._declared, head, self._artifact, self._path)
-        self._sink = self._open_sink(self.content_type, self.total if self._unpacker is None else None)
+        self._writer = self._open_writer(self.content_type, self.total if self._unpacker is None else None)
         self._digest.update(self._head)
-        self._sink.write(memoryview(self._head))
+        self._writer.write(memoryview(self._head))
         self._head = bytearray()
 
     def _check_size(self, size: int | None) -> None:

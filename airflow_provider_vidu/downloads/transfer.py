@@ -1,8 +1,7 @@
-"""The transfer engine: one file from a URL into a sink, whole or not at all.
+"""The transfer engine: one file from a URL into a store, whole or not at all.
 
-It holds one buffer, hashes in the same pass, resumes what breaks, and decides nothing by itself: what
-an answer means stands in :mod:`.transfer_policy`, what content is acceptable in :mod:`.content`, which
-addresses are in :mod:`.addresses`.
+It holds one buffer, hashes in the same pass, resumes what breaks, and decides nothing by itself: :mod:`.decisions` says
+what an answer means, :mod:`.content` which content is acceptable, :mod:`..network.addresses` which addresses are.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.polling.policy import Backoff
 from airflow_provider_vidu.stores.artifacts import Artifact, family_of
+from airflow_provider_vidu.stores.base import StoredRecord
 
 BUFFER_BYTES: Final = 1024 * 1024
 _NAP: Final = 0.5
@@ -58,8 +59,6 @@ class Rules:
     :param artifact: what is fetched; None for a result of any medium.
     :param max_bytes: the largest file that is accepted.
     :param backoff: the delays between failed requests.
-    :param least_rate: bytes a second below which, over twice the connection's time-out, a transfer counts as stalled.
-    :param log_interval: seconds between two lines about the progress (more in a long transfer).
     :param clock: seconds, monotonic.
     :param sleep: waits for so many seconds.
     """
@@ -67,31 +66,19 @@ class Rules:
     artifact: Artifact | None = None
     max_bytes: int | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(base=1.0, cap=60.0))
-    least_rate: float = 1024.0
-    log_interval: float = 10.0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A file that has arrived whole and is published: size in bytes, digest, type, URL without its query."""
-
-    size: int
-    sha256: str
-    content_type: str
-    source: str
 
 
 class Transfer:
     """One download. Make an instance, call :meth:`run` once.
 
-    :param url: where the file lies; None to ask ``fresh_url`` first.
+    :param url: where the file is; None to call ``fresh_url`` first.
     :param open_writer: opens the destination once the content is known to be acceptable.
     :param access: what the connection grants.
     :param rules: limits and times.
-    :param fresh_url: returns a new URL when the old one has expired; None when nobody knows one.
-    :param log: where the progress is told.
+    :param fresh_url: returns a new URL when the old one has expired; None if there is no way to one.
+    :param log: gets the lines about the progress.
     """
 
     def __init__(
@@ -105,30 +92,30 @@ class Transfer:
         log: Any = None,
     ) -> None:
         self._url = url
-        self._open_sink = open_writer
+        self._open_writer = open_writer
         self._access = access or DownloadAccess()
         self._rules = rules or Rules()
         self._fresh_url = fresh_url
         self._log: Any = log or logging.getLogger(__name__)
         self._budget = Budget(self._access.max_retries, self._rules.backoff)
-        self._pace = Pace(self._rules.least_rate, SLOW_TIMEOUTS * self._access.timeout)
-        self._telling = ProgressLog(self._rules.log_interval)
+        self._pace = Pace(window=SLOW_TIMEOUTS * self._access.timeout)
+        self._progress_log = ProgressLog()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._seconds = 0.0
         """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
         self._fresh_urls = 0
         self._cancelled = False
         self._stream: Stream | None = None
-        self._file = self._new_arrival()
+        self._file = self._new_file()
 
-    def run(self) -> Received:
+    def run(self) -> StoredRecord:
         """Fetch and publish.
 
-        :return: what was published.
+        :return: the record of the stored file.
         :raises ViduDownloadRefusedError: address, size or content are not allowed.
         :raises ViduURLExpiredError: the URL is no longer valid and there is no way to a new one.
         :raises ViduIncompleteError: it did not arrive whole, in spite of all retries.
-        :raises ViduStorageError: the sink failed.
+        :raises ViduStorageError: it could not be written.
         :raises ViduDownloadError: everything else. After any exception nothing has been published.
         """
         try:
@@ -138,7 +125,7 @@ class Transfer:
             while not self._attempt(self._url):
                 pass
             self._check_cancelled()
-            self._file.publish()
+            record = self._file.publish(self._source)
         except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
             self._file.discard()
             raise
@@ -148,7 +135,7 @@ class Transfer:
                 self._file.unpacked,
             )
         self._log.info("%s", finish_line(self._file.received, self._file.content_type, self._seconds))
-        return Received(self._file.size, self._file.sha256, self._file.content_type, self._source)
+        return record
 
     def cancel(self) -> None:
         """Make :meth:`run` raise soon. May be called from a signal handler or another thread."""
@@ -166,7 +153,7 @@ class Transfer:
         problem: str | None = None
         broken: ViduDownloadError | None = None
         try:
-            with self._open(url, progress) as stream:
+            with closing(self._open(url, progress)) as stream:
                 verdict = after_answer(stream.answer(), progress, ranged=progress.may_resume)
                 if takes := verdict.do in (Do.TAKE_ALL, Do.TAKE_REST):
                     problem = self._take(stream, verdict)
@@ -205,21 +192,19 @@ class Transfer:
         url = location
         try:
             url = target.redirected(location)
-            found = Target.parse(url)
+            following = Target.parse(url)
         except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
-            found = None
-        if problem := redirect_problem(hops, target.scheme, found.scheme if found else None):
+            following = None
+        if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
+            shown = self._access.redact(without_query(url).encode("utf-8", "replace")).decode("utf-8", "replace")
             raise ViduDownloadRefusedError(
-                f"Not fetched from {without_query(target.url)}: {problem} ({self._scrubbed(without_query(url))})."
+                f"Not fetched from {without_query(target.url)}: {problem} ({sanitized(shown, 120)})."
             )
-        assert found is not None
-        return found
-
-    def _scrubbed(self, text: str) -> str:
-        return sanitized(self._access.redact(text.encode("utf-8", "replace")).decode("utf-8", "replace"), 120)
+        assert following is not None
+        return following
 
     def _act_on(self, verdict: Verdict) -> None:
-        """Do what an answer without the file asks for: wait, begin anew, get another URL or give up."""
+        """Act on an answer without the file: wait, start over, get another URL or give up."""
         assert verdict.error is not None
         if verdict.do is Do.STOP:
             raise verdict.error
@@ -227,16 +212,16 @@ class Transfer:
             self._url = self._another_url(verdict.error)
             return
         if verdict.do is Do.START_OVER:
-            self._begin_anew()
+            self._start_over()
         self._wait_or_raise(verdict.error)
 
     def _another_url(self, expired: ViduError | None) -> str:
-        """Ask for a fresh URL, a few times at the most."""
+        """Ask for a fresh URL, a few times at most."""
         if self._fresh_url is None:
             status = expired.status_code if expired else None
             raise ViduURLExpiredError(
                 f"The URL {self._source} is not valid (any more), and without a generation_id there is no way to "
-                "a new one. Pass generation_id, or download sooner: such URLs die within hours.",
+                "a new one. Pass generation_id, or download sooner: such URLs expire within hours.",
                 status_code=status,
             )
         if expired is not None:
@@ -256,7 +241,7 @@ class Transfer:
     def _take(self, stream: Stream, verdict: Verdict) -> str | None:
         """Take the body; return what is wrong with its end, or None when the file is whole."""
         if verdict.do is Do.TAKE_ALL:
-            self._begin_anew()
+            self._start_over()
             path = stream.target.path.partition("?")[0]
             validator = validator_of(stream.headers, stream.status)
             self._file.describe(stream.headers.get("content-type"), validator, path, codings_of(stream.headers))
@@ -264,15 +249,15 @@ class Transfer:
         file.expect(verdict.total)
         began = clock()
         self._pace.start(began, file.received)
-        self._telling.start(began, file.received, file.total)
+        self._progress_log.start(began, file.received, file.total)
         before, first = self._seconds, None
         while count := stream.readinto(self._buffer):
             now = clock()
             first = now if first is None else first
             file.accept(self._buffer[:count])
             self._seconds = before + now - first
-            if told := self._telling.line(now, file.received, file.total):
-                self._log.info("%s", told)
+            if line := self._progress_log.line(now, file.received, file.total):
+                self._log.info("%s", line)
             if self._cancelled or self._pace.is_too_slow(now, file.received):
                 self._check_cancelled()
                 raise TooSlowError
@@ -290,18 +275,18 @@ class Transfer:
         error = ViduIncompleteError(problem)
         if self._file.received in (0, self._file.total):
             # Nothing that could be continued: an empty body, or one with bytes after its end.
-            self._begin_anew()
+            self._start_over()
         self._wait_or_raise(error)
         return False
 
     # -- failures -------------------------------------------------------------------------------
 
     def _broken(self, error: BaseException) -> ViduDownloadError:
-        told = failure_text(error)
+        detail = failure_text(error)
         if self._file.received == 0:
-            return ViduDownloadError(f"The file at {self._source} could not be fetched: {told}.")
+            return ViduDownloadError(f"The file at {self._source} could not be fetched: {detail}.")
         of = f" of {self._file.total:,}" if self._file.total is not None else ""
-        return ViduIncompleteError(f"The transfer broke after {self._file.received:,}{of} bytes: {told}.")
+        return ViduIncompleteError(f"The transfer broke after {self._file.received:,}{of} bytes: {detail}.")
 
     def _wait_or_raise(self, error: ViduError) -> None:
         delay = self._budget.spend(error, self._file.received)
@@ -324,19 +309,17 @@ class Transfer:
         if self._cancelled:
             raise ViduDownloadError("The download was cancelled; nothing was published.")
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         self._seconds = 0.0
         self._file.discard()
-        self._file = self._new_arrival()
+        self._file = self._new_file()
 
-    def _new_arrival(self) -> IncomingFile:
-        return IncomingFile(self._open_sink, self._rules.artifact, self._rules.max_bytes, self._scrub)
+    def _new_file(self) -> IncomingFile:
+        return IncomingFile(self._open_writer, self._rules.artifact, self._rules.max_bytes, self._redact)
 
-    def _scrub(self, data: bytes) -> bytes:
+    def _redact(self, data: bytes) -> bytes:
         stream = self._stream
         return self._access.redact(data, stream.target.url if stream is not None else self._url)
-
-    # -- what is told ---------------------------------------------------------------------------
 
     @property
     def _source(self) -> str:

@@ -1,7 +1,7 @@
 """A file that a server has compressed although it was asked not to: unpacked while it streams by, and bounded. Pure.
 
 Servers also name a ``Content-Encoding`` that is not there: stores keep the header that an upload carried, and gateways
-unpack a body and pass the header on. So the header is never believed: the first bytes decide.
+unpack a body and pass the header on. So the header decides nothing: the first bytes do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefu
 MOST_RATIO: Final = 100
 """No medium that a service hands out shrinks to less than a hundredth; a bomb shrinks to a thousandth."""
 FREE_BYTES: Final = 16 * 1024**2
-"""Up to so many unpacked bytes the ratio does not count: a small picture of one colour shrinks to nearly nothing."""
+"""Up to this size, in bytes, the ratio does not count: a small picture of one colour shrinks to nearly nothing."""
 _GZIP: Final = b"\x1f\x8b\x08"
 _PIECE: Final = 1024**2
 

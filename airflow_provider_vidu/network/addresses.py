@@ -52,7 +52,7 @@ _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 
 _OWN: Final = frozenset({"private", "shared (carrier-grade NAT)", "reserved"})
 """Where a gateway may be, beside the public addresses. That its name leads to this machine or to a metadata service
-is no installation but an attack (DNS rebinding)."""
+is an attack, not an installation (DNS rebinding)."""
 
 
 def why_refused(address: Address) -> str | None:
@@ -161,7 +161,7 @@ def system_resolver(host: str, port: int) -> list[str]:
     :raises OSError: when it does not resolve.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError(f"{sanitized(host, 80)!r} is no host name") from None
-    return [str(entry[4][0]) for entry in found]
+        raise OSError(f"{sanitized(host, 80)!r} is not a host name") from None
+    return [str(entry[4][0]) for entry in entries]

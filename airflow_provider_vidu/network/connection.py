@@ -40,7 +40,7 @@ class TooSlowError(TimeoutError):
 class Patience(io.RawIOBase):
     """The reading end of a socket, with an end to all waiting.
 
-    A socket's own time-out begins anew with every byte: a server that sends its headers byte by byte
+    A socket's own timeout restarts with every byte: a server that sends its headers byte by byte
     would hold a worker for days.
     """
 
@@ -105,9 +105,9 @@ class Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         # http.client skips 100 alone, but any interim answer may come unasked (RFC 9110, 15.2).
         for _ in range(MOST_INTERIM + 1):
-            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-            if not 102 <= found[1] < 200:
-                return found
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 102 <= line[1] < 200:
+                return line
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) came, and none that counts")
 
@@ -166,7 +166,7 @@ def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> soc
 def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSocket:
     """Limit the wait for each piece that comes out of ``sock``, and return it.
 
-    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's time-out.
+    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's timeout.
     """
     receive = sock.recv
 
@@ -183,10 +183,10 @@ class Connection(http.client.HTTPConnection):
 
     :param target: what will be asked for.
     :param access: what may be connected to.
-    :param opened: told every socket that is opened, so that the caller can close it whatever happens.
+    :param opened: called with every socket that is opened, so that the caller can close it in any case.
     """
 
-    debuglevel = 0  # whatever is set for all of http.client: it prints headers, and with them the key
+    debuglevel = 0  # also where it is set for all of http.client: it prints headers, and with them the key
 
     def __init__(self, target: Target, access: DownloadAccess, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
@@ -196,8 +196,8 @@ class Connection(http.client.HTTPConnection):
         self._until = time.monotonic() + SLOW_TIMEOUTS * access.timeout
         self._patience: Patience | None = None
         self.response_class: Any = self._respond
-        found = proxy_for(target.url, access.proxy)
-        self._proxy = _Proxy.parse(found) if found else None
+        proxy = proxy_for(target.url, access.proxy)
+        self._proxy = _Proxy.parse(proxy) if proxy else None
         relayed = self._proxy is not None and target.scheme == "http"
         self.request_target = f"http://{target.authority}{target.path}" if relayed else target.path
         self.proxy_headers = self._proxy.headers() if self._proxy and relayed else {}

@@ -11,6 +11,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_MAX_RETRIES: Final = 5
 CHUNK_BYTES: Final = 64 * 1024
 TOTAL_TIMEOUTS: Final = 4
-"""An answer must be complete within this many time-outs: a trickle is no life sign."""
+"""An answer must be complete within this many timeouts: a trickle is not a sign of life."""
 SLOW_TIMEOUTS: Final = 2
-"""So many of the connection's time-outs an answer's head may take, and a body may be too slow."""
+"""So many of the connection's timeouts an answer's head may take, and a body may be too slow."""

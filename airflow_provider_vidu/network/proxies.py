@@ -84,9 +84,9 @@ def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, po
     entry = _SCHEME.sub("", entry).rstrip("/")
     if entry == "*":
         return True
-    if found := _WITH_PORT.fullmatch(entry):
-        entry = found[1]
-        if int(found[2]) != port:
+    if match := _WITH_PORT.fullmatch(entry):
+        entry = match[1]
+        if int(match[2]) != port:
             return False
     if address is not None:
         if _OCTETS.fullmatch(entry):
@@ -111,11 +111,11 @@ def _ascii(host: str) -> str:
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(host.strip("[]").partition("%")[0])
+        address = ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -20,15 +20,15 @@ from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 ERROR_BODY_BYTES: Final = 2048
 NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)
-"""What a broken connection raises here; ``ssl.SSLError`` and time-outs are OSErrors."""
+"""What a broken connection raises here; ``ssl.SSLError`` and timeouts are OSErrors."""
 
 
 class UnclearLengthError(http.client.HTTPException):
-    """The headers do not tell where the body ends."""
+    """The headers do not show where the body ends."""
 
 
 class Stream:
-    """An answer whose body is still on the wire. Use as a context manager.
+    """An answer whose body is still on the wire. Close it, as with :func:`contextlib.closing`.
 
     :raises OSError, http.client.HTTPException: when the connection fails (:data:`NETWORK_ERRORS`).
     :raises ViduDownloadRefusedError: when the address is not permitted.
@@ -51,7 +51,7 @@ class Stream:
             # The frames below hold the request as it was written, the key among its headers.
             error.__cause__ = error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except BaseException:  # also for what a signal handler raises: the socket may not stay open
+        except BaseException:  # also for what a signal handler raises: the socket must not stay open
             self.close()
             raise
         self._left = self.length
@@ -59,7 +59,7 @@ class Stream:
     def _announced(self) -> int | None:
         """Return the length of the body, or None where it ends by itself.
 
-        :raises UnclearLengthError: when the end of the body cannot be told. ``http.client`` would read on
+        :raises UnclearLengthError: when the end of the body is unclear. ``http.client`` would read on
             until the connection ends, and take a cut file, or one with chunk sizes in it, for the video.
         """
         coding = self.headers.get("transfer-encoding", "identity").strip().lower()
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def shows_its_end(self) -> bool:
-        """Whether a body that is cut can be told from one that has ended."""
+        """Whether a body that is cut differs from one that has ended."""
         return self.length is not None or self._response.chunked
 
     def has_surplus(self) -> bool:
@@ -125,12 +125,6 @@ class Stream:
         self._connection.close()
         if self._socket is not None:
             self._socket.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _remember(self, sock: socket.socket) -> None:
         """Keep hold of the socket: http.client lets go of it when the server announces to close."""
@@ -168,7 +162,7 @@ def failure_text(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the server fell silent"
     if isinstance(error, UnclearLengthError):
-        return "the answer's headers do not tell where its body ends"
+        return "the answer's headers do not show where its body ends"
     if isinstance(error, http.client.RemoteDisconnected):
         return "the server closed the connection without an answer"
     if isinstance(error, http.client.IncompleteRead):

@@ -114,7 +114,7 @@ class Target:
 
         Blanks and line ends around it are dropped.
 
-        :raises ViduDownloadRefusedError: when it is no http(s) URL with a host, or holds a user.
+        :raises ViduDownloadRefusedError: when it is not an http(s) URL with a host, or holds a user.
         """
         url = url.strip()
         ascii_url = "".join(char if char.isascii() else quote(char, errors="replace") for char in url)
@@ -149,4 +149,4 @@ def _ascii_host(host: str) -> str:
     try:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise ViduDownloadRefusedError(f"Not fetched: {sanitized(host, 80)!r} is no host name.") from None
+        raise ViduDownloadRefusedError(f"Not fetched: {sanitized(host, 80)!r} is not a host name.") from None

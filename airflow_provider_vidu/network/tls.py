@@ -60,7 +60,8 @@ def _trusting(source: str, path: str, _fingerprint: tuple[int, int]) -> ssl.SSLC
             cafile=None if is_folder else str(place), capath=str(place) if is_folder else None
         )
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = "holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else _reason(error)
+        detail = getattr(error, "strerror", None) or str(error)
+        reason = "holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else detail
         raise ViduConfigError(
             f"The CA bundle {sanitized(path)!r} that {source} names cannot be used: {reason}."
         ) from None
@@ -76,19 +77,15 @@ def _unverified() -> ssl.SSLContext:
 
 
 def _http1(context: ssl.SSLContext) -> ssl.SSLContext:
-    # Neither client speaks HTTP/2; some gateways pick it unless told.
+    # Neither client speaks HTTP/2; some gateways pick it unless the client offers only HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _fingerprint(path: str) -> tuple[int, int]:
     # A bundle that was replaced on disk must not be answered from the cache.
     try:
-        found = Path(path).expanduser().stat()
+        status = Path(path).expanduser().stat()
     except (OSError, ValueError):
         return 0, 0
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size

@@ -5,9 +5,9 @@ Importing this module does no I/O and loads no HTTP client; the engine is import
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.urls import shown_url, url_problem
@@ -18,32 +18,23 @@ from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, stripped, url_of
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
-from airflow_provider_vidu.stores.naming import (
-    candidate_names,
-    checked_destination,
-    file_name,
-    is_folder,
-    is_template,
-    stem_of,
-)
+from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, stem_of
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_vidu.downloads.transfer import Received, Transfer
+    from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.network.target import DownloadAccess
-    from airflow_provider_vidu.stores.base import AtomicWriter, StoredFile
-    from airflow_provider_vidu.stores.destination import Destination
-
-Overwrite = Literal["replace", "skip", "error"]
-OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+    from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
+    from airflow_provider_vidu.stores.targets import FileTarget
 
 
 class ViduDownloadOperator(SignedURLOperator):
-    """Download a file of a generation into any place that Airflow's object storage reaches.
+    """Download a file of a generation into any location that Airflow's object storage reaches.
 
     By default the result is kept, whatever its medium: video, picture or sound. The file's first bytes decide what it
     is, name its extension, and are the content type of the stored object; pages, JSON, text, SVG and bytes that prove
@@ -59,14 +50,14 @@ class ViduDownloadOperator(SignedURLOperator):
     fetched nothing and only the id was known).
 
     ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt
-    (where the service tells them) as ``extra``, and an alias becomes the stored object.
+    (where the service reports them) as ``extra``, and an alias becomes the stored object.
 
     :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
         ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
         URL) and its type. An ``ObjectStoragePath`` loses that slash: given as an object it is a folder unless its name
         has the extension of a medium, and its storage options are used. In a mapped task it must be a folder, or
         differ between the instances. A file that is replaced leaves its mode; a symbolic link is refused. (templated)
-    :param video_url: where the file lies; sent verbatim, except for blanks around it. (templated)
+    :param video_url: where the file is; sent verbatim, except for blanks around it. (templated)
     :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
     :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
         both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
@@ -131,13 +122,12 @@ class ViduDownloadOperator(SignedURLOperator):
         self.endpoint = endpoint
         self._written_destination: Any = destination  # before templates are rendered
         self._transfer: Transfer | None = None
-        self._chosen: StoredFile | None = None
         self._generation: Generation | None = None
         self._record: dict[str, Any] | None = None
         self._check_arguments()
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Download, publish, tell the outlets, and return the record of the file."""
+        """Download, publish, fill the outlets' events, and return the record of the file."""
         context = {} if context is None else context  # in a unit test of a user
         url, generation_id = self._rendered()
         self._check_mapping(context)
@@ -150,7 +140,9 @@ class ViduDownloadOperator(SignedURLOperator):
                 artifact=self.artifact,
                 endpoint=self.endpoint,
             )
-        self._record = self._stored(url, generation_id)
+        stored = asdict(self._stored(url, generation_id))
+        del stored["existed"]
+        self._record = {**stored, "generation_id": generation_id}
         self._fill_outlet_events(context, self._record)
         return self._record
 
@@ -160,37 +152,49 @@ class ViduDownloadOperator(SignedURLOperator):
 
         return openlineage_facets(self._record, self._generation or handed_over(self.generation))
 
-    def _stored(self, url: str | None, generation_id: str | None) -> dict[str, Any]:
-        from airflow_provider_vidu.stores.base import DestinationExistsError
+    def _stored(self, url: str | None, generation_id: str | None) -> StoredRecord:
+        """Return the record of the file that is there and stays, or else of the downloaded one."""
+        from airflow_provider_vidu.network.target import most_bytes
+
+        target, most = self._target(url, generation_id), most_bytes(self.max_bytes)
+        source = without_query(url) if url else None
+        try:
+            try:
+                record = target.existing(most, source) or self._downloaded(target, most, url, generation_id)
+            except DestinationExistsError:
+                # Either it is an error, or another task was faster than this one.
+                existing = target.existing(most, source)
+                if existing is None:
+                    raise
+                record = existing
+        except ViduError as error:
+            raise error.with_context(generation_id=generation_id) from error.__cause__
+        if record.existed:
+            self.log.info("%s exists already (%s bytes); nothing was stored.", record.uri, f"{record.size:,}")
+        else:
+            facts = f"{record.size:,} bytes of {record.content_type}, SHA-256 {record.sha256}"
+            self.log.info("Stored %s: %s", record.uri, facts)
+        return record
+
+    def _target(self, url: str | None, generation_id: str | None) -> FileTarget:
         from airflow_provider_vidu.stores.destination import Destination, options_of
         from airflow_provider_vidu.stores.roots import check_destination
+        from airflow_provider_vidu.stores.targets import FileTarget, FolderTarget
 
         checked = checked_destination(self.destination)
         check_destination(checked)
-        destination = Destination(checked, self._storage_conn_id(), options_of(self.destination))
-        stem = stem_of(generation_id, url) if destination.is_folder else ""
-        names = candidate_names(stem, self.artifact, self.creation)
-        try:
-            if self.overwrite != "replace" and (place := destination.existing(names)):
-                return self._kept(place, url, generation_id)
-            place, received = self._download(destination, stem, url, generation_id)
-        except DestinationExistsError as error:
-            # Another task was faster than this one.
-            if self.overwrite == "skip" and self._chosen is not None:
-                return self._kept(self._chosen, url, generation_id)
-            raise error.with_context(generation_id=generation_id) from error.__cause__
-        except ViduError as error:
-            raise error.with_context(generation_id=generation_id) from error.__cause__
-        told = f"{received.size:,} bytes of {received.content_type}, SHA-256 {received.sha256}"
-        self.log.info("Stored %s: %s", place.uri, told)
-        return _record(place, received.size, received.sha256, received.content_type, generation_id, received.source)
+        conn_id: str | None = stripped(_absent_as_none(self.storage_conn_id))
+        destination = Destination(checked, conn_id, options_of(self.destination))
+        if not is_folder(checked):
+            return FileTarget(destination, self.overwrite)
+        return FolderTarget(destination, self.overwrite, stem_of(generation_id, url), self.artifact, self.creation)
 
     def on_kill(self) -> None:
         """Stop the transfer; what was written so far is discarded."""
         if self._transfer is not None:
             self._transfer.cancel()
 
-    # -- who is told ----------------------------------------------------------------------------
+    # -- outlets --------------------------------------------------------------------------------
 
     def _fill_outlet_events(self, context: Any, record: dict[str, Any]) -> None:
         if not self.outlets:
@@ -205,9 +209,9 @@ class ViduDownloadOperator(SignedURLOperator):
         fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
 
     def _known_generation(self, generation_id: str | None) -> Generation | None:
-        """Return what the service, and the task before this one, know of the generation.
+        """Return the generation as the service and the task before this one report it.
 
-        The query of ``ent-v2`` answers neither prompt nor model: only the order knows them.
+        The query of ``ent-v2`` answers neither prompt nor model: only the order holds them.
         """
         from airflow_provider_vidu.hooks import ViduHook
 
@@ -284,70 +288,30 @@ class ViduDownloadOperator(SignedURLOperator):
                 "slash, or put {{ ti.map_index }} into the name."
             )
 
-    def _storage_conn_id(self) -> str | None:
-        return stripped(_absent_as_none(self.storage_conn_id))  # type: ignore[no-any-return]
-
-    # -- what is there already ------------------------------------------------------------------
-
-    def _kept(self, place: StoredFile, url: str | None, generation_id: str | None) -> dict[str, Any]:
-        """Return the record of a file that stays, reading it once for its digest.
-
-        :raises DestinationExistsError: with ``overwrite="error"``.
-        :raises ViduDownloadRefusedError: when it is larger than a download may be.
-        """
-        from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed, type_of_name
-        from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
-        from airflow_provider_vidu.network.target import most_bytes
-        from airflow_provider_vidu.stores.base import file_exists_error
-
-        if self.overwrite == "error":
-            raise file_exists_error(place.uri)
-        digest, size, head, most = hashlib.sha256(), 0, b"", most_bytes(self.max_bytes)
-        for piece in place.read():
-            head = head or piece[:SNIFF_BYTES]
-            size += len(piece)
-            if size > most:
-                raise ViduDownloadRefusedError(
-                    f"{place.uri} exists already and has more than {most:,} bytes (max_bytes), so it is not read for "
-                    "its digest. Remove it, raise max_bytes, or use overwrite='replace'."
-                )
-            digest.update(piece)
-        self.log.info("%s exists already (%s bytes); nothing was fetched.", place.uri, f"{size:,}")
-        content_type = sniffed(head) or type_of_name(place.name) or "application/octet-stream"
-        source = without_query(url) if url else None
-        return _record(place, size, digest.hexdigest(), content_type, generation_id, source)
-
     # -- the download ---------------------------------------------------------------------------
 
-    def _download(
-        self, destination: Destination, stem: str, url: str | None, generation_id: str | None
-    ) -> tuple[StoredFile, Received]:
+    def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
         from airflow_provider_vidu.downloads.transfer import Rules, Transfer
-        from airflow_provider_vidu.network.target import most_bytes
 
-        destination.check()  # a folder or a missing file system is reported before anything is fetched
+        target.check()  # a folder or a missing file system is reported before anything is fetched
 
         def open_writer(content_type: str, total: int | None) -> AtomicWriter:
-            name = file_name(stem, self.artifact, content_type, self.creation) if destination.is_folder else None
-            place = self._chosen = destination.place(name)
-            self.log.info("Storing it as %s", place.uri)
-            may_replace = self.overwrite == "replace" or place.size() == 0
-            return place.sink(total, replace=may_replace, content_type=content_type)
+            writer = target.writer(content_type, total)
+            self.log.info("Storing it as %s", writer.uri)
+            return writer
 
         self._transfer = Transfer(
             url,
             open_writer,
             access=self._access(needed=generation_id is not None),
-            rules=Rules(artifact=self.artifact, max_bytes=most_bytes(self.max_bytes)),
+            rules=Rules(artifact=self.artifact, max_bytes=most),
             fresh_url=(lambda: self._fresh_url(generation_id)) if generation_id is not None else None,
             log=self.log,
         )
-        received = self._transfer.run()
-        assert self._chosen is not None  # nothing is received without a sink
-        return self._chosen, received
+        return self._transfer.run()
 
     def _access(self, *, needed: bool) -> DownloadAccess:
-        """Return what the connection grants; without one, what anybody may do."""
+        """Return what the connection grants; without one, the defaults."""
         from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.network.target import DownloadAccess
@@ -356,21 +320,19 @@ class ViduDownloadOperator(SignedURLOperator):
             return DownloadAccess()
         try:
             return ViduHook(self.vidu_conn_id).config.access()
-        except ViduConnectionNotFoundError:
-            if needed:
-                raise
         except ViduConfigError as error:
             if needed:
                 raise
-            self.log.warning("The Vidu connection is not used for this download: %s", error)
+            if not isinstance(error, ViduConnectionNotFoundError):
+                self.log.warning("The Vidu connection is not used for this download: %s", error)
         return DownloadAccess()
 
     def _fresh_url(self, generation_id: str) -> str:
-        """Ask the service where the file lies now.
+        """Return the service's present URL of the file.
 
         :raises ViduGenerationFailedError: when there will never be one.
         :raises ViduBusyError: when there is none yet.
-        :raises ViduMissingVideoError: when the service names none.
+        :raises ViduMissingVideoError: when the service returns none.
         :raises ViduConfigError: when there is no such creation.
         """
         from airflow_provider_vidu.exceptions import ViduBusyError
@@ -397,19 +359,6 @@ class ViduDownloadOperator(SignedURLOperator):
         )
 
 
-def _record(
-    place: StoredFile, size: int, sha256: str, content_type: str, generation_id: str | None, source: str | None
-) -> dict[str, Any]:
-    return {
-        "uri": place.uri,
-        "size": size,
-        "sha256": sha256,
-        "content_type": content_type,
-        "generation_id": generation_id,
-        "source": source,
-    }
-
-
 def _is_final(value: object) -> bool:
     """Whether a value is text that no template will change."""
     return isinstance(value, str) and not is_template(value)
@@ -427,8 +376,8 @@ def _absent_as_none(value: str | None) -> str | None:
 def _checked_url(url: object) -> str:
     """Return a URL without the blanks and line ends around it, which templates and files leave there."""
     text = url.strip() if isinstance(url, str) else url
-    if (found := web_url(text)) is not None:
-        return found
+    if (checked := web_url(text)) is not None:
+        return checked
     if not isinstance(text, str):
         raise ViduConfigError(f"video_url must be an http(s) URL as text, not {type(text).__name__}.")
     raise ViduConfigError(f"video_url must be an http(s) URL, not {shown_url(text)!r}: it {url_problem(text)}.")

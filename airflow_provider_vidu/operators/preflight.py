@@ -1,4 +1,4 @@
-"""What the DAG shows of the downloads behind a generation, looked at before the generation is paid for."""
+"""What the DAG shows of the downloads behind a generation, checked before the generation is paid for."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared_in, one_file_for_all
-from airflow_provider_vidu.stores.naming import checked_destination, is_template
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
 """Where a task runs: what this worker lacks, another one may have."""
 
-_MOST_LOOKED_AT: Final = 100
-"""So many of the destinations that a download is mapped over are looked at."""
+_MOST_CHECKED: Final = 100
+"""At most this many of the destinations that a download is mapped over are checked."""
 
 _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
 """The trigger rules of tasks that need not run when all goes well."""
 
 
 def check_downstream(operator: Any, log: Any) -> None:
-    """Check the destinations of all downloads downstream of a task, as far as they can be checked here and for nothing.
+    """Check the destinations of all downloads downstream of a task, as far as that is possible here at no cost.
 
-    To be called in a worker, before the order. Found are: no file system for the scheme of a destination, an Airflow
+    To be called in a worker, before the order. It finds: no file system for the scheme of a destination, an Airflow
     connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
-    and settings that no download can use. Nothing is written, no store is asked, and no store's package is imported.
-    Whatever only a rendered template shows, or only another worker, is left to the download itself. A download that
-    may be skipped (behind a branch, or a task of somebody else's) stops no order: it is warned of.
+    and settings that no download can use. Nothing is written, no store is reached, and no store's package is imported.
+    The rest, which only a rendered template or another worker shows, is left to the download itself. For a download
+    that may be skipped (behind a branch, or another package's task) there is a warning instead of an error.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
@@ -39,16 +39,16 @@ def check_downstream(operator: Any, log: Any) -> None:
     """
     for task, is_sure in _downloads(operator):
         try:
-            told = _told(operator, task)
-        except Exception as error:  # noqa: BLE001 - whatever a look stumbles over, it may stop no order
+            problem = _problem_of(operator, task)
+        except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
             log.warning("The destination of the download %r could not be checked: %s", task.task_id, redacted(error))
             continue
-        if told and is_sure:
+        if problem and is_sure:
             raise ViduConfigError(
-                f"Nothing was ordered: the download {task.task_id!r} behind this task would fail. {told}"
+                f"Nothing was ordered: the download {task.task_id!r} behind this task would fail. {problem}"
             )
-        if told:
-            log.warning("The download %r behind this task will fail if it runs. %s", task.task_id, told)
+        if problem:
+            log.warning("The download %r behind this task will fail if it runs. %s", task.task_id, problem)
 
 
 def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
@@ -66,7 +66,7 @@ def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
 def _behind(operator: Any) -> dict[str, bool]:
     """Return the ids of all tasks behind a task, and whether each of them runs whenever the task succeeds.
 
-    A task is taken further at most twice: when it is found, and when it turns out to be sure.
+    A task is followed at most twice: when it is reached, and when it turns out to be sure.
     """
     tasks = operator.dag.task_dict
     # These have run, so they skip nothing any more, unless they choose what runs after them.
@@ -106,15 +106,15 @@ def _kind(task: Any) -> type:
     return kind if isinstance(kind, type) else type(task)
 
 
-def _told(operator: Any, task: Any) -> str | None:
+def _problem_of(operator: Any, task: Any) -> str | None:
     """Return what is wrong with the destination of a download, as far as it shows here."""
     arguments = getattr(task, "partial_kwargs", None)
-    found = vars(task) if arguments is None else arguments
+    given = vars(task) if arguments is None else arguments
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
     here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
-    conn_id = found.get("storage_conn_id")
-    written = [found.get("destination")] if arguments is None else destinations_of(task)
-    for destination in written[:_MOST_LOOKED_AT]:
+    conn_id = given.get("storage_conn_id")
+    written = [given.get("destination")] if arguments is None else destinations_of(task)
+    for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom
         if is_mapped and is_shared_in(task, destination):
@@ -141,7 +141,7 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
         return error.reason
     if not here:
         return None
-    if missing := missing_file_system(text, conn_id if isinstance(conn_id, str) else None):
+    if missing := missing_file_system(text):
         return missing.reason
     if unknown := _unknown_connection(text, _final(conn_id)):
         return unknown
@@ -152,8 +152,8 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
         if is_final:
             check_destination(text)
         if is_final and path is not None:
-            Destination(text, _final(conn_id), options_of(destination)).place("x" if text.endswith("/") else None)
-            return obstacle(path, is_folder=text.endswith("/"))
+            Destination(text, _final(conn_id), options_of(destination)).file("x" if is_folder(text) else None)
+            return obstacle(path, is_folder=is_folder(text))
     except ViduConfigError as error:
         return error.reason
     return None
@@ -164,17 +164,15 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
 
     Google's and Azure's file systems fail without it. Amazon's fall back to the worker's own credentials, which may do.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
+    from airflow_provider_vidu.stores.destination import is_missing_connection
     from airflow_provider_vidu.stores.places import split_connection
-    from airflow_provider_vidu.stores.schemes import AZURE, GOOGLE
+    from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
     named = conn_id or split_connection(text)[0]
-    if not named or is_template(named) or text.partition("://")[0].lower() not in GOOGLE | AZURE:
+    store = STORES.get(scheme_of(text))
+    if not named or is_template(named) or store is None or not store.needs_connection:
         return None
-    try:
-        BaseHook.get_connection(named)
-    except AirflowNotFoundException:
+    if is_missing_connection(named):
         return f"There is no Airflow connection {redacted(named, 80)!r} for its destination {redacted(text, 120)!r}."
     return None
 

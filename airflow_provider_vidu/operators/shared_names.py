@@ -15,12 +15,12 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.naming import is_folder, is_template, path_text
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
-"""What differs between task instances: their other fields are those of the task or of the run, or may be equal."""
+"""Fields that differ between task instances; their other fields are equal, or may be."""
 _OF_ALL_INSTANCES: Final = frozenset({"dag_id", "task_id", "run_id", "dag_run", "dag", "owner", "operator", "queue"})
 _MAY_BE_MAPPED: Final = frozenset({"generation", "generation_id", "video_url", "creation", "artifact"})
 """Arguments of the download that tell its instances apart, where it is not known which ones are mapped over."""
 _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
-"""Names that stand for something else each time they are asked, wherever they are."""
+"""Names with another value at each use, wherever they are."""
 _OF_THE_RUN: Final = re.compile(
     r"ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|run_id|dag|dag_run|logical_date|execution_date|data_interval_\w+"
     r"|prev_\w+|next_\w+|yesterday_\w+|tomorrow_\w+|params|var|conn|conf|macros|inlets|outlets|test_mode"
@@ -34,7 +34,7 @@ def is_shared(destination: object, mapped: Collection[str] | None = None) -> boo
 
     :param destination: as the DAG's author wrote it, before templates are rendered.
     :param mapped: the arguments that are mapped over; None where that is not known.
-    :return: None when it is a template of which that cannot be told: perhaps.
+    :return: None when that is unknown, as of some templates: perhaps.
     """
     text = path_text(destination)
     if text is None or is_folder(text.strip()):
@@ -74,14 +74,14 @@ def is_shared_in(task: Any, destination: object) -> bool | None:
 def destinations_of(task: Any) -> list[Any]:
     """Return the destinations of a mapped operator's instances, as far as they are written in the DAG."""
     written = getattr(task, "partial_kwargs", {}).get("destination")
-    found = [] if written is None else [written]
+    destinations = [] if written is None else [written]
     expanded = _expanded(task)
     if isinstance(expanded, Mapping):
         listed = expanded.get("destination")
-        return [*found, *listed] if _is_listed(listed) else found
+        return [*destinations, *listed] if _is_listed(listed) else destinations
     if isinstance(expanded, Sequence):
-        found += [row["destination"] for row in expanded if isinstance(row, Mapping) and "destination" in row]
-    return found
+        destinations += [row["destination"] for row in expanded if isinstance(row, Mapping) and "destination" in row]
+    return destinations
 
 
 def one_file_for_all(destination: object) -> str:

@@ -10,18 +10,17 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import unquote
 
+from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media_fields import Kind
 from airflow_provider_vidu.stores.naming import plain_scheme
 from airflow_provider_vidu.stores.places import account_advice
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
-from airflow_provider_vidu.stores.schemes import AZURE, PACKAGES, S3, is_unknown_scheme, missing_advice
+from airflow_provider_vidu.stores.schemes import AZURE, S3, STORES, is_unknown_scheme, missing_advice, scheme_of
 
 MAX_UPLOAD_BYTES: Final = 50_000_000
 _PIECE_BYTES: Final = 1024 * 1024
@@ -146,7 +145,8 @@ class MediaFile:
         return self._open_object(found, text)
 
     def _open_object(self, path: Any, text: str) -> BinaryIO:
-        if _VERSION.search(text) and _scheme(text) in S3 | AZURE and not getattr(path.fs, "version_aware", False):
+        is_cut = _VERSION.search(text) and STORES.get(scheme_of(text)) in (S3, AZURE)
+        if is_cut and not getattr(path.fs, "version_aware", False):
             # The file systems of S3 and Azure cut it off: the newest version would be sent, and paid for.
             raise self.error("names a version, and its store would read the newest one. Give the object alone.")
         try:
@@ -171,9 +171,7 @@ class MediaFile:
         """Return what to write instead, as a further sentence, where the error is one of spelling or installation."""
         text = str(self._source)
         if isinstance(error, ImportError) or is_unknown_scheme(error):
-            package = PACKAGES.get(_scheme(text))
-            is_installed = package is not None and find_spec(package) is not None
-            return f" {missing_advice(_scheme(text), error, is_installed=is_installed)}"
+            return f" {missing_advice(scheme_of(text), error)}"
         if isinstance(error, FileNotFoundError) and "://" not in text and _LIKE_AN_ADDRESS.match(text):
             return " An address has :// behind its scheme, as in https://example.com/a.png or s3://bucket/a.png."
         return ""
@@ -188,11 +186,6 @@ def _problem(text: str) -> str | None:
     if "::" in text and "://" in text:
         return "holds '::', by which fsspec chains file systems. Give the path of the file itself."
     return None
-
-
-def _scheme(text: str) -> str:
-    scheme, marked, _ = text.partition("://")
-    return scheme.lower() if marked else ""
 
 
 def _object_path(uri: str, storage_conn_id: str | None) -> Any:

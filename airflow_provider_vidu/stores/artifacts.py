@@ -35,26 +35,21 @@ def family_of(artifact: Artifact | None) -> Family | None:
     return FAMILY[artifact] if artifact else None
 
 
-def count_of(generation: Generation) -> int:
-    """Return how many creations can be kept: the count in which :meth:`.Generation.url_of` numbers them."""
-    return sum(bool(found.url) for found in generation.artifacts) or len(generation.artifacts) or 1
-
-
 def missing(generation: Generation, artifact: Artifact | None, creation: int) -> ViduError:
-    """Return the error of a succeeded generation that has no URL for an artifact: it says what there is instead.
+    """Return the error of a succeeded generation that has no URL for an artifact; it lists what there is instead.
 
     :param generation: a generation whose ``url_of(artifact, creation)`` is None.
     :param artifact: what was wanted; None for the result.
     :param creation: which creation, counted from 0.
     """
-    count = count_of(generation)
+    count = len(generation.creations)
     if creation >= count:
         there = "one creation, number 0" if count == 1 else f"{count} creations, numbers 0 to {count - 1}"
         return ViduConfigError(f"There is no creation {creation}: the generation has {there}.")
     wanted = f"{artifact} URL" if artifact in BESIDE_THE_RESULT else "URL of a result"
-    found = [name for name in ("result", *BESIDE_THE_RESULT) if generation.url_of(name, creation)]
+    others = [name for name in ("result", *BESIDE_THE_RESULT) if generation.url_of(name, creation)]
     unusable = unusable_note(generation.raw)
     nothing = "It has no usable URL." if unusable else "It has no URLs at all."
-    has = (f"It has: {', '.join(found)}." if found else nothing) + unusable
+    has = (f"It has: {', '.join(others)}." if others else nothing) + unusable
     of = f"creation {creation} of the generation" if creation else "the generation"
     return ViduMissingVideoError(f"The generation has succeeded, but {of} has no {wanted}. {has}")

@@ -1,11 +1,12 @@
-"""What a store must be able to do, and how its errors are told; the stores themselves lie beside it."""
+"""What a store must be able to do, what it returns, and how its errors are worded."""
 
 from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStorageError
@@ -14,13 +15,42 @@ from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
 MIB: Final = 1024 * 1024
 READ_BYTES: Final = 1 * MIB
 
+Overwrite = Literal["replace", "skip", "error"]
+OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+"""What happens to a file that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """The record of a stored file.
+
+    :param uri: where it is, without credentials or connection.
+    :param size: in bytes.
+    :param sha256: the digest in hex.
+    :param content_type: as its first bytes prove it.
+    :param source: the URL that it came from, without its query, if known.
+    :param existed: whether it was there already, so that nothing was fetched.
+    """
+
+    uri: str
+    size: int
+    sha256: str
+    content_type: str
+    source: str | None = None
+    existed: bool = False
+
 
 class DestinationExistsError(ViduDownloadRefusedError):
     """The destination exists already and must not be replaced."""
 
 
 class AtomicWriter(ABC):
-    """A file that is being written and that nobody can see yet."""
+    """A file that is being written and is not visible yet.
+
+    :param uri: what will name it.
+    """
+
+    uri: str
 
     @abstractmethod
     def write(self, data: memoryview) -> None:
@@ -56,13 +86,13 @@ class StoredFile(ABC):
     def size(self) -> int | None:
         """Return the size in bytes of the file that is there, or None.
 
-        :raises ViduStorageError: when the store cannot be asked.
+        :raises ViduStorageError: when the store cannot be reached.
         :raises ViduConfigError: when there is something else than a file.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Find out before a download what would stop its end, without needing permission to read or to list.
+        """Check before a download what would make its end fail, without needing permission to read or to list.
 
         :raises ViduConfigError: when there is something else than a file.
         :raises ViduStorageError: when the store cannot be reached.
@@ -76,8 +106,8 @@ class StoredFile(ABC):
         """
 
     @abstractmethod
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
-        """Begin a new file for this place.
+    def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
+        """Begin a new version of this file.
 
         :param total: its announced size in bytes, where known.
         :param replace: whether a file that is there by then is replaced.
@@ -104,9 +134,9 @@ def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True
     detail = redacted((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
     refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
-    what = "Nothing was published." if refused else "It holds the old file or the whole new one; nobody can tell which."
-    told = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
-    return ViduStorageError(told.rstrip())
+    what = "Nothing was published." if refused else "It holds either the old file or the whole new one."
+    message = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
+    return ViduStorageError(message.rstrip())
 
 
 def temporary_name(name: str) -> str:

@@ -1,43 +1,41 @@
-"""Where files go: any place that Airflow's ``ObjectStoragePath`` reaches, published whole or not at all.
+"""Where files go: any location that Airflow's ``ObjectStoragePath`` reaches, published whole or not at all.
 
 Under the final name there is at every moment nothing, the old file or the whole new one. How that is
 done depends on the store:
 
-- local files: a temporary file beside it, fsync, then one rename (:mod:`.local_store`);
+- local files: a temporary file beside it, fsync, then one rename (:mod:`.local`);
 - S3, Google Cloud Storage, Azure: the store's own multi-part upload, which shows nothing before it is
-  completed and is aborted on failure;
-- everything else that fsspec knows: a temporary file beside it, then the store's own move. That is as
-  atomic as the store's move is.
+  completed and is aborted on failure (:mod:`.uploads`);
+- everything else that fsspec supports: a temporary file beside it, then the store's own move (:mod:`.remote`). That is
+  as atomic as the store's move is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile
-from airflow_provider_vidu.stores.naming import is_folder
 from airflow_provider_vidu.stores.remote import RemoteFile, listed
 from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
-    PACKAGES,
-    WITH_UPLOADS,
+    LOCAL,
+    STORES,
+    WEB,
     is_unknown_scheme,
     missing_advice,
+    scheme_of,
     stored_key,
 )
 
 log = logging.getLogger(__name__)
 
-_LOCAL: Final = frozenset({"", "file", "local"})
-_WEB: Final = frozenset({"http", "https"})
 _CREDENTIALS: Final = (
     "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
 )
@@ -57,7 +55,6 @@ class Destination:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         self.text = text
-        self.is_folder = is_folder(text)
         self._options = dict(options or {})
         try:
             # Which of two connections wins is not left to Airflow, whose versions differ.
@@ -69,57 +66,43 @@ class Destination:
         except (ValueError, TypeError, ImportError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
-        if self._protocol in _LOCAL:
+        if self._protocol in LOCAL:
             # As it is written: path libraries take "localhost" and further slashes for folders below this one.
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
             raise ViduConfigError(f"destination {sanitized(text, 120)!r} names no file and no folder.")
-        elif self._protocol in WITH_UPLOADS:
+        elif self._protocol in STORES:
             meant = stored_key(self._protocol, self._path).strip("/")
             if meant != self._uri.partition("://")[2].strip("/"):
-                # The file would be stored under another name than is told. Path libraries drop a "?" or "#" at the end.
+                # The reported name would be another one. Path libraries drop a "?" or "#" at the end.
                 raise ViduConfigError(
                     f"destination {sanitized(text, 120)!r} means {sanitized(meant, 120)!r} to its store. Write that."
                 )
 
-    def check(self) -> None:
-        """Find out before anything is fetched what would stop the end: a missing file system, a folder, a link.
-
-        :raises ViduConfigError: when there is no file system, or something else than a file.
-        :raises ViduStorageError: when the store cannot be reached.
-        """
-        if not self.is_folder:
-            self.place().check()
-        elif self._protocol not in _LOCAL:
-            _ = self._file_system
-
-    def place(self, name: str | None = None) -> StoredFile:
+    def file(self, name: str | None = None) -> StoredFile:
         """Return the file itself, or, of a folder, the file ``name`` in it.
 
         :raises ViduConfigError: when there is no file system for the scheme.
         """
         path = f"{self._folder}/{name}" if name else self._path
-        if self._protocol in _LOCAL:
+        if self._protocol in LOCAL:
             if self._conn_id:
-                raise ViduConfigError(f"storage_conn_id {self._conn_id!r} makes no sense for a local destination.")
+                raise ViduConfigError(f"storage_conn_id {self._conn_id!r} does not apply to a local destination.")
             if self._options:
                 raise ViduConfigError(f"A local destination takes no options ({', '.join(self._options)}).")
             return LocalFile(path)
         uri = f"{self._uri.rstrip('/')}/{name}" if name else self._uri
         return RemoteFile(self._file_system, self._protocol, path, uri)
 
-    def existing(self, names: Sequence[str] = ()) -> StoredFile | None:
-        """Return the file that is there already and not empty, or None.
+    def files(self, names: Sequence[str]) -> Iterator[StoredFile]:
+        """Return those files of a folder that may be there.
 
-        :param names: in a folder, the names that it may have, the likeliest first.
-        :raises ViduStorageError: when the store cannot be asked.
+        :param names: the names to look for, which differ in their extensions alone.
+        :raises ViduConfigError: when there is no file system for the scheme.
         """
-        if not self.is_folder:
-            place = self.place()
-            return place if place.size() else None
-        if self._protocol not in _LOCAL:
+        if self._protocol not in LOCAL:
             names = listed(self._file_system, self._protocol, self._folder, names)
-        return next((place for place in map(self.place, names) if place.size()), None)
+        return map(self.file, names)
 
     @property
     def _folder(self) -> str:
@@ -134,8 +117,15 @@ class Destination:
     def _file_system(self) -> Any:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-        if self._conn_id:
-            _warn_if_missing(self._conn_id, self.text)
+        with contextlib.suppress(Exception):  # other problems show when the store is reached
+            if self._conn_id and is_missing_connection(self._conn_id):
+                # Amazon's provider then takes the worker's own credentials.
+                log.warning(
+                    "There is no Airflow connection %r for %s. Its store may be reached with this worker's own "
+                    "credentials instead, and at another endpoint.",
+                    sanitized(self._conn_id, 80),
+                    sanitized(self.text, 120),
+                )
         try:
             fs = self._object_path.fs
         except AirflowNotFoundException:
@@ -145,8 +135,8 @@ class Destination:
             ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
-        except Exception as error:  # whatever a provider raises while it connects: Airflow's, botocore's, google's
-            # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
+        except Exception as error:  # providers raise errors of their own: Airflow's, botocore's, google's
+            # Airflow supports the schemes that a provider registers; fsspec supports more, without connections.
             if not is_unknown_scheme(error):
                 raise storage_error("reached", self.text, error, advice=_CREDENTIALS) from error
             if self._conn_id:
@@ -155,20 +145,15 @@ class Destination:
         return _with_options(fs, self._options, self.text) if self._options else fs
 
 
-def _warn_if_missing(conn_id: str, text: str) -> None:
-    """Say that a connection of a store does not exist: Amazon's provider then takes the worker's own credentials."""
+def is_missing_connection(conn_id: str) -> bool:
+    """Whether there is no Airflow connection of that name."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    with contextlib.suppress(Exception):  # whatever else is wrong shows when the store is reached
-        try:
-            BaseHook.get_connection(conn_id)
-        except AirflowNotFoundException:
-            log.warning(
-                "There is no Airflow connection %r for %s. Its store may be reached with this worker's own credentials "
-                "instead, and at another endpoint.",
-                sanitized(conn_id, 80),
-                sanitized(text, 120),
-            )
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        return True
+    return False
 
 
 def _bare(text: str) -> str:
@@ -185,41 +170,34 @@ def options_of(destination: object) -> dict[str, Any]:
     return options
 
 
-def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
-    """Return the error of a destination that no store of this environment takes; None when nothing is known.
+def missing_file_system(text: str) -> ViduConfigError | None:
+    """Return the error of a destination that no store of this environment takes, or None.
 
     Cheap: no store's package is imported.
 
     :param text: a destination; only its scheme counts.
-    :param conn_id: whether an Airflow connection is used, which only Airflow's providers can.
     """
-    scheme, marked, _ = text.partition("://")
-    scheme = scheme.lower()
-    if not marked or scheme in _LOCAL:
+    scheme = scheme_of(text)
+    if scheme in LOCAL:
         return None
-    if scheme in _WEB:
+    if scheme in WEB:
         return _web_address(text)
-    package = PACKAGES.get(scheme)
-    if package is None:
+    store = STORES.get(scheme)
+    if store is None:
         return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
-    if find_spec(package) is None:
-        return _no_file_system(text, ImportError(f"{package} is not installed"))
-    return None
+    return None if store.is_installed() else _no_file_system(text, ImportError(f"{store.package} is not installed"))
 
 
 def _is_known(scheme: str) -> bool:
-    from fsspec.registry import known_implementations, registry
-
-    return scheme in known_implementations or scheme in registry or _airflow_has(scheme)
-
-
-def _airflow_has(scheme: str) -> bool:
+    """Whether fsspec or Airflow has a file system for a scheme."""
     from importlib import import_module
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from fsspec.registry import known_implementations, registry
 
     # airflow.sdk.io, in Airflow 2 airflow.io
-    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
+    airflow_io = import_module(ObjectStoragePath.__module__.rpartition(".")[0])
+    return scheme in known_implementations or scheme in registry or airflow_io.has_fs(scheme)
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
@@ -236,7 +214,7 @@ def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
 def _plain_file_system(protocol: str, text: str) -> Any:
     import fsspec
 
-    if protocol in _WEB:
+    if protocol in WEB:
         raise _web_address(text)
     try:
         return fsspec.filesystem(protocol)
@@ -253,9 +231,7 @@ def _web_address(text: str) -> ViduConfigError:
 
 
 def _no_file_system(text: str, error: Exception) -> ViduConfigError:
-    scheme = text.partition("://")[0].lower() if "://" in text else ""
-    package = PACKAGES.get(scheme)
-    advice = missing_advice(scheme, error, is_installed=package is not None and find_spec(package) is not None)
     return ViduConfigError(
-        f"There is no file system for destination {sanitized(text, 120)!r} ({redacted(error, 160)}). {advice}"
+        f"There is no file system for destination {sanitized(text, 120)!r} ({redacted(error, 160)}). "
+        f"{missing_advice(scheme_of(text), error)}"
     )

@@ -36,7 +36,7 @@ from airflow_provider_vidu.stores.roots import check_folder, check_opened
 log = logging.getLogger(__name__)
 
 STALE_AFTER: Final = 24 * 3600.0
-"""Seconds without a write after which a temporary file of ours belongs to nobody any more."""
+"""Seconds without a write after which a temporary file of ours is abandoned."""
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What ``fsync`` answers on mounts that cannot (fsync(2)); EIO and ENOSPC mean lost bytes.
 
@@ -58,16 +58,16 @@ class LocalFile(StoredFile):
     def size(self) -> int | None:
         """Return the size of the file that is there, or None."""
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise storage_error("looked at", self.uri, error) from error
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             raise ViduConfigError(f"destination {str(self._path)!r} is a folder: end it with a slash.")
-        if not stat.S_ISREG(found.st_mode):
-            raise ViduConfigError(f"destination {str(self._path)!r} is a device or pipe, no file.")
-        return found.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise ViduConfigError(f"destination {str(self._path)!r} is a device or pipe, not a file.")
+        return status.st_size
 
     def check(self) -> None:
         """Find out whether there is a folder, a device or a link."""
@@ -82,7 +82,7 @@ class LocalFile(StoredFile):
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
-            # Not waiting: a pipe that has been put in its place would hold the worker for ever.
+            # Not waiting: a pipe that has been put in its place would hold the worker forever.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -93,7 +93,7 @@ class LocalFile(StoredFile):
         except OSError as error:
             raise storage_error("read", self.uri, error) from error
 
-    def sink(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
+    def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a temporary file in the same folder, which is made where missing."""
         self.check()
         try:
@@ -111,7 +111,7 @@ class LocalWriter(AtomicWriter):
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
         self._name = path.name
-        self._uri = uri
+        self.uri = uri
         self._replace = replace
         self._temporary: str | None = None
         self._descriptor = -1
@@ -123,7 +123,7 @@ class LocalWriter(AtomicWriter):
             # 0o666 less the umask, like any file that a program creates; mkstemp's 0o600 would shut others out.
             self._descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=self._folder)
             self._temporary = temporary
-        except BaseException:  # whatever ends it, the folder may not stay open
+        except BaseException:  # the folder must not stay open, even after KeyboardInterrupt
             self.discard()
             raise
 
@@ -133,7 +133,7 @@ class LocalWriter(AtomicWriter):
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
-            raise storage_error("written", self._uri, error) from error
+            raise storage_error("written", self.uri, error) from error
 
     def publish(self) -> None:
         """Bring the bytes to the disk, then rename."""
@@ -141,7 +141,7 @@ class LocalWriter(AtomicWriter):
         try:
             if self._replace:
                 _copy_mode(self._folder, self._name, self._descriptor)
-            _sync(self._descriptor, self._uri)
+            _sync(self._descriptor, self.uri)
             _compare(self._descriptor, self._folder, self._temporary)
             self._close()
             if self._replace:
@@ -150,10 +150,11 @@ class LocalWriter(AtomicWriter):
                 _rename_unless_there(self._folder, self._temporary, self._name)
             self._temporary = None
         except FileExistsError:
-            raise file_exists_error(self._uri) from None
+            raise file_exists_error(self.uri) from None
         except OSError as error:
-            raise storage_error("completed", self._uri, error) from error
-        _sync_folder(self._folder)
+            raise storage_error("completed", self.uri, error) from error
+        with contextlib.suppress(OSError), _readable(self._folder) as descriptor:
+            os.fsync(descriptor)  # not every file system can; the rename itself is done
         self._leave_folder()
 
     def discard(self) -> None:
@@ -180,9 +181,9 @@ class LocalWriter(AtomicWriter):
 def _copy_mode(folder: int, name: str, descriptor: int) -> None:
     """Give an open file the permissions of the one that is there under ``name``, if there is one."""
     with contextlib.suppress(OSError):  # none there, or a mount without modes
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-        if stat.S_ISREG(found):
-            os.fchmod(descriptor, stat.S_IMODE(found) & 0o777)
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode):
+            os.fchmod(descriptor, stat.S_IMODE(mode) & 0o777)
 
 
 def _sync(descriptor: int, uri: str) -> None:
@@ -219,18 +220,18 @@ def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
     """Whether a temporary file has another inode than the open one, but the same owner and the same bytes.
 
     Some mounts (FUSE, network shares) give a file another inode number whenever it is looked up. There both are read
-    once more, for only the bytes can prove that nobody has put others in their place.
+    once more, for only the bytes can prove that no others are in their place.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with (
-            os.fdopen(os.open(temporary, flags | os.O_NOFOLLOW, dir_fd=folder), "rb") as found,
+            os.fdopen(os.open(temporary, flags | os.O_NOFOLLOW, dir_fd=folder), "rb") as present,
             os.fdopen(os.open(f"/proc/self/fd/{descriptor}", flags), "rb") as written,
         ):
-            there, own = os.fstat(found.fileno()), os.fstat(descriptor)
+            there, own = os.fstat(present.fileno()), os.fstat(descriptor)
             if not stat.S_ISREG(there.st_mode) or (there.st_uid, there.st_size) != (own.st_uid, own.st_size):
                 return False
-            while piece := found.read(READ_BYTES):
+            while piece := present.read(READ_BYTES):
                 if piece != written.read(READ_BYTES):
                     return False
             return not written.read(1)
@@ -254,11 +255,6 @@ def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
         os.unlink(temporary, dir_fd=folder)
 
 
-def _sync_folder(folder: int) -> None:
-    with contextlib.suppress(OSError), _readable(folder) as descriptor:
-        os.fsync(descriptor)  # not every file system can; the rename itself is done
-
-
 @contextlib.contextmanager
 def _readable(folder: int) -> Iterator[int]:
     """Open an open folder once more, so that it can be listed: what writes to it need not be allowed to."""
@@ -272,8 +268,7 @@ def _readable(folder: int) -> Iterator[int]:
 def _remove_stale(folder: int, name: str) -> None:
     """Remove what a killed process left behind for this very file.
 
-    A running transfer gives up after a minute without bytes, so nobody writes to a file that has been
-    silent for a day.
+    A running transfer gives up after a minute without bytes, so a file that has not changed for a day has no writer.
     """
     stem = re.escape(temporary_name(name)[: -len("0123456789abcdef.part")])
     pattern = re.compile(stem + r"[0-9a-f]{16}\.part")

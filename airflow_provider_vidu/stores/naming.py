@@ -40,6 +40,7 @@ _ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 # Among them what breaks or turns round a line of a log.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # The file systems of S3 and Azure cut it off: the object would be the part before it.
 _VERSION = re.compile(r"\?versionid=", re.IGNORECASE)
 
@@ -63,7 +64,7 @@ def checked_destination(value: object) -> str:
         raise ViduConfigError("destination is empty (or a template rendered to None).")
     if _CONTROL.search(text):
         raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds control characters.")
-    if _has_lone_surrogates(text):
+    if _SURROGATE.search(text):
         raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds characters that cannot be encoded.")
     if _NO_LOCAL_URI.match(text):
         raise ViduConfigError(
@@ -92,7 +93,7 @@ def checked_destination(value: object) -> str:
 def plain_scheme(text: str) -> str:
     """Return a path or URI with its scheme in lower case, and a local one (``file:/data``) with all its slashes."""
     text = _SHORT_LOCAL_URI.sub(r"\1:///", text, count=1)
-    return _SCHEME.sub(lambda found: found[0].lower(), text, count=1)
+    return _SCHEME.sub(lambda match: match[0].lower(), text, count=1)
 
 
 def path_text(value: object) -> str | None:
@@ -125,7 +126,8 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     :param url: the URL; needed only without an id.
     """
     if generation_id is not None:
-        return _distinct(generation_id)
+        is_safe = _is_unmistakable(generation_id)
+        return generation_id if is_safe else f"{_cleaned(generation_id)}-{_hash(generation_id)}"
     parts = urlsplit(url or "")
     query = _unsigned(parts.query)
     segment = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
@@ -141,7 +143,8 @@ def file_name(stem: str, artifact: Artifact | None, content_type: str, creation:
     :param content_type: gives the extension.
     :param creation: which creation of the generation, counted from 0.
     """
-    return f"{_base(stem, artifact, creation)}{extension(content_type)}"
+    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
+    return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}{extension(content_type)}"
 
 
 def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> list[str]:
@@ -155,20 +158,11 @@ def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> 
     return [file_name(stem, artifact, kind, creation) for kind in (*kinds, "application/octet-stream")]
 
 
-def _base(stem: str, artifact: Artifact | None, creation: int) -> str:
-    kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
-    return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}"
-
-
 def _unsigned(query: str) -> str:
     pairs = [(pair.partition("=")[0], pair) for pair in query.split("&")]
     is_azure = {"sig", "sv"} <= {name.lower() for name, _ in pairs}
     kept = [pair for name, pair in pairs if not SIGNING_PARAMETER.fullmatch(name)]
     return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
-
-
-def _distinct(text: str) -> str:
-    return text if _is_unmistakable(text) else f"{_cleaned(text)}-{_hash(text)}"
 
 
 def _is_unmistakable(text: str) -> bool:
@@ -188,11 +182,3 @@ def _cleaned(text: str) -> str:
 
 def _hash(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
-
-
-def _has_lone_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -1,8 +1,8 @@
-"""Places in a store, and whether one lies beneath another: names alone, no I/O.
+"""Places in a store, and whether one is beneath another: names alone, no I/O.
 
-Whoever writes a DAG, triggers it or answers a request can put a path into Airflow. The settings `[vidu]
-preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to;
-names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
+The author of a DAG and the user who triggers it can put a path into Airflow. The settings `[vidu]
+preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to.
+Names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
 what they really are (:mod:`.roots`, :mod:`~airflow_provider_vidu.ui.playing.preview`).
 """
 
@@ -11,18 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
 
-_LOCAL: Final = frozenset({"", "file", "local"})
-_SAME: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
+_BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
-_WEB: Final = frozenset({"http", "https"})
 # Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
 # connection. The names of containers hold no dot.
-_AZURE_ACCOUNT = re.compile(r"(?:abfss?|az|adl|wasbs?)://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE)
+_AZURE_ACCOUNT = re.compile(
+    rf"(?:{'|'.join((AZURE.scheme, *AZURE.aliases, *AZURE.unread))})://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
     refused: list[str] = []
     for item in filter(None, (part.strip() for part in setting.split(","))):
         conn_id, spot = split_connection(item)
-        if spot is None or not (spot.scheme or spot.parts):  # nobody means the whole machine
+        if spot is None or not (spot.scheme or spot.parts):  # the whole machine is never meant
             refused.append(item)
         else:
             roots.append(Root(spot, conn_id))
@@ -79,7 +79,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
 
 
 def root_of(uri: str, roots: Sequence[Root]) -> tuple[Root, Spot] | None:
-    """Return the root that a stored file lies beneath, and where; None when it lies beneath none."""
+    """Return the root of a stored file, and its place; None when it is beneath no root."""
     spot = read_spot(uri)
     if spot is None:
         return None
@@ -98,17 +98,17 @@ def read_spot(uri: str) -> Spot | None:
     if not marked:
         scheme, rest = "", uri
     scheme = scheme.lower()
-    if scheme in _WEB:
+    if scheme in WEB:
         return None
-    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in _LOCAL else rest.partition("/")
-    if (scheme in _LOCAL and not rest.startswith("/")) or (scheme not in _LOCAL and not _is_bucket(netloc)):
+    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
+    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _BUCKET.fullmatch(netloc)):
         return None
-    if scheme not in _LOCAL and "::" in rest:  # fsspec opens what stands before it
+    if scheme not in LOCAL and "::" in rest:  # fsspec opens the part before it
         return None
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
     if any(part in ("", ".", "..") for part in parts):
         return None
-    return Spot("" if scheme in _LOCAL else _SAME.get(scheme, scheme), netloc, parts)
+    return Spot(canonical(scheme), netloc, parts)
 
 
 def account_advice(uri: str) -> str | None:
@@ -116,12 +116,12 @@ def account_advice(uri: str) -> str | None:
 
     Its account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
     """
-    found = _AZURE_ACCOUNT.match(uri)
-    if found is None:
+    account = _AZURE_ACCOUNT.match(uri)
+    if account is None:
         return None
     return (
-        f"names an Azure account, which its connection does here. Write abfss://{sanitized(found[1], 63)}/…, and name "
-        "an Airflow connection to that account in storage_conn_id."
+        f"names an Azure account, which its connection does here. Write abfss://{sanitized(account[1], 63)}/…, and "
+        "name an Airflow connection to that account in storage_conn_id."
     )
 
 
@@ -138,7 +138,3 @@ def split_connection(item: str) -> tuple[str | None, Spot | None]:
         return None, read_spot(item)
     user, _, after = rest.partition("@")
     return unquote(user.partition(":")[0]) or None, read_spot(f"{scheme}://{after}")
-
-
-def _is_bucket(netloc: str) -> bool:
-    return bool(netloc) and "@" not in netloc and "?" not in netloc and "#" not in netloc

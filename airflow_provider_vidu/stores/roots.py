@@ -1,7 +1,7 @@
 """``[vidu] input_roots`` and ``[vidu] destination_roots``: what the operators may read and write.
 
-A task's paths come from its DAG, and through templates from whoever may trigger it. With a setting that is empty
-every path is allowed that the worker itself may use; with one that is not, only what lies beneath its folders and
+A task's paths come from its DAG, and through templates from the user who triggers it. With a setting that is empty
+every path is allowed that the worker itself may use; with one that is not, only what is beneath its folders and
 buckets. Local paths are compared after all links and ``..`` are resolved, others segment by segment.
 """
 
@@ -67,7 +67,7 @@ def check_folder(descriptor: int, path: str) -> None:
 
     :param descriptor: the open folder.
     :param path: the local path that was opened.
-    :raises ViduConfigError: when the folder itself is no root of ``[vidu] destination_roots`` and beneath none.
+    :raises ViduConfigError: when the folder itself is not a root of ``[vidu] destination_roots`` and beneath none.
     """
     roots = _roots("destination_roots")
     real = _real_path(descriptor, path) if roots else None
@@ -83,7 +83,7 @@ def is_really_beneath(descriptor: int, path: str, root: Root) -> bool:
 
 
 def _real_path(descriptor: int, path: str) -> Path | None:
-    """Return where an open file or folder really is, or None where that cannot be told."""
+    """Return where an open file or folder really is, or None where that is unknown."""
     try:
         if Path("/proc/self/fd").is_dir():
             return Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -111,8 +111,11 @@ def _check(option: Option, what: str, given: str, file: str) -> None:
 def _is_beneath(path: str, roots: Sequence[Root]) -> bool:
     if _AMBIGUOUS.match(path):
         return False
-    local = local_path(path)
-    return any(_allows(root, path) for root in roots) if local is None else _is_local_beneath(local, roots)
+    if (local := local_path(path)) is not None:
+        return _is_local_beneath(local, roots)
+    conn_id, spot = split_connection(path)
+    # A connection inside the URI is what a template rendered to: only one that a root lists is used.
+    return spot is not None and any(spot.is_beneath(root.spot) and conn_id in (None, root.conn_id) for root in roots)
 
 
 def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
@@ -126,17 +129,11 @@ def _is_local_beneath(path: str, roots: Sequence[Root]) -> bool:
     return all(any(folder in way.parents for folder in folders) for way in ways)
 
 
-def _allows(root: Root, uri: str) -> bool:
-    conn_id, spot = split_connection(uri)
-    # A connection inside the URI is whatever the template held: only one that a root lists is used.
-    return spot is not None and spot.is_beneath(root.spot) and conn_id in (None, root.conn_id)
-
-
 def _spellings(uri: str) -> list[str]:
-    found = [uri]
-    while (plain := unquote(found[-1])) != found[-1] and len(found) <= _MAX_UNQUOTING:
-        found.append(plain)
-    return found
+    spellings = [uri]
+    while (plain := unquote(spellings[-1])) != spellings[-1] and len(spellings) <= _MAX_UNQUOTING:
+        spellings.append(plain)
+    return spellings
 
 
 def _roots(option: Option) -> tuple[Root, ...]:

@@ -1,103 +1,123 @@
-"""What differs between the object stores: schemes, packages, permissions, arguments and errors. Decisions, no I/O."""
+"""What differs between the object stores: one table, and what their errors mean.
+
+To add a store, add a row here and a class in :mod:`.uploads`.
+"""
 
 from __future__ import annotations
 
 import errno
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
 
-S3: Final = frozenset({"s3", "s3a", "s3n"})
-GOOGLE: Final = frozenset({"gs", "gcs"})
-# Not "wasb", which nothing in Python knows, nor "adl", which Airflow's provider names and upath 0.3 refuses.
-AZURE: Final = frozenset({"abfs", "abfss", "az"})
-WITH_UPLOADS: Final = S3 | GOOGLE | AZURE
-"""Schemes of stores that show an object only when its upload is complete."""
+LOCAL: Final = frozenset({"", "file", "local"})
+"""The schemes of local files; a path has none."""
+WEB: Final = frozenset({"http", "https"})
 
-EXTRAS: Final = {**dict.fromkeys(S3, "s3"), **dict.fromkeys(GOOGLE, "gcs"), **dict.fromkeys(AZURE, "azure")}
-"""The extra of this package that brings the file system of a scheme."""
 
-USUAL: Final = {"s3": "s3", "gcs": "gs", "azure": "abfs"}
-"""The scheme by which every version of an extra's packages knows its store."""
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An object store with multi-part uploads: it shows an object only when its upload is complete.
 
-PACKAGES: Final = {**dict.fromkeys(S3, "s3fs"), **dict.fromkeys(GOOGLE, "gcsfs"), **dict.fromkeys(AZURE, "adlfs")}
-"""The package that holds the file system of a scheme."""
+    :param scheme: the scheme that every version of its packages reads.
+    :param aliases: its other schemes.
+    :param package: the package that holds its file system.
+    :param extra: the extra of this distribution that installs the package.
+    :param permissions: what a role needs to look at a destination.
+    :param unread: spellings of its scheme that no Python library reads.
+    :param needs_connection: whether its file system fails without the Airflow connection that a URI names.
+    """
+
+    scheme: str
+    aliases: tuple[str, ...]
+    package: str
+    extra: str
+    permissions: str
+    unread: tuple[str, ...] = ()
+    needs_connection: bool = True
+
+    def is_installed(self) -> bool:
+        """Whether its package is installed; it is not imported."""
+        return find_spec(self.package) is not None
+
+
+# Amazon's file system falls back to the worker's own credentials.
+S3: Final = Store(
+    "s3", ("s3a", "s3n"), "s3fs", "s3", "s3:GetObject and s3:ListBucket", unread=("s3n",), needs_connection=False
+)
+GOOGLE: Final = Store("gs", ("gcs",), "gcsfs", "gcs", "storage.objects.get and storage.objects.list")
+AZURE: Final = Store(
+    "abfs",
+    ("abfss", "az"),
+    "adlfs",
+    "azure",
+    "to read and list blobs (Storage Blob Data Reader)",
+    unread=("wasb", "wasbs", "adl"),  # Airflow's provider names adl, and upath 0.3 refuses it
+)
+STORES: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in (store.scheme, *store.aliases)}
+"""Each store under all of its schemes."""
+_UNREAD: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in store.unread}
 
 _UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
-
-_PERMISSIONS: Final = {
-    **dict.fromkeys(S3, "s3:GetObject and s3:ListBucket"),
-    **dict.fromkeys(GOOGLE, "storage.objects.get and storage.objects.list"),
-    **dict.fromkeys(AZURE, "to read and list blobs (Storage Blob Data Reader)"),
-}
-
-
-_SPELLINGS: Final = {"s3n": "s3", "wasb": "azure", "wasbs": "azure", "adl": "azure"}
-"""Schemes of these stores that no Python library reads, by the extra of their store."""
 _UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Unsupported filesystem")
 
 
+def scheme_of(text: str) -> str:
+    """Return the scheme of a URI in lower case; nothing for a path."""
+    scheme, marked, _ = text.partition("://")
+    return scheme.lower() if marked else ""
+
+
+def canonical(scheme: str) -> str:
+    """Return the one scheme for a store that has several (``abfs`` for ``az``); nothing for local files."""
+    scheme = scheme.lower()
+    return STORES[scheme].scheme if scheme in STORES else "" if scheme in LOCAL else scheme
+
+
 def is_unknown_scheme(error: BaseException) -> bool:
-    """Return whether an error says that nothing is registered for a scheme: universal_pathlib, fsspec or Airflow."""
+    """Whether an error says that nothing is registered for a scheme: universal_pathlib, fsspec or Airflow."""
     return isinstance(error, ValueError) and any(words in str(error) for words in _UNKNOWN_SCHEME)
 
 
-def missing_advice(scheme: str, error: BaseException, *, is_installed: bool) -> str:
-    """Return what to do about a store that this environment cannot speak with.
+def missing_advice(scheme: str, error: BaseException) -> str:
+    """Return what to do about a store that has no file system in this environment.
 
-    :param scheme: as it is written, in lower case.
+    :param scheme: in lower case (:func:`scheme_of`).
     :param error: what was raised.
-    :param is_installed: whether the package in :data:`PACKAGES` is there.
     """
-    extra = EXTRAS.get(scheme) or _SPELLINGS.get(scheme)
-    if extra is None:
+    store = STORES.get(scheme) or _UNREAD.get(scheme)
+    if store is None:
         return "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
-    # Of the schemes of one store, path libraries do not know all.
-    is_unread = is_installed and str(error).startswith("Unsupported") and scheme != USUAL[extra]
-    if scheme in _SPELLINGS or is_unread:
-        return f"Write {USUAL[extra]}:// instead."
-    return f"Install it with: pip install 'airflow-provider-vidu[{extra}]'."
+    # Path libraries do not read every scheme of a store.
+    is_refused = scheme != store.scheme and str(error).startswith("Unsupported") and store.is_installed()
+    if scheme in store.unread or is_refused:
+        return f"Write {store.scheme}:// instead."
+    return f"Install it with: pip install 'airflow-provider-vidu[{store.extra}]'."
 
 
 def stored_key(protocol: str, key: str) -> str:
     r"""Return the name under which a store keeps a key: Azure's clients make ``a/b`` of ``a\b`` and of ``a/./b``."""
-    return re.sub(r"(?<=/)\./", "", key.replace("\\", "/")) if protocol in AZURE else key
-
-
-def labels(protocol: str, fs: Any, content_type: str) -> dict[str, Any]:
-    """Return the arguments of ``fs.open`` that let an object carry its content type, and browsers show it in place.
-
-    :param protocol: the store's scheme.
-    :param fs: its file system; what it sets for all of its objects is kept.
-    :param content_type: as proven by the file's first bytes.
-    """
-    if protocol in S3:
-        own = {"ContentType": content_type, "ContentDisposition": "inline"}
-        fixed = getattr(fs, "s3_additional_kwargs", None) or {}
-        return {name: value for name, value in own.items() if name not in fixed}
-    if protocol in GOOGLE:
-        return {"content_type": content_type, "fixed_key_metadata": {"content_disposition": "inline"}}
-    if protocol in AZURE:
-        return {"content_settings": {"content_type": content_type, "content_disposition": "inline"}}
-    return {}
+    return re.sub(r"(?<=/)\./", "", key.replace("\\", "/")) if STORES.get(protocol) is AZURE else key
 
 
 def reading_advice(protocol: str) -> str:
-    """Return what a role lacks that may not look at the destination, and how to do without."""
-    needed = _PERMISSIONS.get(protocol, "to read and list")
+    """Return which permissions a role lacks that may not look at the destination, and how to do without them."""
+    store = STORES.get(protocol)
     return (
-        f"overwrite='skip' and overwrite='error' look at the destination first and need the permissions {needed}; "
-        "overwrite='replace' only writes."
+        "overwrite='skip' and overwrite='error' look at the destination first and need the permissions "
+        f"{store.permissions if store else 'to read and list'}; overwrite='replace' only writes."
     )
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the store has answered that it will not do it."""
+    """Whether the store has answered that it refuses the request."""
     return any(400 <= status < 500 and status != 408 for status in _statuses(error))
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Return whether the store says that this role may not do it."""
+    """Whether the store says that this role lacks the permission."""
     if not {401, 403}.isdisjoint(_statuses(error)):
         return True
     # gcsfs makes a plain OSError of a 403, whose text begins so (gcsfs/retry.py).
@@ -105,7 +125,7 @@ def is_forbidden(error: BaseException) -> bool:
 
 
 def is_not_implemented(error: BaseException) -> bool:
-    """Return whether the store says that it does not know this kind of request.
+    """Whether the store says that it does not support this kind of request.
 
     Some say so with 501, some with 400 and a code (seen: ``InvalidArgument``) that names no reason.
     """
@@ -125,9 +145,9 @@ def _codes(error: BaseException) -> Iterator[str]:
     """Yield the words for an error of S3."""
     for one in _chain(error):
         answer = getattr(one, "response", None)
-        found = answer.get("Error") if isinstance(answer, dict) else None
-        if isinstance(found, dict) and isinstance(found.get("Code"), str):
-            yield found["Code"]
+        detail = answer.get("Error") if isinstance(answer, dict) else None
+        if isinstance(detail, dict) and isinstance(detail.get("Code"), str):
+            yield detail["Code"]
 
 
 def _statuses(error: BaseException) -> Iterator[int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.stores.schemes import canonical
 
 PROMPT_CHARS: Final = 4000
-# One object under one name, however its scheme was spelt: Airflow's URI handlers know only these.
-_SAME_STORE: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "local": "file"}
 
 
 def asset_uri(uri: str) -> str:
@@ -20,11 +20,10 @@ def asset_uri(uri: str) -> str:
     Airflow drops what follows ``#`` and sorts what follows ``?``, so that two objects would become one
     asset: in an object's name both are quoted, and with them the quoting character.
     """
-    scheme, found, rest = uri.partition("://")
-    if not found:
-        return uri
-    scheme = scheme.lower()
-    return f"{_SAME_STORE.get(scheme, scheme)}://{_quoted(rest)}"
+    scheme, marked, rest = uri.partition("://")
+    quoted = re.sub("[%#?]", lambda letter: quote(letter[0], safe=""), rest)
+    # One object has one name, in each spelling of its scheme: Airflow's URI handlers read only this one.
+    return f"{canonical(scheme) or 'file'}://{quoted}" if marked else uri
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def event_extra(record: Mapping[str, Any], generation: Generation | None, artifa
     It stays in the database, so there is no signed URL in it.
 
     :param record: what the download returns.
-    :param generation: as the service knows it; None when it was not (or could not be) asked.
+    :param generation: as the service reports it; None when it was not (or could not be) fetched.
     :param artifact: what was stored of it.
     """
     extra = {**record, "artifact": artifact}
@@ -53,11 +52,10 @@ def object_name(uri: str) -> tuple[str, str]:
     A local file is ``("file", "/data/a.mp4")``, an object ``("s3://bucket", "clips/a.mp4")``.
     """
     scheme, _, rest = uri.partition("://")
-    scheme = _SAME_STORE.get(scheme.lower(), scheme.lower())
-    if scheme == "file":
+    if not (scheme := canonical(scheme)):
         return "file", rest
-    place, _, name = rest.partition("/")
-    return f"{scheme}://{place}", name or "/"
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", name or "/"
 
 
 def source_name(source: str) -> tuple[str, str]:
@@ -67,7 +65,3 @@ def source_name(source: str) -> tuple[str, str]:
     """
     parts = urlsplit(source)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"
-
-
-def _quoted(path: str) -> str:
-    return "".join(quote(letter, safe="") if letter in "%#?" else letter for letter in path)

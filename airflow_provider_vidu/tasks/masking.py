@@ -1,7 +1,7 @@
 """Signed URLs in what Airflow keeps: the return values of tasks, and their rendered fields.
 
-Whoever has a signed URL has the file until it expires, so this is the one place that decides where one may
-stand: in the XCom that a task returns, as users pass it on, unless the deployment says otherwise.
+A signed URL opens its file until it expires, so this is the one place that decides where one may be kept: in the XCom
+that a task returns, as users pass it on, unless the deployment says otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Telling Airflow of a stored file: asset events for the outlets that a user declares, and OpenLineage facets.
+"""What Airflow learns of a stored file: asset events for the outlets that a user declares, and OpenLineage facets.
 
-Everything here comes after the file is stored and is best effort: a file that lies in its place must
-not be fetched again because nobody could be told of it.
+Everything here comes after the file is stored and is best effort: a stored file must not be fetched again because an
+event could not be emitted.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def fill_outlet_events(
     :param outlets: the task's outlets; others than assets and aliases are left alone.
     :param context: the task's context.
     :param uri: the stored object.
-    :param extra: asked only when there is an asset or an alias to tell.
-    :param log: is told what could not be done.
+    :param extra: called only if there is an asset or an alias.
+    :param log: gets a warning for each event that could not be filled.
     """
     wanted = [outlet for outlet in outlets if isinstance(outlet, (Asset, AssetAlias)) or _is_reference(outlet)]
     events = context.get("outlet_events") if wanted else None
     if events is None:
         return
-    told = extra()
+    content = extra()
     for outlet in wanted:
         try:
             if isinstance(outlet, AssetAlias):
-                events[outlet].add(Asset(uri=asset_uri(uri)), extra=told)
+                events[outlet].add(Asset(uri=asset_uri(uri)), extra=content)
             else:
-                events[outlet].extra.update(told)
+                events[outlet].extra.update(content)
         except Exception as error:  # noqa: BLE001 - an asset's name may be refused for the database's sake
             log.warning("The file is stored, but the event of outlet %s lacks it: %s", outlet, redacted(error))
 
@@ -54,7 +54,7 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     """Return the lineage of a download: from the URL without its query to the stored object.
 
     :param record: what the download has returned; None when it has not got so far.
-    :param generation: what is known of the generation anyway; nobody is asked for it.
+    :param generation: the generation, if it is known already; the service is not asked for it.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset,
@@ -63,6 +63,8 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
         OutputStatisticsOutputDatasetFacet,
     )
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+    from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
 
     if record is None:
         return OperatorLineage()
@@ -71,7 +73,8 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     output = OutputDataset(
         namespace=namespace,
         name=name,
-        facets=_version(record["sha256"]),
+        # Two files of one name are two versions.
+        facets={"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{record['sha256']}")},
         outputFacets={
             "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=None, size=record["size"], fileCount=1)
         },
@@ -80,22 +83,10 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     if record["generation_id"]:
         run_facets["externalQuery"] = ExternalQueryRunFacet(externalQueryId=record["generation_id"], source="vidu")
     if generation is not None and generation.model:
-        run_facets |= _tags(generation.model)
+        model = TagsRunFacetFields(key="vidu.model", value=redacted(generation.model), source="AIRFLOW")
+        run_facets["tags"] = TagsRunFacet(tags=[model])
     return OperatorLineage(
         inputs=[Dataset(namespace=namespace, name=name) for namespace, name in inputs],
         outputs=[output],
         run_facets=run_facets,
     )
-
-
-def _version(digest: str) -> dict[str, Any]:
-    """Two files of one name are two versions, and the digest tells them apart."""
-    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
-
-    return {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")}
-
-
-def _tags(model: str) -> dict[str, Any]:
-    from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
-
-    return {"tags": TagsRunFacet(tags=[TagsRunFacetFields(key="vidu.model", value=redacted(model), source="AIRFLOW")])}

@@ -58,7 +58,7 @@ import json
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.exceptions import ViduConfigError
 try:
-    Destination("{scheme}://bucket/a.mp4").place()
+    Destination("{scheme}://bucket/a.mp4").file()
 except ViduConfigError as error:
     print(json.dumps(str(error)))
 """)

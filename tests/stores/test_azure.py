@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
-from airflow_provider_vidu.stores import remote
 from airflow_provider_vidu.stores.destination import Destination
-from airflow_provider_vidu.stores.remote import UploadWriter
+from airflow_provider_vidu.stores.uploads import AzureUpload
 from tests.faults.transfer_s3 import Door
 from tests.stores.conftest import AzureContainer, point_at
-from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
+from tests.stores.test_publishing import LARGE, NEW, OLD, file_of, write
 
 # A status that Azure's client does not try again; 503 would be tried for a minute.
 LOST = b"HTTP/1.1 501 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -28,11 +27,11 @@ def test_nobody_can_tell_when_an_answer_is_lost(azurite, azure, after, monkeypat
     azure.put("a.mp4", OLD)
     with Door(azurite.url, lambda request: LOST if "comp=blocklist" in request.target else None, after=after) as door:
         behind(door, azurite, azure, monkeypatch)
-        sink = place_of(azure).sink(len(LARGE), replace=True)
-        write(sink, LARGE)
-        with pytest.raises(ViduStorageError, match="nobody can tell"):
-            sink.publish()
-        sink.discard()
+        writer = file_of(azure).writer(len(LARGE), replace=True)
+        write(writer, LARGE)
+        with pytest.raises(ViduStorageError, match="either the old file or the whole new one"):
+            writer.publish()
+        writer.discard()
         assert door.turned_away
     assert azure.content("a.mp4") == (LARGE if after else OLD)
 
@@ -43,39 +42,39 @@ def test_a_file_that_came_meanwhile_is_replaced_or_stays(azure):
     Azure's manual says that it drops them; Azurite 3.37 keeps them.
     """
     for body in (NEW, LARGE):
-        sink = place_of(azure).sink(len(body), replace=True)
-        write(sink, body)
+        writer = file_of(azure).writer(len(body), replace=True)
+        write(writer, body)
         azure.put("a.mp4", OLD)
         try:
-            sink.publish()
+            writer.publish()
         except ViduStorageError:
             assert azure.content("a.mp4") == OLD
         else:
             assert azure.content("a.mp4") == body
-        sink.discard()
+        writer.discard()
 
 
 @pytest.mark.parametrize("conn_id", ["my_store"])
 def test_the_other_scheme(azure, conn_id):
     """What begins with abfss:// is the same store."""
-    place = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).place()
-    sink = place.sink(len(NEW), replace=True)
-    assert isinstance(sink, UploadWriter)
-    write(sink, NEW)
+    stored = Destination(azure.uri("clips/a.mp4").replace("abfs", "abfss"), conn_id).file()
+    writer = stored.writer(len(NEW), replace=True)
+    assert isinstance(writer, AzureUpload)
+    write(writer, NEW)
     assert azure.keys() == []
-    sink.publish()
+    writer.publish()
     assert azure.content("clips/a.mp4") == NEW
-    assert place.size() == len(NEW)
-    assert b"".join(place.read()) == NEW
+    assert stored.size() == len(NEW)
+    assert b"".join(stored.read()) == NEW
 
 
 @pytest.mark.parametrize("conn_id", [None])
 def test_a_scheme_that_only_fsspec_knows(azure, conn_id):
     """Airflow does not know az://; with the environment's credentials it works all the same."""
-    place = Destination(azure.uri("a.mp4").replace("abfs", "az")).place()
-    sink = place.sink(len(NEW), replace=True)
-    write(sink, NEW)
-    sink.publish()
+    stored = Destination(azure.uri("a.mp4").replace("abfs", "az")).file()
+    writer = stored.writer(len(NEW), replace=True)
+    write(writer, NEW)
+    writer.publish()
     assert azure.content("a.mp4") == NEW
 
 
@@ -84,7 +83,7 @@ def test_a_scheme_that_only_fsspec_knows(azure, conn_id):
 def test_a_scheme_of_hadoop_is_refused(azure, conn_id, scheme):
     """No file system in Python knows wasb://; nobody is told to install what would not help."""
     with pytest.raises(ViduConfigError, match="There is no file system") as caught:
-        Destination(azure.uri("a.mp4").replace("abfs", scheme)).place()
+        Destination(azure.uri("a.mp4").replace("abfs", scheme)).file()
     assert "pip install" not in str(caught.value)
 
 
@@ -96,13 +95,13 @@ def test_replace_only_writes(azurite, azure, monkeypatch):
     azure.put("a.mp4", OLD)
     with Door(azurite.url, lambda r: FORBIDDEN if r.method in ("GET", "HEAD") else None) as door:
         behind(door, azurite, azure, monkeypatch)
-        place = place_of(azure)
-        place.check()
-        sink = place.sink(len(NEW), replace=True, content_type="video/mp4")
-        write(sink, NEW)
-        sink.publish()
+        stored = file_of(azure)
+        stored.check()
+        writer = stored.writer(len(NEW), replace=True, content_type="video/mp4")
+        write(writer, NEW)
+        writer.publish()
         with pytest.raises(ViduStorageError, match="to read and list blobs"):
-            place.size()
+            stored.size()
     assert azure.content("a.mp4") == NEW
     assert azure.told("a.mp4") == ("video/mp4", "inline")
 
@@ -110,9 +109,9 @@ def test_replace_only_writes(azurite, azure, monkeypatch):
 def test_an_older_adlfs_gives_the_type_afterwards(azure):
     """Before 2026.8 adlfs could not give a blob its type; then a second request gives it."""
     azure.put("a", NEW)
-    sink = place_of(azure, "a").sink(len(NEW), replace=True)
+    writer = file_of(azure, "a").writer(len(NEW), replace=True)
     settings = {"content_type": "image/webp", "content_disposition": "inline"}
-    remote._label_on_azure(sink._file, settings, "abfs://clips/a")
-    sink.discard()
+    writer._label(settings)
+    writer.discard()
     assert azure.content("a") == NEW
     assert azure.told("a") == ("image/webp", "inline")

@@ -11,7 +11,7 @@ from airflow_provider_vidu.stores.base import DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.remote import RemoteFile
 from tests.stores.google_storage import Answer
-from tests.stores.test_publishing import LARGE, NEW, OLD, place_of, write
+from tests.stores.test_publishing import LARGE, NEW, OLD, file_of, write
 
 # A status that gcsfs does not try again; 503 would be tried for half a minute.
 LOST = Answer(520, b"lost")
@@ -31,10 +31,10 @@ def lost_where(condition, answer=LOST):
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
 def test_a_completed_upload_whose_answer_is_lost_counts(gcs, body, replace):
     """The upload itself is asked what became of it; the file is there, whole, and is no failure."""
-    sink = place_of(gcs).sink(len(body), replace=replace)
-    write(sink, body)
+    writer = file_of(gcs).writer(len(body), replace=replace)
+    write(writer, body)
     gcs.service.instead, gcs.service.after = lost_where(completes), True
-    sink.publish()
+    writer.publish()
     assert gcs.content("a.mp4") == body
 
 
@@ -48,10 +48,10 @@ def test_an_upload_is_completed_at_the_second_try(gcs):
             return Answer(503, b"lost")
         return None
 
-    sink = place_of(gcs).sink(len(NEW), replace=False)
-    write(sink, NEW)
+    writer = file_of(gcs).writer(len(NEW), replace=False)
+    write(writer, NEW)
     gcs.service.instead, gcs.service.after = once, True
-    sink.publish()
+    writer.publish()
     assert lost
     assert gcs.content("a.mp4") == NEW
 
@@ -60,34 +60,34 @@ def test_an_upload_is_completed_at_the_second_try(gcs):
 def test_an_upload_that_was_not_completed_is_cancelled(gcs, body):
     """Where the request has not arrived, the old file stays, nothing hangs, and the error says so."""
     gcs.put("a.mp4", OLD)
-    sink = place_of(gcs).sink(len(body), replace=True)
-    write(sink, body)
+    writer = file_of(gcs).writer(len(body), replace=True)
+    write(writer, body)
     gcs.service.instead = lost_where(completes)
     with pytest.raises(ViduStorageError, match="Nothing was published"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert gcs.content("a.mp4") == OLD
     assert gcs.unfinished() == 0
 
 
 def test_nobody_can_tell_when_the_store_is_silent(gcs):
     """Where not even the question is answered, the error says that nobody knows."""
-    sink = place_of(gcs).sink(len(NEW), replace=True)
-    write(sink, NEW)
+    writer = file_of(gcs).writer(len(NEW), replace=True)
+    write(writer, NEW)
     gcs.service.instead, gcs.service.after = lost_where(lambda asked: asked.upload_range.startswith("bytes")), True
-    with pytest.raises(ViduStorageError, match="nobody can tell"):
-        sink.publish()
-    sink.discard()
+    with pytest.raises(ViduStorageError, match="either the old file or the whole new one"):
+        writer.publish()
+    writer.discard()
 
 
 def test_an_object_that_is_there_already_is_seen_by_the_store(gcs):
     """An upload that must not replace is not even begun where there is an object; the old one stays."""
     gcs.put("a.mp4", OLD)
-    sink = place_of(gcs).sink(len(NEW), replace=False)
-    write(sink, NEW)
+    writer = file_of(gcs).writer(len(NEW), replace=False)
+    write(writer, NEW)
     with pytest.raises(DestinationExistsError):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert gcs.content("a.mp4") == OLD
     assert gcs.unfinished() == 0
 
@@ -97,17 +97,17 @@ def test_nobody_in_particular_is_refused(gcs, conn_id, monkeypatch):
     """Without any credentials gcsfs is nobody in particular; the store's refusal is told."""
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     with pytest.raises(ViduStorageError, match="Anonymous caller"):
-        place_of(gcs).size()
+        file_of(gcs).size()
 
 
 @pytest.mark.parametrize("conn_id", ["my_store"])
 def test_the_other_scheme(gcs, conn_id):
     """What begins with gcs:// is the same store."""
-    place = Destination(gcs.uri("a.mp4").replace("gs://", "gcs://"), conn_id).place()
-    sink = place.sink(len(NEW), replace=True)
-    write(sink, NEW)
+    stored = Destination(gcs.uri("a.mp4").replace("gs://", "gcs://"), conn_id).file()
+    writer = stored.writer(len(NEW), replace=True)
+    write(writer, NEW)
     assert gcs.keys() == []
-    sink.publish()
+    writer.publish()
     assert gcs.content("a.mp4") == NEW
 
 
@@ -121,21 +121,21 @@ def test_a_zonal_bucket_is_refused(gcs, conn_id):
     fs = extended.ExtendedGcsFileSystem(token="anon")
     fs._storage_layout_cache[gcs.bucket] = extended.BucketType.ZONAL_HIERARCHICAL
     for replace in (True, False):
-        place = RemoteFile(fs, "gs", f"{gcs.bucket}/a.mp4", gcs.uri("a.mp4"))
+        stored = RemoteFile(fs, "gs", f"{gcs.bucket}/a.mp4", gcs.uri("a.mp4"))
         with pytest.raises(ViduStorageError, match=r"zonal bucket.*Nothing was published"):
-            place.sink(None, replace=replace)
+            stored.writer(None, replace=replace)
     assert gcs.keys() == []
 
 
 def test_replace_only_writes(gcs):
     """Who may neither read nor list replaces an object; looking at it names what is missing."""
     gcs.put("a.mp4", OLD)
-    place = place_of(gcs)
+    stored = file_of(gcs)
     gcs.service.instead = lost_where(lambda asked: asked.method == "GET", Answer(403, b"forbidden"))
-    place.check()
-    sink = place.sink(len(NEW), replace=True, content_type="video/mp4")
-    write(sink, NEW)
-    sink.publish()
+    stored.check()
+    writer = stored.writer(len(NEW), replace=True, content_type="video/mp4")
+    write(writer, NEW)
+    writer.publish()
     assert gcs.content("a.mp4") == NEW
     with pytest.raises(ViduStorageError, match=r"need the permissions storage\.objects\.get"):
-        place.size()
+        stored.size()

@@ -15,8 +15,8 @@ from airflow_provider_vidu.exceptions import ViduDownloadError, ViduStorageError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination
-from airflow_provider_vidu.stores.naming import candidate_names
-from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
+from airflow_provider_vidu.stores.targets import FolderTarget
+from airflow_provider_vidu.stores.uploads import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.integration.servers import Server, ranged, video, whole
 from tests.stores.conftest import forget_stores, point_at
 
@@ -28,31 +28,31 @@ WRITE = 256 * 1024
 sizes = pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
 
 
-def place_of(store, key="a.mp4"):
+def file_of(store, key="a.mp4"):
     """Return the place of a key."""
-    return Destination(store.uri(key), store.conn_id).place()
+    return Destination(store.uri(key), store.conn_id).file()
 
 
-def write(sink, body):
+def write(writer, body):
     """Write in pieces of the size that the transfer has."""
     for at in range(0, len(body), WRITE):
-        sink.write(memoryview(body)[at : at + WRITE])
+        writer.write(memoryview(body)[at : at + WRITE])
 
 
 @sizes
 def test_an_upload_is_published(store, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
-    place = place_of(store, "deep/a b.mp4")
-    sink = place.sink(len(body), replace=True)
-    assert isinstance(sink, UploadWriter)
+    stored = file_of(store, "deep/a b.mp4")
+    writer = stored.writer(len(body), replace=True)
+    assert isinstance(writer, UploadWriter)
     for at in range(0, len(body), WRITE):
-        sink.write(memoryview(body)[at : at + WRITE])
+        writer.write(memoryview(body)[at : at + WRITE])
         assert store.keys() == []
-    sink.publish()
+    writer.publish()
     assert store.content("deep/a b.mp4") == body
-    assert place.uri == store.uri("deep/a b.mp4")
-    assert place.size() == len(body)
-    assert b"".join(place.read()) == body
+    assert stored.uri == store.uri("deep/a b.mp4")
+    assert stored.size() == len(body)
+    assert b"".join(stored.read()) == body
     assert store.keys() == ["deep/a b.mp4"]
     assert store.unfinished() == 0
 
@@ -61,9 +61,9 @@ def test_an_upload_is_published(store, body):
 @pytest.mark.parametrize("replace", [True, False])
 def test_an_object_carries_its_type(store, body, replace):
     """Browsers play it in place instead of saving it, whatever its name."""
-    sink = place_of(store, "a").sink(len(body), replace=replace, content_type="image/webp")
-    write(sink, body)
-    sink.publish()
+    writer = file_of(store, "a").writer(len(body), replace=replace, content_type="image/webp")
+    write(writer, body)
+    writer.publish()
     assert store.content("a") == body
     assert store.told("a") == ("image/webp", "inline")
 
@@ -72,18 +72,18 @@ def test_one_listing_finds_what_is_there(store):
     """Of all names that a file may have, those in the folder are found with one question."""
     for key in ("clips/a.webm", "clips/a.txt", "clips/a-2.mp4", "clips/ab.mp4"):
         store.put(key, OLD)
-    found = Destination(store.uri("clips/"), store.conn_id).existing(candidate_names("a", None))
+    found = FolderTarget(Destination(store.uri("clips/"), store.conn_id), "skip", "a", None).existing(len(OLD))
     assert found is not None
     assert found.uri == store.uri("clips/a.webm")
-    assert Destination(store.uri("other/"), store.conn_id).existing(candidate_names("a", None)) is None
+    assert FolderTarget(Destination(store.uri("other/"), store.conn_id), "skip", "a", None).existing(9) is None
 
 
 def test_odd_pieces_arrive_whole(store):
     """Pieces that do not add up to blocks are cut into blocks without a loss."""
-    sink = place_of(store).sink(None, replace=True)
+    writer = file_of(store).writer(None, replace=True)
     for at in range(0, len(LARGE), 1_000_003):
-        sink.write(memoryview(LARGE)[at : at + 1_000_003])
-    sink.publish()
+        writer.write(memoryview(LARGE)[at : at + 1_000_003])
+    writer.publish()
     assert store.content("a.mp4") == LARGE
 
 
@@ -91,10 +91,10 @@ def test_odd_pieces_arrive_whole(store):
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_new_file_needs_no_old_one(store, body, replace):
     """Whether it may replace or not, a new file is published."""
-    sink = place_of(store).sink(len(body), replace=replace)
-    write(sink, body)
-    sink.publish()
-    sink.discard()
+    writer = file_of(store).writer(len(body), replace=replace)
+    write(writer, body)
+    writer.publish()
+    writer.discard()
     assert store.content("a.mp4") == body
     assert store.unfinished() == 0
 
@@ -102,10 +102,10 @@ def test_a_new_file_needs_no_old_one(store, body, replace):
 def test_the_old_file_is_replaced_at_the_end(store):
     """Until the new file is published, everybody reads the old one."""
     store.put("a.mp4", OLD)
-    sink = place_of(store).sink(len(LARGE), replace=True)
-    write(sink, LARGE)
+    writer = file_of(store).writer(len(LARGE), replace=True)
+    write(writer, LARGE)
     assert store.content("a.mp4") == OLD
-    sink.publish()
+    writer.publish()
     assert store.content("a.mp4") == LARGE
     assert store.keys() == ["a.mp4"]
 
@@ -116,11 +116,11 @@ def test_a_discarded_upload_publishes_nothing(store, body, replace):
     """The old object stands, no upload hangs, and collecting the file publishes nothing."""
     key = "a.mp4" if replace else "new.mp4"
     store.put("a.mp4", OLD)
-    sink = place_of(store, key).sink(None, replace=replace)
-    write(sink, body)
-    sink.discard()
-    sink._fs.transaction.files.clear()  # fsspec keeps its open files, too
-    del sink
+    writer = file_of(store, key).writer(None, replace=replace)
+    write(writer, body)
+    writer.discard()
+    writer._fs.transaction.files.clear()  # fsspec keeps its open files, too
+    del writer
     gc.collect()
     assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
     assert store.content("a.mp4") == OLD
@@ -129,11 +129,11 @@ def test_a_discarded_upload_publishes_nothing(store, body, replace):
 @sizes
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # older gcsfs wants to go on sending
 def test_a_forgotten_upload_publishes_nothing(store, body):
-    """A sink that nobody publishes and nobody discards leaves the old object when it is collected."""
+    """A writer that nobody publishes and nobody discards leaves the old object when it is collected."""
     store.put("a.mp4", OLD)
-    sink = place_of(store).sink(None, replace=True)
-    write(sink, body)
-    del sink
+    writer = file_of(store).writer(None, replace=True)
+    write(writer, body)
+    del writer
     forget_stores()
     gc.collect()
     assert store.content("a.mp4") == OLD
@@ -146,10 +146,10 @@ def test_a_process_that_ends_publishes_nothing(store, body, airflow_home):
     code = (
         "import sys\n"
         "from airflow_provider_vidu.stores.destination import Destination\n"
-        f"sink = Destination({store.uri('a.mp4')!r}, {store.conn_id!r}).place().sink(None, replace=True)\n"
+        f"writer = Destination({store.uri('a.mp4')!r}, {store.conn_id!r}).file().writer(None, replace=True)\n"
         f"body = memoryview(bytes({len(body)}))\n"
         f"for at in range(0, len(body), {WRITE}):\n"
-        f"    sink.write(body[at:at + {WRITE}])\n"
+        f"    writer.write(body[at:at + {WRITE}])\n"
         "print('written', flush=True)\n"
         "sys.exit(3)\n"
     )
@@ -165,12 +165,12 @@ def test_a_process_that_ends_publishes_nothing(store, body, airflow_home):
 
 def test_an_object_that_must_not_be_replaced_stays(store):
     """An object that came while ours was being uploaded wins."""
-    sink = place_of(store).sink(None, replace=False)
-    write(sink, LARGE)
+    writer = file_of(store).writer(None, replace=False)
+    write(writer, LARGE)
     store.put("a.mp4", OLD)
     with pytest.raises(DestinationExistsError):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
     assert store.content("a.mp4") == OLD
 
@@ -178,22 +178,22 @@ def test_an_object_that_must_not_be_replaced_stays(store):
 @sizes
 def test_the_store_itself_refuses_to_replace(store, body, monkeypatch):
     """An object that comes between the last look and the end wins as well: the store compares, not we."""
-    place = place_of(store)
-    sink = place.sink(None, replace=False)
-    write(sink, body)
+    stored = file_of(store)
+    writer = stored.writer(None, replace=False)
+    write(writer, body)
     store.put("a.mp4", OLD)
     # What the look before the end would say a moment earlier.
-    monkeypatch.setattr(type(sink._fs), "exists", lambda *_args, **_kwargs: False)
+    monkeypatch.setattr(type(writer._fs), "exists", lambda *_args, **_kwargs: False)
     with pytest.raises(DestinationExistsError):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert (store.keys(), store.unfinished()) == (["a.mp4"], 0)
     assert store.content("a.mp4") == OLD
 
 
 def test_of_two_uploads_one_wins_whole(store):
     """Two uploads to one name leave one of the files, whole; the other one succeeds as well or says so."""
-    first, second = place_of(store).sink(None, replace=True), place_of(store).sink(None, replace=True)
+    first, second = file_of(store).writer(None, replace=True), file_of(store).writer(None, replace=True)
     other = LARGE[::-1]
     for at in range(0, len(LARGE), WRITE):
         first.write(memoryview(LARGE)[at : at + WRITE])
@@ -211,16 +211,16 @@ def test_of_two_uploads_one_wins_whole(store):
 
 def test_no_file_in_a_missing_bucket(store):
     """Looking for an existing file where there is no bucket finds none; writing there is told."""
-    place = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).place()
-    assert place.size() is None
+    stored = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).file()
+    assert stored.size() is None
 
     def publish():
-        sink = place.sink(None, replace=True)
+        writer = stored.writer(None, replace=True)
         try:
-            sink.write(memoryview(NEW))
-            sink.publish()
+            writer.write(memoryview(NEW))
+            writer.publish()
         finally:
-            sink.discard()
+            writer.discard()
 
     with pytest.raises(ViduStorageError, match=r"no-such-bucket-here/a\.mp4.* could not be") as caught:
         publish()
@@ -231,15 +231,15 @@ def test_wrong_credentials_are_told(store, monkeypatch):
     """A store that does not know us ends in an error of ours, which says why."""
     point_at(store.stranger, monkeypatch)
     with pytest.raises(ViduStorageError, match=store.refusal):
-        place_of(store).size()
+        file_of(store).size()
 
     def publish():
-        sink = place_of(store).sink(None, replace=True)
+        writer = file_of(store).writer(None, replace=True)
         try:
-            sink.write(memoryview(NEW))
-            sink.publish()
+            writer.write(memoryview(NEW))
+            writer.publish()
         finally:
-            sink.discard()
+            writer.discard()
 
     with pytest.raises(ViduStorageError, match=store.refusal):
         publish()
@@ -249,34 +249,34 @@ def test_wrong_credentials_are_told(store, monkeypatch):
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(store):
     """Object stores have no folders: other keys below it are no obstacle."""
     store.put("a/b.mp4", OLD)
-    place = place_of(store, "a")
-    assert place.size() is None
-    sink = place.sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
+    stored = file_of(store, "a")
+    assert stored.size() is None
+    writer = stored.writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
     assert store.content("a") == NEW
     assert store.content("a/b.mp4") == OLD
-    assert place.size() == len(NEW)
+    assert stored.size() == len(NEW)
 
 
 def test_an_empty_object_counts_as_nothing(store):
     """An object of no bytes has the size 0, and is replaced by a file."""
     store.put("a.mp4", b"")
-    place = place_of(store)
-    assert place.size() == 0
-    sink = place.sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
-    assert place.size() == len(NEW)
+    stored = file_of(store)
+    assert stored.size() == 0
+    writer = stored.writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
+    assert stored.size() == len(NEW)
 
 
 @pytest.mark.parametrize("total", [None, 10**9, 10**11, MAX_PART_BYTES * MOST_PARTS])
 def test_parts_grow_with_the_file(store, total):
     """Blocks have a size that the store accepts, whatever the file's size."""
-    sink = place_of(store).sink(total, replace=True)
-    assert sink._file.blocksize % MIB == 0
-    assert (total or 0) / sink._file.blocksize < 10_000
-    sink.discard()
+    writer = file_of(store).writer(total, replace=True)
+    assert writer._file.blocksize % MIB == 0
+    assert (total or 0) / writer._file.blocksize < 10_000
+    writer.discard()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ SHELLS = {
     "event_triggers", "hooks", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
-    "stores.destination", "stores.remote",
+    "stores.destination", "stores.remote", "stores.uploads",
     "tasks.handover",
     "ui.app", "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
 }  # fmt: skip

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from airflow.configuration import conf
 
+from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.downloads.content import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.stores.places import Root, Spot, read_roots, root_of
 from airflow_provider_vidu.stores.roots import is_really_beneath

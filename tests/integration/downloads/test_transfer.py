@@ -42,10 +42,12 @@ class Shelf:
     def open(self, content_type: str, total: int | None) -> AtomicWriter:
         """Begin a file."""
         self.begun.append((content_type, total))
-        return _ShelfSink(self)
+        return _ShelfWriter(self)
 
 
-class _ShelfSink(AtomicWriter):
+class _ShelfWriter(AtomicWriter):
+    uri = "shelf://a.mp4"
+
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._data = bytearray()
@@ -307,7 +309,7 @@ def test_the_rate_is_about_the_bytes(shelf, caplog, monkeypatch):
     def wait(seconds: float) -> None:
         now[0] += 100 * seconds
 
-    monkeypatch.setattr(_ShelfSink, "publish", lambda _sink: wait(10))
+    monkeypatch.setattr(_ShelfWriter, "publish", lambda _writer: wait(10))
     with Server(whole(BODY, cut=50_000), ranged(BODY)) as server, caplog.at_level(logging.INFO):
         fetch(server, shelf, clock=lambda: now[0], sleep=wait)
     assert now[0] > 1000

@@ -748,4 +748,4 @@ def test_blanks_around_the_connection_of_the_store(rendered, conn_id):
     operator = ViduDownloadOperator(
         task_id="t", generation_id="g", destination="s3://bucket/clips/", storage_conn_id=rendered
     )
-    assert operator._storage_conn_id() == conn_id
+    assert operator._target(None, "g")._destination._conn_id == conn_id

@@ -16,6 +16,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.preflight import check_downstream as check
 from airflow_provider_vidu.stores import destination as destinations
+from airflow_provider_vidu.stores import schemes
 from tests.versions import AIRFLOW
 
 if AIRFLOW >= (3, 0):
@@ -50,7 +51,7 @@ def order(*, between: bool = False, mapped: bool = False, here: str | None = Non
 @pytest.fixture
 def without_packages(monkeypatch):
     """Let no store's package be installed."""
-    monkeypatch.setattr(destinations, "find_spec", lambda _name: None)
+    monkeypatch.setattr(schemes, "find_spec", lambda _name: None)
 
 
 @pytest.mark.fault(
@@ -84,7 +85,7 @@ def test_a_missing_package_is_found(without_packages, destination, mapped, betwe
 )
 def test_a_missing_connection_of_the_store_is_found(monkeypatch, destination, conn_id):
     """A slip in storage_conn_id, or in the URL, costs nothing; with the connection there is nothing to tell."""
-    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    monkeypatch.setattr(schemes, "find_spec", lambda _name: True)
     first = order(destination=destination, storage_conn_id=conn_id)
     with pytest.raises(ViduConfigError, match=r"Nothing was ordered.*There is no Airflow connection 'slip'"):
         check_downstream(first)
@@ -97,7 +98,7 @@ def test_a_missing_connection_of_the_store_is_found(monkeypatch, destination, co
 )
 def test_a_connection_that_may_not_matter_stops_nothing(monkeypatch, destination, conn_id):
     """Amazon's file system does without, and a template shows no connection yet."""
-    monkeypatch.setattr(destinations, "find_spec", lambda _name: True)
+    monkeypatch.setattr(schemes, "find_spec", lambda _name: True)
     check_downstream(order(destination=destination, storage_conn_id=conn_id))
 
 
@@ -160,7 +161,7 @@ def test_a_broken_setting_is_found(tmp_path, monkeypatch, setting, value):
     ("arguments", "words"),
     [
         ({"destination": "https://store.example.com/a.mp4?sig=hush"}, "a web address cannot be written to"),
-        ({"destination": "/tmp/clips/", "storage_conn_id": "my_aws"}, "makes no sense for a local destination"),
+        ({"destination": "/tmp/clips/", "storage_conn_id": "my_aws"}, "does not apply to a local destination"),
         ({"destination": ObjectStoragePath("file:///tmp/clips/", auto_mkdir=True)}, "takes no options"),
     ],
 )

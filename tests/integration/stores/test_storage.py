@@ -20,12 +20,14 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
-from airflow_provider_vidu.stores import destination, local
+from airflow_provider_vidu.stores import destination, local, schemes
 from airflow_provider_vidu.stores.base import DestinationExistsError, temporary_name
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.stores.naming import checked_destination
-from airflow_provider_vidu.stores.remote import MovedWriter, UploadWriter
+from airflow_provider_vidu.stores.remote import MovedWriter
 from airflow_provider_vidu.stores.roots import check_destination
+from airflow_provider_vidu.stores.targets import FileTarget
+from airflow_provider_vidu.stores.uploads import UploadWriter
 
 OLD, NEW = b"the old file", b"the whole new file" * 1000
 
@@ -70,17 +72,17 @@ def home(request, tmp_path):
 
 def put(target: str, data: bytes, *, replace: bool = True, name: str | None = None) -> str:
     """Publish ``data`` and return the URI."""
-    place = Destination(target).place(name)
-    sink = place.sink(len(data), replace=replace)
-    sink.write(memoryview(data))
-    sink.publish()
-    return place.uri
+    stored = Destination(target).file(name)
+    writer = stored.writer(len(data), replace=replace)
+    writer.write(memoryview(data))
+    writer.publish()
+    return stored.uri
 
 
 def content(target: str) -> bytes | None:
     """Return what stands under the final name, or None."""
-    place = Destination(target).place()
-    return None if place.size() is None else b"".join(place.read())
+    stored = Destination(target).file()
+    return None if stored.size() is None else b"".join(stored.read())
 
 
 def test_a_new_file_is_published(home):
@@ -99,10 +101,10 @@ def test_a_folder_and_a_name_are_a_file(home):
 def test_nothing_is_visible_before_it_is_published(home):
     """While it is being written the old file stands."""
     put(home + "a.mp4", OLD)
-    sink = Destination(home + "a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
+    writer = Destination(home + "a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
     assert content(home + "a.mp4") == OLD
-    sink.publish()
+    writer.publish()
     assert content(home + "a.mp4") == NEW
 
 
@@ -111,10 +113,10 @@ def test_a_discarded_file_leaves_nothing(home, old):
     """Neither the final name nor a temporary one shows a trace."""
     if old:
         put(home + "a.mp4", old)
-    sink = Destination(home + "a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.discard()
-    sink.discard()
+    writer = Destination(home + "a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.discard()
+    writer.discard()
     assert content(home + "a.mp4") == old
     assert names(home) == (["a.mp4"] if old else [])
 
@@ -126,7 +128,7 @@ def listing(folder: str | Path) -> list[str]:
 
 def names(home: str) -> list[str]:
     """Return the names of all files in a folder of any store."""
-    fs = Destination(home + "x").place()
+    fs = Destination(home + "x").file()
     if isinstance(fs, local.LocalFile):
         return listing(home.removeprefix("file://"))
     return sorted(Path(path).name for path in fs._fs.ls("clips", detail=False))
@@ -143,23 +145,23 @@ def test_a_name_is_no_pattern(home, name):
 
 def test_discarding_after_publishing_keeps_the_file(home):
     """A late discard does not take back what was published."""
-    place = Destination(home + "a.mp4").place()
-    sink = place.sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
-    sink.discard()
+    stored = Destination(home + "a.mp4").file()
+    writer = stored.writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
+    writer.discard()
     assert content(home + "a.mp4") == NEW
     assert names(home) == ["a.mp4"]
 
 
 def test_a_file_that_must_not_be_replaced_stays(home):
     """A file that came in the meantime wins, and nothing else is left."""
-    sink = Destination(home + "a.mp4").place().sink(None, replace=False)
-    sink.write(memoryview(NEW))
+    writer = Destination(home + "a.mp4").file().writer(None, replace=False)
+    writer.write(memoryview(NEW))
     put(home + "a.mp4", OLD)
     with pytest.raises(DestinationExistsError, match="overwrite="):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert content(home + "a.mp4") == OLD
     assert names(home) == ["a.mp4"]
 
@@ -174,13 +176,13 @@ def test_without_a_file_there_not_replacing_is_publishing(home):
 def test_two_writers_leave_one_whole_file(home):
     """The last one to publish wins, whole; the other's bytes are nowhere in it."""
     other = b"#" * 30_000
-    sinks = [(Destination(home + "a.mp4").place().sink(None, replace=True), data) for data in (NEW, other)]
+    writers = [(Destination(home + "a.mp4").file().writer(None, replace=True), data) for data in (NEW, other)]
     for at in range(0, 30_000, 5000):
-        for sink, data in sinks:
-            sink.write(memoryview(data[at : at + 5000]))
-    sinks[1][0].publish()
+        for writer, data in writers:
+            writer.write(memoryview(data[at : at + 5000]))
+    writers[1][0].publish()
     assert content(home + "a.mp4") == other
-    sinks[0][0].publish()
+    writers[0][0].publish()
     assert content(home + "a.mp4") == NEW
     assert names(home) == ["a.mp4"]
 
@@ -208,13 +210,13 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(descriptor, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(b"some"))
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(b"some"))
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(ViduStorageError, match=r"a\.mp4.*No space left") as caught:
-        sink.write(memoryview(NEW))
+        writer.write(memoryview(NEW))
     assert caught.value.retryable
-    sink.discard()
+    writer.discard()
     assert listing(tmp_path) == []
 
 
@@ -222,14 +224,14 @@ def test_a_limit_of_the_system_is_told(tmp_path):
     """A real limit on the size of files, met in the middle, ends in the same error."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = 10_000_000
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(ViduStorageError, match="File too large"):
-            sink.write(memoryview(bytes(limit + 1)))
+            writer.write(memoryview(bytes(limit + 1)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    sink.discard()
+    writer.discard()
     assert listing(tmp_path) == []
 
 
@@ -237,7 +239,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     """A file where a folder should be is an error with words."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ViduStorageError, match="could not be looked at: a part of the path is a file"):
-        Destination(f"{tmp_path}/file/a.mp4").place().sink(None, replace=True)
+        Destination(f"{tmp_path}/file/a.mp4").file().writer(None, replace=True)
 
 
 def test_a_store_that_denies_is_told(plainfs, monkeypatch):
@@ -248,7 +250,7 @@ def test_a_store_that_denies_is_told(plainfs, monkeypatch):
 
     monkeypatch.setattr(PlainFileSystem, "open", deny)
     with pytest.raises(ViduStorageError, match=r"plainfs://clips/a\.mp4.*permission denied \(AccessDenied\)"):
-        Destination("plainfs://clips/a.mp4").place().sink(None, replace=True)
+        Destination("plainfs://clips/a.mp4").file().writer(None, replace=True)
 
 
 def test_a_store_that_fails_at_the_end_keeps_the_old_file(plainfs, monkeypatch):
@@ -258,12 +260,12 @@ def test_a_store_that_fails_at_the_end_keeps_the_old_file(plainfs, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError("the line is dead")
 
-    sink = Destination("plainfs://clips/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
+    writer = Destination("plainfs://clips/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
     monkeypatch.setattr(PlainFileSystem, "mv", fail)
     with pytest.raises(ViduStorageError, match=r"could not be completed: the line is dead\. Nothing was published"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert listing(plainfs / "clips") == ["a.mp4"]
     assert (plainfs / "clips/a.mp4").read_bytes() == OLD
 
@@ -329,7 +331,7 @@ def moving(monkeypatch, fail: list[int]) -> list[str]:
 
 def test_an_unknown_store_is_written_by_a_move(plainfs):
     """Nothing is assumed of a store that is not known."""
-    assert isinstance(Destination("plainfs://clips/a.mp4").place().sink(None, replace=True), MovedWriter)
+    assert isinstance(Destination("plainfs://clips/a.mp4").file().writer(None, replace=True), MovedWriter)
 
 
 @pytest.mark.parametrize("text", ["/", "folder"])
@@ -337,7 +339,7 @@ def test_a_folder_is_no_file(tmp_path, text):
     """A destination that is a folder wants a slash, and the error says so."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(ViduConfigError, match="end it with a slash"):
-        Destination(f"{tmp_path}/{text}".rstrip("/")).place().size()
+        Destination(f"{tmp_path}/{text}".rstrip("/")).file().size()
 
 
 @pytest.mark.fault(
@@ -349,8 +351,8 @@ def test_a_symbolic_link_is_refused(tmp_path, leads_to, folder):
     """A link would be replaced by the file: the error names where it leads, and nothing is changed."""
     (tmp_path / "real.mp4").write_bytes(OLD)
     (tmp_path / "a.mp4").symlink_to(leads_to)
-    place = Destination(f"{tmp_path}/" if folder else f"{tmp_path}/a.mp4").place("a.mp4" if folder else None)
-    for refused in (place.check, lambda: place.sink(None, replace=True)):
+    stored = Destination(f"{tmp_path}/" if folder else f"{tmp_path}/a.mp4").file("a.mp4" if folder else None)
+    for refused in (stored.check, lambda: stored.writer(None, replace=True)):
         with pytest.raises(ViduConfigError, match=f"symbolic link to '{leads_to}'"):
             refused()
     assert (tmp_path / "real.mp4").read_bytes() == OLD
@@ -408,12 +410,12 @@ def test_a_mount_without_fsync_costs_a_warning(tmp_path, monkeypatch, caplog, nu
 def test_an_fsync_that_fails_publishes_nothing(tmp_path, monkeypatch, number):
     """An error of the disk means lost bytes: the old file stays."""
     put(f"{tmp_path}/a.mp4", OLD)
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
     monkeypatch.setattr(os, "fsync", failing_with(number))
     with pytest.raises(ViduStorageError, match="could not be completed"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert content(f"{tmp_path}/a.mp4") == OLD
     assert listing(tmp_path) == ["a.mp4"]
 
@@ -453,13 +455,13 @@ def swap(part: Path) -> None:
 )
 def test_a_temporary_file_of_somebody_else_is_not_published(tmp_path, replace, interfere, words):
     """Who can write to the folder cannot slip in a file of their own, or keep a second name for ours."""
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=replace)
-    sink.write(memoryview(NEW))
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=replace)
+    writer.write(memoryview(NEW))
     (part,) = tmp_path.iterdir()
     interfere(part)
     with pytest.raises(ViduStorageError, match=words):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert not (tmp_path / "a.mp4").exists()
 
 
@@ -487,9 +489,9 @@ def restless_inodes(monkeypatch):
 @pytest.mark.parametrize("replace", [True, False])
 def test_restless_inodes_cost_no_file(tmp_path, replace, body):
     """Where the number proves nothing, the bytes do."""
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=replace)
-    sink.write(memoryview(body))
-    sink.publish()
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=replace)
+    writer.write(memoryview(body))
+    writer.publish()
     assert (tmp_path / "a.mp4").read_bytes() == body
     assert listing(tmp_path) == ["a.mp4"]
 
@@ -508,13 +510,13 @@ def test_restless_inodes_cost_no_file(tmp_path, replace, body):
 )
 def test_restless_inodes_hide_no_other_file(tmp_path, interfere):
     """Other bytes, a link, a pipe or a second name are refused there, too."""
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
     (part,) = tmp_path.iterdir()
     interfere(part)
     with pytest.raises(ViduStorageError, match="another process has"):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert not (tmp_path / "a.mp4").exists()
 
 
@@ -564,22 +566,22 @@ def test_what_is_checked_is_what_is_written(roots, text):
 def test_a_link_that_is_put_among_the_folders_after_the_check(roots):
     """The open folder itself is compared with the roots."""
     check_destination(f"{roots}/clips/a.mp4")
-    place = Destination(f"{roots}/clips/a.mp4").place()
+    stored = Destination(f"{roots}/clips/a.mp4").file()
     (roots / "clips").rmdir()
     (roots / "clips").symlink_to("../out")
     with pytest.raises(ViduConfigError, match="destination_roots"):
-        place.sink(None, replace=True)
+        stored.writer(None, replace=True)
     assert listing(roots.parent / "out") == []
 
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_link_that_is_put_among_the_folders_while_it_is_written(roots, replace):
     """The file appears in the folder that was checked, wherever that is by then."""
-    sink = Destination(f"{roots}/clips/a.mp4").place().sink(None, replace=replace)
-    sink.write(memoryview(NEW))
+    writer = Destination(f"{roots}/clips/a.mp4").file().writer(None, replace=replace)
+    writer.write(memoryview(NEW))
     (roots / "clips").rename(roots / "moved")
     (roots / "clips").symlink_to("../out")
-    sink.publish()
+    writer.publish()
     assert files(roots.parent) == ["in/moved/a.mp4"]
 
 
@@ -601,27 +603,27 @@ def test_no_descriptor_stays_open(roots, monkeypatch, ends_by):
     monkeypatch.setattr(os, "close", forget)
     if ends_by == "refused":
         with pytest.raises(ViduConfigError):
-            Destination(f"{roots.parent}/out/a.mp4").place().sink(None, replace=True)
+            Destination(f"{roots.parent}/out/a.mp4").file().writer(None, replace=True)
     else:
-        getattr(Destination(f"{roots}/a.mp4").place().sink(None, replace=True), ends_by)()
+        getattr(Destination(f"{roots}/a.mp4").file().writer(None, replace=True), ends_by)()
     assert opened == []
 
 
 def test_a_pipe_that_is_put_in_the_place_of_a_file_holds_nobody(tmp_path):
     """What is read for its digest is a regular file, also when it was one a moment ago."""
-    place = Destination(f"{tmp_path}/a.mp4").place()
+    stored = Destination(f"{tmp_path}/a.mp4").file()
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(ViduStorageError, match="not a regular file"):
-        next(iter(place.read()))
+        next(iter(stored.read()))
 
 
 def test_a_file_that_is_read_lies_beneath_the_roots(roots):
     """A link that is put in its place after the check tells nothing of the file that it leads to."""
     (roots.parent / "out/secret").write_bytes(b"secret")
-    place = Destination(f"{roots}/clips/a.mp4").place()
+    stored = Destination(f"{roots}/clips/a.mp4").file()
     (roots / "clips/a.mp4").symlink_to("../../out/secret")
     with pytest.raises(ViduConfigError, match="destination_roots"):
-        next(iter(place.read()))
+        next(iter(stored.read()))
 
 
 @pytest.mark.parametrize("prefix", ["file://localhost", "file:", "local:///", "FILE://"])
@@ -635,7 +637,7 @@ def test_every_spelling_of_a_local_address(tmp_path, monkeypatch, prefix):
 def test_a_device_is_no_file():
     """/dev/null is not replaced by a video."""
     with pytest.raises(ViduConfigError, match="device or pipe"):
-        Destination("/dev/null").place().size()
+        Destination("/dev/null").file().size()
 
 
 @pytest.mark.parametrize(
@@ -659,7 +661,7 @@ def test_a_scheme_without_a_file_system_names_what_to_install(text, words, monke
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
     with pytest.raises(ViduConfigError, match=words):
-        Destination(text).place()
+        Destination(text).file()
 
 
 PROVIDERS = {"gs": "airflow.providers.google", "abfs": "airflow.providers.microsoft.azure"}
@@ -697,7 +699,7 @@ def test_missing_credentials_are_no_missing_package(error, words, of_airflow, mo
     else:
         monkeypatch.setattr(fsspec, "filesystem", fail)
     with pytest.raises(ViduStorageError, match=words) as caught:
-        found.place()
+        found.file()
     assert "could not be reached" in str(caught.value)
     assert "nstall" not in str(caught.value)
 
@@ -710,7 +712,7 @@ def test_a_connection_that_a_store_needs_and_does_not_find(monkeypatch):
 
     monkeypatch.setattr(ObjectStoragePath, "fs", property(fail))
     with pytest.raises(ViduConfigError, match=r"no Airflow connection 'no_such_store'.*correct storage_conn_id"):
-        Destination("memory://clips/a.mp4", "no_such_store").place()
+        Destination("memory://clips/a.mp4", "no_such_store").file()
 
 
 def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):
@@ -723,14 +725,14 @@ def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):
     strict = Strict(path=str(plainfs), fs=LocalFileSystem())
     monkeypatch.setattr(fsspec, "filesystem", lambda *_args, **_kwargs: strict)
     with pytest.raises(ViduConfigError, match="does not take the options secret_option") as caught:
-        Destination("plainfs://clips/a.mp4", None, {"secret_option": "hush"}).place()
+        Destination("plainfs://clips/a.mp4", None, {"secret_option": "hush"}).file()
     assert "hush" not in str(caught.value)
 
 
 def test_a_local_destination_takes_no_options(tmp_path):
     """Options that nobody would read are refused."""
     with pytest.raises(ViduConfigError, match="takes no options"):
-        Destination(f"{tmp_path}/a.mp4", None, {"auto_mkdir": True}).place()
+        Destination(f"{tmp_path}/a.mp4", None, {"auto_mkdir": True}).file()
 
 
 @pytest.mark.parametrize(
@@ -748,7 +750,7 @@ def test_a_local_destination_takes_no_options(tmp_path):
 )
 def test_a_missing_package_is_noticed_without_importing_one(text, words, monkeypatch):
     """What a scheme needs is looked up by name alone."""
-    monkeypatch.setattr(destination, "find_spec", lambda name: None if name in ("gcsfs", "adlfs") else object())
+    monkeypatch.setattr(schemes, "find_spec", lambda name: None if name in ("gcsfs", "adlfs") else object())
     found = destination.missing_file_system(text)
     assert (found is None) == (words is None)
     assert words is None or re.search(words, str(found))
@@ -758,13 +760,13 @@ def test_a_missing_package_is_noticed_without_importing_one(text, words, monkeyp
 def test_a_connection_where_none_is_possible_is_refused(text):
     """storage_conn_id needs a store that knows connections."""
     with pytest.raises(ViduConfigError, match=r"storage_conn_id|No filesystem registered"):
-        Destination(text, "some_conn").place()
+        Destination(text, "some_conn").file()
 
 
 def test_what_a_killed_task_left_goes_with_a_later_download(tmp_path):
     """A part is hidden, stays while it may still be written to, and is removed when it is a day old."""
-    sink = Destination(f"{tmp_path}/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(b"half"))
+    writer = Destination(f"{tmp_path}/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(b"half"))
     (left,) = listing(tmp_path)
     assert left.startswith(".a.mp4.")
     put(f"{tmp_path}/a.mp4", NEW)
@@ -773,7 +775,7 @@ def test_what_a_killed_task_left_goes_with_a_later_download(tmp_path):
     os.utime(tmp_path / left, (yesterday, yesterday))
     put(f"{tmp_path}/a.mp4", NEW)
     assert listing(tmp_path) == ["a.mp4"]
-    sink.discard()
+    writer.discard()
 
 
 def test_only_ones_own_left_overs_are_removed(tmp_path):
@@ -801,7 +803,8 @@ def test_a_store_that_tells_no_sizes(memory, monkeypatch, there):
     put("memory://clips/a.mp4", there)
     info = type(memory).info
     monkeypatch.setattr(type(memory), "info", lambda *args, **kwargs: {**info(*args, **kwargs), "size": None})
-    assert bool(Destination("memory://clips/a.mp4").existing()) == bool(there)
+    target = FileTarget(Destination("memory://clips/a.mp4"), "skip")
+    assert (target.existing(len(OLD)) is not None) == bool(there)
 
 
 def test_many_tasks_write_one_file(tmp_path):
@@ -829,7 +832,7 @@ def test_many_tasks_write_one_file(tmp_path):
 def test_the_uri_is_the_destination_without_a_connection(memory, text, name, uri, monkeypatch):
     """What other tools can read: no connection id in it."""
     monkeypatch.setattr(Destination, "_file_system", memory)
-    assert Destination(text).place(name).uri == uri
+    assert Destination(text).file(name).uri == uri
 
 
 def test_file_systems_without_exclusive_creation(memory, monkeypatch):

@@ -16,11 +16,12 @@ from airflow_provider_vidu.exceptions import (
     ViduStorageError,
 )
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
-from airflow_provider_vidu.stores import remote
+from airflow_provider_vidu.stores import uploads
 from airflow_provider_vidu.stores.base import MIB, DestinationExistsError
 from airflow_provider_vidu.stores.destination import Destination, options_of
-from airflow_provider_vidu.stores.naming import candidate_names, checked_destination
-from airflow_provider_vidu.stores.remote import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
+from airflow_provider_vidu.stores.naming import checked_destination
+from airflow_provider_vidu.stores.targets import FolderTarget
+from airflow_provider_vidu.stores.uploads import MAX_PART_BYTES, MOST_PARTS, UPLOAD_BYTES, UploadWriter
 from tests.faults.transfer_s3 import (  # noqa: F401 - some are fixtures
     Door,
     body_of,
@@ -51,17 +52,17 @@ def conn_id(request):
 @pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
 def test_an_upload_is_published(s3, bucket, conn_id, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
-    place = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).place()
-    sink = place.sink(len(body), replace=True)
-    assert isinstance(sink, UploadWriter)
+    stored = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).file()
+    writer = stored.writer(len(body), replace=True)
+    assert isinstance(writer, UploadWriter)
     for at in range(0, len(body), 256 * 1024):
-        sink.write(memoryview(body)[at : at + 256 * 1024])
+        writer.write(memoryview(body)[at : at + 256 * 1024])
         assert keys(s3, bucket)[0] == []
-    sink.publish()
+    writer.publish()
     assert body_of(s3, bucket, "deep/a b.mp4") == body
-    assert place.uri == f"s3://{bucket}/deep/a b.mp4"
-    assert place.size() == len(body)
-    assert b"".join(place.read()) == body
+    assert stored.uri == f"s3://{bucket}/deep/a b.mp4"
+    assert stored.size() == len(body)
+    assert b"".join(stored.read()) == body
     assert keys(s3, bucket)[1] == 0
 
 
@@ -69,24 +70,24 @@ def test_an_upload_is_published(s3, bucket, conn_id, body):
 def test_a_discarded_upload_is_aborted(s3, bucket, conn_id, body):
     """The old object stands, no upload hangs in the bucket, and collecting the file publishes nothing."""
     s3.put_object(Bucket=bucket, Key="a.mp4", Body=OLD)
-    sink = Destination(f"s3://{bucket}/a.mp4", conn_id).place().sink(None, replace=True)
-    sink.write(memoryview(body))
-    sink.discard()
-    del sink
+    writer = Destination(f"s3://{bucket}/a.mp4", conn_id).file().writer(None, replace=True)
+    writer.write(memoryview(body))
+    writer.discard()
+    del writer
     assert keys(s3, bucket) == (["a.mp4"], 0)
     assert body_of(s3, bucket, "a.mp4") == OLD
 
 
 def test_no_file_in_a_missing_bucket(s3, conn_id):
     """Looking for an existing file where there is no bucket finds none."""
-    assert Destination("s3://no-such-bucket-here/a.mp4", conn_id).place().size() is None
+    assert Destination("s3://no-such-bucket-here/a.mp4", conn_id).file().size() is None
 
 
 def test_wrong_credentials_are_told(s3, bucket, monkeypatch):
     """A store without credentials ends in an error of ours."""
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", _no_credentials)
     with pytest.raises(ViduStorageError, match="Unable to locate credentials"):
-        Destination(f"s3://{bucket}/a.mp4").place().size()
+        Destination(f"s3://{bucket}/a.mp4").file().size()
 
 
 async def _no_credentials(*_args, **_kwargs):
@@ -97,12 +98,12 @@ async def _no_credentials(*_args, **_kwargs):
 
 def test_an_object_that_must_not_be_replaced_stays(s3, bucket):
     """An object that came while ours was being uploaded wins."""
-    sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False)
-    sink.write(memoryview(LARGE))
+    writer = Destination(f"s3://{bucket}/a.mp4").file().writer(None, replace=False)
+    writer.write(memoryview(LARGE))
     s3.put_object(Bucket=bucket, Key="a.mp4", Body=OLD)
     with pytest.raises(DestinationExistsError):
-        sink.publish()
-    sink.discard()
+        writer.publish()
+    writer.discard()
     assert keys(s3, bucket) == (["a.mp4"], 0)
     assert body_of(s3, bucket, "a.mp4") == OLD
 
@@ -110,23 +111,23 @@ def test_an_object_that_must_not_be_replaced_stays(s3, bucket):
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(s3, bucket):
     """Object stores have no folders: other keys below it are no obstacle."""
     s3.put_object(Bucket=bucket, Key="a/b.mp4", Body=OLD)
-    place = Destination(f"s3://{bucket}/a").place()
-    assert place.size() is None
-    sink = place.sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
+    stored = Destination(f"s3://{bucket}/a").file()
+    assert stored.size() is None
+    writer = stored.writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
     assert body_of(s3, bucket, "a") == NEW
 
 
 @pytest.mark.parametrize("total", [None, 10**9, 10**11, MAX_PART_BYTES * MOST_PARTS])
 def test_parts_grow_with_the_file(s3, bucket, total):
     """A file of every size that is taken fits into the number of parts that S3 accepts, and parts stay small."""
-    sink = Destination(f"s3://{bucket}/a.mp4").place().sink(total, replace=True)
-    block = sink._file.blocksize
+    writer = Destination(f"s3://{bucket}/a.mp4").file().writer(total, replace=True)
+    block = writer._file.blocksize
     assert block % MIB == 0
     assert UPLOAD_BYTES <= block <= MAX_PART_BYTES
     assert (total or 0) / block < 10_000
-    sink.discard()
+    writer.discard()
 
 
 @pytest.mark.fault(
@@ -134,20 +135,20 @@ def test_parts_grow_with_the_file(s3, bucket, total):
 )
 def test_an_announced_length_does_not_set_the_memory(s3, bucket):
     """What a server announces beyond the largest upload is refused before a part is reserved."""
-    place = Destination(f"s3://{bucket}/a.mp4").place()
+    stored = Destination(f"s3://{bucket}/a.mp4").file()
     with pytest.raises(ViduDownloadRefusedError, match="100,000,000,000,000 bytes; an upload to an object store takes"):
-        place.sink(10**14, replace=True)
+        stored.writer(10**14, replace=True)
     assert keys(s3, bucket) == ([], 0)
 
 
 def test_more_parts_than_there_may_be_are_refused(s3, bucket, monkeypatch):
     """A file without an announced length ends in an error of ours when the parts are used up."""
-    monkeypatch.setattr(remote, "MOST_PARTS", 2)
-    sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=True)
-    sink.write(memoryview(bytes(2 * UPLOAD_BYTES)))
+    monkeypatch.setattr(uploads, "MOST_PARTS", 2)
+    writer = Destination(f"s3://{bucket}/a.mp4").file().writer(None, replace=True)
+    writer.write(memoryview(bytes(2 * UPLOAD_BYTES)))
     with pytest.raises(ViduDownloadRefusedError, match="without announcing how many"):
-        sink.write(memoryview(b"x"))
-    sink.discard()
+        writer.write(memoryview(b"x"))
+    writer.discard()
     assert keys(s3, bucket) == ([], 0)
 
 
@@ -162,9 +163,9 @@ def test_more_parts_than_there_may_be_are_refused(s3, bucket, monkeypatch):
 @pytest.mark.parametrize("replace", [True, False])
 def test_an_object_carries_its_type(s3, bucket, conn_id, body, replace):
     """Browsers play it in place instead of saving it."""
-    sink = Destination(f"s3://{bucket}/a", conn_id).place().sink(None, replace=replace, content_type="image/webp")
-    sink.write(memoryview(body))
-    sink.publish()
+    writer = Destination(f"s3://{bucket}/a", conn_id).file().writer(None, replace=replace, content_type="image/webp")
+    writer.write(memoryview(body))
+    writer.publish()
     found = s3.head_object(Bucket=bucket, Key="a")
     assert (found["ContentType"], found["ContentDisposition"]) == ("image/webp", "inline")
 
@@ -182,13 +183,13 @@ def test_the_options_of_a_path_reach_the_store(s3, bucket, conn_id):
     extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key, "ContentDisposition": "attachment"}
     path = ObjectStoragePath(f"s3://{bucket}/clips/", conn_id=conn_id, s3_additional_kwargs=extra)
     destination = Destination(checked_destination(path), None, options_of(path))
-    sink = destination.place("a.mp4").sink(None, replace=True, content_type="video/mp4")
-    sink.write(memoryview(NEW))
-    sink.publish()
+    writer = destination.file("a.mp4").writer(None, replace=True, content_type="video/mp4")
+    writer.write(memoryview(NEW))
+    writer.publish()
     found = s3.head_object(Bucket=bucket, Key="clips/a.mp4")
     assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", key)
     assert (found["ContentType"], found["ContentDisposition"]) == ("video/mp4", "attachment")
-    plain = Destination(f"s3://{bucket}/b.mp4", conn_id).place().sink(None, replace=True)
+    plain = Destination(f"s3://{bucket}/b.mp4", conn_id).file().writer(None, replace=True)
     assert not plain._fs.s3_additional_kwargs
     plain.discard()
 
@@ -198,11 +199,10 @@ def test_one_listing_finds_what_is_there(s3, bucket, conn_id):
     for key in ("clips/a.webm", "clips/a.txt", "clips/a-2.mp4", "clips/a.mp4/b", "clips/ab.mp4"):
         s3.put_object(Bucket=bucket, Key=key, Body=OLD)
     s3.put_object(Bucket=bucket, Key="clips/a.mov", Body=b"")
-    destination = Destination(f"s3://{bucket}/clips/", conn_id)
-    found = destination.existing(candidate_names("a", None))
+    found = FolderTarget(Destination(f"s3://{bucket}/clips/", conn_id), "skip", "a", None).existing(len(OLD))
     assert found is not None
     assert found.uri == f"s3://{bucket}/clips/a.webm"
-    assert Destination(f"s3://{bucket}/", conn_id).existing(candidate_names("a", None)) is None
+    assert FolderTarget(Destination(f"s3://{bucket}/", conn_id), "skip", "a", None).existing(len(OLD)) is None
 
 
 def unreadable(request):
@@ -253,13 +253,13 @@ def test_a_name_that_means_another_one_is_refused(s3, bucket, end):
 @pytest.mark.parametrize("key", ["a#b.mp4", "a%20b.mp4", "x//a.mp4", "a*[1]?.mp4", "e\u0301 é.", "a&b=c+d;e"])
 def test_an_object_has_the_name_that_is_told(s3, bucket, key):
     """No letter of a key means anything on its way."""
-    place = Destination(checked_destination(f"s3://{bucket}/{key}")).place()
-    sink = place.sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
+    stored = Destination(checked_destination(f"s3://{bucket}/{key}")).file()
+    writer = stored.writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
     assert keys(s3, bucket) == ([key], 0)
-    assert place.uri == f"s3://{bucket}/{key}"
-    assert place.size() == len(NEW)
+    assert stored.uri == f"s3://{bucket}/{key}"
+    assert stored.size() == len(NEW)
 
 
 def test_the_argument_wins_over_the_connection_in_the_address():
@@ -293,11 +293,11 @@ def test_a_store_without_conditional_writes(s3, bucket, endpoint, monkeypatch, c
     """A store that does not know them is looked at before the end, and then written like any other."""
     with Door(endpoint, lambda r: refusal(status, code) if "if-none-match" in r.headers else None) as door:
         point_at(door.url(""), monkeypatch)
-        sink = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False, content_type="video/mp4")
-        sink.write(memoryview(LARGE))
-        sink.publish()
+        writer = Destination(f"s3://{bucket}/a.mp4").file().writer(None, replace=False, content_type="video/mp4")
+        writer.write(memoryview(LARGE))
+        writer.publish()
         assert len(door.turned_away) == 1
-        again = Destination(f"s3://{bucket}/a.mp4").place().sink(None, replace=False)
+        again = Destination(f"s3://{bucket}/a.mp4").file().writer(None, replace=False)
         again.write(memoryview(NEW))
         with pytest.raises(DestinationExistsError):
             again.publish()
@@ -322,16 +322,16 @@ def operator(**arguments):
 def test_a_connection_that_does_not_exist_is_told(s3, bucket, caplog):
     """Amazon's provider silently takes the environment's credentials; the log says so."""
     pytest.importorskip("airflow.providers.amazon")
-    sink = Destination(f"s3://{bucket}/a.mp4", "no_such_store").place().sink(None, replace=True)
-    sink.write(memoryview(NEW))
-    sink.publish()
+    writer = Destination(f"s3://{bucket}/a.mp4", "no_such_store").file().writer(None, replace=True)
+    writer.write(memoryview(NEW))
+    writer.publish()
     assert "There is no Airflow connection 'no_such_store'" in caplog.text
     assert body_of(s3, bucket, "a.mp4") == NEW
 
 
 def test_a_connection_that_exists_is_no_matter(s3, bucket, conn_id, caplog):
     """Neither one that is there nor none costs a line."""
-    assert Destination(f"s3://{bucket}/a.mp4", conn_id).place().size() is None
+    assert Destination(f"s3://{bucket}/a.mp4", conn_id).file().size() is None
     assert "no Airflow connection" not in caplog.text
 
 
@@ -374,9 +374,9 @@ def test_skip_and_error_on_s3(s3, bucket, conn_id, loopback):
 
 def test_a_lost_last_answer_to_a_role_that_may_not_look(s3, bucket, monkeypatch):
     """The upload is complete, its answer is lost and no look is allowed: still an error that names the file."""
-    place = Destination(f"s3://{bucket}/a.mp4").place()
-    sink = place.sink(UPLOAD_BYTES + 1, replace=True)
-    sink.write(memoryview(bytes(UPLOAD_BYTES + 1)))
+    stored = Destination(f"s3://{bucket}/a.mp4").file()
+    writer = stored.writer(UPLOAD_BYTES + 1, replace=True)
+    writer.write(memoryview(bytes(UPLOAD_BYTES + 1)))
 
     def refuse(*_args, **_kwargs):
         raise PermissionError("Forbidden")
@@ -387,11 +387,11 @@ def test_a_lost_last_answer_to_a_role_that_may_not_look(s3, bucket, monkeypatch)
     def gone():
         raise FileNotFoundError("NoSuchUpload")
 
-    monkeypatch.setattr(sink, "_complete", lost)
-    monkeypatch.setattr(sink._file, "discard", gone)
-    monkeypatch.setattr(type(sink._fs), "exists", refuse)
+    monkeypatch.setattr(writer, "_complete", lost)
+    monkeypatch.setattr(writer._file, "discard", gone)
+    monkeypatch.setattr(type(writer._fs), "exists", refuse)
     with pytest.raises(ViduStorageError, match=rf"{bucket}/a\.mp4"):
-        sink.publish()
+        writer.publish()
 
 
 def test_a_store_whose_package_fails_to_import_is_named(monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.downloads.content import BoxWalk, judged, sniffed, text_kind
+from airflow_provider_vidu.common.media_types import sniffed
+from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41"

@@ -96,11 +96,6 @@ def test_statuses(status, ranged, body, do):
         assert isinstance(verdict.error, ViduDownloadRefusedError)
 
 
-def test_a_redirect_is_followed():
-    """A redirect with a target is followed."""
-    assert after_answer(Answer(302, {"location": "/x"}), Progress(), ranged=False).do is Do.FOLLOW
-
-
 def test_an_error_carries_what_the_server_said():
     """Status, Retry-After and the beginning of the body are in the error, without queries of URLs."""
     answer = Answer(503, {"retry-after": "7"}, None, b"busy, see https://x.example.com/a?sig=secret")
@@ -194,7 +189,7 @@ def test_pace_is_judged_by_the_last_window():
         (6, "https", "https", "more than 5"),
         (1, "https", "http", "unencrypted"),
         (1, "http", "http", None),
-        (1, "https", None, "no http"),
+        (1, "https", None, "not an http"),
     ],
 )
 def test_redirects(count, old, new, words):

@@ -20,6 +20,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNot
 from airflow_provider_vidu.orders import media_files
 from airflow_provider_vidu.orders.media import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.media_files import MAX_UPLOAD_BYTES
+from airflow_provider_vidu.stores import schemes
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 20
 JPEG = b"\xff\xd8\xff\xe0" + b"j" * 20
@@ -298,7 +299,7 @@ def test_the_package_of_a_store_is_named(monkeypatch, scheme, extra, conn_id):
 
     monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", path)
     monkeypatch.setattr("fsspec.filesystem", Mock(side_effect=ImportError("Please install it")))
-    monkeypatch.setattr(media_files, "find_spec", lambda _: None)
+    monkeypatch.setattr(schemes, "find_spec", lambda _: None)
     with pytest.raises(ViduConfigError, match=rf"pip install 'airflow-provider-vidu\[{extra}\]'"):
         Prepared({"image": f"{scheme}://bucket/a.png"}, conn_id).identity()
 

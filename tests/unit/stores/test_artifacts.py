@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduMissingVideoError
 from airflow_provider_vidu.models import Artifact, Generation
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS, count_of, family_of, missing
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, family_of, missing
 
 URL = "https://cdn.example.com/a"
 TWO = Generation(
@@ -27,7 +27,7 @@ def test_each_artifact_belongs_to_one_medium():
 
 def test_creations_are_counted_as_they_are_numbered():
     """Creations without a result do not count where others have one."""
-    assert (count_of(TWO), count_of(FLAT)) == (2, 1)
+    assert (len(TWO.creations), len(FLAT.creations)) == (2, 1)
     assert [bool(TWO.url_of(None, creation)) for creation in (0, 1, 2)] == [True, True, False]
 
 

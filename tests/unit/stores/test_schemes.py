@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_vidu.stores.schemes import (
-    EXTRAS,
-    PACKAGES,
-    WITH_UPLOADS,
+    STORES,
+    Store,
+    canonical,
     is_forbidden,
     is_not_implemented,
     is_refusal,
     is_unknown_scheme,
-    labels,
     missing_advice,
     reading_advice,
     stored_key,
 )
+from airflow_provider_vidu.stores.uploads import UPLOADS, S3Upload
 
 
 class StoreError(Exception):
@@ -76,15 +76,25 @@ def test_what_an_error_means(error, refusal, forbidden, unknown, wrap):
     assert (is_refusal(found), is_forbidden(found), is_not_implemented(found)) == (refusal, forbidden, unknown)
 
 
-@pytest.mark.parametrize("protocol", sorted(WITH_UPLOADS))
+@pytest.mark.parametrize("protocol", sorted(STORES))
 def test_each_scheme_is_known_everywhere(protocol):
     """Every scheme has its extra, its package, its permissions, and arguments for the content type."""
-    assert EXTRAS[protocol] in ("s3", "gcs", "azure")
-    assert PACKAGES[protocol] in ("s3fs", "gcsfs", "adlfs")
-    assert "to read and list;" not in reading_advice(protocol)
-    told = str(labels(protocol, SimpleNamespace(), "image/webp"))
-    assert "image/webp" in told
-    assert "inline" in told
+    store = STORES[protocol]
+    assert store.extra in ("s3", "gcs", "azure")
+    assert store.package in ("s3fs", "gcsfs", "adlfs")
+    assert store.permissions in reading_advice(protocol)
+    labels = str(UPLOADS[store].labels(SimpleNamespace(), "image/webp"))
+    assert "image/webp" in labels
+    assert "inline" in labels
+
+
+@pytest.mark.parametrize(
+    ("scheme", "one"),
+    [("s3a", "s3"), ("S3N", "s3"), ("gcs", "gs"), ("az", "abfs"), ("abfss", "abfs"), ("file", ""), ("sftp", "sftp")],
+)
+def test_a_store_has_one_name(scheme, one):
+    """Roots, assets and lineage compare the same name, in whichever spelling a user writes the scheme."""
+    assert canonical(scheme) == one
 
 
 @pytest.mark.parametrize(
@@ -104,8 +114,7 @@ def test_names_that_mean_another_one(protocol, key, stored):
 def test_what_a_file_system_sets_for_all_objects_is_kept():
     """A disposition that the user chose is not replaced, and the type is still told."""
     fs = SimpleNamespace(s3_additional_kwargs={"ContentDisposition": "attachment"})
-    assert labels("s3", fs, "video/mp4") == {"ContentType": "video/mp4"}
-    assert labels("sftp", fs, "video/mp4") == {}
+    assert S3Upload.labels(fs, "video/mp4") == {"ContentType": "video/mp4"}
 
 
 @pytest.mark.parametrize(
@@ -121,9 +130,10 @@ def test_what_a_file_system_sets_for_all_objects_is_kept():
         ("", "Protocol not known: foo", False, "Use a local path"),
     ],
 )
-def test_what_to_do_about_a_missing_store(scheme, text, is_installed, advice):
+def test_what_to_do_about_a_missing_store(scheme, text, is_installed, advice, monkeypatch):
     """Another spelling, or a package: whichever helps."""
+    monkeypatch.setattr(Store, "is_installed", lambda _store: is_installed)
     error = ValueError(text)
-    assert advice in missing_advice(scheme, error, is_installed=is_installed)
+    assert advice in missing_advice(scheme, error)
     assert is_unknown_scheme(error) is text.startswith(("Unsupported", "Protocol not known"))
     assert not is_unknown_scheme(ImportError(text))

@@ -32,6 +32,7 @@ RECORD = {
         ("s3a://bucket/a.mp4", "s3://bucket/a.mp4"),
         ("gcs://bucket/a.mp4", "gs://bucket/a.mp4"),
         ("abfs://container/a.mp4", "abfs://container/a.mp4"),
+        ("az://container/a.mp4", "abfs://container/a.mp4"),
     ],
 )
 def test_the_uri_of_an_asset(stored, asset):
