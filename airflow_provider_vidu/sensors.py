@@ -89,9 +89,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         check_length("timeout", kwargs.get("timeout"))
-        # Airflow needs a number.
         super().__init__(poke_interval=POLL_SECONDS if poke_interval is None else poke_interval, **kwargs)
-        # An interval of nothing is refused when the DAG is parsed.
         check_interval(self.poke_interval)
         if self.max_wait is not None and self.max_wait.total_seconds() <= 0:
             raise ViduConfigError(f"max_wait must be more than 0 seconds, not {self.max_wait}.")
@@ -194,23 +192,17 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         )
 
     def _poll(self, watch: Watch) -> PollResult:
-        result = self._polled(watch, self._hook())
+        hook, config = self._hook(), None
+        try:
+            config = hook.config
+            generation = hook.get_generation(self._id(), endpoint=self.endpoint, retries=0)
+        except ViduError as error:
+            result = watch.missed(error, time.time(), has_connection=config is not None)
+        else:
+            result = watch.saw(generation, time.time())
         if result.note:
             self.log.info("Generation %s: %s", self._id(), result.note)
         return result
-
-    def _polled(self, watch: Watch, hook: ViduHook) -> PollResult:
-        try:
-            _ = hook.config
-        except ViduConfigError as error:
-            return watch.lacks_connection(error, time.time())
-        except ViduError as error:
-            return watch.missed(error, time.time())
-        try:
-            generation = hook.get_generation(self._id(), endpoint=self.endpoint, retries=0)
-        except ViduError as error:
-            return watch.missed(error, time.time())
-        return watch.saw(generation, time.time())
 
     def _watching(self, context: Context) -> Watch:
         """One memory per process: a rescheduled sensor starts a new one for each poke."""

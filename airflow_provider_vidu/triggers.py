@@ -7,7 +7,7 @@ import functools
 import importlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
 from airflow_provider_vidu.events import make_event
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, PollResult, Wait, Watch
 from airflow_provider_vidu.tasks.handover import is_handed_over
@@ -135,7 +135,7 @@ class ViduGenerationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch is over; yield one event."""
         try:
-            async with await self._client() as client:
+            async with await shared_client(self.vidu_conn_id) as client:
                 event = await self._watch(client)
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):
@@ -152,8 +152,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 conn_id=self.vidu_conn_id,
             )
             event = make_event(self.generation_id, None, fault)
-        # A task that must wait on defers again with them.
-        event |= {"since": self.since, "deadline": self.deadline}
+        event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
@@ -184,21 +183,12 @@ class ViduGenerationTrigger(BaseTrigger):
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
     async def _end(self) -> str:
-        """Cancel the generation with one request; return the service's reason."""
-        async with await self._client() as client:
-            if await self._is_over(client):
-                return "it is done, there is nothing to cancel"
+        """Cancel the generation with one request, unless it is certainly done; return the reason."""
+        async with await shared_client(self.vidu_conn_id) as client:
+            with suppress(ViduError):  # a triggerer that wakes up late takes an ended task for a killed one
+                if (await client.get_generation(self.generation_id, self.endpoint)).is_done:
+                    return "it is done, there is nothing to cancel"
             return (await client.cancel_generation(self.generation_id, self.endpoint)).reason
-
-    async def _is_over(self, client: AsyncClient) -> bool:
-        """Whether the generation is done: a triggerer that wakes up late takes an ended task for a killed one."""
-        try:
-            return (await client.get_generation(self.generation_id, self.endpoint)).is_done
-        except ViduError:  # it is cancelled unless it is certainly done
-            return False
-
-    async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
-        return await shared_client(self.vidu_conn_id)
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
         policy = PollPolicy.for_trigger(
@@ -229,16 +219,12 @@ class ViduGenerationTrigger(BaseTrigger):
             del result  # thousands sleep here
 
     async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
+        config = None
         try:
-            await client.config()
-        except ViduConfigError as error:  # the connection existed and was right when the wait began
-            return watch.lacks_connection(error, time.time())
-        except ViduError as error:
-            return watch.missed(error, time.time())
-        try:
+            config = await client.config()
             generation = await client.get_generation(self.generation_id, self.endpoint)
         except ViduError as error:
-            return watch.missed(error, time.time())
+            return watch.missed(error, time.time(), has_connection=config is not None)
         return watch.saw(generation, time.time())
 
 

@@ -59,8 +59,7 @@ class ViduGenerateOperator(SignedURLOperator):
     ``parameters`` holds the other plain fields of the request, and the seed that the service has chosen.
 
     *Paid once*: the order is recorded before the request is sent and the id right after it. A retry picks up the job
-    that an earlier attempt submitted; it submits again only after a transient failure. Clearing the task submits a new
-    generation. See the README for what holds on which Airflow.
+    that an earlier attempt submitted; it submits again only after a transient failure. A clear submits a new one.
 
     *One odd answer ends no wait*: refused polls count as failed ones, a refused key or a missing connection pauses the
     wait until ``timeout``, and the error that ends it may be retried, unless the generation itself has failed.
@@ -301,8 +300,7 @@ class ViduGenerateOperator(SignedURLOperator):
         """Return the wait that another process has begun, after noting what a kill of this one must cancel."""
         hook = self._hook()
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
-            # In this order: a signal handler cannot request the connection from Airflow.
-            self._config = hook.config
+            self._config = hook.config  # first: a signal handler cannot request it from Airflow
             self._generation_id = generation_id
         if self._killed:
             self._cancel("the task was killed")
@@ -351,13 +349,13 @@ class ViduGenerateOperator(SignedURLOperator):
         except ViduConfigError as error:
             from airflow_provider_vidu.orders.records import submitted_id
 
-            is_recorded = self.durable and is_task_instance(context.get("ti"))
-            if is_recorded and (generation_id := submitted_id(context, self.log)):
+            has_store = self.durable and is_task_instance(context.get("ti"))
+            if has_store and (generation_id := submitted_id(context, self.log)):
                 raise not_resumed(error, generation_id) from error
             raise
 
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
-        if generation.credits is not None:  # the wait, or the submit, has logged the state
+        if generation.credits is not None:
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
@@ -367,8 +365,7 @@ class ViduGenerateOperator(SignedURLOperator):
         """Cancel best effort: a failing cancel must not hide the error that ends the task."""
         if not self.cancel_on_kill or self._generation_id is None:
             return
-        # A hook of its own: the one in use may be in the middle of a request.
-        hook = self._hook(self._config)
+        hook = self._hook(self._config)  # of its own: the one in use may be in the middle of a request
         try:
             verdict = hook.cancel_generation(self._generation_id, endpoint=self._endpoint())
         except ViduError as error:

@@ -65,23 +65,16 @@ class PollPolicy:
     @classmethod
     @lru_cache(maxsize=64, typed=True)  # thousands of triggers, a handful of policies
     def for_trigger(cls, interval: float | None, max_failures: int = 10, **more: Any) -> PollPolicy:
-        """Return the policy of a trigger: failures back off from the interval up to five minutes.
-
-        :param interval: seconds; None is adaptive.
-        """
-        more = {"adaptive": interval is None, **more}
-        interval = POLL_SECONDS if interval is None else interval
-        backoff = Backoff(base=max(interval, 1.0), cap=max(300.0, interval))
-        return cls(interval=interval, max_failures=max_failures, backoff=backoff, **more)
+        """Return the policy of a trigger (no interval: adaptive): failures back off from it up to five minutes."""
+        seconds = POLL_SECONDS if interval is None else interval
+        backoff = Backoff(base=max(seconds, 1.0), cap=max(300.0, seconds))
+        return cls(seconds, max_failures, backoff, **{"adaptive": interval is None, **more})
 
     @classmethod
     def for_worker(cls, interval: float | None, max_failures: int) -> PollPolicy:
-        """Return the policy of a process that holds a worker: failures back off from one second.
-
-        :param interval: seconds; None is adaptive.
-        """
-        backoff, seconds = Backoff(base=1.0, cap=60.0), POLL_SECONDS if interval is None else interval
-        return cls(interval=seconds, max_failures=max_failures, backoff=backoff, adaptive=interval is None)
+        """Return the policy of a process that holds a worker (no interval: adaptive): failures back off from 1 s."""
+        seconds = POLL_SECONDS if interval is None else interval
+        return cls(seconds, max_failures, Backoff(base=1.0, cap=60.0), adaptive=interval is None)
 
     def first_delay(self, left: float | None = None, rng: Random = random.random) -> float:
         """Return the seconds before a trigger's first poll: spread, so that a wave falls out of step.
@@ -228,14 +221,18 @@ class Watch:
             return f"reachable again after {recovered} failed polls: {generation.describe()}"
         return note
 
-    def missed(self, error: ViduError, now: float) -> PollResult:
-        """Take the failure of a poll at ``now`` (epoch seconds)."""
-        if isinstance(error, exceptions.ViduConnectionNotFoundError) or (
-            # A good poll was sent with the same arguments: the connection is what has changed.
-            isinstance(error, exceptions.ViduConfigError) and self.last is not None
-        ):
-            return self.lacks_connection(error, now)
+    def missed(self, error: ViduError, now: float, *, has_connection: bool = True) -> PollResult:
+        """Take the failure of a poll at ``now`` (epoch seconds).
+
+        :param has_connection: False if the poll was not sent, because the look-up of the connection failed.
+        """
         self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
+        # After a good poll with the same arguments, the connection is what has changed.
+        has_connection &= self.last is None and not isinstance(error, exceptions.ViduConnectionNotFoundError)
+        if isinstance(error, exceptions.ViduConfigError) and not has_connection:
+            # One that never existed is a mistake in the DAG; one that existed when the wait began is usually restored.
+            is_mistake = not self.is_known and now - self.since <= self.policy.grace
+            return Failed(error) if is_mistake else self._pause(error, now, "the connection is back")
         if isinstance(error, exceptions.ViduAuthError) and self.is_known:
             return self._pause(error, now, "the key is accepted")
         if not self._tolerable(error, now):
@@ -246,17 +243,6 @@ class Watch:
         delay = self.policy.backoff.delay(self._failures, error, self._rng)
         note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
         return self._wait(delay, now, note, trouble=True)
-
-    def lacks_connection(self, error: exceptions.ViduConfigError, now: float) -> PollResult:
-        """Take a look-up at ``now`` (epoch seconds) that returned no usable connection.
-
-        A connection that never existed is a mistake in the DAG; one that existed when the wait began is usually
-        restored.
-        """
-        self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
-        if not self.is_known and now - self.since <= self.policy.grace:
-            return Failed(error)
-        return self._pause(error, now, "the connection is back")
 
     def _pause(self, error: ViduError, now: float, until: str) -> PollResult:
         """Poll again with growing pauses, for as long as the wait may last, or for an hour if it has no end."""

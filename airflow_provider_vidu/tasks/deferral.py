@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import id_in, read_event
 from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
     ViduConfigError,
     ViduError,
     ViduGenerationFailedError,
@@ -52,7 +54,7 @@ def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> boo
 
 @dataclass(frozen=True, kw_only=True)
 class DeferredWait:
-    """The wait for a submitted generation outside of the worker. No worker is held for a connection to come back.
+    """The wait for a submitted generation outside of the worker, also while its connection is not usable.
 
     :param operator: the task, which defers.
     :param hook: of the connection that knows the generation.
@@ -87,22 +89,18 @@ class DeferredWait:
         """
         now = time.time()
         since = now if since is None else since
-        latest = now + self.timeout
-        deadline = latest if deadline is None else min(deadline, latest)
-        given = {"poll_interval": self.poll_interval, "known": True, **arguments}
-        self.operator.defer(
-            trigger=self.trigger(
-                generation_id=self.generation_id,
-                vidu_conn_id=self.hook.vidu_conn_id,
-                deadline=deadline,
-                since=since,
-                max_failures=self.max_failures,
-                endpoint=self.endpoint,
-                **given,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS),
+        deadline = min(now + self.timeout, math.inf if deadline is None else deadline)
+        trigger = self.trigger(
+            generation_id=self.generation_id,
+            vidu_conn_id=self.hook.vidu_conn_id,
+            deadline=deadline,
+            since=since,
+            max_failures=self.max_failures,
+            endpoint=self.endpoint,
+            **{"poll_interval": self.poll_interval, "known": True, **arguments},
         )
+        timeout = timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
+        self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def resume(self, event: Mapping[str, Any] | None) -> Generation:
         """Return the generation that the trigger reported, re-fetched, so that its URLs are new; or defer again.
@@ -111,12 +109,8 @@ class DeferredWait:
         :raises ViduError: the error that ended the wait; it may be retried, unless it is the generation's own end.
         """
         if (other := id_in(event)) not in (None, self.generation_id):
-            self.operator.log.warning(
-                "Resumed by an event for generation %s, not for this task's generation %s; still waiting.",
-                other,
-                self.generation_id,
-            )
-            return self._continue({})
+            self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
+            return self._continue({}, has_ended=False)
         try:
             read_event(event, self.generation_id)
         except ViduTimeoutError:
@@ -125,17 +119,14 @@ class DeferredWait:
             self.on_timeout()
             raise
         except ViduConfigError:
-            return self._continue(event or {})
-        except ViduGenerationFailedError:
+            return self._continue(event or {}, has_ended=False)
+        except ViduError as error:
             if not self.is_own:
                 raise
-        except ViduError:
-            if not self.is_own:
-                raise
-            with resumable(self.generation_id):
-                raise
-        self._require_connection(event or {})
-        return self._refetch()
+            if not isinstance(error, ViduGenerationFailedError):
+                with resumable(self.generation_id):
+                    raise
+        return self._continue(event or {}, has_ended=True)
 
     def give_up(self, next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None) -> Generation:
         """Return the generation if it is done; otherwise raise the error of a wait that Airflow has given up.
@@ -165,36 +156,39 @@ class DeferredWait:
             conn_id=self.hook.vidu_conn_id,
         )
 
-    def _continue(self, event: Mapping[str, Any]) -> Generation:
-        """Return the generation if it is done; defer again if it is not, or if the service does not answer."""
-        self._require_connection(event)
+    def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
+        """Poll once; return the generation, re-fetched, if it has ended, and defer again otherwise.
+
+        :param event: the event, if it is of this wait.
+        :param has_ended: whether it reports the end.
+        """
+        generation, config = None, None
         try:
-            is_done = self.hook.get_generation(self.generation_id, endpoint=self.endpoint, retries=0).is_done
-        except ViduConfigError as error:  # the connection is usable: waiting does not help
-            raise not_resumed(error, self.generation_id) from error
+            config = self.hook.config
+            generation = self.hook.get_generation(self.generation_id, endpoint=self.endpoint, retries=0)
         except ViduError as error:
+            if config is None or isinstance(error, ViduAuthError):
+                self._pause(error, *_times(event))
+            if isinstance(error, ViduConfigError):  # the connection is usable: waiting does not help
+                raise not_resumed(error, self.generation_id) from error
             self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
-            is_done = False
-        if not is_done:
+        if generation is not None and generation.succeeded and generation.video_url:
+            self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
+            return generation
+        if not has_ended and (generation is None or not generation.is_done):
             self.defer(*_times(event))
         return self._refetch()
 
-    def _require_connection(self, event: Mapping[str, Any]) -> None:
-        """Defer again while the connection is missing or wrong: the generation is paid for, and is not lost to it.
+    def _pause(self, error: ViduError, since: float | None, deadline: float | None) -> NoReturn:
+        """Defer again until the connection is usable: the generation is paid for, and is not lost to it.
 
         :raises ViduError: when the deadline has passed; a retry may resume the wait.
         """
-        since, deadline = _times(event)
-        with resumable(self.generation_id):
-            try:
-                _ = self.hook.config
-            except ViduError as error:
-                if deadline is not None and deadline <= time.time():
-                    raise
-                unusable = error.with_context(generation_id=self.generation_id, conn_id=self.hook.vidu_conn_id)
-            else:
-                return
-        self.operator.log.warning("Paused until the connection is back: %s", unusable)
+        error.with_context(generation_id=self.generation_id, conn_id=self.hook.vidu_conn_id)
+        if deadline is not None and deadline <= time.time():
+            with resumable(self.generation_id):
+                raise error
+        self.operator.log.warning("Paused until the connection is usable: %s", error)
         self.defer(since, deadline, poll_interval=max(self.poll_interval or 0.0, PAUSED_POLL_SECONDS))
 
     def _refetch(self) -> Generation:
@@ -241,9 +235,7 @@ def resumable(generation_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except _OF_THE_GENERATION:
-        raise
     except ViduError as error:
-        if error.retryable:
+        if error.retryable or isinstance(error, _OF_THE_GENERATION):
             raise
         raise not_resumed(error, generation_id) from error

@@ -89,6 +89,7 @@ UNUSABLE = {
     "missing": missing(),
     "wrong": exceptions.ViduConfigError("field 'timeout' is wrong"),
     "out of reach": exceptions.ViduTransportError("the secrets backend is down"),
+    "refused": exceptions.ViduAuthError("wrong key"),
 }
 
 
@@ -98,7 +99,8 @@ def test_a_resumed_leg_without_a_connection_defers_again(error: ViduError, outco
     """No worker is held, no retry is used, the deadline stays, and the connection is looked up at a slow pace."""
     reported = {"failed": exceptions.ViduGenerationFailedError("no"), "error": missing()}.get(outcome)
     fired = event(outcome, reported)
-    trigger, timeout = deferred_by(wait(Hook(error)), fired)
+    hook = Hook(query=error) if isinstance(error, exceptions.ViduAuthError) else Hook(error)
+    trigger, timeout = deferred_by(wait(hook), fired)
     assert (trigger.since, trigger.deadline) == (fired["since"], pytest.approx(fired["deadline"]))
     assert (trigger.poll_interval, trigger.adaptive, trigger.known) == (PAUSED_POLL_SECONDS, False, True)
     assert timeout.total_seconds() == pytest.approx(500 + 300, abs=5)
@@ -124,7 +126,7 @@ def test_the_deadline_ends_the_wait_for_a_connection(outcome: str) -> None:
 def test_an_event_that_reports_no_end(fired: dict[str, Any]) -> None:
     """The connection is back, or the event is of another generation: one poll, and the wait goes on if it must."""
     assert wait(Hook()).resume(fired) is DONE
-    for query in (RUNNING, exceptions.ViduServerError("busy"), exceptions.ViduAuthError("no")):
+    for query in (RUNNING, exceptions.ViduServerError("busy")):
         trigger, _ = deferred_by(wait(Hook(query=query), poll_interval=None), fired)
         assert trigger.adaptive
         # Only the own event's times are those of this wait.
@@ -142,6 +144,7 @@ def test_whose_generation_it_is(is_own: bool) -> None:
     refused = event("error", exceptions.ViduAuthError("no"))
     if is_own:
         assert waiting.resume(failed) is DONE
+        assert wait(Hook(query=exceptions.ViduServerError("busy"))).resume(failed) is DONE  # by the hook's re-fetch
     else:
         with pytest.raises(exceptions.ViduGenerationFailedError):
             waiting.resume(failed)
