@@ -157,11 +157,7 @@ class DeferredWait:
         )
 
     def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
-        """Poll once; return the generation, re-fetched, if it has ended, and defer again otherwise.
-
-        :param event: the event, if it is of this wait.
-        :param has_ended: whether it reports the end.
-        """
+        """Poll once; return the generation, re-fetched, if it or the event says that it has ended; else defer again."""
         generation, config = None, None
         try:
             config = self.hook.config
