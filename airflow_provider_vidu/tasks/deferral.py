@@ -36,8 +36,7 @@ REFETCH_SECONDS: Final = 5.0
 """Between two polls for a generation whose end an event has reported, unless the user's own interval is shorter."""
 
 PAUSED_POLL_SECONDS: Final = 60.0
-"""The least interval of a trigger that waits for a connection. If the triggerer has one that the worker lacks, the task
-resumes in vain once per interval, until the deadline."""
+"""The least interval of a trigger that waits for a connection: a worker may lack one that the triggerer has."""
 
 # What Airflow's scheduler writes into a deferred task that it gives up, up to 2.11 and since 3.0.
 _FAIL: Final = "__fail__"
