@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final, TypeGuard
+from typing import Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 
@@ -18,7 +18,7 @@ ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
 DEFER_MARGIN_SECONDS: Final = 300.0
-"""How much longer than the deadline a deferral may last: the trigger reports a time-out by itself, and
+"""How much longer than the deadline a deferral may last: the trigger reports a timeout by itself, and
 Airflow's own is only the net below it."""
 
 WAIT_SECONDS: Final = 24 * 3600.0
@@ -28,7 +28,7 @@ OFF_PEAK_WAIT_SECONDS: Final = 50 * 3600.0
 """The same for an off-peak generation: the service takes up to 48 hours, and then cancels it."""
 
 LONGEST_SECONDS: Final = 10 * 366 * 86_400.0
-"""No time-out is longer: Airflow adds it to a date, and dates end."""
+"""No timeout is longer: Airflow adds it to a date, and dates end."""
 
 
 SWITCH: Final[Mapping[str, bool]] = {
@@ -38,25 +38,9 @@ SWITCH: Final[Mapping[str, bool]] = {
 """The words that mean true or false, in lower case."""
 
 
-class AdaptiveInterval(float):
-    """A default interval that means "as the adaptive schedule says"; a plain number means that number.
-
-    It equals the number that Airflow shows and uses where only a number will do.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"adaptive ({float(self):g} s where it must be a number)"
-
-
-ADAPTIVE: Final = AdaptiveInterval(15.0)
-"""The default of ``poke_interval`` and ``poll_interval``; it tells "left out" from "set to 15"."""
-
-
-def is_adaptive(interval: object) -> TypeGuard[AdaptiveInterval]:
-    """Whether an interval was left at its default."""
-    return isinstance(interval, AdaptiveInterval)
+POLL_SECONDS: Final = 15.0
+"""Seconds between polls where no interval was given and the adaptive schedule cannot decide: in a sensor that holds a
+worker, as the base of the backoff, and in the rows of triggers."""
 
 
 def check_interval(seconds: float) -> None:
@@ -74,18 +58,18 @@ def seconds_of(value: timedelta | float) -> float:
 
 
 def check_length(name: str, value: object) -> None:
-    """Refuse a time-out that no date can hold; what is no span of time is left to whoever reads it.
+    """Refuse a timeout that no date can hold; a value that is not a span of time passes unchecked.
 
-    :raises ViduConfigError: when it is more than ten years, or no number at all (NaN).
+    :raises ViduConfigError: when it is more than ten years, or not a number (NaN).
     """
     if isinstance(value, (timedelta, int, float)) and not seconds_of(value) <= LONGEST_SECONDS:
-        raise ViduConfigError(f"{name} must be ten years at the most, not {value!r}.")
+        raise ViduConfigError(f"{name} must be at most ten years, not {value!r}.")
 
 
 def checked_count(name: str, value: int) -> int:
     """Return an argument that counts something.
 
-    :raises ViduConfigError: when it is no whole number of 0 or more.
+    :raises ViduConfigError: when it is not a whole number of 0 or more.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ViduConfigError(f"{name} must be a whole number of 0 or more, not {value!r}.")
@@ -110,7 +94,7 @@ def checked_flag(name: str, value: object) -> bool:
 def checked_seconds(name: str, value: timedelta | float) -> float:
     """Return the seconds of an argument.
 
-    :raises ViduConfigError: when it is no timedelta and no number, not above 0, or more than ten years.
+    :raises ViduConfigError: when it is neither a timedelta nor a number, not above 0, or more than ten years.
     """
     if isinstance(value, bool) or not isinstance(value, (timedelta, int, float)) or seconds_of(value) <= 0:
         raise ViduConfigError(f"{name} must be a timedelta or a positive number of seconds, not {value!r}.")

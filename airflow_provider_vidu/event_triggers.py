@@ -16,7 +16,7 @@ from airflow_provider_vidu.api.dialects.task_list import epoch_of
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
-from airflow_provider_vidu.polling.policy import PollPolicy
+from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.tasks.completions import CompletionTracker, named
 from airflow_provider_vidu.triggers import shared_client
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 STATE_KEY: Final = "vidu_finished"
 SETTLE_SECONDS: Final = 5.0
-"""How long after an event the memory of it is stored: Airflow takes about a second to store the event, and
-a crash in between must rather repeat an event than lose it."""
+"""How long after an event the memory of it is stored: Airflow takes about a second to store the event, and a crash in
+between must rather repeat an event than lose it."""
 
 
 class ViduGenerationFinishedTrigger(BaseEventTrigger):
@@ -52,17 +52,16 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     (``ent-v2``); with ``vidu-native``, name the generations. Each round reads the list's pages back to what is known,
     5,000 generations at most.
 
-    *After a restart of the triggerer.* Airflow ≥ 3.3 keeps a memory beside the asset: what finished
-    meanwhile is told then, and nothing twice, except the events of the last seconds before a crash.
-    Before 3.3, or when several assets share one trigger, there is no memory: named generations, and
-    with ``since`` everything created after it that the list still shows, are told again; without
-    ``since``, what finished in the meantime is not told at all.
+    *After a restart of the triggerer.* Airflow ≥ 3.3 keeps a memory beside the asset: generations that finished
+    meanwhile are reported then, and none twice, except in the last seconds before a crash. Before 3.3, or when several
+    assets share one trigger, there is no memory: named generations, and with ``since`` all listed ones that were
+    created after it, are reported again; without ``since``, those that finished meanwhile are not reported.
 
     :param vidu_conn_id: the Airflow connection.
     :param generation_ids: one id or several; None for every generation of the account.
-    :param poll_interval: seconds (or timedelta) between two looks.
+    :param poll_interval: seconds (or timedelta) between two rounds.
     :param since: a time (aware datetime, ISO 8601 or epoch seconds); generations of the account that were
-        created before are never told. Where left out, those that had finished before the first look.
+        created before are never reported. If omitted, those that had finished before the first round.
         A constant: a time that changes with every parsing makes another trigger every time.
     :raises ViduConfigError: when an argument is wrong.
     """
@@ -94,7 +93,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at every interval, for ever: a trigger of an asset that ends or raises is started again at once."""
+        """Run a round per interval, for ever: Airflow restarts an asset's trigger that ends or raises at once."""
         finished = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
         finished.remember(await self._recalled(), time.time())
         kept = finished.memory()
@@ -119,8 +118,8 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         events: list[dict[str, Any]] = []
         if not errors:
             # The client lets through as many at a time as it has sockets.
-            asked = (self._ask(client, finished, found, errors) for found in finished.to_ask(time.time()))
-            events = [event for event in await asyncio.gather(*asked) if event is not None]
+            polls = (self._poll(client, finished, each, errors) for each in finished.to_ask(time.time()))
+            events = [event for event in await asyncio.gather(*polls) if event is not None]
         delay, note = finished.pause(errors)
         if note:
             self.log.log(_level(errors), "Vidu connection %s: %s", self.vidu_conn_id, note)
@@ -130,14 +129,14 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         """Read the list back to where everything is known."""
         walk = finished.listing()
         try:
-            found = await client.list_generations(walk)
+            listed = await client.list_generations(walk)
         except ViduRequestError:
             if not finished.drop_filter():
                 raise
             return await client.list_generations(finished.listing())
-        return await client.list_generations(finished.listing()) if finished.distrusts(walk) else found
+        return await client.list_generations(finished.listing()) if finished.distrusts(walk) else listed
 
-    async def _ask(
+    async def _poll(
         self, client: AsyncClient, finished: CompletionTracker, generation_id: str, errors: list[ViduError]
     ) -> dict[str, Any] | None:
         try:

@@ -22,12 +22,10 @@ from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest,
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import redacted, without_query
 from airflow_provider_vidu.defaults import (
-    ADAPTIVE,
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     checked_count,
     checked_seconds,
-    is_adaptive,
 )
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -40,7 +38,8 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
-from airflow_provider_vidu.polling.policy import Attempts, PollPolicy, Step, Watch, outcome_is_unknown
+from airflow_provider_vidu.polling.retries import Attempts, outcome_is_unknown
+from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, PollResult, Watch
 
 T = TypeVar("T")
 
@@ -203,7 +202,7 @@ class ViduHook(BaseHook):
         generation_id: str,
         timeout: timedelta | float | None = None,
         *,
-        poll_interval: timedelta | float = ADAPTIVE,
+        poll_interval: timedelta | float | None = None,
         max_failures: int = 10,
         on_change: Callable[[Generation], None] | None = None,
         endpoint: str | None = None,
@@ -213,8 +212,7 @@ class ViduHook(BaseHook):
 
         :param generation_id: the id at Vidu.
         :param timeout: seconds (or timedelta) to wait at the most; None waits for ever.
-        :param poll_interval: seconds (or timedelta) between polls; left out, the adaptive schedule decides
-            (see ``schedule``).
+        :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
         :param max_failures: failed polls in a row that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
@@ -474,22 +472,22 @@ class ViduHook(BaseHook):
             since=now,
             deadline=None if timeout is None else now + timeout,
             conn_id=self.vidu_conn_id,
-            told=told,
+            end_reported=told,
             known=known,
         )
         while True:
-            step, seen = self._watched_poll(watch, endpoint)
-            if step.note:
-                self.log.info("Generation %s: %s", watch.generation_id, step.note)
+            result, seen = self._watched_poll(watch, endpoint)
+            if result.note:
+                self.log.info("Generation %s: %s", watch.generation_id, result.note)
                 if on_change and seen:
                     on_change(seen)
-            if step.error is not None:
-                raise step.error
-            if step.delay is None and step.generation is not None:
-                return step.generation
-            time.sleep(step.delay or 0.0)
+            if isinstance(result, Failed):
+                raise result.error
+            if isinstance(result, Done):
+                return result.generation
+            time.sleep(result.delay)
 
-    def _watched_poll(self, watch: Watch, endpoint: str | None) -> tuple[Step, Generation | None]:
+    def _watched_poll(self, watch: Watch, endpoint: str | None) -> tuple[PollResult, Generation | None]:
         try:
             generation = self.get_generation(watch.generation_id, endpoint=endpoint, retries=0)
         except ViduError as error:
@@ -578,8 +576,8 @@ class ViduHook(BaseHook):
             client.close()
 
 
-def _polls(poll_interval: timedelta | float, max_failures: int) -> PollPolicy:
-    interval = poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
+def _polls(poll_interval: timedelta | float | None, max_failures: int) -> PollPolicy:
+    interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
     return PollPolicy.for_worker(interval, checked_count("max_failures", max_failures))
 
 

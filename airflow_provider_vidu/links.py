@@ -20,8 +20,8 @@ PAGE_PREFIX: Final = "/vidu"
 """Where the plugin's pages are mounted in the API server."""
 
 PAGES_SINCE: Final = (3, 1, 1)
-"""The first Airflow whose plugins may have pages of their own (3.1) and whose login holds for them: before
-3.1.1 it gave its session to its own scripts alone, and whoever opened another page had to log in for ever."""
+"""The first Airflow whose plugins may have pages of their own (3.1) and whose login holds for them: before 3.1.1 only
+its own scripts had its session, and any other page demanded a login again and again."""
 
 Role = Literal["generate", "submit", "wait", "download"]
 """What a task does with a generation; ``submit`` is a generate that does not wait for the result."""
@@ -55,12 +55,12 @@ def publish(
 ) -> None:
     """Publish a task's generation, so that its page can be opened from now on.
 
-    :param context: the task's context; outside a task (an empty one) there is nobody to tell.
+    :param context: the task's context; with an empty one, outside a task, nothing is published.
     :param generation_id: the id at Vidu.
     :param conn_id: the connection that knows it.
     :param role: what the task does with it.
     :param artifact: which file a download keeps.
-    :param known: what else the task knows: the endpoint, and what only the answer to its create said.
+    :param known: further facts: the endpoint, and the fields that only the answer to its create holds.
     """
     ti = context.get("ti")
     if ti is None:
@@ -68,7 +68,7 @@ def publish(
     ti.xcom_push(key=ID_KEY, value=generation_id)
     more = {name: value for name, value in known.items() if value}
     ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact, **more})
-    # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none till then.
+    # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none until then.
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))

@@ -7,24 +7,25 @@ import functools
 import importlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vidu.defaults import ADAPTIVE, DEFAULT_CONN_ID, is_adaptive, seconds_of
-from airflow_provider_vidu.events import Outcome, make_event
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.polling.policy import Attempts, PollPolicy, Step, Watch
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
+from airflow_provider_vidu.events import make_event
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.polling.retries import Attempts
+from airflow_provider_vidu.polling.watch import Failed, PollPolicy, PollResult, Wait, Watch
 from airflow_provider_vidu.tasks.handover import is_handed_over
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
 
 CANCEL_RETRIES = 5
-"""What is not cancelled goes on costing money, and nobody asks again: the waits grow to half a minute."""
+"""An uncancelled job goes on costing money, and nothing cancels it later: the delays grow to half a minute."""
 
 _client_module: ModuleType | None = None
 
@@ -45,30 +46,29 @@ async def shared_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient
 class ViduGenerationTrigger(BaseTrigger):
     """Polls a generation until it is done, the deadline has passed, or polling is hopeless; fires once.
 
-    It may be used by anybody's operators. The event is plain JSON without secrets or URLs::
+    Any operator may use it. The event is plain JSON without secrets or URLs::
 
         {"version": 1, "outcome": "succeeded" | "failed" | "timeout" | "error",
          "generation_id": "…", "status": "succeeded", "provider_status": "completed",
-         "error": None | {"type": "ViduAuthError", "message": "…", …}}
+         "error": None | {"type": "ViduAuthError", "message": "…", …}, "since": 1774494600.5, "deadline": None | …}
 
     Turn it into a result with :func:`airflow_provider_vidu.events.read_event`. All arguments are kept
     in the metadata database in plain text, so there is neither key nor URL among them.
 
     :param generation_id: the id at Vidu (what its API calls ``task_id``).
     :param vidu_conn_id: the Airflow connection.
-    :param poll_interval: seconds (or timedelta) between polls; left out, the adaptive schedule decides (see
-        ``schedule``).
+    :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
     :param deadline: epoch seconds after which a ``timeout`` event fires; None waits for ever. It is
         absolute, so that it does not move when another triggerer takes over.
     :param since: epoch seconds at which the wait began (for messages, and for the time in which an id
-        may still be unknown to the service); now, where left out.
+        may still be unknown to the service); now if omitted.
     :param max_failures: failed polls in a row that are tolerated.
     :param exponential_backoff: double the interval after every poll.
     :param max_wait: seconds that a growing interval never exceeds.
     :param cancel_on_kill: cancel the generation at the service when a user kills or clears the task;
         the operator must have published the id as XCom ``generation_id`` before it deferred.
-    :param adaptive: whether the adaptive schedule decides; as ``poll_interval`` says, where left out.
-        (What is stored is a plain number. A row of an older version lacks this and stays at its interval.)
+    :param adaptive: whether the adaptive schedule decides; if omitted, it does unless there is a ``poll_interval``.
+        (Rows store a number beside it. A row of an older version lacks this and stays at its interval.)
     :param endpoint: where the generation was submitted; only products with a query of their own
         (``one-click/mv``) need it.
     :param known: whether the generation was submitted or seen with this connection before. Then no refusal ends the
@@ -81,7 +81,7 @@ class ViduGenerationTrigger(BaseTrigger):
         *,
         generation_id: str,
         vidu_conn_id: str = DEFAULT_CONN_ID,
-        poll_interval: timedelta | float = ADAPTIVE,
+        poll_interval: timedelta | float | None = None,
         deadline: float | None = None,
         since: float | None = None,
         max_failures: int = 10,
@@ -95,8 +95,8 @@ class ViduGenerationTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
-        self.poll_interval = float(seconds_of(poll_interval))
-        self.adaptive = is_adaptive(poll_interval) if adaptive is None else adaptive
+        self.poll_interval = POLL_SECONDS if poll_interval is None else float(seconds_of(poll_interval))
+        self.adaptive = poll_interval is None if adaptive is None else adaptive
         self.deadline = deadline
         self.since = time.time() if since is None else since
         self.max_failures = max_failures
@@ -135,15 +135,15 @@ class ViduGenerationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch is over; yield one event."""
         try:
-            async with await self._client() as client:
+            async with await shared_client(self.vidu_conn_id) as client:
                 event = await self._watch(client)
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):
-                await self.on_kill()  # before Airflow 3.3 nothing else tells of a kill
+                await self.on_kill()  # before Airflow 3.3 nothing else reports a kill
             raise
         except ViduError as error:
             error.with_context(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
-            event = make_event(Outcome.ERROR, self.generation_id, None, error)
+            event = make_event(self.generation_id, None, error)
         except Exception as error:  # the boundary: an unknown fault must reach the task as an event
             self.log.exception("The watch of generation %s broke.", self.generation_id)
             fault = ViduError(
@@ -151,7 +151,8 @@ class ViduGenerationTrigger(BaseTrigger):
                 generation_id=self.generation_id,
                 conn_id=self.vidu_conn_id,
             )
-            event = make_event(Outcome.ERROR, self.generation_id, None, fault)
+            event = make_event(self.generation_id, None, fault)
+        event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
@@ -173,31 +174,21 @@ class ViduGenerationTrigger(BaseTrigger):
             attempts = Attempts(CANCEL_RETRIES, bills=False)
             while True:
                 try:
-                    self.log.info(
-                        "Generation %s, because the task was killed: %s.", self.generation_id, await self._end()
-                    )
+                    reason = await self._end()
+                    self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)
                     return
                 except ViduError as error:
                     await asyncio.sleep(attempts.after(error))
-        except ViduError as error:  # best effort: there is nobody left to raise it to
+        except ViduError as error:  # best effort: no task is left to raise it in
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
     async def _end(self) -> str:
-        """Ask once to cancel the generation; return what became of it."""
-        async with await self._client() as client:
-            if await self._is_over(client):
-                return "it is done, there is nothing to cancel"
+        """Cancel the generation with one request, unless it is certainly done; return the reason."""
+        async with await shared_client(self.vidu_conn_id) as client:
+            with suppress(ViduError):  # a triggerer that wakes up late takes an ended task for a killed one
+                if (await client.get_generation(self.generation_id, self.endpoint)).is_done:
+                    return "it is done, there is nothing to cancel"
             return (await client.cancel_generation(self.generation_id, self.endpoint)).reason
-
-    async def _is_over(self, client: AsyncClient) -> bool:
-        """Whether the generation is done: a triggerer that wakes up late takes an ended task for a killed one."""
-        try:
-            return (await client.get_generation(self.generation_id, self.endpoint)).is_done
-        except ViduError:  # what is not known to be done is cancelled
-            return False
-
-    async def _client(self) -> AbstractAsyncContextManager[AsyncClient]:
-        return await shared_client(self.vidu_conn_id)
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
         policy = PollPolicy.for_trigger(
@@ -218,25 +209,22 @@ class ViduGenerationTrigger(BaseTrigger):
         delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
         while True:
             await asyncio.sleep(delay)
-            step = await self._poll(client, watch)
-            if step.note:
-                self.log.info("Generation %s: %s", self.generation_id, step.note)
-            if step.delay is None:
-                return make_event(Outcome.of(step), self.generation_id, watch.last, step.error)
-            delay = step.delay
-            del step  # thousands sleep here
+            result = await self._poll(client, watch)
+            if result.note:
+                self.log.info("Generation %s: %s", self.generation_id, result.note)
+            if not isinstance(result, Wait):
+                error = result.error if isinstance(result, Failed) else None
+                return make_event(self.generation_id, watch.last, error)
+            delay = result.delay
+            del result  # thousands sleep here
 
-    async def _poll(self, client: AsyncClient, watch: Watch) -> Step:
+    async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
+        config = None
         try:
-            await client.config()
-        except ViduConfigError as slip:  # it was there and right when the wait began
-            return watch.lacks_connection(slip, time.time())
-        except ViduError as error:
-            return watch.missed(error, time.time())
-        try:
+            config = await client.config()
             generation = await client.get_generation(self.generation_id, self.endpoint)
         except ViduError as error:
-            return watch.missed(error, time.time())
+            return watch.missed(error, time.time(), has_connection=config is not None)
         return watch.saw(generation, time.time())
 
 

@@ -10,9 +10,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
-from airflow_provider_vidu.defaults import ADAPTIVE
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.polling.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.watch import PollPolicy, Wait, Watch
 from benchmarks import harness
 from benchmarks.harness import Bar, median, percentile, table
 
@@ -142,7 +141,7 @@ def measure(quick: bool) -> dict[str, Any]:
     rng = random.Random(SEED)
     count = 300 if quick else 2000
     crowd = {kind.name: [kind.draw(rng) for _ in range(count)] for kind in KINDS}
-    policies: dict[str, PollPolicy] = {"default": PollPolicy.for_trigger(ADAPTIVE)}
+    policies: dict[str, PollPolicy] = {"default": PollPolicy.for_trigger(None)}
     policies |= {f"{seconds} s": PollPolicy.for_trigger(float(seconds)) for seconds in FIXED}
     curves: dict[str, Any] = {}
     for name, policy in policies.items():
@@ -160,7 +159,7 @@ def _wait(policy: PollPolicy, job: Job, seed: random.Random) -> tuple[int, float
     Watch(policy, generation_id="1", since=0.0, rng=rng).saw(job.answer(0.0), 0.0)  # the worker's, forgotten
     watch = Watch(policy, generation_id="1", since=0.0, rng=rng)
     now, polls = policy.first_delay(None, rng), 2
-    while (step := watch.saw(job.answer(now), now)).delay is not None:
+    while isinstance(step := watch.saw(job.answer(now), now), Wait):
         now, polls = now + step.delay, polls + 1
     return polls, now - job.done, job.done
 
@@ -267,7 +266,7 @@ def section(result: dict[str, Any]) -> str:
 
 _METHOD: Final = """\
 **Method.** A simulation, {count} generations of each kind, the same for every schedule, with the decisions of the
-provider's own code (`policy.Watch` is handed the answers): a poll in the worker, the trigger's first poll after the
+provider's own code (`Watch` is handed the answers): a poll in the worker, the trigger's first poll after the
 first delay, then as the schedule says, jitter included, until an answer says that it is done. *Lateness* is the time
 from the end of the generation to that answer. The default is compared with each fixed interval (`poll_interval=`) as
 a point with a curve: *as late at as many polls* is its lateness over that of the fixed interval that would need as

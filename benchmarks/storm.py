@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.polling.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.watch import PollPolicy, Wait, Watch
 from airflow_provider_vidu.sandbox import Sandbox
 from benchmarks import harness
 from benchmarks.harness import Bar, table
@@ -51,7 +51,7 @@ def documented(storm: str, jitter: float, seconds: float = SECONDS) -> int:
         count += 1
         now += TIMEOUT if storm == "hangs" else 0.0
         step = watch.missed(ERRORS[storm]("storm"), now)
-        if step.delay is None:
+        if not isinstance(step, Wait):
             break
         now += step.delay
     return count
@@ -166,7 +166,7 @@ def section(result: dict[str, Any]) -> str:
 _HEAD: Final = ("Storm", "ViduGenerationTrigger, requests in 60 s", "documented", "HttpSensorTrigger, requests in 10 s")
 _METHOD: Final = """\
 **Method.** The sandbox answers every query with the error, over a real socket, and counts. One trigger with
-`poll_interval=5` (and `timeout` 2 s for the hangs) waits for a minute. *Documented* is what `policy` says: the first
+`poll_interval=5` (and `timeout` 2 s for the hangs) waits for a minute. *Documented* is what `polling/` says: the first
 poll after 10 s, then 5, 10, 20, … seconds after each failure, with up to a quarter more, worked out with the smallest
 and the largest jitter; a refused key ends the wait at once. Beside it `HttpSensorTrigger` with `poke_interval=5` at
 the same service for ten seconds only: it pauses for a 404 alone, and takes a page of garbage for the awaited answer."""

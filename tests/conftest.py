@@ -107,17 +107,17 @@ def variables(monkeypatch) -> Variables:
 @pytest.fixture
 def no_first_wait(monkeypatch) -> None:
     """Let triggers poll at once; the floor only matters to a running Airflow."""
-    from airflow_provider_vidu.polling import policy
+    from airflow_provider_vidu.polling import watch
 
-    monkeypatch.setattr(policy, "FIRST_POLL_FLOOR", 0.0)
+    monkeypatch.setattr(watch, "FIRST_POLL_FLOOR", 0.0)
 
 
 @pytest.fixture
 def quick_backoff(monkeypatch) -> None:
     """Let repeated requests follow each other quickly."""
-    from airflow_provider_vidu.polling import policy
+    from airflow_provider_vidu.polling import retries
 
-    monkeypatch.setattr(policy.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
+    monkeypatch.setattr(retries.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

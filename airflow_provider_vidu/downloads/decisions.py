@@ -14,7 +14,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError, ViduError
 from airflow_provider_vidu.network.bodies import real_codings
 from airflow_provider_vidu.network.framing import Answer
-from airflow_provider_vidu.polling.policy import Backoff, retry_after
+from airflow_provider_vidu.polling.retries import Backoff, retry_after
 
 MAX_REDIRECTS: Final = 5
 MAX_FRESH_URLS: Final = 3

@@ -40,7 +40,7 @@ from airflow_provider_vidu.network.connection import TooSlowError
 from airflow_provider_vidu.network.limits import SLOW_TIMEOUTS
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream, failure_text
 from airflow_provider_vidu.network.target import DownloadAccess, Target
-from airflow_provider_vidu.polling.policy import Backoff
+from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.stores.artifacts import Artifact, family_of
 from airflow_provider_vidu.stores.base import StoredRecord
 

@@ -337,7 +337,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """
         from airflow_provider_vidu.exceptions import ViduBusyError
         from airflow_provider_vidu.hooks import ViduHook
-        from airflow_provider_vidu.polling.policy import failure
+        from airflow_provider_vidu.polling.watch import failure
 
         generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
             generation_id, endpoint=self.endpoint

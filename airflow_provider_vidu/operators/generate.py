@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import (
-    ADAPTIVE,
     DEFAULT_CONN_ID,
-    DEFER_MARGIN_SECONDS,
     ID_KEY,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
     checked_count,
     checked_flag,
     checked_seconds,
-    is_adaptive,
 )
-from airflow_provider_vidu.events import (
-    check_execution_timeout,
-    id_in,
-    never_fired,
-    not_resumed,
-    read_event,
-    resumable,
-    was_never_taken_up,
-)
+from airflow_provider_vidu.events import id_in
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
     ViduGenerationFailedError,
     ViduNotFoundError,
     ViduTimeoutError,
+    from_details,
 )
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish
 from airflow_provider_vidu.orders.request import (
@@ -51,6 +41,7 @@ from airflow_provider_vidu.orders.request import (
     required_arguments,
     text,
 )
+from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -59,30 +50,26 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.orders.media import Prepared
 
 
 class ViduGenerateOperator(SignedURLOperator):
     """Submits a generation once and returns it, succeeded, as JSON (see ``models.Generation``).
 
-    What the service does not say again (``model``, ``prompt``, ``created_at``) is filled in from the order;
+    Fields that the service does not repeat (``model``, ``prompt``, ``created_at``) are filled in from the order;
     ``parameters`` holds the other plain fields of the request, and the seed that the service has chosen.
 
-    *Paid once*: the order is recorded before the request is sent and the id right after it. A retry
-    goes on with what an earlier try has submitted; it submits anew only after a failure that may
-    pass. A clear is a new order. See the README for what holds on which Airflow.
+    *Paid once*: the order is recorded before the request is sent and the id right after it. A retry picks up the job
+    that an earlier attempt submitted; it submits again only after a transient failure. A clear submits a new one.
 
     *One odd answer ends no wait*: refused polls count as failed ones, a refused key or a missing connection pauses the
     wait until ``timeout``, and the error that ends it may be retried, unless the generation itself has failed.
 
-    *Never left running*: kill, clear, mark-failed and the time-out cancel the job at the service, as
+    *Never left running*: kill, clear, mark-failed and the timeout cancel the job at the service, as
     far as it allows that (``ent-v2`` before the job runs). A triggerer that restarts never does.
 
     *The endpoint follows from the fields* (``ent-v2``; see the page "Endpoints"). Fields that fit several are refused
-    before anything is sent. Parsing a DAG does no I/O, so the operator cannot know then which dialect its
-    connection speaks, and under ``vidu-native`` every request goes to the same endpoint. So parsing refuses only
-    what is ambiguous in the structure of the official API (``subjects`` beside ``images``, ``image_settings``
-    without ``start_image``, a bare ``video_url``); the rest, and what templates hide, is refused when the task runs.
+    before anything is sent; parsing, which does no I/O, refuses only what is ambiguous in the official API
+    (``subjects`` beside ``images``, ``image_settings`` without ``start_image``, a bare ``video_url``).
 
     :param prompt: the text. Templated.
     :param model: the model's name at the service. Templated.
@@ -97,8 +84,7 @@ class ViduGenerateOperator(SignedURLOperator):
     :param storage_conn_id: the Airflow connection of the object storage that media fields name, unless the URL
         itself names one (``s3://my_aws@bucket/key``).
     :param wait_for_completion: False returns right after the submit, with the generation as accepted.
-    :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable``
-        where left out.
+    :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
     :param poll_interval: seconds (or timedelta) between polls, kept as set. If omitted or None, the adaptive
         schedule decides: more rarely in a queue, more often near the end (see ``schedule``).
     :param timeout: seconds (or timedelta) to wait. If omitted: 24 hours, or 50 hours with ``off_peak`` in the
@@ -110,21 +96,14 @@ class ViduGenerateOperator(SignedURLOperator):
         ``resume`` keeps one Variable per task instance.
     :param max_failures: failed polls in a row that are tolerated.
     :raises ViduGenerationFailedError: when the generation failed for good.
-    :raises ViduGenerationInterruptedError: when it failed for a reason that may pass.
-    :raises ViduSubmitUnknownError: when nobody knows whether a create was carried out.
+    :raises ViduGenerationInterruptedError: when its failure is transient.
+    :raises ViduSubmitUnknownError: when it is unknown whether a create was carried out.
     :raises ViduTimeoutError: after ``timeout`` seconds.
     """
 
     template_fields: Sequence[str] = (
-        "prompt",
-        "model",
-        "images",
-        "endpoint",
-        "parameters",
-        "body",
-        "vidu_conn_id",
-        "storage_conn_id",
-    )
+        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id"
+    )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
     operator_extra_links = (ViduWatchLink(),)
     ui_color = "#d6c9f8"
@@ -142,7 +121,7 @@ class ViduGenerateOperator(SignedURLOperator):
         storage_conn_id: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: timedelta | float | None = ADAPTIVE,
+        poll_interval: timedelta | float | None = None,
         timeout: timedelta | float | None = None,
         cancel_on_kill: bool = True,
         durable: bool = True,
@@ -155,6 +134,8 @@ class ViduGenerateOperator(SignedURLOperator):
             raise ViduConfigError("body replaces prompt, model, images and parameters: give one or the other.")
         if body is None and all(value is None for value in (prompt, images, parameters)):
             raise ViduConfigError("There is nothing to submit: give prompt, images, parameters or body.")
+        if on_clear not in ("new", "resume"):
+            raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
         self.prompt = prompt
         self.model = model
         self.images = images
@@ -165,16 +146,13 @@ class ViduGenerateOperator(SignedURLOperator):
         self.storage_conn_id = storage_conn_id
         self.wait_for_completion = checked_flag("wait_for_completion", wait_for_completion)
         self.deferrable = checked_flag("deferrable", deferrable)
-        poll_interval = ADAPTIVE if poll_interval is None else poll_interval
-        self.poll_interval = (
-            poll_interval if is_adaptive(poll_interval) else checked_seconds("poll_interval", poll_interval)
-        )
+        self.poll_interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
         self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
         self.durable = checked_flag("durable", durable)
-        self.on_clear = _checked_on_clear(on_clear)
+        self.on_clear = on_clear
         self.max_failures = checked_count("max_failures", max_failures)
-        self._held = required_arguments(self._arguments())
+        self._required = required_arguments(self._arguments())
         check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
@@ -188,40 +166,41 @@ class ViduGenerateOperator(SignedURLOperator):
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit, or find what an earlier try has submitted; publish the id; wait."""
+        """Submit, or pick up what an earlier try has submitted; publish the id; wait."""
+        from airflow_provider_vidu.operators.preflight import check_downstream
+        from airflow_provider_vidu.orders.media import Prepared
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
         from airflow_provider_vidu.orders.submission import Submission, failed
 
         context = {} if context is None else context  # a user's unit test need not have one
         hook = self._hook()
-        self._config = self._usable_config(hook, lambda: self._ordered(context))
-        fields, endpoint = self._fields(), self._endpoint()
-        # Before anything is remembered or sent: it also refuses a request that fits several endpoints.
+        self._config = self._checked_config(hook, context)
+        fields, endpoint = request_of(self._arguments(), self._required), self._endpoint()
+        # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
-        remembers = is_task_instance(context.get("ti"))
+        is_recorded = is_task_instance(context.get("ti"))
         submission = Submission(
             hook,
-            store_for(context, keeps=self.on_clear == "resume") if remembers and self.durable else NullStore(),
-            order_of(context) if remembers else Order(0),
+            store_for(context, keeps=self.on_clear == "resume") if is_recorded and self.durable else NullStore(),
+            order_of(context) if is_recorded else Order(0),
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
-            before_order=self._check_downstream,
+            before_order=partial(check_downstream, self, self.log),
             before_send=self._check_wanted,
         )
-        with self._lost_with_its_answer(is_synchronous):
-            generation = submission.generation(self._prepared(fields), endpoint)
+        prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
+        with self._explained_not_found(is_synchronous):
+            generation = submission.generation(prepared, endpoint)
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
-        if self._killed:
-            # The kill came while the create was under way: only now there is an id to cancel.
+        if self._killed:  # while the create was under way: only now there is an id to cancel
             self._cancel("the task was killed")
-        if generation.failed:
-            # Some creates are answered with the failure at once.
+        if generation.failed:  # some creates are answered with the failure at once
             raise failed(hook, generation)
         if not self.wait_for_completion:
             submission.handed_over()
@@ -230,34 +209,18 @@ class ViduGenerateOperator(SignedURLOperator):
             # The result of a synchronous product exists in this answer alone: there may be no query for it.
             return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
-            self._defer(generation.id)
+            self._deferred_wait(hook, generation.id).defer()
         return self._finished(context, self._wait(hook, generation.id))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Resume after the trigger has fired; ask afresh, so that the returned URLs are new."""
+        """Resume after the trigger has fired; re-fetch the generation, so that its URLs are new."""
         context = {} if context is None else context
-        generation_id = self._published(context) or id_in(event) or ""
-        hook = self._take_up(generation_id)
-        if id_in(event) not in (None, generation_id):
-            self.log.warning("Woken for %s, which this try does not wait for: waiting on.", id_in(event))
-            with resumable(generation_id):
-                is_done = hook.get_generation(generation_id, endpoint=self._endpoint()).is_done
-            if not is_done:
-                self._defer(generation_id)
-            return self._finished(context, self._ask_afresh(hook, generation_id))
-        try:
-            with resumable(generation_id):
-                read_event(event, generation_id)
-        except ViduTimeoutError:
-            self._cancel("the time is over")
-            raise
-        except ViduGenerationFailedError:
-            # The event holds no more than the reason; the service's answer tells whether it may pass.
-            pass
-        return self._finished(context, self._ask_afresh(hook, generation_id))
+        wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
+        with self._explained_failure(wait.hook, wait.generation_id):
+            return self._finished(context, wait.resume(event))
 
     def post_execute(self, context: Any, result: Any = None) -> None:
-        """Note that the result is returned: should the task run again after its success, it was cleared."""
+        """Record that the result was returned: if the task runs again after its success, it was cleared."""
         super().post_execute(context, result)
         if not self.durable or context is None or not is_task_instance(context.get("ti")):
             return
@@ -265,20 +228,16 @@ class ViduGenerateOperator(SignedURLOperator):
 
         try:
             store_for(context, keeps=self.on_clear == "resume").returned()
-        except Exception as error:  # noqa: BLE001 - the result is paid for; without the note a later clear may reuse it
-            self.log.warning("It could not be noted that the result was returned: %s", redacted(error))
+        except Exception as error:  # noqa: BLE001 - the result is paid for; without the record a later clear may reuse it
+            self.log.warning("Could not record that the result was returned: %s", redacted(error))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume. Where Airflow has given up a wait that no triggerer took up in time, end it as a time-out."""
-        if was_never_taken_up(next_method, next_kwargs):
-            return self._never_taken_up(context, next_kwargs)
-        return super().resume_execution(next_method, next_kwargs, context)
-
-    def _check_downstream(self) -> None:
-        """Refuse to order what the downloads behind this task are bound not to keep."""
-        from airflow_provider_vidu.operators.preflight import check_downstream
-
-        check_downstream(self, self.log)
+        """Resume. If Airflow has given up a wait that no triggerer ran in time, end it as a timeout."""
+        if not was_given_up(next_method, next_kwargs):
+            return super().resume_execution(next_method, next_kwargs, context)
+        wait = self._resumed_wait(self._published_id(context) or "")
+        with self._explained_failure(wait.hook, wait.generation_id):
+            return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
     def _check_wanted(self) -> None:
         """Refuse to submit for a task that was killed while it waited for its turn."""
@@ -290,14 +249,6 @@ class ViduGenerateOperator(SignedURLOperator):
         self._killed = True
         if self._generation_id is not None:
             self._cancel("the task was killed")
-
-    def _fields(self) -> dict[str, Any]:
-        return request_of(self._arguments(), self._held)
-
-    def _prepared(self, fields: dict[str, Any]) -> Prepared:
-        from airflow_provider_vidu.orders.media import Prepared
-
-        return Prepared(fields, text("storage_conn_id", self.storage_conn_id))
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
@@ -316,7 +267,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:
-            with self._told_why(hook, generation_id):
+            with self._explained_failure(hook, generation_id):
                 return hook.wait(
                     generation_id,
                     timeout=self._seconds(),
@@ -326,23 +277,40 @@ class ViduGenerateOperator(SignedURLOperator):
                     known=True,
                 )
         except ViduTimeoutError:
-            self._cancel("the time is over")
+            self._cancel("the timeout expired")
             raise
 
-    def _ask_afresh(self, hook: ViduHook, generation_id: str) -> Generation:
-        with self._told_why(hook, generation_id):
-            return hook.ask_afresh(
-                generation_id,
-                poll_interval=min(self.poll_interval, 5.0),
-                max_failures=self.max_failures,
-                endpoint=self._endpoint(),
-            )
+    def _deferred_wait(self, hook: ViduHook, generation_id: str) -> DeferredWait:
+        from airflow_provider_vidu.triggers import ViduGenerationTrigger
+
+        return DeferredWait(
+            operator=self,
+            hook=hook,
+            trigger=partial(ViduGenerationTrigger, cancel_on_kill=self.cancel_on_kill),
+            generation_id=generation_id,
+            poll_interval=self.poll_interval,
+            timeout=self._seconds(),
+            max_failures=self.max_failures,
+            endpoint=self._endpoint(),
+            is_own=True,
+            on_timeout=lambda: self._cancel("the timeout expired"),
+        )
+
+    def _resumed_wait(self, generation_id: str) -> DeferredWait:
+        """Return the wait that another process has begun, after noting what a kill of this one must cancel."""
+        hook = self._hook()
+        with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
+            self._config = hook.config  # first: a signal handler cannot request it from Airflow
+            self._generation_id = generation_id
+        if self._killed:
+            self._cancel("the task was killed")
+        return self._deferred_wait(hook, generation_id)
 
     @contextmanager
-    def _lost_with_its_answer(self, is_synchronous: bool) -> Iterator[None]:
-        """Say what became of a synchronous product whose answer died with an earlier try.
+    def _explained_not_found(self, is_synchronous: bool) -> Iterator[None]:
+        """Explain why the result of a synchronous product is lost with the answer that an earlier try received.
 
-        Whether the query of other generations finds it is not documented, so it was tried first.
+        Whether the query of other generations returns it is not documented, so it was tried first.
         """
         try:
             yield
@@ -351,24 +319,22 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise
             if not is_synchronous:
                 raise not_resumed(error, error.generation_id) from error
-            raise ViduNotFoundError(
-                "An earlier try submitted this request, and its result was in the answer that this try does not have: "
-                "the service keeps none to ask for. Clear the task to submit, and pay for, a new one.",
-                generation_id=error.generation_id,
-                conn_id=error.conn_id,
-                status_code=error.status_code,
-            ) from error
+            message = (
+                "An earlier try submitted this request, and its result was only in the answer to that try: the service "
+                "does not keep it. Clear the task to submit, and pay for, a new one."
+            )
+            raise from_details({**error.details(), "message": message}) from error
 
     @contextmanager
-    def _told_why(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
-        """Let a failure say whether a new submit may succeed."""
+    def _explained_failure(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
+        """Let the error of a failed generation say whether a new submit may succeed."""
         try:
             yield
         except ViduGenerationFailedError as error:
             try:
                 generation = hook.get_generation(generation_id, endpoint=self._endpoint())
             except ViduError as unanswered:
-                self.log.warning("The failure of generation %s was not shown again: %s", generation_id, unanswered)
+                self.log.warning("Could not re-fetch the failed generation %s: %s", generation_id, unanswered)
                 raise error from None
             if generation.failed:
                 from airflow_provider_vidu.orders.submission import failed
@@ -376,106 +342,46 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise failed(hook, generation) from error
             raise
 
-    def _take_up(self, generation_id: str) -> ViduHook:
-        """Take up the wait for a generation in another process than the one that ordered it."""
-        hook = self._hook()
-        # In this order: until the connection is known, a signal handler could only ask Airflow, which may be answering.
-        self._config = self._usable_config(hook, lambda: generation_id)
-        self._generation_id = generation_id
-        if self._killed:
-            self._cancel("the task was killed")
-        return hook
-
-    def _usable_config(self, hook: ViduHook, submitted: Callable[[], str | None]) -> ViduConfig:
-        """Return the connection. If something was submitted with it before, an unusable one may be retried.
-
-        :param submitted: asked only then; returns the id of that generation.
-        """
+    def _checked_config(self, hook: ViduHook, context: Context) -> ViduConfig:
+        """Return the connection. If something was submitted with it before, an unusable one may be retried."""
         try:
             return hook.config
         except ViduConfigError as error:
-            if generation_id := submitted():
+            from airflow_provider_vidu.orders.records import submitted_id
+
+            has_store = self.durable and is_task_instance(context.get("ti"))
+            if has_store and (generation_id := submitted_id(context, self.log)):
                 raise not_resumed(error, generation_id) from error
             raise
 
-    def _ordered(self, context: Context) -> str | None:
-        from airflow_provider_vidu.orders.records import submitted_id
-
-        return submitted_id(context, self.log) if self.durable and is_task_instance(context.get("ti")) else None
-
-    def _never_taken_up(self, context: Context, next_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """End a wait whose trigger was removed without a word: Airflow calls no ``on_kill`` then."""
-        generation_id = self._published(context) or ""
-        hook = self._take_up(generation_id)
-        with resumable(generation_id):
-            generation = hook.get_generation(generation_id, endpoint=self._endpoint())
-        if generation.is_done:
-            return self._finished(context, self._ask_afresh(hook, generation_id))
-        self._cancel("the time is over")
-        check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), generation)
-        raise never_fired(generation_id, self.vidu_conn_id, self._seconds(), generation.describe())
-
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         if generation.credits is not None:
-            # The wait, or the submit, has told the state.
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
         return as_result(*completed(generation, self._arguments(), self._facts))
 
-    def _defer(self, generation_id: str) -> NoReturn:
-        from airflow_provider_vidu.triggers import ViduGenerationTrigger
-
-        now, seconds = time.time(), self._seconds()
-        self.defer(
-            trigger=ViduGenerationTrigger(
-                generation_id=generation_id,
-                vidu_conn_id=self.vidu_conn_id,
-                poll_interval=self.poll_interval,
-                deadline=now + seconds,
-                since=now,
-                max_failures=self.max_failures,
-                cancel_on_kill=self.cancel_on_kill,
-                endpoint=self._endpoint(),
-                known=True,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=seconds + DEFER_MARGIN_SECONDS),
-        )
-
     def _cancel(self, why: str) -> None:
-        """Cancel best effort: what ends the task must not be hidden by a failing cancel."""
+        """Cancel best effort: a failing cancel must not hide the error that ends the task."""
         if not self.cancel_on_kill or self._generation_id is None:
             return
-        from airflow_provider_vidu.hooks import ViduHook
-
-        # A hook of its own: the one in use may be in the middle of a request, and in a signal handler
-        # Airflow cannot be asked for the connection again.
-        hook = ViduHook(self.vidu_conn_id, config=self._config)
+        hook = self._hook(self._config)  # of its own: the one in use may be in the middle of a request
         try:
             verdict = hook.cancel_generation(self._generation_id, endpoint=self._endpoint())
         except ViduError as error:
-            self.log.warning("Generation %s could not be cancelled although %s: %s", self._generation_id, why, error)
+            self.log.warning("Could not cancel generation %s although %s: %s", self._generation_id, why, error)
         else:
             self.log.info("Generation %s, because %s: %s.", self._generation_id, why, verdict.reason)
 
-    def _published(self, context: Context) -> str | None:
+    def _published_id(self, context: Context) -> str | None:
         """Return the id that this try has published; a new try begins without one."""
-        found = _pulled(context, ID_KEY)
-        return found if isinstance(found, str) else None
+        generation_id = _pulled(context, ID_KEY)
+        return generation_id if isinstance(generation_id, str) else None
 
-    def _hook(self) -> ViduHook:
+    def _hook(self, config: ViduConfig | None = None) -> ViduHook:
         from airflow_provider_vidu.hooks import ViduHook
 
-        return ViduHook(self.vidu_conn_id)
-
-
-def _checked_on_clear(on_clear: object) -> Literal["new", "resume"]:
-    if on_clear == "new":
-        return "new"
-    if on_clear == "resume":
-        return "resume"
-    raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
+        return ViduHook(self.vidu_conn_id, config=config)
 
 
 def _pulled(context: Context, key: str) -> Any:

@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_vidu.api.dialects.lost_create import Likeness
-from airflow_provider_vidu.events import not_resumed
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -38,7 +37,8 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.polling.policy import failure, is_doubtful
+from airflow_provider_vidu.polling.watch import failure, is_doubtful
+from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook

@@ -1,4 +1,4 @@
-"""When to ask next while all goes well: a pure function of the state, the progress and the age.
+"""When to poll next while all goes well: a pure function of the state, the progress and the age.
 
 The adaptive schedule is the default; a user who sets an interval gets that interval. It is sparse where an
 end is unlikely (in a queue, in the first seconds) and dense where most generations end, follows a progress
@@ -37,7 +37,7 @@ JITTER: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PollHistory:
-    """What the answers of a wait have told so far; all times are seconds since the wait began.
+    """What the answers of a wait have reported so far; all times are seconds since the wait began.
 
     :param age: when the last answer came.
     :param queued_at: when an answer last said "waiting"; None when none did.
@@ -55,7 +55,7 @@ class PollHistory:
     rate: float | None = None
 
     def after(self, status: GenerationStatus, progress: int | None, age: float) -> PollHistory:
-        """Return the course with one more answer."""
+        """Return the history with one more answer."""
         if status is GenerationStatus.WAITING:
             return PollHistory(age=age, queued_at=age)
         started = self.started
@@ -78,23 +78,23 @@ def first_interval() -> float:
     return EARLY[0][1]
 
 
-def interval(course: PollHistory) -> float:
-    """Return the seconds from the last answer of ``course`` to the next poll, before the jitter."""
-    if course.started is None:
-        return min(max(course.age * QUEUED_SHARE, QUEUED_SHORTEST), QUEUED_LONGEST)
-    running = max(course.age - course.started, 0.0)
+def interval(history: PollHistory) -> float:
+    """Return the seconds from the last answer of ``history`` to the next poll, before the jitter."""
+    if history.started is None:
+        return min(max(history.age * QUEUED_SHARE, QUEUED_SHORTEST), QUEUED_LONGEST)
+    running = max(history.age - history.started, 0.0)
     usual = next((pause for until, pause in EARLY if running < until), max(running * RUNNING_SHARE, RUNNING_SHORTEST))
     usual = min(usual, LONGEST)
-    rest = _rest(course)
+    rest = _rest(history)
     # Progress may stretch the usual interval, or shorten it down to the least, and no more than that.
     return usual if rest is None else min(max(rest * PROGRESS_SHARE, SHORTEST), 3 * usual, LONGEST)
 
 
-def _rest(course: PollHistory) -> float | None:
+def _rest(history: PollHistory) -> float | None:
     """Return the seconds until 100 % at the rate seen; None where nothing moves or all should be over."""
-    if course.progress is None or course.rate is None or not 0 < course.progress < 100:
+    if history.progress is None or history.rate is None or not 0 < history.progress < 100:
         return None
-    rest = (100 - course.progress) / course.rate - (course.age - course.progress_at)
+    rest = (100 - history.progress) / history.rate - (history.age - history.progress_at)
     return rest if rest > 0 else None
 
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, created_at
 from airflow_provider_vidu.common.values import moment, number
-from airflow_provider_vidu.events import Outcome, make_event
+from airflow_provider_vidu.events import make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.polling.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Wait, Watch
 
 KEPT: Final = 1000
 """So many reported ids are remembered one by one. Older ones are remembered by the time of their creation."""
@@ -152,12 +152,13 @@ class CompletionTracker:
 
     def saw(self, generation: Generation, now: float) -> tuple[dict[str, Any] | None, str | None]:
         """Take an answer; return the event if the generation has ended, and a line worth logging."""
-        step = self._watches[generation.id].saw(generation, now)
-        note = f"Generation {generation.id}: {step.note}" if step.note else None
-        if not step.finished:
+        result = self._watches[generation.id].saw(generation, now)
+        note = f"Generation {generation.id}: {result.note}" if result.note else None
+        if isinstance(result, Wait):
             return None, note
         self._tell(generation.id, created_at(generation))
-        return make_event(Outcome.of(step), generation.id, generation, step.error), note
+        error = result.error if isinstance(result, Failed) else None
+        return make_event(generation.id, generation, error), note
 
     def missed(self, generation_id: str, error: ViduError, now: float) -> str | None:
         """Take the failure of a question; return a line worth logging when the generation is given up."""

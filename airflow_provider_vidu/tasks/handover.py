@@ -1,11 +1,10 @@
 """Telling a user's kill from a triggerer's hand-over, before a remote job is cancelled.
 
-Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions
-cancel the coroutine in both cases. The task instance itself tells them apart: while it is deferred
-and its XCom names this generation, somebody else goes on waiting for it; once it has ended, or its
-XCom names another one, nobody does. A new try begins without an XCom, and tells by what it publishes:
-a retry goes on with this generation, a clear has ordered another (and has cancelled this one itself,
-where it remembers it). A triggerer that wakes up minutes late may see any of these.
+Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions cancel the coroutine
+in both cases. The task instance tells the two apart: while it is deferred and its XCom names this generation, another
+triggerer waits for it; once it has ended, or its XCom names another one, none does. A new try begins without an XCom,
+and then publishes this generation (a retry) or another (a clear, which has cancelled this one if it recorded it). A
+triggerer that wakes up minutes late may see any of these.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from airflow_provider_vidu.exceptions import ViduError
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 20.0
-"""A look that Airflow never answers counts as a failed one."""
+"""A query that Airflow never answers counts as a failed one."""
 _ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 log = logging.getLogger(__name__)
 
@@ -30,15 +29,15 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
 
     :param ti: the task instance as the triggerer gave it to the trigger.
     :param generation_id: the generation that the trigger watches.
-    :param pause: seconds between two looks, while the state does not tell yet.
-    :raises ViduError: when the task instance cannot be asked; then nothing may be cancelled.
+    :param pause: seconds between two queries, while the state decides nothing yet.
+    :raises ViduError: when the state cannot be read; then nothing may be cancelled.
     """
     from asgiref.sync import sync_to_async
 
     failed: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            # In a thread of its own: all that is thread-sensitive shares one, and one silence would be everybody's.
+            # In a thread of its own: thread-sensitive calls share one, and one that hangs would block them all.
             async with asyncio.timeout(_LOOK_SECONDS):
                 state, published = await sync_to_async(_look, thread_sensitive=False)(ti)
         except Exception as error:  # noqa: BLE001 - the API server may be restarting; the answer decides over money
@@ -50,10 +49,10 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
         await asyncio.sleep(pause)
     if failed is not None:
         raise ViduError(
-            f"The task's state could not be asked ({type(failed).__name__}); nothing is cancelled.",
+            f"Could not read the task's state ({type(failed).__name__}); nothing is cancelled.",
             generation_id=generation_id,
         ) from failed
-    return True  # a minute on the way or at work, and no other generation: in doubt it is still wanted
+    return True  # a minute in transit or running, and no other generation: in doubt it is still wanted
 
 
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
@@ -95,12 +94,12 @@ def _published_id(ti: Any) -> Any:
 
 
 def _look_into_database(ti: Any) -> tuple[str | None, Any]:
-    """Ask the metadata database: in Airflow 2 the triggerer has one."""
+    """Query the metadata database: in Airflow 2 the triggerer has access to it."""
     from airflow.models import TaskInstance, XCom
     from airflow.utils.session import create_session
 
     where = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
     with create_session() as session:
-        found = session.query(TaskInstance).filter_by(**where).one_or_none()
-        state = str(found.state) if found is not None and found.state else None
+        row = session.query(TaskInstance).filter_by(**where).one_or_none()
+        state = str(row.state) if row is not None and row.state else None
         return state, XCom.get_one(key=ID_KEY, session=session, **where)

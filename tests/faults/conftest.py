@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling import retries
 from tests.faults.polling_world import Async, Patience, Side, Sync, World
 
 # What a fault is tried on: each combination of them shows the same behaviour.
@@ -65,7 +65,7 @@ def patience(world, monkeypatch) -> Patience:
     """Make the delays after failures short, and count them."""
     made = Patience(world.lift)
     monkeypatch.setattr(
-        policy.Backoff,
+        retries.Backoff,
         "delay",
         lambda backoff, failures, error=None, rng=None: made.delay(backoff, failures, error, rng),
     )

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduServerError
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -208,7 +208,7 @@ class Patience:
     lift_after: int | None = None
     errors: list[ViduError | None] = field(default_factory=list)
 
-    def delay(self, _backoff: policy.Backoff, failures: int, error: ViduError | None = None, _rng: Any = None) -> float:
+    def delay(self, _backoff: Backoff, failures: int, error: ViduError | None = None, _rng: Any = None) -> float:
         """Take the place of ``Backoff.delay``."""
         self.errors.append(error)
         if len(self.errors) == self.lift_after:

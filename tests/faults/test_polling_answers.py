@@ -16,7 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduTimeoutError,
 )
-from airflow_provider_vidu.polling.policy import PollPolicy
+from airflow_provider_vidu.polling.watch import PollPolicy
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.polling_cases import sat_out, until_it_is_lifted
 from tests.faults.polling_world import BOTH, CONN_ID, ENT, ID, INTERVAL, KEY, NATIVE, Fault, acted, answered, rows

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduTimeoutError
-from airflow_provider_vidu.polling.policy import RETRY_AFTER_CAP
+from airflow_provider_vidu.polling.retries import RETRY_AFTER_CAP
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.polling_world import CONN_ID, ENT, ID, NATIVE, World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduTransportError
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling import watch
 from tests.faults.polling_cases import sat_out, until_it_is_lifted
 from tests.faults.polling_world import BOTH, NATIVE, Arrange, Fault, acted, rows
 
@@ -59,5 +59,5 @@ def test_the_numbers_are_the_documented_ones():
     """The rows shrink the budget; where nobody chooses, it is ten failed polls and five repeated requests."""
     from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES
 
-    assert policy.PollPolicy().max_failures == 10
+    assert watch.PollPolicy().max_failures == 10
     assert DEFAULT_MAX_RETRIES == 5

@@ -18,7 +18,7 @@ from airflow_provider_vidu.exceptions import (
     ViduIncompleteError,
     ViduURLExpiredError,
 )
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling import retries
 from fault_table import CLEAR_ERROR, LIMIT, REFUSED, SURVIVED
 from tests.faults.transfer_world import KEY, OLD, Home, Scene, scene
 from tests.integration.servers import LAST_MODIFIED, Answer, chunked, fixed, ranged, redirect, whole
@@ -364,7 +364,7 @@ FAULTS = [*CUTS, *RESUMES, *LENGTHS, *CONTENTS, *STALLS, *EXPIRIES, *REDIRECTS]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let repeated requests follow each other quickly."""
-    monkeypatch.setattr(policy.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
+    monkeypatch.setattr(retries.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
 
 
 def suffer(fault: Fault, home: Home, capsys: Any, monkeypatch: Any, tls: Any = None) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def test_a_mapped_sensor_keeps_the_default():
 @pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e12, timedelta(days=4000)])
 def test_a_time_out_that_no_date_can_hold(timeout):
     """It is refused when the DAG is parsed, and not where the wait begins."""
-    with pytest.raises(exceptions.ViduConfigError, match="ten years at the most"):
+    with pytest.raises(exceptions.ViduConfigError, match="at most ten years"):
         sensor(timeout=timeout)
 
 
@@ -350,17 +350,32 @@ def test_in_a_unit_test_of_a_user(dialect, sandbox, stand_in, deferrable):
     assert sensor(deferrable=deferrable).execute(stand_in)["status"] == "succeeded"
 
 
+@pytest.mark.fault(
+    "polling",
+    "the connection is deleted before the task wakes",
+    outcome="survived",
+    side="sensor",
+    seen="the generation; the task defers again, and no retry is used",
+)
 def test_a_connection_that_is_missing_when_the_task_wakes(connect, sandbox, context, monkeypatch):
-    """A retry may find it back; the wait does not fail for good."""
+    """The task defers again with the same deadline, also with soft_fail; once that has passed, it skips."""
     connect()
     sandbox.add_generation("123", states=[["processing", 0]])
-    with pytest.raises(TaskDeferred) as deferred:
+    with pytest.raises(TaskDeferred) as first:
         sensor(deferrable=True).execute(context)
     monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
-    event = {"event": {"version": 1, "outcome": "succeeded", "generation_id": "123"}}
-    with pytest.raises(exceptions.ViduError, match="A retry resumes it") as caught:
-        sensor(deferrable=True).resume_execution(deferred.value.method_name, event, context)
-    assert caught.value.retryable
+    times = {"since": first.value.trigger.since, "deadline": first.value.trigger.deadline}
+    event = {"version": 1, "outcome": "succeeded", "generation_id": "123", **times}
+    with pytest.raises(TaskDeferred) as second:
+        sensor(deferrable=True, soft_fail=True).resume_execution("execute_complete", {"event": event}, context)
+    assert second.value.trigger.deadline == times["deadline"]
+    event["deadline"] = times["since"]
+    with pytest.raises(AirflowSkipException, match="no Airflow connection"):
+        sensor(deferrable=True, soft_fail=True).resume_execution("execute_complete", {"event": event}, context)
+    connect()
+    sandbox.add_generation("123", states=[["completed", 0]])
+    task = sensor(deferrable=True)
+    assert task.resume_execution("execute_complete", {"event": event}, context)["status"] == "succeeded"
 
 
 def test_blanks_around_an_id(connect, sandbox):

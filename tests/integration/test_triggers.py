@@ -20,7 +20,7 @@ from airflow_provider_vidu.exceptions import (
     ViduGenerationFailedError,
     ViduTimeoutError,
 )
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling import watch
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
@@ -37,11 +37,12 @@ async def fire(**kwargs: Any) -> dict[str, Any]:
 
 
 async def test_it_fires_when_the_generation_is_done(dialect, sandbox):
-    """The event tells the outcome and holds neither URL nor key."""
+    """The event reports the outcome and the times of the wait, and holds neither URL nor key."""
     sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 20]])
-    event = await fire(generation_id="123")
+    event = await fire(generation_id="123", since=5.0, deadline=(end := time.time() + 60))
     assert read_event(event, "123") is None
     assert event["outcome"] == "succeeded"
+    assert (event["since"], event["deadline"]) == (5.0, end)
     assert "http" not in json.dumps(event)
     assert sandbox.key not in json.dumps(event)
 
@@ -154,7 +155,7 @@ async def test_a_deleted_connection_pauses_the_wait(connect, sandbox, monkeypatc
 @pytest.mark.parametrize("deadline", [None, 0.2], ids=["no deadline", "deadline"])
 async def test_a_pause_is_not_for_ever(connect, monkeypatch, deadline):
     """It lasts as long as the wait may, or an hour; the end names the connection."""
-    monkeypatch.setattr(policy, "LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "LONGEST_PAUSE_SECONDS", 0.1)
     until = None if deadline is None else time.time() + deadline
     event = await fire(generation_id="123", vidu_conn_id="vidu_gone", since=time.time() - 100, deadline=until)
     assert event["outcome"] == ("error" if deadline is None else "timeout")

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event, resumable
+from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.polling.policy import Step
 
 DONE = Generation(
     id="g1",
@@ -40,14 +39,14 @@ CLASSES = [
         (exceptions.ViduTransportError("x"), "error"),
     ],
 )
-def test_outcome_of_a_step(error: ViduError | None, outcome: str) -> None:
+def test_the_outcome_of_an_error(error: ViduError | None, outcome: str) -> None:
     """Each way a watch can end has its word."""
-    assert Outcome.of(Step(error=error)) == outcome
+    assert Outcome.of(error) == outcome
 
 
 def test_the_event_of_a_success() -> None:
     """Id, outcome and state; nothing that is signed."""
-    event = make_event(Outcome.SUCCEEDED, "g1", DONE, None)
+    event = make_event("g1", DONE, None)
     assert event == {
         "version": EVENT_VERSION, "outcome": "succeeded", "generation_id": "g1", "status": "succeeded",
         "provider_status": "completed", "error": None,
@@ -60,7 +59,7 @@ def test_the_event_of_a_success() -> None:
 def test_the_event_of_an_odd_state() -> None:
     """A foreign status word is bounded and redacted."""
     odd = DONE.model_copy(update={"provider_status": "x\n https://h/v?Signature=GEHEIM" + "y" * 9999})
-    event = make_event(Outcome.ERROR, "g1", odd, ViduError("see https://h/v?Signature=GEHEIM"))
+    event = make_event("g1", odd, ViduError("see https://h/v?Signature=GEHEIM"))
     told = json.dumps(event)
     assert "GEHEIM" not in told
     assert "\\n" not in told
@@ -71,7 +70,7 @@ def test_the_event_of_an_odd_state() -> None:
 def test_errors_come_back_as_themselves(kind: type[ViduError]) -> None:
     """The error that ended the watch is raised in the worker as its own class."""
     error = kind("It broke.", code="E1", trace_id="04e5", status_code=502, conn_id="c")
-    event = json.loads(json.dumps(make_event(Outcome.of(Step(error=error)), "g1", None, error)))
+    event = json.loads(json.dumps(make_event("g1", None, error)))
     with pytest.raises(ViduError) as caught:
         read_event(event, "g1")
     assert type(caught.value) is kind
@@ -80,7 +79,7 @@ def test_errors_come_back_as_themselves(kind: type[ViduError]) -> None:
     assert caught.value.reason == "It broke."
 
 
-GOOD = make_event(Outcome.SUCCEEDED, "g1", DONE, None)
+GOOD = make_event("g1", DONE, None)
 
 
 @pytest.mark.parametrize(
@@ -139,31 +138,3 @@ def test_any_event(event: Any) -> None:
     else:
         assert event["outcome"] == "succeeded"
         assert event["generation_id"] == "g1"
-
-
-def test_a_refusal_is_made_resumable() -> None:
-    """What a retry cannot fix by itself becomes an error that Airflow retries, with all its details."""
-    refused = exceptions.ViduAuthError("no", conn_id="c", status_code=401, code="N", trace_id="t")
-    with pytest.raises(ViduError, match=r"cannot go on: no\. A retry resumes it") as caught, resumable("g1"):
-        raise refused
-    assert type(caught.value) is ViduError
-    assert caught.value.retryable
-    known = {name: value for name, value in caught.value.details().items() if name not in ("type", "message")}
-    assert known == {
-        "generation_id": "g1", "conn_id": "c", "status_code": 401, "code": "N", "trace_id": "t", "retry_after": None,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        exceptions.ViduGenerationFailedError, exceptions.ViduMissingVideoError, exceptions.ViduTimeoutError,
-        exceptions.ViduServerError,
-    ],
-)  # fmt: skip
-def test_an_end_of_the_generation_stays_what_it_is(kind: type[ViduError]) -> None:
-    """So does an error that may be retried anyway."""
-    error = kind("x")
-    with pytest.raises(kind) as caught, resumable("g1"):
-        raise error
-    assert caught.value is error

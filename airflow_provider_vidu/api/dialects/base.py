@@ -46,7 +46,7 @@ from airflow_provider_vidu.common.text import UNPRINTABLE, redacted, sanitized
 from airflow_provider_vidu.common.values import bounded, objects, text, web_url, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
-from airflow_provider_vidu.polling.policy import retry_after
+from airflow_provider_vidu.polling.retries import retry_after
 
 MAX_ID_CHARS: Final = 1024
 MAX_NAMED_IDS: Final = 5

@@ -15,13 +15,13 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 
 from airflow_provider_vidu import exceptions, hooks
 from airflow_provider_vidu.api import connection
-from airflow_provider_vidu.defaults import is_adaptive
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.orders.records import store_for
 from airflow_provider_vidu.orders.submission import Record
-from airflow_provider_vidu.polling import policy
+from airflow_provider_vidu.polling import retries
 from airflow_provider_vidu.sandbox.media.pictures import png
 from airflow_provider_vidu.sensors import ViduGenerationSensor
+from airflow_provider_vidu.tasks import deferral
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.servers import Answer, Request, Server, Wire
 
@@ -87,13 +87,21 @@ class Task:
 
     def resume(self, deferred: TaskDeferred) -> Any:
         """Run the trigger and resume with its event."""
+        return self.wake(deferred, self.event(deferred))
+
+    def event(self, deferred: TaskDeferred) -> dict[str, Any]:
+        """Run the trigger; return its event as it is stored."""
 
         async def first_event() -> Any:
             async for event in deferred.trigger.run():
                 return json.loads(json.dumps(event.payload))
             raise AssertionError("the trigger fired nothing")
 
-        event = asyncio.run(first_event())
+        found: dict[str, Any] = asyncio.run(first_event())
+        return found
+
+    def wake(self, deferred: TaskDeferred, event: dict[str, Any]) -> Any:
+        """Resume a fresh instance with an event."""
         self.operator = ViduGenerateOperator(**self.kwargs)
         return getattr(self.operator, deferred.method_name)(self.context(), event)
 
@@ -176,31 +184,53 @@ def test_a_service_that_is_out_of_reach_when_the_task_wakes(connect, sandbox, mo
     assert len(sandbox.creates) == 1
 
 
-@pytest.mark.parametrize("leg", ["the task wakes", "a retry begins", "the trigger looks"])
-def test_a_connection_that_is_missing_when(connect, sandbox, monkeypatch, leg):
-    """The clip is paid for, so the task may be retried until the connection is back: nothing is ordered anew."""
+def test_a_connection_that_is_missing_when_a_retry_begins(connect, sandbox, monkeypatch):
+    """The clip is paid for, so the task may be retried until the connection is back: nothing is ordered again."""
     connect("ent-v2")
     task = Task(deferrable=True)
-    with pytest.raises(TaskDeferred) as deferred:
+    with pytest.raises(TaskDeferred):
         task.start()
     sandbox.advance(1000)
     monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
     (ordered,) = sandbox.creates
-    slip = exceptions.ViduConnectionNotFoundError("There is no Airflow connection 'x'.").details()
-    event = {"version": 1, "outcome": "error", "generation_id": ordered.id, "error": slip}
-    legs = {
-        "the task wakes": lambda: task.resume(deferred.value),
-        "a retry begins": task.run,
-        "the trigger looks": lambda: task.operator.execute_complete(task.context(), event),
-    }
-    if leg == "the trigger looks":  # and when the task wakes, the connection is back
-        connect("ent-v2")
     with pytest.raises(exceptions.ViduError, match=r"no Airflow connection.*A retry resumes it") as caught:
-        legs[leg]()
+        task.run()
     assert (caught.value.retryable, caught.value.generation_id) == (True, ordered.id)
     assert not isinstance(caught.value, AirflowFailException)
     connect("ent-v2")
     assert task.run()["id"] == ordered.id
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.fault(
+    "orders",
+    "the connection is deleted before the task wakes, then restored",
+    outcome="survived",
+    seen="the generation; the task defers again, and no retry is used",
+)
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "error"])
+def test_a_connection_that_is_missing_when_the_task_wakes(connect, sandbox, monkeypatch, outcome):
+    """Whatever the event says, the task defers again with the same deadline, without a retry, until it is back."""
+    monkeypatch.setattr(deferral, "PAUSED_POLL_SECONDS", 0.05)
+    connect("ent-v2")
+    task = Task(deferrable=True, retries=0, prompt="[fail:InternalServiceFailure] x" if outcome == "failed" else "x")
+    with pytest.raises(TaskDeferred) as first:
+        task.start()
+    sandbox.advance(1000)
+    event = task.event(first.value)
+    if outcome == "error":
+        event |= {"outcome": "error", "error": exceptions.ViduConnectionNotFoundError("There is none.").details()}
+    monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+    with pytest.raises(TaskDeferred) as second:
+        task.wake(first.value, event)
+    assert second.value.trigger.deadline == first.value.trigger.deadline
+    assert second.value.trigger.since == first.value.trigger.since
+    connect("ent-v2")
+    if outcome == "failed":
+        with pytest.raises(exceptions.ViduGenerationInterruptedError):
+            task.resume(second.value)
+    else:
+        assert task.resume(second.value)["status"] == "succeeded"
     assert len(sandbox.creates) == 1
 
 
@@ -324,7 +354,7 @@ def test_a_kill_during_the_backoff_of_a_create(dialect, sandbox, monkeypatch):
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": action})
     task = Task(deferrable=True)
     # Airflow's supervisor lets the task go on for some seconds after this.
-    monkeypatch.setattr(policy.Backoff, "delay", lambda *_, **__: 1.0)
+    monkeypatch.setattr(retries.Backoff, "delay", lambda *_, **__: 1.0)
     former = signal.signal(signal.SIGALRM, lambda *_: task.operator.on_kill())
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
@@ -425,10 +455,10 @@ def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
         ({"prompt": None}, "nothing to submit"),
         ({"poll_interval": 0}, "poll_interval"),
         ({"timeout": -1}, "timeout"),
-        ({"timeout": float("inf")}, "timeout must be ten years at the most"),
-        ({"timeout": float("nan")}, "timeout must be ten years at the most"),
-        ({"timeout": timedelta(days=4000)}, "timeout must be ten years at the most"),
-        ({"timeout": 10**400}, "timeout must be ten years at the most"),
+        ({"timeout": float("inf")}, "timeout must be at most ten years"),
+        ({"timeout": float("nan")}, "timeout must be at most ten years"),
+        ({"timeout": timedelta(days=4000)}, "timeout must be at most ten years"),
+        ({"timeout": 10**400}, "timeout must be at most ten years"),
         ({"max_failures": "many"}, "max_failures"),
         ({"deferrable": "{{ params.deferrable }}"}, "deferrable must be True or False .it is not templated"),
         ({"wait_for_completion": None}, "wait_for_completion must be True or False"),
@@ -453,7 +483,7 @@ def test_switches_as_text():
 
 def test_an_interval_of_none_is_the_adaptive_one():
     """In both ways of leaving it out."""
-    assert is_adaptive(ViduGenerateOperator(task_id="t", prompt="p", poll_interval=None).poll_interval)
+    assert ViduGenerateOperator(task_id="t", prompt="p", poll_interval=None).poll_interval is None
     assert ViduGenerationSensor(task_id="t", generation_id="1", poke_interval=None)._adaptive
 
 
@@ -771,19 +801,20 @@ def test_a_retry_that_is_refused(connect, sandbox, status, monkeypatch):
 
 
 @pytest.mark.parametrize("leg", ["another's event", "given up"])
-def test_a_woken_task_that_is_refused(connect, sandbox, leg):
-    """Neither the look after another's event nor that after a lost trigger ends a paid task for good."""
+def test_a_resumed_task_that_is_refused(connect, sandbox, leg):
+    """After another's event the trigger waits on; after a lost trigger the error leaves a retry possible."""
     connect(max_retries=0)
     task = Task(deferrable=True)
     with pytest.raises(TaskDeferred):
         task.start()
     refuse(sandbox, 401)
     task.operator = ViduGenerateOperator(**task.kwargs)
-    woken = ("__fail__", {"error": "Trigger timeout"})
     if leg == "another's event":
-        woken = ("execute_complete", {"event": {"outcome": "failed", "generation_id": "9"}})
+        with pytest.raises(TaskDeferred):
+            task.operator.execute_complete(task.context(), {"outcome": "failed", "generation_id": "9"})
+        return
     with pytest.raises(exceptions.ViduError, match="A retry resumes it") as caught:
-        task.operator.resume_execution(*woken, task.context())
+        task.operator.resume_execution("__fail__", {"error": "Trigger timeout"}, task.context())
     assert caught.value.retryable
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_vidu.api.dialects.answers import read
 from airflow_provider_vidu.common.urls import shown_url, unusable_note, url_problem
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.polling.policy import PollPolicy, Watch
+from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Watch
 from airflow_provider_vidu.stores.artifacts import missing
 
 URL = "https://cdn.example.com/v.mp4"
@@ -76,9 +76,10 @@ def test_an_unusable_url_is_shown(family):
     assert words in str(missing(generation, None, 0))
     assert "no usable URL." in str(missing(generation, None, 0))
     watch = Watch(PollPolicy(missing_url_polls=0), generation_id="g", since=0.0)
-    step = watch.saw(generation, 1.0)
-    assert words in str(step.error)
-    assert "GEHEIM" not in str(step.error)
+    result = watch.saw(generation, 1.0)
+    assert isinstance(result, Failed)
+    assert words in str(result.error)
+    assert "GEHEIM" not in str(result.error)
 
 
 def test_a_cover_that_is_unusable_is_shown():

@@ -16,7 +16,7 @@ from airflow_provider_vidu.downloads.decisions import (
 )
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
 from airflow_provider_vidu.network.framing import Answer
-from airflow_provider_vidu.polling.policy import Backoff
+from airflow_provider_vidu.polling.retries import Backoff
 
 HALF = Progress(received=50, total=100, validator='"v1"')
 REST = {"content-range": "bytes 50-99/100", "etag": '"v1"'}

@@ -16,7 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduServerError,
 )
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.polling.policy import PollPolicy
+from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.tasks.completions import HOPELESS_PAUSE, KEPT, CompletionTracker, named
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,7 @@ from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import GenerationStatus
-from airflow_provider_vidu.polling.policy import outcome_is_unknown
+from airflow_provider_vidu.polling.retries import outcome_is_unknown
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
 many = settings(database=None, deadline=None, max_examples=60)

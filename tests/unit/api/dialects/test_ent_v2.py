@@ -18,7 +18,7 @@ from airflow_provider_vidu.api.dialects.base import Upload
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
-from airflow_provider_vidu.polling.policy import may_repeat, outcome_is_unknown
+from airflow_provider_vidu.polling.retries import may_repeat, outcome_is_unknown
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 ENT = EntV2()

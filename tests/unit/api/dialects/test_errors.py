@@ -12,7 +12,7 @@ from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
 from airflow_provider_vidu.api.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL, WITH_REFUSAL
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.polling.policy import outcome_is_unknown
+from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from tests.documented_answers import REFUSALS, Refusal
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])

@@ -1,10 +1,9 @@
-"""When to ask again, and when to stop."""
+"""What the polls of a wait lead to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any
 
@@ -16,211 +15,20 @@ from hypothesis import strategies as st
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.polling.policy import (
+from airflow_provider_vidu.polling.retries import Backoff
+from airflow_provider_vidu.polling.watch import (
     FIRST_POLL_FLOOR,
-    RETRY_AFTER_CAP,
-    Attempts,
-    Backoff,
+    Done,
+    Failed,
     PollPolicy,
-    Step,
+    PollResult,
+    Wait,
     Watch,
     failure,
-    may_repeat,
-    outcome_is_unknown,
-    retry_after,
 )
 
 many = settings(database=None, deadline=None, max_examples=150)
-NOW = datetime(2026, 1, 20, 6, 52, 2, tzinfo=UTC)
 E = exceptions
-
-
-# -- Retry-After ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        pytest.param({}, None, id="absent"),
-        pytest.param({"retry-after": "7"}, 7, id="seconds"),
-        pytest.param({"retry-after": " 7 "}, 7, id="blanks"),
-        pytest.param({"retry-after": "0"}, 0, id="zero"),
-        pytest.param({"retry-after": "1.5"}, 1.5, id="fraction"),
-        pytest.param({"retry-after": "-3"}, None, id="negative"),
-        pytest.param({"retry-after": "86400"}, 600, id="a day is capped"),
-        pytest.param({"retry-after": "1e300"}, 600, id="absurd"),
-        pytest.param({"retry-after": "9" * 400}, None, id="beyond a float"),
-        pytest.param({"retry-after": "soon"}, None, id="word"),
-        pytest.param({"retry-after": ""}, None, id="empty"),
-        pytest.param({"retry-after": "nan"}, None, id="nan"),
-        pytest.param({"retry-after": "inf"}, None, id="inf"),
-        pytest.param({"retry-after": "Tue, 20 Jan 2026 06:52:32 GMT"}, 30, id="date"),
-        pytest.param({"retry-after": "Tue, 20 Jan 2026 06:52:32 -0000"}, 30, id="date without a zone"),
-        pytest.param({"retry-after": "Tue, 20 Jan 2026 08:52:32 +0200"}, 30, id="date in another zone"),
-        pytest.param({"retry-after": "Tue, 20 Jan 2026 06:00:00 GMT"}, 0, id="past"),
-        pytest.param({"retry-after": "Wed, 20 Jan 2027 06:00:00 GMT"}, 600, id="next year is capped"),
-        pytest.param({"retry-after": "Tue, 99 Jan 2026 06:52:32 GMT"}, None, id="no such day"),
-        pytest.param({"retry-after": "Tue, 20 Jan 99999999999 06:52:32 GMT"}, None, id="no such year"),
-        pytest.param({"retry-after-ms": "1500"}, 1.5, id="milliseconds"),
-        pytest.param({"retry-after-ms": "1500", "retry-after": "9"}, 1.5, id="milliseconds are finer"),
-        pytest.param({"retry-after-ms": "x", "retry-after": "9"}, 9, id="milliseconds are nonsense"),
-        pytest.param({"retry-after-ms": "-1", "retry-after": "9"}, 9, id="milliseconds are negative"),
-    ],
-)
-def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
-    """What a server asks for, where it can be understood."""
-    assert retry_after(headers, NOW) == expected
-
-
-@pytest.mark.parametrize("value", ["9" * 5000, "-" + "9" * 5000, "9" * 5000 + " GMT", "Tue, 20 Jan " + "9" * 5000])
-def test_a_number_of_thousands_of_digits_is_no_time(value: str) -> None:
-    """Python refuses to convert it; the header says nothing then, and raises nothing."""
-    for name in ("retry-after", "retry-after-ms"):
-        assert retry_after({name: value}, NOW) is None
-
-
-def test_retry_after_measures_against_the_clock() -> None:
-    """Without a given time a date is measured against now."""
-    assert retry_after({"retry-after": "Tue, 20 Jan 2015 06:00:00 GMT"}) == 0
-
-
-@many
-@given(st.text(max_size=40), st.text(max_size=10))
-def test_no_header_makes_retry_after_raise(value: str, milliseconds: str) -> None:
-    """Whatever the header holds, the result is a sane wait or None."""
-    found = retry_after({"retry-after": value, "retry-after-ms": milliseconds}, NOW)
-    assert found is None or 0 <= found <= RETRY_AFTER_CAP
-
-
-@many
-@given(st.from_regex(r"\w{3}, \d{1,3} (Jan|Feb|Xyz) \d{1,6} \d\d:\d\d:\d\d [+-]\d{1,9}", fullmatch=True))
-def test_no_date_makes_retry_after_raise(value: str) -> None:
-    """Dates that nearly are dates are no exception either."""
-    found = retry_after({"retry-after": value}, NOW)
-    assert found is None or 0 <= found <= RETRY_AFTER_CAP
-
-
-# -- backoff --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("base", "cap", "failures", "expected"),
-    [
-        (1, 300, 1, 1), (1, 300, 2, 2), (1, 300, 3, 4), (1, 300, 9, 256), (1, 300, 10, 300), (1, 300, 10_000, 300),
-        (15, 300, 1, 15), (15, 300, 5, 240), (15, 300, 6, 300), (1, 60, 7, 60),
-    ],
-)  # fmt: skip
-def test_backoff_doubles_up_to_its_cap(base: float, cap: float, failures: int, expected: float) -> None:
-    """Each failure doubles the wait; the jitter adds up to a quarter."""
-    backoff = Backoff(base, cap)
-    assert backoff.delay(failures, rng=lambda: 0.0) == expected
-    assert backoff.delay(failures, rng=lambda: 1.0) == expected * 1.25
-    assert expected <= backoff.delay(failures) <= expected * 1.25
-
-
-def test_retry_after_is_a_lower_bound() -> None:
-    """The server's wait is never undercut; a shorter one changes nothing."""
-    error = E.ViduRateLimitError("x", retry_after=40.0)
-    assert Backoff().delay(1, error, lambda: 0.0) == 40
-    assert Backoff().delay(1, error, lambda: 0.999) < 50
-    assert Backoff(base=100).delay(1, error, lambda: 0.0) == 100
-    assert Backoff().delay(1, E.ViduRateLimitError("x"), lambda: 0.0) == 1
-
-
-@many
-@given(st.floats(0.1, 1000), st.floats(1, 1000), st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 600))
-def test_backoff_bounds(base: float, cap: float, failures: int, roll: float, asked: float) -> None:
-    """No delay is below what was asked for or above a quarter more than the cap."""
-    found = Backoff(base, cap).delay(failures, ViduError("x", retry_after=asked), lambda: roll)
-    assert asked <= found <= max(cap, asked) * 1.2500001
-
-
-# -- repeating ------------------------------------------------------------------------------------
-
-CLASSES = sorted(
-    (kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, ViduError)),
-    key=lambda kind: kind.__name__,
-)
-EACH = pytest.mark.parametrize("kind", CLASSES, ids=[kind.__name__ for kind in CLASSES])
-
-
-@EACH
-def test_what_may_be_repeated(kind: type[ViduError]) -> None:
-    """A query is repeated where it may help; a create only after "too many" or where nothing was sent."""
-    assert may_repeat(kind("x"), bills=False) is kind.retryable
-    assert may_repeat(kind("x"), bills=True) is (kind in (E.ViduRateLimitError, E.ViduUnavailableError))
-
-
-@EACH
-def test_whose_outcome_is_unknown(kind: type[ViduError]) -> None:
-    """After a lost or unreadable answer and a failure of the service nobody knows."""
-    expected = kind in (ViduTransportError, ViduResponseError, E.ViduServerError)
-    assert outcome_is_unknown(kind("x")) is expected
-
-
-@EACH
-def test_an_unknown_outcome_is_never_repeated(kind: type[ViduError]) -> None:
-    """The two answers never contradict each other."""
-    assert not (outcome_is_unknown(kind("x")) and may_repeat(kind("x"), bills=True))
-
-
-@pytest.mark.parametrize(("sent", "repeat"), [(True, False), (False, True)])
-def test_a_create_that_was_never_sent(sent: bool, repeat: bool) -> None:
-    """A connection that was never made cannot have created anything."""
-    error = ViduTransportError("x", sent=sent)
-    assert may_repeat(error, bills=True) is repeat
-    assert outcome_is_unknown(error) is sent
-    assert may_repeat(error, bills=False) is True
-
-
-@pytest.mark.parametrize(
-    ("status", "unknown"),
-    [
-        (None, True), (200, True), (201, True), (301, False), (303, True), (307, False), (403, False), (499, False),
-        (502, True),
-    ],
-)  # fmt: skip
-def test_unreadable_answers_to_a_create(status: int | None, unknown: bool) -> None:
-    """A redirect or a refusal stopped the request; an unreadable 200 did not."""
-    error = ViduResponseError("x", status_code=status)
-    assert outcome_is_unknown(error) is unknown
-    assert may_repeat(error, bills=True) is False
-
-
-# -- attempts -------------------------------------------------------------------------------------
-
-
-def test_attempts_end() -> None:
-    """After the last repetition the error itself comes back."""
-    attempts = Attempts(2, bills=False, backoff=Backoff(base=1, cap=60))
-    assert 1 <= attempts.after(E.ViduServerError("1")) <= 1.25
-    assert 2 <= attempts.after(ViduTransportError("2")) <= 2.5
-    last = E.ViduServerError("3")
-    with pytest.raises(E.ViduServerError) as caught:
-        attempts.after(last)
-    assert caught.value is last
-
-
-@pytest.mark.parametrize(
-    ("retries", "bills", "error"),
-    [
-        (0, False, E.ViduServerError("x")),
-        (5, False, E.ViduAuthError("x")),
-        (5, True, E.ViduServerError("x")),
-        (5, True, ViduTransportError("x", sent=True)),
-        (5, True, ViduResponseError("x", status_code=200)),
-        (0, True, E.ViduRateLimitError("x")),
-    ],
-)
-def test_attempts_refuse_at_once(retries: int, bills: bool, error: ViduError) -> None:
-    """What must not be repeated is not repeated even once."""
-    with pytest.raises(type(error)):
-        Attempts(retries, bills=bills).after(error)
-
-
-def test_attempts_follow_retry_after() -> None:
-    """A create that was refused for its rate comes back when the server says."""
-    assert 30 <= Attempts(1, bills=True).after(E.ViduRateLimitError("x", retry_after=30)) <= 37.5
 
 
 # -- poll policy ----------------------------------------------------------------------------------
@@ -349,9 +157,20 @@ class Script:
     policy: PollPolicy = USUAL
 
 
-def put(watch: Watch, poll: Any, now: float) -> Step:
+def put(watch: Watch, poll: Any, now: float) -> PollResult:
     """Put one poll into the watch."""
     return watch.saw(poll, now) if isinstance(poll, Generation) else watch.missed(poll(), now)
+
+
+def error_of(result: PollResult) -> ViduError | None:
+    """Return the error that ended the wait, if one did."""
+    return result.error if isinstance(result, Failed) else None
+
+
+def delay_of(result: PollResult) -> float:
+    """Return the delay of a wait that goes on."""
+    assert isinstance(result, Wait)
+    return result.delay
 
 
 SCRIPTS = {
@@ -424,18 +243,17 @@ def test_scripts(script: Script) -> None:
     watch = Watch(script.policy, generation_id="g1", since=now, deadline=script.deadline, rng=middle)
     for number, (poll, expected) in enumerate(zip(script.polls, script.expected, strict=True)):
         step = put(watch, poll, now)
-        assert step.finished is not isinstance(expected, int), number
         if isinstance(expected, int):
-            assert step.error is None
+            assert isinstance(step, Wait), number
             jitter = 1.125 if callable(poll) and expected != (script.deadline or 0) - now else 1
             assert step.delay == pytest.approx(expected * jitter), number
-            assert step.delay is not None
             assert step.trouble is (callable(poll) or poll in (BARE, UNNAMED))
             now += expected
         elif expected == "done":
-            assert step.error is None
+            assert isinstance(step, Done), number
             assert step.generation is poll
         else:
+            assert isinstance(step, Failed), number
             assert type(step.error) is expected
             assert step.error.generation_id == "g1"
 
@@ -445,26 +263,26 @@ def test_the_grace_of_a_new_generation(age: float, final: bool) -> None:
     """Shortly after the start "no such generation" is not believed; afterwards it is final."""
     watch = Watch(PollPolicy(grace=60), generation_id="g1", since=1000, rng=middle)
     step = watch.missed(gone(), 1000 + age)
-    assert step.finished is final
-    assert isinstance(step.error, E.ViduNotFoundError) is final
+    assert isinstance(step, Failed) is final
+    assert isinstance(error_of(step), E.ViduNotFoundError) is final
 
 
 REFUSALS = [E.ViduAuthError, E.ViduCreditError, E.ViduNotFoundError, E.ViduRequestError, E.ViduConflictError]
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-@pytest.mark.parametrize("how", ["known", "told", "seen"])
+@pytest.mark.parametrize("how", ["known", "reported", "seen"])
 def test_no_refusal_of_a_paid_generation_is_final(kind: type[ViduError], how: str) -> None:
     """Whatever says that it exists: a refusal is sat out, and the error that ends it at last may be retried."""
     watch = Watch(
-        PollPolicy(max_failures=2), generation_id="g1", since=0, deadline=9000 if how == "told" else None,
-        known=how == "known", told=how == "told", conn_id="c1",
+        PollPolicy(max_failures=2), generation_id="g1", since=0, deadline=9000 if how == "reported" else None,
+        known=how == "known", end_reported=how == "reported", conn_id="c1",
     )  # fmt: skip
     if how == "seen":
         watch.saw(RUNNING, 100)
-    errors = [watch.missed(kind("no", status_code=4, code="N", trace_id="t"), now).error for now in (200, 300)]
+    errors = [error_of(watch.missed(kind("no", status_code=4, code="N", trace_id="t"), now)) for now in (200, 300)]
     assert errors == [None, None]
-    last = watch.missed(kind("no", status_code=4, code="N", trace_id="t"), 10_000).error
+    last = error_of(watch.missed(kind("no", status_code=4, code="N", trace_id="t"), 10_000))
     assert type(last) is ViduError
     assert not isinstance(last, AirflowFailException)
     assert (last.generation_id, last.conn_id, last.status_code, last.code, last.trace_id) == ("g1", "c1", 4, "N", "t")
@@ -475,16 +293,16 @@ def test_no_refusal_of_a_paid_generation_is_final(kind: type[ViduError], how: st
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refusal_of_what_was_never_seen_is_final(kind: type[ViduError]) -> None:
     """A wrong key or a wrong id is a mistake that waiting does not fix."""
-    assert type(Watch(PollPolicy(), generation_id="g1", since=0).missed(kind("no"), 100).error) is kind
+    assert type(error_of(Watch(PollPolicy(), generation_id="g1", since=0).missed(kind("no"), 100))) is kind
 
 
-def test_a_pause_is_told_once() -> None:
+def test_a_pause_is_logged_once() -> None:
     """One line when it begins and one when it is over, with the state."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
     watch.saw(RUNNING, 0)
     steps = [watch.missed(refused(), now) for now in (1, 2)]
     assert [step.note for step in steps] == ["paused until the key is accepted: x (generation g1)", None]
-    assert all(step.paused and step.trouble for step in steps)
+    assert all(isinstance(step, Wait) and step.paused and step.trouble for step in steps)
     assert watch.saw(RUNNING, 3).note == "the key is accepted again. running (processing)"
     assert watch.saw(RUNNING, 4).note is None
     watch.missed(E.ViduConnectionNotFoundError("none"), 5)
@@ -494,10 +312,10 @@ def test_a_pause_is_told_once() -> None:
 def test_a_pause_without_a_deadline_lasts_an_hour() -> None:
     """It is counted from its beginning, and other trouble in between makes it no longer."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0, known=True, rng=middle)
-    assert watch.missed(refused(), 1000).delay is not None
-    assert watch.missed(broken(), 3000).delay is not None
-    assert watch.missed(refused(), 4599).delay == 1  # one last poll at the end
-    error = watch.missed(refused(), 4600).error
+    assert delay_of(watch.missed(refused(), 1000))
+    assert delay_of(watch.missed(broken(), 3000))
+    assert delay_of(watch.missed(refused(), 4599)) == 1  # one last poll at the end
+    error = error_of(watch.missed(refused(), 4600))
     assert type(error) is ViduError
     assert "paused for 1 h 0 s, and the connection is still not usable: x." in str(error)
 
@@ -505,7 +323,7 @@ def test_a_pause_without_a_deadline_lasts_an_hour() -> None:
 def test_no_deadline_waits_for_ever() -> None:
     """Without a deadline nothing but the service ends the wait."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0)
-    assert not any(watch.saw(RUNNING, now).finished for now in range(0, 10**6, 1000))
+    assert all(isinstance(watch.saw(RUNNING, now), Wait) for now in range(0, 10**6, 1000))
 
 
 def test_notes_only_on_change() -> None:
@@ -541,7 +359,7 @@ def test_recovery_is_noted() -> None:
 def test_a_failure_with_an_id_is_believed_at_once(raw: dict[str, Any]) -> None:
     """Wherever the id is, and also where the answer was not kept."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0)
-    assert type(watch.saw(seen("failed", "failed", raw=raw), 0).error) is E.ViduGenerationFailedError
+    assert type(error_of(watch.saw(seen("failed", "failed", raw=raw), 0))) is E.ViduGenerationFailedError
 
 
 def test_a_missing_url_is_noted() -> None:
@@ -558,12 +376,12 @@ def test_notes_are_one_line() -> None:
     assert "\n" not in str(watch.missed(E.ViduServerError("x\nERROR forged"), 0).note)
 
 
-def test_the_budget_is_told() -> None:
+def test_the_budget_is_named() -> None:
     """The last error says how many polls failed, keeps its class and circumstances, and stays short."""
     watch = Watch(PollPolicy(max_failures=1), generation_id="g1", since=0)
     watch.missed(broken(), 0)
     step = watch.missed(E.ViduServerError("in trouble", status_code=502, trace_id="04e5"), 1)
-    assert str(step.error) == (
+    assert str(error_of(step)) == (
         "2 polls in a row failed; the last one: in trouble. The generation itself may be fine: wait for it again "
         "by its id. (generation g1, HTTP status 502, trace id 04e5)"
     )
@@ -586,7 +404,7 @@ def test_a_time_out_tells_the_last_trouble() -> None:
     """Whoever reads only the time-out learns that the service was out of reach, and connection and id."""
     watch = Watch(PollPolicy(), generation_id="g1", conn_id="c1", since=1000, deadline=1001, rng=middle)
     watch.missed(broken(), 1000)
-    told = str(watch.missed(broken(), 1001).error)
+    told = str(error_of(watch.missed(broken(), 1001)))
     assert "The last poll failed: in trouble. The generation may still finish" in told
     assert "(generation g1, connection c1)" in told
     watch.saw(RUNNING, 1001)
@@ -603,7 +421,7 @@ def test_an_interval_of_nothing_is_refused(interval: float) -> None:
 def test_a_time_out_before_any_answer() -> None:
     """A generation that was never seen is not given a state."""
     watch = Watch(PollPolicy(), generation_id="g1", since=1000, deadline=1000)
-    error = watch.missed(broken(), 1000).error
+    error = error_of(watch.missed(broken(), 1000))
     assert isinstance(error, E.ViduTimeoutError)
     assert "never seen" in str(error)
 
@@ -611,7 +429,7 @@ def test_a_time_out_before_any_answer() -> None:
 def test_an_error_keeps_the_id_it_knows() -> None:
     """The id of another spelling that an error carries already is not overwritten."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0)
-    assert watch.missed(E.ViduAuthError("x", generation_id="other"), 0).error.generation_id == "other"  # type: ignore[union-attr]
+    assert error_of(watch.missed(E.ViduAuthError("x", generation_id="other"), 0)).generation_id == "other"  # type: ignore[union-attr]
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -668,24 +486,25 @@ def test_a_watch_with_a_deadline_always_ends(
     bound = int(length / (interval * 0.95)) + 3
     for number in range(bound + 1):
         step = put(watch, polls[number % len(polls)], now)
-        if step.finished:
-            assert step.error is not None
+        if isinstance(step, Failed):
             return
-        assert step.delay is not None
+        assert isinstance(step, Wait)
         assert step.delay >= 0
         assert now + step.delay <= start + length
         now += step.delay
     pytest.fail(f"no end within {bound} polls")
 
 
-# -- an end that was told already -------------------------------------------------------------------
+# -- an end that an event has reported -------------------------------------------------------------------
 
 
-def test_an_end_that_was_told_is_no_time_out():
+def test_a_reported_end_is_no_timeout():
     """A service that fails until the end of the margin leaves its own error, which may be retried."""
-    watch = Watch(PollPolicy(max_failures=100), generation_id="g", since=0, deadline=300, conn_id="c", told=True)
-    assert watch.missed(ViduTransportError("no route"), 10).error is None
-    error = watch.missed(ViduTransportError("no route"), 301).error
+    watch = Watch(
+        PollPolicy(max_failures=100), generation_id="g", since=0, deadline=300, conn_id="c", end_reported=True
+    )
+    assert error_of(watch.missed(ViduTransportError("no route"), 10)) is None
+    error = error_of(watch.missed(ViduTransportError("no route"), 301))
     assert type(error) is ViduTransportError
     assert error.retryable
     assert "2 polls in a row failed; the last one: no route." in str(error)
@@ -693,17 +512,8 @@ def test_an_end_that_was_told_is_no_time_out():
 
 def test_an_end_that_is_not_shown_may_be_asked_for_again():
     """A service that takes its word back is called busy, with the state that it tells."""
-    watch = Watch(PollPolicy(), generation_id="g", since=0, deadline=300, conn_id="c", told=True)
-    error = watch.saw(seen("processing", "running"), 301).error
+    watch = Watch(PollPolicy(), generation_id="g", since=0, deadline=300, conn_id="c", end_reported=True)
+    error = error_of(watch.saw(seen("processing", "running"), 301))
     assert type(error) is E.ViduBusyError
     assert error.retryable
     assert "5 min 1 s later its state is still running" in str(error)
-
-
-@pytest.mark.parametrize("kind", [E.ViduRateLimitError, E.ViduUnavailableError, E.ViduBusyError, E.ViduConflictError])
-def test_a_refusal_that_names_a_generation_is_not_repeated(kind: type[ViduError]) -> None:
-    """It may be about the very generation that was created and billed."""
-    error = kind("x", generation_id="947")
-    assert not may_repeat(error, bills=True)
-    assert outcome_is_unknown(error)
-    assert not outcome_is_unknown(E.ViduRequestError("x", generation_id="947"))

@@ -1,0 +1,383 @@
+"""What a poll leads to: wait and poll again, done, or failed. Every decision of a wait, without I/O.
+
+The hook, the sensor and the trigger hand the answer or the error of each poll to a :class:`Watch` and act on the
+:data:`PollResult` that it returns. The clock and the random numbers are handed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.urls import unusable_note
+from airflow_provider_vidu.common.values import mapping, trace_id
+from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation, Snapshot
+from airflow_provider_vidu.polling.retries import Backoff, Random
+from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, spread
+from airflow_provider_vidu.polling.schedule import interval as scheduled
+
+FIRST_POLL_FLOOR: Final = 10.0
+"""Seconds a trigger waits at least before its first poll: Airflow marks a task failed when an event
+fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
+
+LONGEST_GROWN_INTERVAL: Final = 3600.0
+
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+"""How long a wait without a deadline pauses for a connection that is missing or wrong, or whose key is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollPolicy:
+    """How a generation is watched.
+
+    :param interval: seconds between polls.
+    :param max_failures: failed polls in a row that are tolerated; a good one resets the count.
+    :param backoff: the delays after failed polls; never shorter than ``interval`` where ``interval``
+        is the base.
+    :param grace: seconds after the start in which "no such generation" counts as a failed poll.
+    :param missing_url_polls: further polls when success is reported without a URL.
+    :param unnamed_failure_polls: further polls when a failure is reported without any id.
+    :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
+    :param max_wait: seconds that a growing interval never exceeds; an hour if omitted.
+    :param adaptive: poll when ``schedule`` says so; ``interval`` then only sets the delays after failed polls.
+    """
+
+    interval: float = POLL_SECONDS
+    max_failures: int = 10
+    backoff: Backoff = field(default_factory=Backoff)
+    grace: float = 60.0
+    missing_url_polls: int = 3
+    unnamed_failure_polls: int = 2
+    exponential: bool = False
+    max_wait: float | None = None
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_interval(self.interval)
+
+    @classmethod
+    @lru_cache(maxsize=64, typed=True)  # thousands of triggers, a handful of policies
+    def for_trigger(cls, interval: float | None, max_failures: int = 10, **more: Any) -> PollPolicy:
+        """Return the policy of a trigger (no interval: adaptive): failures back off from it up to five minutes."""
+        seconds = POLL_SECONDS if interval is None else interval
+        backoff = Backoff(base=max(seconds, 1.0), cap=max(300.0, seconds))
+        return cls(seconds, max_failures, backoff, **{"adaptive": interval is None, **more})
+
+    @classmethod
+    def for_worker(cls, interval: float | None, max_failures: int) -> PollPolicy:
+        """Return the policy of a process that holds a worker (no interval: adaptive): failures back off from 1 s."""
+        seconds = POLL_SECONDS if interval is None else interval
+        return cls(seconds, max_failures, Backoff(base=1.0, cap=60.0), adaptive=interval is None)
+
+    def first_delay(self, left: float | None = None, rng: Random = random.random) -> float:
+        """Return the seconds before a trigger's first poll: spread, so that a wave falls out of step.
+
+        :param left: seconds until the deadline, which is not overslept; None if there is none.
+        """
+        interval = first_interval() if self.adaptive else self.interval
+        # The floor moves the whole spread and cuts nothing off it: half a crowd would poll at the floor.
+        delay = max(interval * 0.5, FIRST_POLL_FLOOR) + interval * rng()
+        return delay if left is None else max(min(delay, left), FIRST_POLL_FLOOR)
+
+    def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
+        """Return the seconds until the next poll while all goes well, after ``polls`` good ones."""
+        if self.adaptive and history is not None:
+            delay = spread(scheduled(history), rng)
+        else:
+            interval = self.interval
+            if self.exponential:
+                interval = min(interval * 2.0 ** min(polls - 1, 30), max(LONGEST_GROWN_INTERVAL, interval))
+            delay = interval * (0.95 + rng() / 10)
+        return delay if self.max_wait is None else min(delay, self.max_wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Poll again after ``delay`` seconds.
+
+    ``note`` is a line worth logging, present only when something changed. ``trouble`` marks a delay that an error or a
+    missing URL forced, ``paused`` one that only an edit of the connection can end.
+    """
+
+    delay: float
+    note: str | None = None
+    trouble: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The generation has succeeded, and its result is there."""
+
+    generation: Generation
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The wait is over with an error."""
+
+    error: ViduError
+    note: str | None = None
+
+
+PollResult = Wait | Done | Failed
+
+
+class Watch:
+    """The memory of one wait: put in what each poll brought, get out what to do.
+
+    Before the generation is known to exist for this connection, a refusal is a mistake in the DAG or the connection,
+    and ends the wait at once. Afterwards the generation is paid for, and no single answer ends the wait: a missing or
+    wrong connection and a refused key pause it until its deadline (or for an hour), other refusals count as failed
+    polls. The error that ends such a wait may be retried, unless the generation itself has failed.
+
+    :param policy: the numbers.
+    :param generation_id: named in every error, and so is ``conn_id``.
+    :param since: epoch seconds at which the wait (over all its legs) began.
+    :param deadline: epoch seconds at which it ends, or None for no end.
+    :param end_reported: whether an event has reported the generation's end: then the deadline is not the user's, and
+        passing it is an error of the service, not a timeout.
+    :param known: whether the generation was submitted or seen with this connection before this watch began.
+    :param rng: numbers in [0, 1).
+    """
+
+    # A triggerer holds thousands of these.
+    __slots__ = (
+        "_end_reported", "_failures", "_history", "_known", "_paused_at", "_pauses", "_polls", "_rng", "_trouble",
+        "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: PollPolicy,
+        *,
+        generation_id: str,
+        since: float,
+        deadline: float | None = None,
+        conn_id: str | None = None,
+        end_reported: bool = False,
+        known: bool = False,
+        rng: Random = random.random,
+    ) -> None:
+        self.policy = policy
+        self.generation_id = generation_id
+        self.conn_id = conn_id
+        self.since = since
+        self.deadline = deadline
+        self.last: Snapshot | None = None
+        self._rng = rng
+        self._trouble: ViduError | None = None
+        self._failures = 0
+        self._end_reported = end_reported
+        self._known = known or end_reported
+        self._pauses = 0
+        self._paused_at: float | None = None
+        self._without_url = 0
+        self._unnamed = 0
+        self._polls = 0
+        self._history = BEGINNING
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the generation exists for this connection: it was submitted with it, or a poll has seen it."""
+        return self._known or self.last is not None
+
+    def saw(self, generation: Generation, now: float) -> PollResult:
+        """Take the answer of a poll at ``now`` (epoch seconds)."""
+        if (doubt := self._doubted(generation, now)) is not None:
+            return doubt
+        note = self._recovery_note(generation)
+        self.last = generation.sighting()
+        if generation.failed:
+            return Failed(failure(generation).with_context(conn_id=self.conn_id), note)
+        if generation.succeeded:
+            return Done(generation, note) if generation.video_url else self._no_url(generation, now, note)
+        self._without_url = 0
+        if self.policy.adaptive:
+            self._history = self._history.after(generation.status, generation.progress, max(now - self.since, 0.0))
+        return self._wait(self.policy.delay(self._polls, self._rng, self._history), now, note)
+
+    def _recovery_note(self, generation: Generation) -> str | None:
+        """Count a good poll and forget the trouble before it; return a line if the state has changed."""
+        recovered, self._failures = self._failures, 0
+        trouble, self._trouble = self._trouble, None
+        is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
+        self._polls += 1
+        snapshot = generation.sighting()
+        note = None if snapshot == self.last else snapshot.describe()
+        if is_resumed:
+            is_back = isinstance(trouble, exceptions.ViduConfigError)
+            back = "the connection is back" if is_back else "the key is accepted again"
+            return f"{back}. {note or generation.describe()}"
+        if recovered and note is None:
+            return f"reachable again after {recovered} failed polls: {generation.describe()}"
+        return note
+
+    def missed(self, error: ViduError, now: float, *, has_connection: bool = True) -> PollResult:
+        """Take the failure of a poll at ``now`` (epoch seconds).
+
+        :param has_connection: False if the poll was not sent, because the look-up of the connection failed.
+        """
+        self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
+        # After a good poll with the same arguments, the connection is what has changed.
+        has_connection &= self.last is None and not isinstance(error, exceptions.ViduConnectionNotFoundError)
+        if isinstance(error, exceptions.ViduConfigError) and not has_connection:
+            # One that never existed is a mistake in the DAG; one that existed when the wait began is usually restored.
+            is_mistake = not self.is_known and now - self.since <= self.policy.grace
+            return Failed(error) if is_mistake else self._pause(error, now, "the connection is back")
+        if isinstance(error, exceptions.ViduAuthError) and self.is_known:
+            return self._pause(error, now, "the key is accepted")
+        if not self._tolerable(error, now):
+            return Failed(error)
+        self._failures += 1
+        if self._failures > self.policy.max_failures:
+            return Failed(self._given_up(error, now))
+        delay = self.policy.backoff.delay(self._failures, error, self._rng)
+        note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
+        return self._wait(delay, now, note, trouble=True)
+
+    def _pause(self, error: ViduError, now: float, until: str) -> PollResult:
+        """Poll again with growing pauses, for as long as the wait may last, or for an hour if it has no end."""
+        note = f"paused until {until}: {error}" if self._paused_at is None else None
+        self._paused_at = now if self._paused_at is None else self._paused_at
+        self._pauses += 1
+        delay = self.policy.backoff.delay(self._pauses, error, self._rng)
+        if self.deadline is not None:
+            return self._wait(delay, now, note, trouble=True, paused=True)
+        left = self._paused_at + LONGEST_PAUSE_SECONDS - now
+        if left <= 0:
+            return Failed(self._given_up(error, now))
+        return Wait(min(delay, left), note, trouble=True, paused=True)
+
+    def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
+        """Return the error of a wait that has lasted too long: how long, which state, which id."""
+        state = self.last.describe() if self.last else "never seen"
+        trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
+        return exceptions.ViduTimeoutError(
+            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}.{trouble} The "
+            "generation may still finish: wait for it again by its id, or raise the timeout.",
+            generation_id=self.generation_id,
+            conn_id=self.conn_id,
+        )
+
+    def _never_shown(self, now: float) -> ViduError:
+        """Return the error of an end that was reported and that no answer has shown since: a retry may see it."""
+        if self._trouble is not None:
+            return self._given_up(self._trouble, now)
+        state = self.last.describe() if self.last else "never seen"
+        return exceptions.ViduBusyError(
+            f"The trigger reported that the generation ended, but {_human(now - self.since)} later its state is still "
+            f"{state}. A retry checks it again.",
+            generation_id=self.generation_id,
+            conn_id=self.conn_id,
+        )
+
+    def _tolerable(self, error: ViduError, now: float) -> bool:
+        if error.retryable or (self.is_known and isinstance(error, exceptions.ViduAPIError)):
+            return True
+        # A generation may be unknown for a moment after its creation.
+        return isinstance(error, exceptions.ViduNotFoundError) and now - self.since < self.policy.grace
+
+    def _given_up(self, error: ViduError, now: float) -> ViduError:
+        """Return the error that ends a wait whose generation may be fine; a retry can resume the wait."""
+        what = f"{self._failures} polls in a row failed; the last one"
+        if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
+            what = f"The wait was paused for {_human(now - self._paused_at)}, and the connection is still not usable"
+        return _resumable(error, f"{what}: {_sentence(error.reason)}")
+
+    def _doubted(self, generation: Generation, now: float) -> Wait | None:
+        """Return when to poll again after a failure that names no generation; None if the answer counts."""
+        if not is_doubtful(generation):
+            self._unnamed = 0
+            return None
+        self._unnamed += 1
+        if self._unnamed > self.policy.unnamed_failure_polls:
+            return None
+        reason = redacted(generation.error_message or generation.raw, 200)
+        note = f"the service reports a failure without an id, so the next poll decides: {reason}"
+        result = self._wait(self.policy.delay(self._polls + 1, self._rng), now, note, trouble=True)
+        return result if isinstance(result, Wait) else None
+
+    def _no_url(self, generation: Generation, now: float, note: str | None) -> PollResult:
+        self._without_url += 1
+        if self._without_url <= self.policy.missing_url_polls:
+            note = note or "success is reported without a URL"
+            return self._wait(self.policy.delay(self._polls, self._rng), now, note, trouble=True)
+        error = exceptions.ViduMissingVideoError(
+            f"The service reports {generation.provider_status!r}, but {self._without_url} answers in a row held no "
+            f"usable video URL.{unusable_note(generation.raw)} Ask its support with this id.",
+            generation_id=self.generation_id,
+            conn_id=self.conn_id,
+        )
+        return Failed(error, note)
+
+    def _wait(self, delay: float, now: float, note: str | None, **marks: bool) -> Wait | Failed:
+        if self.deadline is None:
+            return Wait(delay, note, **marks)
+        left = self.deadline - now
+        if left <= 0:
+            return Failed(self._never_shown(now) if self._end_reported else self.timeout_error(now), note)
+        # One last poll at the deadline itself.
+        return Wait(min(delay, left), note, **marks)
+
+
+def is_doubtful(generation: Generation) -> bool:
+    """Whether an answer reports a failure and names no generation.
+
+    Every documented answer holds an id [doc]. ``{"status": "error", "message": …}`` alone may be about the request.
+    """
+    return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
+
+
+def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
+    """Return the error that a failed generation stands for, with whatever reason was given."""
+    reason = generation.error_message or generation.error_code
+    detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
+    raw = generation.raw
+    levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
+    return exceptions.ViduGenerationFailedError(
+        f"The generation ended as {generation.provider_status!r}: {detail}",
+        generation_id=generation.id,
+        code=generation.error_code,
+        trace_id=next(filter(None, map(trace_id, levels)), None),
+    )
+
+
+def _holds_id(value: Any, depth: int = 0) -> bool:
+    """Whether an answer holds the id of anything."""
+    if isinstance(value, Mapping):
+        if value.get("id") or value.get("task_id"):
+            return True
+        value = list(value.values())
+    return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
+
+
+def _resumable(error: ViduError, what: str) -> ViduError:
+    """Return the error of a wait whose generation may be fine: one that Airflow may retry."""
+    message = f"{what} The generation itself may be fine: wait for it again by its id"
+    if error.retryable:
+        error.reason = f"{message}."
+        return error
+    plain = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
+    kept = exceptions.from_details({**error.details(), **plain})
+    kept.__cause__ = error
+    return kept
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def _human(seconds: float) -> str:
+    seconds = max(int(seconds), 0)
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{seconds % 60} s"]
+    return " ".join(parts)

@@ -1,0 +1,236 @@
+"""The deferred wait of a task: what the operator and the sensor do when they defer, resume, or are given up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from airflow_provider_vidu.common.values import number
+from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
+from airflow_provider_vidu.events import id_in, read_event
+from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
+    ViduConfigError,
+    ViduError,
+    ViduGenerationFailedError,
+    ViduMissingVideoError,
+    ViduTimeoutError,
+    from_details,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
+
+REFETCH_SECONDS: Final = 5.0
+"""Between two polls for a generation whose end an event has reported, unless the user's own interval is shorter."""
+
+PAUSED_POLL_SECONDS: Final = 60.0
+"""The least interval of a trigger that waits for a connection: a worker may lack one that the triggerer has."""
+
+# What Airflow's scheduler writes into a deferred task that it gives up, up to 2.11 and since 3.0.
+_FAIL: Final = "__fail__"
+_GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
+
+
+def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether Airflow resumes a task only to fail it, because no trigger fired before the deferral's timeout.
+
+    Each Airflow raises another error for it (2 only its general one), so a task checks before that is raised.
+    """
+    return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeferredWait:
+    """The wait for a submitted generation outside of the worker, also while its connection is not usable.
+
+    :param operator: the task, which defers.
+    :param hook: of the connection that knows the generation.
+    :param trigger: makes the trigger: its class, with the arguments that only this kind of task has.
+    :param generation_id: the id at Vidu.
+    :param poll_interval: seconds between polls; None is adaptive.
+    :param timeout: seconds that the whole wait may last.
+    :param max_failures: failed polls in a row that are tolerated.
+    :param endpoint: where the generation was submitted.
+    :param is_own: whether this task has submitted the generation. Then a failure is re-fetched, because the service's
+        whole answer decides whether a new submit may succeed, and no refusal is final.
+    :param on_timeout: called before a timeout is raised.
+    """
+
+    operator: BaseOperator
+    hook: ViduHook
+    trigger: Callable[..., BaseTrigger]
+    generation_id: str
+    poll_interval: float | None
+    timeout: float
+    max_failures: int
+    endpoint: str | None
+    is_own: bool = False
+    on_timeout: Callable[[], None] = lambda: None
+
+    def defer(self, since: float | None = None, deadline: float | None = None, **arguments: Any) -> NoReturn:
+        """Leave the worker until the trigger's event.
+
+        :param since: epoch seconds at which the wait began; now if omitted.
+        :param deadline: epoch seconds at which it ends; after the whole timeout if omitted, and never later.
+        :param arguments: further arguments of the trigger.
+        """
+        now = time.time()
+        since = now if since is None else since
+        deadline = min(now + self.timeout, math.inf if deadline is None else deadline)
+        trigger = self.trigger(
+            generation_id=self.generation_id,
+            vidu_conn_id=self.hook.vidu_conn_id,
+            deadline=deadline,
+            since=since,
+            max_failures=self.max_failures,
+            endpoint=self.endpoint,
+            **{"poll_interval": self.poll_interval, "known": True, **arguments},
+        )
+        timeout = timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
+        self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def resume(self, event: Mapping[str, Any] | None) -> Generation:
+        """Return the generation that the trigger reported, re-fetched, so that its URLs are new; or defer again.
+
+        :param event: what the trigger has fired.
+        :raises ViduError: the error that ended the wait; it may be retried, unless it is the generation's own end.
+        """
+        if (other := id_in(event)) not in (None, self.generation_id):
+            self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
+            return self._continue({}, has_ended=False)
+        try:
+            read_event(event, self.generation_id)
+        except ViduTimeoutError:
+            with resumable(self.generation_id):
+                _ = self.hook.config
+            self.on_timeout()
+            raise
+        except ViduConfigError:
+            return self._continue(event or {}, has_ended=False)
+        except ViduError as error:
+            if not self.is_own:
+                raise
+            if not isinstance(error, ViduGenerationFailedError):
+                with resumable(self.generation_id):
+                    raise
+        return self._continue(event or {}, has_ended=True)
+
+    def give_up(self, next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None) -> Generation:
+        """Return the generation if it is done; otherwise raise the error of a wait that Airflow has given up.
+
+        :param next_kwargs: what Airflow resumes the task with.
+        :param execution_timeout: the task's. Airflow 2 counts the wait into it, and reports both in the same words.
+        :raises AirflowTaskTimeout: Airflow's own error, which may be retried, when that timeout expired.
+        :raises ViduTimeoutError: when no triggerer ran the trigger in time.
+        """
+        with resumable(self.generation_id):
+            generation = self.hook.get_generation(self.generation_id, endpoint=self.endpoint)
+        if generation.is_done:
+            return self._refetch()
+        self.on_timeout()
+        seconds = execution_timeout.total_seconds() if execution_timeout else None
+        is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
+        if is_airflow_2 and seconds is not None and seconds < self.timeout + DEFER_MARGIN_SECONDS:
+            raise AirflowTaskTimeout(
+                f"The execution_timeout of {seconds:.0f} s expired; this Airflow counts the deferred wait into it. The "
+                f"last known state of generation {generation.id} is {generation.describe()}."
+            )
+        raise ViduTimeoutError(
+            f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer has "
+            f"taken the wait up in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
+            "generation may still finish: wait for it again by its id.",
+            generation_id=self.generation_id,
+            conn_id=self.hook.vidu_conn_id,
+        )
+
+    def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
+        """Poll once; return the generation, re-fetched, if it or the event says that it has ended; else defer again."""
+        generation, config = None, None
+        try:
+            config = self.hook.config
+            generation = self.hook.get_generation(self.generation_id, endpoint=self.endpoint, retries=0)
+        except ViduError as error:
+            if config is None or isinstance(error, ViduAuthError):
+                self._pause(error, *_times(event))
+            if isinstance(error, ViduConfigError):  # the connection is usable: waiting does not help
+                raise not_resumed(error, self.generation_id) from error
+            self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
+        if generation is not None and generation.succeeded and generation.video_url:
+            self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
+            return generation
+        if not has_ended and (generation is None or not generation.is_done):
+            self.defer(*_times(event))
+        return self._refetch()
+
+    def _pause(self, error: ViduError, since: float | None, deadline: float | None) -> NoReturn:
+        """Defer again until the connection is usable: the generation is paid for, and is not lost to it.
+
+        :raises ViduError: when the deadline has passed; a retry may resume the wait.
+        """
+        error.with_context(generation_id=self.generation_id, conn_id=self.hook.vidu_conn_id)
+        if deadline is not None and deadline <= time.time():
+            with resumable(self.generation_id):
+                raise error
+        self.operator.log.warning("Paused until the connection is usable: %s", error)
+        self.defer(since, deadline, poll_interval=max(self.poll_interval or 0.0, PAUSED_POLL_SECONDS))
+
+    def _refetch(self) -> Generation:
+        with resumable(self.generation_id):
+            return self.hook.ask_afresh(
+                self.generation_id,
+                poll_interval=min(self.poll_interval or REFETCH_SECONDS, REFETCH_SECONDS),
+                max_failures=self.max_failures,
+                endpoint=self.endpoint,
+            )
+
+
+def _times(event: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return begin and deadline of the wait that an event carries; None each in another version's event."""
+    return number(event.get("since")), number(event.get("deadline"))
+
+
+def not_resumed(error: ViduError, generation_id: str) -> ViduError:
+    """Return the retryable error of a wait that an unusable connection or a refusal has stopped.
+
+    The generation is paid for, so neither a deleted connection nor a refused key fails the task for good.
+
+    :param error: what is wrong.
+    :param generation_id: what was submitted.
+    """
+    message = (
+        f"The wait for a generation that was submitted already cannot go on: {error.reason.rstrip('.')}. A retry "
+        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
+    )
+    plain = {"type": ViduError.__name__, "message": message, "generation_id": generation_id}
+    return from_details({**error.details(), **plain})
+
+
+_OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, ViduTimeoutError)
+
+
+@contextmanager
+def resumable(generation_id: str) -> Iterator[None]:
+    """Let no refusal of a query fail a task for good whose generation is paid for: a retry may resume the wait.
+
+    :param generation_id: what was submitted.
+    :raises ViduError: what was raised inside, if it may be retried or is the generation's own end; otherwise a plain
+        error with the same details.
+    """
+    try:
+        yield
+    except ViduError as error:
+        if error.retryable or isinstance(error, _OF_THE_GENERATION):
+            raise
+        raise not_resumed(error, generation_id) from error
