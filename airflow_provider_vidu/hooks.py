@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -29,11 +30,7 @@ from airflow_provider_vidu.defaults import (
     checked_count,
     checked_seconds,
 )
-from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
-    ViduCreditError,
-    ViduError,
-)
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.polling.policy import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
@@ -155,7 +152,9 @@ class ViduHook(BaseHook):
             if outcome_is_unknown(error):
                 raise unknown_outcome(error, self.vidu_conn_id) from error
             if isinstance(error, ViduCreditError):
-                error.reason += self._balance()
+                with suppress(ViduError):  # the refusal itself is what the user must see
+                    if (left := self.get_credits().remaining) is not None:
+                        error.reason += f" Credits left: {left}."
             elif error.code == MODEL_NOT_FOUND and isinstance(model := body.get("model"), str):
                 error.reason += "" if model in error.reason else f" (model {redacted(model, 100)})"
             raise error.with_context(conn_id=self.vidu_conn_id) from error.__cause__
@@ -401,11 +400,3 @@ class ViduHook(BaseHook):
         :raises ViduError: when the upload failed.
         """
         return self._client.upload(content, size, content_type)
-
-    def _balance(self) -> str:
-        """Return what is left after a refusal for lack of credits, if the service says so."""
-        try:
-            remaining = self.get_credits().remaining
-        except ViduError:  # the refusal itself is what the user must see
-            return ""
-        return "" if remaining is None else f" Credits left: {remaining}."

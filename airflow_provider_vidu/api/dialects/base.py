@@ -152,10 +152,7 @@ class Dialect(ABC):
         self._lacks("upload service")
 
     def finish_upload(self, upload: Upload, etag: str) -> Call[str]:
-        """Return the call that ends an upload; it returns the address that a request may name the file by.
-
-        :param etag: the ``ETag`` of the answer to the bytes.
-        """
+        """Return the call that ends an upload whose bytes were answered with ``etag``; it reads the file's address."""
         self._lacks("upload service")
 
     def _lacks(self, what: str) -> NoReturn:

@@ -190,7 +190,7 @@ def test_the_queries_of_one_click():
     for endpoint in ("one-click/mv", "one-click/general_one_click", "one-click/mv/5/compose", "/x/ent/v2/one-click/mv"):
         assert ENT.query("9/1", endpoint).request == ApiRequest("GET", ours)
         assert not ENT.can_cancel(endpoint)
-        with pytest.raises(exceptions.ViduConfigError, match="ent-v2 has no cancel"):
+        with pytest.raises(ViduConfigError, match="ent-v2 has no cancel"):
             ENT.cancel("9/1", endpoint)
     assert ENT.query("9", "one-click/mv/{id}/edit").request == ApiRequest("GET", "/ent/v2/one-click/mv/9/edit")
     assert ENT.query("9", "/x/{id}").request == ApiRequest("GET", "/x/9")

@@ -364,7 +364,7 @@ def test_custom_paths() -> None:
 
 def test_what_the_dialect_cannot() -> None:
     """The gateways document no cancel, no balance, no list and no uploads: each call says so."""
-    assert not (NATIVE.can_cancel() or NATIVE.has_list or NATIVE.has_uploads)
+    assert (NATIVE.can_cancel(), NATIVE.has_list, NATIVE.has_uploads) == (False, False, False)
     calls = (lambda: NATIVE.cancel("a"), NATIVE.credits, NATIVE.search, NATIVE.upload)
     for call, what in zip(calls, ("cancel", "balance", "list of generations", "upload service"), strict=True):
         with pytest.raises(exceptions.ViduConfigError, match=f"The dialect vidu-native has no {what}"):
