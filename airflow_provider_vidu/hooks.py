@@ -341,9 +341,7 @@ class ViduHook(BaseHook):
             like=Likeness.of(like) if isinstance(like, Mapping) else like,
             now=time.time(),
         )
-        if not self.config.dialect.has_list:
-            return SearchResult()
-        return self._client.searched(search)
+        return self._client.searched(search) if self.config.dialect.has_list else SearchResult()
 
     def test_connection(self) -> tuple[bool, str]:
         """Say in one sentence whether the connection works; used by the UI's test button.
@@ -372,9 +370,8 @@ class ViduHook(BaseHook):
         """
         from airflow_provider_vidu.api.async_client import async_client
 
-        generation_id = checked_id(generation_id)
         async with async_client(self.vidu_conn_id) as client:
-            return await client.get_generation(generation_id, endpoint, retries)
+            return await client.get_generation(checked_id(generation_id), endpoint, retries)
 
     async def acancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.

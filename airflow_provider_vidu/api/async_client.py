@@ -105,7 +105,7 @@ class AsyncClient:
         :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
         :raises ViduError: with its generation and connection.
         """
-        session = Session(make, retries=retries, generation_id=generation_id, conn_id=self.conn_id)
+        session = Session(make, retries, generation_id, self.conn_id)
         asked_at = 0.0
         while True:
             try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse, parse_partly
+from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse
 from airflow_provider_vidu.common.text import redacted, sanitized, unescaped, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
@@ -201,13 +201,6 @@ class ApiAnswer:
             return self.json()
         except ViduError:
             return None
-
-    def partial_json(self, wanted: Collection[str] = ()) -> Any:
-        """Return as much of the body as can be read as JSON, however it is damaged; None where nothing can.
-
-        :param wanted: names that count most, see :func:`airflow_provider_vidu.common.parsing.parse_partly`.
-        """
-        return parse_partly(self.body, self.redact, wanted)
 
     def documents(self, wanted: Collection[str] = ()) -> list[Document]:
         """Return every object and list in the body, also with other text around them; see :func:`parsing.documents`.

@@ -6,6 +6,7 @@ Both clients ask here, so that a retry and a rotated key mean the same to both. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from airflow_provider_vidu.api.calls import Call
@@ -18,6 +19,7 @@ from airflow_provider_vidu.polling.policy import Attempts
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
 class Session(Generic[T]):
     """The memory of one call on its way, over all its attempts.
 
@@ -30,22 +32,15 @@ class Session(Generic[T]):
     :param conn_id: the connection; the errors name it, too.
     """
 
-    __slots__ = (
-        "_attempts", "_bills", "_conn_id", "_generation_id", "_is_renewed", "_make", "_refusal", "_retries", "_seen",
-    )  # fmt: skip
-
-    def __init__(
-        self, make: Callable[[Dialect], Call[T]], *, retries: int | None, generation_id: str | None, conn_id: str
-    ) -> None:
-        self._make = make
-        self._retries = retries
-        self._generation_id = generation_id
-        self._conn_id = conn_id
-        self._bills = False
-        self._attempts: Attempts | None = None
-        self._seen: ViduConfig | None = None
-        self._refusal: ViduAuthError | None = None
-        self._is_renewed = False
+    make: Callable[[Dialect], Call[T]]
+    retries: int | None
+    generation_id: str | None
+    conn_id: str
+    _bills: bool = False
+    _attempts: Attempts | None = None
+    _seen: ViduConfig | None = None
+    _refusal: ViduAuthError | None = None
+    _is_renewed: bool = False
 
     @property
     def refused(self) -> ViduConfig | None:
@@ -62,9 +57,9 @@ class Session(Generic[T]):
         if refusal is not None and config == self._seen:
             raise refusal
         self._seen = config
-        if self._retries is None:
-            self._retries = config.max_retries
-        made = self._make(config.dialect)
+        if self.retries is None:
+            self.retries = config.max_retries
+        made = self.make(config.dialect)
         self._bills = made.request.bills
         return made
 
@@ -74,7 +69,7 @@ class Session(Generic[T]):
         :raises ViduError: ``error`` itself, with its generation and connection, when the call must not or cannot be
             repeated. An answer that is too large would be so again.
         """
-        error.with_context(generation_id=self._generation_id, conn_id=self._conn_id)
+        error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         if isinstance(error, ViduAuthError) and not self._is_renewed:
             self._refusal, self._is_renewed = error, True
             return 0.0
@@ -82,5 +77,5 @@ class Session(Generic[T]):
         if error.code == TOO_LARGE:
             raise error
         if self._attempts is None:
-            self._attempts = Attempts(self._retries or 0, bills=self._bills)
+            self._attempts = Attempts(self.retries or 0, bills=self._bills)
         return self._attempts.after(error)

@@ -74,7 +74,7 @@ class SyncClient:
         :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
         :raises ViduError: with its generation and connection.
         """
-        session = Session(make, retries=retries, generation_id=generation_id, conn_id=self._conn_id)
+        session = Session(make, retries, generation_id, self._conn_id)
         while True:
             try:
                 config = self._look_up(session.refused is not None)
