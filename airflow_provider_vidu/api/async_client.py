@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,9 +22,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from airflow_provider_vidu.api.async_connection import Connector, has_connected, was_sent
+from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.connection import aresolve
-from airflow_provider_vidu.api.dialects.task_list import Listing, Page
+from airflow_provider_vidu.api.dialects import Dialect
+from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -35,9 +37,9 @@ from airflow_provider_vidu.api.messages import (
     unasked_switch,
     unreadable,
 )
+from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import (
-    ViduAuthError,
     ViduConfigError,
     ViduConnectionNotFoundError,
     ViduError,
@@ -93,37 +95,53 @@ class AsyncClient:
         while self._sessions:
             await self._sessions.pop().close()
 
-    async def get_generation(self, generation_id: str, endpoint: str | None = None) -> Generation:
-        """Ask once for a generation.
+    async def carry(
+        self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = 0
+    ) -> T:
+        """Send a call, again as often as its session says, and return what its answer means.
+
+        :param make: makes the call for the connection's dialect, once for each attempt.
+        :param generation_id: the generation that it is about; errors name it.
+        :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
+        :raises ViduError: with its generation and connection.
+        """
+        session = Session(make, retries, generation_id, self.conn_id)
+        asked_at = 0.0
+        while True:
+            try:
+                refused = session.refused
+                config = await (self.config() if refused is None else self._after_refusal(refused, asked_at))
+                call = session.call(config)
+                asked_at = asyncio.get_running_loop().time()
+                return await self._asked(config, call.request, call.read)
+            except ViduError as error:
+                delay = session.after(error)
+                if delay:
+                    log.warning("Trying again in %.1f s: %s", delay, error)
+            await asyncio.sleep(delay)
+
+    async def get_generation(
+        self, generation_id: str, endpoint: str | None = None, retries: int | None = 0
+    ) -> Generation:
+        """Return the state of a generation.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted, for products with a query of their own.
-        :raises ViduError: whatever the answer, or its absence, stands for.
+        :param retries: how often a failed query is repeated; None for the connection's ``max_retries``.
+        :raises ViduError: what the answer, or its absence, means.
         """
-
-        async def ask(config: ViduConfig) -> Generation:
-            request = config.dialect.query(generation_id, endpoint)
-            return await self._asked(
-                config, request, lambda answer: config.dialect.read_generation(generation_id, answer)
-            )
-
-        return await self._with_current_key(ask, generation_id)
+        return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
 
     async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
-        """Ask once to cancel a generation; a refusal is told, not raised.
+        """Cancel a generation, with one request; a refusal is returned, not raised.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted, for products that cannot be cancelled.
-        :raises ViduError: when the service could not be asked.
+        :raises ViduError: when the request failed.
         """
-
-        async def ask(config: ViduConfig) -> Cancellation:
-            request = config.dialect.cancel(generation_id, endpoint)
-            if request is None:
-                return NO_CANCEL
-            return await self._asked(config, request, config.dialect.read_cancel)
-
-        return await self._with_current_key(ask, generation_id)
+        if not (await self.config()).dialect.can_cancel(endpoint):
+            return NO_CANCEL
+        return await self.carry(lambda dialect: dialect.cancel(generation_id, endpoint), generation_id)
 
     async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
         """Read the account's list of generations, page by page.
@@ -134,37 +152,13 @@ class AsyncClient:
         :raises ViduError: when the list could not be read.
         """
         walk = listing or Listing()
-
-        async def ask(config: ViduConfig) -> Page:
-            request = config.dialect.search(walk.query or "")
-            if request is None:
-                raise ViduConfigError(
-                    f"The dialect {config.dialect.name} has no list of generations: name those that are meant."
-                )
-            return await self._asked(config, request, config.dialect.read_page)
-
-        while walk.query is not None:
+        while (query := walk.query) is not None:
             try:
-                walk.take(await self._with_current_key(ask, None))
+                walk.take(await self.carry(lambda dialect, query=query: dialect.search(query)))  # type: ignore[misc]
             except ViduResponseError as error:
                 if error.code != TOO_LARGE or not walk.shrink():
                     raise
         return walk.generations
-
-    async def _with_current_key(self, ask: Callable[[ViduConfig], Awaitable[T]], generation_id: str | None) -> T:
-        """Try a refused request again when the connection has got another key meanwhile."""
-        try:
-            config = await self.config()
-            asked_at = asyncio.get_running_loop().time()
-            try:
-                return await ask(config)
-            except ViduAuthError:
-                renewed = await self._after_refusal(config, asked_at)
-                if renewed == config:
-                    raise
-                return await ask(renewed)
-        except ViduError as error:
-            raise error.with_context(generation_id=generation_id, conn_id=self.conn_id) from None
 
     async def config(self) -> ViduConfig:
         """Return the connection, looked up once for all users and again after five minutes.

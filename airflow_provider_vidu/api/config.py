@@ -15,8 +15,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
-from airflow_provider_vidu.api.dialects.base import check_template
-from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
+from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest, check_template
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
@@ -66,8 +65,7 @@ class ViduConfig:
 
     conn_id: str
     base_url: str
-    dialect: Dialect = field(compare=False, repr=False)
-    dialect_key: tuple[str, str, str]
+    dialect: Dialect
     auth_scheme: str
     api_key: Secret
     timeout: float = DEFAULT_TIMEOUT
@@ -101,7 +99,6 @@ class ViduConfig:
             conn_id=conn_id,
             base_url=_base_url(read, conn, dialect),
             dialect=dialect,
-            dialect_key=(dialect.name, dialect.query_path, dialect.create_path),
             auth_scheme=auth_scheme,
             api_key=Secret(_api_key(read, conn, auth_scheme)),
             timeout=read.number("timeout", DEFAULT_TIMEOUT, above=0, most=3600),

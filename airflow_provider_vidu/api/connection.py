@@ -14,9 +14,11 @@ from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig, is_blank
 from airflow_provider_vidu.api.connection_form import CONN_FIELDS
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import (
+    ViduAuthError,
     ViduConfigError,
     ViduConnectionNotFoundError,
     ViduError,
+    ViduResponseError,
     ViduTransportError,
 )
 
@@ -40,6 +42,23 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     for secret in config.secrets():
         mask_secret(secret)
     return config
+
+
+def problem(error: ViduError, config: ViduConfig | None) -> str:
+    """Return in one sentence what is wrong with a connection.
+
+    :param error: how its probe ended.
+    :param config: the connection, if it could be looked up.
+    """
+    if isinstance(error, ViduConfigError) or config is None:
+        return error.reason
+    if isinstance(error, ViduTransportError):
+        return f"Cannot reach the service. {error.reason}"
+    if isinstance(error, ViduAuthError):
+        return f"The service was reached, but the key was refused: {error.reason}"
+    if isinstance(error, ViduResponseError):
+        return f"Something answers here, but it is not a Vidu service ({config.dialect.name}): {error.reason}"
+    return f"The service was reached, but it reports: {error.reason}"
 
 
 async def aresolve(conn_id: str) -> ViduConfig:

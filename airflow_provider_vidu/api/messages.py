@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
-from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse, parse_partly
+from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse
 from airflow_provider_vidu.common.redaction import unescaped
-from airflow_provider_vidu.common.text import redacted, without_data_uris
+from airflow_provider_vidu.common.text import redacted, sanitized, without_data_uris
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
@@ -32,6 +33,8 @@ _BARE_MEDIA_BYTES: Final = 4096
 
 
 _SENDABLE: Final = re.compile(r"/[!-\"$-\[\]-~]*")
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+"""What is in a URL as it is."""
 _DOT_SEGMENT: Final = re.compile(r"/(?:\.|%2[eE]){1,2}(?:/|$)")
 
 
@@ -102,6 +105,44 @@ def checked_request(method: object, path: object, body: object, *, bills: bool |
     return ApiRequest(name, path, body, bills=name == "POST" if bills is None else bills, lists=True)
 
 
+def fill(template: str, **values: str) -> str:
+    """Put percent-encoded values into a path template; ``{task_id}`` and ``{generation_id}`` mean ``{id}``.
+
+    ``str.format`` is not used, because a template is user input and could reach into objects.
+    """
+    for name, value in values.items():
+        encoded = value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
+        for alias in (name, "task_id", "generation_id") if name == "id" else (name,):
+            template = template.replace("{" + alias + "}", encoded)
+    return template
+
+
+def check_template(field: str, template: str, *, required: Iterable[str] = ()) -> str:
+    """Return a path template from the connection after checking it.
+
+    The template of a query may end in a query string, and that may hold the id: ``/v1/video/query?id={id}``.
+
+    :raises ViduConfigError: when it does not start with a slash, lacks a placeholder or has another.
+    """
+    found = set(re.findall(r"\{([^{}]*)\}", template))
+    named = {"id" if name in ("task_id", "generation_id") else name for name in found}
+    of_a_query = "id" in required
+    allowed = {"id"} if of_a_query else {"endpoint"}
+    bare = re.sub(r"\{[^{}]*\}", "", template)
+    if not template.startswith("/") or not template.isascii() or re.search(r"[\s#\x00-\x1f\x7f]", bare):
+        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without spaces or a fragment.")
+    if bare.count("?") > (1 if of_a_query else 0):
+        only = "may have one query string" if of_a_query else "must have no query string"
+        raise ViduConfigError(f"{field} {only}: {sanitized(template, 80)!r}.")
+    if "{" in bare or "}" in bare:
+        raise ViduConfigError(f"{field} holds a brace that belongs to no placeholder.")
+    if missing := set(required) - named:
+        raise ViduConfigError(f"{field} lacks the placeholder {{{missing.pop()}}}.")
+    if extra := named - allowed:
+        raise ViduConfigError(f"{field} holds an unknown placeholder {{{sanitized(extra.pop(), 40)}}}.")
+    return template
+
+
 @dataclass(frozen=True, slots=True)
 class ApiAnswer:
     """An answer: status, headers with lower-case names, and the body's bytes (never in ``repr``).
@@ -161,13 +202,6 @@ class ApiAnswer:
             return self.json()
         except ViduError:
             return None
-
-    def partial_json(self, wanted: Collection[str] = ()) -> Any:
-        """Return as much of the body as can be read as JSON, however it is damaged; None where nothing can.
-
-        :param wanted: names that count most, see :func:`airflow_provider_vidu.common.parsing.parse_partly`.
-        """
-        return parse_partly(self.body, self.redact, wanted)
 
     def documents(self, wanted: Collection[str] = ()) -> list[Document]:
         """Return every object and list in the body, also with other text around them; see :func:`parsing.documents`.

@@ -1,18 +1,24 @@
-"""The synchronous shell: carries requests over ``requests``, decides nothing."""
+"""The synchronous client: carries calls over ``requests`` and sleeps between attempts; decides nothing."""
 
 from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.dialects import Dialect
+from airflow_provider_vidu.api.dialects.lost_create import Search
+from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.messages import (
+    TOO_LARGE,
     ApiAnswer,
     ApiRequest,
     TransportFailure,
@@ -21,20 +27,140 @@ from airflow_provider_vidu.api.messages import (
     unasked_switch,
     unreadable,
 )
+from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.sync_connection import POOLS, Exchange, running
+from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduError, ViduRequestError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
 from airflow_provider_vidu.network.tls import ssl_context
 
+T = TypeVar("T")
 # requests does not wrap everything that urllib3 and the sockets below it may raise.
 _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
 class SyncClient:
+    """Carries the calls of one connection, in this thread.
+
+    :param conn_id: the Airflow connection; errors name it.
+    :param look_up: returns the checked connection; a new one if called with true.
+    :param log: where retries are logged.
+    """
+
+    def __init__(self, conn_id: str, look_up: Callable[[bool], ViduConfig], log: Any) -> None:
+        self._conn_id = conn_id
+        self._look_up = look_up
+        self._log = log
+        self._transport: _Transport | None = None
+
+    def close(self) -> None:
+        """Close the open connections."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def carry(
+        self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = None
+    ) -> T:
+        """Send a call, again as often as its session says, and return what its answer means.
+
+        :param make: makes the call for the connection's dialect, once for each attempt.
+        :param generation_id: the generation that it is about; errors name it.
+        :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
+        :raises ViduError: with its generation and connection.
+        """
+        session = Session(make, retries, generation_id, self._conn_id)
+        while True:
+            try:
+                config = self._look_up(session.refused is not None)
+                call = session.call(config)
+                answer = self._sent(config, call.request)
+                result = call.read(answer)
+            except ViduError as error:
+                delay = session.after(error)
+                if delay:
+                    self._log.warning("Trying again in %.1f s: %s", delay, error)
+            else:
+                if answer.lost is not None:
+                    self._log.warning("The answer to the create was cut off after its id: %s", answer.lost.reason)
+                return result
+            time.sleep(delay)
+
+    def _sent(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
+        if self._transport is None or self._transport.config != config:
+            self.close()
+            self._transport = _Transport(config)
+        return self._transport.send(request)
+
+    def listed(self, listing: Listing) -> list[Generation]:
+        """Return the generations of the account's list, read page by page.
+
+        :raises ViduConfigError: when the connection's dialect has no list.
+        :raises ViduError: when the list could not be read.
+        """
+        while (query := listing.query) is not None:
+            self._take_page(listing, query)
+        return listing.generations
+
+    def searched(self, search: Search) -> SearchResult:
+        """Return what a search for a create finds in the account's list, and in the queries of undecided entries.
+
+        :raises ViduError: when the list could not be read.
+        """
+        while (query := search.query) is not None:
+            try:
+                self._take_page(search, query)
+            except ViduRequestError:
+                if not search.drop_filter():
+                    raise
+        while (name := search.undecided) is not None:
+            entry: Generation | None = None
+            try:
+                entry = self.carry(lambda dialect, name=name: dialect.query(name), name)  # type: ignore[misc]
+            except ViduError as error:
+                self._log.warning("Generation %s is on the list, but its query failed: %s", name, error)
+            search.take_payload(name, entry)
+        return search.found()
+
+    def _take_page(self, walk: Listing | Search, query: str) -> None:
+        try:
+            page = self.carry(lambda dialect: dialect.search(query))
+        except ViduResponseError as error:
+            if error.code != TOO_LARGE or not walk.shrink():
+                raise
+        else:
+            walk.take(page)
+
+    def upload(self, content: BinaryIO, size: int, content_type: str) -> str:
+        """Upload a file and return the address that a request may name it by; what fails is retried as a new upload.
+
+        :param content: the file, seekable; it is read from its beginning.
+        :param size: its size in bytes.
+        :param content_type: its media type.
+        :raises ViduConfigError: when the connection's dialect has no upload service.
+        :raises ViduError: when the upload failed.
+        """
+
+        def upload(dialect: Dialect) -> Call[str]:
+            opening = dialect.upload()
+
+            def store(answer: ApiAnswer) -> str:
+                opened = opening.read(answer)
+                config = self._look_up(False)
+                end = dialect.finish_upload(opened, put(opened.put_url, content, size, content_type, config.access()))
+                return end.read(self._sent(config, end.request))
+
+            return Call(opening.request, store)
+
+        return self.carry(upload)
+
+
+class _Transport:
     """Sends single requests of one connection; keeps connections open between them.
 
     :param config: the checked connection.

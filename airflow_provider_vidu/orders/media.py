@@ -111,7 +111,7 @@ class _Sender:
 
     def sent(self, place: _Place) -> str:
         """Return the address of a file: its data URI, or that of its upload."""
-        inline, has_uploads = place.field.inline, self._hook.config.dialect.upload() is not None
+        inline, has_uploads = place.field.inline, self._hook.config.dialect.has_uploads
         if inline is Inline.YES and self._fits(place):
             return self._inlined(place)
         if has_uploads:

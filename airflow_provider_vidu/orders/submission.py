@@ -201,7 +201,7 @@ class Submission:
         self._store.save(record)
         sends = _Sends(record, self._store, self._before_send)
         try:
-            generation = self._hook.create_generation(body=sent, endpoint=endpoint, before_send=sends.next)
+            generation = self._hook._submit(sent, endpoint, sends.next)
         except ViduSubmitUnknownError as error:
             if not self._store.is_durable or not (record.is_searchable or error.generation_id):
                 raise
@@ -232,8 +232,8 @@ class Submission:
         dialect = self._hook.config.dialect
         marked = dialect.marked(body, marker, endpoint) if self._store.is_durable else None
         looks = None
-        if self._store.is_durable and dialect.search() is not None:
-            path, is_listed = dialect.create(body, endpoint).path, dialect.is_listed(body, endpoint)
+        if self._store.is_durable and dialect.has_list:
+            path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
             looks = Likeness.of(body, path, is_listed=is_listed).to_json()
         now = time.time()
         is_marked = marked is not None

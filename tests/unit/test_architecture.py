@@ -27,7 +27,7 @@ IO = frozenset(
 SHELLS = {
     "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
-    "event_triggers", "hooks", "triggers",
+    "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
     "stores.destination", "stores.remote", "stores.uploads",

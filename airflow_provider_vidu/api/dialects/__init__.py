@@ -5,8 +5,9 @@ A further one is a module beside these and a line here.
 
 from __future__ import annotations
 
-from airflow_provider_vidu.api.dialects.base import Dialect, checked_id
+from airflow_provider_vidu.api.dialects.base import Dialect
 from airflow_provider_vidu.api.dialects.ent_v2 import EntV2
+from airflow_provider_vidu.api.dialects.identity import checked_id
 from airflow_provider_vidu.api.dialects.vidu_native import ViduNative
 
 DIALECTS: dict[str, type[Dialect]] = {kind.name: kind for kind in (ViduNative, EntV2)}

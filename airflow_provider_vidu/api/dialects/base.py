@@ -1,27 +1,25 @@
 """What every dialect must be able to say; decisions only, no I/O.
 
-A dialect turns an intention (ask for a generation, create one) into an :class:`ApiRequest` and an
-:class:`ApiAnswer` into a :class:`Generation` or an error of the tree. Both the sync and the async
-shell ask here, so they cannot drift apart. A new dialect is one module with one subclass, entered
-in ``dialects/__init__.py``.
+A dialect makes a :class:`Call` of each intention (query a generation, create one): the request, and how its answer
+becomes a :class:`Generation` or an error of the tree. Both clients carry these calls, so they cannot drift apart. A new
+dialect is one module with one subclass, entered in ``dialects/__init__.py``.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
-from urllib.parse import quote
+from functools import partial
+from typing import Any, ClassVar, Final, NoReturn
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers
-from airflow_provider_vidu.api.dialects.answers import STATUSES, speaks_of_a_generation, state_word
+from airflow_provider_vidu.api.dialects.answers import speaks_of_a_generation
 from airflow_provider_vidu.api.dialects.created import (
     ID_FIELDS,
     accepted,
-    created_id,
     created_ids,
     created_object,
     located_id,
@@ -29,8 +27,6 @@ from airflow_provider_vidu.api.dialects.created import (
     strict_id,
 )
 from airflow_provider_vidu.api.dialects.errors import (
-    ERRORS,
-    ErrorClass,
     ErrorText,
     advice_for,
     error_class,
@@ -39,33 +35,22 @@ from airflow_provider_vidu.api.dialects.errors import (
     is_known,
     refuses,
 )
-from airflow_provider_vidu.api.dialects.identity import chosen
+from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_safe_id
+from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
-from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest
-from airflow_provider_vidu.common.text import UNPRINTABLE, redacted, sanitized
-from airflow_provider_vidu.common.values import bounded, objects, text, web_url, without_media
+from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill
+from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
-from airflow_provider_vidu.models import Cancellation, Credits, Generation, GenerationStatus
+from airflow_provider_vidu.models import Cancellation, Credits, Generation
 from airflow_provider_vidu.polling.retries import retry_after
 
-MAX_ID_CHARS: Final = 1024
 MAX_NAMED_IDS: Final = 5
 _SEE_OTHER: Final = 303
-MAX_URI_CHARS: Final = 4096
-MAX_ID_NUMBER: Final = 10**40
-"""An id of digits is smaller by far; Python refuses to write very long numbers."""
-_UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f]")
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+")
-"""What stands in a URL as it is."""
-_SMALL_BYTES: Final = 8 * 1024
+SMALL_BYTES: Final = 8 * 1024
 """The JSON of a shorter answer cannot be longer than what is kept, however it is escaped."""
 # new-api names the request in a header, too.
 _TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
-
-UPLOADS: Final = "/tools/v2/files/uploads"
-"""The upload service, beside ``/ent/v2`` under the connection's base URL: several clients of the official API and
-of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,57 +61,7 @@ class Upload:
     put_url: str = field(repr=False)
 
 
-def checked_id(generation_id: object) -> str:
-    """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
-
-    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
-
-    :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
-        rendered ``None``, or holds control characters.
-    """
-    if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < MAX_ID_NUMBER:
-        generation_id = str(generation_id)
-    if not isinstance(generation_id, str):
-        raise ViduConfigError(
-            f"generation_id must be a string, not {type(generation_id).__name__}.{_hint_for_id(generation_id)}"
-        )
-    if not generation_id.strip() or generation_id == "None":
-        raise ViduConfigError(
-            f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
-            "the task before it handed over no id. Check its XCom."
-        )
-    # A segment of dots would be folded away on the wire, encoded or not.
-    if not is_usable_id(generation_id):
-        raise ViduConfigError(
-            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or holds control characters or "
-            "others that cannot be encoded."
-        )
-    return generation_id
-
-
-def is_usable_id(generation_id: str) -> bool:
-    """Whether an id can be asked for: not too long, not all dots, without control characters."""
-    if len(generation_id) > MAX_ID_CHARS or _UNFIT_ID.search(generation_id) or not generation_id.strip(" ."):
-        return False
-    return _SURROGATE.search(generation_id) is None
-
-
-def is_safe_id(generation_id: str) -> bool:
-    """Whether an id of an answer can be asked for and be logged: no line end and no override of any alphabet.
-
-    Where U+FFFD stands for what no store takes, it would name something else.
-    """
-    return is_usable_id(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
-
-
-def _hint_for_id(wrong: object) -> str:
-    if isinstance(wrong, Mapping):
-        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
-    if isinstance(wrong, float):
-        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
-    return " The task before it handed over no id: check its XCom." if wrong is None else ""
-
-
+@dataclass(init=False, unsafe_hash=True)
 class Dialect(ABC):
     """One way to speak with a Vidu service.
 
@@ -145,41 +80,83 @@ class Dialect(ABC):
     """What the state is called in this dialect, for messages; both names are read."""
     key_hint: ClassVar[str] = ""
     """What to check besides, if the key is refused."""
-    statuses: ClassVar[Mapping[str, GenerationStatus]] = STATUSES
-    errors: ClassVar[Mapping[str, ErrorClass]] = ERRORS
-    """Error words, lower-case, and what they mean whatever the status is: the same in all dialects."""
+    has_list: ClassVar[bool] = False
+    """Whether there is a list of the account's generations."""
+    has_uploads: ClassVar[bool] = False
+    """Whether there is an upload service."""
+
+    query_path: str
+    create_path: str
 
     def __init__(self, query_path: str | None = None, create_path: str | None = None) -> None:
         self.query_path = query_path or self.default_query_path
         self.create_path = create_path or self.default_create_path
 
-    # -- what to send ---------------------------------------------------------------------------
-
-    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
-        """Return the request that asks for the state of ``generation_id``.
+    def query(self, generation_id: str, endpoint: str | None = None) -> Call[Generation]:
+        """Return the call that asks for the state of ``generation_id``.
 
         :param endpoint: where it was submitted, if a dialect has products with a query of their own.
+        :raises ViduConfigError: when the id cannot be one.
         """
-        return ApiRequest("GET", fill(self.query_path, id=checked_id(generation_id)))
+        request = ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
+        return Call(request, partial(self.read_generation, generation_id))
+
+    def _query_path(self, endpoint: str | None) -> str:
+        """Return the template of a query's path."""
+        return self.query_path
+
+    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> Call[Generation]:
+        """Return the call that submits ``body`` (billed).
+
+        :param endpoint: the name of a create, or a path that starts with a slash; if omitted, the dialect decides.
+        :raises ViduConfigError: when there is no such endpoint, or the fields do not say which one they are for.
+        """
+        request = self._create_request(body, endpoint)
+        return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 
     @abstractmethod
-    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
-        """Return the request that submits ``body`` (billed)."""
+    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
+        """Return the request that submits ``body``."""
 
-    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
-        """Return the request that cancels, or None if the dialect, or the product of ``endpoint``, has none."""
-        return None
+    def can_cancel(self, endpoint: str | None = None) -> bool:
+        """Whether a generation that was submitted to ``endpoint`` can be cancelled."""
+        return False
 
-    def credits(self) -> ApiRequest | None:
-        """Return the request that asks for the balance, or None where the dialect has none."""
-        return None
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> Call[Cancellation]:
+        """Return the call that cancels a generation.
 
-    def search(self, query: str = "") -> ApiRequest | None:
-        """Return the request for a page of the list of generations, or None where the dialect has no list.
+        :raises ViduConfigError: when the dialect, or the product of ``endpoint``, has no cancel.
+        """
+        self._lacks("cancel")
+
+    def credits(self) -> Call[Credits]:
+        """Return the call that asks for the balance.
+
+        :raises ViduConfigError: when the dialect has none.
+        """
+        self._lacks("balance")
+
+    def search(self, query: str = "") -> Call[Page]:
+        """Return the call for a page of the list of generations.
 
         :param query: what to ask for, percent-encoded; see ``task_list.Listing.query``.
+        :raises ViduConfigError: when the dialect has no list, see :attr:`has_list`.
         """
-        return None
+        self._lacks("list of generations: name the generations by their ids")
+
+    def upload(self) -> Call[Upload]:
+        """Return the call that opens an upload. It costs nothing.
+
+        :raises ViduConfigError: when the dialect has no upload service, see :attr:`has_uploads`.
+        """
+        self._lacks("upload service")
+
+    def finish_upload(self, upload: Upload, etag: str) -> Call[str]:
+        """Return the call that ends an upload whose bytes were answered with ``etag``; it reads the file's address."""
+        self._lacks("upload service")
+
+    def _lacks(self, what: str) -> NoReturn:
+        raise ViduConfigError(f"The dialect {self.name} has no {what}.")
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
         """Return ``body`` with a marker that the service hands back, or None if there is no place for it.
@@ -187,17 +164,6 @@ class Dialect(ABC):
         :raises ViduConfigError: when the fields do not say which endpoint the request is for.
         """
         return None
-
-    def upload(self) -> ApiRequest | None:
-        """Return the request that opens an upload, or None if the dialect has no upload service. It costs nothing."""
-        return None
-
-    def finish_upload(self, upload: Upload, etag: str) -> ApiRequest:
-        """Return the request that ends an upload.
-
-        :param etag: the ``ETag`` of the answer to the bytes; most clients send it without its quotes.
-        """
-        return ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
 
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
@@ -208,8 +174,8 @@ class Dialect(ABC):
         return True
 
     @abstractmethod
-    def probe(self) -> ApiRequest:
-        """Return a harmless request whose answer tells whether host and key are right."""
+    def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
+        """Return a harmless call that tells whether host and key are right: None, or what is wrong."""
 
     def probe_verdict(self, answer: ApiAnswer) -> ViduAPIError | ViduResponseError | None:
         """Return what is wrong according to the answer to :meth:`probe`, or None when all is fine."""
@@ -230,8 +196,6 @@ class Dialect(ABC):
     @abstractmethod
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
         """Whether this is how a service of this dialect answers :meth:`probe` when all is fine."""
-
-    # -- what the answers mean ------------------------------------------------------------------
 
     def read_generation(self, generation_id: str, answer: ApiAnswer) -> Generation:
         """Return what the answer to a query says, whatever dialect it is written in.
@@ -292,11 +256,11 @@ class Dialect(ABC):
                 f"{answer.snippet()}",
                 status_code=answer.status,
             )
-        if not found and not (with_context := self._located(answer)):
+        if not found and not (located := self._located(answer)):
             raise ViduResponseError(
                 f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
             )
-        generation_id = self._usable(found[0] if found else with_context, answer)
+        generation_id = self._usable(found[0] if found else located, answer)
         return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
 
     def _located(self, answer: ApiAnswer) -> str:
@@ -309,20 +273,20 @@ class Dialect(ABC):
 
         :raises ViduError: when the answer is damaged and holds no id, or is not an object.
         """
+        payload: dict[str, Any] | None = None
         if not answer.ok:  # 303: what the body says is a note for people
-            if with_context := self._located(answer):
-                return {"task_id": with_context}
-            raise self.error(answer)
-        try:
-            payload = created_object(answer.json())
-            damage: ViduError = self._no_object(answer)
-        except ViduError as error:
-            damage = error
-            payload = salvaged(answer.documents(ID_FIELDS))
+            damage: ViduError = self.error(answer)
+        else:
+            try:
+                payload = created_object(answer.json())
+                damage = self._no_object(answer)
+            except ViduError as error:
+                damage = error
+                payload = salvaged(answer.documents(ID_FIELDS))
         if payload is not None:
             return payload
-        if with_context := self._located(answer):
-            return {"task_id": with_context}
+        if located := self._located(answer):
+            return {"task_id": located}
         raise damage
 
     def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
@@ -354,53 +318,6 @@ class Dialect(ABC):
             raise self.error(answer)
         return without_media(payload) if answer.may_hold_media else payload
 
-    def read_credits(self, answer: ApiAnswer) -> Credits:
-        """Return the balance that the answer to :meth:`credits` tells."""
-        return Credits(raw=self._kept(self._object(answer), answer))
-
-    def read_page(self, answer: ApiAnswer) -> Page:
-        """Return the page of the list that the answer to :meth:`search` holds."""
-        return Page()
-
-    def read_upload(self, answer: ApiAnswer) -> Upload:
-        """Return the upload that the answer to :meth:`upload` opens.
-
-        :raises ViduResponseError: when the answer lacks a usable id or a web address that takes the bytes.
-        """
-        payload = self._object(answer)
-        found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
-        if found is None or put_url is None:
-            raise ViduResponseError(
-                f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
-                status_code=answer.status,
-            )
-        if not is_safe_id(found):
-            raise ViduResponseError(
-                f"The upload service answered with an id that is not used, because it has more than {MAX_ID_CHARS:,} "
-                f"characters or holds some that cannot be printed: {sanitized(repr(found), 120)}. {IF_IT_LASTS}",
-                status_code=answer.status,
-            )
-        return Upload(found, put_url)
-
-    def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
-        """Return the address that a request may name the uploaded file by."""
-        uri = text(self._object(answer).get("uri")) or ""
-        # It goes into a request, and may get into logs.
-        fits = uri and len(uri) <= MAX_URI_CHARS and not UNPRINTABLE.search(uri)
-        return uri if fits else f"ssupload:?id={upload.id}"
-
-    def read_cancel(self, answer: ApiAnswer) -> Cancellation:
-        """Return what the answer to :meth:`cancel` means; a refusal is told, not raised.
-
-        :raises ViduError: when the answer says nothing about the generation (key, rate, trouble).
-        """
-        if answer.ok:
-            return Cancellation(accepted=True, reason="the service has accepted the cancel")
-        error = self.error(answer)
-        if isinstance(error, (exceptions.ViduRequestError, exceptions.ViduNotFoundError)):
-            return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
-        raise error
-
     def error(self, answer: ApiAnswer, *, of_create: bool = True) -> ViduAPIError | ViduResponseError:
         """Return the error that an error answer stands for.
 
@@ -409,7 +326,8 @@ class Dialect(ABC):
             of the generation, and is a failure of the gateway that may pass.
         """
         payload = answer.json_or_none()
-        told = self._error_text(answer, payload)
+        first = next(objects(payload), None) if isinstance(payload, list) else payload
+        told = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
         known: dict[str, Any] = {
             "status_code": answer.status,
             "code": told.code,
@@ -417,7 +335,11 @@ class Dialect(ABC):
             "retry_after": retry_after(answer.headers),
         }
         if 300 <= answer.status < 400:
-            return ViduResponseError(_redirect_message(answer), **known)
+            return ViduResponseError(
+                f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key never "
+                "follows a redirect: put the final address into the connection's host.",
+                **known,
+            )
         if answer.status in (403, 404) and payload is None and answer.body.strip():
             # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while
             # the gateway is redeployed; the refusal of a key and "no such generation" come as JSON.
@@ -434,12 +356,6 @@ class Dialect(ABC):
             advice = f"{advice} {self.key_hint}"
         return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **known)
 
-    def _error_text(self, answer: ApiAnswer, payload: Any = None) -> ErrorText:
-        payload = answer.json_or_none() if payload is None else payload
-        if isinstance(payload, list):
-            payload = next(objects(payload), None)
-        return error_text(payload, answer.redact) if isinstance(payload, Mapping) else ErrorText()
-
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id that an error answer to a create holds: what it names may have been billed."""
         payload = answer.json_or_none()
@@ -450,13 +366,10 @@ class Dialect(ABC):
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the object in an answer that is not of a generation; an error, also with status 200, is raised."""
-        payload = self._parsed(answer)
-        if is_error(payload):
-            raise self.error(answer)
-        return payload
+        """Return the object in an answer that is not of a generation.
 
-    def _parsed(self, answer: ApiAnswer) -> dict[str, Any]:
+        :raises ViduAPIError: for an error answer, also one with a status of success.
+        """
         if not answer.ok:
             raise self.error(answer)
         payload = answer.json()
@@ -464,6 +377,8 @@ class Dialect(ABC):
             payload = payload[0]
         if not isinstance(payload, dict):
             raise self._no_object(answer)
+        if is_error(payload):
+            raise self.error(answer)
         return payload
 
     def _no_object(self, answer: ApiAnswer) -> ViduResponseError:
@@ -477,59 +392,5 @@ class Dialect(ABC):
             payload,
             answer.redact,
             may_hold_media=answer.may_hold_media,
-            may_be_long=len(answer.body) > _SMALL_BYTES,
+            may_be_long=len(answer.body) > SMALL_BYTES,
         )
-
-    def _kept(self, payload: dict[str, Any], answer: ApiAnswer) -> dict[str, Any]:
-        """Return what is kept of an answer: without inline media, and not too long for an XCom."""
-        return bounded(without_media(payload)) if len(answer.body) > _SMALL_BYTES else payload
-
-    def _created_id(self, payload: Mapping[str, Any]) -> str | None:
-        """Return the id in a create's answer, or in an entry of a list."""
-        return created_id(payload)
-
-
-def fill(template: str, **values: str) -> str:
-    """Put percent-encoded values into a path template; ``{task_id}`` and ``{generation_id}`` mean ``{id}``.
-
-    ``str.format`` is not used, because a template is user input and could reach into objects.
-    """
-    for name, value in values.items():
-        encoded = value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
-        for alias in (name, "task_id", "generation_id") if name == "id" else (name,):
-            template = template.replace("{" + alias + "}", encoded)
-    return template
-
-
-def check_template(field: str, template: str, *, required: Iterable[str] = ()) -> str:
-    """Return a path template from the connection after checking it.
-
-    The template of a query may end in a query string, and that may hold the id: ``/v1/video/query?id={id}``.
-
-    :raises ViduConfigError: when it does not start with a slash, lacks a placeholder or has another.
-    """
-    found = set(re.findall(r"\{([^{}]*)\}", template))
-    named = {"id" if name in ("task_id", "generation_id") else name for name in found}
-    of_a_query = "id" in required
-    allowed = {"id"} if of_a_query else {"endpoint"}
-    bare = re.sub(r"\{[^{}]*\}", "", template)
-    if not template.startswith("/") or not template.isascii() or re.search(r"[\s#\x00-\x1f\x7f]", bare):
-        raise ViduConfigError(f"{field} must be a path such as /v2/tasks/{{id}}, without spaces or a fragment.")
-    if bare.count("?") > (1 if of_a_query else 0):
-        only = "may have one query string" if of_a_query else "must have no query string"
-        raise ViduConfigError(f"{field} {only}: {sanitized(template, 80)!r}.")
-    if "{" in bare or "}" in bare:
-        raise ViduConfigError(f"{field} holds a brace that belongs to no placeholder.")
-    if missing := set(required) - named:
-        raise ViduConfigError(f"{field} lacks the placeholder {{{missing.pop()}}}.")
-    if extra := named - allowed:
-        raise ViduConfigError(f"{field} holds an unknown placeholder {{{sanitized(extra.pop(), 40)}}}.")
-    return template
-
-
-def _redirect_message(answer: ApiAnswer) -> str:
-    target = redacted(answer.headers.get("location", "nowhere"))
-    return (
-        f"The service redirects to {target}. The API key never follows a redirect: "
-        "put the final address into the connection's host."
-    )

@@ -30,8 +30,8 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from airflow_provider_vidu.api.dialects.answers import RESULT_FIELDS, STATUSES, Level, as_object, state_word
 from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
+from airflow_provider_vidu.api.dialects.levels import RESULT_FIELDS, STATUSES, Level, as_object, state_word
 from airflow_provider_vidu.common.parsing import Document
 from airflow_provider_vidu.common.values import embedded, first_text, text, web_url
 from airflow_provider_vidu.models import Generation, GenerationStatus

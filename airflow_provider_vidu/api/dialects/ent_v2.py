@@ -10,31 +10,58 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
+from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers
-from airflow_provider_vidu.api.dialects.answers import job_and_inner
-from airflow_provider_vidu.api.dialects.base import UPLOADS, Dialect, checked_id, fill, is_safe_id
+from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect, Upload
+from airflow_provider_vidu.api.dialects.created import created_id
 from airflow_provider_vidu.api.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
 from airflow_provider_vidu.api.dialects.errors import is_error
+from airflow_provider_vidu.api.dialects.identity import MAX_ID_CHARS, checked_id, is_safe_id
+from airflow_provider_vidu.api.dialects.levels import job_and_inner
 from airflow_provider_vidu.api.dialects.task_list import Page
-from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest
-from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.common.values import mapping, number, objects, text, value_count, whole
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
-from airflow_provider_vidu.models import Credits
+from airflow_provider_vidu.api.messages import IF_IT_LASTS, TOO_LARGE, ApiAnswer, ApiRequest, fill
+from airflow_provider_vidu.common.text import UNPRINTABLE, sanitized
+from airflow_provider_vidu.common.values import (
+    bounded,
+    mapping,
+    number,
+    objects,
+    text,
+    value_count,
+    web_url,
+    whole,
+    without_media,
+)
+from airflow_provider_vidu.exceptions import (
+    ViduAPIError,
+    ViduConfigError,
+    ViduNotFoundError,
+    ViduRequestError,
+    ViduResponseError,
+)
+from airflow_provider_vidu.models import Cancellation, Credits
 
 MOST_TOKEN_CHARS: Final = 4096
 """A longer token may not fit into the URL of the request for the next page."""
 MOST_ENTRIES: Final = 5_000
+"""The most entries that are read of one page; a page is asked for with at most 100."""
 _KEPT_VALUES: Final = 20_000
 """So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
 _LEAST_VALUES: Final = 100
 """So many of each entry are kept in any case."""
-"""The most entries that are read of one page; 100 are asked for at most."""
 
 BALANCE_FIELDS: Final = frozenset(
     {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
      "data"}
 )  # fmt: skip
+
+
+UPLOADS: Final = "/tools/v2/files/uploads"
+"""The upload service, beside ``/ent/v2`` under the connection's base URL: several clients of the official API and
+of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
+
+
+MAX_URI_CHARS: Final = 4096
 
 
 class EntV2(Dialect):
@@ -50,12 +77,11 @@ class EntV2(Dialect):
     default_host: ClassVar[str | None] = "https://api.vidu.com"
     default_query_path: ClassVar[str] = "/ent/v2/tasks/{id}/creations"
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
+    has_list: ClassVar[bool] = True
+    has_uploads: ClassVar[bool] = True
 
-    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
-        """Return the create request for ``endpoint``, or for the one that the fields are for.
-
-        :raises ViduConfigError: when they fit several, or ``endpoint`` is not the name of one.
-        """
+    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
+        """Return the create request for ``endpoint``, or for the one that the fields are for."""
         if endpoint and endpoint.startswith("/"):
             path = endpoint
         elif "{endpoint}" in self.create_path:
@@ -64,42 +90,47 @@ class EntV2(Dialect):
             path = self.create_path
         return ApiRequest("POST", path, typed(body), bills=True)
 
-    def query(self, generation_id: str, endpoint: str | None = None) -> ApiRequest:
-        """Return the request for a generation's state; the one-click products have a query of their own.
+    def _query_path(self, endpoint: str | None) -> str:
+        """Return the template of a query's path; the one-click products have a query of their own.
 
-        :param endpoint: where it was submitted. One with ``{id}`` inside is itself the path of the query: some
-            parts of a one-click production are documented so.
+        An ``endpoint`` with ``{id}`` inside is itself the path: some parts of a one-click production are documented so.
         """
         own = named(endpoint).query if endpoint else None
         if endpoint and "{id}" in endpoint:
             own = endpoint
-        if own is None:
-            return super().query(generation_id)
-        path = own if own.startswith("/") else self._beside_create(own)
-        return ApiRequest("GET", fill(path, id=checked_id(generation_id)))
+        return self.query_path if own is None else own if own.startswith("/") else self._beside_create(own)
 
-    def cancel(self, generation_id: str, endpoint: str | None = None) -> ApiRequest | None:
-        """Return the cancel request, beside the query: ``…/{id}/cancel``.
+    def can_cancel(self, endpoint: str | None = None) -> bool:
+        """Whether there is a cancel: not for one-click products, nor where the id is in a query string."""
+        path = self.query_path.partition("?")[0]
+        return not (endpoint and named(endpoint).query) and fill(path, id="x") != path
 
-        There is none for one-click products, nor where the id is in a query string.
-        """
+    def cancel(self, generation_id: str, endpoint: str | None = None) -> Call[Cancellation]:
+        """Return the call that cancels, beside the query: ``…/{id}/cancel``."""
+        if not self.can_cancel(endpoint):
+            return super().cancel(generation_id, endpoint)
         path, mark, query = self.query_path.partition("?")
-        if (endpoint and named(endpoint).query) or fill(path, id="x") == path:
-            return None  # /v1/video/query?id={id}: nothing there has a path of its own
         template = path.removesuffix("/creations") + "/cancel" + mark + query
-        return ApiRequest("POST", fill(template, id=checked_id(generation_id)), {"id": generation_id})
+        request = ApiRequest("POST", fill(template, id=checked_id(generation_id)), {"id": generation_id})
+        return Call(request, self.read_cancel)
 
-    def credits(self) -> ApiRequest | None:
-        """Return the request for the balance; it lies beside the creates."""
-        return ApiRequest("GET", self._beside_create("credits"))
+    def credits(self) -> Call[Credits]:
+        """Return the call for the balance; it lies beside the creates."""
+        return Call(ApiRequest("GET", self._beside_create("credits")), self.read_credits)
 
-    def search(self, query: str = "") -> ApiRequest | None:
-        """Return the request for a page of the list; it lies beside the creates."""
-        return ApiRequest("GET", f"{self._beside_create('tasks')}{'?' if query else ''}{query}", lists=True)
+    def search(self, query: str = "") -> Call[Page]:
+        """Return the call for a page of the list; it lies beside the creates."""
+        path = f"{self._beside_create('tasks')}{'?' if query else ''}{query}"
+        return Call(ApiRequest("GET", path, lists=True), self.read_page)
 
-    def upload(self) -> ApiRequest | None:
-        """Return the request that opens an upload."""
-        return ApiRequest("POST", UPLOADS, {"scene": "vidu"})
+    def upload(self) -> Call[Upload]:
+        """Return the call that opens an upload."""
+        return Call(ApiRequest("POST", UPLOADS, {"scene": "vidu"}), self.read_upload)
+
+    def finish_upload(self, upload: Upload, etag: str) -> Call[str]:
+        """Return the call that ends an upload; most clients send the ``ETag`` without its quotes."""
+        request = ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
+        return Call(request, lambda answer: self.read_uploaded(answer, upload))
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
         """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays.
@@ -131,6 +162,18 @@ class EntV2(Dialect):
         except ViduConfigError:
             return single
 
+    def read_cancel(self, answer: ApiAnswer) -> Cancellation:
+        """Return what the answer to :meth:`cancel` means; a refusal is returned, not raised.
+
+        :raises ViduError: when the answer says nothing about the generation (key, rate, failures of the service).
+        """
+        if answer.ok:
+            return Cancellation(accepted=True, reason="the service has accepted the cancel")
+        error = self.error(answer)
+        if isinstance(error, (ViduRequestError, ViduNotFoundError)):
+            return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
+        raise error
+
     def read_page(self, answer: ApiAnswer) -> Page:
         """Return a page of the list; an entry without an id that can be asked for is counted and left out."""
         payload, _ = job_and_inner(self._object(answer))
@@ -153,7 +196,7 @@ class EntV2(Dialect):
         is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
         most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
         media = answer.may_hold_media
-        named = ((self._created_id(entry), entry) for entry in entries)
+        named = ((created_id(entry), entry) for entry in entries)
         return Page(
             generations=tuple(
                 answers.read(name, dict(entry), answer.redact, may_hold_media=media, most_values=most)
@@ -164,6 +207,33 @@ class EntV2(Dialect):
             token=token,
             tells_end="next_page_token" in payload,
         )
+
+    def read_upload(self, answer: ApiAnswer) -> Upload:
+        """Return the upload that the answer to :meth:`upload` opens.
+
+        :raises ViduResponseError: when the answer lacks a usable id or a web address that takes the bytes.
+        """
+        payload = self._object(answer)
+        found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
+        if found is None or put_url is None:
+            raise ViduResponseError(
+                f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
+                status_code=answer.status,
+            )
+        if not is_safe_id(found):
+            raise ViduResponseError(
+                f"The upload service answered with an id that is not used, because it has more than {MAX_ID_CHARS:,} "
+                f"characters or holds some that cannot be printed: {sanitized(repr(found), 120)}. {IF_IT_LASTS}",
+                status_code=answer.status,
+            )
+        return Upload(found, put_url)
+
+    def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
+        """Return the address that a request may name the uploaded file by."""
+        uri = text(self._object(answer).get("uri")) or ""
+        # It goes into a request, and may get into logs.
+        fits = uri and len(uri) <= MAX_URI_CHARS and not UNPRINTABLE.search(uri)
+        return uri if fits else f"ssupload:?id={upload.id}"
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
         """Return the balance: the sum over the kinds of credits, and how busy the account is."""
@@ -185,12 +255,12 @@ class EntV2(Dialect):
             concurrency_limit=count("concurrency_limit"),
             current_concurrency=count("current_concurrency"),
             queue_count=count("queue_count"),
-            raw=self._kept(payload, answer),
+            raw=bounded(without_media(payload)) if len(answer.body) > SMALL_BYTES else payload,
         )
 
-    def probe(self) -> ApiRequest:
+    def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
         """Ask for the balance: it costs nothing and needs a valid key."""
-        return ApiRequest("GET", self._beside_create("credits"))
+        return Call(self.credits().request, self.probe_verdict)
 
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
         """Expect a balance, under whatever name a reseller gives it."""

@@ -1,4 +1,4 @@
-"""Whether the answer to a query is about the generation that was asked for; pure.
+"""Ids: which ones can be asked for, and whether the answer to a query is about the one that was; pure.
 
 Gateways spell ids in other ways than they were asked for: without a prefix, as a number, as that of the service behind
 them. A gateway that answers a query with a list must not end a wait with the result of another generation.
@@ -7,14 +7,72 @@ them. A gateway that answers a query with a list must not end a wait with the re
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.answers import WRAPPERS, Level, is_envelope, state_word
+from airflow_provider_vidu.api.dialects.levels import WRAPPERS, Level, is_envelope, state_word
+from airflow_provider_vidu.common.text import UNPRINTABLE, sanitized
 from airflow_provider_vidu.common.values import number, objects, text
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+MAX_ID_CHARS: Final = 1024
+_MAX_ID_NUMBER: Final = 10**40
+"""An id of digits is smaller by far; Python refuses to write very long numbers."""
+_UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _ID_NAMES: Final = ("id", "task_id")
 """What the id of a job is called. Other names that end in "id" may confirm an id, and disprove none."""
+
+
+def checked_id(generation_id: object) -> str:
+    """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
+
+    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
+
+    :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
+        rendered ``None``, or holds control characters.
+    """
+    if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < _MAX_ID_NUMBER:
+        generation_id = str(generation_id)
+    if not isinstance(generation_id, str):
+        raise ViduConfigError(
+            f"generation_id must be a string, not {type(generation_id).__name__}.{_hint_for_id(generation_id)}"
+        )
+    if not generation_id.strip() or generation_id == "None":
+        raise ViduConfigError(
+            f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
+            "the task before it handed over no id. Check its XCom."
+        )
+    # A segment of dots would be folded away on the wire, encoded or not.
+    if not is_usable_id(generation_id):
+        raise ViduConfigError(
+            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or holds control characters or "
+            "others that cannot be encoded."
+        )
+    return generation_id
+
+
+def is_usable_id(generation_id: str) -> bool:
+    """Whether an id can be asked for: not too long, not all dots, without control characters."""
+    is_blank = not generation_id.strip(" .")
+    return len(generation_id) <= MAX_ID_CHARS and not is_blank and not _UNFIT_ID.search(generation_id)
+
+
+def is_safe_id(generation_id: str) -> bool:
+    """Whether an id of an answer can be asked for and be logged: no line end and no override of any alphabet.
+
+    Where U+FFFD stands for what no store takes, it would name something else.
+    """
+    return is_usable_id(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
+
+
+def _hint_for_id(wrong: object) -> str:
+    if isinstance(wrong, Mapping):
+        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
+    if isinstance(wrong, float):
+        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
+    return " The task before it handed over no id: check its XCom." if wrong is None else ""
 
 
 def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:

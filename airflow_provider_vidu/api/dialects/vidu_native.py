@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.api.dialects.answers import state_word
+from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects.base import Dialect
 from airflow_provider_vidu.api.dialects.errors import GATEWAY, is_error
+from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
-from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRequestError
+from airflow_provider_vidu.exceptions import ViduAPIError, ViduNotFoundError, ViduRequestError, ViduResponseError
 
 PROBE_ID: Final = "airflow-connection-test"
 
@@ -27,11 +28,8 @@ class ViduNative(Dialect):
     default_query_path: ClassVar[str] = "/vidu-native/video/generations/{id}"
     default_create_path: ClassVar[str] = "/vidu-native/video/generations"
 
-    def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> ApiRequest:
-        """Return the create request; the gateways have one endpoint, so another one must be a path.
-
-        :raises ViduConfigError: when ``endpoint`` is no path.
-        """
+    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
+        """Return the create request; the gateways have one endpoint, so another one must be a path."""
         if endpoint is not None and not endpoint.startswith("/"):
             raise exceptions.ViduConfigError(
                 "The vidu-native dialect has a single create endpoint; give a path such as "
@@ -39,9 +37,9 @@ class ViduNative(Dialect):
             )
         return ApiRequest("POST", endpoint or self.create_path, body, bills=True)
 
-    def probe(self) -> ApiRequest:
+    def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
         """Ask for an id that no gateway has: only a gateway that accepts the key says "not there"."""
-        return self.query(PROBE_ID)
+        return Call(self.query(PROBE_ID).request, self.probe_verdict)
 
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
         """Expect "no such task" (400 or 404): it means that host and key are right."""

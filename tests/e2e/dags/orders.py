@@ -21,13 +21,13 @@ class MortalOperator(ViduGenerateOperator):
     def execute(self, context: Any) -> Any:
         """Submit and wait, dying on the way."""
         self._die("start", context)
-        create, wait = hooks.ViduHook.create_generation, hooks.ViduHook.wait
+        create, wait = hooks.ViduHook._submit, hooks.ViduHook.wait
 
-        def mortal_create(hook: Any, **fields: Any) -> Any:
+        def mortal_create(hook: Any, *args: Any) -> Any:
             self._die("before_post", context)
             if self._is_due("during_answer", context):
                 threading.Timer(3, _die).start()
-            generation = create(hook, **fields)
+            generation = create(hook, *args)
             self._die("after_answer", context)
             return generation
 
@@ -36,7 +36,7 @@ class MortalOperator(ViduGenerateOperator):
             return wait(hook, *args, **kwargs)
 
         # This process runs this one task and nothing else.
-        hooks.ViduHook.create_generation = mortal_create  # type: ignore[method-assign]
+        hooks.ViduHook._submit = mortal_create  # type: ignore[method-assign]
         hooks.ViduHook.wait = mortal_wait  # type: ignore[method-assign]
         return super().execute(context)
 

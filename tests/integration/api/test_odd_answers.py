@@ -204,7 +204,7 @@ def test_a_plain_answer_keeps_its_connection(monkeypatch, client: str) -> None:
         else:
             for _ in range(3):
                 assert hook.get_generation(ID).provider_status == "processing"
-            hook._close()
+            hook._client.close()
     assert len(connections) == 1
 
 

@@ -159,13 +159,13 @@ def test_the_time_of_the_latest_send_counts(service, monkeypatch):
     saved: list[Record] = []
     save = store.save
     monkeypatch.setattr(store, "save", lambda record: (saved.append(record), save(record)))
-    sent = ViduHook.create_generation
+    sent = ViduHook._submit
 
-    def twice(hook: ViduHook, *, before_send: Any, **fields: Any) -> Any:
+    def twice(hook: ViduHook, body: Any, endpoint: Any, before_send: Any) -> Any:
         before_send()
-        return sent(hook, before_send=before_send, **fields)
+        return sent(hook, body, endpoint, before_send)
 
-    monkeypatch.setattr(ViduHook, "create_generation", twice)
+    monkeypatch.setattr(ViduHook, "_submit", twice)
     run(store)
     assert [record.began for record in saved] == [saved[0].began] * 3
     assert saved[1].at > saved[0].at

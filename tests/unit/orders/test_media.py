@@ -31,7 +31,7 @@ class Hook:
     """As much of the hook as a request needs: it takes uploads, or has none, or its service has none."""
 
     def __init__(self, *, uploads: bool = True, fails: ViduError | None = None) -> None:
-        dialect = SimpleNamespace(name="ent-v2" if uploads else "vidu-native", upload=lambda: uploads or None)
+        dialect = SimpleNamespace(name="ent-v2" if uploads else "vidu-native", has_uploads=uploads)
         self.config = SimpleNamespace(dialect=dialect)
         self.uploaded: list[tuple[str, int, str]] = []
         self._fails = fails

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, EntV2, ViduNative, checked_id
-from airflow_provider_vidu.api.dialects.answers import status_words
-from airflow_provider_vidu.api.dialects.base import Dialect, check_template, fill
-from airflow_provider_vidu.api.messages import ApiAnswer
+from airflow_provider_vidu.api.dialects.base import Dialect
+from airflow_provider_vidu.api.dialects.levels import status_words
+from airflow_provider_vidu.api.messages import ApiAnswer, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
 
@@ -78,7 +78,7 @@ def test_the_dialects_by_name() -> None:
 def test_ids_travel_percent_encoded(dialect: Dialect, good: str) -> None:
     """An id is one path segment, encoded by quote(safe="")."""
     assert checked_id(good) is good
-    path = dialect.query(good).path
+    path = dialect.query(good).request.path
     assert path == dialect.query_path.replace("{id}", quote(good, safe=""))
     assert path.count("/") == dialect.query_path.count("/")
     assert path.isascii()
@@ -99,7 +99,7 @@ def test_bad_ids_are_refused_before_anything_is_sent(dialect: Dialect, bad: Any)
 def test_an_id_that_native_rendering_made_a_number() -> None:
     """All digits of an id arrive; one that has become a fraction is refused with what to do."""
     assert checked_id(911088422699962368) == "911088422699962368"
-    assert EntV2().query(7).path == "/ent/v2/tasks/7/creations"  # type: ignore[arg-type]
+    assert EntV2().query(7).request.path == "/ent/v2/tasks/7/creations"  # type: ignore[arg-type]
     with pytest.raises(ViduConfigError, match="Native template rendering has made a number of it"):
         checked_id(9.1e17)
 
@@ -115,7 +115,7 @@ def test_a_rendered_none_is_explained() -> None:
 def test_any_id_is_refused_or_comes_back(generation_id: str) -> None:
     """Whatever passes the check arrives unchanged at the server."""
     try:
-        path = ViduNative().query(generation_id).path
+        path = ViduNative().query(generation_id).request.path
     except ViduConfigError:
         return
     assert unquote(path.removeprefix("/vidu-native/video/generations/")) == generation_id

@@ -96,7 +96,7 @@ def test_the_table():
 def test_the_endpoint_follows_from_the_fields(body, expected):
     """The default is the endpoint whose fields these are; it is where the create goes."""
     assert endpoint_for(body) == expected
-    assert ENT.create(body) == ApiRequest("POST", f"/ent/v2/{expected}", body, bills=True)
+    assert ENT.create(body).request == ApiRequest("POST", f"/ent/v2/{expected}", body, bills=True)
 
 
 @pytest.mark.parametrize(("body", "choices"), [
@@ -118,7 +118,7 @@ def test_what_the_fields_leave_open(body, choices):
     assert f"({', '.join(choices)}, or a path" in caught.value.reason
     with pytest.raises(ViduConfigError):
         ENT.marked(body, "m")
-    assert ENT.create(body, choices[0]) == ApiRequest("POST", f"/ent/v2/{choices[0]}", body, bills=True)
+    assert ENT.create(body, choices[0]).request == ApiRequest("POST", f"/ent/v2/{choices[0]}", body, bills=True)
 
 
 @pytest.mark.parametrize("body", [
@@ -176,9 +176,9 @@ def test_the_marker_and_the_synchronous_answer(endpoint, body, marked, synchrono
 def test_a_reseller_with_a_single_path(create_path, marked):
     """The path says which endpoint it is; one that says nothing takes whatever the fields are for."""
     reseller = EntV2(create_path=create_path)
-    assert reseller.create({"prompt": "p"}).path == create_path
+    assert reseller.create({"prompt": "p"}).request.path == create_path
     assert (reseller.marked({"prompt": "p"}, "m") is not None) is marked
-    assert reseller.create({"video_url": A}).path == create_path
+    assert reseller.create({"video_url": A}).request.path == create_path
     assert reseller.marked({"video_url": A}, "m") == (
         {"video_url": A, "payload": "m"} if "text2" in create_path else None
     )
@@ -188,15 +188,18 @@ def test_the_queries_of_one_click():
     """They have a query of their own and no cancel; the id is encoded, and prefixes stay."""
     ours = "/ent/v2/one-click/mv/9%2F1"
     for endpoint in ("one-click/mv", "one-click/general_one_click", "one-click/mv/5/compose", "/x/ent/v2/one-click/mv"):
-        assert ENT.query("9/1", endpoint) == ApiRequest("GET", ours)
-        assert ENT.cancel("9/1", endpoint) is None
-    assert ENT.query("9", "one-click/mv/{id}/edit") == ApiRequest("GET", "/ent/v2/one-click/mv/9/edit")
-    assert ENT.query("9", "/x/{id}") == ApiRequest("GET", "/x/9")
-    assert EntV2(create_path="/r/v2/{endpoint}").query("9", "one-click/mv").path == "/r/v2/one-click/mv/9"
+        assert ENT.query("9/1", endpoint).request == ApiRequest("GET", ours)
+        assert not ENT.can_cancel(endpoint)
+        with pytest.raises(ViduConfigError, match="ent-v2 has no cancel"):
+            ENT.cancel("9/1", endpoint)
+    assert ENT.query("9", "one-click/mv/{id}/edit").request == ApiRequest("GET", "/ent/v2/one-click/mv/9/edit")
+    assert ENT.query("9", "/x/{id}").request == ApiRequest("GET", "/x/9")
+    assert EntV2(create_path="/r/v2/{endpoint}").query("9", "one-click/mv").request.path == "/r/v2/one-click/mv/9"
     for endpoint in (None, "text2video", "ad-one-click", "brand-new"):
-        assert ENT.query("9", endpoint) == ApiRequest("GET", "/ent/v2/tasks/9/creations")
-        assert ENT.cancel("9", endpoint) == ApiRequest("POST", "/ent/v2/tasks/9/cancel", {"id": "9"})
-    assert ViduNative().query("9", "one-click/mv") == ViduNative().query("9")
+        assert ENT.query("9", endpoint).request == ApiRequest("GET", "/ent/v2/tasks/9/creations")
+        assert ENT.can_cancel(endpoint)
+        assert ENT.cancel("9", endpoint).request == ApiRequest("POST", "/ent/v2/tasks/9/cancel", {"id": "9"})
+    assert ViduNative().query("9", "one-click/mv").request == ViduNative().query("9").request
 
 
 @pytest.mark.parametrize(("endpoint", "path"), [
@@ -206,7 +209,7 @@ def test_the_queries_of_one_click():
 ])  # fmt: skip
 def test_the_path_of_a_named_endpoint(endpoint, path):
     """A name may have several segments; none of them can leave its place."""
-    assert ENT.create({}, endpoint).path == path
+    assert ENT.create({}, endpoint).request.path == path
     for wrong in ("../credits", "a/./b", "a//b", "a/"):
         with pytest.raises(ViduConfigError, match="neither a name nor a path"):
             ENT.create({}, wrong)
@@ -232,8 +235,8 @@ def test_text_where_a_number_is_documented():
         **body, "duration": 4, "seed": 12, "speed": 1.5, "off_peak": True, "bgm": False, "voice_setting_pitch": -3,
     }  # fmt: skip
     assert typed(body) == expected
-    assert ENT.create(body, "text2video").body == expected
-    assert ViduNative().create(body).body == body
+    assert ENT.create(body, "text2video").request.body == expected
+    assert ViduNative().create(body).request.body == body
 
 
 @pytest.mark.parametrize(("value", "expected"), [

@@ -295,7 +295,7 @@ def test_a_create_without_an_id() -> None:
 def test_the_endpoint_by_images(images: Any, endpoint: str) -> None:
     """The number of images suggests the endpoint."""
     body = {"prompt": "p"} | ({"images": images} if images is not None else {})
-    assert ENT.create(body) == ApiRequest("POST", f"/ent/v2/{endpoint}", body, bills=True)
+    assert ENT.create(body).request == ApiRequest("POST", f"/ent/v2/{endpoint}", body, bills=True)
 
 
 @pytest.mark.parametrize("images", ["https://h/a.png", {"a": 1}, 7, b"\x89PNG"], ids=["text", "object", "int", "bytes"])
@@ -336,22 +336,22 @@ def test_an_endpoint_that_a_template_has_spoilt(endpoint: Any) -> None:
 
 def test_an_endpoint_with_half_a_character() -> None:
     """What UTF-8 cannot hold raises nothing of Python's own."""
-    assert ENT.create({"prompt": "p"}, "\ud800").path == "/ent/v2/%3F"
+    assert ENT.create({"prompt": "p"}, "\ud800").request.path == "/ent/v2/%3F"
 
 
 @pytest.mark.parametrize("endpoint", ["text2video", "multiframe", "extend", "template", "img2video"])
 def test_a_named_endpoint_wins(endpoint: str) -> None:
     """What the user names is used, whatever the number of images."""
-    assert ENT.create({"images": ["a"] * 3}, endpoint).path == f"/ent/v2/{endpoint}"
+    assert ENT.create({"images": ["a"] * 3}, endpoint).request.path == f"/ent/v2/{endpoint}"
 
 
 def test_requests() -> None:
     """Each method and path of the table."""
-    assert ENT.query("911") == ApiRequest("GET", "/ent/v2/tasks/911/creations")
-    assert ENT.cancel("9/1") == ApiRequest("POST", "/ent/v2/tasks/9%2F1/cancel", {"id": "9/1"})
-    assert ENT.credits() == ApiRequest("GET", "/ent/v2/credits")
-    assert ENT.probe() == ApiRequest("GET", "/ent/v2/credits")
-    assert ENT.create({}, "/vidu/other").path == "/vidu/other"
+    assert ENT.query("911").request == ApiRequest("GET", "/ent/v2/tasks/911/creations")
+    assert ENT.cancel("9/1").request == ApiRequest("POST", "/ent/v2/tasks/9%2F1/cancel", {"id": "9/1"})
+    assert ENT.credits().request == ApiRequest("GET", "/ent/v2/credits")
+    assert ENT.probe().request == ApiRequest("GET", "/ent/v2/credits")
+    assert ENT.create({}, "/vidu/other").request.path == "/vidu/other"
 
 
 @pytest.mark.parametrize(
@@ -372,18 +372,16 @@ def test_requests() -> None:
 def test_resellers_paths(query: str | None, create: str, expected: tuple[str, ...]) -> None:
     """Resellers keep the shape under other paths; cancel and credits follow."""
     ent = EntV2(query, create)
-    cancel, balance = ent.cancel("1"), ent.credits()
+    cancel, balance = ent.cancel("1").request, ent.credits().request
     assert cancel
     assert balance
-    assert (ent.query("1").path, cancel.path, ent.create({}).path, balance.path) == expected
+    assert (ent.query("1").request.path, cancel.path, ent.create({}).request.path, balance.path) == expected
 
 
 def test_only_creates_bill() -> None:
     """A cancel and a look at the balance may be repeated."""
-    requests = (ENT.query("1"), ENT.cancel("1"), ENT.credits(), ENT.create({}))
-    assert [request.bills for request in requests if request] == [
-        False, False, False, True,
-    ]  # fmt: skip
+    calls = (ENT.query("1"), ENT.cancel("1"), ENT.credits(), ENT.create({}))
+    assert [call.request.bills for call in calls] == [False, False, False, True]
 
 
 # -- the table of errors --------------------------------------------------------------------------

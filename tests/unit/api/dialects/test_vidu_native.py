@@ -336,15 +336,17 @@ def test_a_failing_create() -> None:
 
 def test_the_query() -> None:
     """A query has no body and may be repeated."""
-    assert NATIVE.query("grok:1") == ApiRequest("GET", "/vidu-native/video/generations/grok%3A1", None, bills=False)
+    assert NATIVE.query("grok:1").request == ApiRequest(
+        "GET", "/vidu-native/video/generations/grok%3A1", None, bills=False
+    )
 
 
 def test_the_create() -> None:
     """The body goes through unchanged, and the request bills."""
     body = {"model": "TC-Vidu", "settings": {"settings": {"duration": 4}}}
-    request = NATIVE.create(body)
+    request = NATIVE.create(body).request
     assert request == ApiRequest("POST", "/vidu-native/video/generations", body, bills=True)
-    assert NATIVE.create(body, "/other/path") == ApiRequest("POST", "/other/path", body, bills=True)
+    assert NATIVE.create(body, "/other/path").request == ApiRequest("POST", "/other/path", body, bills=True)
 
 
 def test_a_create_endpoint_must_be_a_path() -> None:
@@ -356,14 +358,17 @@ def test_a_create_endpoint_must_be_a_path() -> None:
 def test_custom_paths() -> None:
     """Resellers put the same dialect under other paths."""
     custom = ViduNative("/v/{task_id}", "/v")
-    assert custom.query("a:b").path == "/v/a%3Ab"
-    assert custom.create({}).path == "/v"
+    assert custom.query("a:b").request.path == "/v/a%3Ab"
+    assert custom.create({}).request.path == "/v"
 
 
 def test_what_the_dialect_cannot() -> None:
-    """The gateways document neither a cancel nor a balance."""
-    assert NATIVE.cancel("a") is None
-    assert NATIVE.credits() is None
+    """The gateways document no cancel, no balance, no list and no uploads: each call says so."""
+    assert (NATIVE.can_cancel(), NATIVE.has_list, NATIVE.has_uploads) == (False, False, False)
+    calls = (lambda: NATIVE.cancel("a"), NATIVE.credits, NATIVE.search, NATIVE.upload)
+    for call, what in zip(calls, ("cancel", "balance", "list of generations", "upload service"), strict=True):
+        with pytest.raises(exceptions.ViduConfigError, match=f"The dialect vidu-native has no {what}"):
+            call()
 
 
 # -- errors ---------------------------------------------------------------------------------------
@@ -420,8 +425,8 @@ def verdict(status: int, body: bytes, headers: dict[str, str] | None = None) -> 
 
 def test_the_probe_is_a_query() -> None:
     """The probe costs nothing."""
-    assert NATIVE.probe().method == "GET"
-    assert not NATIVE.probe().bills
+    assert NATIVE.probe().request.method == "GET"
+    assert not NATIVE.probe().request.bills
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""One operation of the API as a value: a dialect makes it, both clients carry it, and neither looks inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_vidu.api.json_values import plain, unfit
+from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request and what its answer means.
+
+    :param request: what to send; ``request.bills`` says whether sending it twice could cost twice.
+    :param read: returns what the answer says, or raises the error of the tree that it stands for.
+    """
+
+    request: ApiRequest
+    read: Callable[[ApiAnswer], T]
+
+
+def checked_body(fields: object) -> dict[str, Any]:
+    """Return the body of a create as plain JSON.
+
+    :raises ViduConfigError: when it is not an object, is empty, or holds a value that JSON cannot hold.
+    """
+    if not isinstance(fields, Mapping):
+        raise ViduConfigError(f"body must be a JSON object, not {type(fields).__name__}.")
+    body: dict[str, Any] = plain(fields)
+    if not body:
+        raise ViduConfigError("There is nothing to submit: the request is empty.")
+    if problem := unfit(body):
+        raise ViduConfigError(problem)
+    return body
+
+
+def unknown_outcome(error: ViduError, conn_id: str, what: str = "create") -> ViduSubmitUnknownError:
+    """Return the error of a request that bills, was sent, and ended with ``error``.
+
+    :param what: what the message calls the request.
+    """
+    return ViduSubmitUnknownError(
+        f"The {what} was sent, but its outcome is unknown, and it may have been billed: {error.reason} It is not "
+        "repeated. Check the account's list of generations: if it is there, use its id; otherwise clear the task to "
+        "submit again.",
+        generation_id=error.generation_id,
+        conn_id=conn_id,
+        status_code=error.status_code,
+        code=error.code,
+        trace_id=error.trace_id,
+    )

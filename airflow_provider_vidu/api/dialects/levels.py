@@ -1,0 +1,106 @@
+"""Where an answer speaks of the job: its levels, and the word for the state; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from airflow_provider_vidu.common.values import embedded, shortened, text
+from airflow_provider_vidu.models import GenerationStatus
+
+Level = Mapping[str, Any]
+NOTHING: Final[Level] = {}
+
+
+def status_words(**words: str) -> dict[str, GenerationStatus]:
+    """Return a look-up table from ``waiting="pending queued", running="processing"`` and so on."""
+    return {word: GenerationStatus(status) for status, listed in words.items() for word in listed.split()}
+
+
+# video_generation_completed and video_upsampling_completed are steps, not the end. scheduled, preparation and
+# scheduling are undocumented but were recorded, and so is succeed, beside task_status.
+STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
+    succeeded="completed success succeeded succeed",
+    failed="failed failure error video_generation_failed video_upsampling_failed cancelled canceled expired",
+    waiting="pending queued not_start submitted created queueing scheduled preparation scheduling",
+    running="processing in_progress running image_downloading video_generating video_generation_completed "
+    "video_upsampling video_upsampling_completed",
+)
+"""The words of all families, lower-case; every other word means "still running"."""
+
+_STATE_FIELDS: Final = ("state", "status", "task_status")
+WRAPPERS: Final = ("data", "output", "result")
+"""Where an answer may hold the job inside an envelope."""
+_WRAPPERS: Final = frozenset(WRAPPERS)
+
+RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
+"""What only a job has, beside its state."""
+_OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
+
+# What is kept of an answer becomes an XCom.
+MAX_WORD_CHARS: Final = 500
+
+
+def job_and_inner(payload: Level, redact: Callable[[str], str] = str) -> tuple[Level, Level]:
+    """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
+    if _WRAPPERS.isdisjoint(payload):
+        return payload, NOTHING
+    job = (_wrapped(payload, redact) or payload) if is_envelope(payload) else payload
+    return job, _wrapped(job, redact)
+
+
+def _wrapped(level: Level, redact: Callable[[str], str]) -> Level:
+    return next((inner for inner in (as_object(level.get(name), redact) for name in WRAPPERS) if inner), NOTHING)
+
+
+def is_envelope(payload: Level) -> bool:
+    """Whether the job is not on this level: it has no state, or one beside no other fact of a job."""
+    if not RESULT_FIELDS.isdisjoint(payload):
+        return False
+    if state_word(payload) is None and "status" not in payload:
+        return True
+    if not _OWN_FIELDS.isdisjoint(payload):
+        return False
+    return any(state_word(as_object(payload.get(name))) is not None for name in WRAPPERS)
+
+
+def as_object(value: Any, redact: Callable[[str], str] = str) -> Level:
+    """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        value = embedded(value, redact)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, Mapping) else NOTHING
+
+
+def state_word(level: Level) -> str | None:
+    """Return the word for the state: ``state`` and ``status`` are synonyms; a known word wins over another."""
+    found = None
+    for name in _STATE_FIELDS:
+        word = text(level.get(name))
+        if word is None:
+            continue
+        if word.strip().lower() in STATUSES:
+            return word
+        found = found or word
+    return found
+
+
+def status_of(word: str | None) -> GenerationStatus:
+    """Return what a word for the state means."""
+    return STATUSES.get((word or "").strip().lower(), GenerationStatus.UNKNOWN)
+
+
+def first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str) -> Any:
+    """Return the first of the fields that can be converted, on the job's level and then on the one inside."""
+    for level in (job, inner) if inner else (job,):
+        for name in names:
+            if name in level and (found := convert(level[name])) is not None:
+                return found
+    return None
+
+
+def short(value: Any, chars: int) -> str | None:
+    """Return a field as text of at most ``chars`` characters; None if it is no text."""
+    found = text(value)
+    return None if found is None else shortened(found, chars)

@@ -1,0 +1,81 @@
+"""What follows when a call fails: send it again with the renewed connection, again after a while, or give up.
+
+Both clients ask here, so that a retry and a rotated key mean the same to both. No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from airflow_provider_vidu.api.calls import Call
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.dialects import Dialect
+from airflow_provider_vidu.api.messages import TOO_LARGE
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduError
+from airflow_provider_vidu.polling.retries import Attempts
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Session(Generic[T]):
+    """The memory of one call on its way, over all its attempts.
+
+    A client looks the connection up (again if it was :attr:`refused`), sends what :meth:`call` returns, and gives every
+    error of these steps to :meth:`after`, which says how long to wait before it repeats them.
+
+    :param make: makes the call for a dialect; called for each attempt, because a renewed connection may have another.
+    :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
+    :param generation_id: the generation that the call is about; its errors name it.
+    :param conn_id: the connection; the errors name it, too.
+    """
+
+    make: Callable[[Dialect], Call[T]]
+    retries: int | None
+    generation_id: str | None
+    conn_id: str
+    _bills: bool = False
+    _attempts: Attempts | None = None
+    _seen: ViduConfig | None = None
+    _refusal: ViduAuthError | None = None
+    _is_renewed: bool = False
+
+    @property
+    def refused(self) -> ViduConfig | None:
+        """The connection whose key was refused, so that it must be looked up again before the next attempt."""
+        return None if self._refusal is None else self._seen
+
+    def call(self, config: ViduConfig) -> Call[T]:
+        """Return what to send with this connection.
+
+        :raises ViduAuthError: the refusal of the key, if the connection has not changed since.
+        :raises ViduConfigError: when the connection's dialect has no such call.
+        """
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None and config == self._seen:
+            raise refusal
+        self._seen = config
+        if self.retries is None:
+            self.retries = config.max_retries
+        made = self.make(config.dialect)
+        self._bills = made.request.bills
+        return made
+
+    def after(self, error: ViduError) -> float:
+        """Return the seconds to wait before the next attempt; 0 after a refused key, once for each attempt.
+
+        :raises ViduError: ``error`` itself, with its generation and connection, when the call must not or cannot be
+            repeated. An answer that is too large would be so again.
+        """
+        error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
+        if isinstance(error, ViduAuthError) and not self._is_renewed:
+            self._refusal, self._is_renewed = error, True
+            return 0.0
+        self._refusal, self._is_renewed = None, False
+        if error.code == TOO_LARGE:
+            raise error
+        if self._attempts is None:
+            self._attempts = Attempts(self.retries or 0, bills=self._bills)
+        return self._attempts.after(error)
