@@ -30,6 +30,7 @@ _TRANSIENT_STATUSES: Final = frozenset({202, 408, 425, 429})
 # Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
 # prove what came.
 _WHOLE_STATUSES: Final = frozenset({200, 201, 203})
+_PROXY_WANTS_PASSWORD: Final = 407
 _SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
 
 
@@ -134,8 +135,11 @@ def _after_failure(answer: Answer) -> Verdict:
     if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
     told = redacted(answer.body.decode("utf-8", "replace"))
+    refusal = "the server refused the request"
+    if answer.status == _PROXY_WANTS_PASSWORD:
+        refusal = "the proxy wants a user and a password, which belong into the URL of the proxy"
     error = ViduDownloadRefusedError(
-        f"Not fetched: the server refused the request{f'. It said: {told}' if told else '.'}",
+        f"Not fetched: {refusal}{f'. It said: {told}' if told else '.'}",
         status_code=answer.status,
     )
     return Verdict(Do.STOP, error=error)

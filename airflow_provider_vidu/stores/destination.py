@@ -201,16 +201,27 @@ def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigErro
         return _web_address(text)
     package = PACKAGES.get(scheme)
     if package is None:
-        return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
+        problem = _problem_with(scheme)
+        return None if problem is None else _no_file_system(text, problem)
     if find_spec(package) is None:
         return _no_file_system(text, ImportError(f"{package} is not installed"))
     return None
 
 
-def _is_known(scheme: str) -> bool:
-    from fsspec.registry import known_implementations, registry
+def _problem_with(scheme: str) -> Exception | None:
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None when one has."""
+    import fsspec
 
-    return scheme in known_implementations or scheme in registry or _airflow_has(scheme)
+    if _airflow_has(scheme):
+        return None
+    try:
+        # What fsspec knows by name may need a package that is missing (sftp: paramiko, oss: ossfs).
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        return error
+    except ValueError:
+        return ValueError(f"No file system for {scheme}://")
+    return None
 
 
 def _airflow_has(scheme: str) -> bool:

@@ -23,6 +23,7 @@ from airflow_provider_vidu.stores.schemes import (
     WITH_UPLOADS,
     is_forbidden,
     is_not_implemented,
+    is_precondition_failed,
     is_refusal,
     labels,
     reading_advice,
@@ -149,6 +150,8 @@ class _FileWriter(AtomicWriter):
         except Exception as error:  # each store has exceptions of its own
             published = self._is_published(error)
             if not published:
+                if not self._replace and is_precondition_failed(error):
+                    raise file_exists_error(self._uri) from None
                 raise storage_error("completed", self._uri, error, certain=published is not None) from error
             log.warning("The store lost its last answer (%s), but %s is there, whole.", redacted(error), self._uri)
         self._done = True
