@@ -188,7 +188,7 @@ def options_of(destination: object) -> dict[str, Any]:
 def missing_file_system(text: str, conn_id: str | None = None) -> ViduConfigError | None:
     """Return the error of a destination that no store of this environment takes; None when nothing is known.
 
-    Cheap: no store's package is imported.
+    Cheap: no package of S3, Google or Azure is imported.
 
     :param text: a destination; only its scheme counts.
     :param conn_id: whether an Airflow connection is used, which only Airflow's providers can.
