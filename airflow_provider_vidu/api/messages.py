@@ -246,6 +246,9 @@ def unasked_switch(conn_id: str | None = None) -> ViduResponseError:
     )
 
 
+PLAIN_HTTP: Final = "If the service speaks plain HTTP, write http:// before the connection's host."
+
+
 class TransportFailure(enum.Enum):
     """How an exchange can end without an answer, and what the user may do about it."""
 
@@ -255,7 +258,7 @@ class TransportFailure(enum.Enum):
     )
     NO_TLS = (
         "could not be made, for the TLS handshake failed",
-        "Check the host and its port. If the service speaks plain HTTP, write http:// before the connection's host.",
+        f"Check the host and its port. {PLAIN_HTTP}",
     )
     UNMADE = ("could not be made", "Check the connection's host, port and proxy.")
     UNREACHED = ("could not be made in time", "Check the connection's host, port, proxy and timeout.")
@@ -293,6 +296,10 @@ def no_answer(
     }
     limit = f" ({limits[loss]:g} s)" if loss in limits else ""
     scheme, host, port = origin
+    if loss is TransportFailure.UNREACHED and scheme == "https" and port != 443:
+        # Some servers of plain HTTP wait for the end of the line that they take a TLS handshake for.
+        advice += f" {PLAIN_HTTP}"
+    host = f"[{host}]" if ":" in host else host
     return ViduTransportError(
         f"The connection to {scheme}://{host}:{port} {what}{limit}: {redacted(reason).rstrip('.')}. {advice}",
         conn_id=conn_id,

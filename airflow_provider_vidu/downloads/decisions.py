@@ -30,6 +30,7 @@ _TRANSIENT_STATUSES: Final = frozenset({202, 408, 425, 429})
 # Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
 # prove what came.
 _WHOLE_STATUSES: Final = frozenset({200, 201, 203})
+_PROXY_WANTS_PASSWORD: Final = 407
 _SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
 
 
@@ -130,7 +131,10 @@ def _after_failure(answer: Answer) -> Verdict:
         return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
     if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
-    problem = f"Not fetched: the server refused the request{_quoted(answer)}"
+    refusal = "the server refused the request"
+    if answer.status == _PROXY_WANTS_PASSWORD:
+        refusal = "the proxy requires a user and a password; put them into the proxy's URL"
+    problem = f"Not fetched: {refusal}{_quoted(answer)}"
     return Verdict(Do.STOP, error=ViduDownloadRefusedError(problem, status_code=answer.status))
 
 

@@ -46,6 +46,9 @@ from airflow_provider_vidu.stores.base import StoredRecord
 
 BUFFER_BYTES: Final = 1024 * 1024
 _NAP: Final = 0.5
+_THROUGH_PROXY: Final = (
+    " It was requested through the proxy {}, which may have refused it by itself; NO_PROXY exempts a host from it."
+)
 _UNPROVEN: Final = (
     "The server announced no length and closed the connection after %s bytes, and this kind of file does not show "
     "where it ends: nothing proves that it is whole."
@@ -105,6 +108,7 @@ class Transfer:
         """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
         self._fresh_urls = 0
         self._cancelled = False
+        self._relay: str | None = None
         self._stream: Stream | None = None
         self._file = self._new_file()
 
@@ -154,6 +158,7 @@ class Transfer:
         broken: ViduDownloadError | None = None
         try:
             with closing(self._open(url, progress)) as stream:
+                self._relay = stream.relay
                 verdict = after_answer(stream.answer(), progress, ranged=progress.may_resume)
                 if takes := verdict.do in (Do.TAKE_ALL, Do.TAKE_REST):
                     problem = self._take(stream, verdict)
@@ -217,18 +222,19 @@ class Transfer:
 
     def _another_url(self, expired: ViduError | None) -> str:
         """Ask for a fresh URL, a few times at most."""
+        through = _THROUGH_PROXY.format(self._relay) if self._relay else ""
         if self._fresh_url is None:
             status = expired.status_code if expired else None
             raise ViduURLExpiredError(
                 f"The URL {self._source} is not valid (any more), and without a generation_id there is no way to "
-                "a new one. Pass generation_id, or download sooner: such URLs expire within hours.",
+                f"a new one. Pass generation_id, or download sooner: such URLs expire within hours.{through}",
                 status_code=status,
             )
         if expired is not None:
             self._fresh_urls += 1
             if self._fresh_urls > MAX_FRESH_URLS:
                 raise ViduDownloadError(
-                    f"The server refused {self._fresh_urls} URLs in a row, fresh ones among them: {expired}",
+                    f"The server refused {self._fresh_urls} URLs in a row, fresh ones among them: {expired}{through}",
                     status_code=expired.status_code,
                 )
             if self._fresh_urls > 1:

@@ -200,6 +200,8 @@ class Connection(http.client.HTTPConnection):
         self._proxy = _Proxy.parse(proxy) if proxy else None
         relayed = self._proxy is not None and target.scheme == "http"
         self.request_target = f"http://{target.authority}{target.path}" if relayed else target.path
+        self.relay = f"{self._proxy.host}:{self._proxy.port}" if self._proxy and relayed else None
+        """The proxy that answers in the server's place; None for a direct connection or a tunnel."""
         self.proxy_headers = self._proxy.headers() if self._proxy and relayed else {}
 
     def answer(self) -> Response:

@@ -45,6 +45,7 @@ class Stream:
             self._response = self._connection.answer()
             self.headers = _lowered(self._response)
             self.status = self._response.status
+            self.relay = self._connection.relay
             self.length = self._announced()
         except (*NETWORK_ERRORS, ViduError) as error:
             self.close()

@@ -19,6 +19,10 @@ _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pu
 _OF_ALL_INSTANCES: Final = frozenset({"dag_id", "task_id", "run_id", "dag_run", "dag", "owner", "operator", "queue"})
 _MAY_BE_MAPPED: Final = frozenset({"generation", "generation_id", "video_url", "creation", "artifact"})
 """Arguments of the download that tell its instances apart, where it is not known which ones are mapped over."""
+_MAY_BE_EQUAL: Final = frozenset(
+    {"status", "provider_status", "progress", "model", "credits", "parameters", "created_at", "completed_at"}
+)
+"""Fields of a generation that several of a run may share; prompts mostly differ."""
 _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
 """Names with another value at each use, wherever they are."""
 _OF_THE_RUN: Final = re.compile(
@@ -140,6 +144,8 @@ def _varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | Non
     if root == "task":
         if first in _OF_ALL_INSTANCES or (mapped is not None and first and first not in mapped):
             return False
+        if first == "generation" and len(path) > 2 and path[2] in _MAY_BE_EQUAL:
+            return None
         return True if first in (_MAY_BE_MAPPED if mapped is None else mapped) else None
     return False if root == "macros" else None
 

@@ -173,6 +173,7 @@ def facts_of_create(
     seed = generation.raw.get("seed")
     facts = {
         "created_at": at.isoformat() if at else None,
+        "credits": generation.credits,
         "seed": seed if isinstance(seed, int) else None,
         "asked": _OTHERS if arguments is None else _terms_digest(arguments),
     }
@@ -196,7 +197,8 @@ def completed(
     fields, parameters = _terms(arguments) if is_same else ({}, {})
     if facts.get("seed") and not parameters.get("seed"):  # none, or 0, lets the service choose
         parameters["seed"] = facts["seed"]
-    return filled(generation, {**fields, "created_at": facts.get("created_at")}), parameters
+    known = {name: facts.get(name) for name in ("created_at", "credits")}
+    return filled(generation, {**fields, **known}), parameters
 
 
 _OTHERS: Final = "others"

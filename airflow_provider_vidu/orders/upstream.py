@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.common.values import moment, text, web_url
+from airflow_provider_vidu.common.values import moment, text, web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 if TYPE_CHECKING:
@@ -107,17 +107,18 @@ def _read(generation: object) -> object:
 
 
 def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
-    """Return a generation with the prompt, the model and the time of its create, as far as the service omits them.
+    """Return a generation with prompt, model, credits and the time of its create, as far as the service omits them.
 
     The query of ``ent-v2`` answers none of them.
 
     :param generation: what the service says; that wins.
-    :param known: what is known otherwise, as plain JSON: ``prompt``, ``model``, ``created_at``.
+    :param known: what is known otherwise, as plain JSON: ``prompt``, ``model``, ``created_at``, ``credits``.
     """
     values = {
         "prompt": text(known.get("prompt")),
         "model": text(known.get("model")),
         "created_at": moment(known.get("created_at")),
+        "credits": whole(known.get("credits")),
     }
     missing = {name: value for name, value in values.items() if value and getattr(generation, name) is None}
     return generation.model_copy(update=missing)

@@ -173,7 +173,7 @@ def options_of(destination: object) -> dict[str, Any]:
 def missing_file_system(text: str) -> ViduConfigError | None:
     """Return the error of a destination that no store of this environment takes, or None.
 
-    Cheap: no store's package is imported.
+    Cheap: no package of S3, Google or Azure is imported.
 
     :param text: a destination; only its scheme counts.
     """
@@ -184,20 +184,34 @@ def missing_file_system(text: str) -> ViduConfigError | None:
         return _web_address(text)
     store = STORES.get(scheme)
     if store is None:
-        return None if _is_known(scheme) else _no_file_system(text, ValueError(f"No file system for {scheme}://"))
+        problem = _problem_with(scheme)
+        return None if problem is None else _no_file_system(text, problem)
     return None if store.is_installed() else _no_file_system(text, ImportError(f"{store.package} is not installed"))
 
 
-def _is_known(scheme: str) -> bool:
-    """Whether fsspec or Airflow has a file system for a scheme."""
+def _problem_with(scheme: str) -> Exception | None:
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None when one has."""
+    import fsspec
+
+    if _airflow_has(scheme):
+        return None
+    try:
+        # What fsspec knows by name may need a package that is missing (sftp: paramiko, oss: ossfs).
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        return error
+    except ValueError:
+        return ValueError(f"No file system for {scheme}://")
+    return None
+
+
+def _airflow_has(scheme: str) -> bool:
     from importlib import import_module
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-    from fsspec.registry import known_implementations, registry
 
     # airflow.sdk.io, in Airflow 2 airflow.io
-    airflow_io = import_module(ObjectStoragePath.__module__.rpartition(".")[0])
-    return scheme in known_implementations or scheme in registry or airflow_io.has_fs(scheme)
+    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:

@@ -134,6 +134,14 @@ def is_not_implemented(error: BaseException) -> bool:
     return 400 in _statuses(error) and not _UNKNOWN_HEADER.isdisjoint(_codes(error))
 
 
+def is_precondition_failed(error: BaseException) -> bool:
+    """Return whether the store says that another file has come in the meantime.
+
+    s3fs makes a FileExistsError of AWS's answer alone, which repeats the condition; MinIO, Ceph and R2 send a bare 412.
+    """
+    return 412 in _statuses(error)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes: adlfs wraps a store's answer in a RuntimeError, s3fs in an OSError."""
     while error is not None:

@@ -10,7 +10,15 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.base import MIB, AtomicWriter, file_exists_error, storage_error
-from airflow_provider_vidu.stores.schemes import AZURE, GOOGLE, S3, Store, is_not_implemented, is_refusal
+from airflow_provider_vidu.stores.schemes import (
+    AZURE,
+    GOOGLE,
+    S3,
+    Store,
+    is_not_implemented,
+    is_precondition_failed,
+    is_refusal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +62,8 @@ class FsspecWriter(AtomicWriter):
         except Exception as error:  # each store has exceptions of its own
             published = self._is_published(error)
             if not published:
+                if not self._replace and is_precondition_failed(error):
+                    raise file_exists_error(self.uri) from None
                 raise storage_error("completed", self.uri, error, certain=published is not None) from error
             log.warning("The store lost its last answer (%s), but %s is there, whole.", redacted(error), self.uri)
         self._done = True

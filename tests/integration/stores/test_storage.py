@@ -740,7 +740,7 @@ def test_a_local_destination_takes_no_options(tmp_path):
     [
         ("s3://bucket/{{ ds }}.mp4", None),
         ("memory://a/", None),
-        ("sftp://host/a.mp4", None),
+        ("ftp://host/a.mp4", None),
         ("/data/a.mp4", None),
         ("{{ params.where }}", None),
         ("nope://a/b", "no file system"),

@@ -25,7 +25,7 @@ from airflow_provider_vidu.operators.shared_names import destinations_of, is_sha
         ("/data/{{ ti.xcom_pull('name') }}.mp4", False),
         ("/data/{{ ti.id }}.mp4", False),
         ("/data/{{ task.generation_id }}.mp4", False),
-        ("/data/{{ task.generation['model'] }}.mp4", False),
+        ("/data/{{ task.generation['model'] }}.mp4", None),
         ("/data/{{ ti.task.video_url | hash }}.mp4", False),
         ("/data/{{ macros.uuid.uuid4() }}.mp4", False),
         ("/data/{{ macros.random() }}.mp4", False),

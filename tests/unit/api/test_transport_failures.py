@@ -1,0 +1,25 @@
+"""What the errors of exchanges without an answer advise."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.api.messages import TransportFailure, no_answer
+
+
+def told(loss: TransportFailure, scheme: str, host: str, port: int) -> str:
+    """Return the text of an error."""
+    return str(no_answer(loss, "timed out", origin=(scheme, host, port), timeout=5, conn_id="c"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "port", "hints"), [("https", 8000, True), ("https", 443, False), ("http", 80, False)]
+)
+def test_a_handshake_that_no_server_answers_hints_at_plain_http(scheme, port, hints):
+    """A server of plain HTTP may wait for the end of a line, so that a TLS handshake only runs out of time."""
+    assert ("write http://" in told(TransportFailure.UNREACHED, scheme, "gw.example", port)) is hints
+
+
+def test_an_address_of_version_6_is_bracketed():
+    """Without brackets, the port would look like a part of the address."""
+    assert "http://[fd00::1]:8000 " in told(TransportFailure.UNMADE, "http", "fd00::1", 8000)

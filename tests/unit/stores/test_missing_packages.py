@@ -1,0 +1,30 @@
+"""A store's package that is missing is found without reaching the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.stores.destination import missing_file_system
+
+
+@pytest.mark.parametrize("scheme", ["memory", "ftp", "file"])
+def test_what_needs_no_package_is_there(scheme):
+    """File systems that fsspec brings along need nothing else."""
+    assert missing_file_system(f"{scheme}://place/clips/") is None
+
+
+def test_a_scheme_that_fsspec_knows_by_name_alone(monkeypatch):
+    """A store that fsspec knows, but whose package is missing, is found before a generation is paid."""
+    from importlib import import_module
+
+    registry = import_module("fsspec.registry")  # fsspec.registry itself is the mapping of that name
+    entry = {"class": "package_that_is_missing.Store", "err": "Install package_that_is_missing"}
+    monkeypatch.setitem(registry.known_implementations, "lacking", entry)
+    error = missing_file_system("lacking://place/clips/")
+    assert error is not None
+    assert "Install package_that_is_missing" in str(error)
+
+
+def test_a_scheme_that_nobody_knows():
+    """A typo in a scheme is named."""
+    assert "No file system for mimio://" in str(missing_file_system("mimio://place/"))
