@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized
 
@@ -137,7 +136,8 @@ def split_connection(item: str) -> tuple[str | None, Spot | None]:
     if not marked or "@" not in netloc:
         return None, read_spot(item)
     user, _, after = rest.partition("@")
-    return unquote(user.partition(":")[0]) or None, read_spot(f"{scheme}://{after}")
+    # Airflow opens the connection of just this name, whatever it looks like.
+    return user or None, read_spot(f"{scheme}://{after}")
 
 
 def _is_bucket(netloc: str) -> bool:
