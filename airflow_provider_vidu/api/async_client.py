@@ -289,7 +289,10 @@ class AsyncClient:
             lost: ViduError | None = None
             try:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                    body.feed(chunk)
+                    for portion in body.portions(chunk):
+                        body.feed(portion)
+                        if body.is_packed:
+                            await asyncio.sleep(0)
                 body.end()
             except BodyError as error:
                 response.close()
