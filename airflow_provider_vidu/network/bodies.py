@@ -17,8 +17,8 @@ LONG_RUN: Final = 16 * 1024
 """From so many characters of Base64 in a row on, a body's text is inline media. No URL that is used is longer."""
 
 _PIECE: Final = 64 * 1024
-_PORTION: Final = 128
-"""So many packed bytes hold 128 KiB at the most, which take less than a millisecond."""
+_PORTION: Final = 512
+"""So many packed bytes hold 512 KiB at the most, which take a millisecond or two."""
 _TELLING: Final = 2
 """After so many bytes it is known whether a body is packed."""
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
