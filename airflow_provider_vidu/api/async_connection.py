@@ -33,7 +33,7 @@ class _Protocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take little at a time: a read of 256 KiB may be full of tiny chunks, and 32 connections read in one turn."""
-        if hasattr(transport, "max_size"):  # asyncio's own; others have bounds of their own
+        if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes has to do
             transport.max_size = _READ_BYTES
         super().connection_made(transport)
 

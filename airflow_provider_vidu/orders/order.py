@@ -86,9 +86,8 @@ class Record:
         if not isinstance(stored, Mapping) or "order" not in stored:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        known |= {
-            name: number(known.get(name)) or 0.0 for name in ("at", "began")
-        }  # whoever edits Variables edits this
+        # A Variable may have been edited.
+        known |= {name: number(known.get(name)) or 0.0 for name in ("at", "began")}
         return cls(**{"marker": "", **known})
 
     @property
