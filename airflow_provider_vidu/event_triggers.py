@@ -112,7 +112,9 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         errors: list[ViduError] = []
         if finished.lists:
             try:
-                finished.listed(await self._listed(client, finished), time.time())
+                full = finished.listed(await self._listed(client, finished), time.time())
+                if full:
+                    self.log.warning("Vidu connection %s: %s", self.vidu_conn_id, full)
             except ViduError as error:
                 errors.append(error)
         events: list[dict[str, Any]] = []

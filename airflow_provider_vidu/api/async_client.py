@@ -77,6 +77,7 @@ class AsyncClient:
         self._max_connections = max_connections
         self._slots = asyncio.Semaphore(max_connections)
         self._reading = asyncio.Lock()
+        self._unpacking = asyncio.Lock()
         self._lock = asyncio.Lock()
         self._config: ViduConfig | None = None
         self._resolved_at = 0.0
@@ -283,7 +284,13 @@ class AsyncClient:
             lost: ViduError | None = None
             try:
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                    body.feed(chunk)
+                    for portion in body.portions(chunk):
+                        if not body.is_packed:
+                            body.feed(portion)
+                            continue
+                        async with self._unpacking:  # one portion of all answers in a turn of the loop
+                            body.feed(portion)
+                            await asyncio.sleep(0)
                 body.end()
             except BodyError as error:
                 response.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 import aiohttp
@@ -18,6 +19,8 @@ has_connected: ContextVar[bool] = ContextVar("viduhas_connected")
 was_sent: ContextVar[bool] = ContextVar("viduwas_sent")
 """Whether the exchange has got a connection to the service, so that its request may have arrived."""
 
+_READ_BYTES: Final = 8 * 1024
+
 
 class _Protocol(ResponseHandler):
     """Hands aiohttp each answer in its simplest form, as the reader that both clients share understands it.
@@ -27,6 +30,12 @@ class _Protocol(ResponseHandler):
     """
 
     _reader: AnswerReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take little at a time: a read of 256 KiB may be full of tiny chunks, and 32 connections read in one turn."""
+        if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes has to do
+            transport.max_size = _READ_BYTES
+        super().connection_made(transport)
 
     def set_response_params(self, **options: Any) -> None:
         """Expect the answer to another request."""

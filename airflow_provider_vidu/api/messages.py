@@ -24,7 +24,7 @@ IF_IT_LASTS: Final = "If this lasts, check the connection's host and whatever st
 TOO_LARGE: Final = "answer_too_large"
 """The code of the error of an answer that is larger than what is read."""
 
-LARGE_BYTES: Final = 64 * 1024
+LARGE_BYTES: Final = 16 * 1024
 """A larger answer is parsed off the event loop."""
 
 _QUOTED_BYTES: Final = 16_000

@@ -16,6 +16,7 @@ from airflow_provider_vidu.exceptions import (
     ViduServerError,
     ViduTransportError,
 )
+from airflow_provider_vidu.network.addresses import is_allowed_host
 from airflow_provider_vidu.network.connection import Connection, Response
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
@@ -48,6 +49,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
     content.seek(0)
     try:
         target = Target.parse(url)
+        _check_scheme(target, access)
         connection = Connection(target, access, sockets.append)
         try:
             _send(connection, target, content, size, content_type, access.timeout)
@@ -64,6 +66,20 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
         failed = failure_text(error)
     # Raised outside of the handler: the frames of the error hold the signed URL, and the password of a proxy.
     raise ViduTransportError(f"A file could not be uploaded: {failed}. A retry uploads it again, at no cost.")
+
+
+def _check_scheme(target: Target, access: DownloadAccess) -> None:
+    """Refuse to send a file in the clear that the connection would send encrypted.
+
+    :raises ViduConfigError: when the connection is https, the target http, and its host not in ``allowed_hosts``.
+    """
+    is_downgrade = target.scheme == "http" and access.origin is not None and access.origin[0] == "https"
+    if is_downgrade and not is_allowed_host(target.host, access.allowed_hosts):
+        raise ViduConfigError(
+            f"The upload service names an http:// address at {redacted(target.host, 100)}, although the connection is "
+            "https: the file would travel unencrypted. If that is intended, add the host to the connection's "
+            "allowed_hosts."
+        )
 
 
 def _send(

@@ -14,8 +14,13 @@ from urllib.parse import unquote, urlsplit
 from airflow_provider_vidu.common.redaction import PIECE_CHARS, Redactor, unescaped
 
 SNIPPET_CHARS: Final = 200
-UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
-"""Control characters, line ends and bidirectional overrides: what could forge a log line."""
+UNPRINTABLE: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    r"\ufff9-\ufffb\U000e0000-\U000e0fff]+"
+)
+"""Control characters, line ends, bidirectional overrides and what is invisible: what could forge a log line or an id.
+
+Variation selectors and joiners (U+200C, U+200D) stay: emoji and several alphabets are written with them."""
 # Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,10 @@ LONG_RUN: Final = 16 * 1024
 """From so many characters of Base64 in a row on, a body's text is inline media. No URL that is used is longer."""
 
 _PIECE: Final = 64 * 1024
+_PORTION: Final = 512
+"""So many packed bytes hold 512 KiB at the most, which take a millisecond or two."""
+_TELLING: Final = 2
+"""After so many bytes it is known whether a body is packed."""
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
 # PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
@@ -45,7 +50,7 @@ class Bounds:
     values: int
 
 
-SINGLE: Final = Bounds(24 * MIB, 4 * MIB, 4 * MIB, MIB // 4, 20_000)
+SINGLE: Final = Bounds(24 * MIB, 4 * MIB, MIB, MIB // 4, 20_000)
 """For an answer about one generation; an honest one has a few KiB, or repeats a request (20 MB at most)."""
 
 LIST: Final = Bounds(64 * MIB, 16 * MIB, 16 * MIB, 4 * MIB, 200_000)
@@ -73,6 +78,22 @@ class IncomingBody:
     def content(self) -> bytes:
         """The body as it was before its encoding, with long inline media cut out."""
         return self._text.content
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the body turned out to be compressed."""
+        return self._unpacker.is_packed
+
+    def portions(self, data: bytes) -> Iterator[bytes]:
+        """Yield ``data`` in portions to be fed one by one: packed bytes grow a thousandfold, so these are small.
+
+        :param data: the next bytes; each portion must be fed before the next one is taken.
+        """
+        at = 0
+        while at < len(data):
+            size = _PORTION if self.is_packed else len(data) if self.received >= _TELLING else _TELLING
+            yield data[at : at + size]
+            at += size
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes.

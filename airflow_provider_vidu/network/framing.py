@@ -33,8 +33,9 @@ _MOST_FIELDS: Final = 100
 _MOST_VALUE_BYTES: Final = 7000
 """Longer values are omitted: aiohttp takes lines of 8,190 bytes, and a cut might leave a part of a secret."""
 _MOST_REASON_CHARS: Final = 1000
-_MOST_OVERHEAD: Final = 4 * 1024 * 1024
-"""Bytes of chunk sizes, chunk extensions and trailers: a million chunks of one byte keep an event loop busy."""
+_MOST_OVERHEAD: Final = 16 * 1024
+"""Bytes of chunk sizes, chunk extensions and trailers beyond one for each byte of the body: many thousand chunks of one
+byte keep an event loop busy."""
 _MOST_LINE: Final = 64 * 1024
 
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -272,6 +273,7 @@ class _Chunks:
         self._left = 0
         self._line = b""
         self._overhead = 0
+        self._received = 0
 
     @property
     def has_not_begun(self) -> bool:
@@ -289,12 +291,16 @@ class _Chunks:
                 piece = data[at : at + self._left]
                 body.append(piece)
                 self._left -= len(piece)
+                self._received += len(piece)
                 at += len(piece)
+                if not self._left and data[at : at + 2] == b"\r\n":  # spares the search for the line that ends a chunk
+                    self._overhead += 2
+                    at += 2
                 continue
             end = data.find(b"\n", at) + 1
             line = self._line + data[at : end or len(data)]
             self._overhead += (end or len(data)) - at
-            if self._overhead > _MOST_OVERHEAD or len(line) > _MOST_LINE:
+            if self._overhead > _MOST_OVERHEAD + self._received or len(line) > _MOST_LINE:
                 raise FramingError("the answer's chunks consist of little but their sizes")
             if not end:
                 self._line = line

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from airflow_provider_vidu.common.values import number
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -84,7 +86,9 @@ class Record:
         if not isinstance(stored, Mapping) or "order" not in stored:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        return cls(**{"marker": "", "at": 0.0, **known})
+        # A Variable may have been edited.
+        known |= {name: number(known.get(name)) or 0.0 for name in ("at", "began")}
+        return cls(**{"marker": "", **known})
 
     @property
     def is_searchable(self) -> bool:

@@ -101,7 +101,7 @@ def _read(generation: object) -> object:
     if isinstance(generation, str) and generation.lstrip().startswith(("{", '"')):
         try:
             return json.loads(generation)
-        except ValueError:
+        except (ValueError, RecursionError):
             return generation
     return generation
 

@@ -97,10 +97,34 @@ class LocalFile(StoredFile):
         """Begin a temporary file in the same folder, which is made where missing."""
         self.check()
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _make(self._path.parent)
             return LocalWriter(self._path, self.uri, replace=replace)
         except OSError as error:
             raise storage_error("written", self.uri, error) from error
+
+
+def _make(path: Path) -> None:
+    """Make a folder and those above it, where missing: none outside of ``destination_roots``, whatever was swapped.
+
+    :raises ViduConfigError: when they would be made elsewhere.
+    """
+    folder, missing = path, list[str]()
+    while True:
+        try:
+            descriptor = os.open(folder, _FOLDER)
+            break
+        except FileNotFoundError:
+            missing.insert(0, folder.name)
+            folder = folder.parent
+    try:
+        check_folder(descriptor, str(path), missing)
+        for name in missing:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=descriptor)
+            above, descriptor = descriptor, os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(above)
+    finally:
+        os.close(descriptor)
 
 
 class LocalWriter(AtomicWriter):

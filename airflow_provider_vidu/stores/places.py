@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
@@ -137,4 +136,5 @@ def split_connection(item: str) -> tuple[str | None, Spot | None]:
     if not marked or "@" not in netloc:
         return None, read_spot(item)
     user, _, after = rest.partition("@")
-    return unquote(user.partition(":")[0]) or None, read_spot(f"{scheme}://{after}")
+    # Airflow opens the connection of just this name, whatever it looks like.
+    return user or None, read_spot(f"{scheme}://{after}")

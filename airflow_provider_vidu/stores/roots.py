@@ -60,18 +60,20 @@ def check_opened(descriptor: int, path: str, option: Option = "input_roots") -> 
         raise _refused(option, "The input" if option == "input_roots" else "The destination", path)
 
 
-def check_folder(descriptor: int, path: str) -> None:
+def check_folder(descriptor: int, path: str, missing: Sequence[str] = ()) -> None:
     """Refuse an open folder that files are to be written into, and that is not what its name promised.
 
     A path may have been checked in another spelling, and a link put among its folders since.
 
     :param descriptor: the open folder.
     :param path: the local path that was opened.
+    :param missing: the folders below it that are to be made, of which the last one is meant.
     :raises ViduConfigError: when the folder itself is not a root of ``[vidu] destination_roots`` and beneath none.
     """
     roots = _roots("destination_roots")
     real = _real_path(descriptor, path) if roots else None
     folders = [Path(os.path.realpath(root.spot.path)) for root in roots if not root.spot.scheme]
+    real = real and real.joinpath(*missing)
     if roots and (real is None or not any(folder in (real, *real.parents) for folder in folders)):
         raise _refused("destination_roots", "The destination", path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects import checked_id
@@ -19,8 +19,15 @@ KEPT_OPEN: Final = 1400
 """So many unfinished ones outlive a restart; with the others that stays below the 64 KB that Airflow likes to store."""
 LATE_SECONDS: Final = 600.0
 """How late the list may show a generation that it has not shown yet."""
+KEPT_CHARS: Final = 60_000
+"""So many characters of reported, and of unfinished ones, outlive a restart: an id may have a thousand."""
+MOST_WATCHED: Final = 5000
+"""So many unfinished ones of the account are watched: as many as a round reads. Others are told if they are listed once
+they have ended."""
 FEW: Final = 10
 """So many unfinished generations are asked one by one rather than looked for on further pages."""
+_BETWEEN: Final = 16
+"""Characters that an id and its time take in JSON beside the id."""
 HOPELESS_PAUSE: Final = 300.0
 """Seconds between two looks while the service refuses the key. A wrong connection is looked up sooner: that asks
 nobody outside, and at the first start of a deployment the DAG may well be there before its connection."""
@@ -55,6 +62,7 @@ class CompletionTracker:
         self._opened: dict[str, float] = {}
         self._at_work: set[str] = set()
         self._is_first = True
+        self._is_full = False
         self._lacks_line = False
         self._may_filter = True
         self._failures = 0
@@ -64,12 +72,17 @@ class CompletionTracker:
 
     def memory(self) -> dict[str, Any]:
         """Return what another process needs to go on, as plain JSON."""
-        told = list(self._told.items())[-KEPT:]
+        told = _newest(self._told, KEPT)
+        line = self._line
+        if self.lists and len(told) < min(len(self._told), KEPT):
+            # What is forgotten by its id is remembered by its time.
+            dropped = list(self._told.values())[: len(self._told) - len(told)]
+            line = max(filter(None, [line, *dropped]), default=None)
         return {
-            "told": [name for name, _ in told],
-            "times": [None if created is None else round(created) for _, created in told],
-            "line": self._line,
-            "open": list(self._watches)[-KEPT_OPEN:],
+            "told": told,
+            "times": [None if created is None else round(created) for created in map(self._told.get, told)],
+            "line": line,
+            "open": _newest(self._watches, KEPT_OPEN),
         }
 
     def remember(self, memory: object, now: float) -> None:
@@ -124,11 +137,11 @@ class CompletionTracker:
         self._may_filter = False
         return True
 
-    def listed(self, generations: Iterable[Generation], now: float) -> None:
-        """Take the account's list, its newest first."""
+    def listed(self, generations: Iterable[Generation], now: float) -> str | None:
+        """Take the account's list, its newest first; return a line worth logging when it is too much to watch."""
         found = list(generations)
         self._draw_line(found)
-        self._at_work = set()
+        self._at_work, dropped = set(), 0
         for generation in reversed(found):
             created = created_at(generation)
             if not generation.is_done:
@@ -138,10 +151,19 @@ class CompletionTracker:
             elif self._is_old(generation):
                 if created is None or (self._line is not None and created > self._line):
                     self._tell(generation.id, created)
-            else:
+            elif len(self._watches) < MOST_WATCHED * (1 + generation.is_done):
                 self._watch(generation.id, now)
                 self._note_time(generation.id, created)
+            else:
+                dropped += 1
         self._is_first = False
+        was_full, self._is_full = self._is_full, bool(dropped)
+        if was_full or not dropped:
+            return None
+        return (
+            f"{len(self._watches):,} generations are watched, which is the most; {dropped:,} more are not, and are "
+            "reported only if the list still shows them when they have ended."
+        )
 
     def to_ask(self, now: float) -> list[str]:
         """Return the generations that must be asked by their id in this round, the oldest first."""
@@ -259,6 +281,17 @@ def named(generation_ids: object) -> list[str] | None:
     if not (checked := list(dict.fromkeys(checked_id(found) for found in listed))):
         raise ViduConfigError("generation_ids is empty: name generations, or leave it out to watch the account.")
     return checked
+
+
+def _newest(names: Collection[str], most: int) -> list[str]:
+    """Return the last of ``names``: as many as there may be, with as many characters as there may be."""
+    kept, left = [], KEPT_CHARS
+    for name in list(names)[: -most - 1 : -1]:
+        left -= len(name) + _BETWEEN
+        if left < 0:
+            break
+        kept.append(name)
+    return kept[::-1]
 
 
 def _ids(listed: object) -> list[str]:

@@ -25,7 +25,7 @@ from tests.faults.hostile_texts import FORGED, bomb, is_one_clean_line
 from tests.integration.servers import Answer, Request, Server, Wire, fixed
 
 #: Far below what a bomb holds, far above what an honest answer takes.
-MOST_MEMORY = 10 * SINGLE.kept
+MOST_MEMORY = 10 * SINGLE.unpacked
 #: How a line of Airflow's log begins; a forged one begins otherwise.
 LOGGED = re.compile(r"20\d\d-\d\d-\d\dT\S+ \[(?:info|warning|debug|error) ")
 RUNNING = json.dumps({"id": "g", "status": "processing"}).encode()
@@ -105,7 +105,7 @@ def test_a_bomb_as_an_answer(serve, memory, fault_row, side):
 def test_a_small_bomb_is_not_unpacked(serve, memory, fault_row, side, megabytes):
     """A body within the limit that would unpack to more is dropped when the limit is reached."""
     body = b"".join(itertools.islice(bomb(), 1 + megabytes // 64))
-    assert len(body) < SINGLE.kept
+    assert len(body) < SINGLE.unpacked
     server = serve(fixed(200, body, Content_Type="application/json", Content_Encoding="gzip"))
     with pytest.raises(ViduResponseError, match=r"larger than \d+ bytes") as caught:
         SIDES[side]()

@@ -1,0 +1,35 @@
+"""Records and return values that others have edited: a clear error, and none of Python's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.upstream import handed_over, id_of
+from fault_table import REFUSED, SURVIVED
+
+RECORD = {"order": 0, "marker": "m", "generation_id": "g7", "at": 5.0, "began": 4.0}
+
+
+@pytest.mark.fault("attacks", "the Variable of an order is edited: times that are no numbers", outcome=SURVIVED,
+                   seen="the id is kept, the times count as unknown")  # fmt: skip
+@pytest.mark.parametrize("value", ["x", None, [1], {}, float("nan"), float("inf"), True])
+def test_times_of_a_record(value):
+    """What is added to a clock is a number."""
+    record = Record.from_json({**RECORD, "at": value, "began": value})
+    assert (record.generation_id, record.at, record.began) == ("g7", 0.0, 0.0)
+    assert (Record.from_json(RECORD).at, Record.from_json(RECORD).began) == (5.0, 4.0)
+
+
+DEEP = {"objects": '{"a":' * 100_000 + "1", "lists": '{"id":"g7","raw":' + "[" * 90_000 + "]" * 90_000 + "}"}
+
+
+@pytest.mark.fault("attacks", "generation is rendered from dag_run.conf: JSON of 100,000 levels", outcome=REFUSED,
+                   says="not JSON")  # fmt: skip
+@pytest.mark.parametrize("text", DEEP.values(), ids=list(DEEP))
+def test_deep_json_of_an_upstream_task(text):
+    """No RecursionError."""
+    with pytest.raises(ViduConfigError, match="not JSON"):
+        id_of(text)
+    assert handed_over(text) is None

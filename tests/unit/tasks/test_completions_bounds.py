@@ -1,0 +1,77 @@
+"""What an event source keeps is bounded, whatever the account's list holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_vidu.tasks.completions import KEPT, KEPT_CHARS, MOST_WATCHED, CompletionTracker
+from fault_table import SURVIVED
+from tests.unit.tasks.test_completions import NOW, POLICY, seen, tell
+
+
+@pytest.mark.fault("attacks", "a gateway lists 5,000 new unfinished generations a round", outcome=SURVIVED,
+                   seen="5,000 are watched, one line says that more are not")  # fmt: skip
+def test_watches_are_bounded():
+    """Neither watches nor questions grow from round to round; what is dropped is logged once."""
+    finished = CompletionTracker(POLICY)
+    notes = [
+        finished.listed([seen(f"{turn}-{n}", "running") for n in range(MOST_WATCHED)], NOW + turn) for turn in range(3)
+    ]
+    assert len(finished.to_ask(NOW)) == MOST_WATCHED
+    assert notes[0] is None
+    assert "5,000 more are not" in notes[1]
+    assert notes[2] is None
+
+
+def test_a_full_watch_reports_what_ends():
+    """What the list shows as ended is reported, however many unfinished ones it has shown."""
+    finished = CompletionTracker(POLICY)
+    finished.listed([seen(f"open-{n}", "running", age=9) for n in range(MOST_WATCHED)], NOW)
+    finished.listed([seen("late", "running")], NOW)
+    finished.listed([seen("late")], NOW)
+    assert "late" in finished.to_ask(NOW)
+
+
+def test_ended_ones_are_bounded_as_well():
+    """A service that lists new ended generations and answers no question is given up on at some number."""
+    finished = CompletionTracker(POLICY)
+    finished.listed([], NOW)
+    for turn in range(4):
+        finished.listed([seen(f"{turn}-{n}") for n in range(MOST_WATCHED)], NOW)
+    assert len(finished.to_ask(NOW)) == 2 * MOST_WATCHED
+
+
+@pytest.mark.parametrize("status", ["running", "succeeded"])
+def test_the_memory_is_bounded_in_characters(status):
+    """An id may have a thousand characters: what Airflow stores stays small."""
+    finished = CompletionTracker(POLICY, since=NOW - 10_000)
+    listed = [seen(f"{n}-" + "x" * 900, status, age=1000 - n) for n in range(500)]
+    finished.listed(listed, NOW)
+    if status == "succeeded":
+        assert len(tell(finished, *listed)) == 500
+    assert 0.8 * KEPT_CHARS < len(json.dumps(finished.memory())) < 2 * KEPT_CHARS
+
+
+def test_what_the_memory_lacks_is_remembered_by_its_time():
+    """A restart reports nothing twice, although the memory holds a few of the ids alone."""
+    finished = CompletionTracker(POLICY, since=NOW - 10_000)
+    listed = [seen(f"{n}-" + "x" * 900, age=1000 - n) for n in range(500)]
+    finished.listed(listed, NOW)
+    tell(finished, *listed)
+    memory = json.loads(json.dumps(finished.memory()))
+    assert len(memory["told"]) < 100
+    again = CompletionTracker(POLICY, since=NOW - 10_000)
+    again.remember(memory, NOW)
+    again.listed([*listed, seen("new", age=-5)], NOW)
+    assert again.to_ask(NOW) == ["new"]
+
+
+def test_ids_of_a_usual_length_are_all_kept():
+    """A thousand UUIDs fit."""
+    finished = CompletionTracker(POLICY, since=NOW - 10_000)
+    listed = [seen(f"{n:036d}", age=1) for n in range(KEPT)]
+    finished.listed(listed, NOW)
+    tell(finished, *listed)
+    assert len(finished.memory()["told"]) == KEPT
