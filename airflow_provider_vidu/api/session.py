@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import Dialect
-from airflow_provider_vidu.api.messages import TOO_LARGE
+from airflow_provider_vidu.api.messages import TOO_LARGE, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduError
 from airflow_provider_vidu.polling.retries import Attempts
 
@@ -36,7 +36,7 @@ class Session(Generic[T]):
     retries: int | None
     generation_id: str | None
     conn_id: str
-    _bills: bool = False
+    _request: ApiRequest | None = None
     _attempts: Attempts | None = None
     _seen: ViduConfig | None = None
     _refusal: ViduAuthError | None = None
@@ -60,22 +60,22 @@ class Session(Generic[T]):
         if self.retries is None:
             self.retries = config.max_retries
         made = self.make(config.dialect)
-        self._bills = made.request.bills
+        self._request = made.request
         return made
 
     def after(self, error: ViduError) -> float:
         """Return the seconds to wait before the next attempt; 0 after a refused key, once for each attempt.
 
         :raises ViduError: ``error`` itself, with its generation and connection, when the call must not or cannot be
-            repeated. An answer that is too large would be so again.
+            repeated. A page that is too large would be so again.
         """
         error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         if isinstance(error, ViduAuthError) and not self._is_renewed:
             self._refusal, self._is_renewed = error, True
             return 0.0
         self._refusal, self._is_renewed = None, False
-        if error.code == TOO_LARGE:
+        if error.code == TOO_LARGE and self._request is not None and self._request.lists:
             raise error
         if self._attempts is None:
-            self._attempts = Attempts(self.retries or 0, bills=self._bills)
+            self._attempts = Attempts(self.retries or 0, bills=self._request is not None and self._request.bills)
         return self._attempts.after(error)

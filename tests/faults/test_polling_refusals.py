@@ -124,7 +124,7 @@ def test_an_error_that_looks_like_a_failure(dialect, side, world, patience, capf
     world.fault(times=1, status=200, body=BUSY[dialect])
     world.fault(times=2, status=200, body=SLIP)
     assert side.attempt(world.budget)["status"] == "succeeded"
-    line = "a failure is reported that names no generation, so it is asked for again: too many requests"
+    line = "the service reports a failure without an id, so the next poll decides: too many requests"
     assert "".join(capfd.readouterr()).count(line) == 2
     fault_row(
         "polling", "an error of the request that looks like a failure", side=f"{side.name}, {dialect}", seen=line,

@@ -22,11 +22,11 @@ def tree(tmp_path, monkeypatch):
                    outcome=REFUSED, says="not beneath one of the folders")  # fmt: skip
 def test_no_folder_is_made_outside_of_the_roots(tree):
     """Neither the file nor the folders above it are made where the link leads."""
-    place = Destination(str(tree / "out/mine/new/deep/a.mp4")).place()
+    place = Destination(str(tree / "out/mine/new/deep/a.mp4")).file()
     (tree / "out/mine").rename(tree / "out/moved")
     (tree / "out/mine").symlink_to(tree / "other")
     with pytest.raises(ViduConfigError, match="not beneath"):
-        place.sink(1, replace=True)
+        place.writer(1, replace=True)
     assert not list((tree / "other").iterdir())
 
 
@@ -37,5 +37,5 @@ def test_missing_folders_are_made(tree, monkeypatch):
     (tree / "out/link").symlink_to(tree / "out/mine")
     for path in ("out/a/b/c.mp4", "out/link/a/c.mp4", "not/yet/there/a.mp4"):
         for given in (path, str(tree / path)):
-            Destination(given).place().sink(1, replace=True).discard()
+            Destination(given).file().writer(1, replace=True).discard()
         assert (tree / path).parent.is_dir()

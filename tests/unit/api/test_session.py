@@ -21,10 +21,12 @@ NEW = replace(OLD, api_key=Secret("new-key"))
 REFUSED = exceptions.ViduAuthError("The key was refused.")
 
 
-def session(*, bills: bool = False, retries: int | None = None) -> Session[Any]:
+def session(*, bills: bool = False, lists: bool = False, retries: int | None = None) -> Session[Any]:
     """Return the session of a call to a path that names the dialect."""
     return Session(
-        lambda dialect: Call(ApiRequest("GET", f"/{dialect.name}", bills=bills), lambda answer: answer.status),
+        lambda dialect: Call(
+            ApiRequest("GET", f"/{dialect.name}", bills=bills, lists=lists), lambda answer: answer.status
+        ),
         retries=retries,
         generation_id="g",
         conn_id="c",
@@ -91,7 +93,7 @@ def test_how_often_a_call_is_repeated(retries: int | None, waits: int) -> None:
         (exceptions.ViduTransportError("broke", sent=True), True, False),
         (exceptions.ViduTransportError("not made", sent=False), True, True),
         (exceptions.ViduServerError("500"), True, False),
-        (exceptions.ViduResponseError("too large", code=TOO_LARGE), False, False),
+        (exceptions.ViduResponseError("too large", code=TOO_LARGE), False, True),
         (exceptions.ViduRequestError("400"), False, False),
     ],
 )
@@ -104,6 +106,14 @@ def test_what_is_repeated(error: ViduError, bills: bool, repeats: bool) -> None:
     else:
         with pytest.raises(type(error)):
             call.after(error)
+
+
+def test_a_page_that_is_too_large() -> None:
+    """It would be so again: the walk over the list asks for a smaller one."""
+    call = session(lists=True)
+    call.call(OLD)
+    with pytest.raises(exceptions.ViduResponseError):
+        call.after(exceptions.ViduResponseError("too large", code=TOO_LARGE))
 
 
 def test_a_connection_that_cannot_be_looked_up_is_no_reason_to_repeat() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError
-from airflow_provider_vidu.stores.remote import UploadWriter
+from airflow_provider_vidu.stores.uploads import UploadWriter
 
 
 class RefusalError(Exception):
