@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 FAULTS_STAMP := $(CURDIR)/build/services/.set-up
 CONSTRAINTS := constraints/airflow-3.3.2.txt
-# Installs from constraints: by uv, which is much faster, or by pip where that fails, as behind a mirror that only pip knows.
-INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS) --no-build-isolation --editable
+# Installs pinned versions with uv, or with pip if uv fails (a mirror may be configured for pip alone).
+INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
+INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; the suite is tuned for two cores.
 JOBS ?= 2
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all where left out.
@@ -44,8 +45,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) scripts/find_python.sh
 	    "$$(cat build/python)" -m venv "$(VENV)"; \
 	fi
 	@echo "Installing pinned dependencies (some minutes the first time)"
-	@"$(BIN)/python" -m pip install -qq --constraint $(CONSTRAINTS) 'hatchling' 'editables' 'uv'
-	@$(INSTALL) '.[dev]'
+	@$(INSTALL) 'hatchling' 'editables' 'uv'
+	@$(INSTALL_US) '.[dev]'
 	@touch "$(STAMP)"
 
 # Not in the list: `make faults` calls it. Celery's client, PostgreSQL and Redis; nothing is installed on the system.
@@ -53,7 +54,7 @@ setup-faults: setup $(FAULTS_STAMP)
 
 $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@echo "Installing what the tests on a scaled-out Airflow need"
-	@$(INSTALL) '.[dev,cluster]'
+	@$(INSTALL_US) '.[dev,cluster]'
 	@"$(BIN)/python" scripts/services.py
 	@mkdir -p "$(@D)"
 	@touch "$@"
@@ -93,7 +94,7 @@ ui: setup ## Keep the private Airflow open until Ctrl-C; prints address and logi
 # The peers go into the same environment, at their pinned versions.
 $(VENV)/.bench: $(STAMP)
 	@echo "Installing what the benchmarks compare with"
-	@$(INSTALL) '.[dev,bench,cluster]'
+	@$(INSTALL_US) '.[dev,bench,cluster]'
 	@touch "$@"
 
 bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers (over an hour, quiet machine); writes benchmarks/RESULTS.md.
@@ -101,7 +102,7 @@ bench: setup setup-faults $(VENV)/.bench ## Measure everything beside its peers 
 
 $(VENV)/.docs: $(STAMP)
 	@echo "Installing what builds the manual"
-	@$(INSTALL) '.[dev,docs]'
+	@$(INSTALL_US) '.[dev,docs]'
 	@touch "$@"
 
 docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.

@@ -44,7 +44,7 @@ COPIED: Final = (
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
 )  # fmt: skip
 TESTED: Final = ("tests/unit", "tests/integration", "tests/test_example_dags.py", "tests/test_provider_info.py")
-OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "matrix", "processes", "soak_judge")
+OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "forge", "matrix", "processes", "soak_judge")
 """Unit tests of this folder's own tools: no Airflow of a user runs them, and `make test` does."""
 
 
