@@ -12,9 +12,7 @@ exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"description": "AI-video generations on Airflow", "page_width": "1080px"}
 
-# The README is the manual's first source: its sections are taken over, headings and all.
-myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]
+myst_heading_anchors = 3  # so that pages can link to each other's sections
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say what a parameter takes

@@ -32,6 +32,7 @@ import psutil
 from fault_table import CLEAR_ERROR, LIMIT, MARKER, PARTS, REFUSED, SURVIVED
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+SUMMARY_PAGE: Final = "docs/evidence.md"
 MARKS: Final = ("<!-- faults:begin -->", "<!-- faults:end -->")
 GRACE_SECONDS: Final = 30.0
 """How long a run that must end may clean up before it is killed."""
@@ -376,8 +377,8 @@ def document(results: Sequence[Result], seconds: float, when: datetime) -> str:
     )
 
 
-def readme_section(results: Sequence[Result], seconds: float, when: datetime) -> str:
-    """Return what stands between the marks in the README."""
+def summary_section(results: Sequence[Result], seconds: float, when: datetime) -> str:
+    """Return the text between the marks of :data:`SUMMARY_PAGE`."""
     rows = [row for result in results for row in result.rows]
     lines = [
         "| part | faults | survived | clear error | refused | documented limit |",
@@ -454,7 +455,7 @@ def report(results: Sequence[Result], seconds: float) -> list[str]:
     for result in results:
         print(f"{result.part.name:>10}: {result.closing}")
     print(f"\n{Summary.of(rows).sentence()} It took {seconds / 60:.1f} minutes.")
-    print("What cannot be survived stands in docs/faults.md.")
+    print("What cannot be survived is in docs/faults.md.")
     found = problems(results)
     for problem in found:
         print(f"NOT GREEN: {problem}")
@@ -462,12 +463,12 @@ def report(results: Sequence[Result], seconds: float) -> list[str]:
 
 
 def write(results: Sequence[Result], seconds: float, root: Path) -> None:
-    """Write ``docs/faults.md`` and the README's section."""
+    """Write ``docs/faults.md`` and its summary in :data:`SUMMARY_PAGE`."""
     now = datetime.now(UTC)
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs" / "faults.md").write_text(document(results, seconds, now))
-    readme = root / "README.md"
-    readme.write_text(between_marks(readme.read_text(), readme_section(results, seconds, now)))
+    page = root / SUMMARY_PAGE
+    page.write_text(between_marks(page.read_text(), summary_section(results, seconds, now)))
 
 
 def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = RUNS, root: Path = ROOT) -> int:

@@ -102,7 +102,7 @@ def test_every_module_can_be_imported(info):
                 try:
                     importlib.import_module(module)
                 except AirflowOptionalProviderFeatureException:
-                    # What Airflow's own loading passes over; which module that is, the README's table tells.
+                    # Airflow's own loading skips this module; docs/compatibility.md names it.
                     assert AIRFLOW < (3, 0), module
 
 

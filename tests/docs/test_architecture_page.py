@@ -41,6 +41,6 @@ def test_what_the_page_names_is_there(name: str, place: str) -> None:
 
 
 def test_the_page_answers_what_a_first_reader_asks() -> None:
-    """The page says where the decisions are that everybody looks for first."""
+    """The page says where the decisions are that readers look for first."""
     named = {name for name, _ in PLACES}
     assert {"error_class", "may_repeat", "Submission", "AtomicWriter.publish", "Dialect", "schemes.py"} <= named

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```([a-z-]+|\{[a-z-]+\}[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-# What a reader of a page has at hand: the classes, as in the section "The imports".
+# The names that every page may use, as in the section "Names" of the quick start.
 PRELUDE = """
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, DAG
 from airflow_provider_vidu.hooks import ViduHook
@@ -149,11 +149,73 @@ def test_every_setting_is_documented():
         assert f"`[vidu] {option}`" in told
 
 
+def test_the_test_of_the_readme_passes(service, monkeypatch):
+    """The README's test of a DAG's task passes with the fixture that it takes."""
+    (code,) = [code for code in blocks(ROOT / "README.md", "python") if "vidu_sandbox" in code]
+    names: dict[str, Any] = {}
+    exec(PRELUDE + code, names)  # noqa: S102 - the repository's own pages
+    assert names["pytest_plugins"] == ["airflow_provider_vidu.sandbox.pytest_plugin"]
+    names["test_a_film"](service, monkeypatch)
+    assert service.creates[0].body["prompt"] == "a red kite"
+
+
+def test_the_readme_fits_on_one_page():
+    """The README has at most 130 lines, says its status before the first command, and has one picture."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 130
+    assert "**Status: beta.**" in text.partition("```")[0]
+    assert text.count("![") == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_includes_another(page):
+    """The README and the manual own their content: neither includes text from the other."""
+    assert not re.search(r"\{include\}|literalinclude", page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    """A link to a file of the repository names one, and its anchor is a heading of that file."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_manual():
+    """The table of contents lists every page, and each page once."""
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    trees = [content for kind, content in BLOCK.findall(index) if kind == "{toctree}"]
+    listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    assert sorted(listed) == sorted(page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index")
+
+
+def test_every_field_of_the_connection_is_documented():
+    """The table of fields is that of the connection form, with the host and the key."""
+    from airflow_provider_vidu.api.connection_form import CONN_FIELDS
+
+    assert first_cells("connection.md", "## Fields") == {"host", "password", *CONN_FIELDS}
+
+
+def first_cells(page: str, heading: str) -> set[str]:
+    """Return the names in the first column of the table below a heading."""
+    section = (ROOT / "docs" / page).read_text("utf-8").partition(f"{heading}\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
 def test_every_error_is_documented():
-    """The README's table of errors names every class that users can meet."""
+    """The manual's table of errors names every class that users can meet."""
     from airflow_provider_vidu import exceptions
 
-    told = (ROOT / "README.md").read_text("utf-8")
+    told = (ROOT / "docs" / "errors.md").read_text("utf-8")
     kinds = [
         name
         for name, kind in vars(exceptions).items()
@@ -165,14 +227,53 @@ def test_every_error_is_documented():
     assert missing == [] or missing == ["ViduError"]
 
 
-def test_every_parameter_is_documented():
-    """The README's tables name every parameter of the operators and the sensor that is theirs."""
+def test_the_table_of_errors_says_what_airflow_retries():
+    """An error is marked × exactly if Airflow does not retry it."""
+    from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+
+    from airflow_provider_vidu import exceptions
+
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`Vidu[^|]+) \| (×|retried) \|", page, re.MULTILINE)
+    marks = {name: mark for names, mark in rows for name in re.findall(r"`(\w+)`", names)}
+    assert marks
+    for name, mark in marks.items():
+        final = issubclass(getattr(exceptions, name), (AirflowFailException, AirflowSensorTimeout))
+        assert final == (mark == "×"), name
+
+
+#: The page whose parameter table each class has. Sphinx makes the table from the class's docstring.
+PAGES_OF_CLASSES = {
+    "operators.ViduGenerateOperator": "generate.md",
+    "operators.ViduDownloadOperator": "download.md",
+    "sensors.ViduGenerationSensor": "sensor.md",
+    "hooks.ViduHook": "hook.md",
+    "event_triggers.ViduGenerationFinishedTrigger": "ecosystem.md",
+}
+
+
+@pytest.mark.parametrize("path", PAGES_OF_CLASSES)
+def test_every_parameter_is_documented(path):
+    """The page of a class shows its docstring, which describes every parameter, and lists the templated ones."""
+    import importlib
     import inspect
 
-    from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
-    from airflow_provider_vidu.sensors import ViduGenerationSensor
+    module, _, name = path.partition(".")
+    kind = getattr(importlib.import_module(f"airflow_provider_vidu.{module}"), name)
+    page = (ROOT / "docs" / PAGES_OF_CLASSES[path]).read_text("utf-8")
+    assert f".. autoclass:: airflow_provider_vidu.{path}\n" in page
+    described = set(re.findall(r"^:param (\w+): \S", inspect.getdoc(kind) or "", re.MULTILINE))
+    own = set(inspect.signature(inspect.unwrap(kind.__init__)).parameters) - {"self", "args", "kwargs"}
+    assert own <= described
+    templated = re.search(r"^Templated: (.*)\.$", page, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", templated[1] if templated else "") == list(getattr(kind, "template_fields", ()))
 
-    told = (ROOT / "README.md").read_text("utf-8")
-    for kind in (ViduDownloadOperator, ViduGenerateOperator, ViduGenerationSensor):
-        for name in inspect.signature(inspect.unwrap(kind.__init__)).parameters:
-            assert name in ("self", "kwargs", "vidu_conn_id") or f"`{name}`" in told, (kind.__name__, name)
+
+def test_the_table_of_the_finished_trigger_is_complete():
+    """The table of the trigger of event-driven scheduling names its parameters."""
+    import inspect
+
+    from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
+
+    own = set(inspect.signature(ViduGenerationFinishedTrigger.__init__).parameters) - {"self"}
+    assert own == first_cells("ecosystem.md", "## A DAG that runs when a generation finishes")

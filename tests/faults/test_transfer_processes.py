@@ -74,7 +74,7 @@ def has_begun(home):
 
 
 def test_kill_9_in_the_middle(nursery, home, environment, capsys, monkeypatch, fault_row):
-    """The old file stays; beside it lies what the README names, and a rerun brings the whole file."""
+    """The old file stays; beside it is the part that docs/download.md names, and a rerun brings the whole file."""
     home.put(OLD)
     arrived, go = threading.Semaphore(0), threading.Event()
     with scene(home, capsys, monkeypatch) as s:

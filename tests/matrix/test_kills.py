@@ -1,4 +1,4 @@
-"""What ends a wait, and what does not: the row of the README's table on how a kill is told, on whatever Airflow."""
+"""What ends a wait, and what does not: the compatibility page's row on how the trigger learns of a kill."""
 
 from __future__ import annotations
 

@@ -99,10 +99,11 @@ def part(tmp_path):
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Return a folder with a README that has the marks."""
+    """Return a folder with a page that has the marks."""
     folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "README.md").write_text(f"before\n{faults.MARKS[0]}\nold\n{faults.MARKS[1]}\nafter\n")
+    page = folder / faults.SUMMARY_PAGE
+    page.parent.mkdir(parents=True)
+    page.write_text(f"before\n{faults.MARKS[0]}\nold\n{faults.MARKS[1]}\nafter\n")
     return folder
 
 
@@ -118,7 +119,7 @@ def ended(*rows, code=0):
 
 
 def test_a_complete_green_run(part, root, capfd):
-    """A run in which every part has green rows ends with 0 and writes the document and the README."""
+    """A run in which every part has green rows ends with 0 and writes the document and its summary."""
     assert faults.main([], [part("all", ALL_PARTS)], root) == 0
     said = capfd.readouterr().out
     assert f"{len(PARTS) + 1} passed" in said
@@ -130,21 +131,21 @@ def test_a_complete_green_run(part, root, capfd):
     assert "HTTP 503 \\| a \\`line\\`" in document
     assert "x" * 300 in document
     assert "ViduSubmitUnknownError" in document
-    readme = (root / "README.md").read_text()
-    assert readme.startswith("before\n")
-    assert readme.endswith("after\n")
-    assert "old" not in readme
-    assert "| polling | 2 | 1 | 1 | 0 | 0 |" in readme
+    page = (root / faults.SUMMARY_PAGE).read_text()
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+    assert "old" not in page
+    assert "| polling | 2 | 1 | 1 | 0 | 0 |" in page
 
 
 def test_a_red_run(part, root, capfd):
-    """A failing test makes the whole red, is named, and the README keeps what it said."""
+    """A failing test makes the whole red, is named, and the summary stays as it was."""
     assert faults.main([], [part("all", ALL_PARTS), part("red", RED)], root) == 1
     said = capfd.readouterr().out
     assert "NOT GREEN: The run red ended with code 1" in said
     assert "NOT GREEN: Red: polling, a red one" in said
     assert "1 red." in said
-    assert "old" in (root / "README.md").read_text()
+    assert "old" in (root / faults.SUMMARY_PAGE).read_text()
     assert not (root / "docs" / "faults.md").exists()
 
 
@@ -233,7 +234,8 @@ def test_only_some_runs(part, root):
     """A run of some parts is no complete one: empty parts are told, nothing is written."""
     assert faults.main(["--only", "red"], [part("all", ALL_PARTS), part("red", RED)], root) == 1
     assert not (root / "build" / "faults" / "all.jsonl").exists()
-    assert not (root / "docs").exists()
+    assert not (root / "docs" / "faults.md").exists()
+    assert "old" in (root / faults.SUMMARY_PAGE).read_text()
 
 
 def test_what_was_green_is_kept_for_the_same_code(part, root):
@@ -307,14 +309,14 @@ def test_order():
 
 
 def test_marks_are_needed():
-    """A README without the marks is not touched."""
+    """A page without the marks is not touched."""
     with pytest.raises(ValueError, match="faults:begin"):
         faults.between_marks("no marks", "new")
 
 
-def test_the_readme_has_the_marks():
-    """The project's own README has a place for the summary."""
-    text = (ROOT / "README.md").read_text()
+def test_the_manual_has_the_marks():
+    """The project's own manual has a place for the summary."""
+    text = (ROOT / faults.SUMMARY_PAGE).read_text()
     assert faults.MARKS[0] in faults.between_marks(text, "new")
 
 

@@ -1,4 +1,4 @@
-"""The README's table of what each Airflow can do, compared with the Airflow that runs the tests."""
+"""The manual's table of what each Airflow can do, compared with the Airflow that runs the tests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.retry_policy import vidu_retry_policy
 from tests.versions import AIRFLOW
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 
 def table() -> dict[str, dict[str, str]]:
     """Return the table as what is promised for each Airflow, by feature."""
-    section = README.read_text("utf-8").partition("### Which Airflow")[2].partition("\n## ")[0]
+    section = PAGE.read_text("utf-8").partition("## What differs between Airflow versions")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     head = rows[0]
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows[2:]}
@@ -96,13 +96,13 @@ def broken_extra() -> str:
 PROBES: dict[str, Callable[[], str]] = {
     "Python": python,
     "record of an order": record,
-    "a killed deferred wait is told by": kill,
+    "how the trigger learns of a kill": kill,
     "Watch leads to": watch,
     "`execution_timeout` counts": execution_timeout,
     "`ViduGenerationFinishedTrigger`": finished_trigger,
     "`vidu_retry_policy`": retry_policy,
     "asset names beyond ASCII": asset_names,
-    "a connection whose extra is no JSON object": broken_extra,
+    "a connection whose extra is not a JSON object": broken_extra,
 }
 
 
