@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders import media_files
 from airflow_provider_vidu.orders.media import MAX_BODY_BYTES, MAX_IMAGE_BYTES, Prepared
 from airflow_provider_vidu.orders.media_files import MAX_UPLOAD_BYTES
 from airflow_provider_vidu.stores import schemes
+from tests.versions import AIRFLOW, object_stores
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 20
 JPEG = b"\xff\xd8\xff\xe0" + b"j" * 20
@@ -236,6 +237,9 @@ def test_a_connection_that_a_template_made(monkeypatch, rendered, conn_id):
     assert seen == [conn_id]
 
 
+READ_BY_SOME = pytest.mark.skipif(object_stores().has_fs("s3n"), reason="this Airflow reads it")
+
+
 @pytest.mark.fault(
     "from Airflow",
     "an input in a spelling that no store reads",
@@ -248,7 +252,7 @@ def test_a_connection_that_a_template_made(monkeypatch, rendered, conn_id):
         ("abfss://pictures@studio.dfs.core.windows.net/a.png", "names an Azure account.* Write abfss://pictures/…"),
         ("WASBS://pictures@studio.blob.core.windows.net/a.png", "names an Azure account.* Write abfss://pictures/…"),
         ("wasb://pictures/a.png", r"Write abfs:// instead\."),
-        ("s3n://bucket/a.png", r"Write s3:// instead\."),
+        pytest.param("s3n://bucket/a.png", r"Write s3:// instead\.", marks=READ_BY_SOME),
         ("foo://bucket/a.png", "Use a local path, or a scheme for which an installed"),
         pytest.param(
             "webhdfs://host/a.png",
@@ -311,8 +315,9 @@ def test_a_store_that_only_fsspec_knows():
     try:
         assert Prepared({"image": "memory://inputs/a.png"}).identity() == {"image": f"sha256:{digest(PNG)}"}
         assert Prepared({"image": ObjectStoragePath("memory://inputs/a.png")}).identity()
-        with pytest.raises(ViduConfigError, match="No filesystem registered for scheme memory"):
-            Prepared({"image": "memory://inputs/a.png"}, "my_conn").identity()
+        if AIRFLOW >= (3, 0):  # Airflow 2 asks fsspec, and uses no connection
+            with pytest.raises(ViduConfigError, match="No filesystem registered for scheme memory"):
+                Prepared({"image": "memory://inputs/a.png"}, "my_conn").identity()
     finally:
         fs.rm("/inputs", recursive=True)
 

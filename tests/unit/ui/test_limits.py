@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, literal, select
-from starlette.requests import Request
 
 from airflow_provider_vidu.links import has_pages
 
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from starlette.requests import Request
 
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
