@@ -81,7 +81,7 @@ class _Protocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Lets an exchange make one new connection at the most.
+    """Lets an exchange make at most one new connection.
 
     aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
     that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.

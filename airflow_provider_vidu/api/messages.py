@@ -53,7 +53,7 @@ class ApiRequest:
     lists: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a path that is no path, and a body that is no JSON.
+        """Refuse a path or a body that cannot be sent.
 
         Left to the HTTP client, it would look like a create that broke on its way, of unknown outcome. An ``endpoint``
         may come from a template: with dot segments it would leave the connection's path prefix.

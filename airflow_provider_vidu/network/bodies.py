@@ -18,7 +18,7 @@ LONG_RUN: Final = 16 * 1024
 
 _PIECE: Final = 64 * 1024
 _PORTION: Final = 512
-"""So many packed bytes hold 512 KiB at the most, which take a millisecond or two."""
+"""So many packed bytes hold at most 512 KiB, which take a millisecond or two."""
 _TELLING: Final = 2
 """After so many bytes it is known whether a body is packed."""
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))

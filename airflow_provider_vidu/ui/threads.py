@@ -62,7 +62,7 @@ class Reads:
         """Return what a function returns in a thread.
 
         :param place: where it reads; one of a few that the deployment has chosen.
-        :param turn: how many seconds it waits for its turn at the most.
+        :param turn: how many seconds it waits for its turn, at most.
         :raises BusyError: when its turn does not come.
         """
         slots = self._slots.setdefault(place, asyncio.Semaphore(self._most))
