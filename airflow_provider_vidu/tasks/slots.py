@@ -1,0 +1,206 @@
+"""The queue for the slots of an account, on a triggerer's event loop. The decisions are :mod:`..polling.admission`.
+
+All triggers of a connection share one :class:`SlotQueue` per event loop: those that wait for a slot, and those that
+watch a generation, because the end of one frees a slot. While something waits, one task serves the queue: it requests
+the balance, once for all waiters, and wakes who may go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
+from airflow_provider_vidu.polling.admission import Gate, Waiter
+from airflow_provider_vidu.tasks.clients import shared_client
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.models import Credits
+
+REPORT_SECONDS: Final = 3.0
+"""Between two requests of the balance while tasks wait; the account runs a handful of generations at once."""
+UNREPORTED_SECONDS: Final = 60.0
+"""Before the balance is requested again after it could not be read."""
+HURRIED_SECONDS: Final = 3.0
+"""The longest interval of an adaptive watch while tasks wait for the slot of its generation."""
+FIRST_LOG_SECONDS: Final = 2.0
+LOG_SECONDS: Final = 60.0
+"""Before the first log line about a place in the queue, and between two of them."""
+
+log = logging.getLogger(__name__)
+
+
+def slot_queue(conn_id: str) -> SlotQueue:
+    """Return the queue of a connection on the running event loop."""
+    queues = _queues.setdefault(asyncio.get_running_loop(), {})
+    if (queue := queues.get(conn_id)) is None:
+        queue = queues[conn_id] = SlotQueue(conn_id)
+    return queue
+
+
+_queues: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SlotQueue]]] = WeakKeyDictionary()
+
+
+def task_key(ti: Any) -> str | None:
+    """Return what names a task instance in the queue; None for a trigger without one."""
+    if ti is None:
+        return None
+    return "\n".join(str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index"))
+
+
+class SlotQueue:
+    """The waiting tasks and the watched generations of one connection on one event loop.
+
+    :param conn_id: the Airflow connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+        self._gate = Gate()
+        self._admissions: dict[str, asyncio.Future[None]] = {}
+        self._changed = asyncio.Event()
+        self._server: asyncio.Task[None] | None = None
+        self._report_at = 0.0
+        self._places: dict[str, int] = {}
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether a waiting task can only learn from a poll that a slot is free."""
+        return self._gate.is_hurried
+
+    @contextmanager
+    def watching(self, generation_id: str, ti: Any) -> Iterator[_Watching]:
+        """Count a generation as one that runs, until its watch ends.
+
+        :param generation_id: the generation.
+        :param ti: the task instance whose trigger watches it.
+        """
+        key = task_key(ti) if self._gate.expects else None
+        self._gate.submitted(generation_id, key, time.time())
+        watching = _Watching()
+        try:
+            yield watching
+        finally:
+            self._gate.ended(generation_id, time.time(), is_over=watching.is_over)
+            self._changed.set()
+
+    async def admission(self, waiter: Waiter, report: Callable[[int, int], None]) -> None:
+        """Return when the task may submit.
+
+        :param waiter: the task.
+        :param report: called with its place and the length of the queue, at first and when the place has changed, at
+            most once a minute. It runs in the caller's context, so that its log lines are the caller's.
+        :raises ViduError: when nothing may be submitted with this connection at all.
+        """
+        admission = self._admissions[waiter.key] = asyncio.get_running_loop().create_future()
+        self._gate.join(waiter, time.time())
+        self._changed.set()
+        if self._server is None or self._server.done():
+            self._server = asyncio.create_task(self._serve())
+        reported = 0
+        try:
+            while not (await asyncio.wait({admission}, timeout=LOG_SECONDS if reported else FIRST_LOG_SECONDS))[0]:
+                place, length = self._places.get(waiter.key, reported), len(self._places)
+                if place != reported:
+                    report(place, length)
+                    reported = place
+            await admission
+        finally:
+            self._gate.leave(waiter.key)
+            if self._admissions.get(waiter.key) is admission:
+                del self._admissions[waiter.key]
+            self._changed.set()
+
+    async def _serve(self) -> None:
+        async with await shared_client(self.conn_id) as client:
+            while self._admissions:
+                try:
+                    await self._learn(client)
+                except ViduBudgetError as error:
+                    self._refuse(error)
+                    continue
+                except Exception as error:  # noqa: BLE001 - the boundary: each waiter has a deadline of its own
+                    log.warning("The queue of connection %s could not be served: %s", self.conn_id, error)
+                    await asyncio.sleep(UNREPORTED_SECONDS)
+                    continue
+                now = time.time()
+                for waiter in self._gate.admit(now):
+                    if (admission := self._admissions.get(waiter.key)) is not None and not admission.done():
+                        admission.set_result(None)
+                self._places = self._gate.places()
+                await self._pause(now)
+
+    async def _pause(self, now: float) -> None:
+        """Sleep until something may have changed."""
+        self._changed.clear()
+        seconds = min(self._gate.next_at(now), max(self._report_at, now + 1), now + LOG_SECONDS) - now
+        try:
+            async with asyncio.timeout(max(seconds, 0.05)):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _learn(self, client: AsyncClient) -> None:
+        """Read the connection, and what the service reports about its slots and its balance.
+
+        :raises ViduBudgetError: when the balance is below the connection's floor.
+        :raises ViduConfigError: when the connection cannot be used.
+        """
+        config = await client.config()
+        self._gate.limit = config.max_in_flight
+        now = time.time()
+        if now < self._report_at or not self._gate.is_ready(now):
+            return
+        self._report_at = now + REPORT_SECONDS
+        try:
+            credits = await client.carry(lambda dialect: dialect.credits())
+        except ViduConfigError:  # a dialect without a balance
+            self._report_at = now + UNREPORTED_SECONDS
+            self._gate.unreported()
+        except ViduError as error:
+            self._report_at = now + UNREPORTED_SECONDS
+            self._gate.unreported()
+            if config.min_balance is not None:  # without it nothing may be submitted
+                raise
+            log.info("Connection %s: the free slots are unknown: %s", self.conn_id, error)
+        else:
+            check_balance(config, credits)
+            if credits.concurrency_limit is None or credits.current_concurrency is None:
+                self._gate.unreported()
+            else:
+                in_use = credits.current_concurrency + (credits.queue_count or 0)
+                self._gate.reported(credits.concurrency_limit, in_use, now)
+
+    def _refuse(self, error: ViduError) -> None:
+        for admission in self._admissions.values():
+            if not admission.done():
+                admission.set_exception(error)
+        self._admissions.clear()
+
+
+class _Watching:
+    """What the watch of a generation has shown in the end."""
+
+    is_over = False
+    """Whether the generation has ended."""
+
+
+def check_balance(config: ViduConfig, credits: Credits) -> None:
+    """Refuse to submit below the connection's floor.
+
+    :raises ViduBudgetError: when the balance is lower than ``min_balance``.
+    """
+    floor, remaining = config.min_balance, credits.remaining
+    if floor is not None and remaining is not None and remaining < floor:
+        raise ViduBudgetError(
+            f"The balance of {remaining:g} credits is below the connection's min_balance of {floor:g}: nothing was "
+            "submitted. Top up the account, or lower min_balance.",
+            conn_id=config.conn_id,
+        )
