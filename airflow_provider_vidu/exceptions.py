@@ -20,6 +20,7 @@
     │   ├── ViduAuthError             × the key was refused
     │   ├── ViduCreditError           × no credits or quota left
     │   └── ViduNotFoundError         × the service does not know this generation
+    ├── ViduBudgetError               × a limit on credits was reached: nothing more is submitted
     ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
     ├── ViduSubmitUncertainError      ↻ the same, but the next try looks for the generation first
     ├── ViduGenerationFailedError     × the service says that the generation failed
@@ -241,6 +242,12 @@ class ViduNotFoundError(_Final, ViduAPIError):
     """The service does not know this generation."""
 
     advice = "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
+
+
+class ViduBudgetError(_Final, ViduError):
+    """A limit that the user has set on credits was reached."""
+
+    advice = "A limit on credits was reached: raise it if the money is to be spent, then clear the task."
 
 
 class ViduSubmitUnknownError(_Final, ViduError):

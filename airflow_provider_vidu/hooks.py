@@ -129,9 +129,17 @@ class ViduHook(BaseHook):
         return self._submit(given, endpoint)
 
     def _submit(
-        self, body: Mapping[str, Any], endpoint: str | None = None, before_send: Callable[[], None] = lambda: None
+        self,
+        body: Mapping[str, Any],
+        endpoint: str | None = None,
+        before_send: Callable[[], None] = lambda: None,
+        *,
+        queues: bool = False,
     ) -> Generation:
-        """Submit a generation; ``before_send`` runs before each send, and what it raises prevents the send."""
+        """Submit a generation; ``before_send`` runs before each send, and what it raises prevents the send.
+
+        :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
+        """
         body = checked_body(body)
 
         def submit(dialect: Dialect) -> Call[Generation]:
@@ -146,7 +154,7 @@ class ViduHook(BaseHook):
             for line in request_lines(body):
                 self.log.info("%s", self.config.redact(line))
             self.log.info("::endgroup::")
-            generation = self._client.carry(submit)
+            generation = self._client.carry(submit, queues=queues)
         except ViduError as error:
             if outcome_is_unknown(error):
                 raise unknown_outcome(error, self.vidu_conn_id) from error

@@ -39,7 +39,7 @@ class ViduWatchLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address of the clip's page, or nothing while there is no id."""
-        if not XCom.get_value(ti_key=ti_key, key=ID_KEY):
+        if not any(XCom.get_value(ti_key=ti_key, key=key) for key in (ID_KEY, WATCH_KEY)):
             return ""
         return watch_page(ti_key)
 
@@ -72,6 +72,19 @@ def publish(
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+
+
+def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> None:
+    """Publish that a task waits for a free slot, so that its page says so.
+
+    :param context: the task's context; with an empty one, outside a task, nothing is published.
+    :param conn_id: the connection that is full.
+    :param since: when the wait began, in epoch seconds.
+    """
+    ti = context.get("ti")
+    if ti is None:
+        return
+    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": "generate", "waiting_since": since})
 
 
 def is_task_instance(ti: Any) -> bool:

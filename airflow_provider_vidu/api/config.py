@@ -61,6 +61,8 @@ class ViduConfig:
     :param proxy: URL of an HTTP proxy, hidden because it may hold a password.
     :param headers: further headers of every API request, hidden because they may hold tokens.
     :param allowed_hosts: hosts and networks a download may come from although their address is private.
+    :param max_in_flight: how many generations may run at once; None leaves it to the service.
+    :param min_balance: credits below which nothing is submitted; None for no floor.
     """
 
     conn_id: str
@@ -74,6 +76,8 @@ class ViduConfig:
     proxy: Secret | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
+    max_in_flight: int | None = None
+    min_balance: float | None = None
     # Worked out once, for both are needed several times per poll.
     _secrets: tuple[Secret, ...] = field(init=False, compare=False, repr=False)
     _redactor: Redactor = field(init=False, compare=False, repr=False)
@@ -107,6 +111,8 @@ class ViduConfig:
             proxy=_proxy(read),
             headers=_headers(read),
             allowed_hosts=_allowed_hosts(read),
+            max_in_flight=_max_in_flight(read),
+            min_balance=_min_balance(read, dialect),
         )
 
     def access(self) -> DownloadAccess:
@@ -267,6 +273,20 @@ def _create_path(path: str, dialect: type[Dialect]) -> str:
     if "{endpoint}" in path and "{endpoint}" not in dialect.default_create_path:
         raise ViduConfigError(f"the dialect {dialect.name} has a single endpoint: {{endpoint}} has no place in it.")
     return check_template("create_path", path)
+
+
+def _max_in_flight(read: _Fields) -> int | None:
+    if read.raw("max_in_flight") is None:
+        return None
+    return int(read.number("max_in_flight", 1, above=0, most=100_000, whole=True))
+
+
+def _min_balance(read: _Fields, dialect: Dialect) -> float | None:
+    if read.raw("min_balance") is None:
+        return None
+    if not dialect.has_balance:
+        raise read.error("min_balance", f"the dialect {dialect.name} has no balance to compare with.")
+    return read.number("min_balance", 0, above=-1, most=1e15)
 
 
 def _auth_scheme(read: _Fields, dialect: Dialect) -> str:

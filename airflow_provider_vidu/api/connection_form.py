@@ -53,6 +53,17 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "description": 'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
         "schema": {**_TEXT, "format": "password"},
     },
+    "max_in_flight": {
+        "label": "Generations in flight",
+        "description": "How many generations may run at once; further tasks wait for a free slot. Empty: as many as "
+        "the account accepts.",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100000},
+    },
+    "min_balance": {
+        "label": "Least balance (credits)",
+        "description": "With ent-v2: nothing is submitted while the account has fewer credits. Empty: no floor.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
     "query_path": {
         "label": "Query path",
         "description": "For resellers: path of a query with {id}, such as /vidu/ent/v2/task/{id}/creations or "

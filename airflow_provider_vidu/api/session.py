@@ -30,12 +30,14 @@ class Session(Generic[T]):
     :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
     :param generation_id: the generation that the call is about; its errors name it.
     :param conn_id: the connection; the errors name it, too.
+    :param queues: whether the caller waits for a free slot itself, so that "too many" is not repeated here.
     """
 
     make: Callable[[Dialect], Call[T]]
     retries: int | None
     generation_id: str | None
     conn_id: str
+    queues: bool = False
     _request: ApiRequest | None = None
     _attempts: Attempts | None = None
     _seen: ViduConfig | None = None
@@ -77,5 +79,6 @@ class Session(Generic[T]):
         if error.code == TOO_LARGE and self._request is not None and self._request.lists:
             raise error
         if self._attempts is None:
-            self._attempts = Attempts(self.retries or 0, bills=self._request is not None and self._request.bills)
+            bills = self._request is not None and self._request.bills
+            self._attempts = Attempts(self.retries or 0, bills=bills, queues=self.queues)
         return self._attempts.after(error)

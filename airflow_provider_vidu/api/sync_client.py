@@ -65,16 +65,22 @@ class SyncClient:
             transport.close()
 
     def carry(
-        self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = None
+        self,
+        make: Callable[[Dialect], Call[T]],
+        generation_id: str | None = None,
+        retries: int | None = None,
+        *,
+        queues: bool = False,
     ) -> T:
         """Send a call, again as often as its session says, and return what its answer means.
 
         :param make: makes the call for the connection's dialect, once for each attempt.
         :param generation_id: the generation that it is about; errors name it.
         :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
+        :param queues: whether the caller waits for a free slot itself, so that "too many" is not repeated here.
         :raises ViduError: with its generation and connection.
         """
-        session = Session(make, retries, generation_id, self._conn_id)
+        session = Session(make, retries, generation_id, self._conn_id, queues)
         while True:
             try:
                 config = self._look_up(session.refused is not None)

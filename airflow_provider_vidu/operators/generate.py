@@ -21,7 +21,7 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     checked_seconds,
 )
-from airflow_provider_vidu.events import id_in
+from airflow_provider_vidu.events import Turn, id_in, read_slot_event
 from airflow_provider_vidu.exceptions import (
     ViduConfigError,
     ViduError,
@@ -30,7 +30,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
     from_details,
 )
-from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish
+from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
 from airflow_provider_vidu.orders.request import (
     NAMES,
     check_endpoint,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.tasks.slot_wait import SlotWait
 
 
 class ViduGenerateOperator(SignedURLOperator):
@@ -167,6 +168,13 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or pick up what an earlier try has submitted; publish the id; wait."""
+        return self._submitted(context, None)
+
+    def execute_admitted(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Resume after the wait for a free slot: submit."""
+        return self._submitted(context, read_slot_event(event))
+
+    def _submitted(self, context: Context, turn: Turn | None) -> dict[str, Any]:
         from airflow_provider_vidu.operators.preflight import check_downstream
         from airflow_provider_vidu.orders.media import Prepared
         from airflow_provider_vidu.orders.order import Order
@@ -180,6 +188,12 @@ class ViduGenerateOperator(SignedURLOperator):
         # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
         is_recorded = is_task_instance(context.get("ti"))
+        slot = self._slot_wait(hook, context, turn)
+
+        def before_order() -> None:
+            check_downstream(self, self.log)
+            slot.before_create()
+
         submission = Submission(
             hook,
             store_for(context, keeps=self.on_clear == "resume") if is_recorded and self.durable else NullStore(),
@@ -187,12 +201,12 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
-            before_order=partial(check_downstream, self, self.log),
+            before_order=before_order,
             before_send=self._check_wanted,
         )
-        prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
+        storage = text("storage_conn_id", self.storage_conn_id)
         with self._explained_not_found(is_synchronous):
-            generation = submission.generation(prepared, endpoint)
+            generation = slot.submitted(lambda: submission.generation(Prepared(fields, storage), endpoint))
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
@@ -209,8 +223,22 @@ class ViduGenerateOperator(SignedURLOperator):
             # The result of a synchronous product exists in this answer alone: there may be no query for it.
             return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
-            self._deferred_wait(hook, generation.id).defer()
-        return self._finished(context, self._wait(hook, generation.id))
+            self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
+        return self._finished(context, self._wait(hook, generation.id, slot.left))
+
+    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None) -> SlotWait:
+        from airflow_provider_vidu.tasks.slot_wait import SlotWait
+        from airflow_provider_vidu.triggers import ViduSlotTrigger
+
+        return SlotWait(
+            operator=self,
+            hook=hook,
+            turn=turn,
+            timeout=self._seconds(),
+            trigger=partial(ViduSlotTrigger, is_watched=self.wait_for_completion) if self.deferrable else None,
+            on_wait=lambda since: publish_wait(context, conn_id=self.vidu_conn_id, since=since),
+            check=self._check_wanted,
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger has fired; re-fetch the generation, so that its URLs are new."""
@@ -235,7 +263,13 @@ class ViduGenerateOperator(SignedURLOperator):
         """Resume. If Airflow has given up a wait that no triggerer ran in time, end it as a timeout."""
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
-        wait = self._resumed_wait(self._published_id(context) or "")
+        if (generation_id := self._published_id(context)) is None:
+            raise ViduTimeoutError(
+                "Gave up waiting for a free slot: no triggerer has taken the wait up in time ([triggerer] capacity). "
+                "Nothing was submitted.",
+                conn_id=self.vidu_conn_id,
+            )
+        wait = self._resumed_wait(generation_id)
         with self._explained_failure(wait.hook, wait.generation_id):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
@@ -265,12 +299,12 @@ class ViduGenerateOperator(SignedURLOperator):
             return self.timeout
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
 
-    def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
+    def _wait(self, hook: ViduHook, generation_id: str, seconds: float) -> Generation:
         try:
             with self._explained_failure(hook, generation_id):
                 return hook.wait(
                     generation_id,
-                    timeout=self._seconds(),
+                    timeout=seconds,
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
                     endpoint=self._endpoint(),

@@ -201,7 +201,7 @@ class Submission:
         self._store.save(record)
         sends = _Sends(record, self._store, self._before_send)
         try:
-            generation = self._hook._submit(sent, endpoint, sends.next)
+            generation = self._hook._submit(sent, endpoint, sends.next, queues=True)
         except ViduSubmitUnknownError as error:
             if not self._store.is_durable or not (record.is_searchable or error.generation_id):
                 raise

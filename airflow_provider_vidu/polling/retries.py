@@ -107,12 +107,14 @@ class Attempts:
 
     :param max_retries: how often the request is repeated at most.
     :param bills: whether repeating it blindly could pay twice.
+    :param queues: whether the caller waits for a free slot itself, so that "too many" is not repeated here.
     """
 
-    def __init__(self, max_retries: int, *, bills: bool, backoff: Backoff | None = None) -> None:
+    def __init__(self, max_retries: int, *, bills: bool, queues: bool = False, backoff: Backoff | None = None) -> None:
         self._left = max_retries
         self._failures = 0
         self._bills = bills
+        self._queues = queues
         self._backoff = backoff or Backoff(base=1.0, cap=60.0)
 
     def after(self, error: ViduError) -> float:
@@ -120,7 +122,8 @@ class Attempts:
 
         :raises ViduError: ``error`` itself when it must not or cannot be repeated any more.
         """
-        if self._failures >= self._left or not may_repeat(error, bills=self._bills):
+        is_queued = self._queues and isinstance(error, exceptions.ViduRateLimitError)
+        if is_queued or self._failures >= self._left or not may_repeat(error, bills=self._bills):
             raise error
         self._failures += 1
         return self._backoff.delay(self._failures, error)

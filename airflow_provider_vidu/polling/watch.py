@@ -262,7 +262,7 @@ class Watch:
         state = self.last.describe() if self.last else "never seen"
         trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
-            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}.{trouble} The "
+            f"Gave up waiting after {duration(now - self.since)}; the last known state is {state}.{trouble} The "
             "generation may still finish: wait for it again by its id, or raise the timeout.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
@@ -274,8 +274,8 @@ class Watch:
             return self._given_up(self._trouble, now)
         state = self.last.describe() if self.last else "never seen"
         return exceptions.ViduBusyError(
-            f"The trigger reported that the generation ended, but {_human(now - self.since)} later its state is still "
-            f"{state}. A retry checks it again.",
+            f"The trigger reported that the generation ended, but {duration(now - self.since)} later its state is "
+            f"still {state}. A retry checks it again.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
         )
@@ -290,7 +290,7 @@ class Watch:
         """Return the error that ends a wait whose generation may be fine; a retry can resume the wait."""
         what = f"{self._failures} polls in a row failed; the last one"
         if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
-            what = f"The wait was paused for {_human(now - self._paused_at)}, and the connection is still not usable"
+            what = f"The wait was paused for {duration(now - self._paused_at)}, and the connection is still not usable"
         return _resumable(error, f"{what}: {_sentence(error.reason)}")
 
     def _doubted(self, generation: Generation, now: float) -> Wait | None:
@@ -376,7 +376,8 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
-def _human(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration as a reader says it: ``1 h 5 min 3 s``."""
     seconds = max(int(seconds), 0)
     hours, minutes = seconds // 3600, seconds % 3600 // 60
     parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{seconds % 60} s"]

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.events import id_in, read_event
+from airflow_provider_vidu.events import id_in, is_slot_event, read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -107,7 +107,7 @@ class DeferredWait:
         :param event: what the trigger has fired.
         :raises ViduError: the error that ended the wait; it may be retried, unless it is the generation's own end.
         """
-        if (other := id_in(event)) not in (None, self.generation_id):
+        if (other := id_in(event)) not in (None, self.generation_id) or is_slot_event(event):
             self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
             return self._continue({}, has_ended=False)
         try:

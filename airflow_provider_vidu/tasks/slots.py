@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
+from airflow_provider_vidu.polling.watch import duration
 from airflow_provider_vidu.tasks.clients import shared_client
 
 if TYPE_CHECKING:
@@ -159,11 +160,12 @@ class SlotQueue:
         if now < self._report_at or not self._gate.is_ready(now):
             return
         self._report_at = now + REPORT_SECONDS
-        try:
-            credits = await client.carry(lambda dialect: dialect.credits())
-        except ViduConfigError:  # a dialect without a balance
+        if not config.dialect.has_balance:
             self._report_at = now + UNREPORTED_SECONDS
             self._gate.unreported()
+            return
+        try:
+            balance = await client.carry(lambda dialect: dialect.credits())
         except ViduError as error:
             self._report_at = now + UNREPORTED_SECONDS
             self._gate.unreported()
@@ -171,12 +173,11 @@ class SlotQueue:
                 raise
             log.info("Connection %s: the free slots are unknown: %s", self.conn_id, error)
         else:
-            check_balance(config, credits)
-            if credits.concurrency_limit is None or credits.current_concurrency is None:
+            check_balance(config, balance)
+            if balance.concurrency_limit is None or balance.in_use is None:
                 self._gate.unreported()
             else:
-                in_use = credits.current_concurrency + (credits.queue_count or 0)
-                self._gate.reported(credits.concurrency_limit, in_use, now)
+                self._gate.reported(balance.concurrency_limit, balance.in_use, now)
 
     def _refuse(self, error: ViduError) -> None:
         for admission in self._admissions.values():
@@ -192,15 +193,27 @@ class _Watching:
     """Whether the generation has ended."""
 
 
-def check_balance(config: ViduConfig, credits: Credits) -> None:
+def check_balance(config: ViduConfig, balance: Credits) -> None:
     """Refuse to submit below the connection's floor.
 
     :raises ViduBudgetError: when the balance is lower than ``min_balance``.
     """
-    floor, remaining = config.min_balance, credits.remaining
+    floor, remaining = config.min_balance, balance.remaining
     if floor is not None and remaining is not None and remaining < floor:
         raise ViduBudgetError(
             f"The balance of {remaining:g} credits is below the connection's min_balance of {floor:g}: nothing was "
             "submitted. Top up the account, or lower min_balance.",
             conn_id=config.conn_id,
         )
+
+
+def no_slot(conn_id: str, seconds: float) -> ViduTimeoutError:
+    """Return the error of a task whose timeout expired before a slot was free.
+
+    :param seconds: how long it has waited.
+    """
+    return ViduTimeoutError(
+        f"No slot was free within {duration(seconds)}: nothing was submitted. Raise the timeout, or submit fewer "
+        "generations at a time.",
+        conn_id=conn_id,
+    )

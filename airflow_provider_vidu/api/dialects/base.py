@@ -80,6 +80,8 @@ class Dialect(ABC):
     """What the state is called in this dialect, for messages; both names are read."""
     key_hint: ClassVar[str] = ""
     """What to check besides, if the key is refused."""
+    has_balance: ClassVar[bool] = False
+    """Whether :meth:`credits` is available."""
     has_list: ClassVar[bool] = False
     """Whether there is a list of the account's generations."""
     has_uploads: ClassVar[bool] = False
