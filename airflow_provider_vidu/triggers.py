@@ -18,12 +18,12 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.admission import Waiter
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.watch import (
-    FIRST_POLL_FLOOR,
     Failed,
     PollPolicy,
     PollResult,
     Wait,
     Watch,
+    earliest_event,
 )
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
@@ -282,7 +282,7 @@ class ViduSlotTrigger(BaseTrigger):
             key=task_key(self.task_instance) or f"trigger {id(self)}",
             priority=self.priority,
             since=self.since,
-            ready_at=self.queued_at + FIRST_POLL_FLOOR,
+            ready_at=earliest_event(self.queued_at),
             refused_at=self.refused_at,
             retry_after=self.retry_after,
             is_watched=self.is_watched,

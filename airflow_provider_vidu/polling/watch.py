@@ -27,6 +27,12 @@ FIRST_POLL_FLOOR: Final = 10.0
 """Seconds a trigger waits at least before its first poll: Airflow marks a task failed when an event
 fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
 
+
+def earliest_event(deferred_at: float) -> float:
+    """Return the epoch seconds before which no event may fire, for a task that was deferred at ``deferred_at``."""
+    return deferred_at + FIRST_POLL_FLOOR
+
+
 LONGEST_GROWN_INTERVAL: Final = 3600.0
 
 LONGEST_PAUSE_SECONDS: Final = 3600.0
