@@ -31,7 +31,7 @@ SHELLS = {
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
     "stores.destination", "stores.remote", "stores.uploads",
-    "tasks.handover",
+    "tasks.clients", "tasks.handover", "tasks.slots",
     "ui.app", "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
 }  # fmt: skip
 """The modules that do I/O, or wait for it."""

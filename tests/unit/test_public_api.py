@@ -15,7 +15,7 @@ PUBLIC = {
     "airflow_provider_vidu.hooks": ["ViduHook"],
     "airflow_provider_vidu.sensors": ["ViduGenerationSensor"],
     "airflow_provider_vidu.operators": ["ViduGenerateOperator", "ViduDownloadOperator"],
-    "airflow_provider_vidu.triggers": ["ViduGenerationTrigger"],
+    "airflow_provider_vidu.triggers": ["ViduGenerationTrigger", "ViduSlotTrigger"],
     "airflow_provider_vidu.event_triggers": ["ViduGenerationFinishedTrigger"],
     "airflow_provider_vidu.events": ["read_event"],
     "airflow_provider_vidu.links": ["ViduWatchLink"],

@@ -51,7 +51,7 @@ def test_the_fields_of_the_contract() -> None:
     """The names are what users type."""
     assert set(CONN_FIELDS) == {
         "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "headers", "query_path", "create_path",
-        "allowed_hosts",
+        "allowed_hosts", "max_in_flight", "min_balance",
     }  # fmt: skip
 
 
@@ -73,6 +73,8 @@ VALUES: dict[str, list[Any]] = {
     "query_path": ["/vidu/ent/v2/task/{id}/creations", "/v1/video/query?id={id}"],
     "create_path": ["/v/{endpoint}", "/v"],
     "allowed_hosts": ["10.0.0.5, minio.local", "198.18.0.0/15"],
+    "max_in_flight": [1, 100_000],
+    "min_balance": [0, 12.5],
 }
 
 
