@@ -105,7 +105,8 @@ $(VENV)/.docs: $(STAMP)
 	@$(INSTALL_US) '.[dev,docs]'
 	@touch "$@"
 
-docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
+docs: setup $(VENV)/.docs ## Renew the tables of parameters, build the manual into build/docs; a warning is an error.
+	@"$(BIN)/python" scripts/parameters.py
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
