@@ -16,7 +16,7 @@ INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; the suite is tuned for two cores.
 JOBS ?= 2
-# Which benchmarks `make bench` runs, such as ONLY=waiting; all where left out.
+# Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
 ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".
 ARGS ?=
