@@ -56,4 +56,5 @@ one, and at most {CORE_SHARE:.0%} of its core: **{waits:,} waits per triggerer**
 For {GOAL:,} generations in flight that makes {GOAL:,} / {waits:,} = **{count} triggerers**, and one in reserve.
 Together they need about {cores:.1f} cores and {memory:.1f} GiB for the waits; Airflow itself needs some hundred
 MiB more per triggerer. The service sees {GOAL:,} / {interval:g} = {GOAL / interval:,.0f} polls a second at this
-interval, and at 30 s {GOAL / 30:,.0f}, for {interval / 30:.2f} of the polls' CPU. The gateway's rate is the first limit."""
+interval, and at 30 s {GOAL / 30:,.0f}, for {interval / 30:.2f} of the polls' CPU. The gateway's rate is the first
+limit."""
