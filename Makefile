@@ -28,7 +28,7 @@ export UV_CACHE_DIR := $(CURDIR)/build/uv-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs matrix clean
+.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs tables matrix clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -105,10 +105,12 @@ $(VENV)/.docs: $(STAMP)
 	@$(INSTALL_US) '.[dev,docs]'
 	@touch "$@"
 
-docs: setup $(VENV)/.docs ## Renew the tables of parameters, build the manual into build/docs; a warning is an error.
-	@"$(BIN)/python" scripts/parameters.py
+docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
+
+tables: setup ## Renew the manual's tables of parameters from the docstrings.
+	@"$(BIN)/python" scripts/parameters.py
 
 matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest only; stores need npm).
 	@"$(BIN)/python" scripts/matrix.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Write the tables of parameters in the manual from the docstrings; ``make docs`` calls it.
+"""Write the tables of parameters in the manual from the docstrings; ``make tables`` calls it.
 
 Pages are read on a forge, too, where the directives of Sphinx are not executed. So each page of a class has a table
 between two marks. A test compares the tables with the docstrings.

@@ -248,7 +248,7 @@ def test_the_table_of_errors_says_what_airflow_retries():
 def test_the_tables_of_parameters_follow_the_docstrings(name):
     """The page of a class lists every parameter with its default and meaning, and whether it is templated."""
     page = ROOT / "docs" / name
-    assert page.read_text("utf-8") == parameters.rendered(page), "run `make docs`, which renews the tables"
+    assert page.read_text("utf-8") == parameters.rendered(page), "run `make tables`"
 
 
 def test_the_reference_prints_what_is_public():
