@@ -69,8 +69,11 @@ def _behind(operator: Any) -> dict[str, bool]:
     A task is visited at most twice: when it is reached, and when it proves to be sure.
     """
     tasks = operator.dag.task_dict
-    # These have run, so they skip nothing any more, unless they choose what runs after them.
-    done = {id_ for id_ in operator.get_flat_relative_ids(upstream=True) if not _may_skip(tasks[id_])}
+    # These have run, so they skip nothing any more, unless they choose what runs after them (a branch, a short circuit).
+    above = operator.get_flat_relative_ids(upstream=True)
+    done = {
+        task_id for task_id in above if "SkipMixin" not in (kind.__name__ for kind in _kind(tasks[task_id]).__mro__)
+    }
     sure: dict[str, bool] = {}
     left = deque(operator.downstream_task_ids)
     while left:
@@ -84,11 +87,6 @@ def _behind(operator: Any) -> dict[str, bool]:
             sure[task_id] = is_sure
             left.extend(task.downstream_task_ids)
     return sure
-
-
-def _may_skip(task: Any) -> bool:
-    """Whether a task, such as a branch or a short circuit, chooses what runs after it."""
-    return any(kind.__name__ == "SkipMixin" for kind in _kind(task).__mro__)
 
 
 def _is_plain(task: Any) -> bool:

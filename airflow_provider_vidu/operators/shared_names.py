@@ -55,7 +55,7 @@ def is_shared_in(task: Any, destination: object) -> bool | None:
     """Whether several instances of a mapped operator would write the same file; None if unknown.
 
     :param task: the mapped operator (``partial(…).expand(…)``), or the one inside a mapped group.
-    :param destination: the destination of one of its instances, as the DAG's author wrote it.
+    :param destination: of one of its instances, as the DAG's author wrote it.
     """
     expanded = _expanded(task)
     if _is_single(expanded):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import unfit
@@ -24,13 +25,13 @@ MAX_IMAGE_BYTES: Final = 9_999_999
 MAX_BODY_BYTES: Final = 20_000_000
 
 
+@dataclass(frozen=True, eq=False)
 class _Place:
     """A file in one field of a request."""
 
-    def __init__(self, file: MediaFile, field: MediaField, where: str) -> None:
-        self.file = file
-        self.field = field
-        self.where = where
+    file: MediaFile
+    field: MediaField
+    where: str
 
 
 class Prepared:

@@ -118,9 +118,6 @@ class Record:
         A try that may be a mere retry counts as a clear only if ``max_tries`` is what a clear would have left, and the
         result was returned already or (since 3.2) a task of the run was cleared and the request differs. So a prompt
         that changes with every try pays once, even if other tasks of the run are cleared meanwhile.
-
-        :param order: which order the try belongs to.
-        :param request: the digest of its request.
         """
         if self.order != order.number or self.is_of_a_deleted_run(order):
             return True

@@ -140,8 +140,6 @@ class ClearedStateStore(StateStore):
     The facts that the order after a clear needs are in the Variable, too, until the task returns its result: an intent
     of unknown outcome, and a generation that was paid for.
 
-    :param accessor: the task instance's state.
-    :param variable: the task instance's Variable.
     :param may_be_cleared: whether there may have been a clear.
     """
 
@@ -184,11 +182,7 @@ class ClearedStateStore(StateStore):
 
 
 class VariableStore(RecordStore):
-    """A Variable named after the task instance (Airflow before 3.3).
-
-    :param ti: the task instance.
-    :param keeps: whether the Variable outlives the task's success.
-    """
+    """A Variable named after the task instance (Airflow before 3.3); ``keeps``: it outlives the task's success."""
 
     def __init__(self, ti: Any, *, keeps: bool = False) -> None:
         identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))

@@ -65,7 +65,6 @@ def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
 def check_endpoint(arguments: Mapping[str, Any]) -> None:
     """Refuse at parse time a request of the official API's structure that fits several endpoints.
 
-    :param arguments: the arguments by their names in :data:`NAMES`, before their templates are rendered.
     :raises ViduConfigError: naming the choices.
     """
     further = arguments["body"] if arguments["body"] is not None else arguments["parameters"]
@@ -115,20 +114,17 @@ def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
+    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+
     name, fields = _object_in(arguments)
     if f"{name}.prompt" in expected:
         _check_present(f"{name}.prompt", fields.get("prompt"))
     for where, value in _leaves(fields, name):
-        if _is_word_none(value) and (f"{where}={_WORD_NONE}" not in expected or _is_no_text(where)):
+        # Of a field that is documented as a number or a flag, the word None is not a value.
+        is_text = where.rpartition(".")[2] not in NUMBERS | FLAGS
+        if _is_word_none(value) and not (is_text and f"{where}={_WORD_NONE}" in expected):
             _check_present(where, _WORD_NONE)
     return _without_nothing(fields, name, expected)
-
-
-def _is_no_text(where: str) -> bool:
-    """Whether a field is documented as a number or a flag, for which the word None is not a value."""
-    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
-
-    return where.rpartition(".")[2] in NUMBERS | FLAGS
 
 
 def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[str]) -> dict[str, Any]:
@@ -137,8 +133,6 @@ def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[st
     The API refuses surplus fields (``FieldUnwanted``) even if they are empty. In ``parameters``, fields that the author
     left empty are omitted, too; ``body`` is the whole request, so there they are sent as written.
 
-    :param fields: the rendered fields.
-    :param where: the path that leads to them.
     :param expected: the fields that held a value before rendering, see :func:`required_arguments`.
     """
     kept: dict[str, Any] = {}
@@ -163,8 +157,7 @@ def facts_of_create(
 
     :param generation: the answer to the create, or to a later query.
     :param ordered_at: when the order was recorded, in epoch seconds, in case the answer has no time.
-    :param arguments: the rendered arguments that the generation was submitted with, by their names in :data:`NAMES`;
-        None if it was submitted with other, unknown ones.
+    :param arguments: the rendered arguments of the generation; None if it was submitted with other, unknown ones.
     """
     at = generation.created_at
     if at is None and ordered_at:
@@ -174,7 +167,7 @@ def facts_of_create(
         "created_at": at.isoformat() if at else None,
         "credits": generation.credits,
         "seed": seed if isinstance(seed, int) else None,
-        "asked": _OTHERS if arguments is None else _terms_digest(arguments),
+        "asked": "others" if arguments is None else _terms_digest(arguments),
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -188,8 +181,6 @@ def completed(
     may hold whole files, or tokens. If the arguments are not those of the order (``{{ ti.try_number }}`` may render
     differently each time), they do not describe the generation, and nothing is filled in.
 
-    :param generation: as the service reports it, which takes precedence.
-    :param arguments: the rendered arguments, by their names in :data:`NAMES`.
     :param facts: the return value of :func:`facts_of_create`, possibly from an earlier process.
     """
     is_same = facts.get("asked") in (None, _terms_digest(arguments))  # earlier versions did not record it
@@ -198,9 +189,6 @@ def completed(
         parameters["seed"] = facts["seed"]
     known = {name: facts.get(name) for name in ("created_at", "credits")}
     return filled(generation, {**fields, **known}), parameters
-
-
-_OTHERS: Final = "others"
 
 
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -138,7 +138,7 @@ class Submission:
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
-        generation_id = record.generation_id or self._lost_id(record)
+        generation_id = record.generation_id or find_lost(self._hook, record, self._log, self._sleep)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
@@ -155,7 +155,7 @@ class Submission:
                 )
             return generation
         if generation.is_transient or generation.was_cancelled:
-            self._log.info("Generation %s of an earlier try failed temporarily; submitting it again.", generation_id)
+            self._log.info("Generation %s of an earlier try failed; submitting it again.", generation_id)
             return None
         if record.differs(request) or record.counts_another_clear(self._order):
             # Airflow does not retry a permanent failure, so a user wants to try again.
@@ -186,9 +186,6 @@ class Submission:
             self._log.info("The service does not find generation %s yet; retrying.", generation_id)
             self._sleep(GRACE_PAUSE_SECONDS)
         raise AssertionError("not reached")
-
-    def _lost_id(self, record: Record, *, is_cleared: bool = False) -> str | None:
-        return find_lost(self._hook, record, self._log, self._sleep, is_cleared=is_cleared)
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
         self._before_order()
@@ -254,7 +251,7 @@ class Submission:
         generation_id, was_lost = record.generation_id, record.is_lost
         if was_lost:
             try:
-                generation_id = self._lost_id(record, is_cleared=True)
+                generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=True)
             except ViduSubmitUnknownError:
                 # Reported once; a further clear submits a new generation.
                 self._store.save(replace(self._taken(record), marked=False, looks=None))

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_source(name: str, generation: object, **instead: object) -> None:
-    """Refuse at parse time arguments that name no generation, or name it twice.
+    """Refuse at parse time arguments of an operator (``name``) that name no generation, or name it twice.
 
-    :param name: the operator's class, for the message.
-    :param generation: its argument ``generation``.
-    :param instead: the arguments that it replaces.
-    :raises ViduConfigError: naming them.
+    :param instead: the arguments that ``generation`` replaces.
+    :raises ViduConfigError: naming the arguments.
     """
     words = " or ".join(instead)
     is_named = any(value is not None for value in instead.values())
@@ -69,21 +67,13 @@ def id_of(generation: object) -> Any:
 
 
 def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:
-    """Return the URL of an artifact in a task's return value, or None if there is no valid one.
-
-    :param generation: as for :func:`id_of`.
-    :param artifact: which file, and of which creation (see :meth:`Generation.url_of`).
-    :param creation: counted from 0.
-    """
+    """Return the URL of an artifact (see :meth:`Generation.url_of`) in a task's return value; None if there is none."""
     known = handed_over(generation)
     return None if known is None else web_url((known.url_of(artifact, creation) or "").strip())
 
 
 def handed_over(generation: object) -> Generation | None:
-    """Return the generation that a task returned; None if it is something else, or another version's.
-
-    :param generation: as for :func:`id_of`.
-    """
+    """Return the generation in a task's return value; None if it is something else, or another version's."""
     from airflow_provider_vidu.models import Generation
 
     generation = _read(generation)
@@ -110,8 +100,7 @@ def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
 
     The query of ``ent-v2`` returns none of them.
 
-    :param generation: as the service reports it, which takes precedence.
-    :param known: other sources' values, as plain JSON: ``prompt``, ``model``, ``created_at``, ``credits``.
+    :param known: plain JSON with ``prompt``, ``model``, ``created_at`` and ``credits``, as far as they are known.
     """
     values = {
         "prompt": text(known.get("prompt")),
@@ -124,11 +113,7 @@ def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
 
 
 def continued(generation: Generation, handed: object) -> tuple[Generation, Mapping[str, Any] | None]:
-    """Return a generation with the upstream task's facts about its order, and the parameters of its request.
-
-    :param generation: as the service reports it.
-    :param handed: the upstream task's return value, or None.
-    """
+    """Return a generation and its request's parameters, completed from the upstream task's return value (or None)."""
     handed = _read(handed)
     if not isinstance(handed, Mapping):
         return generation, None

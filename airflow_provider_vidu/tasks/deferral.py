@@ -221,7 +221,6 @@ _OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, V
 def resumable(generation_id: str) -> Iterator[None]:
     """Make a refused query retryable, because the generation is paid for: a retry may resume the wait.
 
-    :param generation_id: the submitted generation.
     :raises ViduError: the error raised inside, if it may be retried or the generation itself has ended; otherwise a
         plain error with the same details.
     """

@@ -10,7 +10,6 @@ A triggerer that wakes up minutes late may see any of these.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
 
 from airflow_provider_vidu.defaults import ID_KEY
@@ -21,14 +20,11 @@ _PAUSE_SECONDS: Final = 2.0
 _QUERY_SECONDS: Final = 20.0
 """The timeout of a query; one that Airflow never answers counts as failed."""
 _ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
-log = logging.getLogger(__name__)
 
 
 async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS) -> bool:
     """Whether the task instance still works on this generation, in any process.
 
-    :param ti: the task instance that the triggerer gave to the trigger.
-    :param generation_id: the generation that the trigger watches.
     :param pause: seconds between two queries, while the state is inconclusive.
     :raises ViduError: when the state cannot be read; then nothing may be cancelled.
     """
@@ -56,11 +52,10 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
 
 
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
-    """Return whether the wait continues elsewhere, or None if that is not certain yet.
+    """Return whether the wait for a generation continues elsewhere, or None if that is not certain yet.
 
     :param state: the task instance's state.
     :param published: the id that the task instance has published; None if it has not (yet).
-    :param generation_id: the generation that the trigger watches.
     """
     if state in _ENDED or published not in (None, generation_id):
         return False

@@ -27,11 +27,9 @@ def asset_uri(uri: str) -> str:
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
-    """Return the extra of an asset event: the record, and the known facts about the generation; no signed URL.
+    """Return the extra of an asset event: a download's record, and the known facts about the generation; no signed URL.
 
-    :param record: the download's return value.
     :param generation: as the service reports it; None if it was not (or could not be) fetched.
-    :param artifact: which file of it was stored.
     """
     extra = {**record, "artifact": artifact}
     if generation is None:
@@ -57,9 +55,6 @@ def object_name(uri: str) -> tuple[str, str]:
 
 
 def source_name(source: str) -> tuple[str, str]:
-    """Return namespace and name of a file's source: ``("https://cdn.example.com", "/v/a.mp4")``.
-
-    :param source: a URL; its user info and query (which may be a signature) are omitted.
-    """
+    """Return a URL's namespace and name, without user info and query: ``("https://cdn.example.com", "/v/a.mp4")``."""
     parts = urlsplit(source)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 def as_result(generation: Generation, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a generation as a task's return value, with signed URLs if ``[vidu] signed_urls_in_xcom`` allows.
+    """Return a generation, and its request's parameters, as a task's return value.
 
-    :param generation: as the service reports it.
-    :param parameters: further fields of its request, to be returned as ``parameters``.
+    It holds signed URLs unless ``[vidu] signed_urls_in_xcom`` is false.
     """
     signed = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
     result = generation.as_xcom(signed_urls=signed)

@@ -24,12 +24,12 @@ def fill_outlet_events(
     """Attach ``extra`` to the event of each declared asset; resolve each alias to the object itself.
 
     :param outlets: the task's outlets; only assets and aliases are handled.
-    :param context: the task's context.
     :param uri: the stored object.
     :param extra: called only if there is an asset or an alias.
     :param log: gets a warning for each event that could not be filled.
     """
-    wanted = [outlet for outlet in outlets if isinstance(outlet, (Asset, AssetAlias)) or _is_reference(outlet)]
+    references = ("AssetNameRef", "AssetUriRef")  # of Asset.ref(…), which Airflow 2 does not have
+    wanted = [one for one in outlets if isinstance(one, (Asset, AssetAlias)) or type(one).__name__ in references]
     events = context.get("outlet_events") if wanted else None
     if events is None:
         return
@@ -44,15 +44,9 @@ def fill_outlet_events(
             log.warning("The file is stored, but missing in the event of outlet %s: %s", outlet, redacted(error))
 
 
-def _is_reference(outlet: Any) -> bool:
-    """Whether it is ``Asset.ref(…)``, which Airflow 2 does not have."""
-    return type(outlet).__name__ in ("AssetNameRef", "AssetUriRef")
-
-
 def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation | None) -> OperatorLineage[Any, Any]:
-    """Return the lineage of a download: from the URL without its query to the stored object.
+    """Return the lineage of a download (None if it failed): from the URL without its query to the stored object.
 
-    :param record: the download's return value; None if it did not get that far.
     :param generation: the generation, if it is already known; the service is not queried for it.
     """
     from airflow.providers.common.compat.openlineage.facet import (
