@@ -78,15 +78,10 @@ class ViduDownloadOperator(SignedURLOperator):
     :raises ViduConfigError: when an argument is wrong; at parse time if it is visible there.
     """
 
+    # "generation" is first, so that the others may refer to it.
     template_fields: Sequence[str] = (
-        "generation",  # first, so that the others may refer to it
-        "destination",
-        "video_url",
-        "generation_id",
-        "storage_conn_id",
-        "vidu_conn_id",
-        "endpoint",
-    )
+        "generation", "destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id", "endpoint"
+    )  # fmt: skip
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
 

@@ -69,10 +69,10 @@ def _behind(operator: Any) -> dict[str, bool]:
     A task is visited at most twice: when it is reached, and when it proves to be sure.
     """
     tasks = operator.dag.task_dict
-    # These have run, so they skip nothing any more, unless they choose what runs after them (a branch, a short circuit).
-    above = operator.get_flat_relative_ids(upstream=True)
+    # These have run, so they skip nothing any more, unless they choose what runs after them (as a branch does).
+    upstream = operator.get_flat_relative_ids(upstream=True)
     done = {
-        task_id for task_id in above if "SkipMixin" not in (kind.__name__ for kind in _kind(tasks[task_id]).__mro__)
+        task_id for task_id in upstream if "SkipMixin" not in (kind.__name__ for kind in _kind(tasks[task_id]).__mro__)
     }
     sure: dict[str, bool] = {}
     left = deque(operator.downstream_task_ids)
