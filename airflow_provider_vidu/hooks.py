@@ -348,10 +348,14 @@ class ViduHook(BaseHook):
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
     ) -> Generation:
-        """Return the state of a generation without blocking the event loop.
+        """Return the state of a generation without blocking the event loop (see :meth:`get_generation`).
 
-        Parameters and errors are those of :meth:`get_generation`. All callers on one loop share a bounded HTTP session
-        per connection.
+        All callers on one loop share a bounded HTTP session per connection.
+
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        :param retries: how often a failed request is repeated; if omitted, the connection's ``max_retries``.
+        :raises ViduError: for an error answer, or none.
         """
         from airflow_provider_vidu.api.async_client import async_client
 
@@ -359,9 +363,12 @@ class ViduHook(BaseHook):
             return await client.get_generation(checked_id(generation_id), endpoint, retries)
 
     async def acancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
-        """Cancel a generation with one request, without blocking the event loop.
+        """Cancel a generation with one request, without blocking the event loop (see :meth:`cancel_generation`).
 
-        Parameters, return value and errors are those of :meth:`cancel_generation`.
+        :param generation_id: the id at Vidu.
+        :param endpoint: where it was submitted; only one-click products need it.
+        :return: whether it was cancelled, and the service's reason.
+        :raises ViduError: when the request failed.
         """
         from airflow_provider_vidu.api.async_client import async_client
 
