@@ -16,7 +16,7 @@ INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
 # How many test processes; the suite is tuned for two cores.
 JOBS ?= 2
-# Which benchmarks `make bench` runs, such as ONLY=waiting; all where left out.
+# Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
 ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".
 ARGS ?=
@@ -28,7 +28,7 @@ export UV_CACHE_DIR := $(CURDIR)/build/uv-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs matrix clean
+.PHONY: help setup setup-faults test test-fast faults check demo ui bench docs tables matrix clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -108,6 +108,9 @@ $(VENV)/.docs: $(STAMP)
 docs: setup $(VENV)/.docs ## Build the manual into build/docs; a warning is an error.
 	@"$(BIN)/python" -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
+
+tables: setup ## Renew the manual's tables of parameters from the docstrings.
+	@"$(BIN)/python" scripts/parameters.py
 
 matrix: setup ## The same wheel on every supported Airflow and Python (ARGS=--ends: oldest and newest only; stores need npm).
 	@"$(BIN)/python" scripts/matrix.py $(ARGS)

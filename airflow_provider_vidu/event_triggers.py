@@ -1,4 +1,4 @@
-"""The trigger for event-driven scheduling: a generation has finished, whoever submitted it. Airflow 3.0 or newer."""
+"""The trigger for event-driven scheduling: fires for every finished generation. Airflow 3.0 or newer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ try:
     from airflow.triggers.base import BaseEventTrigger
 except ImportError:
     raise AirflowOptionalProviderFeatureException(
-        "Event-driven scheduling, and with it ViduGenerationFinishedTrigger, needs Airflow 3.0 or newer."
+        "Event-driven scheduling with ViduGenerationFinishedTrigger needs Airflow 3.0 or newer."
     ) from None
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 STATE_KEY: Final = "vidu_finished"
 SETTLE_SECONDS: Final = 5.0
-"""How long after an event the memory of it is stored: Airflow takes about a second to store the event, and a crash in
-between must rather repeat an event than lose it."""
+"""Seconds between an event and storing that it was fired. Airflow takes about one to store the event, and a crash in
+between should repeat an event rather than lose it."""
 
 
 class ViduGenerationFinishedTrigger(BaseEventTrigger):
@@ -44,25 +44,24 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
 
         finished = Asset("vidu-finished", watchers=[AssetWatcher(name="vidu", trigger=ViduGenerationFinishedTrigger())])
 
-    The payload is that of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger`'s event: id,
-    outcome, status and, if it failed, the reason; no URL. One DAG run may take several events up, so map
-    over them.
+    The payload is the event of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger`: id, outcome, status and,
+    if it failed, the reason; no URL. One DAG run may receive several events, so map over them.
 
-    Without ``generation_ids`` it watches the whole account, which needs a dialect with a list
-    (``ent-v2``); with ``vidu-native``, name the generations. Each round reads the list's pages back to what is known,
-    5,000 generations at most.
+    Without ``generation_ids`` it watches the whole account, which needs a dialect with a list (``ent-v2``). With
+    ``vidu-native``, name the generations. Each round reads the list back to the last known entry, up to 5,000
+    generations.
 
-    *After a restart of the triggerer.* Airflow ≥ 3.3 keeps a memory beside the asset: generations that finished
-    meanwhile are reported then, and none twice, except in the last seconds before a crash. Before 3.3, or when several
-    assets share one trigger, there is no memory: named generations, and with ``since`` all listed ones that were
-    created after it, are reported again; without ``since``, those that finished meanwhile are not reported.
+    *After a restart of the triggerer.* Airflow ≥ 3.3 stores the trigger's memory with the asset: generations that
+    finished during the restart are reported then, and each only once, except in the last seconds before a crash.
+    Before 3.3, or when several assets share one trigger, there is no memory: named generations, and with ``since`` all
+    listed ones created after it, are reported again; without ``since``, those that finished during the restart are not.
 
     :param vidu_conn_id: the Airflow connection.
     :param generation_ids: one id or several; None for every generation of the account.
     :param poll_interval: seconds (or timedelta) between two rounds.
-    :param since: a time (aware datetime, ISO 8601 or epoch seconds); generations of the account that were
-        created before are never reported. If omitted, those that had finished before the first round.
-        A constant: a time that changes with every parsing makes another trigger every time.
+    :param since: a time (aware datetime, ISO 8601 or epoch seconds); generations created before it are never reported.
+        If omitted, those that finished before the first round are not. Use a constant: a value that changes with every
+        parse creates a new trigger every time.
     :raises ViduConfigError: when an argument is wrong.
     """
 
@@ -81,7 +80,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         self.since = epoch_of("since", since)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments; Airflow knows a trigger again by them."""
+        """Return class path and arguments, by which Airflow identifies a trigger."""
         return (
             "airflow_provider_vidu.event_triggers.ViduGenerationFinishedTrigger",
             {
@@ -93,58 +92,56 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Run a round per interval, for ever: Airflow restarts an asset's trigger that ends or raises at once."""
-        finished = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
-        finished.remember(await self._recalled(), time.time())
-        kept = finished.memory()
+        """Poll once per interval, without end: Airflow immediately restarts an asset's trigger that ends or raises."""
+        tracker = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
+        tracker.remember(await self._recalled(), time.time())
+        kept = tracker.memory()
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
-                events, delay = await self._round(client, finished)
+                events, delay = await self._round(client, tracker)
                 for event in events:
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                 settle = min(SETTLE_SECONDS, delay)
                 await asyncio.sleep(settle)
-                if kept != (kept := finished.memory()):
+                if kept != (kept := tracker.memory()):
                     await self._keep(kept)
                 await asyncio.sleep(delay - settle)
 
-    async def _round(self, client: AsyncClient, finished: CompletionTracker) -> tuple[list[dict[str, Any]], float]:
+    async def _round(self, client: AsyncClient, tracker: CompletionTracker) -> tuple[list[dict[str, Any]], float]:
         errors: list[ViduError] = []
-        if finished.lists:
-            try:
-                full = finished.listed(await self._listed(client, finished), time.time())
-                if full:
-                    self.log.warning("Vidu connection %s: %s", self.vidu_conn_id, full)
-            except ViduError as error:
-                errors.append(error)
         events: list[dict[str, Any]] = []
-        if not errors:
-            # The client lets through as many at a time as it has sockets.
-            polls = (self._poll(client, finished, each, errors) for each in finished.to_ask(time.time()))
+        try:
+            if tracker.lists and (full := tracker.listed(await self._listed(client, tracker), time.time())):
+                self.log.warning("Vidu connection %s: %s", self.vidu_conn_id, full)
+        except ViduError as error:
+            errors.append(error)
+        else:
+            # The client's connection limit bounds the concurrency.
+            polls = (self._poll(client, tracker, each, errors) for each in tracker.to_poll(time.time()))
             events = [event for event in await asyncio.gather(*polls) if event is not None]
-        delay, note = finished.pause(errors)
+        delay, note = tracker.pause(errors)
         if note:
             self.log.log(_level(errors), "Vidu connection %s: %s", self.vidu_conn_id, note)
         return events, delay
 
-    async def _listed(self, client: AsyncClient, finished: CompletionTracker) -> list[Generation]:
-        """Read the list back to where everything is known."""
-        walk = finished.listing()
+    async def _listed(self, client: AsyncClient, tracker: CompletionTracker) -> list[Generation]:
+        """Read the list back to the first page without news."""
+        walk = tracker.listing()
         try:
             listed = await client.list_generations(walk)
         except ViduRequestError:
-            if not finished.drop_filter():
+            if not tracker.drop_filter():
                 raise
-            return await client.list_generations(finished.listing())
-        return await client.list_generations(finished.listing()) if finished.distrusts(walk) else listed
+            return await client.list_generations(tracker.listing())
+        return await client.list_generations(tracker.listing()) if tracker.distrusts(walk) else listed
 
     async def _poll(
-        self, client: AsyncClient, finished: CompletionTracker, generation_id: str, errors: list[ViduError]
+        self, client: AsyncClient, tracker: CompletionTracker, generation_id: str, errors: list[ViduError]
     ) -> dict[str, Any] | None:
         try:
-            event, note = finished.saw(await client.get_generation(generation_id), time.time())
+            event, note = tracker.saw(await client.get_generation(generation_id), time.time())
         except ViduError as error:
-            event, note = None, finished.missed(generation_id, error, time.time())
+            event, note = None, tracker.missed(generation_id, error, time.time())
             if note is None:
                 errors.append(error)
         if note:
@@ -152,24 +149,22 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         return event
 
     async def _recalled(self) -> object:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
+        if (store := getattr(self, "asset_state_store", None)) is None:
             return None
         try:
             return await store.aget(STATE_KEY)
-        except Exception as error:  # noqa: BLE001 - whatever the store is made of; without it events may come twice
-            self.log.warning("No memory of earlier events: %s", redacted(error))
+        except Exception as error:  # noqa: BLE001 - any backend's error; without the memory, events may repeat
+            self.log.warning("Could not read which events were fired before; some may repeat: %s", redacted(error))
             self.asset_state_store = None
             return None
 
     async def _keep(self, memory: dict[str, Any]) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
+        if (store := getattr(self, "asset_state_store", None)) is None:
             return
         try:
             await store.aset(STATE_KEY, memory)
         except Exception as error:  # noqa: BLE001 - as above
-            self.log.warning("Which events were fired could not be stored: %s", redacted(error))
+            self.log.warning("Could not store which events were fired: %s", redacted(error))
 
 
 def _level(errors: list[ViduError]) -> int:

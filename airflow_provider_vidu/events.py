@@ -1,4 +1,4 @@
-"""The trigger's event: how it is written and how it is read, for our operators and anybody's."""
+"""The event of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger`: how to build and how to read one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome(enum.StrEnum):
 
     @classmethod
     def of(cls, error: ViduError | None) -> Outcome:
-        """Return the outcome of a watch that ended with ``error``, or with none."""
+        """Return the outcome of a watch that ended with ``error``; None is a success."""
         if error is None:
             return cls.SUCCEEDED
         if isinstance(error, ViduGenerationFailedError):
@@ -37,11 +37,11 @@ class Outcome(enum.StrEnum):
 
 
 def make_event(generation_id: str, generation: Generation | Snapshot | None, error: ViduError | None) -> dict[str, Any]:
-    """Return the event as plain JSON: id, outcome and reason, without anything that is secret or expires.
+    """Return the event as plain JSON: id, outcome and reason, without secrets or anything that expires.
 
-    :param generation_id: what was watched.
+    :param generation_id: the watched generation.
     :param generation: its last known state.
-    :param error: what ended the watch; None is a success.
+    :param error: the error that ended the watch; None is a success.
     """
     return {
         "version": EVENT_VERSION,
@@ -101,9 +101,9 @@ def read_slot_event(event: Mapping[str, Any] | None) -> Turn | None:
 
 
 def id_in(event: object) -> str | None:
-    """Return the id of the generation that an event reports on, if it is one of ours.
+    """Return the id of the generation that an event reports on; None if it is not an event of this provider.
 
-    After a clear, Airflow can deliver the event of the old trigger to the new deferral (SQLite reuses the row id of a
+    After a clear, Airflow can deliver the old trigger's event to the new deferral (SQLite reuses the row id of a
     deleted trigger), so a task compares the ids first.
     """
     generation_id = event.get("generation_id") if isinstance(event, Mapping) else None
@@ -111,18 +111,17 @@ def id_in(event: object) -> str | None:
 
 
 def read_event(event: Mapping[str, Any] | None, generation_id: str) -> None:
-    """Return when the event reports success for ``generation_id``; raise what it reports otherwise.
+    """Return if the event reports success for ``generation_id``; otherwise raise the error that it reports.
 
-    :param event: what the trigger has fired; None if Airflow lost it.
-    :param generation_id: the generation that is waited for.
-    :raises ViduError: the error that ended the watch, as its own class; also for an event that is
-        not one of :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger` or reports on another
-        generation.
+    :param event: the trigger's event; None if Airflow lost it.
+    :param generation_id: the generation that the task waits for.
+    :raises ViduError: the error that ended the watch, in its own class; also for an event of another generation or of
+        something other than :class:`~airflow_provider_vidu.triggers.ViduGenerationTrigger`.
     """
     outcome = event.get("outcome") if isinstance(event, Mapping) else None
     if event is None or not isinstance(outcome, str) or outcome not in set(Outcome):
         raise ViduError(
-            f"The trigger's event is not understood: {redacted(event)}. Are provider versions mixed?",
+            f"Cannot read the trigger's event: {redacted(event)}. Are provider versions mixed?",
             generation_id=generation_id,
         )
     if event.get("generation_id") != generation_id:

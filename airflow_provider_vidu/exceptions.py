@@ -1,15 +1,15 @@
-"""What can go wrong, as one tree.
+"""The errors of this provider, as one tree.
 
 ::
 
     ViduError
     ├── ViduConfigError               × the connection or an argument is wrong
-    │   └── ViduConnectionNotFoundError × there is no Airflow connection of that id
+    │   └── ViduConnectionNotFoundError × there is no Airflow connection with that id
     ├── ViduTransportError            ↻ no answer: refused, reset, silent, TLS, DNS
-    ├── ViduResponseError             ↻ an answer that is not Vidu's: HTML, broken JSON, wrong types
+    ├── ViduResponseError             ↻ not an answer of Vidu: HTML, broken JSON, wrong types
     ├── ViduAPIError                  ↻ an error answer of the service
-    │   ├── ViduRateLimitError        ↻ too many requests, or the concurrency is used up
-    │   ├── ViduServerError           ↻ the service reports an error of its own
+    │   ├── ViduRateLimitError        ↻ too many requests, or no concurrency left
+    │   ├── ViduServerError           ↻ an internal error of the service
     │   ├── ViduBusyError             ↻ still being processed, retry later
     │   ├── ViduUnavailableError      ↻ refused before anything was sent or charged; a later attempt may succeed
     │   ├── ViduImageDownloadError    ↻ the service could not fetch an image or a video; a retry may help
@@ -19,13 +19,13 @@
     │   │   └── ViduConflictError     × the generation is not in a state that allows it
     │   ├── ViduAuthError             × the key was refused
     │   ├── ViduCreditError           × no credits or quota left
-    │   └── ViduNotFoundError         × the service does not know this generation
+    │   └── ViduNotFoundError         × the service does not find this generation
     ├── ViduBudgetError               × a limit on credits was reached: nothing more is submitted
     ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
-    ├── ViduSubmitUncertainError      ↻ the same, but the next try looks for the generation first
-    ├── ViduGenerationFailedError     × the service says that the generation failed
+    ├── ViduSubmitUncertainError      ↻ the same, but the next try searches for the generation first
+    ├── ViduGenerationFailedError     × the service reports that the generation failed
     ├── ViduGenerationInterruptedError ↻ it failed for a reason that is often temporary; a new submit may succeed
-    ├── ViduMissingVideoError         × success was reported, but never a usable URL
+    ├── ViduMissingVideoError         × success was reported without a usable URL
     ├── ViduTimeoutError              – the timeout expired (Airflow does not retry it)
     └── ViduDownloadError             ↻ the file could not be fetched or stored
         ├── ViduDownloadRefusedError  × not fetched: scheme, address, size, or it is not a video
@@ -33,9 +33,9 @@
         ├── ViduIncompleteError       ↻ fewer (or more) bytes than announced
         └── ViduStorageError          ↻ the destination could not be written
 
-``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot: the class is also
-``AirflowFailException``, so that Airflow fails the task at once whatever ``retries`` says. What to do about it
-is the ``advice`` of its class; the message of an error answer begins with it.
+``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot help: the class is also ``AirflowFailException``,
+so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it begins the
+message of an error answer.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ from airflow_provider_vidu.common.values import number
 
 MESSAGE_CHARS = 1000
 _Error = TypeVar("_Error", bound="ViduError")
-_CIRCUMSTANCES = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
+_CONTEXT = ("generation_id", "conn_id", "status_code", "code", "trace_id", "retry_after")
 
 
 class ViduError(AirflowException):
-    """Base of everything this provider raises on purpose.
+    """Base of all errors that this provider raises on purpose.
 
     :param message: what happened and what to do, without secrets; URLs lose their queries.
     :param generation_id: the generation it happened to.
     :param conn_id: the Airflow connection that was used.
     :param status_code: the HTTP status of the answer.
     :param code: the service's code for the error (``reason``, ``err_code``, ``error.code``).
-    :param trace_id: the service's trace id; its support asks for it.
-    :param retry_after: seconds to wait, by the service.
+    :param trace_id: the service's trace id, for its support.
+    :param retry_after: seconds to wait, according to the service.
     """
 
     retryable: ClassVar[bool] = True
-    advice: ClassVar[str] = "This failed for a reason that the log names."
-    """What to do about errors of the class: the message of an error answer begins with it, and the pages show it.
+    advice: ClassVar[str] = "The log names the reason."
+    """What to do about errors of the class: begins the message of an error answer, and is shown on the clip pages.
 
-    It names no host, no connection and no secret, for everyone who may see a clip reads it.
+    It names no host, connection or secret, because everyone who may see a clip can read it.
     """
     # Airflow's own exceptions carry the status that its API server would answer; here it is Vidu's.
     status_code: int | None  # type: ignore[assignment]
@@ -100,7 +100,7 @@ class ViduError(AirflowException):
         super().__init__(self.reason)
 
     def __str__(self) -> str:
-        """Return the message, and after it everything known of its circumstances."""
+        """Return the message, followed by all known context."""
         known = {
             "generation": self.generation_id and redacted(self.generation_id),
             "connection": self.conn_id and redacted(self.conn_id),
@@ -113,18 +113,18 @@ class ViduError(AirflowException):
         return f"{self.reason} ({details})" if details else self.reason
 
     def with_context(self, *, generation_id: str | None = None, conn_id: str | None = None) -> ViduError:
-        """Fill in the generation and the connection where they are not known yet; return self."""
+        """Set the generation and the connection if they are not set yet; return self."""
         self.generation_id = self.generation_id or generation_id
         self.conn_id = self.conn_id or conn_id
         return self
 
     def restated(self, kind: type[_Error], message: str) -> _Error:
-        """Return an error of another class about the same circumstances."""
-        return kind(message, **{name: getattr(self, name) for name in _CIRCUMSTANCES})
+        """Return an error of another class with the same context."""
+        return kind(message, **{name: getattr(self, name) for name in _CONTEXT})
 
     def details(self) -> dict[str, Any]:
-        """Return type, message and circumstances as plain JSON, for an event or a log."""
-        known = {name: getattr(self, name) for name in _CIRCUMSTANCES}
+        """Return type, message and context as plain JSON, for an event or a log."""
+        known = {name: getattr(self, name) for name in _CONTEXT}
         return {"type": type(self).__name__, "message": self.reason, **known}
 
 
@@ -137,35 +137,35 @@ class _Final(AirflowFailException):
 class ViduConfigError(_Final, ViduError):
     """The connection or an argument is missing or wrong; the message names the field."""
 
-    advice = "The connection or an argument is missing, of a wrong type or wrong in a field: fix what the log names."
+    advice = "The connection or an argument is missing or invalid: fix what the log names."
 
 
-# Without an advice of its own: readers of a page do not learn which connections there are.
+# It inherits its advice: readers of a page must not learn which connections exist.
 class ViduConnectionNotFoundError(ViduConfigError, AirflowNotFoundException):  # type: ignore[misc]
-    """There is no Airflow connection of the given id."""
+    """There is no Airflow connection with the given id."""
 
 
 class ViduTransportError(ViduError):
     """No answer arrived; ``sent`` says whether the request may have reached the service.
 
-    :param sent: false if not even the connection could be made, so that nothing can have happened.
+    :param sent: false if not even a connection was established, so nothing can have happened.
     """
 
-    advice = "The service gave no answer: if it lasts, check the connection's host, proxy and TLS settings."
+    advice = "The service gave no answer: if this persists, check the connection's host, proxy and TLS settings."
 
     def __init__(self, message: str, *, sent: bool = True, **known: Any) -> None:
         super().__init__(message, **known)
         self.sent = sent
 
     def details(self) -> dict[str, Any]:
-        """Return the same as every error, and whether the request may have arrived."""
+        """Return the details of every error, and whether the request may have arrived."""
         return {**super().details(), "sent": self.sent}
 
 
 class ViduResponseError(ViduError):
-    """The answer is not one of Vidu: HTML, truncated JSON, a list, wrong types."""
+    """The answer is not one of Vidu's: HTML, truncated JSON, a list, wrong types."""
 
-    advice = "The service answered with something that is not Vidu's: if it lasts, check the connection's host."
+    advice = "The answer did not come from Vidu: if this persists, check the connection's host."
 
 
 class ViduAPIError(ViduError):
@@ -179,33 +179,33 @@ class ViduRateLimitError(ViduAPIError):
 
 
 class ViduServerError(ViduAPIError):
-    """The service reports an error of its own (5xx)."""
+    """The service reports an internal error (5xx)."""
 
-    advice = "The service reports an error of its own, which is often temporary: retry later."
+    advice = "The service reports an internal error, which is often temporary: retry later."
 
 
 class ViduBusyError(ViduAPIError):
-    """The service is still working on it."""
+    """The service is still processing the generation."""
 
-    advice = "The service is still working on it: retry later."
+    advice = "The service is still processing this: retry later."
 
 
 class ViduUnavailableError(ViduAPIError):
-    """A gateway refused before it sent or charged anything, for a reason that is often temporary."""
+    """A gateway refused before it sent or charged anything, for an often temporary reason."""
 
     advice = "The gateway cannot serve this at the moment: retry later. Nothing was created or charged."
 
 
 class ViduImageDownloadError(ViduAPIError):
-    """The service could not fetch an image or a video; worth one more attempt."""
+    """The service could not fetch an image or a video; a retry may help."""
 
-    advice = "The service could not fetch an image or a video: retry, and check its address if it lasts."
+    advice = "The service could not fetch an image or a video: retry, and if this persists, check its address."
 
 
 class ViduRequestError(_Final, ViduAPIError):
-    """The request itself is wrong; sending it again gives the same answer."""
+    """The request itself is wrong; sending it again has the same outcome."""
 
-    advice = "The service refused the request: change what it names. The same request again will be refused as well."
+    advice = "The service refused the request: change what it names. The same request will be refused again."
 
 
 class ViduImageError(ViduRequestError):
@@ -221,27 +221,27 @@ class ViduPolicyError(ViduRequestError):
 
 
 class ViduConflictError(ViduRequestError):
-    """The generation is not in a state that allows the request (such as a cancel once it runs)."""
+    """The generation is not in a state that allows the request (such as a cancel while it runs)."""
 
-    advice = "The generation is not in a state that allows this: check how far it is."
+    advice = "The generation is not in a state that allows this: check its state."
 
 
 class ViduAuthError(_Final, ViduAPIError):
-    """The API key was refused, or it may not do this."""
+    """The API key was refused, or does not permit this request."""
 
     advice = "The service refused the API key: check the connection's password and auth_scheme."
 
 
 class ViduCreditError(_Final, ViduAPIError):
-    """There are no credits or no quota left."""
+    """No credits or quota are left."""
 
     advice = "No credits or quota are left: top up the account."
 
 
 class ViduNotFoundError(_Final, ViduAPIError):
-    """The service does not know this generation."""
+    """The service does not find this generation."""
 
-    advice = "The service does not know this: check the id (of a create, the endpoint) and the connection's host."
+    advice = "The service does not find this: check the id (for a create, the endpoint) and the connection's host."
 
 
 class ViduBudgetError(_Final, ViduError):
@@ -251,15 +251,15 @@ class ViduBudgetError(_Final, ViduError):
 
 
 class ViduSubmitUnknownError(_Final, ViduError):
-    """A create was sent, and whether it was carried out (and billed) is unknown."""
+    """A create was sent, and it is unknown whether it was carried out (and billed)."""
 
     advice = "The generation may exist: check the account's list, then wait for its id, or clear the task."
 
 
 class ViduSubmitUncertainError(ViduError):
-    """A create was sent and its outcome is unknown; the next try looks for it before it submits."""
+    """A create was sent and its outcome is unknown; the next try searches for the generation before it submits."""
 
-    advice = "The generation may exist: a retry, or clearing the task, looks for it before it submits anything."
+    advice = "The generation may exist: a retry, or clearing the task, searches for it before it submits anything."
 
 
 class ViduGenerationFailedError(_Final, ViduError):
@@ -269,7 +269,7 @@ class ViduGenerationFailedError(_Final, ViduError):
 
 
 class ViduGenerationInterruptedError(ViduError):
-    """The generation failed for a reason that is often temporary: a new submit may succeed."""
+    """The generation failed for an often temporary reason: a new submit may succeed."""
 
     advice = "This failure is often temporary: a retry, or clearing the task, submits a new generation."
 
@@ -277,11 +277,11 @@ class ViduGenerationInterruptedError(ViduError):
 class ViduMissingVideoError(_Final, ViduError):
     """The service reports success without a usable URL."""
 
-    advice = "The service reports success without a usable URL: ask its support with the generation's id."
+    advice = "The service reports success without a usable URL: contact its support with the generation's id."
 
 
 class ViduTimeoutError(ViduError, AirflowSensorTimeout):
-    """The timeout expired. Airflow treats it as a sensor's timeout: no retry, ``soft_fail`` counts."""
+    """The timeout expired. Airflow treats it as a sensor's timeout: no retry, and ``soft_fail`` applies."""
 
     advice = "The generation may still finish: raise the timeout, or wait for its id again."
 
@@ -291,41 +291,41 @@ class ViduTimeoutError(ViduError, AirflowSensorTimeout):
 class ViduDownloadError(ViduError):
     """The file could not be fetched or stored."""
 
-    advice = "The file could not be fetched or stored: if it lasts, check its source and its destination."
+    advice = "The file could not be fetched or stored: if this persists, check its source and its destination."
 
 
 class ViduDownloadRefusedError(_Final, ViduDownloadError):
     """The file was not fetched or not published: its scheme, address, size or content is not allowed."""
 
-    advice = "This file is not stored here: change what the message names, be it a limit, a host or the destination."
+    advice = "This file was not stored: change what the message names, such as a limit, a host or the destination."
 
 
 class ViduURLExpiredError(_Final, ViduDownloadError):
     """The URL is no longer valid, and there is no generation id to request a new one with."""
 
-    advice = "The URL has expired: pass the generation's id, so that a new one can be requested."
+    advice = "The URL has expired: pass the generation's id, so that a new URL can be requested."
 
 
 class ViduIncompleteError(ViduDownloadError):
-    """The transfer ended with another number of bytes than announced."""
+    """The transfer ended with fewer or more bytes than announced."""
 
-    advice = "The transfer was cut short: retry, and check the file's source if it lasts."
+    advice = "The transfer was cut short: retry, and if this persists, check the file's source."
 
 
 class ViduStorageError(ViduDownloadError):
     """The destination could not be written; nothing was published."""
 
-    advice = "The destination could not be written: if it lasts, check its path and its credentials."
+    advice = "The destination could not be written: if this persists, check its path and its credentials."
 
 
 def from_details(details: Mapping[str, Any]) -> ViduError:
     """Rebuild an error from :meth:`ViduError.details`; an unknown type becomes a plain ViduError.
 
-    :param details: what ``details()`` returned, possibly written by another version of the provider.
+    :param details: what ``details()`` returned, possibly in another version of the provider.
     """
     named = globals().get(str(details.get("type")))
     kind = named if isinstance(named, type) and issubclass(named, ViduError) else ViduError
-    known = {name: details.get(name) for name in _CIRCUMSTANCES}
+    known = {name: details.get(name) for name in _CONTEXT}
     known["retry_after"] = number(known["retry_after"])
     error = kind(str(details.get("message") or "the reason was not recorded"), **known)
     if isinstance(error, ViduTransportError):

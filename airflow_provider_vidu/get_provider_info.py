@@ -1,4 +1,4 @@
-"""The provider's metadata: what Airflow reads through the ``apache_airflow_provider`` entry point."""
+"""The provider's metadata, which Airflow reads through the ``apache_airflow_provider`` entry point."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ _INTEGRATION = "Vidu"
 
 
 def _option(kind: str, default: str, example: str | None, description: str) -> dict[str, Any]:
-    """Return one entry of a section, as Airflow's schema wants it."""
-    return {
-        "description": description,
-        "version_added": "0.1.0",
-        "type": kind,
-        "example": example,
-        "default": default,
-    }
+    """Return one option of the section, in Airflow's schema."""
+    return {"description": description, "version_added": "0.1.0", "type": kind, "example": example, "default": default}
 
 
 _OPTIONS = {
@@ -26,69 +20,61 @@ _OPTIONS = {
         "integer",
         "32",
         "64",
-        "How many HTTP connections a triggerer opens to one Vidu connection at the most; all its triggers share them.",
+        "The most HTTP connections that a triggerer opens to one Vidu connection; all its triggers share them.",
     ),
     "signed_urls_in_xcom": _option(
         "boolean",
         "True",
         "False",
-        "Whether the generation that a task returns as its XCom holds the signed URLs "
-        "of its files, which open them for anybody until they expire. With False every URL in it "
-        "lacks its query: give ViduDownloadOperator the generation_id, and it asks for a fresh one.",
+        "Whether the generation that a task returns as its XCom holds the signed URLs of its files. Until they expire, "
+        "anyone can open the files with them. With False, all URLs lose their query: give ViduDownloadOperator the "
+        "generation_id, and it requests a new URL.",
     ),
     "input_roots": _option(
         "string",
         "",
         "/data/inputs, s3://my_aws@bucket/inputs",
-        "Folders and buckets that the generate operator may read pictures, videos and "
-        "sounds from, separated by commas: local paths, or object storage such as s3://bucket/inputs "
-        "or, to allow a connection named inside the URL, s3://my_aws@bucket/inputs. Links and .. are "
-        "resolved before paths are compared. Empty: whatever the worker and its connections may read. "
-        "Set it wherever a path comes from a template, an XCom or dag_run.conf: whoever controls that "
-        "text could otherwise have a worker's private files sent to the service. It counts on the "
+        "Comma-separated folders and buckets that the generate operator may read images, videos and audio from: local "
+        "paths, or object storage such as s3://bucket/inputs or, to allow a connection named inside the URL, "
+        "s3://my_aws@bucket/inputs. Links and .. are resolved before paths are compared. Empty: everything that the "
+        "worker and its connections may read. Set it if a path comes from a template, an XCom or dag_run.conf: anyone "
+        "who controls that text could otherwise send a worker's private files to the service. Takes effect on the "
         "workers.",
     ),
     "destination_roots": _option(
         "string",
         "",
         "/data/clips, s3://my_aws@bucket/clips",
-        "Folders and buckets that ViduDownloadOperator may write to, separated by "
-        "commas, in the same form as input_roots. Empty: wherever the worker and its connections may "
-        "write. Set it wherever a destination comes from a template, an XCom or dag_run.conf: whoever "
-        "controls that text could otherwise replace any file of the worker, DAG files among them. It "
-        "counts on the workers.",
+        "Comma-separated folders and buckets that ViduDownloadOperator may write to, in the same form as input_roots. "
+        "Empty: everything that the worker and its connections may write. Set it if a destination comes from a "
+        "template, an XCom or dag_run.conf: anyone who controls that text could otherwise replace any file of the "
+        "worker, including DAG files. Takes effect on the workers.",
     ),
     "max_bytes": _option(
         "integer",
         "21474836480",
         "1000000000",
-        "The largest file that a download accepts, in bytes, unless its task says "
-        "otherwise with max_bytes. A server that announces or sends more is refused.",
+        "The largest file that a download accepts, in bytes, unless its task sets max_bytes. A server that announces "
+        "or sends more is refused.",
     ),
     "preview_roots": _option(
         "string",
         "",
         "/data/clips, s3://my_aws@bucket/clips",
-        "Folders and buckets whose files the clip pages may play, separated by commas: "
-        "local paths, or object storage such as s3://bucket/clips or, with the connection to read "
-        "it with, s3://my_aws@bucket/clips. Whoever may see a DAG's XComs can then see the videos "
-        "and pictures beneath them that the DAG names. Empty: clips play from the service's own "
-        "links, as long as these are valid.",
+        "Comma-separated folders and buckets whose files the clip pages may play: local paths, or object storage such "
+        "as s3://bucket/clips or, with the connection to read it with, s3://my_aws@bucket/clips. Anyone who may see a "
+        "DAG's XComs can then see the videos and images in them that the DAG names. Empty: clips play from the "
+        "service's own links while these are valid.",
     ),
     "allowed_hosts": _option(
         "string",
         "",
         "minio.internal, 198.18.0.0/15",
-        "Hosts and networks that files may be downloaded from although their address "
-        "is not public, separated by commas, for every download, with or without a Vidu connection: "
-        "minio.internal, or 198.18.0.0/15 where a local DNS proxy answers with such addresses.",
+        "Comma-separated hosts and networks that files may be downloaded from although their address is not public, "
+        "with or without a Vidu connection: minio.internal, or 198.18.0.0/15 if a local DNS proxy answers with such "
+        "addresses.",
     ),
-    "run_tab": _option(
-        "boolean",
-        "True",
-        None,
-        "Whether every DAG run has the tab 'Vidu clips'.",
-    ),
+    "run_tab": _option("boolean", "True", None, "Whether every DAG run has the tab 'Vidu clips'."),
 }
 """Section ``[vidu]`` of the Airflow configuration: each option with its type, default, example and meaning."""
 

@@ -1,4 +1,4 @@
-"""The hook: credentials in an Airflow connection, and everything a script may request from Vidu."""
+"""The hook: the Vidu API through an Airflow connection."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import redacted, without_query
-from airflow_provider_vidu.defaults import (
-    DEFAULT_CONN_ID,
-    DEFER_MARGIN_SECONDS,
-    checked_count,
-    checked_seconds,
-)
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, DEFER_MARGIN_SECONDS, checked_count, checked_seconds
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
@@ -39,16 +34,15 @@ if TYPE_CHECKING:
 
 
 class ViduHook(BaseHook):
-    """Requests of the Vidu API through an Airflow connection of type ``vidu``.
+    """Requests to the Vidu API through an Airflow connection of type ``vidu``.
 
-    Constructing it does no I/O; the connection is looked up at the first request. It can be used in
-    a ``@task`` as it is::
+    Constructing it does no I/O; the connection is looked up at the first request. It can be used in a ``@task``::
 
         generation = ViduHook().create_generation(model="viduq3-turbo", prompt="a cat with wings")
         generation = ViduHook().wait(generation.id, timeout=1800)
 
     :param vidu_conn_id: the Airflow connection.
-    :param config: the connection, already looked up, if Airflow cannot be asked for it (in a signal handler).
+    :param config: the connection, already looked up, if Airflow cannot look it up (in a signal handler).
     """
 
     conn_name_attr = "vidu_conn_id"
@@ -73,21 +67,21 @@ class ViduHook(BaseHook):
 
     @property
     def config(self) -> ViduConfig:
-        """The checked connection, looked up when it is first needed.
+        """The checked connection, looked up at first use.
 
         :raises ViduConfigError: when it is missing or wrong, naming the field.
         """
         return self._look_up(False)
 
-    def _look_up(self, afresh: bool) -> ViduConfig:
-        if self._config is None or afresh:
+    def _look_up(self, refresh: bool) -> ViduConfig:
+        if self._config is None or refresh:
             self._config = None
             self._config = resolve(self.vidu_conn_id, type(self))
         return self._config
 
     @cached_property
     def _client(self) -> SyncClient:
-        # The HTTP library is loaded with the first request.
+        # The HTTP library is loaded at the first request.
         from airflow_provider_vidu.api.sync_client import SyncClient
 
         return SyncClient(self.vidu_conn_id, self._look_up, self.log)
@@ -100,8 +94,8 @@ class ViduHook(BaseHook):
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; if omitted, the connection's ``max_retries``.
-        :raises ViduNotFoundError: when the service does not know it.
-        :raises ViduError: what else the answer, or its absence, means.
+        :raises ViduNotFoundError: when the service does not find it.
+        :raises ViduError: for any other error answer, or none.
         """
         generation_id = checked_id(generation_id)
         return self._client.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
@@ -109,22 +103,22 @@ class ViduHook(BaseHook):
     def create_generation(
         self, *, body: Mapping[str, Any] | None = None, endpoint: str | None = None, **fields: Any
     ) -> Generation:
-        """Submit a generation, once. This is billed.
+        """Submit a generation once. This is billed.
 
-        The request is repeated only when it certainly was not carried out: the connection could not be made, the
-        service said "too many", or a gateway said that it has sent nothing. The dialect's fields are passed through as
-        they are; the service knows which models and durations exist today.
+        The request is repeated only if it certainly was not carried out: the connection could not be established, the
+        service answered "too many", or a gateway reported that it sent nothing. The dialect's fields are passed through
+        unchecked, because the service decides which models and durations exist.
 
         :param body: the whole request body; excludes ``fields``.
-        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (if omitted, the fields decide);
-            in both dialects a path starting with a slash.
+        :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, … (if omitted, the fields decide); in both dialects
+            a path that starts with a slash.
         :param fields: the fields of the body, such as ``model``, ``prompt``, ``images``, ``duration``; None is omitted.
-        :return: the generation as the service has accepted it; ``id`` is what to keep.
+        :return: the generation as accepted by the service; keep its ``id``.
         :raises ViduSubmitUnknownError: when the outcome is unknown. Never retried.
         :raises ViduError: when it was refused.
         """
         if (body is None) == (not fields):
-            raise ViduConfigError("create_generation needs either the fields of the request or body=, and not both.")
+            raise ViduConfigError("create_generation needs either the fields of the request or body=, not both.")
         given = {name: value for name, value in fields.items() if value is not None} if body is None else body
         return self._submit(given, endpoint)
 
@@ -136,7 +130,7 @@ class ViduHook(BaseHook):
         *,
         queues: bool = False,
     ) -> Generation:
-        """Submit a generation; ``before_send`` runs before each send, and what it raises prevents the send.
+        """Submit a generation; ``before_send`` runs before each send, and an exception from it prevents the send.
 
         :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
         """
@@ -149,7 +143,7 @@ class ViduHook(BaseHook):
 
         try:
             url = self.config.url(self.config.dialect.create(body, endpoint).request)
-            # A group, which Airflow's log view folds.
+            # A group, which Airflow's log view collapses.
             self.log.info("::group::Request to %s", without_query(url))
             for line in request_lines(body):
                 self.log.info("%s", self.config.redact(line))
@@ -159,7 +153,7 @@ class ViduHook(BaseHook):
             if outcome_is_unknown(error):
                 raise unknown_outcome(error, self.vidu_conn_id) from error
             if isinstance(error, ViduCreditError):
-                with suppress(ViduError):  # the refusal itself is what the user must see
+                with suppress(ViduError):  # the refusal must not be hidden by the query's error
                     if (left := self.get_credits().remaining) is not None:
                         error.reason += f" Credits left: {left}."
             elif error.code == MODEL_NOT_FOUND and isinstance(model := body.get("model"), str):
@@ -173,20 +167,20 @@ class ViduHook(BaseHook):
     ) -> Any:
         """Send a request that this hook has no method for, with the connection's key, retries and errors.
 
-        For subjects, the edit and compose steps of one-click products and everything else that is not modelled yet::
+        For subjects, the edit and compose steps of one-click products, and everything else without a method::
 
             ViduHook().request("POST", "/ent/v2/subjects", {"name": "cat", "images": [...]})
             ViduHook().request("GET", "/ent/v2/subjects?pager.page=1")
 
         :param method: ``GET``, ``POST``, ``PUT``, ``PATCH`` or ``DELETE``.
-        :param path: the path from the connection's host on, percent-encoded, with or without a query.
+        :param path: the path after the connection's host, percent-encoded, with or without a query.
         :param json: the JSON object to send; None sends no body.
-        :param bills: whether the request may cost credits. Such a request is repeated only when it certainly was not
-            carried out. If omitted, a ``POST`` bills and nothing else does.
-        :return: the parsed answer: an object, a list, or None where it has no body.
+        :param bills: whether the request may cost credits. Such a request is repeated only if it certainly was not
+            carried out. If omitted, only a ``POST`` bills.
+        :return: the parsed answer: an object, a list, or None if it has no body.
         :raises ViduConfigError: when method, path or body cannot be sent.
         :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
-        :raises ViduError: what else the answer, or its absence, means.
+        :raises ViduError: for any other error answer, or none.
         """
         request = checked_request(method, path, plain(json), bills=bills)
         try:
@@ -212,15 +206,15 @@ class ViduHook(BaseHook):
         :param generation_id: the id at Vidu.
         :param timeout: seconds (or timedelta) to wait at most; None waits without end.
         :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
-        :param max_failures: failed polls in a row that are tolerated.
+        :param max_failures: consecutive failed polls that are tolerated.
         :param on_change: called with the generation whenever its state or progress has changed.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
-        :param known: whether it was submitted or seen with this connection before. Then no refusal ends the wait at
-            once: a refused key pauses it, other refusals count as failed polls. If omitted, that begins with the first
+        :param known: whether this connection has submitted or seen it before. Then no refusal ends the wait at once: a
+            refused key pauses it, and other refusals count as failed polls. If omitted, that applies after the first
             good poll.
         :raises ViduGenerationFailedError: when it failed.
         :raises ViduTimeoutError: when the timeout expired.
-        :raises ViduError: when polling became hopeless.
+        :raises ViduError: when polling cannot succeed any more.
         """
         generation_id = checked_id(generation_id)
         return watched(
@@ -243,18 +237,18 @@ class ViduHook(BaseHook):
         max_failures: int = 10,
         endpoint: str | None = None,
     ) -> Generation:
-        """Return a generation that a trigger's event has reported as finished, with URLs that are fresh.
+        """Return a generation that a trigger's event reported as finished, with fresh URLs.
 
-        It polls for at most five minutes. A service that is out of reach meanwhile is not a timeout: the error may be
-        retried.
+        It polls for at most five minutes. A service that cannot be reached meanwhile raises an error that may be
+        retried, not a timeout.
 
         :param generation_id: the id at Vidu.
         :param poll_interval: seconds (or timedelta) between polls, if the first one still shows it unfinished.
-        :param max_failures: failed polls in a row that are tolerated.
+        :param max_failures: consecutive failed polls that are tolerated.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduGenerationFailedError: when it failed.
-        :raises ViduBusyError: when the service still calls it unfinished.
-        :raises ViduError: when polling became hopeless.
+        :raises ViduBusyError: when the service still reports it as unfinished.
+        :raises ViduError: when polling cannot succeed any more.
         """
         generation_id = checked_id(generation_id)
         return watched(
@@ -274,8 +268,8 @@ class ViduHook(BaseHook):
     def cancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
         """Cancel a generation; a refusal is returned, not raised.
 
-        ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
-        "scheduled". ``vidu-native`` documents no cancel, and neither do the one-click products.
+        ``ent-v2`` cancels a job that has not started and refunds the credits; once the job runs, it answers
+        "scheduled". Neither ``vidu-native`` nor the one-click products document a cancel.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.
@@ -306,9 +300,9 @@ class ViduHook(BaseHook):
         """Return the account's generations, page by page, in the service's order (``ent-v2``).
 
         :param created_from: an aware datetime, ISO 8601 or epoch seconds; if omitted, the service decides (7 days).
-        :param created_to: the same, for the end of the time.
+        :param created_to: the end of the period, in the same forms.
         :param states: the service's own words, such as ``success``; if omitted, every state.
-        :param limit: the most generations to return; the pages of 5,000 are read at most.
+        :param limit: the most generations to return; at most the first 5,000 are read.
         :raises ViduConfigError: when the connection's dialect has no list, or an argument is wrong.
         :raises ViduError: when the list could not be read.
         """
@@ -328,16 +322,16 @@ class ViduHook(BaseHook):
         created_to: datetime | str | float | None = None,
         like: Mapping[str, Any] | Likeness | None = None,
     ) -> SearchResult:
-        """Look for the generation that one create has submitted (``ent-v2``).
+        """Search for the generation that one create submitted (``ent-v2``).
 
-        Where the list, or the query of an entry that may be it, shows a payload, the marker decides. Where they do not,
-        the one generation decides that fits in model, prompt, images and time; several are named as candidates.
+        If the list, or the query of a candidate, shows a payload, the marker decides. Otherwise the generation must be
+        the only one that matches in model, prompt, images and time; several are returned as candidates.
 
-        :param marker: what the create's ``payload`` held; None when it had no marker.
+        :param marker: the create's ``payload``; None if it had no marker.
         :param created_from: the earliest time at which it can have been created; if omitted, 7 days ago.
         :param created_to: the latest time at which it can have been created.
         :param like: the body of the create; if omitted, the marker alone decides.
-        :return: its id, or none; ``complete`` tells whether "none" proves that there is none.
+        :return: its id or None; only with ``complete`` does None prove that there is none.
         :raises ViduError: when the list could not be read.
         """
         search = Search(
@@ -350,10 +344,7 @@ class ViduHook(BaseHook):
         return self._client.searched(search) if self.config.dialect.has_list else SearchResult()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Say in one sentence whether the connection works; used by the UI's test button.
-
-        :return: whether it works, and the sentence; it never holds the key.
-        """
+        """Return whether the connection works and one sentence about it, without the key; for the UI's test button."""
         try:
             wrong: ViduError | None = self._client.carry(lambda dialect: dialect.probe(), retries=0)
         except ViduError as error:
@@ -365,14 +356,14 @@ class ViduHook(BaseHook):
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
     ) -> Generation:
-        """Do the same as :meth:`get_generation` without blocking the event loop.
+        """Return the state of a generation without blocking the event loop (see :meth:`get_generation`).
 
         All callers on one loop share a bounded HTTP session per connection.
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :param retries: how often a failed request is repeated; if omitted, the connection's ``max_retries``.
-        :raises ViduError: what the answer, or its absence, means.
+        :raises ViduError: for an error answer, or none.
         """
         from airflow_provider_vidu.api.async_client import async_client
 
@@ -380,7 +371,7 @@ class ViduHook(BaseHook):
             return await client.get_generation(checked_id(generation_id), endpoint, retries)
 
     async def acancel_generation(self, generation_id: str, *, endpoint: str | None = None) -> Cancellation:
-        """Do the same as :meth:`cancel_generation`, once, without blocking the event loop.
+        """Cancel a generation with one request, without blocking the event loop (see :meth:`cancel_generation`).
 
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.
@@ -393,12 +384,11 @@ class ViduHook(BaseHook):
             return await client.cancel_generation(checked_id(generation_id), endpoint)
 
     def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:
-        """Upload a file to the service (``ent-v2``), at no cost, and return the address that a request may name it by.
+        """Upload a file to the service (``ent-v2``) at no cost; return its address for a request (``ssupload:?id=…``).
 
         :param content: the file, seekable; it is read from its beginning.
-        :param size: its size in bytes; the service takes 50 MB.
+        :param size: its size in bytes; the service accepts up to 50 MB.
         :param content_type: its media type, such as ``image/png``.
-        :return: an address such as ``ssupload:?id=…``.
         :raises ViduConfigError: when the connection's dialect has no upload service.
         :raises ViduError: when the upload failed.
         """

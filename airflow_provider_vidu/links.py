@@ -1,4 +1,4 @@
-"""From a task in the Airflow UI to its generation: the Watch link, and what the page behind it needs to know."""
+"""The Watch link from a task in the Airflow UI to its generation, and the XComs that the clip page reads."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 WATCH_KEY: Final = "vidu_watch"
-"""The XCom beside the id: which connection knows the generation, and what the task does with it."""
+"""The XCom beside the id: the connection of the generation, and what the task does with it."""
 
 PAGE_PREFIX: Final = "/vidu"
-"""Where the plugin's pages are mounted in the API server."""
+"""The path of the plugin's pages in the API server."""
 
 PAGES_SINCE: Final = (3, 1, 1)
-"""The first Airflow whose plugins may have pages of their own (3.1) and whose login holds for them: before 3.1.1 only
-its own scripts had its session, and any other page demanded a login again and again."""
+"""The first Airflow whose plugins can have pages (3.1) that share its login: before 3.1.1, pages outside of its own
+scripts lacked the session and demanded a login every time."""
 
 Role = Literal["generate", "submit", "wait", "download"]
-"""What a task does with a generation; ``submit`` is a generate that does not wait for the result."""
+"""How a task uses a generation; ``submit`` is a generate that does not wait for the result."""
 
 
 class ViduWatchLink(BaseOperatorLink):
-    """Opens the page of the task's clip, where it can be watched once it is there.
+    """Opens the page of the task's clip.
 
-    It appears as soon as there is an id. It is built from the task instance's names and the XCom alone,
-    because a resumed operator is a fresh instance, and it never holds a URL of the service. Where Airflow
-    cannot have the page (:func:`has_pages`), it leads to the task instance's XComs.
+    It appears as soon as there is an id. It is built from the task instance's names and the XCom alone, because a
+    resumed operator is a fresh instance, and it never holds a URL of the service. On an Airflow without the page
+    (:func:`has_pages`), it leads to the task instance's XComs.
     """
 
     name = "Watch"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the clip's page, or nothing while there is no id."""
+        """Return the address of the clip's page, or an empty text before the task has submitted or waits for a slot."""
         if not any(XCom.get_value(ti_key=ti_key, key=key) for key in (ID_KEY, WATCH_KEY)):
             return ""
         return watch_page(ti_key)
@@ -53,14 +53,14 @@ def publish(
     artifact: str | None = None,
     **known: Any,
 ) -> None:
-    """Publish a task's generation, so that its page can be opened from now on.
+    """Publish a task's generation as XComs, so that its page can be opened from now on.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
     :param generation_id: the id at Vidu.
-    :param conn_id: the connection that knows it.
-    :param role: what the task does with it.
+    :param conn_id: its Airflow connection.
+    :param role: how the task uses it.
     :param artifact: which file a download keeps.
-    :param known: further facts: the endpoint, and the fields that only the answer to its create holds.
+    :param known: further facts: the endpoint, and the fields that only the create's answer holds.
     """
     ti = context.get("ti")
     if ti is None:
@@ -68,7 +68,7 @@ def publish(
     ti.xcom_push(key=ID_KEY, value=generation_id)
     more = {name: value for name, value in known.items() if value}
     ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact, **more})
-    # Airflow 3 stores links only when a leg ends: a task that waits in the worker would have none until then.
+    # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
@@ -88,27 +88,27 @@ def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> N
 
 
 def is_task_instance(ti: Any) -> bool:
-    """Whether this is a task instance of Airflow's, rather than nothing, or the mock of a user's unit test."""
+    """Whether this is a real task instance, not None or the mock of a user's unit test."""
     return all(isinstance(getattr(ti, name, None), str) for name in ("dag_id", "run_id", "task_id"))
 
 
 def has_pages() -> bool:
-    """Whether this Airflow can have the clip pages."""
+    """Whether this Airflow supports the clip pages."""
     from airflow.providers.common.compat import version_compat
 
     return version_compat.get_base_airflow_version_tuple() >= PAGES_SINCE
 
 
 def watch_page(ti_key: Any) -> str:
-    """Return the address of a task instance's clip page, or of its XComs where Airflow cannot have such a page."""
+    """Return the address of a task instance's clip page, or of its XComs on an Airflow without such pages."""
     if not has_pages():
         return xcom_page(ti_key)
-    # The path alone: it holds for every host name (and tunnel) under which the UI is reached.
+    # The path alone is valid for every host name (and tunnel) of the UI.
     return urlsplit(_base("api")).path + PAGE_PREFIX + _task_path(ti_key)
 
 
 def xcom_page(ti_key: Any) -> str:
-    """Return the address of a task instance's XComs in the UI of this Airflow."""
+    """Return the address of a task instance's XComs in this Airflow's UI."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     if AIRFLOW_V_3_0_PLUS:

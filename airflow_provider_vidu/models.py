@@ -1,4 +1,4 @@
-"""What a generation is, whatever dialect reported it."""
+"""Generations, their files, credits and cancellations: the same models for every dialect."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from airflow_provider_vidu.common.text import sanitized, without_signatures
 
 
 class GenerationStatus(enum.StrEnum):
-    """The states all dialects are reduced to."""
+    """The states to which all dialects are reduced."""
 
     WAITING = "waiting"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """A word that is not in the tables of this version: treated as still running."""
+    """A state that this version does not recognize: treated as still running."""
 
     @property
     def is_terminal(self) -> bool:
@@ -30,7 +30,7 @@ class GenerationStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state in an answer, without the answer: thousands of waits remember one each."""
+    """The state in an answer, without the answer: kept by thousands of waits at once."""
 
     status: GenerationStatus
     provider_status: str = ""
@@ -47,8 +47,8 @@ class Snapshot:
 class Artifact(BaseModel):
     """One creation of a generation; a generation may have several.
 
-    ``url`` is the result's, whatever its medium; ``speech_url`` and ``sound_url`` are the tracks that some products
-    return beside it. All URLs are pre-signed and short-lived (24 hours at most, a cover's one hour). ``duration`` is in
+    ``url`` is the result's, whatever its medium; ``speech_url`` and ``sound_url`` are tracks that some products return
+    with it. All URLs are pre-signed and expire: covers within an hour, the rest within 24 hours. ``duration`` is in
     seconds, ``width`` and ``height`` in pixels.
     """
 
@@ -67,13 +67,13 @@ class Artifact(BaseModel):
 
 
 class Generation(BaseModel):
-    """A job at Vidu as it stood when the service was queried.
+    """A job at Vidu, in the state that the service last reported.
 
-    ``id`` is the id that was queried (gateways answer with other spellings of it), ``provider_status``
-    the word received, ``raw`` the whole answer. ``video_url`` is the URL of the result, whatever its medium; it and
-    ``cover_url`` belong to the first artifact that has one, and expire within a day. ``progress`` is 0–100, ``credits``
-    what the generation cost. ``is_transient`` is true for a failed generation whose reason a new submit may not meet
-    again. The times are aware UTC datetimes. URLs and ``raw`` stay out of ``repr``.
+    ``id`` is the queried id (gateways may spell it differently), ``provider_status`` the service's own word for the
+    state, ``raw`` the whole answer. ``video_url`` is the result's URL, whatever its medium; it and ``cover_url`` belong
+    to the first artifact that has one, and expire within a day. ``progress`` is 0–100, ``credits`` the cost.
+    ``is_transient`` is true for a failure that a new submit may not repeat. Times are aware UTC datetimes. URLs and
+    ``raw`` are not in ``repr``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,21 +114,21 @@ class Generation(BaseModel):
 
     @property
     def was_cancelled(self) -> bool:
-        """Whether the generation was cancelled, by us or at the service."""
+        """Whether the generation was cancelled, by this provider or at the service."""
         return self.failed and "cancel" in f"{self.provider_status} {self.error_code}".lower()
 
     @property
     def creations(self) -> tuple[Artifact, ...]:
-        """The artifacts in the order in which ``creation`` numbers them: those with a result, or else all."""
+        """The artifacts in the order in which ``creation`` numbers them: those with a result, else all."""
         results = tuple(artifact for artifact in self.artifacts if artifact.url)
         return results or self.artifacts or (Artifact(url=self.video_url, cover_url=self.cover_url),)
 
     def url_of(self, artifact: str | None = None, creation: int = 0) -> str | None:
-        """Return the URL of an artifact, or None where the generation has none.
+        """Return the URL of an artifact, or None if the generation has none.
 
-        :param artifact: ``cover``, ``watermarked``, ``speech`` or ``sound``; everything else, and None, is the result
-            itself, whose medium only its bytes prove.
-        :param creation: which of the :attr:`creations`, counted from 0; all of its URLs are about the same result.
+        :param artifact: ``cover``, ``watermarked``, ``speech`` or ``sound``; anything else, and None, is the result
+            itself, whatever its medium.
+        :param creation: which of the :attr:`creations`, counted from 0.
         """
         if not 0 <= creation < len(self.creations):
             return None
@@ -143,14 +143,14 @@ class Generation(BaseModel):
     def as_xcom(self, *, signed_urls: bool = True) -> dict[str, Any]:
         """Return the generation as plain JSON: what operators and sensors push as their return value.
 
-        :param signed_urls: False leaves nothing that is signed: every URL, also in ``raw`` and inside
-            texts, loses its query. Such a URL opens no file, but the id always leads to a new one.
+        :param signed_urls: False removes the query of every URL, also in ``raw`` and inside texts. Such a URL opens no
+            file, but the id always leads to a new one.
         """
         dumped = self.model_dump(mode="json")
         return dumped if signed_urls else {**without_signatures(dumped), "id": self.id}
 
     def sighting(self) -> Snapshot:
-        """Return what a wait remembers of this answer."""
+        """Return the state alone, for a wait to remember."""
         return Snapshot(self.status, self.provider_status, self.progress)
 
     def describe(self) -> str:
@@ -161,9 +161,8 @@ class Generation(BaseModel):
 class Credits(BaseModel):
     """The balance of an account, as far as the service reports it.
 
-    ``remaining`` is the sum over all kinds of credits; ``concurrency_limit`` how many generations may
-    run at a time, ``current_concurrency`` how many do, ``queue_count`` how many wait; ``raw`` the
-    whole answer.
+    ``remaining`` is the sum over all kinds of credits, ``concurrency_limit`` the generations that may run at a time,
+    ``current_concurrency`` those that do, ``queue_count`` those that wait, and ``raw`` the whole answer.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -181,9 +180,9 @@ class Credits(BaseModel):
 
 
 class Cancellation(BaseModel):
-    """The outcome of a cancel; true if the service has accepted it.
+    """The outcome of a cancel request; true if the service accepted it.
 
-    ``reason`` is one sentence: why it was refused, or that the dialect has no cancel.
+    ``reason`` is one clause: why it was refused, or that the dialect has no cancel.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -195,14 +194,14 @@ class Cancellation(BaseModel):
         return self.accepted
 
 
-NO_CANCEL = Cancellation(accepted=False, reason="there is no request to cancel it; it runs to its end")
+NO_CANCEL = Cancellation(accepted=False, reason="it cannot be cancelled and runs to its end")
 
 
 class SearchResult(BaseModel):
-    """The outcome of a search for a lost generation.
+    """The outcome of a search for the generation of a lost create.
 
-    ``generation_id`` is None when nothing was found; only a ``complete`` search proves that there is
-    nothing to find. ``candidates`` are the generations that may be the one, where the list does not decide it.
+    ``generation_id`` is None if none was found; only a ``complete`` search proves that there is none. ``candidates``
+    are the generations that match if the list does not decide between them.
     """
 
     model_config = ConfigDict(frozen=True)

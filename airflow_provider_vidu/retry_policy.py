@@ -1,4 +1,4 @@
-"""A ready retry policy for Airflow ≥ 3.3: retry what is transient, with the server's delay."""
+"""A retry policy for Airflow ≥ 3.3: retries transient errors after the service's delay."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
     """Return a policy for the ``retry_policy`` argument of an operator.
 
-    A transient error of this provider is retried after the longer of the service's delay (``Retry-After``) and
-    ``delay``, or after the task's ``retry_delay`` if there is neither; any other of its errors fails the task at once.
-    Errors of others follow the task's own settings. ``retries`` stays the limit.
+    A transient error of this provider is retried after the service's delay (``Retry-After``) or ``delay``, whichever is
+    longer, or after the task's ``retry_delay`` if there is neither. Its other errors fail the task at once. All other
+    exceptions follow the task's own settings. ``retries`` stays the limit.
 
-    :param delay: the least delay.
+    :param delay: the shortest delay.
     :raises ViduConfigError: if ``delay`` is not a timedelta of 0 or more.
     :raises ImportError: on Airflow before 3.3, which has no retry policies.
     """
@@ -29,11 +29,11 @@ def vidu_retry_policy(delay: timedelta | None = None) -> RetryPolicy:
     except (ImportError, AttributeError) as error:
         raise ImportError(
             "vidu_retry_policy() needs Airflow 3.3 or later. On this version use retries and retry_delay: "
-            "errors that a retry cannot fix fail at once anyway."
+            "errors that a retry cannot fix fail the task at once anyway."
         ) from error
 
     class ViduRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
-        """Retries errors of the provider by their ``retryable`` and ``retry_after``."""
+        """Retries errors of the provider according to their ``retryable`` and ``retry_after``."""
 
         def evaluate(
             self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None

@@ -1,4 +1,4 @@
-"""The sensor that waits for a generation in any of Airflow's ways."""
+"""The sensor that waits for a generation, in all modes of an Airflow sensor."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ if TYPE_CHECKING:
 class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     """Waits until a generation has succeeded and returns it as JSON (see ``models.Generation``).
 
-    A failed generation fails the task at once, whatever ``retries`` says, with the service's reason.
-    Polls that fail are tolerated up to a budget, with backoff and the server's ``Retry-After``. After a good poll that
-    includes refusals, a refused key or a missing connection pauses the wait until ``timeout``, and the error that ends
+    A failed generation fails the task at once, whatever ``retries`` says, with the service's reason. Failed polls are
+    tolerated up to a budget, with backoff and the server's ``Retry-After``. After the first good poll, that budget
+    includes refusals; a refused key or a missing connection pauses the wait until ``timeout``, and the error that ends
     it may be retried. A refusal of the very first poll is a mistake, and fails the task at once.
 
-    Deferred, it polls once in the worker and then leaves it; the deadline is absolute and survives a
-    restart of the triggerer. In ``mode="reschedule"`` each poke is a process of its own, so the
-    budget for failed polls counts within one poke. Every other parameter is one of Airflow's
-    ``BaseSensorOperator``: ``timeout`` (seconds, 7 days by default), ``soft_fail``, ``never_fail``,
-    ``silent_fail``, ``mode``, ``exponential_backoff``, ``max_wait``, ``retries`` and so on.
+    Deferred, it polls once in the worker and then leaves it; the deadline is absolute and survives a restart of the
+    triggerer. In ``mode="reschedule"`` each poke is a process of its own, so the budget for failed polls applies within
+    one poke. All other parameters are those of Airflow's ``BaseSensorOperator``: ``timeout`` (seconds, 7 days by
+    default), ``soft_fail``, ``never_fail``, ``silent_fail``, ``mode``, ``exponential_backoff``, ``max_wait``,
+    ``retries`` and so on.
 
-    :param generation_id: the id at Vidu (what its API calls ``task_id``). Templated; may be mapped.
-    :param generation: what a task returned (``generate.output``), instead of ``generation_id``; the result then also
-        holds what only that task's order contains (prompt, model, parameters). May be mapped.
+    :param generation_id: the id at Vidu (``task_id`` in its API). Templated; may be mapped.
+    :param generation: the return value of a task (``generate.output``), instead of ``generation_id``; the result then
+        also holds what only that task's order contains (prompt, model, parameters). Templated; may be mapped.
     :param vidu_conn_id: the Airflow connection. Templated.
-    :param poke_interval: seconds (or timedelta) between polls, kept as set. If omitted or None, a deferred wait polls
-        when the adaptive schedule says so (more rarely in a queue, more often near the end; see ``schedule``), and the
-        modes that hold or restart a worker poll every 15 s.
+    :param poke_interval: seconds (or timedelta) between polls. If omitted or None, a deferred wait follows the adaptive
+        schedule (less often in a queue, more often near the end; see ``schedule``), and the modes that hold or restart
+        a worker poll every 15 s.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
-    :param max_failures: failed polls in a row that are tolerated.
+    :param max_failures: consecutive failed polls that are tolerated.
     :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         Templated.
     :raises ViduGenerationFailedError: when the service reports a failure.
@@ -105,15 +105,15 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
-        context = {} if context is None else context  # in a unit test of a user
+        context = {} if context is None else context  # in a user's unit test
         publish(context, self._id(), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
         if self.reschedule and context.get("ti") is None:
-            self.mode = "poke"  # in a unit test of a user there is nothing that could be rescheduled
+            self.mode = "poke"  # in a user's unit test, nothing can be rescheduled
         try:
-            result: dict[str, Any] = super().execute(context)
+            return super().execute(context)  # type: ignore[no-any-return]
         except ViduError:
             raise
         except AirflowSensorTimeout as error:
@@ -123,10 +123,9 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             if skip.__cause__ is None:
                 skip.__cause__ = self._watching(context).timeout_error(time.time())
             raise _explained(skip) from skip.__cause__
-        return result
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll once; while polls fail, stay until one succeeds or the budget for failed polls is used up."""
+        """Poll once; after a failed poll, repeat until one succeeds or the budget for failed polls is used up."""
         from airflow_provider_vidu.polling.watch import Done, Failed, Wait
 
         watch = self._watching(context)
@@ -142,18 +141,18 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         return False
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Resume after the trigger has fired; re-fetch the generation, so that its URLs are new."""
+        """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         return self._result(self._deferred_wait().resume(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume. If Airflow has given up a wait that no triggerer ran in time, poll once more."""
+        """Resume; if Airflow gave up the wait because no triggerer ran it in time, poll once more."""
         with self._softened():
             if not was_given_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
             return self._result(self._deferred_wait().give_up(next_kwargs, self.execution_timeout))
 
     def _id(self) -> str:
-        """Return the id that the templates have rendered to."""
+        """Return the id that the arguments name once their templates are rendered."""
         from airflow_provider_vidu.api.dialects import checked_id
 
         return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
@@ -205,7 +204,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         return result
 
     def _watching(self, context: Context) -> Watch:
-        """One memory per process: a rescheduled sensor starts a new one for each poke."""
+        """Return the memory of this process: a rescheduled sensor starts a new one for each poke."""
         if self._watch is None:
             from airflow_provider_vidu.polling.watch import PollPolicy, Watch
 
@@ -230,7 +229,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
     @contextmanager
     def _softened(self) -> Iterator[None]:
-        """Apply soft_fail and never_fail to the legs around the deferral, alike on every Airflow."""
+        """Apply soft_fail and never_fail around the deferral, in the same way on every Airflow."""
         try:
             yield
         except AirflowSkipException as skip:
@@ -246,12 +245,12 @@ def _skipped(error: BaseException) -> AirflowSkipException:
 
 
 def _explained(skip: AirflowSkipException) -> AirflowSkipException:
-    """Return a skip that says why: Airflow's own names only the option."""
+    """Return a skip that includes the reason: Airflow's own names only the option."""
     return skip if skip.__cause__ is None or str(skip.__cause__) in str(skip) else _skipped(skip.__cause__)
 
 
 def _first_poke(context: Context) -> datetime | None:
-    """Return when a rescheduled task was first poked since its last clear, if it was."""
+    """Return when a rescheduled task was first poked since its last clear; None if it was not."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     ti: Any = context["ti"]
@@ -259,7 +258,7 @@ def _first_poke(context: Context) -> datetime | None:
         get_date = getattr(ti, "get_first_reschedule_date", None)
         first: datetime | None = get_date(context) if get_date else None
         return first
-    # Airflow 2 has only this private name for it, which its own sensors use.
+    # Airflow 2 has only this private function, which its own sensors use.
     base: Any = import_module("airflow.sensors.base")
     first_try = (ti.max_tries or 0) - (ti.task.retries or 0) + 1
     begun: datetime | None = base._orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try)

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
 
 CANCEL_RETRIES = 5
-"""An uncancelled job goes on costing money, and nothing cancels it later: the delays grow to half a minute."""
+"""An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
 
 _cancelling: set[asyncio.Task[None]] = set()
-"""A task that nothing refers to may be collected before it has run."""
+"""Keeps references: a task without one may be collected before it has run."""
 
 
 class ViduGenerationTrigger(BaseTrigger):
-    """Polls a generation until it is done, the deadline has passed, or polling is hopeless; fires once.
+    """Polls a generation until it is done, the deadline has passed, or polling cannot succeed; fires once.
 
     Any operator may use it. The event is plain JSON without secrets or URLs::
 
@@ -48,28 +48,27 @@ class ViduGenerationTrigger(BaseTrigger):
          "generation_id": "…", "status": "succeeded", "provider_status": "completed",
          "error": None | {"type": "ViduAuthError", "message": "…", …}, "since": 1774494600.5, "deadline": None | …}
 
-    Turn it into a result with :func:`airflow_provider_vidu.events.read_event`. All arguments are kept
-    in the metadata database in plain text, so there is neither key nor URL among them.
+    Read it with :func:`airflow_provider_vidu.events.read_event`. Airflow stores all arguments as plain text in the
+    metadata database, so they contain neither keys nor URLs.
 
-    :param generation_id: the id at Vidu (what its API calls ``task_id``).
+    :param generation_id: the id at Vidu (``task_id`` in its API).
     :param vidu_conn_id: the Airflow connection.
     :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
-    :param deadline: epoch seconds after which a ``timeout`` event fires; None waits for ever. It is
-        absolute, so that it does not move when another triggerer takes over.
-    :param since: epoch seconds at which the wait began (for messages, and for the time in which an id
-        may still be unknown to the service); now if omitted.
-    :param max_failures: failed polls in a row that are tolerated.
+    :param deadline: epoch seconds after which a ``timeout`` event fires; None waits without end. It is absolute, so it
+        does not move when another triggerer takes over.
+    :param since: epoch seconds at which the wait began (for messages, and for the grace period in which the service may
+        not find the id yet); now if omitted.
+    :param max_failures: consecutive failed polls that are tolerated.
     :param exponential_backoff: double the interval after every poll.
-    :param max_wait: seconds that a growing interval never exceeds.
-    :param cancel_on_kill: cancel the generation at the service when a user kills or clears the task;
-        the operator must have published the id as XCom ``generation_id`` before it deferred.
+    :param max_wait: the most seconds of a growing interval.
+    :param cancel_on_kill: cancel the generation at the service when a user kills or clears the task; the operator must
+        have published the id as XCom ``generation_id`` before it deferred.
     :param adaptive: whether the adaptive schedule decides; if omitted, it does unless there is a ``poll_interval``.
-        (Rows store a number beside it. A row of an older version lacks this and stays at its interval.)
-    :param endpoint: where the generation was submitted; only products with a query of their own
-        (``one-click/mv``) need it.
-    :param known: whether the generation was submitted or seen with this connection before. Then no refusal ends the
-        wait at once: a refused key pauses it until the deadline, or for an hour if there is none, and other refusals
-        count as failed polls. If omitted, that begins with the first good poll.
+        (Rows store a number in any case. A row of an older version has no ``adaptive`` and keeps its interval.)
+    :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+    :param known: whether this connection has submitted or seen the generation before. Then no refusal ends the wait at
+        once: a refused key pauses it until the deadline, or for an hour if there is none, and other refusals count as
+        failed polls. If omitted, that applies after the first good poll.
     """
 
     def __init__(
@@ -104,11 +103,11 @@ class ViduGenerationTrigger(BaseTrigger):
 
     @property
     def log(self) -> Any:
-        """One logger for all, so that thousands of triggers do not hold one each."""
+        """One logger shared by all triggers, because there may be thousands."""
         return _log()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments, to be stored in the metadata database."""
+        """Return class path and arguments, for the metadata database."""
         return (
             "airflow_provider_vidu.triggers.ViduGenerationTrigger",
             {
@@ -122,14 +121,14 @@ class ViduGenerationTrigger(BaseTrigger):
                 "max_wait": self.max_wait,
                 "cancel_on_kill": self.cancel_on_kill,
                 "adaptive": self.adaptive,
-                # Most rows need none, and stay as an earlier version reads them.
+                # Omitted in most rows, so that an earlier version can read them.
                 **({"endpoint": self.endpoint} if self.endpoint else {}),
                 **({"known": True} if self.known else {}),
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the watch is over; yield one event."""
+        """Poll until the watch ends; yield one event."""
         try:
             with slot_queue(self.vidu_conn_id).watching(self.generation_id, self.task_instance) as watching:
                 async with await shared_client(self.vidu_conn_id) as client:
@@ -142,10 +141,10 @@ class ViduGenerationTrigger(BaseTrigger):
         except ViduError as error:
             error.with_context(generation_id=self.generation_id, conn_id=self.vidu_conn_id)
             event = make_event(self.generation_id, None, error)
-        except Exception as error:  # the boundary: an unknown fault must reach the task as an event
-            self.log.exception("The watch of generation %s broke.", self.generation_id)
+        except Exception as error:  # the boundary: an unknown error must reach the task as an event
+            self.log.exception("The trigger of generation %s failed.", self.generation_id)
             fault = ViduError(
-                f"The trigger broke: {type(error).__name__}: {error}",
+                f"The trigger failed: {type(error).__name__}: {error}",
                 generation_id=self.generation_id,
                 conn_id=self.vidu_conn_id,
             )
@@ -154,9 +153,9 @@ class ViduGenerationTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the generation when the user acted on the task, and not when a triggerer hands it over.
+        """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.
 
-        The work is detached: Airflow 3.3 cancels this coroutine about a second after it has started.
+        The work is detached, because Airflow 3.3 cancels this coroutine about a second after it starts.
         """
         if self.cancel_on_kill:
             job = asyncio.create_task(self._cancel_unless_handed_over())
@@ -167,7 +166,7 @@ class ViduGenerationTrigger(BaseTrigger):
     async def _cancel_unless_handed_over(self) -> None:
         try:
             if await is_handed_over(self.task_instance, self.generation_id):
-                self.log.info("Generation %s is handed to another triggerer.", self.generation_id)
+                self.log.info("Generation %s is handed over to another triggerer.", self.generation_id)
                 return
             attempts = Attempts(CANCEL_RETRIES, bills=False)
             while True:
@@ -181,11 +180,11 @@ class ViduGenerationTrigger(BaseTrigger):
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
     async def _end(self) -> str:
-        """Cancel the generation with one request, unless it is certainly done; return the reason."""
+        """Cancel the generation with one request, unless it is known to be done; return the reason."""
         async with await shared_client(self.vidu_conn_id) as client:
-            with suppress(ViduError):  # a triggerer that wakes up late takes an ended task for a killed one
+            with suppress(ViduError):  # a triggerer that wakes up late can mistake an ended task for a killed one
                 if (await client.get_generation(self.generation_id, self.endpoint)).is_done:
-                    return "it is done, there is nothing to cancel"
+                    return "it is already done"
             return (await client.cancel_generation(self.generation_id, self.endpoint)).reason
 
     async def _watch(self, client: AsyncClient) -> dict[str, Any]:
@@ -214,7 +213,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 error = result.error if isinstance(result, Failed) else None
                 return make_event(self.generation_id, watch.last, error)
             delay = self._hurried(result.delay)
-            del result  # thousands sleep here
+            del result  # thousands of triggers sleep here
 
     def _hurried(self, delay: float) -> float:
         """Return a shorter delay of the adaptive schedule while a task waits for the slot of this generation."""

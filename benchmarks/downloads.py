@@ -212,9 +212,9 @@ _METHOD: Final = """\
 in a fresh process that has fetched 1 MiB before, so that libraries are loaded; contestants take turns, and throughput
 is size over the median time. `ViduDownloadOperator` is its `execute()`: SHA-256, content check, `fsync` of file and
 folder, rename. `{curl}` is the program as `curl -o` starts it, without a digest; `requests` reads `iter_content` of
-128 KiB into a file and into SHA-256. Neither brings its bytes to the disk: on a disk their figures as users run them
-stand beside those with an `fsync` after them, which is the same work as ours. *Without a disk* is a `{memory}` file
-system, where `fsync` costs nobody anything; the disk is `{disk}`. S3 is moto's server in a process of its own, on the
+128 KiB into a file and into SHA-256. Neither flushes its bytes to the disk. So on a disk there are two figures for
+each: as users run it, and with an `fsync` afterwards, which is the same work as ours. *Without a disk* is a `{memory}`
+file system, where `fsync` costs nothing; the disk is `{disk}`. S3 is moto's server in a process of its own, on the
 same cores, and both contestants spend most of their time waiting for it; `HttpToS3Operator` computes no digest.
 
 Memory is the highest resident size of the worker process during the fetch (the kernel's `VmHWM`, reset before) less
@@ -265,6 +265,6 @@ def _too_small(result: dict[str, Any]) -> str:
     if most >= max(map(int, result["memory"]["local"])):
         return ""
     return (
-        f"To S3 the largest file was {_size(most)}: moto's server puts an object together in memory, about "
-        f"{MOTO_SHARE} bytes for each of its bytes, and this machine had no more room."
+        f"To S3 the largest file was {_size(most)}: moto's server assembles an object in memory, about "
+        f"{MOTO_SHARE} bytes for each of its bytes, and this machine had no more memory."
     )

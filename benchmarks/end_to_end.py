@@ -206,8 +206,8 @@ generation takes the same time after its submit, long enough for most to be subm
 *Ready* is the sandbox's record of the submit plus that time; *noticed* its record of the first poll after it;
 *published* the rename of the file. `empty waits` is the yardstick: as many tasks that defer with Airflow's own
 `TimeDeltaTrigger` and return, each followed by an empty task: the same number of starts, from the moment that the
-trigger was due to the end of the second task. What clips take from *noticed* on is to be compared with it. Slots are
-the running task instances in the moments (one look a second) in which every wait was deferred."""
+trigger was due to the end of the second task. Compare it with the clips' time from *noticed* on. Slots are
+the running task instances in the moments (one sample a second) in which every wait was deferred."""
 
 
 def section(result: dict[str, Any]) -> str:

@@ -113,8 +113,8 @@ def bars(result: dict[str, Any]) -> list[Bar]:
 _METHOD: Final = """\
 **Method.** A fresh interpreter for each import, the contestants in turn, {rounds} rounds, medians. Each imports
 `airflow.sdk` with `DAG`, `BaseOperator` and `BaseSensorOperator` first, as every DAG file does, then the clock starts
-and the contestant's operators and sensors are imported (byte code and page cache warm). Modules are counted that were
-not there before. What each costs by itself is from one further run with `-X importtime`, which slows imports down."""
+and the contestant's operators and sensors are imported (byte code and page cache warm). Only modules that were
+not loaded before are counted. The cost of each is from another run with `-X importtime`, which slows imports down."""
 
 
 def section(result: dict[str, Any]) -> str:

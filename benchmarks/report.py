@@ -19,8 +19,8 @@ INTRODUCTION: Final = """\
 # Benchmarks
 
 Made by `make bench` (everything) or `make bench ONLY=waiting` (one part); nothing here is typed by hand. Each
-figure stands beside its peers' from the same run on the same machine: read the ratios, the seconds belong to the
-machine. The sections say how each was measured; the raw numbers are kept in `build/bench/*.json`.
+figure is beside its peers' from the same run on the same machine. Read the ratios; the seconds depend on the machine.
+The sections say how each was measured; the raw numbers are kept in `build/bench/*.json`.
 """
 
 

@@ -50,10 +50,11 @@ def render(run: dict[str, Any], interval: float, date: str) -> str:
     return f"""\
 Measured ({date}, section *Waiting* of `benchmarks/RESULTS.md`, {jobs:,} waits in Airflow's own
 trigger runner, each polled every {interval:g} s over TLS): {100 * share:.1f} % of one core, {kib:.1f} KiB of memory
-per wait, worst loop lag {lag:.0f} ms. No more is put on one triggerer here than was measured on one, and no more than
-{CORE_SHARE:.0%} of its core: **{waits:,} waits per triggerer**.
+per wait, worst loop lag {lag:.0f} ms. This page plans at most as many waits per triggerer as were measured on
+one, and at most {CORE_SHARE:.0%} of its core: **{waits:,} waits per triggerer**.
 
-For {GOAL:,} generations in flight that makes {GOAL:,} / {waits:,} = **{count} triggerers**, and one to spare;
-together about {cores:.1f} cores and {memory:.1f} GiB for the waits (Airflow itself needs some hundred MiB per triggerer
-besides). The service sees {GOAL:,} / {interval:g} = {GOAL / interval:,.0f} polls a second at this interval, and at 30 s
-{GOAL / 30:,.0f}, for {interval / 30:.2f} of the polls' CPU. The gateway's rate is the limit that is met first."""
+For {GOAL:,} generations in flight that makes {GOAL:,} / {waits:,} = **{count} triggerers**, and one in reserve.
+Together they need about {cores:.1f} cores and {memory:.1f} GiB for the waits; Airflow itself needs some hundred
+MiB more per triggerer. The service sees {GOAL:,} / {interval:g} = {GOAL / interval:,.0f} polls a second at this
+interval, and at 30 s {GOAL / 30:,.0f}, for {interval / 30:.2f} of the polls' CPU. The gateway's rate is the first
+limit."""

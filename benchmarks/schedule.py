@@ -1,4 +1,4 @@
-"""When to ask: the default schedule against fixed intervals, on generation times as they are reported."""
+"""When to poll: the default schedule against fixed intervals, on generation times as they are reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_vidu.polling.watch import PollPolicy, Wait, Watch
 from benchmarks import harness
 from benchmarks.harness import Bar, median, percentile, table
 
-TITLE: Final = "When to ask"
+TITLE: Final = "When to poll"
 FIXED: Final = (5, 7, 10, 12, 15, 20, 25, 30, 40, 60, 90, 120, 180, 300)
 SEED: Final = 20260722
 
@@ -118,10 +118,10 @@ KINDS: Final = (
         0.15,
         _queue,
         "20 min to 2.5 h, median 1 h, in the state `queueing`, then a clip: the official API lets five generations "
-        "of an organisation run at a time, the rest waits for an hour and more",
+        "of an organisation run at a time; the rest waits for an hour and more",
     ),
     Kind(
-        "queue that is not told",
+        "queue reported as processing",
         0.05,
         _mute_queue,
         "the same, through a gateway that says `processing` throughout and gives no progress (assumed)",
@@ -131,7 +131,7 @@ KINDS: Final = (
         0.05,
         _off_peak,
         "1 to 47 h (evenly on a logarithmic scale), then a clip: the official API promises `off_peak` within 48 h and "
-        "says nothing on how it is spread",
+        "does not say how the times are distributed",
     ),
 )
 
@@ -266,7 +266,7 @@ def section(result: dict[str, Any]) -> str:
 
 _METHOD: Final = """\
 **Method.** A simulation, {count} generations of each kind, the same for every schedule, with the decisions of the
-provider's own code (`Watch` is handed the answers): a poll in the worker, the trigger's first poll after the
+provider's own code (`Watch` receives the answers): a poll in the worker, the trigger's first poll after the
 first delay, then as the schedule says, jitter included, until an answer says that it is done. *Lateness* is the time
 from the end of the generation to that answer. The default is compared with each fixed interval (`poll_interval=`) as
 a point with a curve: *as late at as many polls* is its lateness over that of the fixed interval that would need as
@@ -274,9 +274,9 @@ many polls per generation (between two of the table on a logarithmic scale); bel
 *beats* the default when it needs no more polls and is no later; none does where the verdict is "holds". The shares of
 the kinds are an assumption; the tables per kind do not depend on it.
 
-One kind alone is better served by a fixed interval: the hour in a queue that the gateway calls "processing". With
-no word and no progress, nothing tells such a wait from a slow clip, so the interval grows with the age and the
-result is late by a few percent of the time it took; whoever knows the hour beforehand can set an interval for it."""
+A fixed interval is better for one kind only: the hour in a queue that the gateway calls "processing". Without a
+state and progress, such a wait looks like a slow clip, so the interval grows with the age, and the result is late by
+a few percent of the time it took. If you know about the hour in advance, set an interval."""
 
 
 def _curve(curves: dict[str, Any], kind: str) -> str:

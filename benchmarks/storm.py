@@ -169,4 +169,4 @@ _METHOD: Final = """\
 `poll_interval=5` (and `timeout` 2 s for the hangs) waits for a minute. *Documented* is what `polling/` says: the first
 poll after 10 s, then 5, 10, 20, … seconds after each failure, with up to a quarter more, worked out with the smallest
 and the largest jitter; a refused key ends the wait at once. Beside it `HttpSensorTrigger` with `poke_interval=5` at
-the same service for ten seconds only: it pauses for a 404 alone, and takes a page of garbage for the awaited answer."""
+the same service for ten seconds only: it pauses only after a 404, and accepts a page of garbage as the answer."""

@@ -271,20 +271,20 @@ def bars(result: dict[str, Any]) -> list[Bar]:
 
 METHOD: Final = """\
 **Method.** Airflow's own `TriggerRunner` in the process that Airflow's own `TriggerRunnerSupervisor` forks
-(`benchmarks/triggerer.py`; only what would ask the metadata database is replaced), the same for every contestant. All
+(`benchmarks/triggerer.py`; only its queries of the metadata database are replaced), the same for every contestant. All
 triggers come in one message, as after 5,000 tasks have deferred, each with its own encrypted arguments and task
-instance; connections are asked for over the supervisor's socket and counted there. A service in a process of its own
+instance; connection look-ups go over the supervisor's socket and are counted there. A service in a process of its own
 (`benchmarks/poll_server.py`, HTTPS with keep-alive on loopback, verified certificate) answers each poll with "not
 yet": to `HttpSensorTrigger` as the 404 that it waits on, to `DbtCloudRunJobTrigger` as dbt Cloud's API does. Poll
-interval 10 s for everybody; nothing else is set for the peers, their defaults are what they recommend. *Bare
-aiohttp* is one session on one loop without Airflow: sleep, GET, JSON. *Idle* is a trigger that only sleeps: what
-Airflow itself spends on that many triggers, contained in every other row but bare aiohttp's.
+interval 10 s for all; the peers' other settings are their defaults. *Bare
+aiohttp* is one session on one loop without Airflow: sleep, GET, JSON. *Idle* is a trigger that only sleeps: the cost
+of that many triggers to Airflow itself, which every other row except bare aiohttp's includes.
 
 CPU is user and system time of the runner's process alone, over the window after the ramp-up; memory per job is its
 RSS at the end of the window less its RSS before the first trigger, divided by the jobs (so it holds the import of
 the HTTP client as well). Loop lag is how late a task that wants to run every 10 ms gets its turn. Connections, open
 sockets and the busiest 100 ms are the server's record. The ramp-up (25 s: creating the triggers and their first polls)
-is reported apart, because its worst moment is Airflow decoding one message with all triggers."""
+is reported separately, because its worst moment is Airflow decoding one message with all triggers."""
 
 
 def section(result: dict[str, Any]) -> str:
@@ -310,14 +310,14 @@ def _limits(result: dict[str, Any]) -> str:
     mine, plain, airflow = per_poll(ours), per_poll(bare), per_poll(idle)
     told = (
         f"### Where the limits are\n\nAt {CROWD:,} jobs a poll costs {mine:.0f} µs of CPU. Of these, {airflow:.0f} µs "
-        "are spent by Airflow's runner on triggers that only sleep (it looks at each of them once a second, and each "
+        "are spent by Airflow's runner on triggers that only sleep (it checks each of them once a second, and each "
         f"wake-up passes through greenback), and {plain:.0f} µs by the plain GET of bare aiohttp over TLS; together "
         f"{airflow + plain:.0f} µs. So a trigger whose own code cost nothing would reach "
         f"{100 * plain / (airflow + plain):.0f} % of bare aiohttp's polls per CPU-second here, and need "
-        f"{100 * (idle['window']['core_share'] + bare['window']['core_share']):.1f} % of a core. What this provider "
-        "adds (reading the answer, the schedule, the error handling) is the difference: "
+        f"{100 * (idle['window']['core_share'] + bare['window']['core_share']):.1f} % of a core. This provider's "
+        "own work (reading the answer, the schedule, the error handling) is the difference: "
         f"{mine - airflow - plain:.0f} µs.\n\n"
-        "The worst lag is Python's garbage collection: a full one looks at every object of the process, and "
+        "The worst lag is Python's garbage collection: a full collection visits every object of the process, and "
         f"{CROWD:,} triggers that only sleep are enough for {idle['lag'].get('longest_collection', 0):.0f} ms "
         f"({idle['memory_per_job']['rss'] / KIB:.1f} KiB each are Airflow's own; the collections of all rows are in "
         "the table above). A provider must not switch the collection off in a process that it shares. Polls that were "
@@ -328,8 +328,8 @@ def _limits(result: dict[str, Any]) -> str:
     if few := _find(result, OURS, 1000):
         each = (ours["memory_per_job"]["rss"] * CROWD - few["memory_per_job"]["rss"] * 1000) / (CROWD - 1000)
         told += (
-            f" One further wait, from 1,000 to {CROWD:,}, takes {each / KIB:.1f} KiB; the rest is the import of the "
-            "HTTP client and its pool, once for all."
+            f" One further wait, from 1,000 to {CROWD:,}, takes {each / KIB:.1f} KiB; the rest is the HTTP "
+            "client's import and its pool, once for all jobs."
         )
     if result.get("profile"):
         rows = [[author, f"{100 * part:.0f} %"] for author, part in result["profile"]]

@@ -1,8 +1,8 @@
 """Many prompts at once: one mapped chain of submit, wait and download for each prompt.
 
-The waits are deferred, so a hundred of them need no worker. A prompt that is refused or fails does not
-hold up the others. How many are submitted at the same time is limited by `max_active_tis_per_dag`, because
-accounts have a limit on concurrent generations.
+The waits are deferred, so a hundred of them need no worker. A prompt that is refused or fails does not delay the
+others. `max_active_tis_per_dag` limits how many are submitted at a time, because accounts have a limit on concurrent
+generations.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
-# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
+# The folder for videos, with a slash at the end. The deployment sets it, because users who may trigger a DAG must not
+# choose where a worker writes. A run names only a folder beneath it, of letters, digits, - and _.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
 
@@ -39,13 +39,13 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
     },
 )
 def vidu_mapped_prompts() -> None:
-    """Map a task group, not three tasks: each prompt's chain goes on as soon as its own wait is over."""
+    """Map a task group, not three tasks: each prompt's chain continues as soon as its own wait ends."""
 
     @task
     def prompts(params: dict[str, list[str]]) -> list[str]:
         return params["prompts"]
 
-    # Submitting is billed: no retries here, the hook repeats what surely was not carried out.
+    # A submit is billed, so the task has no retries. The hook repeats a create that certainly was not carried out.
     @task(retries=0, max_active_tis_per_dag=4)
     def submit(prompt: str, params: dict[str, str] | None = None) -> str:
         assert params is not None  # Airflow passes it from the context
@@ -61,7 +61,7 @@ def vidu_mapped_prompts() -> None:
             poke_interval=5,
             timeout=timedelta(hours=1).total_seconds(),
         )
-        # In a folder destination the file's name comes from the generation's id, so no two collide.
+        # In a folder, the generation's id names the file, so no two collide.
         download = ViduDownloadOperator(
             task_id="download",
             generation_id=generation_id,

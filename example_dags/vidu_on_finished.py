@@ -1,8 +1,7 @@
-"""Event-driven: keep the video of every generation of the account that finishes, whoever submitted it.
+"""Event-driven: store the video of every generation of the account that finishes, wherever it was submitted.
 
-Needs Airflow 3.0 or newer and a connection of dialect `ent-v2` (the other dialect has no list of generations; with
-it, name those to watch in `generation_ids`). It starts paused: from the moment it is unpaused it looks at the
-account once a minute.
+Needs Airflow 3.0 or newer and a connection with the dialect `ent-v2`. The other dialect has no list of generations:
+name those to watch in `generation_ids`. The DAG starts paused. Once unpaused, it checks the account every minute.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from airflow.sdk import AssetWatcher
 from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
 from airflow_provider_vidu.operators import ViduDownloadOperator
 
-# Where videos go, with a slash at the end. It comes from the deployment.
+# The folder for videos, with a slash at the end. The deployment sets it.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 
 FINISHED = Asset(
@@ -36,7 +35,7 @@ FINISHED = Asset(
 def vidu_on_finished() -> None:
     """Run when generations finish."""
 
-    # One run takes up all events that have come until then, so there may be several.
+    # One run receives all events since the last one, so there may be several.
     @task
     def succeeded(triggering_asset_events: Any = None) -> list[str]:
         payloads = [event.extra["payload"] for event in triggering_asset_events[FINISHED]]

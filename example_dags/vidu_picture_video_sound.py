@@ -1,6 +1,6 @@
-"""A picture, the video that begins with it, and a sound to go with it, each kept as a file.
+"""A picture, a video that begins with it, and a sound for it, each stored as a file.
 
-Needs a connection of dialect `ent-v2`. The three products are three endpoints of the API: `reference2image`,
+Needs a connection with the dialect `ent-v2`. The three products are three endpoints of the API: `reference2image`,
 `img2video` and `text2audio`. Each is submitted and paid once; each download can be cleared as often as you like.
 """
 
@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import Param, dag
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
-# Where files go: set here, not by the run, because the files are written with the worker's rights.
+# The folder for files. The deployment sets it, not the run, because files are written with the worker's permissions.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 
 WAITS: dict[str, Any] = {
@@ -42,7 +42,7 @@ WAITS: dict[str, Any] = {
 )
 def vidu_picture_video_sound() -> None:
     """Chain two generations, and run the third beside them."""
-    # It takes the same fields as the endpoints that make a video, so it must be named.
+    # This endpoint takes the same fields as those that make a video, so it must be named.
     picture = ViduGenerateOperator(
         task_id="picture",
         endpoint="reference2image",
@@ -50,8 +50,8 @@ def vidu_picture_video_sound() -> None:
         model="{{ params.picture_model }}",
         **WAITS,
     )
-    # One image: img2video. The picture's URL is good for a day, and the service fetches it from there. It is a field of
-    # what the task returns, so a template takes it out: picture.output["video_url"] would be an XCom of its own.
+    # One image: img2video. The service fetches the picture from its URL, which is valid for a day. The URL is a field
+    # of the task's return value, so a template reads it: picture.output["video_url"] would be another XCom.
     video = ViduGenerateOperator(
         task_id="video",
         prompt="{{ params.motion }}",
@@ -68,7 +68,7 @@ def vidu_picture_video_sound() -> None:
         **WAITS,
     )
     picture >> video
-    # In a folder each file is named by its generation and by what it is: .png, .mp4, .mp3.
+    # In a folder, the generation names the file and the content decides the extension: .png, .mp4, .mp3.
     for made in (picture, video, sound):
         ViduDownloadOperator(
             task_id=f"keep_{made.task_id}",

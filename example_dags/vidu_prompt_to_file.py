@@ -1,8 +1,8 @@
-"""From a prompt to a file: submit one generation, wait for it without a worker, keep the video.
+"""From a prompt to a file: submit one generation, wait for it without a worker, store the video.
 
-Needs a connection of type *Vidu* called `vidu_default`. Trigger it with a prompt, a model that your
-account offers, and the name of a folder. Where that folder is, the deployment says in
-`VIDU_EXAMPLES_DESTINATION`: any storage that Airflow knows, such as `s3://bucket/films/`.
+Needs a connection of type *Vidu* called `vidu_default`. Trigger it with a prompt, a model that your account offers,
+and the name of a folder. The deployment sets the folder's location in `VIDU_EXAMPLES_DESTINATION`: any storage that
+Airflow supports, such as `s3://bucket/films/`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
-# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
+# The folder for videos, with a slash at the end. The deployment sets it, because users who may trigger a DAG must not
+# choose where a worker writes. A run names only a folder beneath it, of letters, digits, - and _.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
 
@@ -29,15 +29,15 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
     doc_md=__doc__,
     params={
         "prompt": Param("A red kite above a calm sea at dawn", type="string", minLength=1),
-        "model": Param("vidu2.0", type="string", description="Which models exist is your account's affair."),
+        "model": Param("vidu2.0", type="string", description="A model that your account offers."),
         "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
     },
 )
 def vidu_prompt_to_file() -> None:
-    """Chain the three steps: each can be cleared and repeated without paying for the ones before it."""
+    """Chain three steps: each can be cleared without paying again for the ones before it."""
 
-    # Submitting is billed, so a retry could pay twice: the hook repeats a request that surely was not
-    # carried out, and Airflow is told not to repeat the task.
+    # A submit is billed, so a retry of the task could pay twice. The hook itself repeats a request that certainly was
+    # not carried out.
     @task(retries=0)
     def submit(params: dict[str, str]) -> str:
         generation = ViduHook().create_generation(model=params["model"], prompt=params["prompt"])
@@ -55,8 +55,8 @@ def vidu_prompt_to_file() -> None:
         retries=2,
     )
 
-    # Given the id, it asks for a fresh URL whenever it runs: clearing it next week still works as long
-    # as the service keeps the video.
+    # With the id, it requests a fresh URL whenever it runs: clearing it next week works while the service keeps the
+    # video.
     download = ViduDownloadOperator(
         task_id="download",
         generation_id=generation_id,

@@ -1,7 +1,7 @@
-"""A video with subjects of your own: each has a name, up to three pictures, and appears where the prompt says `@name`.
+"""A video with your own subjects: each has a name and up to three pictures, and appears where the prompt says `@name`.
 
-Needs a connection of dialect `ent-v2`. The field `subjects` exists at one endpoint alone, `reference2video`, so no
-endpoint is named. Subjects and `images` exclude each other: the pictures belong to the subjects.
+Needs a connection with the dialect `ent-v2`. Only the endpoint `reference2video` has the field `subjects`, so no
+endpoint is named. A request has either `subjects` or `images`, not both.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from airflow.providers.common.compat.sdk import Param, dag
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
-# Where videos go: set here, not by the run, because the files are written with the worker's rights.
+# The folder for videos. The deployment sets it, not the run, because files are written with the worker's permissions.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 
 
-# Web addresses only: a path would be read with the worker's rights and sent to the service.
+# Web addresses only: a path would be read with the worker's permissions and sent to the service.
 def picture(title: str) -> Param:
     """Return a parameter that holds the address of a picture."""
     return Param(type="string", format="uri", pattern="^https://", title=title)
@@ -32,11 +32,11 @@ def picture(title: str) -> Param:
         "hero": picture("Picture of the hero"),
         "place": picture("Picture of the place"),
         "prompt": Param("@hero walks through @place at dawn, seen from behind", type="string", minLength=1),
-        "model": Param("viduq2", type="string", description="Which models exist is your account's affair."),
+        "model": Param("viduq2", type="string", description="A model that your account offers."),
     },
 )
 def vidu_reference_by_subjects() -> None:
-    """Submit and wait in one task, keep the file in the next."""
+    """Submit and wait in one task, store the file in the next."""
     generate = ViduGenerateOperator(
         task_id="generate",
         prompt="{{ params.prompt }}",

@@ -1,8 +1,8 @@
-"""A storyboard: one generation for each scene, and of each scene the video and its cover.
+"""A storyboard: one generation for each scene; the video and the cover of each scene are stored.
 
-The scenes are mapped, so there may be any number of them, and the waits hold no worker. How many are
-submitted at the same time is limited by `max_active_tis_per_dag`: accounts have a limit on concurrent
-generations, and what is above it waits at the service.
+The scenes are mapped, so there may be any number of them, and the waits hold no worker. `max_active_tis_per_dag`
+limits how many are submitted at a time: accounts have a limit on concurrent generations, and the service queues the
+rest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import Param, dag, task, task_group
 
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 
-# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
-# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
+# The folder for videos, with a slash at the end. The deployment sets it, because users who may trigger a DAG must not
+# choose where a worker writes. A run names only a folder beneath it, of letters, digits, - and _.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
 
@@ -39,7 +39,7 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
     },
 )
 def vidu_storyboard() -> None:
-    """Map one chain per scene: each goes on as soon as its own generation is done."""
+    """Map one chain per scene: each continues as soon as its own generation ends."""
 
     @task
     def prompts(params: dict[str, Any]) -> list[str]:
@@ -57,7 +57,7 @@ def vidu_storyboard() -> None:
             retries=2,
             max_active_tis_per_dag=8,
         )
-        # Both come from the id, so both can be fetched again later, and their names belong together.
+        # Both downloads use the id, so both can be repeated later, and the two file names match.
         for artifact in ("video", "cover"):
             ViduDownloadOperator(
                 task_id=artifact,

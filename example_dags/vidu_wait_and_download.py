@@ -1,7 +1,7 @@
-"""Only wait and keep the video: for a generation that was submitted elsewhere.
+"""Wait for a generation that was submitted elsewhere, and store its video.
 
-Trigger it with the id that the service gave (its API calls it `task_id`). `overwrite="skip"` makes it
-safe to repeat: a file that is already there is not fetched again.
+Trigger it with the id from the service, whose API calls it `task_id`. `overwrite="skip"` makes it safe to repeat: a
+file that already exists is not fetched again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from airflow.providers.common.compat.sdk import Param, dag
 from airflow_provider_vidu.operators import ViduDownloadOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
-# Where videos go, with a slash at the end. It comes from the deployment and never from a run: whoever may trigger
-# a DAG must not choose where a worker writes. A run names a folder beneath it, by letters, digits, - and _ alone.
+# The folder for videos, with a slash at the end. The deployment sets it, because users who may trigger a DAG must not
+# choose where a worker writes. A run names only a folder beneath it, of letters, digits, - and _.
 DESTINATION = os.environ.get("VIDU_EXAMPLES_DESTINATION", "file:///tmp/vidu/")
 NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
 
@@ -26,7 +26,7 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(?!\\n)$"
     tags=["vidu", "example"],
     doc_md=__doc__,
     params={
-        # Without a default: a run cannot be started before it is filled in.
+        # No default, so a run cannot start without an id.
         "generation_id": Param(type="string", minLength=1, description="The id of the generation at Vidu."),
         "folder": Param("films", type="string", pattern=NAME, description="A folder's name beneath DESTINATION."),
         "name": Param("film", type="string", pattern=NAME, description="The file's name, without .mp4."),

@@ -47,30 +47,30 @@ LIMITS: Final = """\
   nor a list of generations. The retry fails with `ViduSubmitUnknownError` and submits nothing: one job may run, and
   may have been billed.
 - **`ent-v2`: the same, and neither list nor queries decide it.** The retry searches the account's list and queries up
-  to 50 entries that may be the job. Where they show a `payload`, the marker decides; otherwise time, endpoint, model,
+  to 50 entries that may be the job. If they show a `payload`, the marker decides; otherwise time, endpoint, model,
   prompt and images do. It fails with `ViduSubmitUnknownError`, names the candidates and submits nothing if several
   entries fit and show no payload (mapped tasks with one prompt), if an entry leaves open whether it is the job (a
-  request with neither a prompt nor image addresses has nothing to compare), if the list does not surely show such
-  products, if its end cannot be reached, or if the create is older than the seven days that it shows. A gateway without
+  request with neither a prompt nor image addresses has nothing to compare), if the list may not show such products,
+  if its end cannot be reached, or if the create is older than the seven days that it shows. A gateway without
   a list is like `vidu-native`.
-- **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow calls no
-  `on_kill`: the generation goes on. Its id is in the XCom; clearing the task cancels it where the service has a cancel.
-- **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses; if
-  it still fails, the log holds a warning with the id. `vidu-native` documents no cancel at all.
-- **A connection stays deleted, or its key stays refused.** A wait whose task has submitted the generation, or that has
-  had a good poll, pauses meanwhile, until its own timeout, or for an hour if it has none. Then it fails and names the
-  connection; the generation goes on, and its id is in the XCom. A sensor whose very first poll is refused fails at
-  once; so does the trigger of one whose first poll in the worker did not succeed.
-- **A URL has expired and no `generation_id` was given.** There is no way to a new URL: `ViduURLExpiredError`.
+- **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow does not
+  call `on_kill`, so the generation continues. Its id is in the XCom; clearing the task cancels it if the service can.
+- **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses. If
+  it still fails, a warning in the log names the id. `vidu-native` documents no cancel at all.
+- **A connection stays deleted, or its key stays refused.** A wait whose task submitted the generation, or whose poll
+  succeeded once, pauses until its own timeout, or for an hour if it has none. Then it fails and names the connection;
+  the generation continues, and its id is in the XCom. A sensor whose first poll is refused fails at once; so does its
+  trigger if the first poll in the worker did not succeed.
+- **A URL has expired and no `generation_id` was given.** No new URL can be requested: `ViduURLExpiredError`.
 - **Airflow's REST API and UI show the connection's `headers`** to users who may read connections, unless a header's
   name sounds like a secret. Set `[core] sensitive_var_conn_names = headers`, or use a secrets backend.
 - **A file without an announced length is cut, and its format does not show where it ends.** The download keeps what
   arrived; the log warns that nothing proves it complete. MP4 files and chunked responses are not affected.
-- **`kill -9` in the middle of an upload.** Nothing appears under the final name, but the parts that were sent stay for
-  a while. On S3, give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`), which removes the unfinished
-  upload. Google Cloud Storage and Azure drop it after a week.
-- **`kill -9` in the middle of a local download.** A hidden `.part` file stays; a download to the same name a day later
-  removes it."""
+- **`kill -9` in the middle of an upload.** Nothing appears under the final name, but the parts that were sent remain
+  for a while. On S3, give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`), which removes the unfinished
+  upload. Google Cloud Storage and Azure remove it after a week.
+- **`kill -9` in the middle of a local download.** A hidden `.part` file remains; a download to the same name a day
+  later removes it."""
 
 INTRODUCTION: Final = """\
 # The table of faults
@@ -78,9 +78,9 @@ INTRODUCTION: Final = """\
 Written by `make faults`; not edited by hand. Each row is a test: what went wrong, what the user sees, how many
 requests the test's servers counted, and how it ended. *survived*: only the log shows it. *clear error*: the task ends
 with an error that says what to do, nothing is lost, a rerun succeeds. *refused*: before anything was sent or written.
-*documented limit*: see below. *orders* are creates and what they cost; *from Airflow* is what Airflow hands over:
-arguments, XComs, contexts, connections. The parties of the *attacks* are those of `SECURITY.md`. ×8 is a row of eight
-cases, of which one is shown."""
+*documented limit*: see below. *orders* are creates and their cost; *from Airflow* are its arguments, XComs, contexts
+and connections. The parties of the *attacks* are those of `SECURITY.md`. ×8 is a row of eight cases, of which one is
+shown."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The operators that a DAG names, and what they check before anything is paid for."""
+"""The operators for DAGs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``ViduDownloadOperator``: keeps a generation's files in storage of your own.
+"""``ViduDownloadOperator``: stores a generation's files in your own storage.
 
-Importing this module does no I/O and loads no HTTP client; the engine is imported when a task runs.
+Importing this module does no I/O and loads no HTTP client; the download engine is imported when a task runs.
 """
 
 from __future__ import annotations
@@ -34,61 +34,54 @@ if TYPE_CHECKING:
 
 
 class ViduDownloadOperator(SignedURLOperator):
-    """Download a file of a generation into any location that Airflow's object storage reaches.
+    """Downloads a file of a generation to any location that Airflow's object storage supports.
 
-    By default the result is kept, whatever its medium: video, picture or sound. The file's first bytes decide what it
-    is, name its extension, and are the content type of the stored object; pages, JSON, text, SVG and bytes that prove
-    nothing are refused. The file streams through with constant memory, is hashed on the way, and appears under its
-    final name only when it is whole. A broken transfer resumes; an expired URL is replaced by a fresh one where
-    ``generation_id`` is given.
+    By default it stores the result, whatever its medium: video, image or audio. The file's first bytes decide its
+    type, its extension and the content type of the stored object; pages, JSON, text, SVG and unrecognized bytes are
+    refused. The file is streamed in constant memory, hashed on the way, and appears under its final name only when it
+    is complete. A broken transfer resumes; an expired URL is replaced by a fresh one if the id is known.
 
-    Give ``generation_id``, or ``video_url``, or both: then the URL is tried first, and the id names the
-    file and helps when the URL has expired. With only a ``video_url`` no Vidu connection need exist.
+    Give ``generation_id``, ``video_url``, or both: then the URL is tried first, and the id names the file and replaces
+    an expired URL. With only a ``video_url``, no Vidu connection needs to exist.
 
-    The return value is ``{"uri", "size", "sha256", "content_type", "generation_id", "source"}``: size
-    in bytes, the digest in hex, ``source`` the URL without its query (None when ``overwrite="skip"``
-    fetched nothing and only the id was known).
+    The return value is ``{"uri", "size", "sha256", "content_type", "generation_id", "source"}``: size in bytes, the
+    digest in hex, ``source`` the URL without its query (None if ``overwrite="skip"`` fetched nothing and only the id
+    was known).
 
-    ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt
-    (where the service reports them) as ``extra``, and an alias becomes the stored object.
+    ``outlets`` may hold assets and asset aliases: their events carry the record, the model and the prompt (if the
+    service reports them) as ``extra``, and an alias resolves to the stored object.
 
-    :param destination: a path or URL that ``ObjectStoragePath`` understands: ``/data/clips/a.mp4``,
-        ``s3://bucket/clips/``. Ending in a slash it is a folder, and the file is named by the id (or the
-        URL) and its type. An ``ObjectStoragePath`` loses that slash: given as an object it is a folder unless its name
-        has the extension of a medium, and its storage options are used. In a mapped task it must be a folder, or
-        differ between the instances. A file that is replaced leaves its mode; a symbolic link is refused. (templated)
-    :param video_url: where the file is; sent verbatim, except for blanks around it. (templated)
-    :param generation_id: the id at Vidu, which its API calls ``task_id``. (templated)
-    :param generation: what a task returned (``generate.output``), instead of ``generation_id`` and ``video_url``:
-        both are taken from it. Mapped over the output of a mapped task, each file belongs to its row, and templates
-        of the other arguments may say ``{{ task.generation.model }}``.
-    :param vidu_conn_id: the Airflow connection of type ``vidu``. (templated)
-    :param storage_conn_id: the Airflow connection of the destination's store. It wins over a connection that
-        ``destination`` names. If omitted, or if it holds no credentials (or does not exist, with a warning), the
-        store's client looks for its own: environment variables, files, the machine's role. (templated)
-    :param overwrite: what happens when the destination exists: ``replace`` it; ``skip`` the download and
-        return the record of the file that is there (it is read once for its digest, ``max_bytes`` at most; an empty
-        file counts as missing); or fail with an ``error``.
-        ``replace`` needs no permission to read or list.
-    :param artifact: the result, whatever its medium, if omitted; ``video``, ``image`` or ``audio`` insist on that
-        medium. ``cover``, ``watermarked``, ``speech`` and ``sound`` are files beside the result.
-    :param creation: which creation of the generation, counted from 0; needs ``generation_id``. In a folder the file
-        of a further one gets ``-2``, ``-3``, …
-    :param max_bytes: the largest file that is accepted, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
-    :param endpoint: where the generation was submitted; only products with a query of their own
-        (``one-click/mv``) need it. (templated)
-    :raises ViduConfigError: when an argument is wrong; at parse time where it can be seen there.
+    :param destination: a path or URL for ``ObjectStoragePath``: ``/data/clips/a.mp4``, ``s3://bucket/clips/``. A
+        trailing slash makes it a folder, and the file is named after the id (or the URL) and its type. An
+        ``ObjectStoragePath`` loses that slash: such an object is a folder unless its name has the extension of a
+        medium, and its storage options are used. In a mapped task it must be a folder, or differ between the
+        instances. A replaced file keeps its mode; a symbolic link is refused. Templated.
+    :param video_url: the file's URL; sent verbatim, except for surrounding whitespace. Templated.
+    :param generation_id: the id at Vidu (``task_id`` in its API). Templated.
+    :param generation: the return value of a task (``generate.output``), instead of ``generation_id`` and
+        ``video_url``: both are taken from it. Mapped over the output of a mapped task, each file belongs to its row,
+        and templates of the other arguments may use ``{{ task.generation.model }}``. Templated.
+    :param vidu_conn_id: the Airflow connection of type ``vidu``. Templated.
+    :param storage_conn_id: the Airflow connection of the destination's store; overrides a connection in
+        ``destination``. If omitted, or if it holds no credentials (or does not exist, with a warning), the store's
+        client uses its own: environment variables, files, the machine's role. Templated.
+    :param overwrite: if the destination exists, ``replace`` it, ``skip`` the download and return the record of the
+        existing file (read once for its digest, up to ``max_bytes``; an empty file counts as missing), or fail with an
+        ``error``. ``replace`` needs no permission to read or list.
+    :param artifact: the result, whatever its medium, if omitted; ``video``, ``image`` or ``audio`` require that medium.
+        ``cover``, ``watermarked``, ``speech`` and ``sound`` are files beside the result.
+    :param creation: which creation of the generation, counted from 0; needs ``generation_id``. In a folder, the files
+        of further ones get ``-2``, ``-3``, …
+    :param max_bytes: the largest accepted file, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
+    :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        Templated.
+    :raises ViduConfigError: when an argument is wrong; at parse time if it is visible there.
     """
 
+    # "generation" is first, so that the others may refer to it.
     template_fields: Sequence[str] = (
-        "generation",  # the first, so that the others may speak of it
-        "destination",
-        "video_url",
-        "generation_id",
-        "storage_conn_id",
-        "vidu_conn_id",
-        "endpoint",
-    )
+        "generation", "destination", "video_url", "generation_id", "storage_conn_id", "vidu_conn_id", "endpoint"
+    )  # fmt: skip
     operator_extra_links = (ViduWatchLink(),)
     ui_color: str = "#d9f2e6"
 
@@ -127,8 +120,8 @@ class ViduDownloadOperator(SignedURLOperator):
         self._check_arguments()
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Download, publish, fill the outlets' events, and return the record of the file."""
-        context = {} if context is None else context  # in a unit test of a user
+        """Download and store the file, fill the outlets' events, and return the record of the file."""
+        context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
         self._check_mapping(context)
         if generation_id is not None:
@@ -147,13 +140,13 @@ class ViduDownloadOperator(SignedURLOperator):
         return self._record
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return where the file came from and what it became; called by the OpenLineage provider alone."""
+        """Return the file's source and destination; only the OpenLineage provider calls this."""
         from airflow_provider_vidu.tasks.outlets import openlineage_facets
 
         return openlineage_facets(self._record, self._generation or handed_over(self.generation))
 
     def _stored(self, url: str | None, generation_id: str | None) -> StoredRecord:
-        """Return the record of the file that is there and stays, or else of the downloaded one."""
+        """Return the record of an existing file that is kept, or else of the downloaded one."""
         from airflow_provider_vidu.network.target import most_bytes
 
         target, most = self._target(url, generation_id), most_bytes(self.max_bytes)
@@ -163,8 +156,7 @@ class ViduDownloadOperator(SignedURLOperator):
                 record = target.existing(most, source) or self._downloaded(target, most, url, generation_id)
             except DestinationExistsError:
                 # Either it is an error, or another task was faster than this one.
-                existing = target.existing(most, source)
-                if existing is None:
+                if (existing := target.existing(most, source)) is None:
                     raise
                 record = existing
         except ViduError as error:
@@ -190,11 +182,9 @@ class ViduDownloadOperator(SignedURLOperator):
         return FolderTarget(destination, self.overwrite, stem_of(generation_id, url), self.artifact, self.creation)
 
     def on_kill(self) -> None:
-        """Stop the transfer; what was written so far is discarded."""
+        """Stop the transfer and discard what was written."""
         if self._transfer is not None:
             self._transfer.cancel()
-
-    # -- outlets --------------------------------------------------------------------------------
 
     def _fill_outlet_events(self, context: Any, record: dict[str, Any]) -> None:
         if not self.outlets:
@@ -209,29 +199,26 @@ class ViduDownloadOperator(SignedURLOperator):
         fill_outlet_events(self.outlets, context, record["uri"], extra, self.log)
 
     def _known_generation(self, generation_id: str | None) -> Generation | None:
-        """Return the generation as the service and the task before this one report it.
+        """Return the generation as reported by the service and the upstream task.
 
-        The query of ``ent-v2`` answers neither prompt nor model: only the order holds them.
+        The query of ``ent-v2`` returns neither prompt nor model: only the order has them.
         """
         from airflow_provider_vidu.hooks import ViduHook
 
-        if self._generation is None and generation_id is not None:
-            self._generation = handed_over(self.generation)
-        if self._generation is None and generation_id is not None:
+        if generation_id is None:
+            return None
+        known = self._generation or handed_over(self.generation)
+        if known is None:
             try:
-                self._generation = ViduHook(self.vidu_conn_id).get_generation(
-                    generation_id, endpoint=self.endpoint, retries=1
-                )
-            except ViduError as error:  # the file is there; only prompt and model stay unknown
+                known = ViduHook(self.vidu_conn_id).get_generation(generation_id, endpoint=self.endpoint, retries=1)
+            except ViduError as error:  # the file is stored; only prompt and model stay unknown
                 self.log.warning("The asset event will lack prompt and model: %s", error)
-        if self._generation is not None:
-            self._generation = continued(self._generation, self.generation)[0]
+                return None
+        self._generation = continued(known, self.generation)[0]
         return self._generation
 
-    # -- arguments ------------------------------------------------------------------------------
-
     def _check_arguments(self) -> None:
-        """Refuse at parse time what is wrong in every run. Templates and XComs are looked at later."""
+        """Refuse at parse time what is wrong in every run; templates and XComs are checked later."""
         check_source(
             "ViduDownloadOperator", self.generation, generation_id=self.generation_id, video_url=self.video_url
         )
@@ -244,7 +231,9 @@ class ViduDownloadOperator(SignedURLOperator):
                     f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
                 )
         if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
-            raise ViduConfigError(f"creation must be a whole number from 0, not {sanitized(self.creation, 40)!r}.")
+            raise ViduConfigError(
+                f"creation must be a whole number from 0 to {MAX_CREATION}, not {sanitized(self.creation, 40)!r}."
+            )
         if self.creation and self.generation_id is None and self.generation is None:
             raise ViduConfigError("creation needs generation_id or generation: a video_url alone is one file.")
         if self.max_bytes is not None and (not _is_whole(self.max_bytes) or self.max_bytes <= 0):
@@ -255,7 +244,7 @@ class ViduDownloadOperator(SignedURLOperator):
             _checked_url(self.video_url)
 
     def _rendered(self) -> tuple[str | None, str | None]:
-        """Return URL and id as they are now that templates are rendered; one of them is not None."""
+        """Return URL and id after templates are rendered; at least one of them is not None."""
         from airflow_provider_vidu.api.dialects import checked_id
 
         if self.generation is not None:
@@ -265,30 +254,23 @@ class ViduDownloadOperator(SignedURLOperator):
             return (None if url is None else _checked_url(url)), checked_id(generation_id)
         if url is None:
             raise ViduConfigError(
-                "Neither video_url nor generation_id holds a value: the task before it handed over nothing. "
-                "Check its XCom."
+                "Neither video_url nor generation_id has a value: the upstream task returned nothing. Check its XCom."
             )
         return _checked_url(url), None
 
     def _check_mapping(self, context: Any) -> None:
-        """Refuse a mapped task whose instances would write one file: the last one would stay, and all be green.
-
-        :raises ViduConfigError: when the destination is a file that another instance writes as well.
-        """
+        """Refuse a mapped task whose instances would write the same file: all would succeed, and one file remain."""
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(checked_destination(self.destination)):
             return
         task = getattr(context.get("dag"), "task_dict", {}).get(self.task_id)
-        shared = is_shared_in(task, self._written_destination)
-        if shared:
+        if shared := is_shared_in(task, self._written_destination):
             raise ViduConfigError(one_file_for_all(self._written_destination))
         if shared is None:
             self.log.warning(
-                "The destination of this mapped task may be the same file in several of its instances. End it with a "
-                "slash, or put {{ ti.map_index }} into the name."
+                "Several instances of this mapped task may have the same destination. End it with a slash, or put "
+                "{{ ti.map_index }} into the name."
             )
-
-    # -- the download ---------------------------------------------------------------------------
 
     def _downloaded(self, target: FileTarget, most: int, url: str | None, generation_id: str | None) -> StoredRecord:
         from airflow_provider_vidu.downloads.transfer import Rules, Transfer
@@ -311,7 +293,7 @@ class ViduDownloadOperator(SignedURLOperator):
         return self._transfer.run()
 
     def _access(self, *, needed: bool) -> DownloadAccess:
-        """Return what the connection grants; without one, the defaults."""
+        """Return the connection's access rules; without a connection, the defaults."""
         from airflow_provider_vidu.exceptions import ViduConnectionNotFoundError
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.network.target import DownloadAccess
@@ -328,20 +310,13 @@ class ViduDownloadOperator(SignedURLOperator):
         return DownloadAccess()
 
     def _fresh_url(self, generation_id: str) -> str:
-        """Return the service's present URL of the file.
-
-        :raises ViduGenerationFailedError: when there will never be one.
-        :raises ViduBusyError: when there is none yet.
-        :raises ViduMissingVideoError: when the service returns none.
-        :raises ViduConfigError: when there is no such creation.
-        """
+        """Return the file's current URL from the service."""
         from airflow_provider_vidu.exceptions import ViduBusyError
         from airflow_provider_vidu.hooks import ViduHook
         from airflow_provider_vidu.polling.watch import failure
 
-        generation = self._generation = ViduHook(self.vidu_conn_id).get_generation(
-            generation_id, endpoint=self.endpoint
-        )
+        generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, endpoint=self.endpoint)
+        self._generation = generation
         if generation.failed:
             raise failure(generation).with_context(conn_id=self.vidu_conn_id)
         url = generation.url_of(self.artifact, self.creation)
@@ -349,8 +324,8 @@ class ViduDownloadOperator(SignedURLOperator):
             return url
         if not generation.is_done:
             raise ViduBusyError(
-                f"The generation is not finished, its state is {generation.describe()}. Put a "
-                "ViduGenerationSensor before this task.",
+                f"The generation is not finished: its state is {generation.describe()}. Put a ViduGenerationSensor "
+                "before this task.",
                 generation_id=generation_id,
                 conn_id=self.vidu_conn_id,
             )
@@ -360,7 +335,7 @@ class ViduDownloadOperator(SignedURLOperator):
 
 
 def _is_final(value: object) -> bool:
-    """Whether a value is text that no template will change."""
+    """Whether a value is text without a template."""
     return isinstance(value, str) and not is_template(value)
 
 
@@ -369,12 +344,12 @@ def _is_whole(value: object) -> bool:
 
 
 def _absent_as_none(value: str | None) -> str | None:
-    """Return None for what a template makes of a missing XCom."""
+    """Return None for the text that a template renders from a missing XCom."""
     return None if isinstance(value, str) and value.strip() in ("", "None") else value
 
 
 def _checked_url(url: object) -> str:
-    """Return a URL without the blanks and line ends around it, which templates and files leave there."""
+    """Return a URL without the surrounding whitespace that templates and files leave."""
     text = url.strip() if isinstance(url, str) else url
     if (checked := web_url(text)) is not None:
         return checked

@@ -1,4 +1,4 @@
-"""The operator that submits a generation, once, and waits for it."""
+"""``ViduGenerateOperator``: submits a generation once and waits for it."""
 
 from __future__ import annotations
 
@@ -54,49 +54,49 @@ if TYPE_CHECKING:
 
 
 class ViduGenerateOperator(SignedURLOperator):
-    """Submits a generation once and returns it, succeeded, as JSON (see ``models.Generation``).
+    """Submits a generation once, waits until it has succeeded and returns it as JSON (see ``models.Generation``).
 
     Fields that the service does not repeat (``model``, ``prompt``, ``created_at``) are filled in from the order;
-    ``parameters`` holds the other plain fields of the request, and the seed that the service has chosen.
+    ``parameters`` holds the other plain fields of the request, and the seed that the service chose.
 
-    *Paid once*: the order is recorded before the request is sent and the id right after it. A retry picks up the job
+    *Paid once*: the order is recorded before the request is sent, and the id right after it. A retry picks up the job
     that an earlier attempt submitted; it submits again only after a transient failure. A clear submits a new one.
 
-    *One odd answer ends no wait*: refused polls count as failed ones, a refused key or a missing connection pauses the
+    *One odd answer ends no wait*: refused polls count as failed polls, a refused key or a missing connection pauses the
     wait until ``timeout``, and the error that ends it may be retried, unless the generation itself has failed.
 
-    *Never left running*: kill, clear, mark-failed and the timeout cancel the job at the service, as
-    far as it allows that (``ent-v2`` before the job runs). A triggerer that restarts never does.
+    *Never left running*: kill, clear, mark-failed and the timeout cancel the job at the service, if it allows that
+    (``ent-v2`` before the job runs). A restart of the triggerer never cancels it.
 
-    *The endpoint follows from the fields* (``ent-v2``; see the page "Endpoints"). Fields that fit several are refused
+    *The fields decide the endpoint* (``ent-v2``; see the page "Endpoints"). Fields that match several are refused
     before anything is sent; parsing, which does no I/O, refuses only what is ambiguous in the official API
     (``subjects`` beside ``images``, ``image_settings`` without ``start_image``, a bare ``video_url``).
 
     :param prompt: the text. Templated.
     :param model: the model's name at the service. Templated.
-    :param images: web addresses, data URIs, ``ssupload:`` addresses, or local or object-storage paths. A path is read
-        and sent inline, or by the service's upload where it is too large for that (``ent-v2``). The same goes for
-        every other field that takes media, in ``parameters`` and ``body`` (see the page *Inputs*). Templated.
-    :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, ``start-end2video``, ``reference2video``,
-        …; if omitted, the fields decide. A path starting with a slash goes anywhere. Templated.
+    :param images: web addresses, data URIs, ``ssupload:`` addresses, or local or object-storage paths. A file is sent
+        inline, or by the service's upload if it is too large for that (``ent-v2``). The same applies to all other media
+        fields, in ``parameters`` and ``body`` (see the page *Inputs*). Templated.
+    :param endpoint: ``ent-v2``: ``text2video``, ``img2video``, ``start-end2video``, ``reference2video``, …; if omitted,
+        the fields decide. In both dialects a path that starts with a slash. Templated.
     :param parameters: further fields of the request, such as ``{"duration": 4}``. Templated.
     :param body: the whole request, instead of prompt, model, images and parameters. Templated.
-    :param vidu_conn_id: the Airflow connection.
-    :param storage_conn_id: the Airflow connection of the object storage that media fields name, unless the URL
-        itself names one (``s3://my_aws@bucket/key``).
-    :param wait_for_completion: False returns right after the submit, with the generation as accepted.
+    :param vidu_conn_id: the Airflow connection. Templated.
+    :param storage_conn_id: the Airflow connection of the object storage in media fields, unless the URL itself names
+        one (``s3://my_aws@bucket/key``). Templated.
+    :param wait_for_completion: False returns the accepted generation right after the submit.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
-    :param poll_interval: seconds (or timedelta) between polls, kept as set. If omitted or None, the adaptive
-        schedule decides: more rarely in a queue, more often near the end (see ``schedule``).
-    :param timeout: seconds (or timedelta) to wait. If omitted: 24 hours, or 50 hours with ``off_peak`` in the
-        request, because an off-peak generation may take 48 hours.
+    :param poll_interval: seconds (or timedelta) between polls. If omitted or None, the adaptive schedule decides: less
+        often in a queue, more often near the end (see ``schedule``).
+    :param timeout: seconds (or timedelta) to wait. If omitted: 24 hours, or 50 hours with ``off_peak`` in the request,
+        because an off-peak generation may take 48 hours.
     :param cancel_on_kill: cancel the job at the service when the task is killed or times out.
     :param durable: remember the order between tries. False submits, and pays, at every try.
-    :param on_clear: what clearing the task does: ``new`` submits a new generation; ``resume`` picks up the earlier
-        one if it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on,
-        ``resume`` keeps one Variable per task instance.
-    :param max_failures: failed polls in a row that are tolerated.
-    :raises ViduGenerationFailedError: when the generation failed for good.
+    :param on_clear: ``new``: clearing the task submits a new generation. ``resume``: it picks up the earlier one if
+        it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
+        keeps one Variable per task instance.
+    :param max_failures: consecutive failed polls that are tolerated.
+    :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.
     :raises ViduSubmitUnknownError: when it is unknown whether a create was carried out.
     :raises ViduTimeoutError: after ``timeout`` seconds.
@@ -161,13 +161,13 @@ class ViduGenerateOperator(SignedURLOperator):
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-        if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # there the state store keeps it
-            # Not among the arguments: there it would take the place of a callback from default_args.
+        if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
+            # Set here, not as an argument, which would replace a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit, or pick up what an earlier try has submitted; publish the id; wait."""
+        """Submit, or pick up what an earlier try submitted; publish the id; wait."""
         return self._submitted(context, None)
 
     def execute_admitted(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class ViduGenerateOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
         from airflow_provider_vidu.orders.submission import Submission, failed
 
-        context = {} if context is None else context  # a user's unit test need not have one
+        context = {} if context is None else context  # in a user's unit test
         hook = self._hook()
         self._config = self._checked_config(hook, context)
         fields, endpoint = request_of(self._arguments(), self._required), self._endpoint()
@@ -212,7 +212,7 @@ class ViduGenerateOperator(SignedURLOperator):
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
-        if self._killed:  # while the create was under way: only now there is an id to cancel
+        if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
         if generation.failed:  # some creates are answered with the failure at once
             raise failed(hook, generation)
@@ -220,7 +220,7 @@ class ViduGenerateOperator(SignedURLOperator):
             submission.handed_over()
             return self._finished(context, generation)
         if generation.succeeded and (is_synchronous or generation.video_url):
-            # The result of a synchronous product exists in this answer alone: there may be no query for it.
+            # The result of a synchronous product is only in this answer: there may be no query for it.
             return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
             self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
@@ -241,7 +241,7 @@ class ViduGenerateOperator(SignedURLOperator):
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Resume after the trigger has fired; re-fetch the generation, so that its URLs are new."""
+        """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
         wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
         with self._explained_failure(wait.hook, wait.generation_id):
@@ -260,7 +260,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log.warning("Could not record that the result was returned: %s", redacted(error))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume. If Airflow has given up a wait that no triggerer ran in time, end it as a timeout."""
+        """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
         if (generation_id := self._published_id(context)) is None:
@@ -274,7 +274,7 @@ class ViduGenerateOperator(SignedURLOperator):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
     def _check_wanted(self) -> None:
-        """Refuse to submit for a task that was killed while it waited for its turn."""
+        """Refuse to submit for a task that was killed while it waited to send."""
         if self._killed:
             raise ViduError("The task was killed before its create was sent: nothing was submitted.")
 
@@ -331,10 +331,10 @@ class ViduGenerateOperator(SignedURLOperator):
         )
 
     def _resumed_wait(self, generation_id: str) -> DeferredWait:
-        """Return the wait that another process has begun, after noting what a kill of this one must cancel."""
+        """Return the wait that another process began, after storing what a kill of this one must cancel."""
         hook = self._hook()
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
-            self._config = hook.config  # first: a signal handler cannot request it from Airflow
+            self._config = hook.config  # first: a signal handler cannot look it up in Airflow
             self._generation_id = generation_id
         if self._killed:
             self._cancel("the task was killed")
@@ -342,9 +342,9 @@ class ViduGenerateOperator(SignedURLOperator):
 
     @contextmanager
     def _explained_not_found(self, is_synchronous: bool) -> Iterator[None]:
-        """Explain why the result of a synchronous product is lost with the answer that an earlier try received.
+        """Explain that the result of a synchronous product was only in the answer to an earlier try.
 
-        Whether the query of other generations returns it is not documented, so it was tried first.
+        It is not documented whether the query of other generations returns it, so that is tried first.
         """
         try:
             yield
@@ -354,14 +354,14 @@ class ViduGenerateOperator(SignedURLOperator):
             if not is_synchronous:
                 raise not_resumed(error, error.generation_id) from error
             message = (
-                "An earlier try submitted this request, and its result was only in the answer to that try: the service "
-                "does not keep it. Clear the task to submit, and pay for, a new one."
+                "An earlier try submitted this request, and the result was only in the answer to that try: the service "
+                "does not keep it. Clear the task to submit, and pay for, a new generation."
             )
             raise from_details({**error.details(), "message": message}) from error
 
     @contextmanager
     def _explained_failure(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
-        """Let the error of a failed generation say whether a new submit may succeed."""
+        """Raise the error of a failed generation as retryable if a new submit may succeed."""
         try:
             yield
         except ViduGenerationFailedError as error:
@@ -377,7 +377,7 @@ class ViduGenerateOperator(SignedURLOperator):
             raise
 
     def _checked_config(self, hook: ViduHook, context: Context) -> ViduConfig:
-        """Return the connection. If something was submitted with it before, an unusable one may be retried."""
+        """Return the connection; an unusable one is a retryable error if this order was already submitted."""
         try:
             return hook.config
         except ViduConfigError as error:
@@ -396,10 +396,10 @@ class ViduGenerateOperator(SignedURLOperator):
         return as_result(*completed(generation, self._arguments(), self._facts))
 
     def _cancel(self, why: str) -> None:
-        """Cancel best effort: a failing cancel must not hide the error that ends the task."""
+        """Cancel, best effort: a failing cancel must not hide the error that ends the task."""
         if not self.cancel_on_kill or self._generation_id is None:
             return
-        hook = self._hook(self._config)  # of its own: the one in use may be in the middle of a request
+        hook = self._hook(self._config)  # a new one: the current one may be in the middle of a request
         try:
             verdict = hook.cancel_generation(self._generation_id, endpoint=self._endpoint())
         except ViduError as error:
@@ -408,7 +408,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log.info("Generation %s, because %s: %s.", self._generation_id, why, verdict.reason)
 
     def _published_id(self, context: Context) -> str | None:
-        """Return the id that this try has published; a new try begins without one."""
+        """Return the id that this try published; a new try starts without one."""
         generation_id = _pulled(context, ID_KEY)
         return generation_id if isinstance(generation_id, str) else None
 
@@ -419,15 +419,15 @@ class ViduGenerateOperator(SignedURLOperator):
 
 
 def _pulled(context: Context, key: str) -> Any:
-    """Return an XCom that an earlier leg of this try has pushed."""
+    """Return an XCom that an earlier leg of this try pushed."""
     ti: Any = context.get("ti")
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if ti is not None else None
 
 
 def _forget_order(context: Context) -> None:
-    """Forget the order on success, outside of ``execute``: a try that fails after it still needs it.
+    """Forget the order on success, not in ``execute``: a try that fails after that still needs it.
 
-    Airflow 3 calls this when it has taken note of the success, Airflow 2 right before.
+    Airflow 3 calls this after it has recorded the success, Airflow 2 right before.
     """
     from airflow_provider_vidu.orders.records import store_for
 

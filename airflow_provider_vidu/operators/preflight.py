@@ -1,4 +1,4 @@
-"""What the DAG shows of the downloads behind a generation, checked before the generation is paid for."""
+"""Checks of the downloads downstream of a generation, before the generation is paid for."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from airflow_provider_vidu.stores.naming import checked_destination, is_folder, 
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 _ELSEWHERE: Final = ("queue", "executor", "executor_config", "run_as_user")
-"""Where a task runs: what this worker lacks, another one may have."""
+"""Where a task runs: another worker may have what this one lacks."""
 
 _MOST_CHECKED: Final = 100
-"""At most this many of the destinations that a download is mapped over are checked."""
+"""How many destinations of a mapped download are checked at most."""
 
 _AFTER_FAILURES: Final = frozenset({"all_failed", "one_failed", "all_skipped"})
-"""The trigger rules of tasks that need not run when all goes well."""
+"""The trigger rules of tasks that do not run if all goes well."""
 
 
 def check_downstream(operator: Any, log: Any) -> None:
     """Check the destinations of all downloads downstream of a task, as far as that is possible here at no cost.
 
-    To be called in a worker, before the order. It finds: no file system for the scheme of a destination, an Airflow
+    To be called in a worker, before the order. It detects: no file system for the scheme of a destination, an Airflow
     connection that does not exist, a destination outside of ``[vidu] destination_roots``, a local folder that this user
     cannot write to, a mapped download whose instances would write one file, a destination that is wrong in every run,
-    and settings that no download can use. Nothing is written, no store is reached, and no store's package is imported.
-    The rest, which only a rendered template or another worker shows, is left to the download itself. For a download
-    that may be skipped (behind a branch, or another package's task) there is a warning instead of an error.
+    and settings that no download can use. Nothing is written, no store is contacted, and no store's package is
+    imported. The download itself checks the rest, which needs a rendered template or another worker. For a download
+    that may be skipped (after a branch, or another package's task) there is a warning instead of an error.
 
     :param operator: the task that is about to order a generation; one without a DAG has no downloads.
     :param log: gets a line for each download that would fail if it ran.
-    :raises ViduConfigError: when a download is bound to run, and to fail; nothing has been ordered then.
+    :raises ViduConfigError: when a download is certain to run and to fail; nothing has been ordered then.
     """
     for task, is_sure in _downloads(operator):
         try:
             problem = _problem_of(operator, task)
         except Exception as error:  # noqa: BLE001 - a check that fails must not stop an order
-            log.warning("The destination of the download %r could not be checked: %s", task.task_id, redacted(error))
+            log.warning("Could not check the destination of the download %r: %s", task.task_id, redacted(error))
             continue
         if problem and is_sure:
             raise ViduConfigError(
-                f"Nothing was ordered: the download {task.task_id!r} behind this task would fail. {problem}"
+                f"Nothing was ordered: the download {task.task_id!r} downstream of this task would fail. {problem}"
             )
         if problem:
-            log.warning("The download %r behind this task will fail if it runs. %s", task.task_id, problem)
+            log.warning("The download %r downstream of this task will fail if it runs. %s", task.task_id, problem)
 
 
 def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield the downloads behind a task, and whether each of them runs whenever the task succeeds."""
+    """Yield the downloads downstream of a task, and whether each of them runs whenever the task succeeds."""
     try:
         sure = _behind(operator)
         tasks = {task_id: operator.dag.task_dict[task_id] for task_id in sure}
-    except Exception:  # noqa: BLE001 - without a DAG (a unit test, an operator inside another) there is nothing behind it
+    except Exception:  # noqa: BLE001 - without a DAG (a unit test, an operator inside another) nothing is downstream
         return
     for task_id, task in tasks.items():
         if _is_a(task, ViduDownloadOperator):
@@ -64,13 +64,16 @@ def _downloads(operator: Any) -> Iterator[tuple[Any, bool]]:
 
 
 def _behind(operator: Any) -> dict[str, bool]:
-    """Return the ids of all tasks behind a task, and whether each of them runs whenever the task succeeds.
+    """Return the ids of all downstream tasks, and whether each of them runs whenever the task succeeds.
 
-    A task is followed at most twice: when it is reached, and when it turns out to be sure.
+    A task is visited at most twice: when it is reached, and when it proves to be sure.
     """
     tasks = operator.dag.task_dict
-    # These have run, so they skip nothing any more, unless they choose what runs after them.
-    done = {id_ for id_ in operator.get_flat_relative_ids(upstream=True) if not _may_skip(tasks[id_])}
+    # These have run, so they skip nothing any more, unless they choose what runs after them (as a branch does).
+    upstream = operator.get_flat_relative_ids(upstream=True)
+    done = {
+        task_id for task_id in upstream if "SkipMixin" not in (kind.__name__ for kind in _kind(tasks[task_id]).__mro__)
+    }
     sure: dict[str, bool] = {}
     left = deque(operator.downstream_task_ids)
     while left:
@@ -86,13 +89,8 @@ def _behind(operator: Any) -> dict[str, bool]:
     return sure
 
 
-def _may_skip(task: Any) -> bool:
-    """Whether a task chooses what runs after it: a branch, a short circuit."""
-    return any(kind.__name__ == "SkipMixin" for kind in _kind(task).__mro__)
-
-
 def _is_plain(task: Any) -> bool:
-    """Whether what comes after a task runs whenever it was reached; any other one may skip itself."""
+    """Whether a task never skips itself or what follows it."""
     return getattr(task, "inherits_from_empty_operator", False) is True or _is_a(task, SignedURLOperator)  # ours
 
 
@@ -107,11 +105,11 @@ def _kind(task: Any) -> type:
 
 
 def _problem_of(operator: Any, task: Any) -> str | None:
-    """Return what is wrong with the destination of a download, as far as it shows here."""
+    """Return the problem with the destination of a download, as far as it is visible here."""
     arguments = getattr(task, "partial_kwargs", None)
     given = vars(task) if arguments is None else arguments
     is_mapped = arguments is not None or task.get_closest_mapped_task_group() is not None
-    here = all(_place(operator, name) == _place(task, name) for name in _ELSEWHERE)
+    here = all((getattr(operator, name, None) or None) == (getattr(task, name, None) or None) for name in _ELSEWHERE)
     conn_id = given.get("storage_conn_id")
     written = [given.get("destination")] if arguments is None else destinations_of(task)
     for destination in written[:_MOST_CHECKED]:
@@ -122,10 +120,6 @@ def _problem_of(operator: Any, task: Any) -> str | None:
         if problem := _problem(destination, conn_id, here=here):
             return problem
     return None
-
-
-def _place(task: Any, name: str) -> Any:
-    return getattr(task, name, None) or None
 
 
 def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
@@ -160,9 +154,9 @@ def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:
 
 
 def _unknown_connection(text: str, conn_id: str | None) -> str | None:
-    """Return what is wrong where a destination names an Airflow connection that there is none of.
+    """Return the problem if a destination names an Airflow connection that does not exist.
 
-    Google's and Azure's file systems fail without it. Amazon's fall back to the worker's own credentials, which may do.
+    Google's and Azure's file systems fail without it. Amazon's falls back to the worker's own credentials.
     """
     from airflow_provider_vidu.stores.destination import is_missing_connection
     from airflow_provider_vidu.stores.places import split_connection
@@ -178,5 +172,5 @@ def _unknown_connection(text: str, conn_id: str | None) -> str | None:
 
 
 def _final(conn_id: object) -> str | None:
-    """Return a connection that is named as it will be used; a template may render to none."""
+    """Return a connection id that no template changes; None if there is none."""
     return conn_id if isinstance(conn_id, str) and not is_template(conn_id) and conn_id.strip() else None

@@ -1,8 +1,8 @@
-"""Whether the instances of a mapped download write one file, as far as the DAG alone shows it; pure.
+"""Whether the instances of a mapped download would write the same file, as far as the DAG shows it; pure.
 
-Each instance runs by itself, often on another machine, so none can see what another one has written. What the author
-wrote is compared instead. Not seen are: values that an XCom maps over the destination, templates that differ and render
-to one name, the template of a user's own macro, and two tasks with one destination.
+Instances often run on different machines, so none can see what another one has written. Instead, the arguments are
+compared as the author wrote them. Not detected: destinations that are mapped from an XCom, different templates that
+render to one name, templates with a user's own macro, and two tasks with one destination.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.naming import is_folder, is_template, path_text
 
 _OF_ONE_INSTANCE: Final = frozenset({"map_index", "rendered_map_index", "xcom_pull", "id", "key"})
-"""Fields that differ between task instances; their other fields are equal, or may be."""
+"""Fields that differ between task instances; the other fields may be equal."""
 _OF_ALL_INSTANCES: Final = frozenset({"dag_id", "task_id", "run_id", "dag_run", "dag", "owner", "operator", "queue"})
 _MAY_BE_MAPPED: Final = frozenset({"generation", "generation_id", "video_url", "creation", "artifact"})
-"""Arguments of the download that tell its instances apart, where it is not known which ones are mapped over."""
+"""Arguments of the download that distinguish its instances, if it is unknown which ones are mapped."""
 _MAY_BE_EQUAL: Final = frozenset(
     {"status", "provider_status", "progress", "model", "credits", "parameters", "created_at", "completed_at"}
 )
-"""Fields of a generation that several of a run may share; prompts mostly differ."""
+"""Fields of a generation that may be equal within a run; prompts usually differ."""
 _UNIQUE: Final = re.compile(r"map_index|uuid\d?|random|randint|(?:utc)?now|time|time_ns|token_\w+")
-"""Names with another value at each use, wherever they are."""
+"""Names with a new value at each use, in any position."""
 _OF_THE_RUN: Final = re.compile(
     r"ds|ds_nodash|ts|ts_nodash|ts_nodash_with_tz|run_id|dag|dag_run|logical_date|execution_date|data_interval_\w+"
     r"|prev_\w+|next_\w+|yesterday_\w+|tomorrow_\w+|params|var|conn|conf|macros|inlets|outlets|test_mode"
     r"|task_instance_key_str|triggering_asset_events"
 )
-"""What Airflow's templates know that is the same for all instances of a run."""
+"""Template variables of Airflow with the same value in all instances of a run."""
 
 
 def is_shared(destination: object, mapped: Collection[str] | None = None) -> bool | None:
-    """Whether all instances of a mapped task that has this destination would write one and the same file.
+    """Whether all instances of a mapped task with this destination would write the same file.
 
     :param destination: as the DAG's author wrote it, before templates are rendered.
-    :param mapped: the arguments that are mapped over; None where that is not known.
-    :return: None when that is unknown, as of some templates: perhaps.
+    :param mapped: the arguments that are mapped over; None if unknown.
+    :return: None if unknown, as for some templates.
     """
     text = path_text(destination)
     if text is None or is_folder(text.strip()):
@@ -52,10 +52,10 @@ def is_shared(destination: object, mapped: Collection[str] | None = None) -> boo
 
 
 def is_shared_in(task: Any, destination: object) -> bool | None:
-    """Whether several instances of a mapped operator would write one file; None for perhaps.
+    """Whether several instances of a mapped operator would write the same file; None if unknown.
 
     :param task: the mapped operator (``partial(…).expand(…)``), or the one inside a mapped group.
-    :param destination: the destination of one of its instances, as the DAG's author wrote it.
+    :param destination: of one of its instances, as the DAG's author wrote it.
     """
     expanded = _expanded(task)
     if _is_single(expanded):
@@ -71,12 +71,12 @@ def is_shared_in(task: Any, destination: object) -> bool | None:
             return False
         return is_shared(destination, mapped if len(rows) == len(expanded) else None)
     if expanded is not None and str(getattr(task, "partial_kwargs", {}).get("destination")) != str(destination):
-        return False  # it comes from an XCom
+        return False  # the destination comes from an XCom
     return is_shared(destination)
 
 
 def destinations_of(task: Any) -> list[Any]:
-    """Return the destinations of a mapped operator's instances, as far as they are written in the DAG."""
+    """Return the destinations of a mapped operator's instances that are written in the DAG."""
     written = getattr(task, "partial_kwargs", {}).get("destination")
     destinations = [] if written is None else [written]
     expanded = _expanded(task)
@@ -89,16 +89,16 @@ def destinations_of(task: Any) -> list[Any]:
 
 
 def one_file_for_all(destination: object) -> str:
-    """Return the error of a mapped task whose instances would write one file (:func:`is_shared`)."""
+    """Return the error of a mapped task whose instances would write the same file (:func:`is_shared`)."""
     return (
-        f"Instances of this mapped task would write one file, {sanitized(destination, 120)!r}, and the last one would "
-        "stay. End destination with a slash: then each file is named by its generation_id. Or give each instance a "
-        "destination of its own, by expand_kwargs or with {{ ti.map_index }} in the name."
+        f"Several instances of this mapped task would write the same file, {sanitized(destination, 120)!r}, and only "
+        "the last one would remain. End destination with a slash, so that each file is named after its generation_id, "
+        "or give each instance its own destination, by expand_kwargs or with {{ ti.map_index }} in the name."
     )
 
 
 def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: object) -> bool | None:
-    """Return whether a destination that is mapped over itself meets several values of the other arguments."""
+    """Whether one value of a mapped destination is combined with several values of the other arguments."""
     listed = expanded["destination"]
     lengths = {len(value) if _is_listed(value) else 0 for name, value in expanded.items() if name != "destination"}
     if not _is_listed(listed) and lengths <= {1}:
@@ -107,7 +107,7 @@ def _of_product(expanded: Mapping[str, Any], mapped: set[str], destination: obje
     if lengths <= {1}:
         return is_shared(destination, others) if _count(listed, destination) > 1 else False
     shared = is_shared(destination, others)
-    # expand() makes an instance for each pair, and how many there are only the run shows (0).
+    # expand() makes an instance for each pair; only the run shows how many there are (0).
     return None if shared and max(lengths) < 2 else shared
 
 
@@ -116,7 +116,7 @@ def _expanded(task: Any) -> Any:
 
 
 def _is_single(expanded: object) -> bool:
-    """Whether the DAG shows that there is one instance alone."""
+    """Whether the DAG shows that there is only one instance."""
     if isinstance(expanded, Mapping):
         return all(_is_listed(value) and len(value) == 1 for value in expanded.values())
     return isinstance(expanded, Sequence) and len(expanded) == 1
@@ -131,7 +131,7 @@ def _count(listed: Sequence[Any], destination: object) -> int:
 
 
 def _varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | None:
-    """Return whether a name in a template has a value of its own in each instance; None where that is not known."""
+    """Whether a name in a template has a different value in each instance; None if unknown."""
     root, first = path[0], path[1] if len(path) > 1 else ""
     if root != "macros" and _OF_THE_RUN.fullmatch(root):
         return False
@@ -151,7 +151,7 @@ def _varies(path: tuple[str, ...], mapped: Collection[str] | None) -> bool | Non
 
 
 def _names(template: str) -> Iterator[tuple[str, ...]]:
-    """Yield the names that a template speaks of, each with what is taken of it: ``("ti", "map_index")``."""
+    """Yield the names in a template, each with the attributes taken of it: ``("ti", "map_index")``."""
     from jinja2 import Environment, TemplateError, nodes
 
     def walk(node: Any) -> Iterator[tuple[str, ...]]:

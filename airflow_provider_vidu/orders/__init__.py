@@ -1,1 +1,1 @@
-"""Submit once, pay once: the request, the record of the order, and what a retry or a clear may do."""
+"""Submit once, pay once: the request, the record of the order, and the rules for retries and clears."""

@@ -1,4 +1,4 @@
-"""The generation of a create whose outcome is unknown: searched on the account's list, or reported as lost."""
+"""Recovers the generation of a create of unknown outcome from the account's list, or reports it as lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.order import Record
 
 SETTLE_SECONDS: Final = 20.0
-"""How long ago a create must have ended before a search that finds nothing proves that nothing was created."""
+"""Seconds after a create before a search without a result proves that nothing was created."""
 
 NAMED_CANDIDATES: Final = 20
 
@@ -35,8 +35,8 @@ def find_lost(
 ) -> str | None:
     """Search for the generation of an intent without an id; None if the list proves that there is none.
 
-    :param is_cleared: whether this is the search after a clear, so that the next clear submits a new generation.
-    :raises ViduSubmitUnknownError: if the list does not decide it.
+    :param is_cleared: whether the search follows a clear, so that the next clear submits a new generation.
+    :raises ViduSubmitUnknownError: if the list is inconclusive.
     """
     if not record.is_searchable:
         raise _unknown(hook.vidu_conn_id)
@@ -45,7 +45,7 @@ def find_lost(
         sleep(SETTLE_SECONDS - age)
     result = _search(hook, record, log)
     if result.generation_id is not None:
-        log.info("The list shows generation %s, whose create had no known outcome.", result.generation_id)
+        log.info("The list shows generation %s, the result of a create with an unknown outcome.", result.generation_id)
     elif not result.complete:
         raise _unknown(hook.vidu_conn_id, result.candidates, searches_again=not is_cleared)
     return result.generation_id
@@ -53,7 +53,7 @@ def find_lost(
 
 def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
     longest = TOTAL_TIMEOUTS * hook.config.timeout + SETTLE_SECONDS + CLOCK_SKEW_SECONDS
-    # A record of an older version holds one of the two times.
+    # A record of an older version holds only one of the two times.
     began = record.began or record.at - longest
     try:
         return hook.find_generation(
@@ -65,14 +65,14 @@ def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
     except ViduError as error:
         if not _has_no_list(error):
             raise
-        log.warning("The service cannot be searched for an earlier try's generation: %s", error)
+        log.warning("Cannot search the service for an earlier try's generation: %s", error)
         return SearchResult()
 
 
 def _has_no_list(error: ViduError) -> bool:
-    """Whether a search failed because there is nothing to search, rather than for a transient reason."""
+    """Whether a search failed because the service has no list, rather than for a transient reason."""
     if isinstance(error, (ViduNotFoundError, ViduRequestError, ViduResponseError)):
-        return True  # a gateway that has no such path may well answer with a page of its own
+        return True  # a gateway without that path may answer with a page
     status = 501 if isinstance(error, ViduServerError) else 403 if isinstance(error, ViduAuthError) else None
     return status is not None and error.status_code == status
 
@@ -101,7 +101,7 @@ def _unknown(conn_id: str, candidates: Sequence[str] = (), *, searches_again: bo
 
 
 def uncertain(error: ViduError) -> ViduSubmitUncertainError:
-    """Return the error of a create of unknown outcome that a retry can look for."""
+    """Return the error of a create of unknown outcome whose generation a retry can search for."""
     cause = error.__cause__ if isinstance(error.__cause__, ViduError) else error
     follows = (
         "A retry queries the generation that the answer names, or searches for it, before it submits anything."

@@ -1,4 +1,4 @@
-"""A create's request whose media may be files: read once, hashed, and sent inline or by the service's upload.
+"""A create's request with media files: read once, hashed, and sent inline or by the service's upload.
 
 The limits come from the API's pages (platform.vidu.com/docs, "Image to Video" and "Reference to Image"): png, jpeg
 or webp; below 10 MB each when sent as base64; a request body of at most 20 MB; 50 MB by the upload service.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import unfit
@@ -24,26 +25,26 @@ MAX_IMAGE_BYTES: Final = 9_999_999
 MAX_BODY_BYTES: Final = 20_000_000
 
 
+@dataclass(frozen=True, eq=False)
 class _Place:
     """A file in one field of a request."""
 
-    def __init__(self, file: MediaFile, field: MediaField, where: str) -> None:
-        self.file = file
-        self.field = field
-        self.where = where
+    file: MediaFile
+    field: MediaField
+    where: str
 
 
 class Prepared:
-    """A request as the user wrote it, and what becomes of its files when it is really sent.
+    """A request as the user wrote it, whose files are resolved when it is sent.
 
     :param body: the request; its media fields may name files.
-    :param storage_conn_id: the Airflow connection of the object storage that files lie in.
-    :raises ViduConfigError: when a media field holds neither an address nor a path, or another one what JSON cannot.
+    :param storage_conn_id: the Airflow connection of the files' object storage.
+    :raises ViduConfigError: when a media field holds neither an address nor a path, or any field is not valid JSON.
     """
 
     def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
         named = (storage_conn_id or "").strip()
-        self._storage_conn_id = None if named in ("", "None") else named  # what a template makes of nothing
+        self._storage_conn_id = None if named in ("", "None") else named  # a template's result without a value
         self._files: dict[tuple[str, Kind], MediaFile] = {}
         self._places: list[_Place] = []
         self._body = replaced(body, self._placed)
@@ -51,20 +52,20 @@ class Prepared:
             raise ViduConfigError(f"{problem} Nothing was submitted.")
 
     def identity(self) -> dict[str, Any]:
-        """Return the request with digests in place of its files: the same for the same files, wherever they are.
+        """Return the request with digests in place of its files: equal for the same files, wherever they are.
 
-        What is sent is no such name: an upload has another address at every try.
+        The request as sent would not be equal: an upload has a new address at every try.
 
-        :raises ViduError: when a file cannot be read, or is not what its field takes.
+        :raises ViduError: when a file cannot be read, or does not fit its field.
         """
         for place in self._places:
             place.file.load()
         return self._filled(lambda place: f"sha256:{place.file.sha256}")
 
     def resolve(self, hook: ViduHook, log: Any = None) -> dict[str, Any]:
-        """Return the request as it is sent: files become data URIs, or are uploaded, which costs nothing.
+        """Return the request to send: files become data URIs, or are uploaded at no cost.
 
-        :param hook: uploads what does not fit into the request, or into its field.
+        :param hook: uploads files that are too large for the request, or not allowed inline in their field.
         :param log: gets one line for each upload.
         :raises ViduError: when a file cannot be read or sent.
         """
@@ -76,7 +77,7 @@ class Prepared:
         return self._filled(values.__getitem__)
 
     def close(self) -> None:
-        """Let go of the bytes of all files."""
+        """Release the bytes of all files."""
         for file in self._files.values():
             file.close()
 
@@ -96,12 +97,12 @@ class Prepared:
                 return {name: filled(item) for name, item in value.items()}
             return [filled(item) for item in value] if isinstance(value, list) else value
 
-        found: dict[str, Any] = filled(self._body)
-        return found
+        request: dict[str, Any] = filled(self._body)
+        return request
 
 
 class _Sender:
-    """Decides for one file after the other whether it goes into the request, and sends it where it does not."""
+    """Decides for each file whether it goes into the request, and uploads it otherwise."""
 
     def __init__(self, hook: ViduHook, log: Any, room: int) -> None:
         self._hook = hook
@@ -110,16 +111,16 @@ class _Sender:
         self._uploaded: dict[str, str] = {}
 
     def sent(self, place: _Place) -> str:
-        """Return the address of a file: its data URI, or that of its upload."""
+        """Return the file's address: its data URI, or that of its upload."""
         inline, has_uploads = place.field.inline, self._hook.config.dialect.has_uploads
         if inline is Inline.YES and self._fits(place):
             return self._inlined(place)
         if has_uploads:
             try:
                 return self._upload(place)
-            except ViduNotFoundError as error:  # resellers of the API need not have it
+            except ViduNotFoundError as error:  # resellers of the API may not have it
                 if inline is not Inline.IF_NEEDED or not self._fits(place):
-                    raise place.file.error(f"must be uploaded, and this service takes no uploads. {ADVICE}") from error
+                    raise place.file.error(f"must be uploaded, but this service takes no uploads. {ADVICE}") from error
         elif inline is Inline.NO or not self._fits(place):
             raise self._cannot_be_sent(place)
         return self._inlined(place)
@@ -138,9 +139,8 @@ class _Sender:
         if file.sha256 not in self._uploaded:
             self._uploaded[file.sha256] = self._hook._upload(file.content, file.size, file.content_type)
             if self._log is not None:
-                self._log.info(
-                    "Uploaded the file of %s (%s of %s)", place.where, size_text(file.size), file.content_type
-                )
+                what = size_text(file.size), file.content_type
+                self._log.info("Uploaded the file of %s (%s of %s)", place.where, *what)
         return self._uploaded[file.sha256]
 
     def _cannot_be_sent(self, place: _Place) -> ViduConfigError:

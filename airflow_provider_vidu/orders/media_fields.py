@@ -1,7 +1,7 @@
-"""The fields of a request that hold pictures, videos and sounds: where they are, and what may stand in them. Pure.
+"""The request fields that hold images, videos and audio: their names, and their valid values. Pure.
 
-A value is an address that the service fetches itself (http, https, ``data:``, or ``ssupload:``, the service's own
-word for an uploaded file), or names a file that the worker has to read.
+A value is an address that the service fetches itself (http, https, ``data:``, or ``ssupload:``, the service's address
+of an uploaded file), or names a file that the worker reads.
 """
 
 from __future__ import annotations
@@ -34,76 +34,69 @@ class Inline(enum.Enum):
 class MediaField:
     """A field that holds media.
 
-    :param path: its name, or the names that lead to it; lists on the way are entered.
-    :param kind: what it holds.
+    :param path: its name, or the dot-separated names that lead to it; lists on the way are entered.
+    :param kind: its medium.
     :param inline: whether it takes a data URI.
     """
 
-    path: tuple[str, ...]
+    path: str
     kind: Kind
     inline: Inline
 
 
-def _field(path: str, kind: Kind, inline: Inline) -> MediaField:
-    return MediaField(tuple(path.split(".")), kind, inline)
-
-
-# Pictures: "Base64 or URL" on the pages of each of these endpoints. `videos` takes Base64 according to a reseller's
-# copy of the page (doc.vtrix.ai, viduq2-pro reference2video), and an address according to others; the names of
-# `image_url`, `ref_photo_url` and `lip_ref_url` say address. Where only an address is documented, that an uploaded
-# file's address will do is likely, not certain: the upload service is described for pictures.
+# Images: "Base64 or URL" on the pages of each of these endpoints. `videos` takes Base64 according to a reseller's copy
+# of the page (doc.vtrix.ai, viduq2-pro reference2video), and an address according to others; the names of `image_url`,
+# `ref_photo_url` and `lip_ref_url` say address. If only an address is documented, an uploaded file's address probably
+# works too, but that is not certain: the upload service is described for images.
 MEDIA_FIELDS: Final = (
-    _field("images", "image", Inline.YES),
-    _field("start_image", "image", Inline.YES),
-    _field("image_settings.key_image", "image", Inline.YES),
-    _field("subjects.images", "image", Inline.YES),
-    _field("subjects.videos", "video", Inline.IF_NEEDED),
-    _field("image", "image", Inline.YES),
-    _field("image_url", "image", Inline.IF_NEEDED),
-    _field("ref_photo_url", "image", Inline.IF_NEEDED),
-    _field("lip_ref_url", "image", Inline.IF_NEEDED),
-    _field("videos", "video", Inline.IF_NEEDED),
-    _field("video_url", "video", Inline.NO),
-    _field("audio_url", "audio", Inline.NO),
-    _field("sounds", "audio", Inline.NO),
+    MediaField("images", "image", Inline.YES),
+    MediaField("start_image", "image", Inline.YES),
+    MediaField("image_settings.key_image", "image", Inline.YES),
+    MediaField("subjects.images", "image", Inline.YES),
+    MediaField("subjects.videos", "video", Inline.IF_NEEDED),
+    MediaField("image", "image", Inline.YES),
+    MediaField("image_url", "image", Inline.IF_NEEDED),
+    MediaField("ref_photo_url", "image", Inline.IF_NEEDED),
+    MediaField("lip_ref_url", "image", Inline.IF_NEEDED),
+    MediaField("videos", "video", Inline.IF_NEEDED),
+    MediaField("video_url", "video", Inline.NO),
+    MediaField("audio_url", "audio", Inline.NO),
+    MediaField("sounds", "audio", Inline.NO),
 )
 
 Replace = Callable[[Any, MediaField, str], Any]
-"""Takes a value that names media, its field, and where it stands (``subjects[0].images[1]``)."""
+"""Takes a value that names media, its field, and its position (``subjects[0].images[1]``)."""
 
 _ADDRESS = re.compile(r"(?i)(https?://|data:|ssupload:)")
 _BROKEN = re.compile(r"(?:http|ssupload).*[\r\n\t]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64}")
 _MAX_PATH_CHARS: Final = 4096
 _LISTS: Final = frozenset({"images", "videos", "sounds"})
-"""The names of the fields that take several."""
-# Commas occur in signed URLs and in every data URI, so only what begins like another address counts.
+"""The fields that take several."""
+# Commas occur in signed URLs and in every data URI, so only the beginning of another address counts.
 _SEVERAL = re.compile(r"[,;|\s](?:[a-z][a-z0-9+.-]{1,20}://|data:[a-z]+/|ssupload:)", re.IGNORECASE)
 _SEVERAL_PATHS = re.compile(r"/[^,;|]*[,;|]\s?/")
 
 
 def address(value: object) -> str | None:
-    """Return the address in a text, or None where the text is not one that the service fetches itself.
+    """Return the address in a text, or None if it is not one that the service fetches itself.
 
-    Blanks and line ends around it are removed, and inside the base64 of a data URI; the scheme becomes lower-case,
-    which no signature covers. Everything else stays as it is. Bare base64, which some gateways take, counts as an
-    address.
+    Surrounding whitespace, and whitespace in the base64 of a data URI, is removed; the scheme becomes lower-case, which
+    no signature covers. Everything else is unchanged. Bare base64, which some gateways take, counts as an address.
     """
     text = value.strip() if isinstance(value, str) else ""
-    if found := _ADDRESS.match(text):
-        if found[1].lower() == "data:":
+    if match := _ADDRESS.match(text):
+        if match[1].lower() == "data:":
             head, comma, data = text.partition(",")
             text = head + comma + ("".join(data.split()) if head.lower().endswith(";base64") else data)
-        return found[1].lower() + text[found.end() :]
+        return match[1].lower() + text[match.end() :]
     return text if len(text) > _MAX_PATH_CHARS and _BASE64.match(text) else None
 
 
 def as_list(name: str, value: Any) -> Any:
-    """Return an argument that is one address or path, or a list of them, as a list.
+    """Return an argument as a list: it is one address or path, a list of them, or the JSON text of one; empty stays.
 
-    The text of a JSON list, which a template renders to, becomes that list. What is empty stays.
-
-    :raises ViduConfigError: when it is something else, or holds something else.
+    :raises ViduConfigError: when it is, or holds, something else.
     """
     value = _read_list(name, plain(value))
     if not value or value == "None" or (isinstance(value, str) and not value.strip()):
@@ -120,17 +113,17 @@ def as_list(name: str, value: Any) -> Any:
 def replaced(body: Mapping[str, Any], replace: Replace) -> dict[str, Any]:
     """Return a request in which every value that names media is replaced.
 
-    What only a gateway knows (an object in place of an address) stays as it is.
+    A form that only gateways take (an object in place of an address) stays unchanged.
 
-    :raises ViduConfigError: naming the field, and the index in its list, that holds something else.
+    :raises ViduConfigError: naming the field, and the index in its list, of any other value.
     """
-    found: dict[str, Any] = plain(body)
+    request: dict[str, Any] = plain(body)
     for field in MEDIA_FIELDS:
-        found = _walked(found, field.path, field, "", replace)
-    return found
+        request = _walked(request, field.path.split("."), field, "", replace)
+    return request
 
 
-def _walked(value: Any, names: tuple[str, ...], field: MediaField, where: str, replace: Replace) -> Any:
+def _walked(value: Any, names: list[str], field: MediaField, where: str, replace: Replace) -> Any:
     if not names:
         return _leaf(value, field, where, replace)
     if isinstance(value, list):
@@ -146,7 +139,7 @@ def _leaf(value: Any, field: MediaField, where: str, replace: Replace) -> Any:
     if value is None or value == "":
         return value
     if not isinstance(value, list):
-        if field.path[-1] in _LISTS:
+        if where.rpartition(".")[2] in _LISTS:
             _check_single(where, value)
         return _item(value, field, where, replace)
     return [_item(item, field, f"{where}[{index}]", replace) for index, item in enumerate(value)]
@@ -160,26 +153,25 @@ def _item(value: Any, field: MediaField, where: str, replace: Replace) -> Any:
 
 
 def _is_path(value: Any) -> bool:
-    """Whether this is one of Airflow's or pathlib's paths, and not the mock of a user's test, which passes for all."""
+    """Whether this is a path of Airflow or pathlib, and not the mock of a user's test, which has every attribute."""
     return (isinstance(value, os.PathLike) or hasattr(value, "open")) and not hasattr(value, "mock_calls")
 
 
 def _check_single(where: str, value: Any) -> None:
-    """Refuse a text of several addresses: a file of that name would be looked for, or a URL of that name be sent.
+    """Refuse a text of several addresses, which would be taken for one file name or one URL.
 
-    :raises ViduConfigError: naming the field, and what to give instead; in a list, no text is taken for several.
+    :raises ViduConfigError: naming the field, and the remedy.
     """
     text = value.strip() if isinstance(value, str) else ""
     if _SEVERAL.search(text) or _SEVERAL_PATHS.match(text):
         raise ViduConfigError(
-            f"{where} holds several addresses in one text: {redacted(without_data_uris(text), 120)}. "
-            "Give them as a list. "
-            "If it is a single address, put it into a list of its own. Nothing was submitted."
+            f"{where} holds several addresses in one text: {redacted(without_data_uris(text), 120)}. Give them as a "
+            "list. If it is a single address, put it into a list of its own. Nothing was submitted."
         )
 
 
 def _check(value: Any, where: str) -> None:
-    """Refuse what is neither an address nor a path."""
+    """Refuse anything but an address or a path."""
     is_text = isinstance(value, str) and value.strip() not in ("", "None")
     if not is_text and not _is_path(value):
         empty = {"": "an empty text", "None": "the word None"}
@@ -188,30 +180,35 @@ def _check(value: Any, where: str) -> None:
     known = address(value)
     if known is not None and _BROKEN.match(known):
         raise ViduConfigError(
-            f"{where} holds an address with a line end in it: {redacted(known, 80)}. Give several addresses as a list."
+            f"{where} holds an address with a line break: {redacted(known, 80)}. Give several addresses as a list."
         )
     if isinstance(value, str) and len(value) > _MAX_PATH_CHARS and known is None:
         raise ViduConfigError(f"{where} holds {len(value):,} characters that are neither an address nor a path.")
 
 
 def _read_list(where: str, value: Any) -> Any:
-    """Return the list whose JSON a template has rendered to; anything else as it is.
+    """Return the list whose JSON text a template rendered; any other valid value unchanged.
 
-    :raises ViduConfigError: when it is no text, path, list or object, or the text of a list that is not JSON.
+    :raises ViduConfigError: when it is not a text, path, list or object, or the text of a list that is not JSON.
     """
-    if isinstance(value, (str, list, dict)) or value is None or _is_path(value):
-        text = value.strip() if isinstance(value, str) else ""
-        if not (text.startswith("[") and text.endswith("]")):
-            return value
-        try:
-            found: list[Any] = json.loads(text)
-        except ValueError:
-            raise ViduConfigError(
-                f"{where} is the text of a list, but not JSON: {redacted(text, 80)}. Pass the list itself (a task's "
-                "output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
-            ) from None
-        return found
-    raise _wrong_type(where, value)
+    if value is not None and not isinstance(value, (str, list, dict)) and not _is_path(value):
+        raise _wrong_type(where, value)
+    text = value.strip() if isinstance(value, str) else ""
+    return read_json(where, text, "list") if text.startswith("[") and text.endswith("]") else value
+
+
+def read_json(where: str, text: str, kind: str) -> Any:
+    """Return the list or object (``kind``) whose JSON text a template rendered.
+
+    :raises ViduConfigError: when it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ViduConfigError(
+            f"{where} is not valid JSON: {redacted(text.strip(), 80)}. Pass the {kind} itself (a task's "
+            "output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
+        ) from None
 
 
 def _wrong_type(where: str, value: Any) -> ViduConfigError:

@@ -1,4 +1,4 @@
-"""A file that a request names: opened wherever it lies, read once, and proven to be what its field takes."""
+"""A file that a request names: opened in any store, read once, and checked to be of its field's medium."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from airflow_provider_vidu.stores.schemes import AZURE, S3, STORES, is_unknown_s
 MAX_UPLOAD_BYTES: Final = 50_000_000
 _PIECE_BYTES: Final = 1024 * 1024
 _IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
-"""Of a larger file no more is held in memory; the rest of it is on disk until the request has been sent."""
+"""The rest of a larger file is on disk until the request has been sent."""
 
 _IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
 ADVICE: Final = "Put it on the web and give its address instead."
 _LOCAL_URI_OF_A_HOST = re.compile(r"(?i)(?:file|local):(?!//(?:/|localhost/))")
-# Where nothing proves the name wrong, it may be a file's; "C:" is a drive.
+# A name that nothing proves wrong may be a file's; "C:" is a drive.
 _LIKE_AN_ADDRESS = re.compile(r"(?i)//|www\.|[a-z][a-z0-9+.-]+:(?!//)|https?//")
-_USER = re.compile(r"(://[^/@:]*:)[^/@]*@")  # the password of a user in an address
+_USER = re.compile(r"(://[^/@:]*:)[^/@]*@")  # the password in an address
 _VERSION = re.compile(r"(?i)\?versionid=")
 
 
@@ -40,7 +40,7 @@ class MediaFile:
     """A file that a request names, read at most once.
 
     :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
-    :param kind: what it must be.
+    :param kind: the required medium.
     :param where: the field that names it, for errors.
     :param storage_conn_id: the Airflow connection of its store, unless the URL names one.
     """
@@ -63,14 +63,14 @@ class MediaFile:
         return self._content
 
     def load(self) -> None:
-        """Read the file.
+        """Read the file, unless it is loaded.
 
-        :raises ViduConfigError: when it is missing, not allowed, too large or of another kind.
-        :raises ViduStorageError: when its store failed in a way that may pass.
+        :raises ViduConfigError: when it is missing, not allowed, too large or of another medium.
+        :raises ViduStorageError: when its store failed for a possibly transient reason.
         """
         if self._content is not None:
             return
-        # The file is unlinked from the start, so nothing is left behind whatever ends the process.
+        # The file is unlinked from the start, so nothing remains however the process ends.
         content = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115
         digest = hashlib.sha256()
         try:
@@ -80,7 +80,7 @@ class MediaFile:
                     digest.update(piece)
                     self.size += len(piece)
             self._check(content)
-        except BaseException:  # whatever ends it, nothing half-read may stay
+        except BaseException:  # nothing half-read may remain
             content.close()
             self.size = 0
             raise
@@ -92,14 +92,14 @@ class MediaFile:
         return f"data:{self.content_type};base64,{base64.b64encode(self.content.read()).decode()}"
 
     def close(self) -> None:
-        """Let go of the bytes."""
+        """Release the bytes."""
         if self._content is not None:
             self._content.close()
             self._content = None
             self.size = 0
 
     def error(self, problem: str) -> ViduConfigError:
-        """Return the error that names field and file."""
+        """Return the error, with field and file."""
         name = _USER.sub(r"\1***@", str(self._source))
         return ViduConfigError(f"{self._where}: the file {redacted(name)} {problem}")
 
@@ -107,16 +107,17 @@ class MediaFile:
         if self.size > MAX_UPLOAD_BYTES:
             raise self.error(f"is larger than {MAX_UPLOAD_BYTES:,} bytes, the most that the service takes. {ADVICE}")
         content.seek(0)
-        found = sniffed(content.read(SNIFF_BYTES))
-        if self._kind == "image" and found not in _IMAGES:
-            raise self.error(f"is none of png, jpeg, webp{_proven(found)}. Nothing was sent.")
-        if found is None or not found.startswith(f"{self._kind}/"):
-            raise self.error(f"is not {'a video' if self._kind == 'video' else 'a sound'}{_proven(found)}.")
-        self.content_type = found
+        proven = sniffed(content.read(SNIFF_BYTES))
+        detail = f"; its first bytes say {proven}" if proven else ""
+        if self._kind == "image" and proven not in _IMAGES:
+            raise self.error(f"is not png, jpeg or webp{detail}. Nothing was sent.")
+        if proven is None or not proven.startswith(f"{self._kind}/"):
+            raise self.error(f"is not {'a video' if self._kind == 'video' else 'audio'}{detail}. Nothing was sent.")
+        self.content_type = proven
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        """Open the file, wherever it is, and turn what a store raises into this package's errors."""
+        """Open the file in any store, and convert the store's errors into this package's."""
         try:
             with self._open() as source:
                 yield source
@@ -130,7 +131,7 @@ class MediaFile:
 
     def _open(self) -> BinaryIO:
         source = self._source
-        # The paths of Airflow before 3.0 look like those of pathlib, but lead elsewhere.
+        # The paths of Airflow before 3.0 look like those of pathlib, but point elsewhere.
         is_storage_path = hasattr(source, "protocol")
         if isinstance(source, os.PathLike) and not is_storage_path:
             return _open_local(os.fspath(source))
@@ -141,18 +142,18 @@ class MediaFile:
         if path is not None and (isinstance(source, str) or is_storage_path):
             return _open_local(os.path.expanduser(path), is_uri="://" in text)  # noqa: PTH111 - as of a destination
         check_input(text)
-        found = _object_path(source, self._storage_conn_id) if isinstance(source, str) else source
-        return self._open_object(found, text)
+        path = _object_path(source, self._storage_conn_id) if isinstance(source, str) else source
+        return self._open_object(path, text)
 
     def _open_object(self, path: Any, text: str) -> BinaryIO:
         is_cut = _VERSION.search(text) and STORES.get(scheme_of(text)) in (S3, AZURE)
         if is_cut and not getattr(path.fs, "version_aware", False):
-            # The file systems of S3 and Azure cut it off: the newest version would be sent, and paid for.
-            raise self.error("names a version, and its store would read the newest one. Give the object alone.")
+            # The file systems of S3 and Azure drop it: the newest version would be sent, and paid for.
+            raise self.error("names a version, but its store would read the newest one. Give the object alone.")
         try:
             return cast("BinaryIO", path.open("rb"))
         except ValueError as error:
-            # Airflow only knows schemes that a provider registers; fsspec knows more, without connections.
+            # Airflow only accepts schemes that a provider registers; fsspec has more, without connections.
             if not is_unknown_scheme(error) or getattr(path, "conn_id", None):
                 raise
         import fsspec
@@ -163,35 +164,35 @@ class MediaFile:
         except TypeError as error:  # a host or a user, which only an Airflow connection holds
             raise self.error(
                 f"cannot be read: the file system {protocol} needs arguments ({redacted(error, 160)}), and no "
-                "installed Airflow provider makes it from a connection."
+                "installed Airflow provider creates it from a connection."
             ) from None
         return cast("BinaryIO", fs.open(path.path, "rb"))
 
     def _advice(self, error: Exception) -> str:
-        """Return what to write instead, as a further sentence, where the error is one of spelling or installation."""
+        """Return advice as a further sentence, if the error is due to spelling or installation."""
         text = str(self._source)
         if isinstance(error, ImportError) or is_unknown_scheme(error):
             return f" {missing_advice(scheme_of(text), error)}"
         if isinstance(error, FileNotFoundError) and "://" not in text and _LIKE_AN_ADDRESS.match(text):
-            return " An address has :// behind its scheme, as in https://example.com/a.png or s3://bucket/a.png."
+            return " An address has :// after its scheme, as in https://example.com/a.png or s3://bucket/a.png."
         return ""
 
 
 def _problem(text: str) -> str | None:
-    """Return what is wrong with the spelling of a path, in every store; None for a good one."""
+    """Return what is wrong with the spelling of a path, in any store; None if nothing."""
     if advice := account_advice(text):
         return advice
     if _LOCAL_URI_OF_A_HOST.match(text):
-        return "names a host, or no absolute path: the address of a local file begins with file:/// ."
+        return "names a host, or not an absolute path: the address of a local file begins with file:/// ."
     if "::" in text and "://" in text:
-        return "holds '::', by which fsspec chains file systems. Give the path of the file itself."
+        return "contains '::', with which fsspec chains file systems. Give the path of the file itself."
     return None
 
 
 def _object_path(uri: str, storage_conn_id: str | None) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    # Which of two connections wins is not left to Airflow, whose versions differ.
+    # Airflow's versions differ in which of two connections wins, so it is decided here.
     scheme, _, rest = uri.partition("://")
     netloc, slash, key = rest.partition("/")
     conn_id, _, bucket = netloc.rpartition("@")
@@ -199,11 +200,12 @@ def _object_path(uri: str, storage_conn_id: str | None) -> Any:
 
 
 def _open_local(path: str, *, is_uri: bool = False) -> BinaryIO:
-    """Open a regular file; a pipe or a device would hold the worker, or do something when it is opened.
+    """Open a regular file; a pipe or a device could block the worker, or act when it is opened.
 
-    :param is_uri: whether it may be percent-encoded, as in the record of a download. A file of that very name wins.
+    :param is_uri: whether it may be percent-encoded, as in the record of a download. An existing file of that very
+        name wins.
     """
-    if is_uri and not os.path.exists(path):  # noqa: PTH110 - no object for each look
+    if is_uri and not os.path.exists(path):  # noqa: PTH110 - no object for each check
         path = unquote(path)
     check_input(path)
     _check_regular(os.stat(path))  # noqa: PTH116
@@ -212,7 +214,7 @@ def _open_local(path: str, *, is_uri: bool = False) -> BinaryIO:
         _check_regular(os.fstat(descriptor))
         check_opened(descriptor, path)
         return os.fdopen(descriptor, "rb")
-    except BaseException:  # whatever ends it, the descriptor may not stay open
+    except BaseException:  # the descriptor must not stay open
         os.close(descriptor)
         raise
 
@@ -226,7 +228,7 @@ def _is_final(error: Exception) -> bool:
     """Whether reading the file again would fail in the same way."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-    # An OSError is no ValueError, but fsspec raises both for what it does not know.
+    # fsspec raises OSError and ValueError for what it does not recognize.
     final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError)
     return isinstance(error, (*final, ImportError, AirflowNotFoundException))
 
@@ -235,7 +237,3 @@ def _reason(error: Exception) -> str:
     known = {FileNotFoundError: "it does not exist", PermissionError: "permission denied"}
     explained = next((text for kind, text in known.items() if isinstance(error, kind)), None)
     return explained or (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def _proven(found: str | None) -> str:
-    return f"; its first bytes say {found}" if found else ""

@@ -1,17 +1,17 @@
-"""What is stored about an order, and which order a try belongs to. Decisions, no I/O.
+"""The stored record of an order, and which order a try belongs to. Decisions, no I/O.
 
 An order is what a task instance has submitted and paid for. Its retries belong to it; a clear starts another one. No
-single number of Airflow distinguishes the two (read in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
+single counter of Airflow distinguishes the two (read in the sources of 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2, 3.4.0b2):
 
-* ``max_tries`` is left alone by everything but a clear, so another number is proof of one. A clear sets it to the
-  number of the last try plus the task's ``retries``. With the same ``retries`` that is always more than before; it
-  comes out the same only when they were lowered in between (:meth:`Order.may_follow_a_clear_after`). A task that is
-  cleared *while it runs* keeps its number before 3.1.8; since then only if its worker dies before it obeys.
-* ``DagRun.clear_number`` grows with every clear of *any* task of the run since 3.2, so only "it did not grow" proves
-  something. Before 3.2 it grows when a run that has ended is cleared, and then no retry of any task is pending.
-* ``DagRun.start_date`` is later than the order in a first try only if the run was deleted and made again under its id.
+* ``max_tries`` changes only with a clear, so a different number proves one. A clear sets it to the number of the last
+  try plus the task's ``retries``. With the same ``retries`` that is always more than before; it is equal only if they
+  were lowered in between (:meth:`Order.may_follow_a_clear_after`). A task that is cleared *while it runs* keeps its
+  number before 3.1.8; since then only if its worker dies before it obeys.
+* ``DagRun.clear_number`` grows with every clear of *any* task of the run since 3.2, so only "it did not grow" is
+  conclusive. Before 3.2 it grows when a run that has ended is cleared, and then no retry of any task is pending.
+* ``DagRun.start_date`` is later than the order in a first try only if the run was deleted and recreated under its id.
 
-Where all of this leaves it open, the try counts as a retry: that costs a warning, and the other mistake money.
+If all of this is inconclusive, the try counts as a retry: that mistake costs a warning, the other one money.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from airflow_provider_vidu.common.values import number
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which order a try belongs to, as far as Airflow's counters show.
+    """Which order a try belongs to, according to Airflow's counters.
 
     :param number: the task instance's ``max_tries``.
-    :param clears: the run's ``clear_number``; None where it is unknown.
-    :param counts_every_clear: whether every clear of a task of the run makes ``clears`` grow (Airflow ≥ 3.2).
+    :param clears: the run's ``clear_number``; None if unknown.
+    :param counts_every_clear: whether every clear of a task of the run increments ``clears`` (Airflow ≥ 3.2).
     :param try_number: the number of the try.
-    :param retries: the task's ``retries`` today; None where they are unknown.
-    :param run_started: when the run started, in epoch seconds; None where it is unknown.
+    :param retries: the task's current ``retries``; None if unknown.
+    :param run_started: when the run started, in epoch seconds; None if unknown.
     """
 
     number: int
@@ -43,24 +43,24 @@ class Order:
     run_started: float | None = None
 
     def may_follow_a_clear_after(self, earlier_try: int) -> bool:
-        """Whether ``max_tries`` is what a clear after that try, and before this one, leaves with today's ``retries``.
+        """Whether ``max_tries`` is the result of a clear after that try and before this one, with today's ``retries``.
 
-        Never so for a retry of a task whose ``retries`` stayed the same: its number is that of a clear before the
-        order's first try, or of no clear at all.
+        Never so for a retry of a task with unchanged ``retries``: its number is that of a clear before the order's
+        first try, or of no clear at all.
         """
         return self.retries is not None and earlier_try <= self.number - self.retries < self.try_number
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is stored about an order: the intent, and the id as soon as there is one.
+    """The stored facts about an order: the intent, and the id as soon as there is one.
 
-    ``order`` is its number; ``marker`` names it at the service, and nothing else there; ``at`` is the time of the
-    latest send in epoch seconds, or that of the create's end without an answer; ``marked`` says whether the request
-    carries the marker; ``handed_over`` that the task has ended without waiting, so that the job is no longer its own;
-    ``request`` is a digest of what was sent. ``began`` is the time of the first send; ``looks`` is a
-    ``lost_create.Likeness`` as JSON, by which the list is searched; ``clears`` and ``try_number`` belong to the latest
-    try that had the order in hand; ``returned`` says that a try has returned the result to Airflow.
+    ``order`` is its number; ``marker`` identifies it uniquely at the service; ``at`` is the time of the latest send in
+    epoch seconds, or that of the create's end without an answer; ``marked`` is whether the request carries the marker;
+    ``handed_over`` whether the task ended without waiting, so that the job is no longer its own; ``request`` a digest
+    of the request. ``began`` is the time of the first send; ``looks`` a ``lost_create.Likeness`` as JSON, for the
+    search on the list; ``clears`` and ``try_number`` belong to the latest try that handled the order; ``returned`` is
+    whether a try has returned the result to Airflow.
     """
 
     order: int
@@ -82,7 +82,7 @@ class Record:
 
     @classmethod
     def from_json(cls, stored: object) -> Record | None:
-        """Read a stored record; None when there is none or it is not one of ours."""
+        """Read a stored record; None if there is none or it was not written by this package."""
         if not isinstance(stored, Mapping) or "order" not in stored:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
@@ -92,16 +92,16 @@ class Record:
 
     @property
     def is_searchable(self) -> bool:
-        """Whether a create of unknown outcome can be looked for."""
+        """Whether a create of unknown outcome can be searched for."""
         return self.marked or self.looks is not None
 
     @property
     def is_lost(self) -> bool:
-        """Whether something may have been created whose id is not known yet and can be found."""
+        """Whether a generation may exist whose id is unknown but can be searched for."""
         return self.generation_id is None and self.is_searchable
 
     def differs(self, request: str) -> bool:
-        """Whether another request was sent than this one; an empty digest is of a request that cannot be compared."""
+        """Whether another request was sent than this one; an empty digest cannot be compared."""
         return bool(request) and self.request not in ("", request)
 
     def counts_another_clear(self, order: Order) -> bool:
@@ -109,18 +109,15 @@ class Record:
         return None not in (self.clears, order.clears) and self.clears != order.clears
 
     def is_of_a_deleted_run(self, order: Order) -> bool:
-        """Whether the run of this record was deleted, and the try belongs to one that was made under the same id."""
+        """Whether this record's run was deleted, and the try belongs to a new run with the same id."""
         return order.run_started is not None and order.run_started > self.at > 0 and order.try_number <= self.try_number
 
     def was_cleared(self, order: Order, request: str) -> bool:
         """Whether the task was cleared after this record, so that the try belongs to another order.
 
-        A try that can be a mere retry is taken for a clear only if ``max_tries`` is what a clear would have left, and
-        the result was returned already or (since 3.2) a task of the run was cleared and the request is another one. So
-        a prompt that differs with every try pays once, whatever else of the run is cleared meanwhile.
-
-        :param order: which order the try belongs to.
-        :param request: the digest of its request.
+        A try that may be a mere retry counts as a clear only if ``max_tries`` is what a clear would have left, and the
+        result was returned already or (since 3.2) a task of the run was cleared and the request differs. So a prompt
+        that changes with every try pays once, even if other tasks of the run are cleared meanwhile.
         """
         if self.order != order.number or self.is_of_a_deleted_run(order):
             return True

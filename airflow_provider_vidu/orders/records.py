@@ -1,9 +1,9 @@
-"""Where an order's record lives between the tries of a task.
+"""Stores an order's record between the tries of a task.
 
-Airflow ≥ 3.3 has a state store per task instance that retries keep. Before that, a Variable named after
-the task instance holds the record until the task has succeeded. Since 3.4 a clear by the API or the UI discards the
-state (one by the command line does not); what a clear must not forget stands in the Variable there as well. The rest
-of the package does not know the difference.
+Airflow ≥ 3.3 has a state store per task instance, which survives retries. Before that, a Variable named after the task
+instance holds the record until the task has succeeded. Since 3.4 a clear by the API or the UI discards the state (one
+by the command line does not); facts that must survive a clear are stored in the Variable, too. The rest of the package
+does not depend on these differences.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIABLE_PREFIX: Final = "vidu_generation_"
 
 
 def order_of(context: Context) -> Order:
-    """Return which order a try belongs to, as far as Airflow's counters show."""
+    """Return which order a try belongs to, according to Airflow's counters."""
     from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
     ti: Any = context["ti"]
@@ -46,9 +46,9 @@ def order_of(context: Context) -> Order:
 
 
 def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
-    """Return the best store that this Airflow has.
+    """Return the best store of this Airflow.
 
-    :param keeps: whether the record must outlive the task's success, also where that takes a Variable.
+    :param keeps: whether the record must outlive the task's success, even if that takes a Variable.
     """
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_4_PLUS
 
@@ -58,16 +58,16 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
         return VariableStore(ti, keeps=keeps)
     if not AIRFLOW_V_3_4_PLUS:
         return StateStore(accessor)
-    # The very first try has nothing that a clear could have discarded: it need not ask for a Variable.
+    # A first try has nothing that a clear could have discarded, so it need not read a Variable.
     return ClearedStateStore(accessor, VariableStore(ti, keeps=keeps), may_be_cleared=int(ti.try_number) > 1)
 
 
 def submitted_id(context: Context, log: Any) -> str | None:
-    """Return the id of what an earlier try of this order has submitted; None also where that cannot be looked up."""
+    """Return the id that an earlier try of this order submitted; None also if it cannot be looked up."""
     try:
         record = store_for(context).load()
-    except Exception as error:  # noqa: BLE001 - asked for the sake of another error, which is the one to raise
-        log.warning("The order could not be looked up: %s", redacted(error))
+    except Exception as error:  # noqa: BLE001 - the caller is about to raise the error that matters
+        log.warning("Could not look up the order: %s", redacted(error))
         return None
     return record.generation_id if record is not None and record.order == order_of(context).number else None
 
@@ -76,7 +76,7 @@ class RecordStore(ABC):
     """Keeps one record per task instance across tries."""
 
     is_durable: ClassVar[bool] = True
-    """Whether a later try finds what is saved."""
+    """Whether a saved record is available to a later try."""
 
     @abstractmethod
     def load(self) -> Record | None:
@@ -91,12 +91,12 @@ class RecordStore(ABC):
         """Forget the record."""
 
     def returned(self) -> None:
-        """Note in the record that a try returns its result to Airflow: what follows a success is a clear."""
+        """Record that a try returns its result to Airflow: a try after a success follows a clear."""
         if (record := self.load()) is not None:
             self.save(replace(record, returned=True))
 
-    def finished(self) -> None:  # noqa: B027 - most stores keep it
-        """Take note that Airflow has recorded the task's success: by default the record is kept."""
+    def finished(self) -> None:  # noqa: B027 - most stores keep the record
+        """Handle the task's success, once Airflow has recorded it: by default the record is kept."""
 
 
 class NullStore(RecordStore):
@@ -135,13 +135,11 @@ class StateStore(RecordStore):
 
 
 class ClearedStateStore(StateStore):
-    """The state store where some clears discard it (Airflow ≥ 3.4).
+    """The state store, if some clears discard it (Airflow ≥ 3.4).
 
-    What the order after a clear must know of stands in the Variable as well, until the task returns its result: an
-    intent whose outcome is unknown, and a generation that was paid for.
+    The facts that the order after a clear needs are in the Variable, too, until the task returns its result: an intent
+    of unknown outcome, and a generation that was paid for.
 
-    :param accessor: the task instance's state.
-    :param variable: the task instance's Variable.
     :param may_be_cleared: whether there may have been a clear.
     """
 
@@ -152,7 +150,7 @@ class ClearedStateStore(StateStore):
         self._is_doubled = False
 
     def load(self) -> Record | None:
-        """Return the record, or what a clear has left of it, or None."""
+        """Return the record, or the part that a clear has left, or None."""
         record = super().load()
         if self._may_be_cleared and record is None:
             record = self._variable.load()
@@ -160,7 +158,7 @@ class ClearedStateStore(StateStore):
         return record
 
     def save(self, record: Record) -> None:
-        """Store the record, in both places where a clear needs to know it: each time the safer one first."""
+        """Store the record, in both places if a clear needs it: the safer one first."""
         if record.is_lost:
             self._variable.save(record)
         super().save(record)
@@ -177,17 +175,14 @@ class ClearedStateStore(StateStore):
             self._variable.forget()
 
     def returned(self) -> None:
-        """Note the result; the Variable goes, where it is not to be kept: the state serves a retry."""
-        StateStore(self._accessor).returned()  # not its own save: the Variable is not written again
-        self._variable.ended()
+        """Record the result; the Variable is removed unless it must be kept, because a retry reads the state."""
+        StateStore(self._accessor).returned()  # not this class's save: the Variable is not written again
+        self._variable.returned()
+        self._variable.finished()
 
 
 class VariableStore(RecordStore):
-    """A Variable named after the task instance (Airflow before 3.3).
-
-    :param ti: the task instance.
-    :param keeps: whether the Variable outlives the task's success.
-    """
+    """A Variable named after the task instance (Airflow before 3.3); ``keeps``: it outlives the task's success."""
 
     def __init__(self, ti: Any, *, keeps: bool = False) -> None:
         identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
@@ -216,21 +211,16 @@ class VariableStore(RecordStore):
             self.clear()
 
     def returned(self) -> None:
-        """Note that a try returns its result, where the record outlives the success; else the success removes it."""
+        """Record that a try returns its result, if the record outlives the success, which removes it otherwise."""
         if self._keeps:
             super().returned()
 
     def finished(self) -> None:
-        """Remove the Variable where it is not to be kept: thousands of them would be a nuisance."""
+        """Remove the Variable unless it must be kept: there could be thousands."""
         if not self._keeps:
             self.forget()
 
-    def ended(self) -> None:
-        """Remove the Variable, or note the result in it."""
-        self.returned()
-        self.finished()
-
 
 def _count(value: object) -> int | None:
-    """Return a number that Airflow counts; a stand-in in a unit test counts nothing."""
+    """Return a counter of Airflow; None for the mock of a unit test."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

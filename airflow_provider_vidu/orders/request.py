@@ -1,4 +1,4 @@
-"""The request that an operator's arguments make, once their templates are rendered: checked before it is paid for."""
+"""Builds a create's request from an operator's rendered arguments, and checks it before it is paid for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media_fields import as_list
+from airflow_provider_vidu.orders.media_fields import as_list, read_json
 from airflow_provider_vidu.orders.upstream import filled
 
 if TYPE_CHECKING:
@@ -22,37 +21,37 @@ NAMES: Final = ("prompt", "model", "images", "endpoint", "parameters", "body")
 _OBJECTS: Final = ("parameters", "body")
 _WORD_NONE: Final = "None"
 
-MAX_TOLD_CHARS: Final = 1000
-"""What is longer is no parameter that anybody looks up in a result."""
+MAX_PARAMETER_CHARS: Final = 1000
+"""Longer values are not repeated as parameters of a result."""
 
 
 def required_arguments(arguments: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the arguments that hold something before their templates are rendered.
+    """Return the names of the arguments that hold a value before their templates are rendered.
 
-    ``body.prompt`` and ``parameters.subjects[0].name`` stand for fields within them; with ``=None`` behind it, for a
-    field that the author has set to that word.
+    ``body.prompt`` and ``parameters.subjects[0].name`` stand for fields within them; a trailing ``=None`` marks a field
+    that the author set to that word.
     """
     found = {name for name in NAMES if _holds(arguments[name])}
     for name in _OBJECTS:
         for where, value in _leaves(arguments[name], name):
-            # An empty prompt is refused also where the author, or a task before this one, has left it empty.
+            # An empty prompt is refused even if the author, or an upstream task, left it empty.
             if where != name and (not _is_nothing(value) or (where == f"{name}.prompt" and value == "")):
                 found.add(f"{where}={_WORD_NONE}" if _is_word_none(value) else where)
     return frozenset(found)
 
 
 def _holds(value: object) -> bool:
-    # Only lists are asked for their length: an array has no truth of its own, and an XCom none yet.
+    # Only lists are checked for emptiness: an array has no truth value, and an XCom none yet.
     return value is not None and not (isinstance(value, (list, tuple)) and not value)
 
 
 def _is_word_none(value: object) -> bool:
-    """Whether a value is the word None, which is what a template makes of nothing."""
+    """Whether a value is the word None, to which a template renders None."""
     return isinstance(value, str) and value.strip() == _WORD_NONE
 
 
 def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
-    """Yield the values within an object or a list, each with the fields that lead to it."""
+    """Yield the values within an object or a list, each with the path of its field."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _leaves(item, f"{where}.{name}")
@@ -64,25 +63,24 @@ def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
 
 
 def check_endpoint(arguments: Mapping[str, Any]) -> None:
-    """Refuse, while the DAG is parsed, a request of the official API's structure that fits several endpoints.
+    """Refuse at parse time a request of the official API's structure that fits several endpoints.
 
-    :param arguments: the arguments by their names in :data:`NAMES`, before their templates are rendered.
     :raises ViduConfigError: naming the choices.
     """
     further = arguments["body"] if arguments["body"] is not None else arguments["parameters"]
     if arguments["endpoint"] is not None or not isinstance(further, Mapping):
-        return  # it is named, or known only later
+        return  # the endpoint is named, or the fields are known only later
     from airflow_provider_vidu.api.dialects.endpoints import check_when_parsed
 
     check_when_parsed({**{name: arguments[name] for name in ("prompt", "model", "images")}, **further})
 
 
 def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
-    """Return the body of a create. What its media fields name is not read yet (see :mod:`.media`).
+    """Return the body of a create. Files in its media fields are not read yet (see :mod:`.media`).
 
     :param arguments: the rendered arguments, by their names in :data:`NAMES`.
-    :param expected: which of them must hold something: a template that renders to nothing would be paid for.
-    :raises ViduConfigError: naming the argument that is wrong, or came from nothing.
+    :param expected: which of them must hold a value: an empty one, rendered by a template, would be paid for.
+    :raises ViduConfigError: naming the argument that is wrong, or empty.
     """
     arguments = {name: plain(arguments[name]) for name in NAMES}
     arguments["images"] = as_list("images", arguments["images"])
@@ -102,7 +100,7 @@ def request_of(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[
 
 
 def further_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields in ``body``, or else in ``parameters``; none where they are no object."""
+    """Return the fields in ``body``, or else in ``parameters``; none if they are not an object."""
     try:
         name, fields = _object_in({**arguments, **{name: plain(arguments[name]) for name in _OBJECTS}})
     except ViduConfigError:
@@ -116,39 +114,34 @@ def _object_in(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _further(arguments: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
+    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
+
     name, fields = _object_in(arguments)
     if f"{name}.prompt" in expected:
         _check_present(f"{name}.prompt", fields.get("prompt"))
     for where, value in _leaves(fields, name):
-        if _is_word_none(value) and (f"{where}={_WORD_NONE}" not in expected or _is_no_text(where)):
+        # Of a field that is documented as a number or a flag, the word None is not a value.
+        is_text = where.rpartition(".")[2] not in NUMBERS | FLAGS
+        if _is_word_none(value) and not (is_text and f"{where}={_WORD_NONE}" in expected):
             _check_present(where, _WORD_NONE)
     return _without_nothing(fields, name, expected)
 
 
-def _is_no_text(where: str) -> bool:
-    """Whether a field is documented as a number or a flag, so that the word None in it is none of its values."""
-    from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
-
-    return where.rpartition(".")[2] in NUMBERS | FLAGS
-
-
 def _without_nothing(fields: dict[str, Any], where: str, expected: Collection[str]) -> dict[str, Any]:
-    """Return fields without those that have rendered to nothing: an endpoint that does not take them refuses them all.
+    """Return fields without those that rendered to nothing: an endpoint that does not take them refuses the request.
 
-    The API refuses surplus fields (``FieldUnwanted``), also where they are empty. Of ``parameters``, what the author
-    has left empty is left out, too; ``body`` is the whole request, so there it is sent as written.
+    The API refuses surplus fields (``FieldUnwanted``) even if they are empty. In ``parameters``, fields that the author
+    left empty are omitted, too; ``body`` is the whole request, so there they are sent as written.
 
-    :param fields: the rendered fields.
-    :param where: what leads to them.
-    :param expected: what held something before it was rendered, see :func:`required_arguments`.
+    :param expected: the fields that held a value before rendering, see :func:`required_arguments`.
     """
-    found: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for name, value in fields.items():
-        place = f"{where}.{name}"
-        if _is_nothing(value) and (where == "parameters" or place in expected):
+        path = f"{where}.{name}"
+        if _is_nothing(value) and (where == "parameters" or path in expected):
             continue
-        found[name] = _without_nothing(value, place, expected) if isinstance(value, dict) and value else value
-    return found
+        kept[name] = _without_nothing(value, path, expected) if isinstance(value, dict) and value else value
+    return kept
 
 
 def _is_nothing(value: object) -> bool:
@@ -160,12 +153,11 @@ def _is_nothing(value: object) -> bool:
 def facts_of_create(
     generation: Generation, ordered_at: float | None, arguments: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return what a later process cannot find out again, as plain JSON: later answers of ``ent-v2`` lack it.
+    """Return the facts that a later process cannot retrieve, as plain JSON: later answers of ``ent-v2`` omit them.
 
-    :param generation: as the create, or a later query, has answered.
-    :param ordered_at: when the order was recorded, in epoch seconds, if the answer holds no time.
-    :param arguments: the rendered arguments that the generation was submitted with, by their names in :data:`NAMES`;
-        None where it was submitted with others that are not known here.
+    :param generation: the answer to the create, or to a later query.
+    :param ordered_at: when the order was recorded, in epoch seconds, in case the answer has no time.
+    :param arguments: the rendered arguments of the generation; None if it was submitted with other, unknown ones.
     """
     at = generation.created_at
     if at is None and ordered_at:
@@ -175,7 +167,7 @@ def facts_of_create(
         "created_at": at.isoformat() if at else None,
         "credits": generation.credits,
         "seed": seed if isinstance(seed, int) else None,
-        "asked": _OTHERS if arguments is None else _terms_digest(arguments),
+        "asked": "others" if arguments is None else _terms_digest(arguments),
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -183,29 +175,24 @@ def facts_of_create(
 def completed(
     generation: Generation, arguments: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[Generation, dict[str, Any]]:
-    """Return a generation with what its order knows and the service does not say again, and its parameters.
+    """Return a generation completed with its order's facts that the service does not repeat, and its parameters.
 
-    The parameters are the other plain fields of the request. Media, ``payload`` and ``callback_url`` are left out:
-    they may hold whole files, or tokens. Where the arguments are not those of the order (each rendering of
-    ``{{ ti.try_number }}`` may be another one), they say nothing of the generation, and nothing is filled in.
+    The parameters are the other plain fields of the request. Media, ``payload`` and ``callback_url`` are omitted: they
+    may hold whole files, or tokens. If the arguments are not those of the order (``{{ ti.try_number }}`` may render
+    differently each time), they do not describe the generation, and nothing is filled in.
 
-    :param generation: what the service says; that wins.
-    :param arguments: the rendered arguments, by their names in :data:`NAMES`.
-    :param facts: what :func:`facts_of_create` returned, maybe in an earlier process.
+    :param facts: the return value of :func:`facts_of_create`, possibly from an earlier process.
     """
-    is_same = facts.get("asked") in (None, _terms_digest(arguments))  # earlier versions did not note it
+    is_same = facts.get("asked") in (None, _terms_digest(arguments))  # earlier versions did not record it
     fields, parameters = _terms(arguments) if is_same else ({}, {})
-    if facts.get("seed") and not parameters.get("seed"):  # none, or 0, lets the service choose
+    if facts.get("seed") and not parameters.get("seed"):  # None, or 0, lets the service choose
         parameters["seed"] = facts["seed"]
     known = {name: facts.get(name) for name in ("created_at", "credits")}
     return filled(generation, {**fields, **known}), parameters
 
 
-_OTHERS: Final = "others"
-
-
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of a request that are reported again, and those of them that are parameters."""
+    """Return the fields of a request that a result repeats, and those of them that are parameters."""
     from airflow_provider_vidu.api.dialects.endpoints import typed
 
     fields = {name: plain(arguments[name]) for name in ("prompt", "model") if arguments[name] is not None}
@@ -224,14 +211,14 @@ def _is_parameter(name: object, value: object) -> bool:
 
     if name in {"prompt", "model", "payload", "callback_url", *MEDIA_FIELDS}:
         return False
-    return isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= MAX_TOLD_CHARS
+    return isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= MAX_PARAMETER_CHARS
 
 
 def text(name: str, value: object) -> str | None:
-    """Return an argument that is text, or a member of an enum of texts; a whole number is written out.
+    """Return an argument that is text, or a member of an enum of texts; a whole number becomes its digits.
 
-    :raises ViduConfigError: when it is of another type. A fraction is refused, because its text is gone: ``3.10`` and
-        ``3.1`` are the same number.
+    :raises ViduConfigError: when it is of another type. A fraction is refused, because its original text is lost:
+        ``3.10`` and ``3.1`` are the same number.
     """
     value = plain(value)
     if value is None or isinstance(value, str):
@@ -240,8 +227,8 @@ def text(name: str, value: object) -> str | None:
         return str(value)
     if isinstance(value, float):
         raise ViduConfigError(
-            f"{name} is the number {value!r}, not text, and its text may have been another one (3.10). Make the "
-            "param or the XCom that it comes from a text. Nothing was submitted."
+            f"{name} is the number {value!r}, not text, and its original text (such as 3.10) is lost. Make the param "
+            "or the XCom that it comes from a text. Nothing was submitted."
         )
     raise ViduConfigError(f"{name} must be text, not {type(value).__name__}.")
 
@@ -251,26 +238,15 @@ def _check_present(name: str, value: object) -> None:
     if word is None or word in ("None", "", [], (), {}):
         content = "the word None" if word == "None" else "None" if word is None else "empty"
         raise ViduConfigError(
-            f"{name} is {content}: check the XCom or the param that it is rendered from. Nothing was submitted."
+            f"{name} is {content}: check the XCom or the param that it is templated from. Nothing was submitted."
         )
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:
     if isinstance(value, str) and value.strip().startswith("{"):
-        value = _read_object(name, value)
+        value = read_json(name, value, "object")
     if not isinstance(value, Mapping):
         raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
     if wrong := [key for key in value if not isinstance(key, str)]:
-        raise ViduConfigError(f"{name} must be a JSON object: the name {wrong[0]!r} is no text.")
+        raise ViduConfigError(f"{name} must be a JSON object: the name {wrong[0]!r} is not text.")
     return dict(value)
-
-
-def _read_object(name: str, value: str) -> object:
-    """Return the object whose JSON a template has rendered to."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ViduConfigError(
-            f"{name} is the text of an object, but not JSON: {redacted(value.strip(), 80)}. Pass the object itself (a "
-            "task's output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."
-        ) from None

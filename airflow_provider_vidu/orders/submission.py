@@ -1,15 +1,14 @@
-"""Submit once, pay once: what to do before, around and after a create, over all tries of a task.
+"""Submit once, pay once: the steps before, around and after a create, over all tries of a task.
 
-Nothing here depends on Airflow: the record's store is handed in. The order of events is the whole point:
+Nothing here depends on Airflow: the record's store is an argument. The order of the steps is essential:
 
 1. the *intent* is stored (with a marker that ``ent-v2`` echoes),
 2. the create is sent, once,
 3. the id is stored,
 4. everything else.
 
-A worker that dies between 1 and 3 leaves an intent without an id. The next try then searches the account's list, by
-the marker or by what the create looks like (:mod:`.lost_order`); if the list does not decide it, it fails with an
-error instead of paying a second time.
+A worker that dies between 1 and 3 leaves an intent without an id. The next try then searches the account's list for the
+marker or for a similar create (:mod:`.lost_order`); if the list is inconclusive, it fails instead of paying twice.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.records import RecordStore
 
 GRACE_SECONDS: Final = 60.0
-"""How old an intent must be before "no such generation" counts for its id."""
+"""How old an intent must be before "no such generation" is accepted for its id."""
 
 GRACE_PAUSE_SECONDS: Final = 5.0
 
@@ -53,18 +52,18 @@ OnClear = Literal["new", "resume"]
 
 
 class Submission:
-    """Brings an order to a generation: by submitting it, or by finding what an earlier try submitted.
+    """Submits an order's generation, or recovers the one that an earlier try submitted.
 
-    :param hook: speaks to the service.
+    :param hook: sends the requests.
     :param store: keeps the record; a ``NullStore`` if the user wants no memory (``durable=False``).
-    :param order: which order this try belongs to: another one after each clear, the same for all retries.
+    :param order: which order this try belongs to: a new one after each clear, the same for all retries.
     :param log: gets one line for each decision.
-    :param cancel_abandoned: cancel what an earlier order (before a clear) has left running.
+    :param cancel_abandoned: cancel a generation that the order before a clear has left running.
     :param on_clear: ``new`` submits a new generation after a clear; ``resume`` first picks up the generation of the
         order before the clear, if it was submitted with the same request and has not failed.
-    :param before_order: called once before anything is uploaded, recorded or sent; it raises where the result could
-        not be kept.
-    :param before_send: called right before a create is sent; it raises where that is no longer wanted.
+    :param before_order: called once before anything is uploaded, recorded or sent; raises if the result could not be
+        stored.
+    :param before_send: called right before each send of a create; raises if the create is no longer wanted.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class Submission:
         *,
         cancel_abandoned: bool = True,
         on_clear: OnClear = "new",
-        before_order: Callable[[], None] | None = None,
-        before_send: Callable[[], None] | None = None,
+        before_order: Callable[[], None] = lambda: None,
+        before_send: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -94,17 +93,16 @@ class Submission:
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
         self.is_of_another_request = False
-        """Whether the generation was submitted with another request than this try's, once there is one."""
+        """Whether the generation was submitted with another request than this try's."""
 
     def generation(self, body: Prepared | Mapping[str, Any], endpoint: str | None) -> Generation:
         """Return the order's generation, submitted now or earlier.
 
-        :param body: the whole request. Files that it names are read for its digest, and sent only if it is submitted:
-            an order that has been submitted already uploads nothing again.
-        :param endpoint: which create, as :meth:`ViduHook.create_generation` takes it.
+        :param body: the whole request. Its files are read for its digest, and sent only with a new create.
+        :param endpoint: of the create, as for :meth:`ViduHook.create_generation`.
         :raises ViduSubmitUnknownError: when an earlier create may have been carried out and the list does not show
             whether it was.
-        :raises ViduGenerationFailedError: when the earlier try's generation has failed for good.
+        :raises ViduGenerationFailedError: when the earlier try's generation failed permanently.
         :raises ViduError: when the create was refused.
         """
         self._endpoint = endpoint
@@ -124,12 +122,12 @@ class Submission:
             prepared.close()
 
     def handed_over(self) -> None:
-        """Note that the task ends without waiting: a later clear must not cancel the generation."""
+        """Record that the task ends without waiting: a later clear must not cancel the generation."""
         if (record := self._store.load()) is not None:
             self._store.save(replace(record, handed_over=True))
 
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
-        """Return the digest of the request; empty if its files are gone, but the order has been submitted."""
+        """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
             return _digest(prepared.identity(), endpoint)
         except ViduError as error:
@@ -139,12 +137,12 @@ class Submission:
             return ""
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
-        """Return what an earlier try has submitted, or None when a new submit is right."""
-        generation_id = record.generation_id or self._lost_id(record)
+        """Return the generation that an earlier try submitted, or None if a new submit is right."""
+        generation_id = record.generation_id or find_lost(self._hook, record, self._log, self._sleep)
         if generation_id is None:
-            self._log.info("An earlier try was interrupted before its create was carried out: submitting now.")
+            self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
-        # With the counters of this try: the fewer clears may have come since, the less is left to a guess.
+        # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
         if not generation.failed:
@@ -157,21 +155,21 @@ class Submission:
                 )
             return generation
         if generation.is_transient or generation.was_cancelled:
-            self._log.info("Generation %s of an earlier try failed: submitting it again.", generation_id)
+            self._log.info("Generation %s of an earlier try failed; submitting it again.", generation_id)
             return None
         if record.differs(request) or record.counts_another_clear(self._order):
-            # Airflow does not retry what has failed for good: a user wants to try again.
-            self._log.info("Generation %s of an earlier try failed for good: submitting a new one.", generation_id)
+            # Airflow does not retry a permanent failure, so a user wants to try again.
+            self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
     def _known(self, generation_id: str, record: Record) -> Generation:
-        """Query a generation; right after its create the service may not know it yet."""
+        """Query a generation; right after its create the service may not find it yet."""
         for left in reversed(range(round(GRACE_SECONDS / GRACE_PAUSE_SECONDS) + 1)):
             try:
                 generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
             except (ViduAuthError, ViduCreditError, ViduRequestError) as error:
-                # It is paid for: the key may be right at the next try.
+                # It is paid for, and the key may be valid at the next try.
                 raise not_resumed(error, generation_id) from error
             except ViduNotFoundError:
                 if not left or time.time() - record.at >= GRACE_SECONDS:
@@ -179,47 +177,51 @@ class Submission:
             else:
                 if is_doubtful(generation):  # a new submit would pay for it again
                     raise ViduResponseError(
-                        "An earlier try submitted a generation. The service reports a failure that names no "
+                        "An earlier try submitted a generation. The service reports a failure without naming a "
                         f"generation, so nothing is resubmitted: {failure(generation).reason}",
                         generation_id=generation_id,
                         conn_id=self._hook.vidu_conn_id,
                     )
                 return generation
-            self._log.info("Generation %s is not known yet: retrying.", generation_id)
+            self._log.info("The service does not find generation %s yet; retrying.", generation_id)
             self._sleep(GRACE_PAUSE_SECONDS)
         raise AssertionError("not reached")
 
-    def _lost_id(self, record: Record, *, is_cleared: bool = False) -> str | None:
-        return find_lost(self._hook, record, self._log, self._sleep, is_cleared=is_cleared)
-
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
-        if self._before_order is not None:
-            self._before_order()
-        # Before the intent is stored: an upload costs nothing, and one that fails leaves nothing to look for.
+        self._before_order()
+        # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
         self._store.save(record)
-        sends = _Sends(record, self._store, self._before_send)
+        sends = 0
+
+        def before_send() -> None:
+            nonlocal sends
+            self._before_send()
+            sends += 1
+            if sends > 1:  # a repetition may come minutes after the intent
+                self._store.save(replace(record, at=time.time()))
+
         try:
-            generation = self._hook._submit(sent, endpoint, sends.next, queues=True)
+            generation = self._hook._submit(sent, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
             if not self._store.is_durable or not (record.is_searchable or error.generation_id):
                 raise
-            # The service may take as long again: what it settles counts from here. Where there is a list it decides,
-            # because the id in an error may be another's; elsewhere that id is all there is.
+            # The service may take as long again, so the time counts from here. A list decides if there is one, because
+            # the id in an error may be another generation's; otherwise that id is all there is.
             known = None if record.is_searchable else error.generation_id
             self._store.save(replace(record, at=time.time(), generation_id=known))
             raise uncertain(error) from error
         except BaseException as error:
-            # Refused, or never sent. Anything else that ends a send (a timeout, a kill) leaves the intent.
-            if isinstance(error, ViduError) or not sends.count:
+            # Refused, or never sent. Any other end of a send (a timeout, a kill) leaves the intent.
+            if isinstance(error, ViduError) or not sends:
                 self._forget_intent()
             raise
         self._store.save(replace(record, generation_id=generation.id))
         return generation
 
     def _forget_intent(self) -> None:
-        """Put back what was recorded before an intent that came to nothing: a clear may still need it."""
+        """Restore the record before an intent that came to nothing: a clear may still need it."""
         if self._loaded is not None and self._loaded.generation_id is not None:
             self._store.save(self._loaded)
         else:
@@ -227,7 +229,7 @@ class Submission:
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker."""
-        # Made up for this order: names would be the same in another Airflow, or in a run that is created again.
+        # A random marker: names would be the same in another Airflow, or in a recreated run.
         marker = f"airflow:{uuid.uuid4().hex}"
         dialect = self._hook.config.dialect
         marked = dialect.marked(body, marker, endpoint) if self._store.is_durable else None
@@ -243,15 +245,15 @@ class Submission:
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
 
-        A known one was the user's to give up, unless the task says ``on_clear="resume"``. One whose create had no
-        known outcome is what the user still waits for: a task without retries has no other way on than the clear.
+        The user gave up a known generation, unless the task has ``on_clear="resume"``. A generation whose create had an
+        unknown outcome is still wanted: for a task without retries, the clear is the only way to continue.
         """
         generation_id, was_lost = record.generation_id, record.is_lost
         if was_lost:
             try:
-                generation_id = self._lost_id(record, is_cleared=True)
+                generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=True)
             except ViduSubmitUnknownError:
-                # This is reported once, and a further clear submits a new generation.
+                # Reported once; a further clear submits a new generation.
                 self._store.save(replace(self._taken(record), marked=False, looks=None))
                 raise
         if generation_id is None:
@@ -275,9 +277,9 @@ class Submission:
         return replace(record, clears=self._order.clears, try_number=self._order.try_number)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
-        """Return the generation of the order before the clear, and log what became of it.
+        """Return the generation of the order before the clear, and log its state.
 
-        :param is_needed: whether the order depends on it, so that a failure of the service is raised.
+        :param is_needed: whether the order depends on it, so that an error of the service is raised.
         """
         try:
             if is_needed:
@@ -290,13 +292,12 @@ class Submission:
             self._log.warning("The task was cleared. Its earlier generation was %s: %s", generation_id, error)
             return None
         spent = "" if generation.credits is None else f", {generation.credits} credits"
-        self._log.info(
-            "The task was cleared. Its earlier generation was %s: %s%s.", generation_id, generation.describe(), spent
-        )
+        state = f"{generation.describe()}{spent}"
+        self._log.info("The task was cleared. Its earlier generation was %s: %s.", generation_id, state)
         return generation
 
     def _abandon(self, generation_id: str) -> None:
-        """Cancel, best effort, what the order before a clear has left running."""
+        """Cancel, best effort, the generation that the order before a clear left running."""
         try:
             verdict = self._hook.cancel_generation(generation_id, endpoint=self._endpoint)
             self._log.info("Generation %s of the order before the clear: %s.", generation_id, verdict.reason)
@@ -304,26 +305,8 @@ class Submission:
             self._log.warning("Generation %s of the order before the clear: %s", generation_id, error)
 
 
-class _Sends:
-    """Counts the sends of a create, and notes the time of each: a repetition may come minutes after the intent."""
-
-    def __init__(self, record: Record, store: RecordStore, check: Callable[[], None] | None) -> None:
-        self._record = record
-        self._store = store
-        self._check = check
-        self.count = 0
-
-    def next(self) -> None:
-        """Take note of a send that is about to begin, unless it is no longer wanted."""
-        if self._check is not None:
-            self._check()
-        self.count += 1
-        if self.count > 1:
-            self._store.save(replace(self._record, at=time.time()))
-
-
 def failed(hook: ViduHook, generation: Generation) -> ViduError:
-    """Return the error of a failed generation: retryable when a new submit may succeed."""
+    """Return the error of a failed generation: retryable if a new submit may succeed."""
     error = failure(generation).with_context(conn_id=hook.vidu_conn_id)
     if not generation.is_transient:
         return error
@@ -331,8 +314,8 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
 
 
 def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
-    """Return a short name of a request; the same for the same request."""
-    # Read back first: names of several types cannot be sorted. The create refuses what is not JSON at all.
+    """Return a short digest of a request."""
+    # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
     plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))
     text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

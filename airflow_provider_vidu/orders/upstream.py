@@ -1,7 +1,7 @@
-"""What an earlier task handed over: the id, and the URL, in the generation that it returned.
+"""The id and the URL in the generation that an upstream task returned.
 
-``generation=generate.output`` takes the whole return value of a task, also of a mapped one, so that what belongs
-together is mapped together.
+``generation=generate.output`` takes the whole return value of a task, also of a mapped one, so that id and URL are
+mapped together.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_source(name: str, generation: object, **instead: object) -> None:
-    """Refuse, while the DAG is parsed, arguments that name no generation, or name it twice.
+    """Refuse at parse time arguments of an operator (``name``) that name no generation, or name it twice.
 
-    :param name: the operator's class, for the message.
-    :param generation: its argument ``generation``.
-    :param instead: the arguments that it replaces.
-    :raises ViduConfigError: naming them.
+    :param instead: the arguments that ``generation`` replaces.
+    :raises ViduConfigError: naming the arguments.
     """
     words = " or ".join(instead)
     is_named = any(value is not None for value in instead.values())
@@ -34,14 +32,14 @@ def check_source(name: str, generation: object, **instead: object) -> None:
 
 
 def stripped(value: Any) -> Any:
-    """Return a text without the blanks and line ends around it, which templates and files leave there."""
+    """Return a text without the surrounding whitespace that templates and files leave."""
     return value.strip() if isinstance(value, str) else value
 
 
 def id_of(generation: object) -> Any:
-    """Return the id in what a task returned, unchecked.
+    """Return the id in a task's return value, unchecked.
 
-    :param generation: a generation as JSON, as the text of that, or as an object; the record of a download; or an id.
+    :param generation: a generation as JSON, as its text, or as an object; the record of a download; or an id.
     :raises ViduConfigError: when it holds none.
     """
     from airflow_provider_vidu.models import Generation
@@ -51,53 +49,44 @@ def id_of(generation: object) -> Any:
         return generation.id
     if isinstance(generation, Sequence) and not isinstance(generation, (str, bytes)):
         raise ViduConfigError(
-            "generation is a list, as a mapped task returns one. Map over it: .expand(generation=generate.output)."
+            "generation is a list, the output of a mapped task. Map over it: .expand(generation=generate.output)."
         )
     if isinstance(generation, str) and generation.lstrip().startswith(("{", "[")):
         raise ViduConfigError(
-            "generation is the text of an object, but not JSON: a template made it of one. Pass "
+            "generation is the text of an object, but not JSON: a template converted it. Pass "
             "generation=generate.output without a template, or render it with the filter tojson."
         )
     if not isinstance(generation, Mapping):
-        return stripped(generation)  # an id, or something that is refused as one
-    found = generation.get("id") or generation.get("generation_id")
-    if found is None:
+        return stripped(generation)  # an id, or a value that is refused as one
+    if (generation_id := generation.get("id") or generation.get("generation_id")) is None:
         raise ViduConfigError(
-            "generation holds no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
+            "generation has no id. Pass what ViduGenerateOperator or ViduGenerationSensor returned: "
             "generation=generate.output."
         )
-    return found
+    return generation_id
 
 
 def url_of(generation: object, artifact: str | None, creation: int = 0) -> str | None:
-    """Return the URL of an artifact in what a task returned, or None where there is none to trust.
-
-    :param generation: as for :func:`id_of`.
-    :param artifact: which file is meant, and of which creation (see :meth:`Generation.url_of`).
-    :param creation: counted from 0.
-    """
-    found = handed_over(generation)
-    return None if found is None else web_url((found.url_of(artifact, creation) or "").strip())
+    """Return the URL of an artifact (see :meth:`Generation.url_of`) in a task's return value; None if there is none."""
+    known = handed_over(generation)
+    return None if known is None else web_url((known.url_of(artifact, creation) or "").strip())
 
 
 def handed_over(generation: object) -> Generation | None:
-    """Return the generation that a task returned; None when it is something else, or another version's.
-
-    :param generation: as for :func:`id_of`.
-    """
+    """Return the generation in a task's return value; None if it is something else, or another version's."""
     from airflow_provider_vidu.models import Generation
 
     generation = _read(generation)
     if isinstance(generation, Mapping) and "status" in generation:
         try:
             return Generation.model_validate(generation)
-        except ValueError:  # another version's, or made by hand: the id is enough
+        except ValueError:  # another version's, or handwritten: the id is enough
             return None
     return generation if isinstance(generation, Generation) else None
 
 
 def _read(generation: object) -> object:
-    """Return the object, or the text, whose JSON a template has rendered to; everything else as it is."""
+    """Return the object or the text whose JSON a template rendered; everything else unchanged."""
     if isinstance(generation, str) and generation.lstrip().startswith(("{", '"')):
         try:
             return json.loads(generation)
@@ -107,12 +96,11 @@ def _read(generation: object) -> object:
 
 
 def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
-    """Return a generation with prompt, model, credits and the time of its create, as far as the service omits them.
+    """Return a generation with prompt, model, credits and time of creation filled in where the service omits them.
 
-    The query of ``ent-v2`` answers none of them.
+    The query of ``ent-v2`` returns none of them.
 
-    :param generation: what the service says; that wins.
-    :param known: what is known otherwise, as plain JSON: ``prompt``, ``model``, ``created_at``, ``credits``.
+    :param known: plain JSON with ``prompt``, ``model``, ``created_at`` and ``credits``, as far as they are known.
     """
     values = {
         "prompt": text(known.get("prompt")),
@@ -125,11 +113,7 @@ def filled(generation: Generation, known: Mapping[str, Any]) -> Generation:
 
 
 def continued(generation: Generation, handed: object) -> tuple[Generation, Mapping[str, Any] | None]:
-    """Return a generation with what the task before it knew of its order, and the parameters of its request.
-
-    :param generation: what the service says.
-    :param handed: what that task returned, or None.
-    """
+    """Return a generation and its request's parameters, completed from the upstream task's return value (or None)."""
     handed = _read(handed)
     if not isinstance(handed, Mapping):
         return generation, None

@@ -1,1 +1,1 @@
-"""What our tasks do with Airflow beside their work: kills, rendered fields, outlets, lineage, finished generations."""
+"""Support for the tasks: kills, rendered fields, outlets, lineage, finished generations."""

@@ -15,10 +15,10 @@ _client_module: ModuleType | None = None
 
 
 async def shared_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
-    """Return the loop's shared client of a connection, to be used in ``async with``."""
+    """Return the event loop's shared client of a connection, for ``async with``."""
     global _client_module
     if _client_module is None:
-        # The first import of the HTTP client takes longer than the loop may be blocked.
+        # The first import of the HTTP client would block the loop for too long.
         _client_module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.api.async_client")
     client: AbstractAsyncContextManager[AsyncClient] = _client_module.async_client(conn_id)
     return client

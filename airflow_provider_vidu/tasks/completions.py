@@ -1,4 +1,4 @@
-"""Which generations have finished, each told once: the memory of an event source. Decisions, no I/O."""
+"""Tracks generations until they finish and reports each once: the memory of an event source. Decisions, no I/O."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Wait, Watch
 
 KEPT: Final = 1000
-"""So many reported ids are remembered one by one. Older ones are remembered by the time of their creation."""
+"""How many reported ids are remembered. Older ones are covered by the time of their creation."""
 KEPT_OPEN: Final = 1400
-"""So many unfinished ones outlive a restart; with the others that stays below the 64 KB that Airflow likes to store."""
+"""How many unfinished ids survive a restart; with the reported ones, less than the 64 KB that Airflow recommends."""
 LATE_SECONDS: Final = 600.0
-"""How late the list may show a generation that it has not shown yet."""
+"""How late a generation may first appear on the list."""
 KEPT_CHARS: Final = 60_000
-"""So many characters of reported, and of unfinished ones, outlive a restart: an id may have a thousand."""
+"""How many characters of reported, and of unfinished, ids survive a restart: an id may have a thousand."""
 MOST_WATCHED: Final = 5000
-"""So many unfinished ones of the account are watched: as many as a round reads. Others are told if they are listed once
-they have ended."""
+"""How many unfinished generations of the account are watched: as many as a round reads. Others are reported only if the
+list still shows them after they finish."""
 FEW: Final = 10
-"""So many unfinished generations are asked one by one rather than looked for on further pages."""
+"""Up to this many unfinished generations are polled one by one rather than searched for on further pages."""
 _BETWEEN: Final = 16
-"""Characters that an id and its time take in JSON beside the id."""
+"""Characters of JSON per id besides the id itself: its time and punctuation."""
 HOPELESS_PAUSE: Final = 300.0
-"""Seconds between two looks while the service refuses the key. A wrong connection is looked up sooner: that asks
-nobody outside, and at the first start of a deployment the DAG may well be there before its connection."""
+"""Seconds between two rounds while the service refuses the key. A wrong connection is retried sooner: that sends no
+request, and at the first start of a deployment the DAG may exist before its connection."""
 
 
 class CompletionTracker:
-    """Takes what the service says, round by round, and gives back an event for each generation that has ended.
+    """Takes the service's answers round by round, and returns an event for each generation that has finished.
 
-    Named generations are asked one by one. Without names the account's list tells which ones there are:
-    those that it shows at work need no question, those that it shows as ended, or shows no longer, are
-    asked by their id, so that an event means the same in both cases.
+    Named generations are polled one by one. Without names, the account's list shows which ones exist: those still
+    running on it are not polled; those finished, or no longer listed, are polled by their id, so an event means the
+    same in both cases.
 
-    What was reported is remembered by its id, and what is older than the *line* by that alone: everything finished
-    that was created up to it is old, by the service's own clock. So the memory stays small however long the list is.
+    Reported generations are remembered by their id. Older ones are covered by the *line*: everything finished that was
+    created up to that time, by the service's own clock, is old. So the memory stays small however long the list is.
 
     :param policy: intervals and backoff.
-    :param generation_ids: what is watched; None for whatever the list shows.
-    :param since: epoch seconds; what was created before is never told. None: what has ended before the
-        first look is never told. Named generations are told whenever they have ended.
+    :param generation_ids: the watched ids; None for all generations on the list.
+    :param since: epoch seconds; generations created before are never reported. None: those that finished before the
+        first round are never reported. Named generations are always reported.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CompletionTracker:
         self._since = since
         self._line: float | None = None
         self._watches: dict[str, Watch] = {}
-        self._told: dict[str, float | None] = {}
+        self._reported: dict[str, float | None] = {}
         self._opened: dict[str, float] = {}
         self._at_work: set[str] = set()
         self._is_first = True
@@ -68,89 +68,86 @@ class CompletionTracker:
         self._failures = 0
         self._problem: str | None = None
 
-    # -- what outlives a process ----------------------------------------------------------------
-
     def memory(self) -> dict[str, Any]:
-        """Return what another process needs to go on, as plain JSON."""
-        told = _newest(self._told, KEPT)
+        """Return the state that another process needs to continue, as plain JSON."""
+        reported = _newest(self._reported, KEPT)
         line = self._line
-        if self.lists and len(told) < min(len(self._told), KEPT):
-            # What is forgotten by its id is remembered by its time.
-            dropped = list(self._told.values())[: len(self._told) - len(told)]
+        if self.lists and len(reported) < min(len(self._reported), KEPT):
+            # Ids that are dropped are covered by their time.
+            dropped = list(self._reported.values())[: len(self._reported) - len(reported)]
             line = max(filter(None, [line, *dropped]), default=None)
         return {
-            "told": told,
-            "times": [None if created is None else round(created) for created in map(self._told.get, told)],
+            "told": reported,
+            "times": [None if created is None else round(created) for created in map(self._reported.get, reported)],
             "line": line,
             "open": _newest(self._watches, KEPT_OPEN),
         }
 
     def remember(self, memory: object, now: float) -> None:
-        """Go on from what an earlier process has kept; anything else is ignored."""
+        """Continue from the memory of an earlier process; anything else is ignored."""
         if not isinstance(memory, Mapping):
             return
         self._is_first = False
-        told, times = _ids(memory.get("told")), memory.get("times")
-        known = times if isinstance(times, list) and len(times) == len(told) else [None] * len(told)
-        self._told = dict(zip(told, map(number, known), strict=True))
+        reported, times = _ids(memory.get("told")), memory.get("times")
+        known = times if isinstance(times, list) and len(times) == len(reported) else [None] * len(reported)
+        self._reported = dict(zip(reported, map(number, known), strict=True))
         line = moment(memory.get("line"))
         self._line = None if line is None else line.timestamp()
-        # An older version has kept ids alone, and looked at one page.
-        self._lacks_line = "line" not in memory and bool(told)
+        # An older version stored ids alone, and read one page.
+        self._lacks_line = "line" not in memory and bool(reported)
         if self.lists:
             for generation_id in _ids(memory.get("open")):
                 self._watch(generation_id, now)
 
-    # -- one round ------------------------------------------------------------------------------
-
     def listing(self) -> Listing:
-        """Return the walk through the account's list that this round needs.
+        """Return this round's walk through the account's list.
 
-        It goes back to where everything is known: a page without news ends it, unless many unfinished generations are
-        still to be seen, which one page shows cheaper than questions one by one.
+        It ends at a page without news, unless many unfinished generations are still to be seen: one more page is
+        cheaper than polling them one by one.
         """
         unseen = set(self._watches)
 
         def enough(page: Sequence[Generation]) -> bool:
-            news = [found for found in page if self._is_news(found)]
-            unseen.difference_update(found.id for found in page)
-            return walk.is_sorted and not self._is_first and not news and len(unseen) < FEW
+            unseen.difference_update(generation.id for generation in page)
+            is_news = any(map(self._is_news, page))
+            return walk.is_sorted and not self._is_first and not is_news and len(unseen) < FEW
 
         walk = Listing(created_from=self._begin(), enough=enough)
         return walk
 
     def distrusts(self, walk: Listing) -> bool:
-        """Whether a walk that found nothing must be done again, without the filter by time.
+        """Whether an empty walk must be repeated without the time filter.
 
-        Something that was created after its beginning is known: the service reads the time otherwise.
+        That is so if a generation created after its beginning is known: the service interprets the time differently.
         """
         begin = self._begin()
-        if walk.entries or begin is None or not any(found > begin for found in self._times()):
+        known = [*self._opened.values(), *filter(None, self._reported.values())]
+        if walk.entries or begin is None or not any(created > begin for created in known):
             return False
         self._may_filter = False
         return True
 
     def drop_filter(self) -> bool:
-        """List without the filter by time from now on, for the service refused it; False when there is none."""
+        """Stop using the time filter, which the service refused; False if there was none."""
         if self._begin() is None:
             return False
         self._may_filter = False
         return True
 
     def listed(self, generations: Iterable[Generation], now: float) -> str | None:
-        """Take the account's list, its newest first; return a line worth logging when it is too much to watch."""
-        found = list(generations)
-        self._draw_line(found)
+        """Take the account's list, newest first; return a warning if it is too long to watch."""
+        entries = list(generations)
+        self._draw_line(entries)
         self._at_work, dropped = set(), 0
-        for generation in reversed(found):
+        for generation in reversed(entries):
             created = created_at(generation)
             if not generation.is_done:
                 self._at_work.add(generation.id)
-            if generation.id in self._told or generation.id in self._watches:
+            if generation.id in self._reported or generation.id in self._watches:
                 self._note_time(generation.id, created)
             elif self._is_old(generation):
                 if created is None or (self._line is not None and created > self._line):
-                    self._tell(generation.id, created)
+                    self._report(generation.id, created)
             elif len(self._watches) < MOST_WATCHED * (1 + generation.is_done):
                 self._watch(generation.id, now)
                 self._note_time(generation.id, created)
@@ -161,39 +158,37 @@ class CompletionTracker:
         if was_full or not dropped:
             return None
         return (
-            f"{len(self._watches):,} generations are watched, which is the most; {dropped:,} more are not, and are "
-            "reported only if the list still shows them when they have ended."
+            f"{len(self._watches):,} generations are watched, which is the maximum; {dropped:,} more are not, and are "
+            "reported only if the list still shows them after they finish."
         )
 
-    def to_ask(self, now: float) -> list[str]:
-        """Return the generations that must be asked by their id in this round, the oldest first."""
+    def to_poll(self, now: float) -> list[str]:
+        """Return the ids to poll in this round, oldest first."""
         for generation_id in self._named:
-            if generation_id not in self._told:
+            if generation_id not in self._reported:
                 self._watch(generation_id, now)
-        return [found for found in self._watches if found not in self._at_work]
+        return [generation_id for generation_id in self._watches if generation_id not in self._at_work]
 
     def saw(self, generation: Generation, now: float) -> tuple[dict[str, Any] | None, str | None]:
-        """Take an answer; return the event if the generation has ended, and a line worth logging."""
+        """Take an answer; return the event if the generation has finished, and a line to log."""
         result = self._watches[generation.id].saw(generation, now)
         note = f"Generation {generation.id}: {result.note}" if result.note else None
         if isinstance(result, Wait):
             return None, note
-        self._tell(generation.id, created_at(generation))
+        self._report(generation.id, created_at(generation))
         error = result.error if isinstance(result, Failed) else None
         return make_event(generation.id, generation, error), note
 
     def missed(self, generation_id: str, error: ViduError, now: float) -> str | None:
-        """Take the failure of a question; return a line worth logging when the generation is given up."""
+        """Take a failed poll; return a line to log if the generation is given up."""
         watch = self._watches[generation_id]
         if not isinstance(error, ViduNotFoundError) or now - watch.since < self.policy.grace:
             return None
-        self._tell(generation_id)
-        return f"Generation {generation_id} is watched no longer: {error}"
-
-    # -- between two rounds ---------------------------------------------------------------------
+        self._report(generation_id)
+        return f"Generation {generation_id} is no longer watched: {error}"
 
     def pause(self, errors: list[ViduError]) -> tuple[float, str | None]:
-        """Return the seconds until the next round, and a line when the trouble is new, another or over."""
+        """Return the seconds until the next round, and a line to log if the problem is new, different or over."""
         if not errors:
             over = f"reachable again after {self._failures} rounds with errors" if self._failures else None
             self._failures, self._problem = 0, None
@@ -204,13 +199,10 @@ class CompletionTracker:
         delay = max(self.policy.backoff.delay(self._failures, error) for error in errors)
         if any(not error.retryable and not isinstance(error, ViduConfigError) for error in errors):
             delay = max(delay, HOPELESS_PAUSE)
-        return delay, None if known == self._problem else f"{worst} Trying again in {delay:.0f} s, and from then on."
-
-    def _times(self) -> list[float]:
-        return [*self._opened.values(), *filter(None, self._told.values())]
+        return delay, None if known == self._problem else f"{worst} Retrying in {delay:.0f} s, and from then on."
 
     def _begin(self) -> float | None:
-        """Return since when the list is read, in epoch seconds; None for as far back as it shows."""
+        """Return the time from which the list is read, in epoch seconds; None for the whole list."""
         if not self._may_filter:
             return None
         since = None if self._since is None else self._since - ZONE_MARGIN_SECONDS
@@ -219,21 +211,21 @@ class CompletionTracker:
         begin = min([self._line, *self._opened.values()]) - ZONE_MARGIN_SECONDS
         return begin if since is None else max(begin, since)
 
-    def _draw_line(self, found: list[Generation]) -> None:
-        """Set the line at the first look, by the newest generation that the list shows then."""
+    def _draw_line(self, entries: list[Generation]) -> None:
+        """Set the line in the first round, from the newest generation on the list."""
         if not (self._is_first and self._since is None) and not self._lacks_line:
             return
         times = [
             created
-            for generation in found
-            if (created := created_at(generation)) is not None and (self._is_first or generation.id in self._told)
+            for generation in entries
+            if (created := created_at(generation)) is not None and (self._is_first or generation.id in self._reported)
         ]
         if times:
             self._line = max(times) - (LATE_SECONDS if self._is_first else 0.0)
             self._lacks_line = False
 
     def _is_news(self, generation: Generation) -> bool:
-        return not (generation.id in self._told or generation.id in self._watches or self._is_old(generation))
+        return not (generation.id in self._reported or generation.id in self._watches or self._is_old(generation))
 
     def _is_old(self, generation: Generation) -> bool:
         created = created_at(generation)
@@ -255,15 +247,15 @@ class CompletionTracker:
         if generation_id in self._watches:
             self._opened[generation_id] = created
         else:
-            self._told[generation_id] = created
+            self._reported[generation_id] = created
 
-    def _tell(self, generation_id: str, created: float | None = None) -> None:
+    def _report(self, generation_id: str, created: float | None = None) -> None:
         self._watches.pop(generation_id, None)
         opened = self._opened.pop(generation_id, None)
-        self._told[generation_id] = opened if created is None else created
-        while len(self._told) > max(KEPT, len(self._named)):
-            # What is forgotten by its id is remembered by its time.
-            dropped = self._told.pop(next(iter(self._told)))
+        self._reported[generation_id] = opened if created is None else created
+        while len(self._reported) > max(KEPT, len(self._named)):
+            # Ids that are dropped are covered by their time.
+            dropped = self._reported.pop(next(iter(self._reported)))
             if self.lists and dropped is not None:
                 self._line = max(dropped, self._line or dropped)
 
@@ -278,13 +270,13 @@ def named(generation_ids: object) -> list[str] | None:
     listed = [generation_ids] if isinstance(generation_ids, str) else generation_ids
     if not isinstance(listed, Iterable):
         return [checked_id(listed)]
-    if not (checked := list(dict.fromkeys(checked_id(found) for found in listed))):
-        raise ViduConfigError("generation_ids is empty: name generations, or leave it out to watch the account.")
+    if not (checked := list(dict.fromkeys(map(checked_id, listed)))):
+        raise ViduConfigError("generation_ids is empty: name generations, or omit it to watch the account.")
     return checked
 
 
 def _newest(names: Collection[str], most: int) -> list[str]:
-    """Return the last of ``names``: as many as there may be, with as many characters as there may be."""
+    """Return the last of ``names``, limited in number and in characters."""
     kept, left = [], KEPT_CHARS
     for name in list(names)[: -most - 1 : -1]:
         left -= len(name) + _BETWEEN
@@ -295,4 +287,4 @@ def _newest(names: Collection[str], most: int) -> list[str]:
 
 
 def _ids(listed: object) -> list[str]:
-    return [found for found in listed if isinstance(found, str)] if isinstance(listed, list) else []
+    return [item for item in listed if isinstance(item, str)] if isinstance(listed, list) else []

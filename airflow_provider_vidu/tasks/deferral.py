@@ -1,4 +1,4 @@
-"""The deferred wait of a task: what the operator and the sensor do when they defer, resume, or are given up."""
+"""The deferred wait of a task: how the operator and the sensor defer, resume, or end when Airflow gives up."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation
 
 REFETCH_SECONDS: Final = 5.0
-"""Between two polls for a generation whose end an event has reported, unless the user's own interval is shorter."""
+"""Between two polls for a generation that an event reported as finished, unless the user's own interval is shorter."""
 
 PAUSED_POLL_SECONDS: Final = 60.0
-"""The least interval of a trigger that waits for a connection: a worker may lack one that the triggerer has."""
+"""The shortest interval of a trigger that waits for a connection: the triggerer may have one that a worker lacks."""
 
-# What Airflow's scheduler writes into a deferred task that it gives up, up to 2.11 and since 3.0.
+# What Airflow's scheduler writes into a deferred task that it gives up: up to 2.11, and from 3.0 on.
 _FAIL: Final = "__fail__"
 _GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
 
@@ -46,25 +46,25 @@ _GIVEN_UP: Final = ("Trigger/execution timeout", "Trigger timeout")
 def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> bool:
     """Whether Airflow resumes a task only to fail it, because no trigger fired before the deferral's timeout.
 
-    Each Airflow raises another error for it (2 only its general one), so a task checks before that is raised.
+    Airflow's error for it differs between versions (2 raises only its general one), so a task checks before.
     """
     return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeferredWait:
-    """The wait for a submitted generation outside of the worker, also while its connection is not usable.
+    """The wait for a submitted generation outside of the worker, even while its connection is unusable.
 
-    :param operator: the task, which defers.
-    :param hook: of the connection that knows the generation.
-    :param trigger: makes the trigger: its class, with the arguments that only this kind of task has.
+    :param operator: the task that defers.
+    :param hook: of the generation's connection.
+    :param trigger: the trigger's class, with the arguments that only this kind of task has.
     :param generation_id: the id at Vidu.
     :param poll_interval: seconds between polls; None is adaptive.
     :param timeout: seconds that the whole wait may last.
-    :param max_failures: failed polls in a row that are tolerated.
+    :param max_failures: consecutive failed polls that are tolerated.
     :param endpoint: where the generation was submitted.
-    :param is_own: whether this task has submitted the generation. Then a failure is re-fetched, because the service's
-        whole answer decides whether a new submit may succeed, and no refusal is final.
+    :param is_own: whether this task submitted the generation. Then a failure is re-fetched, because only the service's
+        whole answer shows whether a new submit may succeed, and no refusal is final.
     :param on_timeout: called before a timeout is raised.
     """
 
@@ -83,7 +83,7 @@ class DeferredWait:
         """Leave the worker until the trigger's event.
 
         :param since: epoch seconds at which the wait began; now if omitted.
-        :param deadline: epoch seconds at which it ends; after the whole timeout if omitted, and never later.
+        :param deadline: epoch seconds at which it ends; limited to, and by default, the whole timeout from now.
         :param arguments: further arguments of the trigger.
         """
         now = time.time()
@@ -102,10 +102,10 @@ class DeferredWait:
         self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def resume(self, event: Mapping[str, Any] | None) -> Generation:
-        """Return the generation that the trigger reported, re-fetched, so that its URLs are new; or defer again.
+        """Return the generation that the trigger reported, re-fetched, so that its URLs are fresh; or defer again.
 
-        :param event: what the trigger has fired.
-        :raises ViduError: the error that ended the wait; it may be retried, unless it is the generation's own end.
+        :param event: the trigger's event.
+        :raises ViduError: the error that ended the wait; it may be retried, unless the generation itself has ended.
         """
         if (other := id_in(event)) not in (None, self.generation_id) or is_slot_event(event):
             self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
@@ -128,10 +128,10 @@ class DeferredWait:
         return self._continue(event or {}, has_ended=True)
 
     def give_up(self, next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None) -> Generation:
-        """Return the generation if it is done; otherwise raise the error of a wait that Airflow has given up.
+        """Return the generation if it is done; otherwise raise the error of a wait that Airflow gave up.
 
-        :param next_kwargs: what Airflow resumes the task with.
-        :param execution_timeout: the task's. Airflow 2 counts the wait into it, and reports both in the same words.
+        :param next_kwargs: the arguments with which Airflow resumes the task.
+        :param execution_timeout: the task's. Airflow 2 includes the wait in it, and reports both in the same words.
         :raises AirflowTaskTimeout: Airflow's own error, which may be retried, when that timeout expired.
         :raises ViduTimeoutError: when no triggerer ran the trigger in time.
         """
@@ -144,19 +144,19 @@ class DeferredWait:
         is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
         if is_airflow_2 and seconds is not None and seconds < self.timeout + DEFER_MARGIN_SECONDS:
             raise AirflowTaskTimeout(
-                f"The execution_timeout of {seconds:.0f} s expired; this Airflow counts the deferred wait into it. The "
-                f"last known state of generation {generation.id} is {generation.describe()}."
+                f"The execution_timeout of {seconds:.0f} s expired, which in this Airflow includes the deferred wait. "
+                f"The last known state of generation {generation.id} is {generation.describe()}."
             )
         raise ViduTimeoutError(
-            f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer has "
-            f"taken the wait up in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
+            f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer "
+            f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
             "generation may still finish: wait for it again by its id.",
             generation_id=self.generation_id,
             conn_id=self.hook.vidu_conn_id,
         )
 
     def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
-        """Poll once; return the generation, re-fetched, if it or the event says that it has ended; else defer again."""
+        """Poll once; return the generation, re-fetched, if it has ended or the event says so; else defer again."""
         generation, config = None, None
         try:
             config = self.hook.config
@@ -164,7 +164,7 @@ class DeferredWait:
         except ViduError as error:
             if config is None or isinstance(error, ViduAuthError):
                 self._pause(error, *_times(event))
-            if isinstance(error, ViduConfigError):  # the connection is usable: waiting does not help
+            if isinstance(error, ViduConfigError):  # the connection itself is usable: waiting does not help
                 raise not_resumed(error, self.generation_id) from error
             self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
         if generation is not None and generation.succeeded and generation.video_url:
@@ -175,7 +175,7 @@ class DeferredWait:
         return self._refetch()
 
     def _pause(self, error: ViduError, since: float | None, deadline: float | None) -> NoReturn:
-        """Defer again until the connection is usable: the generation is paid for, and is not lost to it.
+        """Defer again until the connection is usable, so that the paid generation is not lost.
 
         :raises ViduError: when the deadline has passed; a retry may resume the wait.
         """
@@ -188,7 +188,7 @@ class DeferredWait:
 
     def _refetch(self) -> Generation:
         with resumable(self.generation_id):
-            return self.hook.ask_afresh(
+            return self.hook.refetch(
                 self.generation_id,
                 poll_interval=min(self.poll_interval or REFETCH_SECONDS, REFETCH_SECONDS),
                 max_failures=self.max_failures,
@@ -197,20 +197,17 @@ class DeferredWait:
 
 
 def _times(event: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return begin and deadline of the wait that an event carries; None each in another version's event."""
+    """Return begin and deadline of an event's wait; None each if another version wrote the event."""
     return number(event.get("since")), number(event.get("deadline"))
 
 
 def not_resumed(error: ViduError, generation_id: str) -> ViduError:
-    """Return the retryable error of a wait that an unusable connection or a refusal has stopped.
+    """Return the retryable error of a wait that an unusable connection or a refusal stopped.
 
-    The generation is paid for, so neither a deleted connection nor a refused key fails the task for good.
-
-    :param error: what is wrong.
-    :param generation_id: what was submitted.
+    The generation is paid for, so neither a deleted connection nor a refused key fails the task permanently.
     """
     message = (
-        f"The wait for a generation that was submitted already cannot go on: {error.reason.rstrip('.')}. A retry "
+        f"Cannot continue to wait for a generation that is already submitted: {error.reason.rstrip('.')}. A retry "
         "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
     )
     plain = {"type": ViduError.__name__, "message": message, "generation_id": generation_id}
@@ -222,11 +219,10 @@ _OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, V
 
 @contextmanager
 def resumable(generation_id: str) -> Iterator[None]:
-    """Let no refusal of a query fail a task for good whose generation is paid for: a retry may resume the wait.
+    """Make a refused query retryable, because the generation is paid for: a retry may resume the wait.
 
-    :param generation_id: what was submitted.
-    :raises ViduError: what was raised inside, if it may be retried or is the generation's own end; otherwise a plain
-        error with the same details.
+    :raises ViduError: the error raised inside, if it may be retried or the generation itself has ended; otherwise a
+        plain error with the same details.
     """
     try:
         yield

@@ -1,16 +1,15 @@
-"""Telling a user's kill from a triggerer's hand-over, before a remote job is cancelled.
+"""Distinguishes a user's kill from a triggerer's hand-over, before a remote job is cancelled.
 
 Airflow 3.3 calls ``on_kill`` also when it hands a trigger to another triggerer, and older versions cancel the coroutine
-in both cases. The task instance tells the two apart: while it is deferred and its XCom names this generation, another
-triggerer waits for it; once it has ended, or its XCom names another one, none does. A new try begins without an XCom,
-and then publishes this generation (a retry) or another (a clear, which has cancelled this one if it recorded it). A
-triggerer that wakes up minutes late may see any of these.
+in both cases. The task instance distinguishes the two: while it is deferred and its XCom names this generation, another
+triggerer waits for it; once it has ended, or its XCom names another generation, none does. A new try starts without an
+XCom, and then publishes this generation (a retry) or another (a clear, which has cancelled this one if it recorded it).
+A triggerer that wakes up minutes late may see any of these.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
 
 from airflow_provider_vidu.defaults import ID_KEY
@@ -18,18 +17,15 @@ from airflow_provider_vidu.exceptions import ViduError
 
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
-_LOOK_SECONDS: Final = 20.0
-"""A query that Airflow never answers counts as a failed one."""
+_QUERY_SECONDS: Final = 20.0
+"""The timeout of a query; one that Airflow never answers counts as failed."""
 _ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
-log = logging.getLogger(__name__)
 
 
 async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS) -> bool:
-    """Whether the task instance still works on this very generation, in whatever process.
+    """Whether the task instance still works on this generation, in any process.
 
-    :param ti: the task instance as the triggerer gave it to the trigger.
-    :param generation_id: the generation that the trigger watches.
-    :param pause: seconds between two queries, while the state decides nothing yet.
+    :param pause: seconds between two queries, while the state is inconclusive.
     :raises ViduError: when the state cannot be read; then nothing may be cancelled.
     """
     from asgiref.sync import sync_to_async
@@ -38,7 +34,7 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
     for _ in range(_ATTEMPTS):
         try:
             # In a thread of its own: thread-sensitive calls share one, and one that hangs would block them all.
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_QUERY_SECONDS):
                 state, published = await sync_to_async(_look, thread_sensitive=False)(ti)
         except Exception as error:  # noqa: BLE001 - the API server may be restarting; the answer decides over money
             failed = error
@@ -49,18 +45,17 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
         await asyncio.sleep(pause)
     if failed is not None:
         raise ViduError(
-            f"Could not read the task's state ({type(failed).__name__}); nothing is cancelled.",
+            f"Could not read the task's state ({type(failed).__name__}), so nothing is cancelled.",
             generation_id=generation_id,
         ) from failed
-    return True  # a minute in transit or running, and no other generation: in doubt it is still wanted
+    return True  # a minute in transit or running, and no other generation: when in doubt, it is still wanted
 
 
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
-    """Return whether the wait goes on elsewhere, or None when that is not certain yet.
+    """Return whether the wait for a generation continues elsewhere, or None if that is not certain yet.
 
     :param state: the task instance's state.
-    :param published: the id that the task instance has published; None when it has not (yet).
-    :param generation_id: the generation that the trigger watches.
+    :param published: the id that the task instance has published; None if it has not (yet).
     """
     if state in _ENDED or published not in (None, generation_id):
         return False
@@ -69,6 +64,7 @@ def verdict(state: str | None, published: object, generation_id: str) -> bool | 
 
 
 def _look(ti: Any) -> tuple[str | None, Any]:
+    """Return the task instance's state and the generation id that it has published."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
     return (_state(ti), _published_id(ti)) if AIRFLOW_V_3_0_PLUS else _look_into_database(ti)
@@ -94,7 +90,7 @@ def _published_id(ti: Any) -> Any:
 
 
 def _look_into_database(ti: Any) -> tuple[str | None, Any]:
-    """Query the metadata database: in Airflow 2 the triggerer has access to it."""
+    """Query the metadata database, to which a triggerer of Airflow 2 has access."""
     from airflow.models import TaskInstance, XCom
     from airflow.utils.session import create_session
 

@@ -1,4 +1,4 @@
-"""What others learn of a stored file: an asset event's extra, and names for lineage. Decisions, no I/O."""
+"""The facts about a stored file for other tools: an asset event's extra, and names for lineage. Decisions, no I/O."""
 
 from __future__ import annotations
 
@@ -15,25 +15,21 @@ PROMPT_CHARS: Final = 4000
 
 
 def asset_uri(uri: str) -> str:
-    """Return the URI of an asset for a stored object, as ``Asset`` keeps it.
+    """Return the URI of a stored object's asset, as ``Asset`` keeps it.
 
-    Airflow drops what follows ``#`` and sorts what follows ``?``, so that two objects would become one
-    asset: in an object's name both are quoted, and with them the quoting character.
+    Airflow drops everything after ``#`` and sorts everything after ``?``, so two objects could become one asset.
+    Therefore both characters, and the escape character itself, are escaped in an object's name.
     """
     scheme, marked, rest = uri.partition("://")
     quoted = re.sub("[%#?]", lambda letter: quote(letter[0], safe=""), rest)
-    # One object has one name, in each spelling of its scheme: Airflow's URI handlers read only this one.
+    # One name for an object, whatever the spelling of its scheme: Airflow's URI handlers accept only this one.
     return f"{canonical(scheme) or 'file'}://{quoted}" if marked else uri
 
 
 def event_extra(record: Mapping[str, Any], generation: Generation | None, artifact: str) -> dict[str, Any]:
-    """Return the extra of an asset event: the record, and what is known of how the file came about.
+    """Return the extra of an asset event: a download's record, and the known facts about the generation; no signed URL.
 
-    It stays in the database, so there is no signed URL in it.
-
-    :param record: what the download returns.
-    :param generation: as the service reports it; None when it was not (or could not be) fetched.
-    :param artifact: what was stored of it.
+    :param generation: as the service reports it; None if it was not (or could not be) fetched.
     """
     extra = {**record, "artifact": artifact}
     if generation is None:
@@ -59,9 +55,6 @@ def object_name(uri: str) -> tuple[str, str]:
 
 
 def source_name(source: str) -> tuple[str, str]:
-    """Return namespace and name of where a file came from: ``("https://cdn.example.com", "/v/a.mp4")``.
-
-    :param source: a URL; its user info and query (which may be a signature) are left out.
-    """
+    """Return a URL's namespace and name, without user info and query: ``("https://cdn.example.com", "/v/a.mp4")``."""
     parts = urlsplit(source)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"

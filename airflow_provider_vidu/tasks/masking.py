@@ -1,7 +1,7 @@
-"""Signed URLs in what Airflow keeps: the return values of tasks, and their rendered fields.
+"""Signed URLs in Airflow's storage: the return values of tasks, and their rendered fields.
 
-A signed URL opens its file until it expires, so this is the one place that decides where one may be kept: in the XCom
-that a task returns, as users pass it on, unless the deployment says otherwise.
+A signed URL opens its file until it expires. This module alone decides where one may be stored: in the XCom that a task
+returns, because users pass it on, unless the deployment disables that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_vidu.tasks.rendering import RenderedOperator
 
 MAX_SIGNATURES: Final = 200
 MAX_SIGNATURE_CHARS: Final = 100_000
-"""Airflow's masker compiles all of its patterns again for each new one: hundreds of URLs would hold a worker up."""
+"""Airflow's masker recompiles all of its patterns for each new one: hundreds of URLs would delay a worker."""
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 def as_result(generation: Generation, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a generation as a task returns it: with its signed URLs, or as ``[vidu] signed_urls_in_xcom`` says.
+    """Return a generation, and its request's parameters, as a task's return value.
 
-    :param generation: what the service says.
-    :param parameters: further fields of the request that made it, to stand beside them.
+    It holds signed URLs unless ``[vidu] signed_urls_in_xcom`` is false.
     """
     signed = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
     result = generation.as_xcom(signed_urls=signed)
@@ -39,12 +38,12 @@ def as_result(generation: Generation, parameters: Mapping[str, Any] | None = Non
 
 
 class SignedURLOperator(RenderedOperator):
-    """An operator whose templates may render to signed URLs: neither the UI nor a log shows their signatures.
+    """An operator whose rendered fields may hold signed URLs: their signatures are masked in the UI and in logs.
 
-    Airflow stores the rendered fields after rendering them, with all masked secrets struck out.
+    Airflow stores the rendered fields after rendering, with all masked secrets redacted.
     """
 
-    # Not render_template_fields: a mapped task calls this one of its unmapped operator.
+    # Not render_template_fields: a mapped task calls this method of its unmapped operator.
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:

@@ -1,7 +1,6 @@
-"""What Airflow learns of a stored file: asset events for the outlets that a user declares, and OpenLineage facets.
+"""Reports a stored file to Airflow: asset events for the outlets that a user declares, and OpenLineage facets.
 
-Everything here comes after the file is stored and is best effort: a stored file must not be fetched again because an
-event could not be emitted.
+All of this runs after the file is stored, and is best effort: a failed event must not cause another download.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ def fill_outlet_events(
 ) -> None:
     """Attach ``extra`` to the event of each declared asset; resolve each alias to the object itself.
 
-    :param outlets: the task's outlets; others than assets and aliases are left alone.
-    :param context: the task's context.
+    :param outlets: the task's outlets; only assets and aliases are handled.
     :param uri: the stored object.
     :param extra: called only if there is an asset or an alias.
     :param log: gets a warning for each event that could not be filled.
     """
-    wanted = [outlet for outlet in outlets if isinstance(outlet, (Asset, AssetAlias)) or _is_reference(outlet)]
+    references = ("AssetNameRef", "AssetUriRef")  # of Asset.ref(…), which Airflow 2 does not have
+    wanted = [one for one in outlets if isinstance(one, (Asset, AssetAlias)) or type(one).__name__ in references]
     events = context.get("outlet_events") if wanted else None
     if events is None:
         return
@@ -41,20 +40,14 @@ def fill_outlet_events(
                 events[outlet].add(Asset(uri=asset_uri(uri)), extra=content)
             else:
                 events[outlet].extra.update(content)
-        except Exception as error:  # noqa: BLE001 - an asset's name may be refused for the database's sake
-            log.warning("The file is stored, but the event of outlet %s lacks it: %s", outlet, redacted(error))
-
-
-def _is_reference(outlet: Any) -> bool:
-    """Whether it is ``Asset.ref(…)``, of which Airflow 2 knows nothing."""
-    return type(outlet).__name__ in ("AssetNameRef", "AssetUriRef")
+        except Exception as error:  # noqa: BLE001 - the database may refuse an asset's name
+            log.warning("The file is stored, but missing in the event of outlet %s: %s", outlet, redacted(error))
 
 
 def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation | None) -> OperatorLineage[Any, Any]:
-    """Return the lineage of a download: from the URL without its query to the stored object.
+    """Return the lineage of a download (None if it failed): from the URL without its query to the stored object.
 
-    :param record: what the download has returned; None when it has not got so far.
-    :param generation: the generation, if it is known already; the service is not asked for it.
+    :param generation: the generation, if it is already known; the service is not queried for it.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset,
@@ -73,7 +66,7 @@ def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation 
     output = OutputDataset(
         namespace=namespace,
         name=name,
-        # Two files of one name are two versions.
+        # Two files with the same name are two versions.
         facets={"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{record['sha256']}")},
         outputFacets={
             "outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=None, size=record["size"], fileCount=1)

@@ -1,4 +1,4 @@
-"""What templates make of an operator's arguments: text stays text, also where the DAG renders natively."""
+"""Renders the templates of an operator's arguments: text stays text, even if the DAG renders natively."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _ARGUMENTS: Final = frozenset(
 _NUMBERS_INSIDE: Final = frozenset({"from", "to"})
 """Numbers in the objects of ``timing_prompts``."""
 _LISTS: Final = frozenset({"images", "videos", "sounds", "subjects", "image_settings", "timing_prompts", "type"})
-"""Documented as lists: a template may render to the text of one."""
+"""Documented as lists: a template may render to the JSON text of one."""
 _STRUCTURE: Final = re.compile(r"\[|\{(?![{%#])")
-"""How a template begins whose author has written a list or an object."""
+"""The beginning of a template in which the author wrote a list or an object."""
 
 
 class RenderedOperator(BaseOperator):
-    """An operator whose text arguments are rendered to text also with ``render_template_as_native_obj``.
+    """An operator whose text arguments render to text, even with ``render_template_as_native_obj``.
 
-    There, Jinja reads every rendered text as a Python literal: a prompt in quotation marks loses them, ``1_000``
-    becomes 1000, ``3.10`` becomes 3.1, and ids of digits become numbers. Here an argument that is text keeps it, and so
-    does every field of a request, at whatever depth, that is not documented as a number or a flag: of a field that only
-    the service knows, nothing says that it is none. What a template hands through whole (``{{ ti.xcom_pull(…) }}``)
-    stays the object that it is, and a list or an object that the author has written (``[{{ a }}, {{ b }}]``) is one.
+    With that option, Jinja reads every rendered text as a Python literal: a prompt in quotation marks loses them,
+    ``1_000`` becomes 1000, ``3.10`` becomes 3.1, and ids of digits become numbers. Here a text argument stays text, and
+    so does every field of a request, at any depth, that is not documented as a number or a flag, because an unknown
+    field may be text. An object that a template passes through whole (``{{ ti.xcom_pull(…) }}``) stays that object, and
+    a list or an object that the author wrote (``[{{ a }}, {{ b }}]``) becomes one.
     """
 
     _is_text: bool = False
     _is_number: bool = False
     _is_argument: bool = False
-    """Whether an argument is rendered that is text as a whole, such as a prompt in brackets."""
+    """Whether the rendered argument is text as a whole, such as a prompt in brackets."""
 
-    # Not render_template_fields: a mapped task calls this one of its unmapped operator.
+    # Not render_template_fields: a mapped task calls this method of its unmapped operator.
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
@@ -52,7 +52,7 @@ class RenderedOperator(BaseOperator):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render an argument, or a part of it; the keys of a request show which of its fields are text."""
+        """Render an argument or a part of it; the keys of a request decide which of its fields are text."""
         from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
 
         outer = self._is_text, self._is_number
@@ -75,12 +75,12 @@ class RenderedOperator(BaseOperator):
     def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
         if not self._is_text:
             return super()._render(template, context, dag)
-        # As Airflow's own render_template does it, up to what becomes of the nodes.
+        # Like Airflow's own render_template, except for joining the nodes.
         variables: Any = copy.copy(context)
         variables.update((name, value) for name, value in template.globals.items() if name not in variables)
         env = template.environment
         try:
             nodes = list(template.root_render_func(env.context_class(env, variables, template.name, template.blocks)))
-        except Exception:  # noqa: BLE001 - raised again, with the template's lines
+        except Exception:  # noqa: BLE001 - re-raised with the template's lines
             env.handle_exception()
         return nodes[0] if len(nodes) == 1 else "".join(map(str, nodes))

@@ -11,7 +11,7 @@ from tests.faults.polling_world import ENT, NATIVE, Arrange, Fault, answered, ro
 pytestmark = pytest.mark.integration
 
 HTML = "<!DOCTYPE html><html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
-PASSES = r"error of its own, which is often temporary"
+PASSES = r"internal error, which is often temporary"
 SLOWER = r"send fewer, or retry later"
 KEY_ADVICE = r"check the connection's password and auth_scheme"
 
@@ -58,7 +58,7 @@ FAULTS = [
     final("400, the official API's shape", official(400, "FieldInvalid"),
           E.ViduRequestError, r"said the service.*code FieldInvalid, trace id 04e5", **ONLY_ENT),
     Fault("400 OperationInProcess", official(400, "OperationInProcess"),
-          E.ViduBusyError, r"still working on it: retry later", **ONLY_ENT),
+          E.ViduBusyError, r"still processing this: retry later", **ONLY_ENT),
     final("400 CreditInsufficient", official(400, "CreditInsufficient"),
           E.ViduCreditError, r"top up the account", **ONLY_ENT),
     final("401", lambda world: world.refuse(), E.ViduAuthError, KEY_ADVICE),
@@ -68,7 +68,7 @@ FAULTS = [
     Fault("404 in plain text, an ingress's", answered(404, "default backend - 404"), E.ViduResponseError, FRONT),
     Fault("408", answered(408), E.ViduServerError, PASSES),
     final("409", official(409, "Conflict"), E.ViduConflictError, r"not in a state.*It said: said the service"),
-    final("413", answered(413, HTML), E.ViduRequestError, r"again will be refused as well.*HTTP status 413"),
+    final("413", answered(413, HTML), E.ViduRequestError, r"will be refused again.*HTTP status 413"),
     Fault("429 without Retry-After", answered(429, gateway("rate_limit", "slow down")), E.ViduRateLimitError, SLOWER),
     Fault("429, empty", answered(429), E.ViduRateLimitError, r"gave no reason.*HTTP status 429"),
     final("429 that means: no quota left", answered(429, gateway("insufficient_user_quota", "none left")),

@@ -245,7 +245,7 @@ def test_cancel(connect, sandbox, way):
     assert not refused
     assert "scheduled" in refused.reason
     connect("vidu-native")
-    assert "no request to cancel" in cancel("x").reason
+    assert "cannot be cancelled" in cancel("x").reason
 
 
 @pytest.mark.parametrize(

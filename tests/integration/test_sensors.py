@@ -198,7 +198,7 @@ def test_an_event_of_another_generation_is_not_believed(dialect, sandbox, contex
 
 def test_an_event_that_is_none_of_ours_is_refused(context):
     """An event that is not understood fails loudly."""
-    with pytest.raises(exceptions.ViduError, match="not understood"):
+    with pytest.raises(exceptions.ViduError, match="Cannot read the trigger"):
         sensor().execute_complete(context, {"status": "ok"})
 
 

@@ -32,7 +32,7 @@ def named(text: str) -> set[str]:
 def test_contributing_names_files_that_exist() -> None:
     """Every path is relative to the repository or to the package, and nothing has moved since."""
     paths = named(PAGE)
-    assert {"SECURITY.md", "CHANGELOG.md", ".ci/run", "tests/unit/test_public_api.py", "sandbox/bodies/"} <= paths
+    assert {"SECURITY.md", "CHANGELOG.md", ".ci/run", "tests/unit/test_public_api.py", "tests/stores/"} <= paths
     assert [path for path in sorted(paths - MADE) if not ((ROOT / path).exists() or (PACKAGE / path).exists())] == []
 
 

@@ -572,7 +572,7 @@ def mapped(folder: Path, **arguments):
 
 
 @pytest.mark.fault(
-    "stores and files", "a mapped download with one file name", outcome="refused", says="would write one file"
+    "stores and files", "a mapped download with one file name", outcome="refused", says="would write the same file"
 )
 @pytest.mark.parametrize(
     "arguments",
@@ -591,7 +591,7 @@ def test_a_mapped_task_does_not_write_one_file(tmp_path, connect, monkeypatch, a
     with Gateway(whole(BODY)) as gateway:
         connect(gateway)
         operator, context = mapped(tmp_path, **arguments)
-        with pytest.raises(ViduConfigError, match=r"would write one file.*End destination with a slash"):
+        with pytest.raises(ViduConfigError, match=r"would write the same file.*End destination with a slash"):
             operator.execute(context)
     assert gateway.requests == []
 
@@ -613,7 +613,7 @@ def test_a_mapped_task_may_name_each_file(tmp_path, connect, monkeypatch, capsys
         operator, context = mapped(tmp_path, **arguments)
         operator.execute(context)
     assert (tmp_path / "rendered.mp4").exists()
-    assert ("may be the same file" in caplog.text + capsys.readouterr().out) == warned
+    assert ("may have the same destination" in caplog.text + capsys.readouterr().out) == warned
 
 
 def test_a_mapped_task_whose_template_renders_to_a_folder_says_nothing(tmp_path, connect, monkeypatch, capsys, caplog):
@@ -625,7 +625,7 @@ def test_a_mapped_task_whose_template_renders_to_a_folder_says_nothing(tmp_path,
         operator.destination = f"{tmp_path}/"
         operator.execute(context)
     assert (tmp_path / "a.mp4").exists()
-    assert "may be the same file" not in caplog.text + capsys.readouterr().out
+    assert "may have the same destination" not in caplog.text + capsys.readouterr().out
 
 
 def test_no_secret_is_told(tmp_path, connect, caplog, capsys, quick_backoff):
@@ -709,7 +709,7 @@ def test_what_a_task_returned(connect, tmp_path, stand_in):
 
 
 @pytest.mark.parametrize(("handed", "words"), [
-    ({"status": "succeeded"}, "generation holds no id"),
+    ({"status": "succeeded"}, "generation has no id"),
     (7.5, "must be a string"),
 ])  # fmt: skip
 def test_what_is_no_generation(handed, words, tmp_path):

@@ -330,7 +330,7 @@ def test_a_wait_that_no_triggerer_took_up(connect, sandbox, is_done):
         sandbox.advance(3600)
         assert task.operator.resume_execution(*given_up)["status"] == "succeeded"
     else:
-        with pytest.raises(exceptions.ViduTimeoutError, match="no triggerer has taken the wait up"):
+        with pytest.raises(exceptions.ViduTimeoutError, match="no triggerer ran the trigger"):
             task.operator.resume_execution(*given_up)
     assert [create.charge for create in sandbox.creates] == ["charged" if is_done else "cancelled"]
 
@@ -371,7 +371,7 @@ def test_a_kill_during_the_wait_for_a_slot(dialect, sandbox, monkeypatch):
     ("execution_timeout", "error", "message"),
     [
         (30, AirflowTaskTimeout, r"execution_timeout of 30 s.*last known state"),
-        (9000, exceptions.ViduTimeoutError, "no triggerer has taken the wait up"),
+        (9000, exceptions.ViduTimeoutError, "no triggerer ran the trigger"),
     ],
 )
 def test_the_execution_timeout_of_airflow_2(connect, sandbox, execution_timeout, error, message):
@@ -423,7 +423,7 @@ def test_local_images_are_sent_inline(connect, sandbox, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"GIF89a", "none of png"),
+        (b"GIF89a", "not png"),
         (None, "cannot be read"),
         (png("seed") + b"x" * 10_000_000, "larger than 9,999,999 bytes.*no upload service"),
     ],

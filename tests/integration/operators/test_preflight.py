@@ -173,11 +173,11 @@ def test_what_no_store_takes_is_found(arguments, words):
 
 
 @pytest.mark.fault(
-    "orders", "a mapped download that follows has one file name", outcome="refused", says="would write one file"
+    "orders", "a mapped download that follows has one file name", outcome="refused", says="would write the same file"
 )
 def test_one_file_for_a_mapped_download_is_found(tmp_path):
     """The clips would be paid for, and all but one be lost."""
-    with pytest.raises(ViduConfigError, match="would write one file"):
+    with pytest.raises(ViduConfigError, match="would write the same file"):
         check_downstream(order(destination=f"{tmp_path}/a.mp4", mapped=True))
 
 
@@ -189,7 +189,7 @@ def test_one_file_for_mapped_destinations_is_found(tmp_path, equal):
         rows = [{"destination": f"{tmp_path}/{'a' if equal else name}.mp4", "creation": at}
                 for at, name in enumerate("ab")]  # fmt: skip
         first >> ViduDownloadOperator.partial(task_id="keep", generation_id="g").expand_kwargs(rows)
-    expected = pytest.raises(ViduConfigError, match="would write one file") if equal else contextlib.nullcontext()
+    expected = pytest.raises(ViduConfigError, match="would write the same file") if equal else contextlib.nullcontext()
     with expected:
         check_downstream(first)
 
@@ -292,7 +292,7 @@ def test_a_download_that_may_be_skipped_stops_no_order(made, is_sure, caplog):
             check_downstream(made())
     else:
         check_downstream(made())
-        assert "The download 'download' behind this task will fail if it runs" in caplog.text
+        assert "The download 'download' downstream of this task will fail if it runs" in caplog.text
 
 
 @pytest.mark.parametrize("longer", [True, False])
@@ -318,7 +318,7 @@ def test_one_file_within_a_mapped_group_is_found():
             first >> ViduDownloadOperator(task_id="download", destination="/tmp/a.mp4", generation_id="x")
 
         film.expand(prompt=["a", "b"])
-    with pytest.raises(ViduConfigError, match="would write one file"):
+    with pytest.raises(ViduConfigError, match="would write the same file"):
         check_downstream(dag.get_task("film.generate"))
 
 
@@ -326,7 +326,7 @@ def test_a_look_that_fails_stops_no_order(monkeypatch, caplog):
     """Whatever an unusual DAG makes it stumble over, it is warned of."""
     monkeypatch.setattr(destinations, "missing_file_system", lambda *_: 1 / 0)
     check_downstream(order(destination="s3://bucket/clips/"))
-    assert "The destination of the download 'download' could not be checked: division by zero" in caplog.text
+    assert "Could not check the destination of the download 'download': division by zero" in caplog.text
 
 
 def test_a_large_dag_costs_little():

@@ -187,19 +187,19 @@ def test_without_an_upload_service_some_fields_take_it_inline(put):
 @pytest.mark.parametrize(
     ("field", "content", "message"),
     [
-        ("images", b"GIF89a", "is none of png, jpeg, webp; its first bytes say image/gif"),
+        ("images", b"GIF89a", "is not png, jpeg or webp; its first bytes say image/gif"),
         pytest.param(
             "images",
             b"root:x:0:0",
-            "is none of png, jpeg, webp. Nothing was sent",
+            "is not png, jpeg or webp. Nothing was sent",
             marks=pytest.mark.fault(
                 "attacks", "dag_run.conf names /etc/passwd as an image", outcome="refused", says="Nothing was sent"
             ),
         ),
         ("images", MP4, "say video/mp4"),
         ("video_url", PNG, "is not a video; its first bytes say image/png"),
-        ("audio_url", PNG, "is not a sound"),
-        ("images", b"", "is none of png"),
+        ("audio_url", PNG, "is not audio"),
+        ("images", b"", "is not png"),
     ],
     ids=["gif", "passwd", "video", "picture as video", "picture as sound", "empty"],
 )
@@ -259,13 +259,13 @@ READ_BY_SOME = pytest.mark.skipif(AIRFLOW < (3, 0), reason="this Airflow reads i
             "the file system webhdfs needs arguments",
             marks=pytest.mark.filterwarnings("ignore:UPath"),
         ),
-        ("simplecache::s3://bucket/a.png", "holds '::'"),
+        ("simplecache::s3://bucket/a.png", "contains '::'"),
         ("file://host/a.png", "begins with file:///"),
         ("file:a.png", "begins with file:///"),
-        ("s3:bucket/a.png", "it does not exist. An address has :// behind its scheme"),
-        ("https:/example.com/a.png", "it does not exist. An address has :// behind its scheme"),
-        ("//cdn.example.com/a.png", "it does not exist. An address has :// behind its scheme"),
-        ("www.example.com/a.png", "it does not exist. An address has :// behind its scheme"),
+        ("s3:bucket/a.png", "it does not exist. An address has :// after its scheme"),
+        ("https:/example.com/a.png", "it does not exist. An address has :// after its scheme"),
+        ("//cdn.example.com/a.png", "it does not exist. An address has :// after its scheme"),
+        ("www.example.com/a.png", "it does not exist. An address has :// after its scheme"),
         ("/data/nowhere/a.png", r"it does not exist\.$"),
         ("github://me:secret@bucket/a.png", r"the file github://me:\*\*\*@bucket/a\.png cannot be read"),
     ],

@@ -74,7 +74,7 @@ def test_every_field_is_found():
     seen: dict[str, str] = {}
 
     def replace(value: Any, field: Any, where: str) -> str:
-        seen[where] = ".".join(field.path)
+        seen[where] = field.path
         return f"<{value}>"
 
     found = replaced(body, replace)
@@ -93,7 +93,7 @@ def test_every_field_is_found():
         "audio_url": "<m>",
         "sounds": ["<n>"],
     }
-    assert set(seen.values()) == {".".join(field.path) for field in MEDIA_FIELDS}
+    assert set(seen.values()) == {field.path for field in MEDIA_FIELDS}
     assert {"images[1]", "image_settings[1].key_image", "subjects[0].videos[0]"} <= set(seen)
 
 
@@ -134,7 +134,7 @@ def _generator() -> Iterator[str]:
 
 @pytest.mark.fault("from Airflow", "images is not a list of addresses and paths", outcome="refused", says="images")
 @pytest.mark.parametrize(("value", "message"), [
-    ("['/a', '/b']", "images is the text of a list, but not JSON: .*tojson"),
+    ("['/a', '/b']", "images is not valid JSON: .*tojson"),
     (["/a", 5], r"images\[1\] holds 5: it must be an address or a path"),
     (["/a", None], r"images\[1\] holds None"),
     (["/a", True], r"images\[1\] holds True"),
@@ -151,7 +151,7 @@ def _generator() -> Iterator[str]:
     ("https://e/a.png; s3://b/c.png", "images holds several addresses in one text"),
     ("data:image/png;base64,AAAA,data:image/png;base64,BBBB", "images holds several addresses in one text"),
     ("/a/b.png, /a/c.png", "images holds several addresses in one text"),
-    (["https://e/a.png\nb"], r"images\[0\] holds an address with a line end in it: .*as a list"),
+    (["https://e/a.png\nb"], r"images\[0\] holds an address with a line break: .*as a list"),
     ("a b/" * 1250, "images holds 5,000 characters that are neither"),
 ])  # fmt: skip
 def test_what_is_refused(value, message):

@@ -117,9 +117,9 @@ def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"prompt": ["a", "b"]}, "prompt must be text, not list"),
     ({"model": {"a": 1}}, "model must be text, not dict"),
-    ({"parameters": "{'duration': 4}"}, "parameters is the text of an object, but not JSON: .*tojson"),
+    ({"parameters": "{'duration': 4}"}, "parameters is not valid JSON: .*tojson"),
     ({"parameters": [1]}, "parameters must be a JSON object, not list"),
-    ({"parameters": {5: 1, "x": 2}}, "parameters must be a JSON object: the name 5 is no text"),
+    ({"parameters": {5: 1, "x": 2}}, "parameters must be a JSON object: the name 5 is not text"),
     ({"body": "x"}, "body must be a JSON object, not str"),
     ({"images": 5}, "images must be an address, a path or a list of them, not int"),
     ({"images": {"a": PICTURE}}, "images must be an address, a path or a list of them, not dict"),

@@ -34,7 +34,7 @@ def tell(finished: CompletionTracker, *generations: Generation) -> list[str]:
     """Let the service answer every question of a round with these; return the ids that were told."""
     by_id = {generation.id: generation for generation in generations}
     told = []
-    for name in finished.to_ask(NOW):
+    for name in finished.to_poll(NOW):
         event, _ = finished.saw(by_id[name], NOW)
         told += [event["generation_id"]] if event else []
     return told
@@ -44,15 +44,15 @@ def test_named_generations_are_told_once():
     """Each is told when it has ended, also when that was before the first look, and never again."""
     finished = CompletionTracker(POLICY, ["a", "b"])
     assert tell(finished, seen("a"), seen("b", "running")) == ["a"]
-    assert finished.to_ask(NOW) == ["b"]
+    assert finished.to_poll(NOW) == ["b"]
     assert tell(finished, seen("b", "failed")) == ["b"]
-    assert finished.to_ask(NOW) == []
+    assert finished.to_poll(NOW) == []
 
 
 def test_an_event_is_that_of_the_other_trigger_and_holds_no_url():
     """A failure carries its reason; no URL is in any event."""
     finished = CompletionTracker(POLICY, ["a"])
-    finished.to_ask(NOW)
+    finished.to_poll(NOW)
     event, note = finished.saw(seen("a", "failed"), NOW)
     assert (event["outcome"], event["error"]["type"]) == ("failed", "ViduGenerationFailedError")
     assert "hush" not in json.dumps(event)
@@ -64,7 +64,7 @@ def test_success_without_a_url_is_no_end_yet():
     finished = CompletionTracker(POLICY, ["a"])
     found = []
     for _ in range(POLICY.missing_url_polls + 1):
-        finished.to_ask(NOW)
+        finished.to_poll(NOW)
         found.append(finished.saw(seen("a", url=None), NOW)[0])
     assert found[:-1] == [None] * POLICY.missing_url_polls
     assert found[-1]["error"]["type"] == "ViduMissingVideoError"
@@ -74,20 +74,20 @@ def test_the_first_look_at_a_list_tells_nothing_old():
     """What had ended before the first look is no news; what ends after it is."""
     finished = CompletionTracker(POLICY)
     finished.listed([seen("new", "running"), seen("old")], NOW)
-    assert finished.to_ask(NOW) == []
+    assert finished.to_poll(NOW) == []
     finished.listed([seen("new"), seen("old")], NOW)
     assert tell(finished, seen("new")) == ["new"]
     finished.listed([seen("new"), seen("old")], NOW)
-    assert finished.to_ask(NOW) == []
+    assert finished.to_poll(NOW) == []
 
 
 def test_since_draws_the_line_by_the_time_of_creation():
     """With ``since`` the first look tells what was created after it; the oldest comes first."""
     finished = CompletionTracker(POLICY, since=NOW - 100)
     finished.listed([seen("c", age=10), seen("b", age=50), seen("a", age=500), seen("undated", age=None)], NOW)
-    assert finished.to_ask(NOW) == ["b", "c"]
+    assert finished.to_poll(NOW) == ["b", "c"]
     finished.listed([seen("a", age=500)], NOW)
-    assert "a" not in finished.to_ask(NOW)
+    assert "a" not in finished.to_poll(NOW)
 
 
 def test_what_the_list_shows_no_longer_is_asked_by_its_id():
@@ -95,7 +95,7 @@ def test_what_the_list_shows_no_longer_is_asked_by_its_id():
     finished = CompletionTracker(POLICY)
     finished.listed([seen("a", "running")], NOW)
     finished.listed([seen("b", "running")], NOW)
-    assert finished.to_ask(NOW) == ["a"]
+    assert finished.to_poll(NOW) == ["a"]
     assert tell(finished, seen("a")) == ["a"]
 
 
@@ -116,7 +116,7 @@ def test_a_memory_of_named_generations():
     tell(first, seen("a"), seen("b", "running"))
     second = CompletionTracker(POLICY, ["a", "b"])
     second.remember(first.memory(), NOW)
-    assert second.to_ask(NOW) == ["b"]
+    assert second.to_poll(NOW) == ["b"]
 
 
 @pytest.mark.parametrize("memory", [None, "x", [], {"told": 7, "open": [None]}])
@@ -125,7 +125,7 @@ def test_a_memory_that_is_none(memory):
     finished = CompletionTracker(POLICY)
     finished.remember(memory, NOW)
     finished.listed([seen("a", "running")], NOW)
-    assert finished.to_ask(NOW) == []
+    assert finished.to_poll(NOW) == []
 
 
 def test_the_memory_is_bounded():
@@ -154,7 +154,7 @@ def test_more_than_the_memory_holds_is_known_by_its_time():
     again.remember(json.loads(json.dumps(finished.memory())), NOW)
     for known in (finished, again):
         known.listed(many, NOW)
-        assert known.to_ask(NOW) == []
+        assert known.to_poll(NOW) == []
 
 
 def test_a_memory_of_an_older_version():
@@ -162,7 +162,7 @@ def test_a_memory_of_an_older_version():
     finished = CompletionTracker(POLICY)
     finished.remember({"told": ["b"], "open": ["a"]}, NOW)
     finished.listed([seen("c", age=5), seen("b", age=10), seen("older", age=20), seen("a", age=30)], NOW)
-    assert finished.to_ask(NOW) == ["a", "c"]
+    assert finished.to_poll(NOW) == ["a", "c"]
 
 
 def test_the_walk_ends_where_everything_is_known():
@@ -213,12 +213,12 @@ def test_a_refused_filter_is_given_up():
 
 
 def test_an_unknown_id_is_given_up_after_the_grace():
-    """A generation may be unknown for a moment; after that it is watched no longer, and that is said."""
+    """A generation may be unknown for a moment; after that it is no longer watched, and that is said."""
     finished = CompletionTracker(POLICY, ["a"])
-    finished.to_ask(NOW)
+    finished.to_poll(NOW)
     assert finished.missed("a", ViduNotFoundError("no such task"), NOW + 1) is None
-    assert "watched no longer" in finished.missed("a", ViduNotFoundError("no such task"), NOW + POLICY.grace)
-    assert finished.to_ask(NOW) == []
+    assert "no longer watched" in finished.missed("a", ViduNotFoundError("no such task"), NOW + POLICY.grace)
+    assert finished.to_poll(NOW) == []
 
 
 def test_trouble_is_told_when_it_changes():

@@ -19,7 +19,7 @@ def test_watches_are_bounded():
     notes = [
         finished.listed([seen(f"{turn}-{n}", "running") for n in range(MOST_WATCHED)], NOW + turn) for turn in range(3)
     ]
-    assert len(finished.to_ask(NOW)) == MOST_WATCHED
+    assert len(finished.to_poll(NOW)) == MOST_WATCHED
     assert notes[0] is None
     assert "5,000 more are not" in notes[1]
     assert notes[2] is None
@@ -31,7 +31,7 @@ def test_a_full_watch_reports_what_ends():
     finished.listed([seen(f"open-{n}", "running", age=9) for n in range(MOST_WATCHED)], NOW)
     finished.listed([seen("late", "running")], NOW)
     finished.listed([seen("late")], NOW)
-    assert "late" in finished.to_ask(NOW)
+    assert "late" in finished.to_poll(NOW)
 
 
 def test_ended_ones_are_bounded_as_well():
@@ -40,7 +40,7 @@ def test_ended_ones_are_bounded_as_well():
     finished.listed([], NOW)
     for turn in range(4):
         finished.listed([seen(f"{turn}-{n}") for n in range(MOST_WATCHED)], NOW)
-    assert len(finished.to_ask(NOW)) == 2 * MOST_WATCHED
+    assert len(finished.to_poll(NOW)) == 2 * MOST_WATCHED
 
 
 @pytest.mark.parametrize("status", ["running", "succeeded"])
@@ -65,7 +65,7 @@ def test_what_the_memory_lacks_is_remembered_by_its_time():
     again = CompletionTracker(POLICY, since=NOW - 10_000)
     again.remember(memory, NOW)
     again.listed([*listed, seen("new", age=-5)], NOW)
-    assert again.to_ask(NOW) == ["new"]
+    assert again.to_poll(NOW) == ["new"]
 
 
 def test_ids_of_a_usual_length_are_all_kept():

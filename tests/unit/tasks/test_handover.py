@@ -85,7 +85,7 @@ async def test_a_look_without_an_answer_is_given_up(monkeypatch):
         return "failed", "g"
 
     monkeypatch.setattr(handover, "_look", look)
-    monkeypatch.setattr(handover, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(handover, "_QUERY_SECONDS", 0.2)
     try:
         assert await handover.is_handed_over(TI, "g", pause=0) is False
         assert len(seen) == 2
