@@ -42,8 +42,8 @@ def required_arguments(arguments: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _holds(value: object) -> bool:
-    # Only lists are asked for their length: an array has no truth of its own, and an XCom none yet.
-    return value is not None and not (isinstance(value, (list, tuple)) and not value)
+    # Only these are asked for their length: an array has no truth of its own, and an XCom none yet.
+    return value is not None and not (isinstance(value, (list, tuple, dict)) and not value)
 
 
 def _is_word_none(value: object) -> bool:
