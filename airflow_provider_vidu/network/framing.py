@@ -163,7 +163,7 @@ class AnswerReader:
     @property
     def failure(self) -> FramingError | None:
         """What is wrong behind the bytes of the body that were returned last, if anything."""
-        return self._chunks and self._chunks.failure
+        return None if self._chunks is None else self._chunks.failure
 
     @property
     def keeps(self) -> bool:

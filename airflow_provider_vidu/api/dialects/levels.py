@@ -18,16 +18,13 @@ def status_words(**words: str) -> dict[str, GenerationStatus]:
 
 
 # video_generation_completed and video_upsampling_completed are steps, not the end. scheduled, preparation and
-# scheduling are undocumented but were recorded, and so is succeed, beside task_status. The last words of each family are
-# those of services that gateways mix with this one [?]: a wait for a "finished" video must not last until it expires.
+# scheduling are undocumented but were recorded, and so is succeed, beside task_status.
 STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
-    succeeded="completed success succeeded succeed finished finish done complete successful",
-    failed="failed failure error video_generation_failed video_upsampling_failed cancelled canceled expired "
-    "fail rejected aborted",
-    waiting="pending queued not_start submitted created queueing scheduled preparation scheduling "
-    "preparing in_queue starting",
+    succeeded="completed success succeeded succeed",
+    failed="failed failure error video_generation_failed video_upsampling_failed cancelled canceled expired",
+    waiting="pending queued not_start submitted created queueing scheduled preparation scheduling",
     running="processing in_progress running image_downloading video_generating video_generation_completed "
-    "video_upsampling video_upsampling_completed generating rendering",
+    "video_upsampling video_upsampling_completed",
 )
 """The words of all families, lower-case; every other word means "still running"."""
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.tasks.rendering import allow_generations
 
@@ -61,7 +61,9 @@ def test_text_is_not_read_as_a_literal(text, native):
 
 def test_a_generation_that_a_task_returns_can_be_read(monkeypatch):
     """Airflow stores the model that the hook returns; the task behind it gets it, in a process that has read none."""
-    serde = next(sys.modules[name] for name in ("airflow.sdk.serde", "airflow.serialization.serde") if name in sys.modules)
+    serde = next(
+        sys.modules[name] for name in ("airflow.sdk.serde", "airflow.serialization.serde") if name in sys.modules
+    )
     monkeypatch.setattr(serde, "_extra_allowed", set())
     generation = Generation(id="g1", status=GenerationStatus.SUCCEEDED, video_url="https://h/v.mp4", credits=4)
     stored = json.loads(json.dumps(serde.serialize(generation)))
