@@ -40,7 +40,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, enum.Enum):
         return plain(value.value, depth + 1)
     if isinstance(value, Mapping):
-        return {plain(name, depth + 1): plain(item, depth + 1) for name, item in value.items()}
+        # By name: the items of Airflow's ParamsDict are Param objects, which hold the values.
+        return {plain(name, depth + 1): plain(value[name], depth + 1) for name in value}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [plain(item, depth + 1) for item in value]
     return _scalar(value, depth)

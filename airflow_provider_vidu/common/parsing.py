@@ -263,6 +263,10 @@ class _Salvage:
                     break
             elif kind == "text":
                 self._take_text(found)
+            elif found == ",":
+                self._names[-1] = (
+                    None  # behind a text with quotation marks in it, names and values are told apart again
+                )
             elif kind == "word" and token.end() < len(text):  # at the very end a number may lack its last digits
                 self._take(_scalar(found))
             elif kind == "cut":

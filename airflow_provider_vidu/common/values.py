@@ -115,7 +115,8 @@ def moment(value: Any) -> datetime | None:
     """Return an aware UTC time from epoch seconds, epoch milliseconds or an ISO 8601 string.
 
     More than six fractional digits are cut (the official API sends nine); a string without an
-    offset is taken as UTC. Zero and negative numbers mean "not set".
+    offset is taken as UTC. Zero and negative numbers mean "not set", and so does a time before 1970 (Go's zero time is
+    0001-01-01).
     """
     seconds = number(value)
     if seconds is not None:
@@ -125,7 +126,8 @@ def moment(value: Any) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        found = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        return found if found.timestamp() > 0 else None
     except (ValueError, OverflowError):
         return None
 

@@ -26,6 +26,8 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 _EXTRA, _NAME, _COMMENT, _HEADER_CHECKSUM = 4, 8, 16, 2
 _GZIP_TRAILER: Final = 8
 _BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
+_ANY_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]|\xef\xbb|\xff\xfe|\xfe\xff")
+"""Text of any kind; no gzip begins so, and other codings may."""
 _BEGINS_ZLIB: Final = re.compile(rb"x[\x01\x9c\xda]")
 
 
@@ -116,6 +118,8 @@ class Unpacker:
         if outermost in ("gzip", "x-gzip"):
             if _has_zlib_header(first):
                 return _Inflater("deflate", self._limit)
+            if _ANY_TEXT.match(first):
+                return None  # unpacked on its way, and the header passed on: events, UTF-16
             raise BodyError(f"The answer is broken {', '.join(self._codings)}.")
         raise BodyError(
             f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was asked for. "

@@ -24,7 +24,8 @@ SWITCHING_PROTOCOLS: Final = 101
 
 _READ: Final = (
     "content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive", "content-encoding",
-    "content-type", "location", "retry-after", "retry-after-ms", "x-oneapi-request-id", "x-trace-id", "x-request-id",
+    "content-type", "location", "content-location", "operation-location", "retry-after", "retry-after-ms",
+    "x-oneapi-request-id", "x-trace-id", "x-request-id",
 )  # fmt: skip
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive"})
 _LISTS: Final = _FRAMING | {"content-encoding"}
@@ -160,12 +161,17 @@ class AnswerReader:
         self._until_close = False
 
     @property
+    def failure(self) -> FramingError | None:
+        """What is wrong behind the bytes of the body that were returned last, if anything."""
+        return None if self._chunks is None else self._chunks.failure
+
+    @property
     def keeps(self) -> bool:
         """Whether the connection may carry another answer."""
         return self.ended and not self.is_spoiled and self.head is not None and self.head.keeps
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes and return those of the body among them.
+        """Take the next bytes and return those of the body among them, also where a :attr:`failure` follows them.
 
         :raises FramingError: when this is not an answer, or one with endless heads or chunk sizes.
         """
@@ -184,6 +190,8 @@ class AnswerReader:
         :raises FramingError: when the answer is not complete.
         """
         self.is_spoiled = True
+        if self.failure is not None:
+            raise self.failure
         if self.head is None and (self._buffer.find(b"\n") > 0):
             self._take_head(bytes(self._buffer) + b"\n\n")  # the status has arrived
         if self.head is None:
@@ -269,6 +277,8 @@ class _Chunks:
         self.is_last = False
         """Whether the last chunk has come; its trailers may be missing."""
         self.ended = False
+        self.failure: FramingError | None = None
+        """Why nothing more is read. What came before it counts: the id of a create may be in it."""
         self._is_first = True
         self._left = 0
         self._line = b""
@@ -283,9 +293,22 @@ class _Chunks:
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take the next bytes; return those of the body, and whether some came behind its end.
 
-        :raises FramingError: when they are not chunks.
+        :raises FramingError: when they are not chunks, from their first byte on.
         """
-        body, at = [], 0
+        if self.failure is not None:
+            raise self.failure
+        body: list[bytes] = []
+        try:
+            is_surplus = self._take(data, body)
+        except FramingError as error:
+            self.failure = error
+            if not body:
+                raise
+            is_surplus = True
+        return b"".join(body), is_surplus
+
+    def _take(self, data: bytes, body: list[bytes]) -> bool:
+        at = 0
         while at < len(data) and not self.ended:
             if self._left:
                 piece = data[at : at + self._left]
@@ -307,7 +330,7 @@ class _Chunks:
                 break
             self._line, at = b"", end
             self._take_line(line[:-1])
-        return b"".join(body), at < len(data) and self.ended
+        return at < len(data) and self.ended
 
     def _take_line(self, line: bytes) -> None:
         is_empty = not line.strip()
@@ -348,6 +371,7 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
     try:
         if data:
             body = reader.feed(data)
+            failure = reader.failure
         else:
             reader.end()
     except FramingError as error:

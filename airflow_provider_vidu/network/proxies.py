@@ -76,6 +76,8 @@ def is_exempt(host: str, port: int, listed: str) -> bool:
     :param listed: the variable's value, entries separated by commas or blanks.
     """
     name = _ascii(host.lower().rstrip("."))
+    # Quotation marks stay in the value where a container's env file holds them, and no entry has any.
+    listed = re.sub("[\"']", "", listed)
     address = _address(name)
     return any(_covers(entry, name, address, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
 

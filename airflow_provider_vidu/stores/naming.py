@@ -16,6 +16,7 @@ from airflow_provider_vidu.common.text import SIGNING_PARAMETER, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.stores.places import account_advice
+from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
 MAX_NAME_BYTES: Final = 200
 _MAX_STEM_CHARS: Final = 150
@@ -85,9 +86,21 @@ def checked_destination(value: object) -> str:
     rest = text.partition("://")[2] if "://" in text else text
     if ".." in re.split(r"[/\\]", rest):
         raise ViduConfigError(f"destination {sanitized(text, 120)!r} must not hold a '..' segment.")
+    _check_named(text, rest)
+    return text
+
+
+def _check_named(text: str, rest: str) -> None:
+    """Refuse a destination that names nothing, or a bucket alone: no file can have its name.
+
+    :param rest: what is behind its scheme.
+    """
     if not rest.strip("/. ") and rest != "./":
         raise ViduConfigError(f"destination {sanitized(text, 80)!r} names no file and no folder.")
-    return text
+    if scheme_of(text) in STORES and "/" not in rest:
+        raise ViduConfigError(
+            f"destination {sanitized(text, 80)!r} names a bucket and no file: end it with a slash to store files in it."
+        )
 
 
 def plain_scheme(text: str) -> str:

@@ -239,9 +239,9 @@ def test_a_balance_beyond_all_numbers(serve):
 def test_of_a_full_page_few_values_are_kept():
     """A triggerer holds all pages of a listing at a time: a page of 200,000 values would be tens of megabytes."""
     entry = {"state": "success", "x": [{}] * 900, "creations": [{"url": "https://h.example/v.mp4"}]}
-    body = json.dumps({"tasks": [{**entry, "id": str(n)} for n in range(100)], "next_page_token": ""}).encode()
+    body = json.dumps({"tasks": [{**entry, "id": str(n)} for n in range(1, 101)], "next_page_token": ""}).encode()
     page = DIALECTS["ent-v2"]().read_page(ApiAnswer(200, {}, body, str, LIST.values))
-    assert [found.id for found in page.generations] == [str(n) for n in range(100)]
+    assert [found.id for found in page.generations] == [str(n) for n in range(1, 101)]
     assert page.generations[0].video_url == "https://h.example/v.mp4"
     assert value_count(json.dumps([found.raw for found in page.generations]).encode(), 0) <= 30_000
 

@@ -46,7 +46,9 @@ from airflow_provider_vidu.models import Cancellation, Credits, Generation
 from airflow_provider_vidu.polling.retries import retry_after
 
 MAX_NAMED_IDS: Final = 5
+_LOCATIONS: Final = ("location", "operation-location", "content-location")
 _SEE_OTHER: Final = 303
+_PROXY_WANTS_PASSWORD: Final = 407
 SMALL_BYTES: Final = 8 * 1024
 """The JSON of a shorter answer cannot be longer than what is kept, however it is escaped."""
 # new-api names the request in a header, too.
@@ -264,9 +266,10 @@ class Dialect(ABC):
         return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
 
     def _located(self, answer: ApiAnswer) -> str:
-        """Return the id that the ``Location`` header of a create's answer names; empty where it names none."""
-        location = answer.headers.get("location", "")
-        return located_id(location, self.query_path, is_success=answer.ok) or ""
+        """Return the id in a header of a create's answer that says where the job is; empty where none does."""
+        named = (answer.headers.get(name, "") for name in _LOCATIONS)
+        found = (located_id(location, self.query_path, is_success=answer.ok) for location in named)
+        return next(filter(None, found), "")
 
     def _created_payload(self, answer: ApiAnswer) -> dict[str, Any]:
         """Return the answer to a create as an object: a paid id counts, however damaged the rest of the answer is.
@@ -339,6 +342,10 @@ class Dialect(ABC):
                 f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key never "
                 "follows a redirect: put the final address into the connection's host.",
                 **known,
+            )
+        if answer.status == _PROXY_WANTS_PASSWORD:
+            return ViduResponseError(
+                "The proxy requires a user and a password: put them into the proxy's URL.", **known
             )
         if answer.status in (403, 404) and payload is None and answer.body.strip():
             # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while

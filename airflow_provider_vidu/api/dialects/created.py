@@ -93,6 +93,8 @@ _LIKE_AN_ID: Final = re.compile(r"(?=.*\d)[\w.:^~/-]{6,1024}")
 _SURELY_AN_ID: Final = re.compile(
     r"(?!\d{4}-\d\d-\d\d)(?:(?:task|job|gen)[a-z]*[_:-](?=.*\d)|(?=(?:\D*\d){6}))[\w.:^~-]{6,1024}"
 )
+# What stands for "none yet": the zero values of Go and UUID, and what languages print for nothing.
+_NO_ID: Final = re.compile(r"[-0]+|-\d+|<?(?:none|null|nil|undefined|nan)>?|n/a|false|true", re.IGNORECASE)
 _OF_A_REQUEST: Final = re.compile(r"(?:req|request|trace|log)[_:.-]", re.IGNORECASE)
 _NO_LETTERS: Final = re.compile(r"[^0-9a-z]+")
 
@@ -154,7 +156,7 @@ def created_ids(payload: Level, *, synchronous: bool = False) -> tuple[str, ...]
     if best and best[0].rank in (Rank.GUESS, Rank.REQUEST) and is_error(payload):
         best = []  # a refusal, and what it holds is an echo or the request's own
     if not best and synchronous:
-        found = first_text(payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))
+        found = first_text(*map(_id, (payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))))
         return () if found is None else (found,)
     return tuple(dict.fromkeys(candidate.id for candidate in best))
 
@@ -194,7 +196,7 @@ def _sure_rank(payload: Level) -> Rank | None:
     """
     best = _best(payload)
     if not best:
-        return Rank.GUESS if text(payload.get("voice_id")) else None
+        return Rank.GUESS if _id(payload.get("voice_id")) else None
     rank = best[0].rank
     if rank > Rank.NUMBER:
         return None
@@ -284,8 +286,9 @@ def _places(payload: Level, *, of_error: bool = False) -> Iterator[_Place]:
             continue
         for name, value in names.items():
             explains = of_error and (name in _ERRORS or name in _QUOTES)
-            if name not in _NOT_JOBS or explains:
-                is_inner_known = is_known and (name in _HOLDERS or explains)
+            is_answer = name == "body" and "statuscode" in names  # of a function behind a gateway (AWS Lambda)
+            if name not in _NOT_JOBS or explains or is_answer:
+                is_inner_known = is_known and (name in _HOLDERS or explains or is_answer)
                 inner = _objects(value, is_quote=explains and name in _QUOTES)
                 queue.extend((found, depth + 1, is_inner_known) for found in inner)
 
@@ -300,7 +303,7 @@ def _objects(value: Any, *, is_quote: bool = False) -> Iterable[Level]:
 
 
 def _candidates(place: _Place, requests: Iterable[str]) -> Iterator[_Candidate]:
-    named, own = _named_ids(place), text(place.names.get("id"))
+    named, own = _named_ids(place), _id(place.names.get("id"))
     state = state_word(place.level)
     if own is not None:
         rank = _rank_of_own(place, own, requests, speaks=state is not None and _is_of_a_job(state, place.level))
@@ -315,7 +318,7 @@ def _candidates(place: _Place, requests: Iterable[str]) -> Iterator[_Candidate]:
         for rank, found in _bare_ids(place):
             yield _Candidate(rank, place.depth, found)
     for name in _GUESSED:
-        if (found_text := text(place.names.get(name))) is not None:
+        if (found_text := _id(place.names.get(name))) is not None:
             yield _Candidate(Rank.GUESS, place.depth, found_text)
 
 
@@ -345,7 +348,7 @@ def _named_ids(place: _Place) -> tuple[str, ...]:
     for name in _NAMED:
         value = place.names.get(name)
         words = value[:_MOST_ENTRIES] if isinstance(value, list) else [value]
-        if found := tuple(filter(None, map(text, words))):
+        if found := tuple(filter(None, map(_id, words))):
             return found
     return ()
 
@@ -356,13 +359,19 @@ def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
         value = place.names.get(name)
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else None
-        word = (text(value) or "").strip()
+        word = (_id(value) or "").strip()
         if not _NO_SPACES.fullmatch(word) or word.lower() in STATUSES or web_url(word) or is_error(place.level):
             continue
         if _SURELY_AN_ID.fullmatch(word):
             yield Rank.OWN, word
         elif name in _BARE and (isinstance(value, int) or len(word) > len("ok")):
             yield Rank.ROW if _is_small(word) else Rank.BARE, word
+
+
+def _id(value: Any) -> str | None:
+    """Return an id, or None for what only fills its place (``"task_id": 0``)."""
+    found = text(value)
+    return None if found is None or _NO_ID.fullmatch(found.strip()) else found
 
 
 def _is_small(found: str) -> bool:

@@ -33,6 +33,12 @@ BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     429: exceptions.ViduRateLimitError,
     # "request canceled by client": a proxy or a gateway hung up, and the create may have been carried out.
     499: exceptions.ViduServerError,
+    # Cloudflare could not connect to the server, or trust it: the request has not left Cloudflare. 520, 522 and 524
+    # may come later (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/).
+    521: exceptions.ViduUnavailableError,
+    523: exceptions.ViduUnavailableError,
+    525: exceptions.ViduUnavailableError,
+    526: exceptions.ViduUnavailableError,
 }
 """What a status means if no word is more precise; other 4xx are wrong requests, 5xx are server errors."""
 

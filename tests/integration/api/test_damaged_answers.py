@@ -273,7 +273,7 @@ def page(count: int, images: list[str]) -> bytes:
     """Return a page of the list."""
     entries = [
         {"id": str(n), "state": "success", "prompt": f"p{n}", "images": images, "created_at": 1_780_000_000 - n}
-        for n in range(count)
+        for n in range(1, count + 1)
     ]
     return json.dumps({"tasks": entries, "next_page_token": ""}).encode()
 

@@ -59,6 +59,8 @@ PACKED = {
     "raw deflate in gzip": (gzip.compress(zlib.compress(TEXT, wbits=-15)), "deflate, gzip"),
     "gzip in zlib": (zlib.compress(gzip.compress(TEXT)), "gzip, deflate"),
     "plain, called gzip": (TEXT, "gzip, gzip"),
+    "an event, called gzip": (b"data: " + TEXT, "gzip"),
+    "UTF-16, called gzip": (b"\xff\xfe" + TEXT.decode().encode("utf-16-le"), "gzip"),
 }
 
 
@@ -67,7 +69,7 @@ PACKED = {
 def test_every_way_to_pack(kind: str, piece: int) -> None:
     """The text comes out whole, in whatever pieces it comes."""
     body, encoding = PACKED[kind]
-    assert unpacked(body, encoding, piece) == TEXT
+    assert unpacked(body, encoding, piece) == (body if kind.startswith(("an event", "UTF-16")) else TEXT)
 
 
 def test_raw_deflate_that_looks_like_zlib() -> None:

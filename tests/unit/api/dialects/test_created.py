@@ -57,6 +57,16 @@ FORMS: list[tuple[Any, str]] = [
     ({"id": "a", "error": {"message": "a warning"}}, "a"),
     ({"code": "weird", "message": "m", "data": {"task_id": "a"}}, "a"),
     ({"id": "a", "code": "accepted", "message": "queued"}, "a"),
+    # What fills the place of an id is none: the zero values of Go and of UUID, and the words for nothing.
+    ({"task_id": 0, "id": "a", "state": "created"}, "a"),
+    ({"task_id": -1, "id": "a", "state": "created"}, "a"),
+    ({"task_id": "00000000-0000-0000-0000-000000000000", "id": "a", "status": "queued"}, "a"),
+    ({"task_id": "None", "id": "a", "state": "created"}, "a"),
+    ({"task_id": "undefined", "id": "a", "state": "created"}, "a"),
+    ({"task_id": "<nil>", "id": "a", "state": "created"}, "a"),
+    ({"code": 0, "data": {"id": 0, "taskId": "a", "status": "queued"}}, "a"),
+    ({"statusCode": 200, "body": json.dumps({"task_id": "a", "state": "created"})}, "a"),
+    ({"statusCode": 200, "headers": {}, "body": {"task_id": "a", "state": "created"}}, "a"),
     ("task_01kabc", "task_01kabc"),
     ("48038932-0ff5-4251-8b4b-7a76c09fd114", "48038932-0ff5-4251-8b4b-7a76c09fd114"),
     (911088422699962368, "911088422699962368"),
@@ -196,6 +206,13 @@ def test_no_id_in_what_is_around_json(dialect: Dialect, body: bytes) -> None:
         dialect.read_created(ApiAnswer(200, {}, body))
 
 
+@BOTH
+def test_a_text_with_quotation_marks_in_it(dialect: Dialect) -> None:
+    """A gateway that puts its JSON together by hand repeats the prompt as it is; the id behind it counts."""
+    body = b'{"prompt": "a sign that says "open", and a cat", "task_id": "task_a1", "state": "created"}'
+    assert dialect.read_created(ApiAnswer(200, {}, body)).id == "task_a1"
+
+
 def test_documents_that_name_different_ids() -> None:
     """Lines of JSON for two jobs: both are shown."""
     with pytest.raises(ViduResponseError, match="'a1', 'b2'"):
@@ -224,6 +241,9 @@ def test_an_id_in_the_location_of_the_new_resource(status: int, location: str, e
     dialect: Dialect = ViduNative() if "vidu-native" in location else EntV2()
     for body in (b"", b"{}", b"<p>See there</p>"):
         assert dialect.read_created(ApiAnswer(status, {"location": location}, body)).id == expected
+        for name in ("operation-location", "content-location"):
+            if status != 303:
+                assert dialect.read_created(ApiAnswer(status, {name: location}, body)).id == expected
     own = ApiAnswer(201, {"location": location}, b'{"task_id": "a1"}')
     assert dialect.read_created(own).id == "a1"
 
@@ -287,7 +307,8 @@ def test_any_nesting(path: list[str], name: str, beside: dict[str, str]) -> None
         {}, {"code": "success"}, {"data": "success"}, {"data": ""}, {"data": None}, {"data": []}, {"data": "not an id"},
         {"data": "https://h/v.mp4"}, {"data": True}, {"request_id": "r"}, {"creations": [{"id": "c"}]},
         {"user": {"id": "u"}}, {"code": "weird", "message": "m", "data": "sorry"}, [], [{"id": "a"}, {"id": "b"}], "ok",
-        "success", 1, None, True, {"images": [{"id": "i"}]},
+        "success", 1, None, True, {"images": [{"id": "i"}]}, {"task_id": 0, "state": "created"}, {"task_id": "null"},
+        {"data": 0}, {"body": {"task_id": "a"}},
     ],
     ids=json.dumps,
 )  # fmt: skip
