@@ -18,7 +18,7 @@ UNPRINTABLE: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     r"\ufff9-\ufffb\U000e0000-\U000e0fff]+"
 )
-"""Control characters, line ends, bidirectional overrides and invisible characters: they could forge a log line or an id.
+"""Control characters, line ends, bidirectional overrides and invisible ones: they could forge a log line or an id.
 
 Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
 # Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.

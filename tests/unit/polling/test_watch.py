@@ -317,7 +317,7 @@ def test_a_pause_without_a_deadline_lasts_an_hour() -> None:
     assert delay_of(watch.missed(refused(), 4599)) == 1  # one last poll at the end
     error = error_of(watch.missed(refused(), 4600))
     assert type(error) is ViduError
-    assert "paused for 1 h 0 s, and the connection is still not usable: x." in str(error)
+    assert "paused for 1 h 0 s, but the connection is still unusable: x." in str(error)
 
 
 def test_no_deadline_waits_for_ever() -> None:
