@@ -127,11 +127,7 @@ def _ui() -> int:
 
 
 def _params(service: Service) -> dict[str, str]:
-    return {
-        "prompt": os.environ.get("VIDU_PROMPT") or PROMPT,
-        "model": service.model,
-        "folder": "demo",
-    }
+    return {"prompt": os.environ.get("VIDU_PROMPT") or PROMPT, "model": service.model, "folder": "demo"}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How gateways say things: the dialect ``vidu-native`` and the other routes that they serve; bodies only, no I/O.
+"""Answers of gateways: the dialect ``vidu-native`` and their other routes. Bodies only, no I/O.
 
 The routes are those of ``vidu_api_full.md`` section 5.
 """
@@ -25,9 +25,8 @@ def created(generation: Generation, moments: Moments, shape: Shape, settings: Se
         return json_answer({**_openai_head(generation, moments), "status": "queued", "progress": 0})
     if shape == "new-api":
         return json_answer({"task_id": generation.id})
-    word = generation.stages[0].word
-    body = {"id": generation.id, "status": word, "status_update_time": int(moments.created * 1000)}
-    return json_answer(body)
+    updated_at = int(moments.created * 1000)
+    return json_answer({"id": generation.id, "status": generation.stages[0].word, "status_update_time": updated_at})
 
 
 def queried(
@@ -141,7 +140,7 @@ def _new_api(generation: Generation, state: State, urls: Urls, moments: Moments,
         "progress": f"{state.progress}%",
         "data": ent.query_body(generation, state, urls, word=official_word(state)),
     }
-    # Older gateways have no field for the URL and put that of a success into fail_reason.
+    # Older gateways have no field for the URL and put it into fail_reason.
     data[url_field] = url if url or url_field == "result_url" else data["fail_reason"]
     return {"code": "success", "message": "", "data": data}
 

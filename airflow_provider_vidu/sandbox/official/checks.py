@@ -1,4 +1,4 @@
-"""Whether the official API takes a create: its model, its fields, its references to uploads."""
+"""Checks a create as the official API does: model, fields, references to uploads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from airflow_provider_vidu.sandbox.official.endpoints import known_model
 from airflow_provider_vidu.sandbox.official.fields import (
+    DOWNLOAD_FAILURES,
     Json,
     Medium,
     Refused,
@@ -22,28 +23,28 @@ MAX_REQUEST = 20_000_000
 
 
 class Uploaded(Surroundings):
-    """Answers whether an ``ssupload:`` address may stand in a field."""
+    """Checks whether a field may hold an ``ssupload:`` address."""
 
     def __init__(self, uploads: Mapping[str, Upload], accepted: str) -> None:
         self._uploads = uploads
         self._accepted = accepted
 
     def uploaded(self, address: str, medium: Medium) -> None:
-        """Raise :class:`Refused` when the address names no finished upload, or one of another medium."""
+        """Raise :class:`Refused` unless the address names a finished upload of the medium."""
         wanted = address.partition("?id=")[2]
         upload = self._uploads.get(wanted)
-        allowed = self._accepted == "any" or (self._accepted == "images" and medium == "image")
-        if not allowed:
+        if self._accepted != "any" and (self._accepted, medium) != ("images", "image"):
             raise Refused("FieldInvalid", f"an uploaded {medium} is not accepted here")
         if upload is None or not upload.finished:
-            failures = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
-            raise Refused(failures.get(medium, "FieldInvalid"), f"upload {wanted!r} is unknown or not finished")
+            raise Refused(
+                DOWNLOAD_FAILURES.get(medium, "FieldInvalid"), f"upload {wanted!r} is unknown or not finished"
+            )
         if medium == "image" and not upload.is_picture:
             raise Refused("ImageFormatInvalid", f"upload {wanted!r} is not PNG, JPEG or WebP")
 
 
 def check_create(endpoint: Endpoint, body: Json, settings: Settings, around: Surroundings) -> None:
-    """Raise :class:`Refused` when the official API would not take ``body`` at ``endpoint``."""
+    """Raise :class:`Refused` if the official API would refuse ``body`` at ``endpoint``."""
     _check_model(endpoint, body, settings)
     if settings.surplus_fields != "ignore" and not endpoint.open:
         check_surplus(endpoint.fields, body, ("payload",) if settings.surplus_fields == "allow-payload" else ())
@@ -59,6 +60,6 @@ def _check_model(endpoint: Endpoint, body: Json, settings: Settings) -> None:
     named = settings.named_models()
     if model in (endpoint.models if named is None else named):
         return
-    # Which of the two reasons the service gives is not documented.
+    # The documentation does not say which of the two reasons applies.
     reason = "FieldInvalid" if named is None and known_model(model) else "ModelUnavailable"
     raise Refused(reason, f"field model: {model} is not available for {endpoint.name}")
