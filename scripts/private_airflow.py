@@ -74,9 +74,7 @@ class PrivateAirflow(AirflowApi, Startable):
         python: Path | None = None,
     ) -> None:
         self.home = home.resolve()
-        self.python = (
-            python or Path(sys.executable)
-        ).absolute()  # not resolved, which would leave the virtual environment
+        self.python = (python or Path(sys.executable)).absolute()  # resolve() would leave the virtual environment
         self.dag_folders = [folder.resolve() for folder in dag_folders]
         self.port = port
         self.components: dict[str, Component] = {}
@@ -155,17 +153,11 @@ class PrivateAirflow(AirflowApi, Startable):
         :param name: the component.
         :param options: further options for its command line.
         """
-        command = self._commands[name]
-        if not self._serve_logs and not {"scheduler", "triggerer", "worker"}.isdisjoint(command):
+        words = self._commands[name]
+        if not self._serve_logs and not {"scheduler", "triggerer", "worker"}.isdisjoint(words):
             options = ("--skip-serve-logs", *options)  # each would serve its tasks' logs on another port
-        component = Component.started(
-            name,
-            self._command(*command, *options),
-            self.output / f"{name}.log",
-            env=self.environment(),
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-        )
+        command, log, env = self._command(*words, *options), self.output / f"{name}.log", self.environment()
+        component = Component.started(name, command, log, env=env, cwd=self.home, stdin=subprocess.DEVNULL)
         self._guard = self._guard or Guard()
         self._guard.watch(component.process)
         self.components[name] = component

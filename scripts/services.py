@@ -130,8 +130,8 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 
 def _unavailable(name: str, package: str, reason: str) -> str:
     return (
-        f"{name} was not found on this system and could not be downloaded: {reason}. Install it with the system's "
-        f"package manager (Debian, Ubuntu: {package}; Fedora: postgresql-server, redis; macOS: postgresql, redis), then repeat."
+        f"{name} was not found on this system and could not be downloaded: {reason}. Install it with the package "
+        f"manager (Debian, Ubuntu: {package}; Fedora: postgresql-server, redis; macOS: postgresql, redis), then repeat."
     )
 
 
