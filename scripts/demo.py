@@ -96,8 +96,9 @@ def _demo() -> int:
     with _only_one("demo") as home, _service(say) as service, _airflow(home, service, say) as airflow:
         say(f"Airflow is ready at {airflow.url}")
         airflow.wait_for_dags([DAG_ID])
-        run = airflow.trigger(DAG_ID, _params(service))
-        say(f"DAG {DAG_ID} triggered: {os.environ.get('VIDU_PROMPT') or PROMPT!r}")
+        prompt = os.environ.get("VIDU_PROMPT") or PROMPT
+        run = airflow.trigger(DAG_ID, {"prompt": prompt, "model": service.model, "folder": "demo"})
+        say(f"DAG {DAG_ID} triggered: {prompt!r}")
         for change in airflow.watch(run, timeout=180 if service.is_sandbox else 4000):
             if change.state != "none":
                 say(_event(airflow, run, change))
@@ -124,10 +125,6 @@ def _ui() -> int:
             say("Stopping")
     say("Stopped everything")
     return 0
-
-
-def _params(service: Service) -> dict[str, str]:
-    return {"prompt": os.environ.get("VIDU_PROMPT") or PROMPT, "model": service.model, "folder": "demo"}
 
 
 @contextmanager

@@ -108,11 +108,10 @@ class Attempts:
     :param bills: whether an unconditional repetition could pay twice.
     """
 
-    def __init__(self, max_retries: int, *, bills: bool, backoff: Backoff | None = None) -> None:
+    def __init__(self, max_retries: int, *, bills: bool) -> None:
         self._left = max_retries
         self._failures = 0
         self._bills = bills
-        self._backoff = backoff or Backoff(base=1.0, cap=60.0)
 
     def after(self, error: ViduError) -> float:
         """Return the seconds to wait before the next attempt.
@@ -122,4 +121,4 @@ class Attempts:
         if self._failures >= self._left or not may_repeat(error, bills=self._bills):
             raise error
         self._failures += 1
-        return self._backoff.delay(self._failures, error)
+        return Backoff(base=1.0, cap=60.0).delay(self._failures, error)

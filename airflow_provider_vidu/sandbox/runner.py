@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -121,7 +120,9 @@ class Sandbox:
         After a :meth:`stop` it listens on the same address and keeps its state, like a restarted service.
         """
         started: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="vidu-sandbox", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(started)), name="vidu-sandbox", daemon=True
+        )
         self._thread.start()
         self._url = started.result()
         self._address = self._address[0], urlsplit(self._url).port or 0
@@ -137,13 +138,8 @@ class Sandbox:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _run(self, started: Future[str]) -> None:
-        asyncio.run(self._serve(started))
 
     async def _serve(self, started: Future[str]) -> None:
         server, stopping = Server(self.core, tls=self._tls), asyncio.Event()
@@ -221,15 +217,24 @@ class Sandbox:
         return self.core.add_generation({"id": id, **fields}).id
 
     def rotate_keys(self, keys: Iterable[str]) -> None:
-        """Accept only these keys from now on."""
+        """Accept other keys from now on.
+
+        :param keys: all accepted keys.
+        """
         self.core.rotate_keys(keys)
 
     def set_speed(self, speed: float) -> None:
-        """Change the sandbox's speed, in sandbox seconds per real second; 0 stops its clock."""
+        """Change the speed of the sandbox's clock.
+
+        :param speed: sandbox seconds per real second; 0 stops the clock.
+        """
         self.core.clock.set_speed(speed)
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock by this many sandbox seconds."""
+        """Advance the sandbox's clock.
+
+        :param seconds: sandbox seconds.
+        """
         self.core.clock.advance(seconds)
 
     def reset(self) -> None:

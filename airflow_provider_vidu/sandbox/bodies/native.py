@@ -5,7 +5,6 @@ The routes are those of ``vidu_api_full.md`` section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_vidu.sandbox.bodies import ent
@@ -38,8 +37,10 @@ def queried(
     if shape == "new-api":
         return json_answer(_new_api(generation, state, urls, moments, settings.new_api_url))
     body = flat(generation, state, urls, moments)
-    if shape == "" and settings.native_shape != "flat":
-        return json_answer(_NATIVE_SHAPES[settings.native_shape](generation, state, urls, moments, body))
+    if shape == "" and settings.native_shape == "wrapped":
+        return json_answer(_wrapped(generation, state, body))
+    if shape == "" and settings.native_shape == "official":
+        return json_answer(ent.query_body(generation, state, urls, word=official_word(state)))
     return json_answer(body)
 
 
@@ -69,7 +70,7 @@ def flat(generation: Generation, state: State, urls: Urls, moments: Moments) -> 
     return body
 
 
-def _wrapped(generation: Generation, state: State, urls: Urls, moments: Moments, body: Json) -> Json:
+def _wrapped(generation: Generation, state: State, body: Json) -> Json:
     inner = {
         "task_id": generation.id,
         "status": state.word,
@@ -78,16 +79,6 @@ def _wrapped(generation: Generation, state: State, urls: Urls, moments: Moments,
         "progress": f"{state.progress}%",
     }
     return {"code": "success", "message": "", "data": inner}
-
-
-def _official(generation: Generation, state: State, urls: Urls, moments: Moments, body: Json) -> Json:
-    return ent.query_body(generation, state, urls, word=official_word(state))
-
-
-_NATIVE_SHAPES: dict[str, Callable[[Generation, State, Urls, Moments, Json], Json]] = {
-    "wrapped": _wrapped,
-    "official": _official,
-}
 
 
 def official_word(state: State) -> str:

@@ -95,11 +95,6 @@ def picture_parameters() -> bytes:
     return nal(_NAL_PPS, out.finish())
 
 
-def _blocks(picture: Picture) -> list[bytes]:
-    columns, rows = picture.width // BLOCK, picture.height // BLOCK
-    return [picture.macroblock(column, row) for row in range(rows) for column in range(columns)]
-
-
 def _header(slice_type: int, frame_num: int, *, idr: bool) -> BitWriter:
     out = BitWriter()
     out.ue(0)  # first_mb_in_slice
@@ -158,7 +153,8 @@ def encode(pictures: Iterable[Picture], *, key_every: int) -> Iterator[EncodedFr
     """Yield one :class:`EncodedFrame` per picture, with a key frame at least every ``key_every`` frames."""
     before: list[bytes] = []
     for number, picture in enumerate(pictures):
-        blocks = _blocks(picture)
+        columns, rows = picture.width // BLOCK, picture.height // BLOCK
+        blocks = [picture.macroblock(column, row) for row in range(rows) for column in range(columns)]
         since_key = number % key_every
         if since_key == 0:
             yield EncodedFrame(key_frame(blocks), True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 Dialect = Literal["vidu-native", "ent-v2"]
 NATIVE: Final[Dialect] = "vidu-native"
@@ -14,10 +14,7 @@ Kind = Literal[
     "create", "query", "cancel", "list", "credits", "subject", "upload", "content", "file", "control", "other"
 ]
 #: The kinds that a fault rule may match; the control API itself never fails on demand.
-KINDS: tuple[Kind, ...] = (
-    *("create", "query", "cancel", "list", "credits", "subject", "upload", "content"),
-    *("file", "other"),
-)
+KINDS: Final[tuple[Kind, ...]] = tuple(kind for kind in get_args(Kind) if kind != "control")
 Shape = Literal["", "unified", "openai", "new-api", "flat-task", "film", "ad", "announce", "put", "finish"]
 """The form of a route's answers, if its dialect has several."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 from airflow_provider_vidu.sandbox.messages.answers import UNSET
 from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Dialect
@@ -127,7 +127,8 @@ class Generation:
     @property
     def ready_at(self) -> float:
         """When it would start if no other generation ran."""
-        return self.created_at + self._start_offset
+        running = (stage.offset for stage in self.stages if stage.word.lower() not in _WAITING)
+        return self.created_at + next(running, self.stages[-1].offset)
 
     @property
     def starts_at(self) -> float:
@@ -138,10 +139,6 @@ class Generation:
     def ends_at(self) -> float:
         """When its last stage begins."""
         return self.created_at + self.stages[-1].offset + self.held
-
-    @property
-    def _start_offset(self) -> float:
-        return next((s.offset for s in self.stages if s.word.lower() not in _WAITING), self.stages[-1].offset)
 
     def failure_time(self) -> float | None:
         """Return when the script ends in failure, or None if it does not."""
@@ -222,13 +219,6 @@ def script_from(states: Sequence[Any]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def dialect_of(value: Any) -> Dialect:
-    """Return ``value`` as a dialect; ValueError if it is unknown."""
-    if value not in (NATIVE, ENT):
-        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {value!r}")
-    return cast("Dialect", value)
-
-
 def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -> Generation:
     """Return the generation that ``spec`` (the body of ``POST /_sandbox/generations``) describes.
 
@@ -238,13 +228,18 @@ def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -
     unknown = set(spec) - _PRESET_FIELDS
     if unknown:
         raise ValueError(f"unknown field {min(unknown)!r}; known fields: {', '.join(sorted(_PRESET_FIELDS))}")
-    dialect = dialect_of(spec.get("dialect", NATIVE))
+    own_id = spec.get("id")
+    if not isinstance(own_id, str) or not own_id:
+        raise ValueError(f"id must be a non-empty string, not {own_id!r}")
+    dialect: Dialect = spec.get("dialect", NATIVE)
+    if dialect not in (NATIVE, ENT):
+        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {dialect!r}")
     request = {name: spec[name] for name in _REQUEST_FIELDS if name in spec}
     prompt = request.get("prompt") or ""
     states = spec.get("states")
     stages = script_from(states) if states else default_script(dialect, prompt, queue=queue, duration=duration)
     generation = Generation(
-        id=_text(spec, "id"),
+        id=own_id,
         dialect=dialect,
         created_at=now - float(spec.get("age", 0)),
         stages=stages,
@@ -283,10 +278,3 @@ def set_error(generation: Generation, error: Any) -> None:
         generation.error_message = str(error.get("message", generation.error_message))
     elif error:
         generation.error_code = str(error)
-
-
-def _text(spec: dict[str, Any], name: str) -> str:
-    value = spec.get(name)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a non-empty string, not {value!r}")
-    return value
