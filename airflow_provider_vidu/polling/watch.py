@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.common.values import mapping, trace_id
@@ -261,7 +262,7 @@ class Watch:
         state = self.last.describe() if self.last else "never seen"
         trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
-            f"Gave up waiting after {_human(now - self.since)}; the last known state is {state}.{trouble} The "
+            f"Gave up waiting after {duration(now - self.since)}; the last known state is {state}.{trouble} The "
             "generation may still finish: wait for it again by its id, or raise the timeout.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
@@ -273,7 +274,7 @@ class Watch:
             return self._given_up(self._trouble, now)
         state = self.last.describe() if self.last else "never seen"
         return exceptions.ViduBusyError(
-            f"The trigger reported that the generation ended, but {_human(now - self.since)} later its state is still "
+            f"The trigger reported that the generation ended, but {duration(now - self.since)} later its state is still "
             f"{state}. A retry checks it again.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
@@ -289,7 +290,7 @@ class Watch:
         """Return the error that ends a wait whose generation may be fine; a retry can resume the wait."""
         summary = f"{self._failures} polls in a row failed; the last one"
         if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
-            summary = f"The wait was paused for {_human(now - self._paused_at)}, but the connection is still unusable"
+            summary = f"The wait was paused for {duration(now - self._paused_at)}, but the connection is still unusable"
         return _resumable(error, f"{summary}: {_sentence(error.reason)}")
 
     def _doubted(self, generation: Generation, now: float) -> Wait | None:
@@ -372,10 +373,3 @@ def _resumable(error: ViduError, summary: str) -> ViduError:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
-
-
-def _human(seconds: float) -> str:
-    seconds = max(int(seconds), 0)
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{seconds % 60} s"]
-    return " ".join(parts)
