@@ -274,8 +274,8 @@ class Watch:
             return self._given_up(self._trouble, now)
         state = self.last.describe() if self.last else "never seen"
         return exceptions.ViduBusyError(
-            f"The trigger reported that the generation ended, but {duration(now - self.since)} later its state is still "
-            f"{state}. A retry checks it again.",
+            f"The trigger reported that the generation ended, but {duration(now - self.since)} later its state is "
+            f"still {state}. A retry checks it again.",
             generation_id=self.generation_id,
             conn_id=self.conn_id,
         )

@@ -1,7 +1,7 @@
 """The creates of images, sounds, subjects and whole films, and those that edit parts of a film.
 
 Read from ``vidu_api_full.md`` section 1 and from copies of the vendor's pages (https://platform.vidu.com/docs/).
-Rows without documentation are optional.
+A row is optional unless its page says otherwise.
 """
 
 from __future__ import annotations
