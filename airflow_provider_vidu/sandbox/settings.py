@@ -85,10 +85,6 @@ class Settings:
                 f"models must be {DOCUMENTED_MODELS!r}, {ANY_MODEL!r} or a sequence of names, not {self.models!r}"
             )
 
-    def takes_any_model(self) -> bool:
-        """Return whether models are not checked."""
-        return self.models == ANY_MODEL
-
     def named_models(self) -> tuple[str, ...] | None:
         """Return the accepted models, or None for ``documented`` and ``any``."""
         return None if isinstance(self.models, str) else self.models

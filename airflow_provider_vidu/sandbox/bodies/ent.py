@@ -39,15 +39,12 @@ _VIDEO_DEFAULTS: Json = {
 _RECORDED = ("text2video", "img2video", "start-end2video", "reference2video")
 
 
-def iso_time(seconds: float) -> str:
-    """Return epoch ``seconds`` in the service's format: UTC with nine fractional digits."""
+def written_time(seconds: float, settings: Settings) -> str | int:
+    """Return epoch ``seconds`` as UTC text with nine fractional digits or as a whole number; both were recorded."""
+    if settings.times == "epoch":
+        return int(seconds)
     whole, fraction = divmod(round(seconds * 1e9), 10**9)
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
-
-
-def written_time(seconds: float, settings: Settings) -> str | int:
-    """Return epoch ``seconds`` as text or as a whole number; both have been recorded."""
-    return int(seconds) if settings.times == "epoch" else iso_time(seconds)
 
 
 def task_type(endpoint: str) -> str:

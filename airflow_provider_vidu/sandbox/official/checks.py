@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from airflow_provider_vidu.sandbox.official.endpoints import known_model
+from airflow_provider_vidu.sandbox.official.endpoints import CREATES
 from airflow_provider_vidu.sandbox.official.fields import (
     DOWNLOAD_FAILURES,
     Json,
@@ -15,7 +15,7 @@ from airflow_provider_vidu.sandbox.official.fields import (
     check_surplus,
 )
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
-from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.settings import ANY_MODEL, Settings
 from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 #: Largest request, in bytes (``vidu_api_full.md``, section 1).
@@ -55,11 +55,12 @@ def check_create(endpoint: Endpoint, body: Json, settings: Settings, around: Sur
 
 def _check_model(endpoint: Endpoint, body: Json, settings: Settings) -> None:
     model = body.get("model")
-    if not endpoint.models or not isinstance(model, str) or not model or settings.takes_any_model():
+    if not endpoint.models or not isinstance(model, str) or not model or settings.models == ANY_MODEL:
         return
     named = settings.named_models()
     if model in (endpoint.models if named is None else named):
         return
     # The documentation does not say which of the two reasons applies.
-    reason = "FieldInvalid" if named is None and known_model(model) else "ModelUnavailable"
+    is_documented = any(model in other.models for other in CREATES.values())
+    reason = "FieldInvalid" if named is None and is_documented else "ModelUnavailable"
     raise Refused(reason, f"field model: {model} is not available for {endpoint.name}")

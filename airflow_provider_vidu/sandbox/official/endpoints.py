@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_vidu.sandbox.official.other_creates import OTHER_CREATES, PART_CREATES
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
@@ -19,8 +19,3 @@ PARTS: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint in 
 def endpoint_of(name: str) -> Endpoint:
     """Return the create or part with this name; KeyError if it is unknown."""
     return CREATES[name] if name in CREATES else PARTS[name]
-
-
-def known_model(name: Any) -> bool:
-    """Return whether any endpoint documents this model."""
-    return any(name in endpoint.models for endpoint in CREATES.values())
