@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
-from airflow_provider_vidu.common.parsing import parse_partly
+from airflow_provider_vidu.common.parsing import documents
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
 from airflow_provider_vidu.downloads.transfer import Transfer
@@ -129,7 +129,7 @@ def test_damaged_json_is_read_without_an_end_of_the_stack(serve, body):
 def test_salvage_takes_time_in_proportion():
     """Texts that are JSON themselves are opened a few times, not as often as they are nested."""
     began = time.thread_time()
-    parse_partly(b'["' + b'{\\"' * 100_000 + b"\\q")
+    documents(b'["' + b'{\\"' * 100_000 + b"\\q")
     assert time.thread_time() - began < 2
 
 
