@@ -125,7 +125,7 @@ def test_refused(declared, head, artifact):
         (b"GIF89a/*<html>alert(1)*/=1;", None, "text instead of"),
         (b"<html><svg>", "cover", "an HTML or XML page instead of a picture"),
         (b"not found", None, "text instead of a video, a picture or a sound file. It begins: not found"),
-        (UNKNOWN, None, r"bytes of no known format \(its header says video/x\) instead.* It begins: 80 81 82"),
+        (UNKNOWN, None, r"bytes of an unknown format \(its header says video/x\) instead.* It begins: 80 81 82"),
     ],
 )
 def test_a_refusal_says_what_came_and_what_to_do(head, artifact, words):
