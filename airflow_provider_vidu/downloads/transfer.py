@@ -147,8 +147,6 @@ class Transfer:
         if (stream := self._stream) is not None:
             stream.abort()
 
-    # -- one request ----------------------------------------------------------------------------
-
     def _attempt(self, url: str) -> bool:
         """Send one request and take the answer; return whether the file is complete."""
         self._check_cancelled()
@@ -241,8 +239,6 @@ class Transfer:
             self._log.info("The URL has expired (HTTP %s); requesting a fresh one.", expired.status_code)
         return self._fresh_url()
 
-    # -- the body -------------------------------------------------------------------------------
-
     def _take(self, stream: Stream, verdict: Verdict) -> str | None:
         """Take the body; return what is wrong with its end, or None if the file is complete."""
         if verdict.do is Do.TAKE_ALL:
@@ -284,8 +280,6 @@ class Transfer:
         self._wait_or_raise(error)
         return False
 
-    # -- failures -------------------------------------------------------------------------------
-
     def _broken(self, error: BaseException) -> ViduDownloadError:
         detail = failure_text(error)
         if self._file.received == 0:
@@ -323,8 +317,7 @@ class Transfer:
         return IncomingFile(self._open_writer, self._rules.artifact, self._rules.max_bytes, self._redact)
 
     def _redact(self, data: bytes) -> bytes:
-        stream = self._stream
-        return self._access.redact(data, stream.target.url if stream is not None else self._url)
+        return self._access.redact(data, self._stream.target.url if self._stream else self._url)
 
     @property
     def _source(self) -> str:

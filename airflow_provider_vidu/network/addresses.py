@@ -103,9 +103,7 @@ def permitted_addresses(
     Connect only to these: a second resolution could return other addresses (DNS rebinding).
 
     :param host: a name or a literal address in any spelling; the check uses what it resolves to.
-    :param port: the port, for the resolver.
     :param allowed: hosts allowed at every address, and networks allowed for every host.
-    :param resolve: replaces the system's resolver.
     :param is_own: whether this is the connection's own origin. It may have a private address, but a loopback or
         link-local one only if the connection names it as such (``localhost``, a literal address).
     :raises ViduDownloadRefusedError: when the host has addresses but none is permitted.

@@ -141,7 +141,6 @@ def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> soc
     """Connect to the first address that accepts.
 
     :param addresses: literal addresses, in the order to try.
-    :param port: the port.
     :param limit: returns the seconds that the next attempt may take.
     :raises OSError: the last failure, when every address failed.
     """
@@ -206,11 +205,8 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Resolve, check and connect in one step, then start TLS if the scheme is https."""
         target, access = self._target, self._access
-        sock: Any
-        if self._proxy is not None:
-            sock = self._through_proxy(self._proxy)
-        else:
-            sock = dial(self._permitted(), target.port, self._limit)
+        proxy = self._proxy
+        sock: Any = self._through_proxy(proxy) if proxy else dial(self._permitted(), target.port, self._limit)
         self._opened(sock)
         if target.scheme == "https":
             sock = self._encrypted(sock, target.host)

@@ -59,7 +59,6 @@ class DownloadAccess:
     :param max_retries: how often a broken transfer is resumed.
     :param verify: as in :func:`airflow_provider_vidu.network.tls.ssl_context`.
     :param proxy: the proxy for every request; the environment's if None.
-    :param resolve: replaces the system's resolver.
     :param secrets: values redacted from messages, should a server quote them.
     """
 

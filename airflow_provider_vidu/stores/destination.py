@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
@@ -188,10 +189,12 @@ def missing_file_system(text: str) -> ViduConfigError | None:
 
 
 def _problem_with(scheme: str) -> Exception | None:
-    """Return why neither Airflow nor fsspec has a file system for a scheme; None when one has."""
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has."""
     import fsspec
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    if _airflow_has(scheme):
+    # airflow.sdk.io, in Airflow 2 airflow.io
+    if import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme):
         return None
     try:
         # A scheme in fsspec's registry may need a missing package (sftp: paramiko, oss: ossfs).
@@ -201,15 +204,6 @@ def _problem_with(scheme: str) -> Exception | None:
     except ValueError:
         return ValueError(f"No file system for {scheme}://")
     return None
-
-
-def _airflow_has(scheme: str) -> bool:
-    from importlib import import_module
-
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    # airflow.sdk.io, in Airflow 2 airflow.io
-    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:

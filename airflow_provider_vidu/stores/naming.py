@@ -159,8 +159,8 @@ def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> 
 def _unsigned(query: str) -> str:
     pairs = [(pair.partition("=")[0], pair) for pair in query.split("&")]
     is_azure = {"sig", "sv"} <= {name.lower() for name, _ in pairs}
-    kept = [pair for name, pair in pairs if not SIGNING_PARAMETER.fullmatch(name)]
-    return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
+    signing = [SIGNING_PARAMETER, _AZURE_PARAMETER] if is_azure else [SIGNING_PARAMETER]
+    return "&".join(pair for name, pair in pairs if not any(pattern.fullmatch(name) for pattern in signing))
 
 
 def _is_unmistakable(text: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
+from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical, scheme_of
 
 _BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -93,19 +93,15 @@ def read_spot(uri: str) -> Spot | None:
     """
     if not uri or len(uri) > 4096 or _UNFIT.search(uri):
         return None
-    scheme, marked, rest = uri.partition("://")
-    if not marked:
-        scheme, rest = "", uri
-    scheme = scheme.lower()
-    if scheme in WEB:
-        return None
-    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
-    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _BUCKET.fullmatch(netloc)):
-        return None
-    if scheme not in LOCAL and "::" in rest:  # fsspec opens the part before it
-        return None
+    scheme = scheme_of(uri)
+    rest = uri.partition("://")[2] if "://" in uri else uri
+    netloc, _, path = rest.partition("/")
+    if scheme in LOCAL:
+        is_plain = rest.startswith("/")
+    else:  # fsspec would open the part before a "::"
+        is_plain = scheme not in WEB and _BUCKET.fullmatch(netloc) is not None and "::" not in rest
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
-    if any(part in ("", ".", "..") for part in parts):
+    if not is_plain or any(part in ("", ".", "..") for part in parts):
         return None
     return Spot(canonical(scheme), netloc, parts)
 

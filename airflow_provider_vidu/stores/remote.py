@@ -110,7 +110,7 @@ class MovedWriter(FsspecWriter):
     def _complete(self) -> None:
         self._file.close()
         try:
-            self._move()
+            self._move(self._temporary, self._path)
         except FileExistsError:
             if not self._replace:
                 raise
@@ -124,7 +124,7 @@ class MovedWriter(FsspecWriter):
         aside = f"{self._temporary}.old"
         self._move(self._path, aside)
         try:
-            self._move()
+            self._move(self._temporary, self._path)
         except BaseException as error:
             try:
                 self._move(aside, self._path)
@@ -136,10 +136,9 @@ class MovedWriter(FsspecWriter):
         except Exception as error:  # noqa: BLE001 - the new file is published
             log.warning("The replaced file could not be removed and remains as %s: %s", aside, redacted(error))
 
-    def _move(self, source: str = "", target: str = "") -> None:
+    def _move(self, source: str, target: str) -> None:
         from fsspec.spec import AbstractFileSystem
 
-        source, target = source or self._temporary, target or self._path
         if type(self._fs).mv is AbstractFileSystem.mv:
             # fsspec's own mv reads the name as a pattern and would not find "a[1].mp4".
             self._fs.cp_file(source, target)

@@ -16,7 +16,6 @@ from airflow_provider_vidu.stores.naming import candidate_names, file_name
 class FileTarget:
     """A file with a name chosen by the user.
 
-    :param destination: the destination.
     :param overwrite: whether an existing file is replaced, kept (``skip``) or an error.
     """
 
@@ -61,11 +60,9 @@ class FileTarget:
         return file.writer(total, replace=may_replace, content_type=content_type)
 
     def _candidates(self) -> Iterable[StoredFile]:
-        """Return the files that may exist, the likeliest first."""
         return [self._destination.file()]
 
     def _file(self, content_type: str) -> StoredFile:
-        """Return the file to store."""
         return self._destination.file()
 
 
