@@ -40,7 +40,7 @@ def text_kind(head: bytes) -> str | None:
     return "text" if head and is_text(head[:_QUOTED]) else None
 
 
-def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
+def checked_type(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
     """Return the content type that a file's first bytes prove.
 
     Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``. The header
@@ -56,14 +56,14 @@ def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: s
     proven = sniffed(head)
     if proven is None:
         raise _unproven(declared, head, family)
-    kind = _sound_alone(proven, declared, head, family, path) or proven
-    if not _fits(kind, family):
-        advice = " Without artifact the result is kept in any medium." if _fits(kind, None) else ""
+    kind = _audio_only(proven, declared, head, family, path) or proven
+    if not _is_accepted(kind, family):
+        advice = " Without artifact the result is kept in any medium." if _is_accepted(kind, None) else ""
         raise _refused(family, kind, advice)
     return kind
 
 
-def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
+def _audio_only(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
     if proven not in _SOUND_ALONE or family not in (None, "audio") or shows_video(head):
         return None
     kind = (declared or "").partition(";")[0].strip().lower()
@@ -74,7 +74,7 @@ def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family 
     return _SOUND_ALONE[proven] if says_sound else None
 
 
-def _fits(kind: str, family: Family | None) -> bool:
+def _is_accepted(kind: str, family: Family | None) -> bool:
     if family is None:
         return kind.startswith(("video/", "image/", "audio/"))
     # Animated results come as GIF or WebP.

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
-from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
+from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
@@ -178,7 +178,7 @@ class IncomingFile:
                 f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although no encoding was "
                 "requested, and this encoding is not supported. Turn it off at the server or the proxy in front of it."
             )
-        self.content_type = judged(self._declared, head, self._artifact, self._path)
+        self.content_type = checked_type(self._declared, head, self._artifact, self._path)
         self._writer = self._open_writer(self.content_type, self.total if self._unpacker is None else None)
         self._digest.update(self._head)
         self._writer.write(memoryview(self._head))

@@ -21,7 +21,7 @@ from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile
-from airflow_provider_vidu.stores.remote import RemoteFile, listed
+from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
 from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
     LOCAL,
@@ -101,7 +101,7 @@ class Destination:
         :raises ViduConfigError: when there is no file system for the scheme.
         """
         if self._protocol not in LOCAL:
-            names = listed(self._file_system, self._protocol, self._folder, names)
+            names = existing_names(self._file_system, self._protocol, self._folder, names)
         return map(self.file, names)
 
     @property

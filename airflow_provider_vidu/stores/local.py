@@ -48,7 +48,7 @@ class LocalFile(StoredFile):
     """A local path. It must not be a symbolic link; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
-        self._path = _full(path)
+        self._path = _absolute(path)
         self.name = self._path.name
         # Unquoted, as ObjectStoragePath expects it.
         self.uri = f"file://{os.path.abspath(self._path)}"  # noqa: PTH100 - Path.resolve would follow links
@@ -95,13 +95,13 @@ class LocalFile(StoredFile):
         """Begin a temporary file in the same folder, which is created if missing."""
         self.check()
         try:
-            _make(self._path.parent)
+            _make_folders(self._path.parent)
             return LocalWriter(self._path, self.uri, replace=replace)
         except OSError as error:
             raise storage_error("written", self.uri, error) from error
 
 
-def _make(path: Path) -> None:
+def _make_folders(path: Path) -> None:
     """Create a folder and its missing parents; raises ViduConfigError if a swap moved them out of the roots."""
     folder, missing = path, list[str]()
     while True:
@@ -304,7 +304,7 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     :param path: the file, or the folder for it; missing folders count as creatable.
     :param is_folder: whether ``path`` is the folder.
     """
-    full = _full(path)
+    full = _absolute(path)
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
@@ -320,6 +320,6 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
-def _full(path: str) -> Path:
+def _absolute(path: str) -> Path:
     """Return the absolute path of a destination; an unknown ``~user`` stays a folder of that name."""
     return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises

@@ -74,7 +74,7 @@ class RemoteFile(StoredFile):
             raise storage_error("written", self.uri, error) from error
 
 
-def listed(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
+def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
     """Return those of ``names`` that exist in a folder, in their order, by one listing instead of a request for each.
 
     If the store does not support it or the role may not list, all names are returned.

@@ -106,12 +106,12 @@ class UploadWriter(FsspecWriter):
         self._part = self._room = _part_size(total or 0)
         self._left = self._part * MOST_PARTS
         self._labels = self.labels(fs, content_type) if content_type else {}
-        self._file = self._opened("wb" if replace else "xb")
+        self._file = self._open_file("wb" if replace else "xb")
 
     def __del__(self) -> None:
         # An abandoned writer publishes nothing. Otherwise the collector would close the file, which publishes on Azure,
         # and at process exit waits for a loop that no longer runs (seen: minutes).
-        _leave(self._file)
+        _mark_closed(self._file)
 
     @staticmethod
     def labels(fs: Any, content_type: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class UploadWriter(FsspecWriter):
         """
         return {}
 
-    def _opened(self, mode: str) -> Any:
+    def _open_file(self, mode: str) -> Any:
         try:
             return self._fs.open(self._path, mode, block_size=self._part, autocommit=False, **self._labels)
         except (NotImplementedError, ValueError):
@@ -130,7 +130,7 @@ class UploadWriter(FsspecWriter):
             # do not support it; there the check just before completion must suffice.
             if mode == "wb":
                 raise
-            return self._opened("wb")
+            return self._open_file("wb")
 
     def write(self, data: memoryview) -> None:
         """Append to the upload in parts of equal size.
@@ -179,7 +179,7 @@ class UploadWriter(FsspecWriter):
         try:
             self._file.discard()
         finally:
-            _leave(self._file)  # it may outlive this writer
+            _mark_closed(self._file)  # it may outlive this writer
 
 
 class S3Upload(UploadWriter):
@@ -218,12 +218,12 @@ class GoogleUpload(UploadWriter):
         """Return content type and disposition."""
         return {"content_type": content_type, "fixed_key_metadata": {"content_disposition": "inline"}}
 
-    def _opened(self, mode: str) -> Any:
-        file = super()._opened(mode)
+    def _open_file(self, mode: str) -> Any:
+        file = super()._open_file(mode)
         if hasattr(file, "aaow"):
             # Newer gcsfs (seen: 2026.10) appends to objects in Google's zonal buckets under their final names and
             # cannot undo that: its discard() only logs.
-            _leave(file)
+            _mark_closed(file)
             raise OSError("files in a zonal bucket are visible while they are written; use another bucket")
         return file
 
@@ -276,7 +276,7 @@ class AzureUpload(UploadWriter):
         return False if is_refusal(error) else None
 
     def _abandon(self) -> None:
-        _leave(self._file)
+        _mark_closed(self._file)
 
 
 UPLOADS: Final[dict[Store, type[UploadWriter]]] = {S3: S3Upload, GOOGLE: GoogleUpload, AZURE: AzureUpload}
@@ -297,7 +297,7 @@ def _too_large(amount: str) -> ViduDownloadRefusedError:
     )
 
 
-def _leave(file: Any) -> None:
+def _mark_closed(file: Any) -> None:
     """Mark a file as closed, so that its finalizer does not close it, which would send and publish it."""
     with contextlib.suppress(AttributeError):  # not fsspec's own class
         file.closed = True

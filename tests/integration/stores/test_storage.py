@@ -514,7 +514,7 @@ def test_restless_inodes_hide_no_other_file(tmp_path, interfere):
     writer.write(memoryview(NEW))
     (part,) = tmp_path.iterdir()
     interfere(part)
-    with pytest.raises(ViduStorageError, match="another process (replaced|gave)"):
+    with pytest.raises(ViduStorageError, match=r"another process (replaced|gave)"):
         writer.publish()
     writer.discard()
     assert not (tmp_path / "a.mp4").exists()
