@@ -77,7 +77,7 @@ class _Answer(Response):
 
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
-        self.patience.renew(_current.get().until - time.monotonic())
+        self.deadline.renew(_current.get().until - time.monotonic())
         self._exchange = _current.get()
         self._reader = AnswerReader()
         self._ready = b""

@@ -85,14 +85,14 @@ def test_raw_deflate_that_looks_like_zlib() -> None:
 )
 def test_what_is_broken_is_named(body: bytes, encoding: str) -> None:
     """Neither text nor what the header says; a header without an end is not collected for ever."""
-    with pytest.raises(BodyError, match="broken"):
+    with pytest.raises(BodyError, match="not valid"):
         unpacked(body, encoding, piece=4096)
 
 
 def test_what_comes_before_the_damage_is_kept() -> None:
     """An id that was unpacked before the stream broke is not lost, however short the whole is."""
     found: list[bytes] = []
-    with pytest.raises(BodyError, match="broken gzip"):
+    with pytest.raises(BodyError, match="not valid gzip"):
         found.extend(Unpacker("gzip", LIMIT).feed(flushed(TEXT) + b"\x07\xff\xff"))
     assert b"".join(found) == TEXT
 

@@ -108,7 +108,7 @@ def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) ->
         (b"", "without an answer"), (b"HTTP/1.1 200", "within the head"), (b'{"id": "g"}', "status line"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "status line"), (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
         (OK + b"Content-Length: 12\r\n\r\n" + BODY, "ended before"), (OK + CHUNKED + b'\r\n4\r\n{"i', "ended before"),
-        (OK + CHUNKED + b"\r\nzz\r\n", "chunks are broken"), (OK + CHUNKED + b"\r\n-1\r\n", "chunks are broken"),
+        (OK + CHUNKED + b"\r\nzz\r\n", "chunks are malformed"), (OK + CHUNKED + b"\r\n-1\r\n", "chunks are malformed"),
         (OK + b"X: y\r\n" * 100_000, "larger than"), (OK + b"X: " + b"y" * MOST_HEAD_BYTES, "larger than"),
         (b"\r\n" * MOST_HEAD_BYTES, "larger than"),
         (b"HTTP/1.1 100 C\r\n\r\n" * (MOST_INTERIM + 1) + WHOLE["a length"], "interim answers"),
