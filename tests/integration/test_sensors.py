@@ -248,7 +248,7 @@ def test_a_wait_never_grows_backwards():
 )
 def test_a_whole_generation_as_id(context):
     """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
-    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or the id alone"):
+    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or just the id"):
         sensor(generation_id={"id": "123"}).execute(context)
 
 

@@ -1,8 +1,8 @@
-"""How a create that was lost is found on the account's list: by its marker, or by what it looks like. No I/O.
+"""Searches the account's list for a lost create, by its marker or by its likeness. No I/O.
 
-Documented entries show model, prompt and images, and no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
-answer to a query does (https://platform.vidu.com/docs/get-generation), so entries that may be the one are queried. A
-search that finds nothing leads to a new paid create, so whatever an entry leaves open counts as "it may be this one".
+Documented entries show model, prompt and images, but no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
+answer to a query does (https://platform.vidu.com/docs/get-generation), so candidates are queried. A search without a
+result leads to a new paid create, so an undecided entry counts as "it may be this one".
 """
 
 from __future__ import annotations
@@ -19,26 +19,23 @@ from airflow_provider_vidu.common.values import is_cut, text
 from airflow_provider_vidu.models import Generation, SearchResult
 
 CLOCK_SKEW_SECONDS: Final = 300.0
-"""How far the worker's clock and the service's may differ."""
-
+"""How far the clocks of the worker and the service may differ."""
 SHOWN_SECONDS: Final = 7 * 86_400.0
 """The list shows 7 days by default; whether ``created_at.from`` reaches further back is not documented."""
-
-
 MAX_QUERIED: Final = 50
 """How many entries are queried for their payload at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """What a create looks like on the list, without its texts: small enough for a stored record.
+    """The features that identify a create on the list, small enough for a stored record.
 
     :param model: the model's name.
-    :param prompt: a digest of the prompt; empty when there is none that could be compared.
-    :param images: for each image its host and a digest of its address; both empty for an inlined one.
+    :param prompt: a digest of the prompt; empty if there is no comparable one.
+    :param images: for each image its host and a digest of its URL; both empty for an inlined one.
     :param kind: the endpoint's name.
-    :param payload: a digest of the payload that the user has sent, if any.
-    :param is_listed: whether the list surely shows such creates; if not, their absence proves nothing.
+    :param payload: a digest of the user's own payload, if any.
+    :param is_listed: whether the list certainly shows such creates; if not, their absence proves nothing.
     """
 
     model: str = ""
@@ -50,15 +47,15 @@ class Likeness:
 
     @classmethod
     def of(cls, body: Mapping[str, Any], path: str = "", *, is_listed: bool = True) -> Likeness:
-        """Return what the create with this body, sent to this path, looks like."""
+        """Return the likeness of the create with this body, sent to this path."""
         images = body.get("images")
         listed = images if isinstance(images, (list, tuple)) else ()
-        # With is_rec the service replaces the prompt by one of its own.
+        # With is_rec the service replaces the prompt.
         prompt = "" if body.get("is_rec") else text(body.get("prompt")) or ""
         return cls(
             model=text(body.get("model")) or "",
             prompt=_prompt_digest(prompt),
-            images=tuple(_image(found) for found in listed),
+            images=tuple(map(_image, listed)),
             kind=path.partition("?")[0].rstrip("/").rpartition("/")[2],
             payload=_digest(text(body.get("payload")) or ""),
             is_listed=is_listed,
@@ -83,7 +80,7 @@ class Likeness:
         )
 
     def fits(self, generation: Generation) -> bool | None:
-        """Whether an entry is this create: True, False, or None where what it shows does not decide it."""
+        """Whether an entry is this create: True, False, or None if its fields do not decide."""
         entry = generation.raw
         shown_prompt = text(entry.get("prompt")) or ""
         prompt = "" if is_cut(shown_prompt) else _prompt_digest(shown_prompt)
@@ -100,14 +97,14 @@ class Likeness:
         return True if identified and same_model and same_number and same_kind else None
 
     def _images_fit(self, shown: object) -> bool | None:
-        """Compare addresses: a service that repeats them shows ours, or others of the same host."""
-        theirs = [_image(found) for found in shown] if isinstance(shown, list) else []
+        """Compare URLs: a service that echoes them shows ours, or other ones of the same host."""
+        theirs = list(map(_image, shown)) if isinstance(shown, list) else []
         if not theirs or not all(digest for _, digest in self.images):
             return None
         if self.images and sorted(theirs) == sorted(self.images):
             return True
         ours, hosts = set(self.images), {host for host, _ in self.images}
-        return False if any(found not in ours and found[0] in hosts for found in theirs) else None
+        return False if any(image not in ours and image[0] in hosts for image in theirs) else None
 
     def _number_fits(self, shown: object) -> bool:
         return not isinstance(shown, list) or not shown or len(shown) == len(self.images)
@@ -116,10 +113,10 @@ class Likeness:
 class Search:
     """The search for one create: which pages to read, and what they prove.
 
-    :param marker: what the create's payload held; None when it carried no marker.
-    :param since: epoch seconds before which it cannot have been created; None when unknown.
-    :param until: epoch seconds after which it cannot have been created; None when unknown.
-    :param like: what it looks like; None when only the marker is known.
+    :param marker: the marker in the create's payload, if any.
+    :param since: epoch seconds before which it cannot have been created; None if unknown.
+    :param until: epoch seconds after which it cannot have been created; None if unknown.
+    :param like: its likeness; None if only the marker is known.
     :param now: epoch seconds.
     """
 
@@ -144,20 +141,20 @@ class Search:
 
     @property
     def query(self) -> str | None:
-        """The query of the next request, or None when the search is over."""
+        """The query of the next request, or None at the end of the search."""
         return self._listing.query
 
     def take(self, page: Page) -> None:
         """Take the answer to :attr:`query`."""
         self._listing.take(page)
-        for found in page.generations:
-            self._entries.setdefault(found.id, found)
+        for entry in page.generations:
+            self._entries.setdefault(entry.id, entry)
         if self._listing.query is None and self._is_filtered and not self._listing.entries:
-            # Nothing was created since then, or the service reads the time otherwise.
+            # Nothing was created since then, or the service reads the time differently.
             self.drop_filter()
 
     def drop_filter(self) -> bool:
-        """Start again without the filter by time, which the service refused; False when there is none to drop."""
+        """Restart without the filter by time, which the service refused; False if there was none."""
         if not self._is_filtered:
             return False
         self._is_filtered = False
@@ -165,28 +162,28 @@ class Search:
         return True
 
     def shrink(self) -> bool:
-        """Read smaller pages from now on, because one was too large; False if they are small already."""
+        """Restart with small pages after one that was too large; False if they are small already."""
         return self._listing.shrink()
 
     @property
     def undecided(self) -> str | None:
-        """The id whose payload decides further, to be queried and handed to :meth:`take_payload`; None if none does."""
+        """The id of the next entry to query for :meth:`take_payload`; None if no payload can decide."""
         if self._marker is None and not (self._like and self._like.payload):
-            return None  # the create carried nothing that it could be told by
+            return None  # the create had no payload to compare
         ours, fitting, unclear = self._sorted()
         if ours or len(self._queried) >= MAX_QUERIED:
             return None
         return next((name for name in fitting or unclear if name not in self._queried), None)
 
     def take_payload(self, name: str, generation: Generation | None) -> None:
-        """Take the answer to a query of :attr:`undecided`; None where there was none."""
+        """Take the answer to a query of :attr:`undecided`; None if the query failed."""
         self._queried[name] = "" if generation is None else _payload(generation)
 
     def found(self) -> SearchResult:
-        """Return what the pages, and the payloads of what was queried, prove."""
+        """Return what the pages and the queried payloads prove."""
         ours, fitting, unclear = self._sorted()
         if ours:
-            # The last order wins where a deleted and repeated DAG run has left two with one marker.
+            # A deleted and repeated DAG run may have left two orders with one marker: the last one counts.
             return SearchResult(
                 generation_id=max(ours, key=lambda name: created_at(self._entries[name]) or 0.0), complete=True
             )
@@ -215,7 +212,7 @@ class Search:
         return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)
 
     def _holds_marker(self, generations: Iterable[Generation]) -> bool:
-        return self._marker is not None and any(_payload(found) == self._marker for found in generations)
+        return self._marker is not None and any(_payload(entry) == self._marker for entry in generations)
 
     def _is_complete(self) -> bool:
         if self._since is not None and self._now - self._since > SHOWN_SECONDS and not self._listing.has_reached:
@@ -235,7 +232,7 @@ class Search:
         if created is not None and not (self._since or 0.0) <= created <= (self._until or created):
             return False
         fits = None if self._like is None else self._like.fits(entry)
-        # An entry without a time may be of any order.
+        # An entry without a time may belong to any order.
         return None if fits and created is None and self._since is not None else fits
 
 
@@ -243,7 +240,7 @@ _OURS: Final = object()
 
 
 def _payload(generation: Generation) -> str:
-    """Return the payload that an entry shows; an empty one says nothing: such lists fill in what they lack."""
+    """Return an entry's payload; an empty one proves nothing: some lists add missing fields."""
     return text(generation.raw.get("payload")) or ""
 
 
@@ -266,12 +263,12 @@ def _image(address: object) -> tuple[str, str]:
 
 
 def _bare(model: str) -> str:
-    """Return a model's name as it is compared: the list's filter knows "q2-pro" where a create says "viduq2-pro"."""
+    """Return a model's name for comparison: a create says "viduq2-pro", the list's filter "q2-pro"."""
     return "".join(sign for sign in model.lower().removeprefix("vidu") if sign.isalnum())
 
 
 _KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
-"""What the service's answers call some endpoints."""
+"""Other names of endpoints in the service's answers."""
 
 
 def _kind_fits(ours: str, shown: str) -> bool:
