@@ -227,16 +227,8 @@ class AsyncClient:
         # Earlier sessions stay for requests in progress or waiting for a slot; they are closed with the client.
         self._sessions.append(session)
 
-    async def send(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
-        """Send one request, once, and return the whole answer; redirects are not followed.
-
-        :raises ViduTransportError: when no answer came; ``sent`` says whether the request may have arrived.
-        :raises ViduResponseError: when the answer exceeds ``request.bounds``, or cannot be unpacked.
-        """
-        return await self._result(config, request, lambda answer: answer)
-
     async def _result(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
-        """Send one request and return what ``read`` makes of its answer.
+        """Send one request, once, and return what ``read`` makes of its answer; redirects are not followed.
 
         A large answer is read in a thread, because every trigger shares the event loop: one at a time, because threads
         compete with the loop. It keeps its slot meanwhile, or answers would pile up in memory.

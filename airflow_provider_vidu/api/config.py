@@ -204,12 +204,12 @@ def is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+@dataclass(frozen=True, slots=True)
 class _Fields:
     """Reads single extras; every error names the connection and the field."""
 
-    def __init__(self, conn_id: str, extra: Mapping[str, Any]) -> None:
-        self.conn_id = conn_id
-        self.extra = extra
+    conn_id: str
+    extra: Mapping[str, Any]
 
     def error(self, name: str, problem: str) -> ViduConfigError:
         return ViduConfigError(f"Connection {self.conn_id!r}, field {name!r}: {problem}", conn_id=self.conn_id)

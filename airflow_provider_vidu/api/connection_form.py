@@ -11,64 +11,58 @@ from typing import Any, Final
 CONNECTION_TYPE: Final = "vidu"
 HOOK_NAME: Final = "Vidu (AI video)"
 
-_TEXT: Final = {"type": ["string", "null"]}
+
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
 
 CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
-    "dialect": {
-        "label": "Dialect",
-        "description": "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has "
-        "two platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
-        "schema": {**_TEXT, "enum": ["vidu-native", "ent-v2"], "default": "vidu-native"},
-    },
-    "auth_scheme": {
-        "label": "Authorization scheme",
-        "description": "The scheme before the key, or none to send the key without one. Empty: Bearer for "
-        "vidu-native, Token for ent-v2.",
-        "schema": _TEXT,
-    },
-    "timeout": {
-        "label": "Timeout (seconds)",
-        "description": "Seconds to connect, and seconds without a byte, before a request fails. Empty: 30.",
-        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
-    },
-    "max_retries": {
-        "label": "Retries of a request",
-        "description": "How often a failed request is retried; a create only if it was certainly not carried out. "
-        "Empty: 5.",
-        "schema": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
-    },
-    "verify": {
-        "label": "Verify TLS",
-        "description": "true, false, or the path of a CA bundle on the workers. Empty: true.",
-        "schema": _TEXT,
-    },
-    "proxy": {
-        "label": "Proxy",
-        "description": "URL of an HTTP proxy, such as http://proxy.example.com:3128.",
-        "schema": {**_TEXT, "format": "password"},  # hidden: it may hold a password
-    },
-    "headers": {
-        "label": "Further headers",
-        "description": 'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
-        "schema": {**_TEXT, "format": "password"},
-    },
-    "query_path": {
-        "label": "Query path",
-        "description": "For resellers: path of a query, with {id}, such as /vidu/ent/v2/task/{id}/creations or "
+    "dialect": _field(
+        "Dialect",
+        "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has two "
+        "platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
+        enum=["vidu-native", "ent-v2"],
+        default="vidu-native",
+    ),
+    "auth_scheme": _field(
+        "Authorization scheme",
+        "The scheme before the key, or none to send the key without one. Empty: Bearer for vidu-native, Token "
+        "for ent-v2.",
+    ),
+    "timeout": _field(
+        "Timeout (seconds)",
+        "Seconds to connect, and seconds without a byte, before a request fails. Empty: 30.",
+        "number",
+        minimum=1,
+        maximum=3600,
+    ),
+    "max_retries": _field(
+        "Retries of a request",
+        "How often a failed request is retried; a create only if it was certainly not carried out. Empty: 5.",
+        "integer",
+        minimum=0,
+        maximum=100,
+    ),
+    "verify": _field("Verify TLS", "true, false, or the path of a CA bundle on the workers. Empty: true."),
+    "proxy": _field(
+        "Proxy", "URL of an HTTP proxy, such as http://proxy.example.com:3128.", format="password"
+    ),  # hidden: it may hold a password
+    "headers": _field(
+        "Further headers",
+        'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
+        format="password",
+    ),
+    "query_path": _field(
+        "Query path",
+        "For resellers: path of a query, with {id}, such as /vidu/ent/v2/task/{id}/creations or "
         "/v1/video/query?id={id}.",
-        "schema": _TEXT,
-    },
-    "create_path": {
-        "label": "Create path",
-        "description": "For resellers: path of a create, with {endpoint} if there are several.",
-        "schema": _TEXT,
-    },
-    "allowed_hosts": {
-        "label": "Allowed download hosts",
-        "description": "Hosts or networks (198.18.0.0/15) that files may be fetched from although their addresses are "
+    ),
+    "create_path": _field("Create path", "For resellers: path of a create, with {endpoint} if there are several."),
+    "allowed_hosts": _field(
+        "Allowed download hosts",
+        "Hosts or networks (198.18.0.0/15) that files may be fetched from although their addresses are "
         "private, separated by commas.",
-        "schema": _TEXT,
-    },
+    ),
 }
 
 UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {

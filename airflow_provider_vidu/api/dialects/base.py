@@ -262,10 +262,7 @@ class Dialect(ABC):
         return located_id(location, self.query_path, is_success=answer.ok) or ""
 
     def _created_payload(self, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the answer to a create as an object, even a damaged one if it contains the paid id.
-
-        :raises ViduError: when the answer is damaged without an id, or is not an object.
-        """
+        """Return the answer to a create as an object, even a damaged one if it contains the paid id; else raise."""
         payload: dict[str, Any] | None = None
         if not answer.ok:  # 303: its body is text for people
             damage: ViduError = self.error(answer)
@@ -357,10 +354,7 @@ class Dialect(ABC):
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the object in an answer.
-
-        :raises ViduAPIError: for an error answer, even with a status of success.
-        """
+        """Return the object in an answer, or raise the error that it means (even with a status of success)."""
         if not answer.ok:
             raise self.error(answer)
         payload = answer.json()

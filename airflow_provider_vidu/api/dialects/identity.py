@@ -44,7 +44,7 @@ def checked_id(generation_id: object) -> str:
             "the upstream task returned no id. Check its XCom."
         )
     # A path segment of dots would be normalized away, encoded or not.
-    if not is_usable_id(generation_id):
+    if not _is_usable(generation_id):
         raise ViduConfigError(
             f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or contains control characters "
             "or others that cannot be encoded."
@@ -52,8 +52,7 @@ def checked_id(generation_id: object) -> str:
     return generation_id
 
 
-def is_usable_id(generation_id: str) -> bool:
-    """Whether an id can be queried: not too long, not all dots, without control characters."""
+def _is_usable(generation_id: str) -> bool:
     is_blank = not generation_id.strip(" .")
     return len(generation_id) <= MAX_ID_CHARS and not is_blank and not _UNFIT_ID.search(generation_id)
 
@@ -63,7 +62,7 @@ def is_safe_id(generation_id: str) -> bool:
 
     U+FFFD stands for characters that stores refuse, so it would name something else.
     """
-    return is_usable_id(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
+    return _is_usable(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
 
 
 def _hint_for_id(wrong: object) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +24,9 @@ SHOWN_SECONDS: Final = 7 * 86_400.0
 """The list shows 7 days by default; whether ``created_at.from`` reaches further back is not documented."""
 MAX_QUERIED: Final = 50
 """How many entries are queried for their payload at most."""
+_KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
+"""Other names of endpoints in the service's answers."""
+_OURS: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,9 @@ class Likeness:
         identified = bool(self.prompt and prompt) or images is True
         shown = text(entry.get("model")) or ""
         same_model = not self.model or not shown or _bare(shown) == _bare(self.model)
-        same_number = images is True or self._number_fits(entry.get("images"))
-        same_kind = _kind_fits(self.kind, text(entry.get("type")) or "")
+        listed, kind = entry.get("images"), (text(entry.get("type")) or "").lower()
+        same_number = images is True or not isinstance(listed, list) or len(listed) in (0, len(self.images))
+        same_kind = kind in ("", self.kind.lower(), _KINDS.get(self.kind.lower()))
         return True if identified and same_model and same_number and same_kind else None
 
     def _images_fit(self, shown: object) -> bool | None:
@@ -106,10 +110,8 @@ class Likeness:
         ours, hosts = set(self.images), {host for host, _ in self.images}
         return False if any(image not in ours and image[0] in hosts for image in theirs) else None
 
-    def _number_fits(self, shown: object) -> bool:
-        return not isinstance(shown, list) or not shown or len(shown) == len(self.images)
 
-
+@dataclass(eq=False)
 class Search:
     """The search for one create: which pages to read, and what they prove.
 
@@ -120,24 +122,18 @@ class Search:
     :param now: epoch seconds.
     """
 
-    def __init__(
-        self,
-        marker: str | None,
-        *,
-        since: float | None = None,
-        until: float | None = None,
-        like: Likeness | None = None,
-        now: float,
-    ) -> None:
-        self._marker = marker
-        self._since = since
-        self._until = until
-        self._like = like
-        self._now = now
+    marker: str | None
+    _: KW_ONLY
+    since: float | None = None
+    until: float | None = None
+    like: Likeness | None = None
+    now: float
+
+    def __post_init__(self) -> None:
         self._entries: dict[str, Generation] = {}
         self._queried: dict[str, str] = {}
-        self._is_filtered = since is not None
-        self._listing = self._begin(None if since is None else since - ZONE_MARGIN_SECONDS)
+        self._is_filtered = self.since is not None
+        self._listing = self._begin(None if self.since is None else self.since - ZONE_MARGIN_SECONDS)
 
     @property
     def query(self) -> str | None:
@@ -168,7 +164,7 @@ class Search:
     @property
     def undecided(self) -> str | None:
         """The id of the next entry to query for :meth:`take_payload`; None if no payload can decide."""
-        if self._marker is None and not (self._like and self._like.payload):
+        if self.marker is None and not (self.like and self.like.payload):
             return None  # the create had no payload to compare
         ours, fitting, unclear = self._sorted()
         if ours or len(self._queried) >= MAX_QUERIED:
@@ -191,7 +187,7 @@ class Search:
         if complete and len(fitting) == 1:
             return SearchResult(generation_id=fitting[0], complete=True)
         candidates = tuple(fitting or unclear)
-        proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
+        proves_absence = complete and not candidates and (self.like is None or self.like.is_listed)
         return SearchResult(complete=proves_absence, candidates=candidates)
 
     def _sorted(self) -> tuple[list[str], list[str], list[str]]:
@@ -209,34 +205,31 @@ class Search:
         return ours, fitting, unclear
 
     def _begin(self, created_from: float | None) -> Listing:
-        return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)
+        return Listing(created_from=created_from, reach=self.since, enough=self._holds_marker)
 
     def _holds_marker(self, generations: Iterable[Generation]) -> bool:
-        return self._marker is not None and any(_payload(entry) == self._marker for entry in generations)
+        return self.marker is not None and any(_payload(entry) == self.marker for entry in generations)
 
     def _is_complete(self) -> bool:
-        if self._since is not None and self._now - self._since > SHOWN_SECONDS and not self._listing.has_reached:
+        if self.since is not None and self.now - self.since > SHOWN_SECONDS and not self._listing.has_reached:
             return False
         return self._listing.complete
 
     def _judge(self, name: str, entry: Generation, shows_payloads: bool) -> object:
         payload = self._queried.get(name) or _payload(entry)
-        if self._marker is not None:
-            if payload == self._marker:
+        if self.marker is not None:
+            if payload == self.marker:
                 return _OURS
             if payload or shows_payloads:
                 return False
-        elif payload and not is_cut(payload) and self._like is not None and _digest(payload) != self._like.payload:
+        elif payload and not is_cut(payload) and self.like is not None and _digest(payload) != self.like.payload:
             return False
         created = created_at(entry)
-        if created is not None and not (self._since or 0.0) <= created <= (self._until or created):
+        if created is not None and not (self.since or 0.0) <= created <= (self.until or created):
             return False
-        fits = None if self._like is None else self._like.fits(entry)
+        fits = None if self.like is None else self.like.fits(entry)
         # An entry without a time may belong to any order.
-        return None if fits and created is None and self._since is not None else fits
-
-
-_OURS: Final = object()
+        return None if fits and created is None and self.since is not None else fits
 
 
 def _payload(generation: Generation) -> str:
@@ -265,11 +258,3 @@ def _image(address: object) -> tuple[str, str]:
 def _bare(model: str) -> str:
     """Return a model's name for comparison: a create says "viduq2-pro", the list's filter "q2-pro"."""
     return "".join(sign for sign in model.lower().removeprefix("vidu") if sign.isalnum())
-
-
-_KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
-"""Other names of endpoints in the service's answers."""
-
-
-def _kind_fits(ours: str, shown: str) -> bool:
-    return not shown or shown.lower() in (ours.lower(), _KINDS.get(ours.lower(), ""))

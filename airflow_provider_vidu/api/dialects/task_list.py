@@ -64,6 +64,7 @@ class Page:
     tells_end: bool = False
 
 
+@dataclass(kw_only=True, eq=False)
 class Listing:
     """A walk through the list's pages: :attr:`query` is the next request, :meth:`take` takes its answer.
 
@@ -75,22 +76,15 @@ class Listing:
     :param enough: called with the new generations of each page; true ends the walk.
     """
 
-    def __init__(
-        self,
-        *,
-        created_from: float | None = None,
-        created_to: float | None = None,
-        states: Iterable[str] | None = None,
-        limit: int = MAX_PAGES * PAGE_SIZE,
-        reach: float | None = None,
-        enough: Callable[[Sequence[Generation]], bool] | None = None,
-    ) -> None:
-        self._from = created_from
-        self._to = created_to
-        self._states = _words(states)
-        self._limit = limit
-        self._reach = reach
-        self._enough = enough
+    created_from: float | None = None
+    created_to: float | None = None
+    states: Iterable[str] | None = None
+    limit: int = MAX_PAGES * PAGE_SIZE
+    reach: float | None = None
+    enough: Callable[[Sequence[Generation]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        self._states = _words(self.states)
         self._size = PAGE_SIZE
         self._begin()
 
@@ -101,7 +95,7 @@ class Listing:
         self._largest = 0
         self._token: str | None = None
         self._ignores_tokens = False
-        self._over = self._limit <= 0
+        self._over = self.limit <= 0
         self._oldest: float | None = None
         self.is_sorted = True
         """Whether every entry so far has a date and none is newer than the one before."""
@@ -118,10 +112,10 @@ class Listing:
         # The English page writes "paper.page" and "paper.pagesz", every other source "pager".
         fields: list[tuple[str, str]] = [("pager.pagesz", str(self._size))]
         fields.append(("pager.page_token", self._token) if self._token else ("pager.page", str(self._number)))
-        if self._from is not None:
-            fields.append(("created_at.from", _written(self._from)))
-        if self._to is not None:
-            fields.append(("created_at.to", _written(self._to)))
+        if self.created_from is not None:
+            fields.append(("created_at.from", _written(self.created_from)))
+        if self.created_to is not None:
+            fields.append(("created_at.to", _written(self.created_to)))
         fields += [("states", word) for word in self._states]
         return urlencode(fields)
 
@@ -129,12 +123,12 @@ class Listing:
     def generations(self) -> list[Generation]:
         """The matching generations in the list's order (newest first, as far as known)."""
         wanted = [entry for entry in self._entries.values() if self._is_wanted(entry)]
-        return wanted[: self._limit]
+        return wanted[: self.limit]
 
     @property
     def has_reached(self) -> bool:
         """Whether the list was read back to ``reach``."""
-        return self._reach is not None and self.is_sorted and self._oldest is not None and self._oldest < self._reach
+        return self.reach is not None and self.is_sorted and self._oldest is not None and self._oldest < self.reach
 
     @property
     def complete(self) -> bool:
@@ -176,9 +170,9 @@ class Listing:
             self._token = None if self._ignores_tokens else page.token
             self._over = (
                 self._pages >= MAX_PAGES
-                or len(self.generations) >= self._limit
+                or len(self.generations) >= self.limit
                 or self.has_reached
-                or (self._enough is not None and self._enough(new))
+                or (self.enough is not None and self.enough(new))
             )
         self._largest = max(self._largest, page.count or 0)
 
@@ -201,7 +195,9 @@ class Listing:
         """Whether an entry matches the filters, which the service may ignore."""
         created = created_at(generation)
         if created is not None and not (
-            (created if self._from is None else self._from) <= created <= (created if self._to is None else self._to)
+            (created if self.created_from is None else self.created_from)
+            <= created
+            <= (created if self.created_to is None else self.created_to)
         ):
             return False
         return not self._states or generation.provider_status.lower() in self._states
