@@ -31,7 +31,6 @@ from airflow_provider_vidu.api.messages import (
     ApiAnswer,
     ApiRequest,
     TransportFailure,
-    no_answer,
     outlives_its_body,
     unasked_switch,
     unreadable,
@@ -250,7 +249,7 @@ class AsyncClient:
             async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
                 return await self._exchange(config, request)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return _transport_error(config, error)
+            return config.no_answer(_loss(error, config), _reason(error))
 
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
         session = self._session_for.get(config.verify)
@@ -266,7 +265,7 @@ class AsyncClient:
         ) as response:
             if response.status == SWITCHING_PROTOCOLS:
                 response.close()
-                return unasked_switch(config.conn_id)
+                return unasked_switch()
             bounds = request.bounds
             body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
             lost: ViduError | None = None
@@ -282,7 +281,7 @@ class AsyncClient:
                 body.end()
             except BodyError as error:
                 response.close()
-                lost = unreadable(error, response.status, config.conn_id)
+                lost = unreadable(error, response.status)
                 if not outlives_its_body(response.status):
                     return lost
             return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
@@ -350,15 +349,9 @@ def _configured_sockets() -> int:
     return int(value)
 
 
-def _transport_error(config: ViduConfig, error: Any) -> ViduError:
+def _reason(error: Any) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    return no_answer(
-        _loss(error, config),
-        config.redact(str(inner) or type(inner).__name__),
-        origin=config.origin,
-        timeout=config.timeout,
-        conn_id=config.conn_id,
-    )
+    return str(inner) or type(inner).__name__
 
 
 def _loss(error: Exception, config: ViduConfig) -> TransportFailure:

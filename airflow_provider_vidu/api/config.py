@@ -14,15 +14,15 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
-from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest, check_template
+from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, TransportFailure, check_template
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
-from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import SWITCH
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTransportError
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
-from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, USER_AGENT
+from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
@@ -190,6 +190,31 @@ class ViduConfig:
             lowered = {name: self.redact(value) for name, value in lowered.items()}
         shortest = 0 if status >= 400 else _MIN_REDACTED_CHARS
         return ApiAnswer(status, lowered, body, lambda text: self.redact(text, shortest), most_values, lost)
+
+    def no_answer(self, loss: TransportFailure, reason: str) -> ViduTransportError:
+        """Return the error of an exchange without an answer, worded the same for both clients.
+
+        :param loss: how it ended.
+        :param reason: the HTTP client's error.
+        """
+        what, advice, sent = loss.value
+        limits = {
+            TransportFailure.UNREACHED: self.timeout,
+            TransportFailure.SILENT: self.timeout,
+            TransportFailure.SLOW: TOTAL_TIMEOUTS * self.timeout,
+        }
+        limit = f" ({limits[loss]:g} s)" if loss in limits else ""
+        scheme, host, port = self.origin
+        if loss is TransportFailure.UNREACHED and scheme == "https" and port != 443:
+            # Some servers of plain HTTP take a TLS handshake for a line, and wait for its end.
+            advice += f" {PLAIN_HTTP}"
+        host = f"[{host}]" if ":" in host else host
+        reason = redacted(self.redact(reason)).rstrip(".")
+        return ViduTransportError(
+            f"The connection to {scheme}://{host}:{port} {what}{limit}: {reason}. {advice}",
+            conn_id=self.conn_id,
+            sent=sent,
+        )
 
     def redact(self, text: str, shortest: int = 0) -> str:
         """Return ``text`` with every secret of at least ``shortest`` characters replaced by three stars.

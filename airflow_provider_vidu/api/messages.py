@@ -13,10 +13,9 @@ from urllib.parse import quote
 from airflow_provider_vidu.common.parsing import Document, TooManyValuesError, documents, parse
 from airflow_provider_vidu.common.redaction import unescaped
 from airflow_provider_vidu.common.text import redacted, sanitized, without_data_uris
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE, BodyError, Bounds, has_long_run
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
-from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 
 IF_IT_LASTS: Final = "If this persists, check the connection's host and the proxies in front of it."
 """The advice on an answer that is not Vidu's."""
@@ -216,11 +215,10 @@ class ApiAnswer:
         return f" but {redacted(kind, 60)}" if kind and "json" not in kind else ""
 
 
-def unreadable(error: BodyError, status: int | None, conn_id: str | None = None) -> ViduResponseError:
+def unreadable(error: BodyError, status: int) -> ViduResponseError:
     """Return the error for an unreadable body."""
-    return ViduResponseError(
-        f"{error} {IF_IT_LASTS}", status_code=status, code=TOO_LARGE if error.is_too_large else None, conn_id=conn_id
-    )
+    code = TOO_LARGE if error.is_too_large else None
+    return ViduResponseError(f"{error} {IF_IT_LASTS}", status_code=status, code=code)
 
 
 def outlives_its_body(status: int) -> bool:
@@ -231,13 +229,12 @@ def outlives_its_body(status: int) -> bool:
     return status >= 300 and status not in (403, 404)
 
 
-def unasked_switch(conn_id: str | None = None) -> ViduResponseError:
+def unasked_switch() -> ViduResponseError:
     """Return the error of an answer with status 101, which leaves the outcome of the request open."""
     return ViduResponseError(
         "The service answered 101 Switching Protocols, which was not requested; a proxy configured for WebSockets does "
         f"that. {IF_IT_LASTS}",
         status_code=SWITCHING_PROTOCOLS,
-        conn_id=conn_id,
     )
 
 
@@ -263,33 +260,3 @@ class TransportFailure(enum.Enum):
     def sent(self) -> bool:
         """Whether the request may have reached the service."""
         return self.value[2]
-
-
-def no_answer(
-    loss: TransportFailure, reason: str, *, origin: tuple[str, str, int], timeout: float, conn_id: str
-) -> ViduTransportError:
-    """Return the error of an exchange without an answer, worded the same for both clients.
-
-    :param loss: how it ended.
-    :param reason: the HTTP client's error, without secrets.
-    :param origin: scheme, host and port of the service.
-    :param timeout: the connection's timeout in seconds.
-    :param conn_id: the connection.
-    """
-    what, advice, sent = loss.value
-    limits = {
-        TransportFailure.UNREACHED: timeout,
-        TransportFailure.SILENT: timeout,
-        TransportFailure.SLOW: TOTAL_TIMEOUTS * timeout,
-    }
-    limit = f" ({limits[loss]:g} s)" if loss in limits else ""
-    scheme, host, port = origin
-    if loss is TransportFailure.UNREACHED and scheme == "https" and port != 443:
-        # Some servers of plain HTTP take a TLS handshake for a line, and wait for its end.
-        advice += f" {PLAIN_HTTP}"
-    host = f"[{host}]" if ":" in host else host
-    return ViduTransportError(
-        f"The connection to {scheme}://{host}:{port} {what}{limit}: {redacted(reason).rstrip('.')}. {advice}",
-        conn_id=conn_id,
-        sent=sent,
-    )

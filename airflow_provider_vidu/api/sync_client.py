@@ -22,7 +22,6 @@ from airflow_provider_vidu.api.messages import (
     ApiAnswer,
     ApiRequest,
     TransportFailure,
-    no_answer,
     outlives_its_body,
     unasked_switch,
     unreadable,
@@ -219,7 +218,7 @@ class _Transport:
                 body = IncomingBody(response.headers.get("content-encoding", ""), request.bounds)
                 lost = self._read(response, body, exchange)
                 if response.status_code == SWITCHING_PROTOCOLS:
-                    return unasked_switch(self.config.conn_id)
+                    return unasked_switch()
                 if lost is not None and not _counts(lost, response.status_code, request, body):
                     return lost
                 return self.config.answer(
@@ -236,19 +235,14 @@ class _Transport:
                 body.feed(chunk)
             body.end()
         except BodyError as error:
-            return unreadable(error, response.status_code, self.config.conn_id)
+            return unreadable(error, response.status_code)
         except _NETWORK_ERRORS as error:
             return self._transport_error(error, exchange)
         return None
 
     def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
-        return no_answer(
-            _loss(error, exchange, is_secure=self.config.origin[0] == "https"),
-            self.config.redact(str(_root(error))),
-            origin=self.config.origin,
-            timeout=self.config.timeout,
-            conn_id=self.config.conn_id,
-        )
+        loss = _loss(error, exchange, is_secure=self.config.origin[0] == "https")
+        return self.config.no_answer(loss, str(_root(error)))
 
 
 def _counts(lost: ViduError, status: int, request: ApiRequest, body: IncomingBody) -> bool:
