@@ -37,12 +37,7 @@ from airflow_provider_vidu.api.messages import (
 )
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
-    ViduConnectionNotFoundError,
-    ViduError,
-    ViduResponseError,
-)
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS

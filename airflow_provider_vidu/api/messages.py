@@ -183,7 +183,9 @@ class ApiAnswer:
         except TooManyValuesError:
             reason, code = f"holds more than {self.most_values:,} values", TOO_LARGE
         except (ValueError, RecursionError):
-            reason, code = f"is not JSON{self._kind()}", None
+            kind = self.headers.get("content-type", "").partition(";")[0].strip()
+            shown = f" but {redacted(kind, 60)}" if kind and "json" not in kind else ""
+            reason, code = f"is not JSON{shown}", None
         raise ViduResponseError(
             f"The answer {reason}. It begins: {self.snippet() or '(empty)'}. {IF_IT_LASTS}",
             status_code=self.status,
@@ -209,10 +211,6 @@ class ApiAnswer:
         # Redacted before it is cut: a secret that the end of the window halves must not show.
         text = self.redact(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
         return redacted(without_data_uris(text[: _QUOTED_BYTES // 4]))
-
-    def _kind(self) -> str:
-        kind = self.headers.get("content-type", "").partition(";")[0].strip()
-        return f" but {redacted(kind, 60)}" if kind and "json" not in kind else ""
 
 
 def unreadable(error: BodyError, status: int) -> ViduResponseError:

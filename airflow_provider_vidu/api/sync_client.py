@@ -124,7 +124,7 @@ class SyncClient:
             except ViduError as error:
                 self._log.warning("Generation %s is on the list, but its query failed: %s", name, error)
             search.take_payload(name, entry)
-        return search.found()
+        return search.result()
 
     def _take_page(self, walk: Listing | Search, query: str) -> None:
         try:

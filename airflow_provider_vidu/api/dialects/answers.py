@@ -128,7 +128,7 @@ def read(
     )
 
 
-def speaks_of_a_generation(payload: Level) -> bool:
+def describes_generation(payload: Level) -> bool:
     """Whether an answer to a query describes a generation (a create's may contain just an id)."""
     job, inner = job_and_inner(payload)
     is_described = any(state_word(level) is not None or not _JOB_FIELDS.isdisjoint(level) for level in (job, inner))

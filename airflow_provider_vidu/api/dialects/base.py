@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, NoReturn
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers
-from airflow_provider_vidu.api.dialects.answers import speaks_of_a_generation
+from airflow_provider_vidu.api.dialects.answers import describes_generation
 from airflow_provider_vidu.api.dialects.created import (
     ID_FIELDS,
     accepted,
@@ -203,7 +203,7 @@ class Dialect(ABC):
         """
         payload = self._asked_for(generation_id, answer)
         generation = self._generation(generation_id, payload, answer)
-        if generation.provider_status or speaks_of_a_generation(payload):
+        if generation.provider_status or describes_generation(payload):
             return generation
         error = self.error(answer, of_create=False) if is_error(payload) else None
         if isinstance(error, ViduAPIError):
@@ -302,7 +302,7 @@ class Dialect(ABC):
             payload = answer.json()
         except ViduError as error:
             raise self._with_id(error, answer) from None
-        if isinstance(payload, dict) and is_error(payload) and not speaks_of_a_generation(payload):
+        if isinstance(payload, dict) and is_error(payload) and not describes_generation(payload):
             raise self.error(answer)
         return without_media(payload) if answer.may_hold_media else payload
 

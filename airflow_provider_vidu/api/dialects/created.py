@@ -131,10 +131,8 @@ def created_object(value: Any) -> dict[str, Any] | None:
     """
     if isinstance(value, list) and value:
         value = value[0] if len(value) == 1 else {"data": value}
-    if isinstance(value, str):
-        inner = embedded(value)
-        if isinstance(inner, dict):
-            return inner
+    if isinstance(value, str) and isinstance(inner := embedded(value), dict):
+        return inner
     if isinstance(value, dict):
         return value
     word = text(value)

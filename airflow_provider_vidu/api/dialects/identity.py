@@ -65,12 +65,12 @@ def is_safe_id(generation_id: str) -> bool:
     return _is_usable(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
 
 
-def _hint_for_id(wrong: object) -> str:
-    if isinstance(wrong, Mapping):
+def _hint_for_id(value: object) -> str:
+    if isinstance(value, Mapping):
         return ' Pass generation=generate.output, or just the id: generate.output["generation_id"].'
-    if isinstance(wrong, float):
+    if isinstance(value, float):
         return " Native template rendering turned it into a number: take the id from an XCom, without a template."
-    return " The upstream task returned no id: check its XCom." if wrong is None else ""
+    return " The upstream task returned no id: check its XCom." if value is None else ""
 
 
 def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:

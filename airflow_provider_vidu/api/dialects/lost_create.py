@@ -175,7 +175,7 @@ class Search:
         """Take the answer to a query of :attr:`undecided`; None if the query failed."""
         self._queried[name] = "" if generation is None else _payload(generation)
 
-    def found(self) -> SearchResult:
+    def result(self) -> SearchResult:
         """Return what the pages and the queried payloads prove."""
         ours, fitting, unclear = self._sorted()
         if ours:
@@ -193,15 +193,10 @@ class Search:
     def _sorted(self) -> tuple[list[str], list[str], list[str]]:
         """Return the entries that are this create, that fit, and that may be it."""
         shows_payloads = any(_payload(entry) for entry in self._entries.values())
-        ours, fitting, unclear = [], [], []
-        for name, entry in self._entries.items():
-            verdict = self._judge(name, entry, shows_payloads)
-            if verdict is _OURS:
-                ours.append(name)
-            elif verdict:
-                fitting.append(name)
-            elif verdict is None:
-                unclear.append(name)
+        verdicts = {name: self._judge(name, entry, shows_payloads) for name, entry in self._entries.items()}
+        ours, fitting, unclear = (
+            [name for name, verdict in verdicts.items() if verdict is kind] for kind in (_OURS, True, None)
+        )
         return ours, fitting, unclear
 
     def _begin(self, created_from: float | None) -> Listing:
