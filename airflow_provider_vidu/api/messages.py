@@ -244,7 +244,7 @@ class TransportFailure(enum.Enum):
 
     UNTRUSTED = (
         "failed because the server's certificate is not trusted",
-        "Check the host, or set the connection's verify to the CA bundle that has signed it.",
+        "Check the host, or set the connection's verify to the CA bundle that signed it.",
         False,
     )
     NO_TLS = "failed in the TLS handshake", f"Check the host and its port. {PLAIN_HTTP}", False

@@ -43,7 +43,7 @@ def away(status: int) -> Arrange:
 
 
 ONLY_NATIVE, ONLY_ENT = {"dialects": (NATIVE,)}, {"dialects": (ENT,)}
-REDIRECT = r"redirects to http.*/elsewhere\. The API key never follows.*put the final address.*HTTP status 30"
+REDIRECT = r"redirects to http.*/elsewhere\. The API key is not sent.*the final address.*HTTP status 30"
 FRONT = r"A proxy or firewall in front of the service answered: .*check the connection's host"
 
 FAULTS = [

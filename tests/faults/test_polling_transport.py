@@ -39,7 +39,9 @@ FAULTS = [
     lost("shorter than announced", acted(content_length=20), BROKE),
     lost("silence before the headers", acted(delay=60.0), SILENT, **SLOW),
     lost("silence between bytes", acted(stall=60.0), SILENT, **SLOW),
-    lost("bytes that trickle", acted(trickle=40.0), r"no whole answer in time \(1.6 s\): .*timeout", **SLOW),
+    lost(
+        "bytes that trickle", acted(trickle=40.0), r"took too long to deliver the answer \(1.6 s\): .*timeout", **SLOW
+    ),
 ]
 
 

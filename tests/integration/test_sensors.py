@@ -170,7 +170,7 @@ def test_the_trigger_row_holds_no_secret(dialect, sandbox, context):
 
 def test_the_id_is_checked_first(context):
     """An id that an upstream task failed to hand over is named as such before any request."""
-    with pytest.raises(exceptions.ViduConfigError, match="handed over no id"):
+    with pytest.raises(exceptions.ViduConfigError, match="returned no id"):
         sensor(generation_id="None").execute(context)
 
 

@@ -201,7 +201,7 @@ class Dialect(ABC):
         :raises ViduAPIError: for an error answer, as the class that fits it.
         :raises ViduResponseError: for an answer without a generation.
         """
-        payload = self._asked_for(generation_id, answer)
+        payload = self._requested(generation_id, answer)
         generation = self._generation(generation_id, payload, answer)
         if generation.provider_status or describes_generation(payload):
             return generation
@@ -213,7 +213,7 @@ class Dialect(ABC):
             status_code=answer.status,
         )
 
-    def _asked_for(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
+    def _requested(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
         """Return the object in the answer to a query that describes ``generation_id``."""
         if not answer.ok:
             raise self.error(answer, of_create=False)
