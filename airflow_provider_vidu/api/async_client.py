@@ -111,7 +111,7 @@ class AsyncClient:
             except ViduError as error:
                 delay = session.after(error)
                 if delay:
-                    log.warning("Retrying in %.1f s: %s", delay, error)
+                    log.warning("Trying again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
 
     async def get_generation(

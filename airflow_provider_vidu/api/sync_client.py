@@ -83,7 +83,7 @@ class SyncClient:
             except ViduError as error:
                 delay = session.after(error)
                 if delay:
-                    self._log.warning("Retrying in %.1f s: %s", delay, error)
+                    self._log.warning("Trying again in %.1f s: %s", delay, error)
             else:
                 if answer.lost is not None:
                     self._log.warning("The answer to the create was cut off after its id: %s", answer.lost.reason)

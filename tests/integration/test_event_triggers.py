@@ -258,7 +258,7 @@ async def test_trouble_of_the_service_ends_nothing(dialect, sandbox, capsys):
     async with Watching(made(generation_ids="1")) as watching:
         await until(lambda: watching.ids == ["1"])
     out = capsys.readouterr().out
-    assert out.count("Retrying in") == 1
+    assert out.count("Trying again in") == 1
     assert out.count("reachable again after 12 rounds") == 1
 
 

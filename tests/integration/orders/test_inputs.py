@@ -209,7 +209,7 @@ def test_an_upload_that_fails_is_tried_again(service, connect, context, video):
         ({"put_url": "http://169.254.169.254/latest"}, exceptions.ViduConfigError, "has the link-local address"),
         ({"put_url": "file:///etc/passwd"}, exceptions.ViduResponseError, "without an id or a URL"),
         ({"put_url": "http://user:pw@127.0.0.1/x"}, exceptions.ViduConfigError, "a user or a password"),
-        ({"answers": [(307, {"Location": "http://127.0.0.1:9/"})] * 3}, exceptions.ViduResponseError, "redirects"),
+        ({"answers": [(307, {"Location": "http://127.0.0.1:9/"})] * 3}, exceptions.ViduResponseError, "redirected"),
         ({"answers": [(200, {})] * 3}, exceptions.ViduResponseError, "without an ETag"),
         ({"answers": [(400, {})]}, exceptions.ViduRequestError, "refused the upload"),
         ({"has_uploads": False}, exceptions.ViduConfigError, "takes no uploads. Put it on the web"),
