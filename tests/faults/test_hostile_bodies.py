@@ -92,7 +92,7 @@ def test_an_entity_of_5000_digits(serve, fault_row, ask, place):
 
 
 @pytest.mark.fault("attacks", "a gateway quotes the key behind an inline picture", outcome=CLEAR_ERROR,
-                   says="Something in front of the service answered")  # fmt: skip
+                   says="A proxy or firewall in front of the service answered")  # fmt: skip
 @pytest.mark.parametrize("end", [4000, 16_000])
 def test_a_key_behind_a_picture(serve, end):
     """Wherever the quoted part of an answer ends, no piece of the key comes into view."""
