@@ -1,11 +1,11 @@
-"""A private Airflow as users scale it out: PostgreSQL, Celery on Redis, two workers, two triggerers.
+"""A private Airflow in a scaled-out set-up: PostgreSQL, Celery on Redis, two workers, two triggerers.
 
 ::
 
     with AirflowCluster(home, [Path("dags")]) as airflow:
         airflow.kill_component("worker-1")
 
-Everything that :class:`~private_airflow.PrivateAirflow` can do, with faults for its parts besides.
+It extends :class:`~private_airflow.PrivateAirflow` with faults of its components.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from private_airflow import COMPONENTS, PrivateAirflow
 from services import Postgres, Redis, ServiceError
@@ -27,7 +26,7 @@ TRIGGERERS: Final = ("triggerer-1", "triggerer-2")
 #: Tasks that one worker runs at a time.
 CONCURRENCY: Final = 4
 
-#: What every task of these tests imports.
+#: The imports of every task of these tests.
 WARM: Final = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.dag_processing.dagbag",
@@ -39,47 +38,47 @@ WARM: Final = (
     "airflow_provider_vidu.triggers",
 )
 
-#: How soon Airflow notices what has died. Its own values count in minutes; the order between them is kept.
+#: Lets Airflow notice dead components in seconds instead of minutes; defaults in parentheses.
 NOTICED_SOON: Final = {
-    # A dead worker's tasks: seconds without a heartbeat, and how often that is looked for (300 and 10).
+    # Tasks of a dead worker: seconds without a heartbeat, and between two checks (300 and 10).
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "25",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "3",
-    # Heartbeats that a task may miss while the API server restarts (3 of 5 seconds each).
+    # Missed heartbeats that a task tolerates while the API server restarts (3, of 5 seconds each).
     "WORKERS__MAX_FAILED_HEARTBEATS": "10",
-    # A busy machine answers late (5).
+    # For a busy machine (5).
     "WORKERS__EXECUTION_API_TIMEOUT": "30",
-    # By default a task that starts while the API server is away for more than some ten seconds fails its try;
-    # on a busy machine its restart takes a minute and more.
+    # By default a task fails if the API server is away for some ten seconds at its start; on a busy machine a restart
+    # takes over a minute.
     "WORKERS__EXECUTION_API_RETRIES": "60",
     "WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
-    # What a dead worker had taken from the queue goes to another one (a day).
+    # Messages that a dead worker has taken from the queue (a day).
     "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
-    # A dead or frozen triggerer's waits (30).
+    # Triggers of a dead or frozen triggerer (30).
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
-    # A dead scheduler's runs and tasks (30 and 300).
+    # Runs and tasks of a dead scheduler (30 and 300).
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
 }
 
 
 def components() -> dict[str, Sequence[str]]:
-    """Return the parts of the cluster with their command lines."""
+    """Return the components of the cluster with their commands."""
     parts: dict[str, Sequence[str]] = {name: COMPONENTS[name] for name in ("api-server", "scheduler", "dag-processor")}
     for name in TRIGGERERS:
         parts[name] = COMPONENTS["triggerer"]
     for name in WORKERS:
-        # Gossip and mingle only tell workers of each other, and slow their start down.
+        # Gossip and mingle only synchronize workers, and delay their start.
         quiet = ("--without-gossip", "--without-mingle", "--pid", f"{name}.pid")
         parts[name] = ("celery", "worker", "--celery-hostname", f"{name}@%h", "--concurrency", str(CONCURRENCY), *quiet)
     return parts
 
 
 class AirflowCluster(PrivateAirflow):
-    """Airflow on PostgreSQL and Celery, in a folder of its own.
+    """Airflow on PostgreSQL and Celery, in its own folder.
 
-    :param home: AIRFLOW_HOME; the services' folders lie beside it.
-    :param dag_folders: folders whose DAGs it runs.
+    :param home: AIRFLOW_HOME; the services get folders beside it.
+    :param dag_folders: folders with the DAGs to run.
     :param settings: further settings as ``{"SECTION__NAME": value}``.
     """
 
@@ -89,33 +88,30 @@ class AirflowCluster(PrivateAirflow):
         self._services = ExitStack()
         super().__init__(home, dag_folders, settings={**NOTICED_SOON, **(settings or {})}, components=components())
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the services, then Airflow."""
         missing = [name for name in ("celery", "redis", "psycopg2", "asyncpg") if find_spec(name) is None]
         if missing:
-            raise ServiceError(f"{', '.join(missing)} must be installed for this: `make setup-faults` does it.")
-        with ExitStack() as services:
-            services.enter_context(self.database)
-            services.enter_context(self.broker)
-            super().__enter__()
-            self._services = services.pop_all()
-        return self
+            raise ServiceError(f"{', '.join(missing)} must be installed: run `make setup-faults`.")
+        self._services.enter_context(self.database)
+        self._services.enter_context(self.broker)
+        super().start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self, timeout: float = 5) -> None:
+        """Stop Airflow, then the services."""
         with self._services:
-            super().__exit__(kind, error, trace)
+            super().stop(timeout)
 
     def freeze_component(self, name: str) -> None:
-        """Stop a component in its tracks (SIGSTOP), as a paused machine would."""
+        """Freeze a component (SIGSTOP), like a paused machine."""
         self.components[name].signal(signal.SIGSTOP)
 
     def thaw_component(self, name: str) -> None:
-        """Let a frozen component go on (SIGCONT)."""
+        """Resume a frozen component (SIGCONT)."""
         self.components[name].signal(signal.SIGCONT)
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Return what a query finds in the metadata database.
+        """Return the rows of a query of the metadata database.
 
         :param query: SQL with ``%s`` for each of ``values``.
         """
@@ -134,8 +130,8 @@ class AirflowCluster(PrivateAirflow):
             "CELERY__BROKER_URL": self.broker.url,
             "CELERY__RESULT_BACKEND": f"db+{self.database.url}",
             "CELERY__WORKER_CONCURRENCY": str(CONCURRENCY),
-            # One reserved task at most waits behind a worker's running ones, should that worker die.
+            # At most one reserved task waits behind a worker's running ones if that worker dies.
             "CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
-            # Every task is a fork of its worker: what the worker has imported, two hundred tasks need not.
+            # Every task is a fork of its worker, so it need not repeat the worker's imports.
             "CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": WARM}),
         }

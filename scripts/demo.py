@@ -1,8 +1,7 @@
 """``make demo``: from a prompt to an MP4 on a private Airflow. ``make ui``: the same Airflow, kept open.
 
-Without further settings the service is the sandbox, which costs nothing. With VIDU_HOST and
-VIDU_API_KEY in the environment it is the real one (optional: VIDU_DIALECT, VIDU_MODEL, VIDU_PROMPT).
-AIRFLOW_PORT asks for a certain port.
+The service is the sandbox, which costs nothing, unless VIDU_HOST and VIDU_API_KEY name a real one (optional:
+VIDU_DIALECT, VIDU_MODEL, VIDU_PROMPT). AIRFLOW_PORT sets Airflow's port.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from private_airflow import USER, PrivateAirflow, PrivateAirflowError, Run, TaskState, errors_in
+from airflow_api import USER, PrivateAirflowError, Run, TaskState
+from private_airflow import PrivateAirflow, errors_in
 from processes import Guard
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ EXAMPLES: Final = ROOT / "example_dags"
 VIDEOS: Final = ROOT / "build" / "videos"
 DAG_ID: Final = "vidu_generate_and_download"
 PROMPT: Final = "A red kite above a calm sea at dawn"
-# The sandbox's generations take 24 s of its time; at double speed a wait is long enough to be watched.
+# The sandbox's generations take 24 s of its time; at double speed there is still a wait to watch.
 SPEED: Final = 2
 SANDBOX_TIMEOUT: Final = 30
 _READY: Final = re.compile(r"ready at (http://\S+)")
@@ -41,7 +41,7 @@ _READY: Final = re.compile(r"ready at (http://\S+)")
 
 @dataclass(frozen=True)
 class Service:
-    """The Vidu that the demo talks to."""
+    """The Vidu service of the demo."""
 
     host: str
     key: str = field(repr=False)
@@ -50,7 +50,7 @@ class Service:
     is_sandbox: bool = False
 
     def connection(self) -> dict[str, Any]:
-        """Return the Airflow connection to it."""
+        """Return its Airflow connection."""
         return {
             "conn_type": "vidu",
             "host": self.host,
@@ -61,7 +61,7 @@ class Service:
 
 
 class Reporter:
-    """Prints one line per event, with the seconds since the start before it."""
+    """Prints one line per event, after the seconds since the start."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -72,11 +72,11 @@ class Reporter:
 
 
 class DemoError(RuntimeError):
-    """The demo cannot go on; the message says why and what to do."""
+    """The demo failed; the message says why and what to do."""
 
 
 def main() -> int:
-    """Run what the command line asks for and return the exit status."""
+    """Run the demo or the UI and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ui", action="store_true", help="keep Airflow open until Ctrl-C instead of running a DAG")
     args = parser.parse_args()
@@ -84,7 +84,7 @@ def main() -> int:
     try:
         return _ui() if args.ui else _demo()
     except KeyboardInterrupt:
-        print("\nInterrupted; everything that was started has been stopped.", file=sys.stderr)
+        print("\nInterrupted; all processes have been stopped.", file=sys.stderr)
         return 130
     except (DemoError, PrivateAirflowError) as error:
         print(f"\nFailed: {error}", file=sys.stderr)
@@ -96,11 +96,12 @@ def _demo() -> int:
     with _only_one("demo") as home, _service(say) as service, _airflow(home, service, say) as airflow:
         say(f"Airflow is ready at {airflow.url}")
         airflow.wait_for_dags([DAG_ID])
-        run = airflow.trigger(DAG_ID, _params(service))
-        say(f"DAG {DAG_ID} triggered: {os.environ.get('VIDU_PROMPT') or PROMPT!r}")
+        prompt = os.environ.get("VIDU_PROMPT") or PROMPT
+        run = airflow.trigger(DAG_ID, {"prompt": prompt, "model": service.model, "folder": "demo"})
+        say(f"DAG {DAG_ID} triggered: {prompt!r}")
         for change in airflow.watch(run, timeout=180 if service.is_sandbox else 4000):
             if change.state != "none":
-                say(_told(airflow, run, change))
+                say(_event(airflow, run, change))
         if airflow.run_state(run) != "success":
             raise DemoError(_why_failed(airflow, run))
         record = airflow.xcom(run, "download")
@@ -126,17 +127,9 @@ def _ui() -> int:
     return 0
 
 
-def _params(service: Service) -> dict[str, str]:
-    return {
-        "prompt": os.environ.get("VIDU_PROMPT") or PROMPT,
-        "model": service.model,
-        "folder": "demo",
-    }
-
-
 @contextmanager
 def _only_one(name: str) -> Iterator[Path]:
-    """Yield Airflow's home; two Airflows in one folder would spoil each other's database."""
+    """Yield Airflow's home, locked: two Airflows in one folder would corrupt their database."""
     base = ROOT / ".airflow"
     base.mkdir(exist_ok=True)
     with (base / f"{name}.lock").open("w") as lock:
@@ -155,10 +148,10 @@ def _airflow(home: Path, service: Service, say: Reporter) -> Iterator[PrivateAir
         home,
         [EXAMPLES],
         port=_wanted_port(),
-        # The clip pages play what the downloads have stored.
+        # The clip pages play downloaded files.
         settings={"VIDU__PREVIEW_ROOTS": str(VIDEOS)},
         environment={"VIDU_EXAMPLES_DESTINATION": VIDEOS.as_uri() + "/"},
-        # Whoever comes back to the UI finds the runs of last time; the demo starts from nothing.
+        # The UI keeps earlier runs; the demo starts empty.
         fresh=not is_ui,
         serve_logs=is_ui,
     )
@@ -177,7 +170,7 @@ def _wanted_port() -> int | None:
 
 @contextmanager
 def _service(say: Reporter) -> Iterator[Service]:
-    """Yield the real service where the environment names one, else a sandbox that lives as long."""
+    """Yield the real service if the environment names one, else a temporary sandbox."""
     host, key = os.environ.get("VIDU_HOST"), os.environ.get("VIDU_API_KEY")
     if bool(host) != bool(key):
         missing = "VIDU_API_KEY" if host else "VIDU_HOST"
@@ -204,7 +197,7 @@ def _sandbox() -> Iterator[tuple[str, str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for this script, which stops Airflow before the sandbox
+        start_new_session=True,  # so that Ctrl-C reaches only this script, which stops Airflow first
     )
     guard = Guard()
     guard.watch(process)
@@ -224,24 +217,24 @@ def _url_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     assert process.stderr is not None
     readable, _, _ = select.select([process.stdout], [], [], SANDBOX_TIMEOUT)
-    found = _READY.search(process.stdout.readline()) if readable else None
-    if found is None:
+    ready = _READY.search(process.stdout.readline()) if readable else None
+    if ready is None:
         process.kill()
         raise DemoError(f"The sandbox did not start within {SANDBOX_TIMEOUT} s.\n{process.stderr.read()[-2000:]}")
-    return found[1]
+    return ready[1]
 
 
 _MEANING: Final = {
     "deferred": "deferred (waiting in the triggerer, no worker is held)",
-    "up_for_retry": "failed, will be tried again",
+    "up_for_retry": "failed, will be retried",
 }
 
 
-def _told(airflow: PrivateAirflow, run: Run, change: TaskState) -> str:
-    told = f"{change.name:<10} {_MEANING.get(change.state, change.state)}"
+def _event(airflow: PrivateAirflow, run: Run, change: TaskState) -> str:
+    text = f"{change.name:<10} {_MEANING.get(change.state, change.state)}"
     if change.state == "deferred" and change.name == "generate":
-        told += f": generation {airflow.xcom(run, 'generate', key='generation_id')}"
-    return told
+        text += f": generation {airflow.xcom(run, 'generate', key='generation_id')}"
+    return text
 
 
 def _why_failed(airflow: PrivateAirflow, run: Run) -> str:
@@ -254,7 +247,7 @@ def _why_failed(airflow: PrivateAirflow, run: Run) -> str:
 
 
 def _show_file(record: dict[str, Any]) -> None:
-    """Print what was downloaded, after comparing the record with the file on the disk."""
+    """Compare the download's record with the file, then print the file's path, size and digest."""
     path = Path(unquote(urlsplit(record["uri"]).path))
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -264,7 +257,7 @@ def _show_file(record: dict[str, Any]) -> None:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """Turn SIGTERM into what Ctrl-C raises, so that every clean-up runs."""
+    """Handle SIGTERM like Ctrl-C, so that every clean-up runs."""
     raise KeyboardInterrupt
 
 

@@ -1,21 +1,19 @@
-"""The table of faults: what each test of a fault saw, collected over a pytest run.
+"""A pytest plugin that collects the table of faults: the outcome of each test of a fault.
 
-A pytest plugin (``tests/conftest.py`` loads it). A test gets into the table in one of two ways.
-
-Its marker says what went wrong, wherever the test stands, and the plugin watches what comes of it::
+``tests/conftest.py`` loads it. A test adds a row by a marker, and the plugin records the outcome::
 
     @pytest.mark.fault("attacks", "a redirect loop", outcome=REFUSED, says="more than 5 redirects")
     def test_redirects(…):
 
-Or, for several rows or texts of its own, it takes the fixture ``fault_row``::
+or, for several rows or its own texts, by the fixture ``fault_row``::
 
     def test_refused(fault_row):
         ...
         fault_row("polling", "connection refused", side="async", seen=str(error), requests=6, outcome=CLEAR_ERROR)
 
-The row is green when the test passes. The cases of a parametrized test that share a marker share a row.
-``pytest --fault-table FILE`` writes all rows to FILE as JSON lines, also those of pytest-xdist's workers. Without it a
-marker costs nothing but its check: a test whose marker promises a message that the test never sees fails.
+A row is green if the test passes. Cases of a parametrized test with the same marker share a row. ``pytest --fault-table
+FILE`` writes all rows to FILE as JSON lines, including those of pytest-xdist's workers. Even without it, a test whose
+marker expects a message (``says``) fails if none appears.
 """
 
 from __future__ import annotations
@@ -32,17 +30,17 @@ from unittest import mock
 
 import pytest
 
-#: Only the log shows it: the work goes on and ends well.
+#: The work continues and succeeds; only the log shows the fault.
 SURVIVED: Final = "survived"
-#: The task ends with an error that says what to do; nothing is lost, nothing half written, a rerun succeeds.
+#: The task fails with an error that says what to do; nothing is lost or half written, and a rerun succeeds.
 CLEAR_ERROR: Final = "clear error"
 #: Refused before anything was sent or written.
 REFUSED: Final = "refused"
-#: What cannot be survived; the documentation names it.
+#: A fault without remedy, named in the documentation.
 LIMIT: Final = "documented limit"
 OUTCOMES: Final = frozenset({SURVIVED, CLEAR_ERROR, REFUSED, LIMIT})
-#: The parts of the table, in its order: ``orders`` are creates and their money, ``from Airflow`` is what Airflow hands
-#: over (arguments, XComs, contexts, connections), ``attacks`` are what one of SECURITY.md's parties may try.
+#: The parts of the table, in order: ``orders`` are creates and their money, ``from Airflow`` arguments, XComs, contexts
+#: and connections, ``attacks`` those by the parties in SECURITY.md.
 PARTS: Final = (
     "polling",
     "transfer",
@@ -75,9 +73,9 @@ def fault_row(request: pytest.FixtureRequest) -> FaultRow:
 
         :param part: one of ``PARTS``.
         :param fault: what went wrong, in a few words.
-        :param side: sync, async, or the place it was seen at.
-        :param seen: what the user sees, an error's first line for example.
-        :param requests: how many requests the service saw.
+        :param side: sync, async, or another place.
+        :param seen: the text that the user sees, such as an error.
+        :param requests: the number of requests that the service received.
         :param outcome: one of ``OUTCOMES``.
         """
         assert part in PARTS, part
@@ -98,16 +96,16 @@ def _property(row: dict[str, Any]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Marked:
-    """What a marker says: ``@pytest.mark.fault(part, fault, outcome=…, says=… or seen=…)``.
+    """The content of a marker: ``@pytest.mark.fault(part, fault, outcome=…, says=… or seen=…)``.
 
     :param part: one of ``PARTS``.
     :param fault: what went wrong, in a few words.
     :param outcome: one of ``OUTCOMES``.
-    :param says: a part of the message that the user reads. The last error or log record of the test that holds it is
-        shown in the row; the test fails where none does.
-    :param seen: what the user sees instead, where that is not an error of the provider and not a log record.
-    :param side: sync, async, or the place it was seen at.
-    :param requests: how many requests the service saw; None counts what sandboxes and test servers have counted.
+    :param says: part of a message. The row shows the test's last error or log record with it; without one, the test
+        fails.
+    :param seen: the text that the user sees, if it is neither an error of the provider nor a log record.
+    :param side: sync, async, or another place.
+    :param requests: the number of requests that the service received; None sums those of sandboxes and test servers.
     """
 
     part: str
@@ -119,9 +117,8 @@ class Marked:
     requests: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the table has no place for."""
         if self.part not in PARTS or self.outcome not in OUTCOMES or bool(self.says) == bool(self.seen):
-            raise ValueError(f"one of the parts, one of the outcomes, and either says or seen are needed: {self}")
+            raise ValueError(f"a known part, a known outcome, and either says or seen are required: {self}")
 
 
 _COUNTED: Final[tuple[tuple[str, str, Callable[[Any], int]], ...]] = (
@@ -130,11 +127,11 @@ _COUNTED: Final[tuple[tuple[str, str, Callable[[Any], int]], ...]] = (
     ("tests.integration.documented", "DocumentedService", lambda service: service.creates + len(service.queries)),
     ("tests.integration.orders.test_inputs", "Service", lambda service: len(service.requests)),
 )
-"""The servers of tests, by module and name, and how many requests each has counted."""
+"""The test servers by module and name, with the function that returns their number of requests."""
 
 
 class Watch(logging.Handler):
-    """What a test sees: the provider's errors, log records, and the servers that count requests."""
+    """Records a test's errors of the provider, log records, and servers that count requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,20 +141,20 @@ class Watch(logging.Handler):
         self._patches = ExitStack()
 
     def begin(self) -> None:
-        """Watch from now on."""
-        # Airflow reads its settings when it is imported, which tests/conftest.py does first.
+        """Start recording."""
+        # Imported late: Airflow reads its settings at import, after tests/conftest.py has set them.
         from airflow_provider_vidu.exceptions import ViduError
 
         self._note(ViduError, self.errors)
         for module, name, count in _COUNTED:
             if module in sys.modules:  # otherwise the test cannot have one
-                made: list[Any] = []
-                self._note(getattr(sys.modules[module], name), made)
-                self._servers.append((made, count))
+                instances: list[Any] = []
+                self._note(getattr(sys.modules[module], name), instances)
+                self._servers.append((instances, count))
         logging.getLogger().addHandler(self)
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop recording."""
         logging.getLogger().removeHandler(self)
         self._patches.close()
 
@@ -165,23 +162,23 @@ class Watch(logging.Handler):
         """Keep a log record's message."""
         self.lines.append(record.getMessage())
 
-    def _note(self, kind: type, found: list[Any]) -> None:
-        make = kind.__init__  # type: ignore[misc]
+    def _note(self, kind: type, instances: list[Any]) -> None:
+        original = kind.__init__  # type: ignore[misc]
 
-        def noted(made: Any, *args: Any, **kwargs: Any) -> None:
-            found.append(made)
-            make(made, *args, **kwargs)
+        def noting(instance: Any, *args: Any, **kwargs: Any) -> None:
+            instances.append(instance)
+            original(instance, *args, **kwargs)
 
-        self._patches.enter_context(mock.patch.object(kind, "__init__", noted))
+        self._patches.enter_context(mock.patch.object(kind, "__init__", noting))
 
     def message(self, part: str) -> str | None:
-        """Return the last error, or else the last log record, that holds ``part``; None where none does."""
+        """Return the last error, else the last log record, that contains ``part``; None if there is none."""
         return next((text for text in [*map(str, self.errors[::-1]), *self.lines[::-1]] if part in text), None)
 
     @property
     def requests(self) -> int | str:
-        """How many requests the servers have counted; empty where there was no server."""
-        counts = [count(server) for made, count in self._servers for server in made]
+        """The total number of requests of all servers; empty if there was no server."""
+        counts = [count(server) for instances, count in self._servers for server in instances]
         return sum(counts) if counts else ""
 
 
@@ -190,7 +187,7 @@ _WATCH: Final = pytest.StashKey[tuple[Watch, list[Marked]]]()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
-    """Watch a marked test, the making of its fixtures included."""
+    """Start recording a marked test, including its fixtures."""
     rows = [Marked(*mark.args, **mark.kwargs) for mark in item.iter_markers(MARKER)]
     if rows:
         watch = Watch()
@@ -201,7 +198,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Watch no longer."""
+    """Stop recording."""
     try:
         yield
     finally:
@@ -211,7 +208,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the rows of a marked test; one that promises a message which never came fails."""
+    """Add the rows of a marked test, and fail it if a message in its markers never appeared."""
     report = yield
     if report.when == "call" and _WATCH in item.stash and not hasattr(report, "wasxfail"):
         watch, rows = item.stash[_WATCH]
@@ -219,7 +216,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             seen = row.seen or watch.message(row.says)
             if seen is None and report.passed:
                 report.outcome = "failed"
-                report.longrepr = f"The marker of this test promises a message with {row.says!r}, and there was none."
+                report.longrepr = f"The marker of this test expects a message with {row.says!r}, but none appeared."
             shown = {"part": row.part, "fault": row.fault, "side": row.side, "outcome": row.outcome, "merge": True}
             requests = watch.requests if row.requests is None else row.requests
             report.user_properties.append(_property({**shown, "seen": seen or "", "requests": requests}))
@@ -230,14 +227,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 class Collector:
-    """Gathers the rows of every finished test and writes them at the end."""
+    """Collects the rows of all tests and writes them at the end."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.rows: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the rows of a test, and whether it passed."""
+        """Collect the rows of a test and whether it passed."""
         if report.when != "call":
             return
         for name, value in report.user_properties:
@@ -251,15 +248,15 @@ class Collector:
 
 
 def merged(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows, those of one marker as one: it is green when each of its cases is."""
-    found: list[dict[str, Any]] = []
+    """Return the rows, with those of one marker merged: green if all cases are green."""
+    single: list[dict[str, Any]] = []
     cases: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row.pop("merge", False):
             cases.setdefault((row["test"].partition("[")[0], row["fault"], row["outcome"]), []).append(row)
         else:
-            found.append(row)
-    return found + [_one(sorted(group, key=lambda row: str(row["test"]))) for group in cases.values()]
+            single.append(row)
+    return single + [_one(sorted(group, key=lambda row: str(row["test"]))) for group in cases.values()]
 
 
 def _one(cases: list[dict[str, Any]]) -> dict[str, Any]:
@@ -273,7 +270,7 @@ def _one(cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, and collect only where the reports of all workers arrive."""
+    """Register the marker, and collect rows only in the process that receives all workers' reports."""
     config.addinivalue_line("markers", f"{MARKER}(part, fault, *, outcome, says, seen): a row of the table of faults")
     target = config.getoption("--fault-table")
     if target and not hasattr(config, "workerinput"):

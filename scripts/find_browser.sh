@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print the path of a Chromium. With --install, and as root on Debian, install Debian's where there is none: it
-# plays H.264, which the builds that come with browser drivers do not.
+# Print the path of a Chromium. With --install, as root on Debian, install Debian's if there is none: unlike the builds
+# of browser drivers, it plays H.264.
 set -eu
 
 find_chromium() {
@@ -22,5 +22,5 @@ if [ "${1:-}" = --install ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/nu
     apt-get install -y -qq --no-install-recommends chromium >&2
     find_chromium && exit 0
 fi
-echo "There is no Chromium: install one (Debian: apt-get install chromium), or set CHROMIUM to its path." >&2
+echo "No Chromium found. Install one (Debian: apt-get install chromium), or set CHROMIUM to its path." >&2
 exit 1

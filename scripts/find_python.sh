@@ -1,10 +1,9 @@
 #!/bin/sh
-# Prints the path of a Python that can make the virtual environment, or says what to do.
-# $PYTHON, when set, is the only candidate.
+# Print the path of a Python that can create the virtual environment, or say what to do.
+# If $PYTHON is set, it is the only candidate.
 set -eu
 
-# A name on the PATH may be a stub that does not run, and some systems ship Python without venv:
-# only running it tells.
+# Run each candidate: a name on the PATH may be a stub, and some systems ship Python without venv.
 probe='
 import sys
 if sys.version_info < (3, 11):
@@ -31,11 +30,11 @@ done
 {
     if [ -n "$lacking" ]; then
         echo "$lacking is new enough but lacks the modules venv, ensurepip, sqlite3 or ssl."
-        echo "Install them (on Debian and Ubuntu: the package $lacking-venv), or name another Python:"
+        echo "Install them (on Debian and Ubuntu: the package $lacking-venv), or choose another Python:"
     elif [ -n "${PYTHON:-}" ]; then
-        echo "PYTHON=$PYTHON does not run, or is older than 3.11. Name one that is 3.11 or newer:"
+        echo "PYTHON=$PYTHON does not run or is older than 3.11. Choose Python 3.11 or newer:"
     else
-        echo "No Python 3.11 or newer was found on the PATH. Install one, or name it:"
+        echo "No Python 3.11 or newer was found on the PATH. Install one, or give its path:"
     fi
     echo "    make setup PYTHON=/path/to/python3.11"
 } >&2

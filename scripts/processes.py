@@ -1,4 +1,4 @@
-"""Processes that are watched and ended by their sessions, so that demo and tests leave nothing behind."""
+"""Starts processes in their own sessions and ends these completely, so that demo and tests leave nothing behind."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 import psutil
 
 LOCALHOST: Final = "127.0.0.1"
 PORTS: Final = range(20_000, 32_768)
-"""Below those that systems give to outgoing connections: of those, one that is free may soon be taken."""
+"""Below the ports for outgoing connections, which may be taken at any time."""
 
 
 @dataclass
 class Component:
-    """One running part of Airflow, or a service that it needs: the leader of its own session."""
+    """A running part of Airflow, or a service that it needs: the leader of its own session."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
-    def members(self) -> list[psutil.Process]:
-        """Return every living process of the session.
+    @classmethod
+    def started(cls, name: str, command: Sequence[str], log: Path, **options: Any) -> Self:
+        """Start a process in a new session, with its output appended to ``log``.
 
-        The session, not the process group: Airflow puts each task into a group of its own.
+        :param options: further arguments for :class:`subprocess.Popen`.
         """
+        with log.open("ab") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
+        return cls(name, process, log)
+
+    def members(self) -> list[psutil.Process]:
+        """Return the living processes of the session; Airflow puts each task into its own process group."""
         return session_members(self.process.pid)
 
     def signal(self, number: int) -> None:
@@ -45,10 +52,10 @@ class Component:
                 member.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), frozen or not, and wait until nothing of it is left."""
+        """Kill all its processes, frozen or not, and wait until they are gone."""
 
         def is_gone() -> bool:
-            self.signal(signal.SIGKILL)  # again: it may have been starting a process just then
+            self.signal(signal.SIGKILL)  # repeated, because it may just have started another process
             self.process.poll()
             return not self.members()
 
@@ -56,9 +63,9 @@ class Component:
 
 
 class Guard:
-    """Ends what it watches when this process dies without cleaning up (SIGKILL, a CI's time limit).
+    """A process that ends watched sessions if this process dies without cleaning up (SIGKILL, a CI's time limit).
 
-    A process of its own, which notices the end of this one by the end of a pipe.
+    It notices the death by the end of a pipe.
     """
 
     def __init__(self) -> None:
@@ -67,19 +74,16 @@ class Guard:
         )
 
     def watch(self, process: subprocess.Popen[Any], number: int = signal.SIGKILL) -> None:
-        """Signal the session that ``process`` leads, should this process die.
-
-        :param number: the signal; one that lets the session clean up after itself, if it has to.
-        """
-        self._tell(f"{process.pid} {int(number)}\n")
+        """Send signal ``number`` to the session that ``process`` leads if this process dies."""
+        self._send(f"{process.pid} {int(number)}\n")
 
     def keep_tidy(self, folder: Path) -> None:
-        """Remove ``folder``, should this process die."""
-        self._tell(f"{folder}\n")
+        """Remove ``folder`` if this process dies."""
+        self._send(f"{folder}\n")
 
     def dismiss(self) -> None:
-        """End the watch without killing anything."""
-        self._tell("dismissed\n")
+        """End the guard without killing anything."""
+        self._send("dismissed\n")
         with suppress(BrokenPipeError):
             self._pipe.close()
         self._process.wait()
@@ -89,18 +93,41 @@ class Guard:
         assert self._process.stdin is not None
         return self._process.stdin
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with suppress(BrokenPipeError):
             self._pipe.write(line.encode())
             self._pipe.flush()
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that is free, and that no outgoing connection will take.
+class Startable:
+    """A context manager that calls ``start()`` and ``stop()``, the latter also after a failed start."""
 
-    :raises OSError: when there is none among a hundred.
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """Return a free port of the loopback interface that no outgoing connection will take.
+
+    :raises OSError: if a hundred tries found none.
     """
-    # Chance from outside: a test's seed would give the same ports to every process of the tests.
+    # Not Python's own generator: a test's seed would give the same ports to all test processes.
     for port in random.SystemRandom().sample(PORTS, 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((LOCALHOST, port))
@@ -118,19 +145,19 @@ def _session_of(process: psutil.Process) -> int | None:
 
 
 def session_members(leader: int) -> list[psutil.Process]:
-    """Return the living processes of the session that a process leads, or has led."""
+    """Return the living processes of the session that process ``leader`` leads or led."""
     return [process for process in psutil.process_iter() if _session_of(process) == leader]
 
 
 def members_of(components: Iterable[Component]) -> list[psutil.Process]:
     """Return the living processes of several components."""
     for component in components:
-        component.process.poll()  # reap, so that an ended leader does not count
+        component.process.poll()  # reap an ended leader
     return [process for component in components for process in component.members()]
 
 
 def wait_for(condition: Callable[[], bool], timeout: float, every: float = 0.2) -> bool:
-    """Ask until ``condition`` holds; return whether it did within ``timeout`` seconds."""
+    """Poll until ``condition`` holds; return whether it did within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -154,9 +181,9 @@ class signals_held:  # noqa: N801  (used like contextlib's lower-case managers)
 
 
 def tail(log: Path, lines: int = 25) -> str:
-    """Return the last lines of a log with its path above them."""
+    """Return the last lines of a log, preceded by its path."""
     try:
-        # The access log is this module's own asking.
+        # The access log shows only our own requests.
         text = [line for line in log.read_text("utf-8", "replace").splitlines() if "[http.access]" not in line][-lines:]
     except OSError:
         text = ["(no log was written)"]
@@ -164,7 +191,7 @@ def tail(log: Path, lines: int = 25) -> str:
 
 
 def _stand_guard() -> None:
-    """Wait until the other end of standard input is closed; end what it named unless dismissed."""
+    """Wait for the end of standard input, then end the sessions and folders it named unless dismissed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     lines = [line.strip() for line in sys.stdin]

@@ -1,8 +1,7 @@
-"""PostgreSQL and Redis for tests: private, on loopback, without durability, stopped without a trace.
+"""PostgreSQL and Redis for tests: private, on loopback, without durability or traces after their end.
 
-Their programs come from the system where it has them. Otherwise ``python scripts/services.py`` fetches them on
-Debian and Ubuntu with ``apt-get download`` and unpacks them below ``build/services``: nothing is installed, and no
-root is needed. ::
+Installed programs are used. If there are none, ``python scripts/services.py`` downloads them on Debian and Ubuntu with
+``apt-get download`` and unpacks them below ``build/services``, without installing them and without root. ::
 
     with Postgres(folder) as database, Redis(folder) as broker:
         print(database.url, broker.url)
@@ -20,18 +19,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
-from processes import LOCALHOST, Component, Guard, free_port, tail, wait_for
+from processes import LOCALHOST, Component, Guard, Startable, free_port, tail, wait_for
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 UNPACKED: Final = ROOT / "build" / "services" / "root"
-#: Where systems keep the server programs, which are not on everybody's PATH.
+#: Folders of server programs, which may not be on the PATH.
 POSTGRES_FOLDERS: Final = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql*/bin")
 REDIS_FOLDERS: Final = ("usr/bin", "usr/sbin", "usr/local/bin", "opt/homebrew/bin")
 PACKAGES: Final = {"postgres": "postgresql", "redis-server": "redis-server"}
@@ -39,22 +37,22 @@ START_SECONDS: Final = 60
 
 
 class ServiceError(RuntimeError):
-    """A service cannot be found or does not start; the message says what to do."""
+    """A service is missing or does not start; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A server's program and the environment that it needs."""
+    """A server program and its additional environment."""
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:
-        """Return the command of another program of the same package."""
+        """Return the path of another program of the same package."""
         return str(self.path.parent / name)
 
     def runs(self, account: Mapping[str, Any] | None = None) -> bool:
-        """Whether it can be started at all (by the user of ``account``)."""
+        """Whether it can be started (by the user of ``account``)."""
         with suppress(OSError):
             command = [str(self.path), "--version"]
             env = {**os.environ, **self.environment}
@@ -66,7 +64,7 @@ class Program:
 def find(name: str, account: Mapping[str, Any] | None = None) -> Program | None:
     """Return the program ``postgres`` or ``redis-server`` that runs here, or None.
 
-    :param account: who must be able to start it, as arguments for :mod:`subprocess`.
+    :param account: the user who must be able to start it, as arguments for :mod:`subprocess`.
     """
     return next((program for program in _candidates(name) if program.runs(account)), None)
 
@@ -87,9 +85,9 @@ def _candidates(name: str) -> Iterable[Program]:
 
 
 def provide() -> list[str]:
-    """Fetch what the system does not have; return a line about each program.
+    """Download missing programs; return a line about each program.
 
-    :raises ServiceError: when there is no way.
+    :raises ServiceError: if that fails.
     """
     missing = [name for name in PACKAGES if find(name) is None]
     if missing:
@@ -98,7 +96,7 @@ def provide() -> list[str]:
     for name, package in PACKAGES.items():
         program = find(name)
         if program is None:
-            raise ServiceError(_unavailable(name, package, "what was fetched does not run here"))
+            raise ServiceError(_unavailable(name, package, "the downloaded program does not run here"))
         lines.append(f"{name}: {program.path}")
     return lines
 
@@ -107,7 +105,7 @@ def _fetch(packages: Sequence[str]) -> None:
     tools = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if tools:
         raise ServiceError(_unavailable("/".join(packages), " ".join(packages), f"there is no {tools[0]}"))
-    # What an installation would add, libraries included; only simulated, so that no root is needed.
+    # A simulated installation lists all packages, including libraries, without root.
     plan = _run("apt-get", "--simulate", "--no-install-recommends", "install", *packages)
     wanted = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     archives = UNPACKED.parent / "archives"
@@ -122,17 +120,17 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        told = error.stderr.strip().splitlines() or ["(it said nothing)"]
+        lines = error.stderr.strip().splitlines() or ["(no message)"]
         raise ServiceError(
-            f"{' '.join(command[:2])} failed: {told[-1]}\nUpdate the package lists (apt-get update), or install "
+            f"{' '.join(command[:2])} failed: {lines[-1]}\nUpdate the package lists (apt-get update), or install "
             "PostgreSQL and Redis so that `postgres` and `redis-server` are found, then repeat."
         ) from None
     return done.stdout
 
 
-def _unavailable(name: str, package: str, why: str) -> str:
+def _unavailable(name: str, package: str, reason: str) -> str:
     return (
-        f"{name} was not found on this system and could not be fetched: {why}. Install it with the system's package "
+        f"{name} was not found on this system and could not be downloaded: {reason}. Install it with the package "
         f"manager (Debian, Ubuntu: {package}; Fedora: postgresql-server, redis; macOS: postgresql, redis), then repeat."
     )
 
@@ -140,14 +138,14 @@ def _unavailable(name: str, package: str, why: str) -> str:
 # -- running them ---------------------------------------------------------------------------------
 
 
-class Service:
-    """A server in a folder of its own; a context manager.
+class Service(Startable):
+    """A server in its own folder; a context manager.
 
-    :param folder: gets its log, and its data where the server's user can reach it.
+    :param folder: for its log, and for its data if the server's user has access.
     """
 
     name: ClassVar[str]
-    #: What ends it at once and without a trace.
+    #: Ends it immediately and cleanly.
     stop_signal: ClassVar[int] = signal.SIGTERM
 
     def __init__(self, folder: Path) -> None:
@@ -157,21 +155,8 @@ class Service:
         self._component: Component | None = None
         self._guard: Guard | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def start(self) -> None:
-        """Start the server and return when it answers."""
+        """Start the server and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._guard = Guard()
         self.port = free_port()
@@ -180,7 +165,7 @@ class Service:
             raise ServiceError(f"{self.name} did not start.\n{tail(self._log)}")
 
     def stop(self) -> None:
-        """Stop the server and remove what it has left outside the folder."""
+        """Stop the server and remove its data outside the folder."""
         if self._component is not None:
             with suppress(ProcessLookupError):
                 self._component.process.send_signal(self.stop_signal)
@@ -199,7 +184,7 @@ class Service:
         raise NotImplementedError
 
     def _tidy(self) -> None:
-        """Remove what lies outside the folder."""
+        """Remove data outside the folder."""
 
     @property
     def _log(self) -> Path:
@@ -209,36 +194,29 @@ class Service:
         return self._component is None or self._component.process.poll() is not None
 
     def _spawn(
-        self, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path, told: str = "", **who: Any
+        self, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path, stdin: str = "", **account: Any
     ) -> None:
-        with self._log.open("ab") as out:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **environment},
-                cwd=cwd,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **who,
-            )
+        env = {**os.environ, **environment}
+        self._component = Component.started(
+            self.name, command, self._log, env=env, cwd=cwd, stdin=subprocess.PIPE, **account
+        )
+        process = self._component.process
         assert self._guard is not None
         self._guard.watch(process, self.stop_signal)
-        self._component = Component(self.name, process, self._log)
         assert process.stdin is not None
         with process.stdin as pipe:
-            pipe.write(told.encode())
+            pipe.write(stdin.encode())
 
 
 class Postgres(Service):
-    """A PostgreSQL that forgets everything with its folder.
+    """A PostgreSQL with all data in its folder.
 
-    It refuses to run as root: then it runs as ``postgres`` or ``nobody``, in a temporary folder where that user
-    cannot reach the given one.
+    It cannot run as root: then it runs as ``postgres`` or ``nobody``, in a temporary folder if that user has no access
+    to the given one.
     """
 
     name = "postgres"
-    stop_signal = signal.SIGQUIT  # immediate shutdown: there is nothing to keep, and shared memory is given back
+    stop_signal = signal.SIGQUIT  # immediate shutdown, which releases shared memory
     user: ClassVar[str] = "airflow"
     settings: ClassVar[Mapping[str, str]] = {
         "listen_addresses": LOCALHOST,
@@ -253,16 +231,16 @@ class Postgres(Service):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._account = _unprivileged()
-        self._borrowed: Path | None = None
+        self._temporary: Path | None = None
 
     @property
     def url(self) -> str:
-        """Its address for SQLAlchemy."""
+        """The URL for SQLAlchemy."""
         return f"postgresql+psycopg2://{self.user}:{self.password}@{LOCALHOST}:{self.port}/postgres"
 
     @property
     def dsn(self) -> str:
-        """Its address for psycopg2."""
+        """The connection string for psycopg2."""
         return f"host={LOCALHOST} port={self.port} user={self.user} password={self.password} dbname=postgres"
 
     def _launch(self) -> None:
@@ -298,21 +276,21 @@ class Postgres(Service):
             raise ServiceError(f"initdb failed: {(done.stderr or done.stdout).strip()}")
 
     def _home(self) -> Path:
-        """Return a folder that the server's user can work in."""
+        """Return a folder that the server's user has access to."""
         home = self.folder / self.name
         home.mkdir()
         if self._account:
             shutil.chown(home, self._account["user"], self._account["group"])
-            reached = subprocess.run(
+            access = subprocess.run(
                 ["/bin/sh", "-c", 'cd "$0"', str(home)],
                 check=False,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 **self._account,
             )
-            if reached.returncode:
+            if access.returncode:
                 # Not TMPDIR, which make sets to a folder of the repository.
-                home = self._borrowed = Path(tempfile.mkdtemp(prefix="vidu-postgres-", dir="/tmp"))
+                home = self._temporary = Path(tempfile.mkdtemp(prefix="vidu-postgres-", dir="/tmp"))
                 assert self._guard is not None
                 self._guard.keep_tidy(home)
                 shutil.chown(home, self._account["user"], self._account["group"])
@@ -325,19 +303,19 @@ class Postgres(Service):
         return subprocess.run(command, env={**os.environ, **program.environment}, check=False).returncode == 0
 
     def _tidy(self) -> None:
-        if self._borrowed is not None:
-            shutil.rmtree(self._borrowed, ignore_errors=True)
-            self._borrowed = None
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
 
 
 class Redis(Service):
-    """A Redis that keeps everything in memory."""
+    """A Redis without persistence."""
 
     name = "redis-server"
 
     @property
     def url(self) -> str:
-        """Its address for Celery."""
+        """The URL for Celery."""
         return f"redis://:{self.password}@{LOCALHOST}:{self.port}/0"
 
     def _launch(self) -> None:
@@ -345,35 +323,29 @@ class Redis(Service):
         if program is None:
             raise ServiceError(_unavailable(self.name, PACKAGES[self.name], "`make setup-faults` does it"))
         lines = [f"bind {LOCALHOST}", f"port {self.port}", f"requirepass {self.password}", 'save ""', "appendonly no"]
-        # Settings on standard input: a password has no place on a command line.
-        self._spawn([str(program.path), "-"], program.environment, cwd=self.folder, told="\n".join(lines) + "\n")
+        # Settings on standard input keep the password off the command line.
+        self._spawn([str(program.path), "-"], program.environment, cwd=self.folder, stdin="\n".join(lines) + "\n")
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection((LOCALHOST, self.port), timeout=2) as connection:
             connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-            return _received(connection, lambda answer: b"+PONG" in answer)
+            answer = b""
+            while received := connection.recv(1000):
+                answer += received
+                if b"+PONG" in answer:
+                    return True
         return False
 
 
-def _received(connection: socket.socket, done: Callable[[bytes], bool]) -> bool:
-    answer = b""
-    while not done(answer):
-        more = connection.recv(1000)
-        if not more:
-            return False
-        answer += more
-    return True
-
-
 def _unprivileged() -> dict[str, Any]:
-    """Return whom the server runs as when this is root, as arguments for :mod:`subprocess`."""
+    """Return the server's user if this process is root, as arguments for :mod:`subprocess`."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
-            found = pwd.getpwnam(name)
-            return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
-    raise ServiceError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody.")
+            account = pwd.getpwnam(name)
+            return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    raise ServiceError("PostgreSQL cannot run as root, and neither the user postgres nor nobody exists.")
 
 
 def _as(account: Mapping[str, Any]) -> str:
@@ -381,7 +353,7 @@ def _as(account: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Fetch what is missing and say where it is."""
+    """Download missing programs and print the path of each."""
     try:
         print("\n".join(provide()))
     except ServiceError as error:

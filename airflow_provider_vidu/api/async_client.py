@@ -1,8 +1,7 @@
-"""The asynchronous shell: one bounded ``aiohttp`` session per event loop and connection.
+"""The asynchronous client: one bounded ``aiohttp`` session per event loop and connection.
 
-All triggers of a triggerer share it: a thousand waits on one connection cost one look-up of that
-connection and a handful of sockets. The last user to leave closes it. It carries requests and
-decides nothing.
+All triggers of a triggerer share it: a thousand waits on one connection cost one look-up of that connection and a
+handful of sockets. Its last user closes it. The decisions are elsewhere.
 """
 
 from __future__ import annotations
@@ -32,19 +31,13 @@ from airflow_provider_vidu.api.messages import (
     ApiAnswer,
     ApiRequest,
     TransportFailure,
-    no_answer,
     outlives_its_body,
     unasked_switch,
     unreadable,
 )
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
-    ViduConnectionNotFoundError,
-    ViduError,
-    ViduResponseError,
-)
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
@@ -57,18 +50,18 @@ T = TypeVar("T")
 
 DEFAULT_MAX_CONNECTIONS: Final = 32
 KEEPALIVE_SECONDS: Final = 75.0
-"""Idle connections outlive the usual poll interval, so that polls need no new handshakes."""
+"""Longer than the usual poll interval, so that polls need no new handshakes."""
 CONFIG_AGE_SECONDS: Final = 300.0
-"""After this time a changed connection (host, key, proxy) is noticed even while all goes well."""
+"""A changed connection (host, key, proxy) is picked up after this time even if no request fails."""
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""A refused key makes every trigger ask for the connection anew: while it brings nothing new, at most this often."""
+"""After a refused key, every trigger looks the connection up again: while it is unchanged, at most this often."""
 
 
 class AsyncClient:
     """Sends requests of one connection; made by :func:`async_client`, shared by its users.
 
     :param conn_id: the Airflow connection.
-    :param max_connections: the most sockets open at a time.
+    :param max_connections: how many sockets may be open at a time.
     """
 
     def __init__(self, conn_id: str, max_connections: int) -> None:
@@ -83,7 +76,7 @@ class AsyncClient:
         self._resolved_at = 0.0
         self._next_look_up = 0.0
         self._missing: tuple[float, str] = (0.0, "")
-        # Only the trust lives in a session; key, host and proxy go with each request.
+        # A session depends only on the trust; key, host and proxy are set on each request.
         self._session_for: dict[bool | str, aiohttp.ClientSession] = {}
         self._sessions: list[aiohttp.ClientSession] = []
         self._trust: ssl.SSLContext | None = None
@@ -91,7 +84,7 @@ class AsyncClient:
         self._known_options: dict[str, Any] = {}
 
     async def close(self) -> None:
-        """Close the session and its sockets, and those of settings that no longer hold."""
+        """Close all sessions and their sockets, including those of earlier settings."""
         self._session_for.clear()
         while self._sessions:
             await self._sessions.pop().close()
@@ -99,22 +92,22 @@ class AsyncClient:
     async def carry(
         self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = 0
     ) -> T:
-        """Send a call, again as often as its session says, and return what its answer means.
+        """Send a call, retry it as its session decides, and return its result.
 
-        :param make: makes the call for the connection's dialect, once for each attempt.
+        :param make: makes the call for the connection's dialect, once per attempt.
         :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
-        :raises ViduError: with its generation and connection.
+        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
+        :raises ViduError: naming the generation and the connection.
         """
         session = Session(make, retries, generation_id, self.conn_id)
-        asked_at = 0.0
+        sent_at = 0.0
         while True:
             try:
                 refused = session.refused
-                config = await (self.config() if refused is None else self._after_refusal(refused, asked_at))
+                config = await (self.config() if refused is None else self._after_refusal(refused, sent_at))
                 call = session.call(config)
-                asked_at = asyncio.get_running_loop().time()
-                return await self._asked(config, call.request, call.read)
+                sent_at = asyncio.get_running_loop().time()
+                return await self._result(config, call.request, call.read)
             except ViduError as error:
                 delay = session.after(error)
                 if delay:
@@ -126,17 +119,15 @@ class AsyncClient:
     ) -> Generation:
         """Return the state of a generation.
 
-        :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted, for products with a query of their own.
-        :param retries: how often a failed query is repeated; None for the connection's ``max_retries``.
-        :raises ViduError: what the answer, or its absence, means.
+        :param retries: how often a failed query is retried; None for the connection's ``max_retries``.
+        :raises ViduError: when the answer is an error, is unusable, or does not arrive.
         """
         return await self.carry(lambda dialect: dialect.query(generation_id, endpoint), generation_id, retries)
 
     async def cancel_generation(self, generation_id: str, endpoint: str | None = None) -> Cancellation:
         """Cancel a generation, with one request; a refusal is returned, not raised.
 
-        :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted, for products that cannot be cancelled.
         :raises ViduError: when the request failed.
         """
@@ -147,7 +138,7 @@ class AsyncClient:
     async def list_generations(self, listing: Listing | None = None) -> list[Generation]:
         """Read the account's list of generations, page by page.
 
-        :param listing: what to read; everything that the list shows if omitted.
+        :param listing: the filters and limits; if omitted, everything that the list shows.
         :return: the generations in the service's order.
         :raises ViduConfigError: when the connection's dialect has no list.
         :raises ViduError: when the list could not be read.
@@ -164,7 +155,7 @@ class AsyncClient:
     async def config(self) -> ViduConfig:
         """Return the connection, looked up once for all users and again after five minutes.
 
-        :raises ViduError: when it cannot be looked up or is wrong.
+        :raises ViduError: when it cannot be looked up or is invalid.
         """
         now = asyncio.get_running_loop().time()
         if self._config is not None and now - self._resolved_at < CONFIG_AGE_SECONDS:
@@ -174,34 +165,34 @@ class AsyncClient:
                 return await self._look_up()
             return self._config
 
-    async def _after_refusal(self, seen: ViduConfig, asked_at: float) -> ViduConfig:
-        """Return the connection as it stood after ``asked_at``, when the refused request went out.
+    async def _after_refusal(self, refused: ViduConfig, sent_at: float) -> ViduConfig:
+        """Return the connection as looked up after ``sent_at``, when the refused request was sent.
 
-        An older look-up proves nothing: the key may have been rotated since. After one that brought nothing
-        new the next keeps a pause, so that a revoked key which a thousand waits stumble over is no storm.
+        An older look-up proves nothing: the key may have been rotated since. A look-up without a change delays the
+        next one, so that a thousand waits with a revoked key do not flood Airflow.
         """
         async with self._lock:
-            if self._config is None or (self._config == seen and self._resolved_at < asked_at):
+            if self._config is None or (self._config == refused and self._resolved_at < sent_at):
                 await asyncio.sleep(self._next_look_up - asyncio.get_running_loop().time())
-                found = await self._look_up()
-                if found == seen:
+                config = await self._look_up()
+                if config == refused:
                     self._next_look_up = self._resolved_at + REFRESH_PAUSE_SECONDS
-                return found
+                return config
             return self._config
 
     async def _look_up(self) -> ViduConfig:
         now = asyncio.get_running_loop().time()
         until, reason = self._missing
-        if now < until:  # a thousand waits that pause for a removed connection ask for it once
+        if now < until:  # a thousand waits that pause for a removed connection look it up once
             raise ViduConnectionNotFoundError(reason, conn_id=self.conn_id)
         try:
-            found = await aresolve(self.conn_id)
-            # Others ask meanwhile: nothing of the old settings is given up before all of the new ones is there.
-            # Loading the CA bundles reads files: not on the loop. One that was replaced is another context.
-            trust = await asyncio.to_thread(ssl_context, found.verify)
+            config = await aresolve(self.conn_id)
+            # Other calls run meanwhile, so the old settings stay until the new ones are complete. CA bundles are read
+            # off the loop; a replaced bundle gives another context.
+            trust = await asyncio.to_thread(ssl_context, config.verify)
         except ViduError as error:
-            # A slip of the pen, mended a minute later, must not end every wait that is under way. The known one is
-            # good as long as the service takes it. A key whose connection was removed is not used: the waits pause.
+            # A typo that is fixed a minute later must not end every wait: the known connection is used as long as the
+            # service accepts it. The key of a removed connection is not used: the waits pause.
             if isinstance(error, ViduConnectionNotFoundError):
                 self._missing = (now + REFRESH_PAUSE_SECONDS, error.reason)
                 raise
@@ -210,49 +201,40 @@ class AsyncClient:
             log.warning("Keeping the known connection %r: %s", self.conn_id, error)
             self._resolved_at = now
             return self._config
-        if trust is not self._trust or found.verify not in self._session_for:
-            self._open(found.verify, trust)
-        self._config, self._resolved_at = found, now
-        return found
+        if trust is not self._trust or config.verify not in self._session_for:
+            self._open(config.verify, trust)
+        self._config, self._resolved_at = config, now
+        return config
 
     def _open(self, verify: bool | str, context: ssl.SSLContext) -> None:
         self._trust = context
         connector = Connector(
             limit=self._max_connections, ssl=context, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=60
         )
-        # No .netrc and no cookies: what is sent is decided by this package alone.
-        # Unpacking, with its limit, is not left to the library.
+        # No .netrc, no cookies: only this package decides what is sent. Unpacking, too, is done here, within limits.
         session = self._session_for[verify] = aiohttp.ClientSession(
             connector=connector,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
-        # The former ones stay for the requests that are under way or wait for a slot; they are closed with the client.
+        # Earlier sessions stay for requests in progress or waiting for a slot; they are closed with the client.
         self._sessions.append(session)
 
-    async def send(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
-        """Send one request, once, and return the whole answer; redirects are not followed.
+    async def _result(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
+        """Send one request, once, and return what ``read`` makes of its answer; redirects are not followed.
 
-        :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
-        :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
+        A large answer is read in a thread, because every trigger shares the event loop: one at a time, because threads
+        compete with the loop. It keeps its slot meanwhile, or answers would pile up in memory.
         """
-        return await self._asked(config, request, lambda answer: answer)
-
-    async def _asked(self, config: ViduConfig, request: ApiRequest, read: Callable[[ApiAnswer], T]) -> T:
-        """Send one request and return what ``read`` makes of its answer.
-
-        A large answer is read in a thread, for every trigger of every DAG waits for the event loop: one at a time, for
-        threads compete with the loop. It keeps its slot meanwhile, or answers would pile up in memory.
-        """
-        # The slot is taken outside the time limit: waiting for one's turn is not the server's silence.
+        # The slot is acquired outside the timeout: waiting for it is not the server's silence.
         async with self._slots:
             outcome = await self._limited(config, request)
             if isinstance(outcome, ApiAnswer) and outcome.is_large:
                 async with self._reading:
                     return await asyncio.get_running_loop().run_in_executor(_readers, read, outcome)
         if isinstance(outcome, ViduError):
-            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            # Raised outside of any handler: the library's errors hold the request with its headers, including the key.
             raise outcome
         return read(outcome)
 
@@ -262,7 +244,7 @@ class AsyncClient:
             async with asyncio.timeout(TOTAL_TIMEOUTS * config.timeout):
                 return await self._exchange(config, request)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return _transport_error(config, error)
+            return config.no_answer(_loss(error, config), _reason(error))
 
     async def _exchange(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer | ViduError:
         session = self._session_for.get(config.verify)
@@ -278,7 +260,7 @@ class AsyncClient:
         ) as response:
             if response.status == SWITCHING_PROTOCOLS:
                 response.close()
-                return unasked_switch(config.conn_id)
+                return unasked_switch()
             bounds = request.bounds
             body = IncomingBody(response.headers.get("content-encoding", ""), bounds)
             lost: ViduError | None = None
@@ -288,19 +270,19 @@ class AsyncClient:
                         if not body.is_packed:
                             body.feed(portion)
                             continue
-                        async with self._unpacking:  # one portion of all answers in a turn of the loop
+                        async with self._unpacking:  # one portion among all answers per turn of the loop
                             body.feed(portion)
                             await asyncio.sleep(0)
                 body.end()
             except BodyError as error:
                 response.close()
-                lost = unreadable(error, response.status, config.conn_id)
+                lost = unreadable(error, response.status)
                 if not outlives_its_body(response.status):
                     return lost
             return config.answer(response.status, response.headers.items(), body.content, bounds.values, lost)
 
     def _options(self, config: ViduConfig) -> dict[str, Any]:
-        """Return what is the same for every request of a connection, worked out once."""
+        """Return the options that all requests of a connection share, computed once."""
         if self._options_of is not config:
             self._options_of = config
             self._known_options = {
@@ -314,12 +296,12 @@ class AsyncClient:
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()
 
 
-class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger weighs more
-    """Lend the client that all users of ``conn_id`` on this event loop share.
+class async_client:  # noqa: N801 - used as a function, a class because a generator per waiting trigger is heavier
+    """Provide the client that all users of ``conn_id`` on this event loop share.
 
     :param conn_id: the Airflow connection.
-    :param max_connections: the most sockets; ``[vidu] max_connections`` (32) where left out. The first
-        user's number counts.
+    :param max_connections: how many sockets may be open; if omitted, ``[vidu] max_connections`` (32). The first user's
+        number applies.
     """
 
     __slots__ = ("_client", "_clients", "_conn_id", "_max_connections")
@@ -343,33 +325,28 @@ class async_client:  # noqa: N801 - used as a function, a class because a genera
         client.users -= 1
         if client.users == 0:
             self._clients.pop(self._conn_id, None)
-            # A cancelled trigger must not leave sockets behind, so the closing is not cancelled with it.
+            # A cancelled trigger must not leave sockets open, so closing is not cancelled with it.
             await asyncio.shield(client.close())
 
 
 _readers: Final = ThreadPoolExecutor(2, thread_name_prefix="vidu-read")
-"""Not the loop's own threads, which look names up for every trigger: a gateway that answers each poll with megabytes
-would keep them busy. A connection uses one of these at a time."""
+"""Not the loop's own threads, which resolve names for every trigger: a gateway that answers each poll with megabytes
+would occupy them. A connection uses one of these at a time."""
 
 
 def _configured_sockets() -> int:
-    told = conf.get("vidu", "max_connections", fallback=str(DEFAULT_MAX_CONNECTIONS)) or ""
-    if not re.fullmatch(r"\s*[0-9]{1,6}\s*", told) or not int(told):
+    value = conf.get("vidu", "max_connections", fallback=str(DEFAULT_MAX_CONNECTIONS)) or ""
+    if not re.fullmatch(r"\s*[0-9]{1,6}\s*", value) or not int(value):
         raise ViduConfigError(
             f"[vidu] max_connections in Airflow's configuration must be a whole number above 0, not "
-            f"{redacted(told, 40)}."
+            f"{redacted(value, 40)}."
         )
-    return int(told)
+    return int(value)
 
 
-def _transport_error(config: ViduConfig, error: Exception) -> ViduError:
-    return no_answer(
-        _loss(error, config),
-        config.redact(_reason(error)),
-        origin=config.origin,
-        timeout=config.timeout,
-        conn_id=config.conn_id,
-    )
+def _reason(error: Any) -> str:
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    return str(inner) or type(inner).__name__
 
 
 def _loss(error: Exception, config: ViduConfig) -> TransportFailure:
@@ -378,24 +355,16 @@ def _loss(error: Exception, config: ViduConfig) -> TransportFailure:
     if not was_sent.get() or isinstance(error, aiohttp.InvalidURL):
         if isinstance(error, TimeoutError):
             return TransportFailure.UNREACHED
-        return (
-            TransportFailure.NO_TLS
-            if config.origin[0] == "https" and _is_handshake_failure(error)
-            else TransportFailure.UNMADE
-        )
+        failed_handshake = config.origin[0] == "https" and _is_handshake_failure(error)
+        return TransportFailure.NO_TLS if failed_handshake else TransportFailure.UNMADE
     if isinstance(error, aiohttp.ServerTimeoutError):
         return TransportFailure.SILENT
     return TransportFailure.SLOW if isinstance(error, TimeoutError) else TransportFailure.BROKEN
 
 
 def _is_handshake_failure(error: Exception) -> bool:
-    """Whether the peer was reached, but a TLS session did not come about."""
+    """Whether the peer was reached, but the TLS handshake failed."""
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return False
     cause = getattr(error, "os_error", error)
     return isinstance(cause, (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError))
-
-
-def _reason(error: Any) -> str:
-    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    return str(inner) or type(inner).__name__

@@ -1,4 +1,4 @@
-"""The asynchronous client's connections: aiohttp's, with an account of what was sent and one reader for all answers."""
+"""The asynchronous client's connections: aiohttp's, with a record of what was sent and one reader for all answers."""
 
 from __future__ import annotations
 
@@ -14,42 +14,41 @@ from aiohttp.connector import Connection
 
 from airflow_provider_vidu.network.framing import AnswerReader, FramingError, canonically
 
-has_connected: ContextVar[bool] = ContextVar("viduhas_connected")
-"""Whether the exchange that this task is in has made a new connection."""
-was_sent: ContextVar[bool] = ContextVar("viduwas_sent")
-"""Whether the exchange has got a connection to the service, so that its request may have arrived."""
+has_connected: ContextVar[bool] = ContextVar("vidu_has_connected")
+"""Whether this task's exchange has made a new connection."""
+was_sent: ContextVar[bool] = ContextVar("vidu_was_sent")
+"""Whether the exchange got a connection to the service, so that its request may have arrived."""
 
 _READ_BYTES: Final = 8 * 1024
 
 
 class _Protocol(ResponseHandler):
-    """Hands aiohttp each answer in its simplest form, as the reader that both clients share understands it.
+    """Passes each answer to aiohttp in its simplest form, as parsed by the reader that both clients share.
 
-    aiohttp's own parser refuses heads that curl reads, loses a whole answer to a byte behind its end, and takes any
-    number of interim answers at once: a gateway that sends nothing else held up the event loop.
+    aiohttp's own parser refuses heads that curl accepts, loses a whole answer to one byte after its end, and reads any
+    number of interim answers at once: a gateway that sent nothing else blocked the event loop.
     """
 
     _reader: AnswerReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take little at a time: a read of 256 KiB may be full of tiny chunks, and 32 connections read in one turn."""
-        if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes has to do
+        """Limit reads: one of 256 KiB may be full of tiny chunks, and 32 connections read in one turn of the loop."""
+        if hasattr(transport, "max_size"):  # a plain socket's; over TLS the bound on chunk sizes must suffice
             transport.max_size = _READ_BYTES
         super().connection_made(transport)
 
     def set_response_params(self, **options: Any) -> None:
-        """Expect the answer to another request."""
+        """Prepare for the answer to another request."""
         self._reader = AnswerReader()
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of an answer."""
+        """Handle bytes of an answer."""
         reader = self._reader
         if reader is None or not data:
             super().data_received(data)
             return
-        # Their coming is noted even if none is handed on.
-        self.start_timeout()
+        self.start_timeout()  # even if nothing is passed on
         try:
             for piece in canonically(reader, data):
                 if reader.is_spoiled:
@@ -61,7 +60,7 @@ class _Protocol(ResponseHandler):
             self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take the end of an answer that has no other end."""
+        """End an answer that only the end of its connection delimits."""
         if self._reader is not None:
             try:
                 for piece in canonically(self._reader, b""):
@@ -69,7 +68,7 @@ class _Protocol(ResponseHandler):
             except FramingError as error:
                 if exc is None and self._payload is not None:
                     self._payload.set_exception(aiohttp.ClientPayloadError(str(error)))
-                    self._payload = None  # aiohttp would speak of the form in which it got the answer
+                    self._payload = None  # aiohttp's own error would describe the simplified form
         super().connection_lost(exc)
 
     def _give_up(self, error: aiohttp.ClientPayloadError) -> None:
@@ -81,13 +80,11 @@ class _Protocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Lets an exchange make at most one new connection.
+    """Lets an exchange make at most one new connection, and records when it has one: until then nothing was sent.
 
-    aiohttp sends a GET again when its connection breaks. That is right where the server has just closed one
-    that was kept; but a new one that breaks is a failed poll, to be counted, and repeated by the policy alone.
-    (Tracing could tell the same, with a handful of signals sent for every poll.)
-
-    It also notes that there is a connection: what fails before has sent nothing to the service.
+    aiohttp resends a GET when its connection breaks. That is right if the server has just closed a kept one; but a new
+    one that breaks is a failed poll, which only the retry policy may repeat.
+    (Tracing would report the same, at several signals per poll.)
     """
 
     def __init__(self, **options: Any) -> None:
@@ -98,10 +95,10 @@ class Connector(aiohttp.TCPConnector):
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:  # noqa: ASYNC109 - aiohttp's signature
         """Return a connection, new or kept.
 
-        :raises aiohttp.ServerDisconnectedError: when the exchange has made a new one already.
+        :raises aiohttp.ServerDisconnectedError: when the exchange has already made a new one.
         """
         if has_connected.get(False):
-            raise aiohttp.ServerDisconnectedError("the server ended it without an answer")
+            raise aiohttp.ServerDisconnectedError("the server closed it without an answer")
         connection = await super().connect(req, traces, timeout)
         if connection.protocol not in self._known:
             self._known.add(connection.protocol)

@@ -1,4 +1,4 @@
-"""One operation of the API as a value: a dialect makes it, both clients carry it, and neither looks inside."""
+"""One operation of the API as a value: made by a dialect, carried out by either client."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request and what its answer means.
+    """A request, and the function that reads its answer.
 
-    :param request: what to send; ``request.bills`` says whether sending it twice could cost twice.
-    :param read: returns what the answer says, or raises the error of the tree that it stands for.
+    :param request: the request; ``request.bills`` says whether sending it twice could cost twice.
+    :param read: returns the result, or raises the :class:`ViduError` that the answer means.
     """
 
     request: ApiRequest
@@ -28,13 +28,13 @@ class Call(Generic[T]):
 def checked_body(fields: object) -> dict[str, Any]:
     """Return the body of a create as plain JSON.
 
-    :raises ViduConfigError: when it is not an object, is empty, or holds a value that JSON cannot hold.
+    :raises ViduConfigError: when it is not an object, is empty, or is not JSON serializable.
     """
     if not isinstance(fields, Mapping):
         raise ViduConfigError(f"body must be a JSON object, not {type(fields).__name__}.")
     body: dict[str, Any] = plain(fields)
     if not body:
-        raise ViduConfigError("There is nothing to submit: the request is empty.")
+        raise ViduConfigError("The request is empty: there is nothing to submit.")
     if problem := unfit(body):
         raise ViduConfigError(problem)
     return body
@@ -43,7 +43,7 @@ def checked_body(fields: object) -> dict[str, Any]:
 def unknown_outcome(error: ViduError, conn_id: str, what: str = "create") -> ViduSubmitUnknownError:
     """Return the error of a request that bills, was sent, and ended with ``error``.
 
-    :param what: what the message calls the request.
+    :param what: the name of the request in the message.
     """
     return ViduSubmitUnknownError(
         f"The {what} was sent, but its outcome is unknown, and it may have been billed: {error.reason} It is not "

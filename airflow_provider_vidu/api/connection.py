@@ -32,8 +32,8 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
     """Look the connection up, check it, and register its secrets with Airflow's masker.
 
     :param conn_id: the id of an Airflow connection of type ``vidu``.
-    :param hook: the class whose ``get_connection`` is asked.
-    :raises ViduConnectionNotFoundError: when there is no such connection.
+    :param hook: the class that provides ``get_connection``.
+    :raises ViduConnectionNotFoundError: when the connection does not exist.
     :raises ViduConfigError: when a field is missing or wrong.
     """
     _check_id(conn_id)
@@ -47,7 +47,7 @@ def resolve(conn_id: str, hook: type[BaseHook] = BaseHook) -> ViduConfig:
 def problem(error: ViduError, config: ViduConfig | None) -> str:
     """Return in one sentence what is wrong with a connection.
 
-    :param error: how its probe ended.
+    :param error: the failure of its probe.
     :param config: the connection, if it could be looked up.
     """
     if isinstance(error, ViduConfigError) or config is None:
@@ -57,25 +57,25 @@ def problem(error: ViduError, config: ViduConfig | None) -> str:
     if isinstance(error, ViduAuthError):
         return f"The service was reached, but the key was refused: {error.reason}"
     if isinstance(error, ViduResponseError):
-        return f"Something answers here, but it is not a Vidu service ({config.dialect.name}): {error.reason}"
+        return f"The host answered, but it is not a Vidu service ({config.dialect.name}): {error.reason}"
     return f"The service was reached, but it reports: {error.reason}"
 
 
 async def aresolve(conn_id: str) -> ViduConfig:
     """Do the same as :func:`resolve` without blocking the event loop.
 
-    :raises ViduTransportError: when the look-up itself failed (API server or secrets backend out of
-        reach): a trigger tolerates it like a failed poll.
+    :raises ViduTransportError: when the look-up itself failed (API server or secrets backend unreachable): a trigger
+        tolerates it like a failed poll.
     """
     from airflow.providers.common.compat.connection import get_async_extra_dejson
 
     _check_id(conn_id)
 
-    async def ask() -> tuple[Any, Any]:
+    async def look_up() -> tuple[Any, Any]:
         conn = await _aget(conn_id)
         return conn, await get_async_extra_dejson(conn)
 
-    conn, extra = await _alooked_up(conn_id, ask())
+    conn, extra = await _alooked_up(conn_id, look_up())
     config = _checked(conn_id, conn, lambda: extra)
     for secret in config.secrets():
         await _amask(secret)
@@ -85,21 +85,20 @@ async def aresolve(conn_id: str) -> ViduConfig:
 async def connection_type(conn_id: str) -> str | None:
     """Return the type of an Airflow connection, without blocking the event loop.
 
-    :raises ViduConnectionNotFoundError: when there is no such connection.
+    :raises ViduConnectionNotFoundError: when the connection does not exist.
     :raises ViduTransportError: when the look-up itself failed.
     """
     _check_id(conn_id)
-    found: str | None = (await _alooked_up(conn_id, _aget(conn_id))).conn_type
-    return found
+    conn_type: str | None = (await _alooked_up(conn_id, _aget(conn_id))).conn_type
+    return conn_type
 
 
 async def _aget(conn_id: str) -> Any:
     """Look a connection up on an event loop.
 
-    ``dag.test()`` and ``airflow tasks test`` run triggers in the process of the task, where Airflow's asynchronous
-    look-up calls every connection in its database undefined (3.3.2: ``InProcessSupervisorComms`` has no ``asend``). The
-    synchronous one finds it there, so it has the last word; in a triggerer that costs one more look-up for a
-    connection that is really missing.
+    ``dag.test()`` and ``airflow tasks test`` run triggers in the task's process, where Airflow's asynchronous look-up
+    finds no connection of its database (3.3.2: ``InProcessSupervisorComms`` has no ``asend``). The synchronous one
+    does, so it decides; in a triggerer that costs a second look-up if the connection is really missing.
     """
     from airflow.providers.common.compat.connection import get_async_connection
     from asgiref.sync import sync_to_async
@@ -109,32 +108,32 @@ async def _aget(conn_id: str) -> Any:
     except AirflowNotFoundException as missing:
         try:
             return await sync_to_async(BaseHook.get_connection)(conn_id)
-        except Exception:  # noqa: BLE001 - whatever it is: that the connection is missing has been said already
+        except Exception:  # noqa: BLE001 - the first error already says that the connection is missing
             raise missing from None
 
 
 def _check_id(conn_id: object) -> None:
     if not isinstance(conn_id, str) or conn_id.strip() in ("", "None"):
-        told = repr(conn_id) if isinstance(conn_id, str) else "None" if conn_id is None else type(conn_id).__name__
-        raise ViduConfigError(f"vidu_conn_id must be the id of an Airflow connection of type vidu, not {told}.")
+        shown = repr(conn_id) if isinstance(conn_id, str) or conn_id is None else type(conn_id).__name__
+        raise ViduConfigError(f"vidu_conn_id must be the id of an Airflow connection of type vidu, not {shown}.")
 
 
-def _looked_up(conn_id: str, ask: Callable[[], T]) -> T:
-    """Return what ``ask`` finds, or raise this package's error.
+def _looked_up(conn_id: str, look_up: Callable[[], T]) -> T:
+    """Return the result of ``look_up``, or raise this package's error.
 
-    It is raised outside of the handler: what a secrets backend raises holds the connection, in its text or its frames,
-    and must not stay attached as the context of an error that is logged or sent elsewhere.
+    It is raised outside of the handler: an error of a secrets backend may hold the connection in its text or frames,
+    so it must not stay attached as the context of an error that is logged or sent elsewhere.
     """
     try:
-        return ask()
+        return look_up()
     except Exception as error:  # noqa: BLE001 - raised below, as our own
         failure = _failure(conn_id, error)
     raise failure
 
 
-async def _alooked_up(conn_id: str, asked: Awaitable[T]) -> T:
+async def _alooked_up(conn_id: str, look_up: Awaitable[T]) -> T:
     try:
-        return await asked
+        return await look_up
     except Exception as error:  # noqa: BLE001 - raised below, as our own
         failure = _failure(conn_id, error)
     raise failure
@@ -143,24 +142,21 @@ async def _alooked_up(conn_id: str, asked: Awaitable[T]) -> T:
 def _failure(conn_id: str, error: Exception) -> ViduError:
     if isinstance(error, ViduError):
         return error
-    # Whatever else a secrets backend raises: the wait must survive its outage.
+    # Any other error of a secrets backend: the wait must survive its outage.
     return _not_found(conn_id) if isinstance(error, AirflowNotFoundException) else _outage(conn_id, error)
 
 
-def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
+def _checked(conn_id: str, conn: Any, extra: Callable[[], Any]) -> ViduConfig:
     extras: Any = None
-    is_json = True
     try:
         extras = extra()
-        # Airflow 3 answers {} for an extra that is no JSON, and the defaults would be used silently.
+        # Airflow 3 returns {} for an extra that is not JSON, and the defaults would be used silently.
         written = json.loads(conn.extra) if conn.extra and conn.extra.strip() else None
         extras = extras or ({} if written is None else written)
-    except ValueError:  # json's error holds the whole text
-        is_json = False
-    if not is_json:
-        raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': it is no JSON.", conn_id=conn_id)
+    except ValueError:  # json's error holds the whole text, so ours is raised outside of this handler
+        extras = None
     if not isinstance(extras, dict):
-        raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': it is no JSON object.", conn_id=conn_id)
+        raise ViduConfigError(f"Connection {conn_id!r}, field 'extra': must be a JSON object.", conn_id=conn_id)
     config = ViduConfig.from_connection(conn_id, conn, extras)
     _warn_of_unknown(conn_id, extras)
     if config.is_cleartext and conn_id not in _warned:
@@ -170,18 +166,18 @@ def _checked(conn_id: str, conn: Any, extra: Any) -> ViduConfig:
 
 
 def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
-    """Warn once of extras that mean nothing: a misspelt one would be left out silently."""
+    """Warn once of extras that have no effect: a misspelt one would be ignored silently."""
     unknown = sorted(name for name in map(str, extras) if not _is_read(name, extras))
     if not unknown or (conn_id, *unknown) in _warned:
         return
     _warned.add((conn_id, *unknown))
     near = {name: get_close_matches(name.removeprefix(EXTRA_PREFIX), CONN_FIELDS, 1) for name in unknown}
-    told = ", ".join(f"{sanitized(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
-    log.warning("Connection %r has extras that are not used: %s.", conn_id, told)
+    listed = (f"{sanitized(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
+    log.warning("Connection %r has extras that are not used: %s.", conn_id, ", ".join(listed))
 
 
 def _is_read(name: str, extras: Mapping[str, Any]) -> bool:
-    """Whether an extra has an effect; one with a prefix has none beside its unprefixed twin."""
+    """Whether an extra has an effect; an unprefixed one overrides its prefixed twin."""
     bare = name.removeprefix(EXTRA_PREFIX)
     return bare in CONN_FIELDS and (bare == name or is_blank(extras.get(bare)))
 
@@ -189,9 +185,9 @@ def _is_read(name: str, extras: Mapping[str, Any]) -> bool:
 def _not_found(conn_id: str) -> ViduConnectionNotFoundError:
     from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
-    # These pass over a connection that they cannot write as a URI, and say nothing.
+    # These silently skip a connection that they cannot write as a URI.
     is_hiding = (3, 0) <= get_base_airflow_version_tuple() < (3, 2)
-    hint = " If there is one: this Airflow finds none whose extra is no JSON object." if is_hiding else ""
+    hint = " If it exists, check its extra: this Airflow skips one that is not a JSON object." if is_hiding else ""
     return ViduConnectionNotFoundError(
         f"There is no Airflow connection {conn_id!r}. Create one of type vidu (Admin → Connections), or set "
         f"AIRFLOW_CONN_{conn_id.upper()}.{hint}",
@@ -205,9 +201,9 @@ def _outage(conn_id: str, error: BaseException) -> ViduTransportError:
     while cause is not None and len(kinds) < _MOST_CAUSES:
         kinds.append(type(cause).__name__)
         cause = cause.__cause__ or cause.__context__
-    # By their types alone: a backend may quote what it has read.
+    # Only the types: a backend may quote what it has read.
     return ViduTransportError(
-        f"The connection could not be looked up ({', because of '.join(kinds)}): check Airflow's API server or the "
+        f"The connection could not be looked up ({', because of '.join(kinds)}). Check Airflow's API server or the "
         "secrets backend.",
         conn_id=conn_id,
         sent=False,
@@ -217,7 +213,7 @@ def _outage(conn_id: str, error: BaseException) -> ViduTransportError:
 async def _amask(secret: str) -> None:
     try:
         from airflow.sdk.log import amask_secret
-    except ImportError:  # before 3.2 the masker has no asynchronous side, and none that could block
+    except ImportError:  # before 3.2 the masker is only synchronous, and does not block
         from asgiref.sync import sync_to_async
 
         await sync_to_async(mask_secret)(secret)

@@ -1,7 +1,7 @@
 """The connection form, defined once for every Airflow version.
 
-Airflow ≥ 3.2 reads it from the provider's metadata (``conn-fields``, ``ui-field-behaviour``), older
-versions from two methods of the hook. Both are made from what stands here.
+Airflow ≥ 3.2 reads it from the provider's metadata (``conn-fields``, ``ui-field-behaviour``), older versions from two
+methods of the hook.
 """
 
 from __future__ import annotations
@@ -11,76 +11,72 @@ from typing import Any, Final
 CONNECTION_TYPE: Final = "vidu"
 HOOK_NAME: Final = "Vidu (AI video)"
 
-_TEXT: Final = {"type": ["string", "null"]}
+
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
 
 CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
-    "dialect": {
-        "label": "Dialect",
-        "description": "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has "
-        "two platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
-        "schema": {**_TEXT, "enum": ["vidu-native", "ent-v2"], "default": "vidu-native"},
-    },
-    "auth_scheme": {
-        "label": "Authorization scheme",
-        "description": "The word before the key, or none where the gateway wants the key alone. Empty: Bearer for "
-        "vidu-native, Token for ent-v2.",
-        "schema": _TEXT,
-    },
-    "timeout": {
-        "label": "Time-out (seconds)",
-        "description": "Seconds to connect, and seconds of silence that are tolerated. Empty: 30.",
-        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
-    },
-    "max_retries": {
-        "label": "Retries of a request",
-        "description": "How often a failed request is repeated; a create only when it surely was not carried out. "
-        "Empty: 5.",
-        "schema": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
-    },
-    "verify": {
-        "label": "Verify TLS",
-        "description": "true, false, or the path of a CA bundle on the workers. Empty: true.",
-        "schema": _TEXT,
-    },
-    "proxy": {
-        "label": "Proxy",
-        "description": "URL of an HTTP proxy, such as http://proxy.example.com:3128.",
-        # Hidden, because it may hold a password.
-        "schema": {**_TEXT, "format": "password"},
-    },
-    "headers": {
-        "label": "Further headers",
-        "description": 'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
-        "schema": {**_TEXT, "format": "password"},
-    },
-    "max_in_flight": {
-        "label": "Generations in flight",
-        "description": "How many generations may run at once; further tasks wait for a free slot. Empty: as many as "
-        "the account accepts.",
-        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100000},
-    },
-    "min_balance": {
-        "label": "Least balance (credits)",
-        "description": "With ent-v2: nothing is submitted while the account has fewer credits. Empty: no floor.",
-        "schema": {"type": ["number", "null"], "minimum": 0},
-    },
-    "query_path": {
-        "label": "Query path",
-        "description": "For resellers: path of a query with {id}, such as /vidu/ent/v2/task/{id}/creations or "
+    "dialect": _field(
+        "Dialect",
+        "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has two "
+        "platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
+        enum=["vidu-native", "ent-v2"],
+        default="vidu-native",
+    ),
+    "auth_scheme": _field(
+        "Authorization scheme",
+        "The scheme before the key, or none to send the key without one. Empty: Bearer for vidu-native, Token "
+        "for ent-v2.",
+    ),
+    "timeout": _field(
+        "Timeout (seconds)",
+        "Seconds to connect, and seconds without a byte, before a request fails. Empty: 30.",
+        "number",
+        minimum=1,
+        maximum=3600,
+    ),
+    "max_retries": _field(
+        "Retries of a request",
+        "How often a failed request is retried; a create only if it was certainly not carried out. Empty: 5.",
+        "integer",
+        minimum=0,
+        maximum=100,
+    ),
+    "verify": _field("Verify TLS", "true, false, or the path of a CA bundle on the workers. Empty: true."),
+    "proxy": _field(
+        "Proxy", "URL of an HTTP proxy, such as http://proxy.example.com:3128.", format="password"
+    ),  # hidden: it may hold a password
+    "headers": _field(
+        "Further headers",
+        'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
+        format="password",
+    ),
+    "max_in_flight": _field(
+        "Generations in flight",
+        "How many generations may run at once; further tasks wait for a free slot. Empty: as many as the account "
+        "accepts.",
+        "integer",
+        minimum=1,
+        maximum=100_000,
+    ),
+    "min_balance": _field(
+        "Least balance (credits)",
+        "With ent-v2: nothing is submitted while the account has fewer credits. Empty: no floor.",
+        "number",
+        minimum=0,
+    ),
+    "query_path": _field(
+        "Query path",
+        "For resellers: path of a query, with {id}, such as /vidu/ent/v2/task/{id}/creations or "
         "/v1/video/query?id={id}.",
-        "schema": _TEXT,
-    },
-    "create_path": {
-        "label": "Create path",
-        "description": "For resellers: path of a create, with {endpoint} where there are several.",
-        "schema": _TEXT,
-    },
-    "allowed_hosts": {
-        "label": "Allowed download hosts",
-        "description": "Hosts or networks (198.18.0.0/15) that files may be fetched from although their address is "
-        "private, comma separated.",
-        "schema": _TEXT,
-    },
+    ),
+    "create_path": _field("Create path", "For resellers: path of a create, with {endpoint} if there are several."),
+    "allowed_hosts": _field(
+        "Allowed download hosts",
+        "Hosts or networks (198.18.0.0/15) that files may be fetched from although their addresses are "
+        "private, separated by commas.",
+    ),
 }
 
 UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
@@ -94,20 +90,20 @@ UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
 
 
 def ui_field_behaviour() -> dict[str, Any]:
-    """Return the behaviour as ``get_ui_field_behaviour`` of Airflow < 3.2 wants it."""
+    """Return the behaviour in the form of ``get_ui_field_behaviour`` of Airflow < 3.2."""
     return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
 
 def form_widgets() -> dict[str, Any]:
     """Return the extras as WTForms fields for ``get_connection_form_widgets`` of Airflow < 3.2.
 
-    Airflow 2 draws its form with them. Airflow 3.0 and 3.1 put classes of their own in the place of WTForms' and ask
-    those; 3.0 does so only where WTForms is installed, which it does not do itself, so this provider does.
+    Airflow 2 draws its form with them. Airflow 3.0 and 3.1 replace WTForms' classes by their own; 3.0 does so only if
+    WTForms is installed, which it does not require, so this provider does.
     """
     from wtforms import PasswordField, StringField
     from wtforms.validators import Optional, any_of
 
-    label, text_widget, password_widget = _looks()
+    label, text_widget, password_widget = _label_and_widgets()
 
     def field(spec: dict[str, Any]) -> Any:
         schema = spec["schema"]
@@ -125,12 +121,12 @@ def form_widgets() -> dict[str, Any]:
     return {name: field(spec) for name, spec in CONN_FIELDS.items()}
 
 
-def _looks() -> tuple[Any, Any, Any]:
-    """Return what translates a label, and the widgets of a text and of a password."""
+def _label_and_widgets() -> tuple[Any, Any, Any]:
+    """Return the function that translates a label, and the widgets of a text and of a password."""
     try:
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from flask_babel import lazy_gettext
-    except ModuleNotFoundError:  # Airflow 3.0 without the FAB provider: its form knows no widgets
+    except ModuleNotFoundError:  # Airflow 3.0 without the FAB provider, whose form has no widgets
         from wtforms.widgets import PasswordInput, TextInput
 
         return str, TextInput, PasswordInput

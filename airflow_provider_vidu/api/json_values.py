@@ -1,4 +1,4 @@
-"""Values as DAGs hand them over, as JSON: lazy sequences, enums, decimals, the numbers of numpy and pandas. Pure."""
+"""Converts values of DAGs to JSON: lazy sequences, enums, decimals, the numbers of numpy and pandas. Pure."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 
 _ADVICE: Final = {
     "timedelta": "Give the number of seconds.",
-    "datetime": "Give its text (isoformat), or a number.",
-    "date": "Give its text (isoformat), or a number.",
-    "set": "Give a list.",
-    "frozenset": "Give a list.",
-    "float": "Leave the field out instead.",
+    **dict.fromkeys(("datetime", "date"), "Give its text (isoformat), or a number."),
+    **dict.fromkeys(("set", "frozenset"), "Give a list."),
+    "float": "Omit the field instead.",
 }
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return a value with everything that JSON has a form for in that form; all else stays.
+    """Return a value converted to JSON types as far as possible; other values stay.
 
-    Airflow hands the outputs of mapped tasks over as lazy sequences, which are no lists. Enums stand for their values.
-    numpy and pandas are not imported: their scalars and arrays are known by what they offer.
+    Airflow passes the outputs of mapped tasks as lazy sequences, which are not lists. Enums become their values. numpy
+    and pandas are not imported: their scalars and arrays are recognized by their attributes.
 
-    :param value: anything.
-    :param depth: how deep it is nested already.
+    :param depth: how deep the value is nested already.
     :raises ViduConfigError: when it is nested deeper than 100 levels, or in itself.
     """
     if depth > MAX_DEPTH:
-        raise ViduConfigError("The request is nested too deeply, or in itself: it is no JSON.")
+        raise ViduConfigError("The request is not JSON serializable: it is nested too deeply, or in itself.")
     if value is None or type(value) in (str, bool, int, float):
         return value
     if isinstance(value, enum.Enum):
         return plain(value.value, depth + 1)
     if isinstance(value, Mapping):
-        return {plain(name, depth + 1): plain(item, depth + 1) for name, item in value.items()}
+        # By name: the items of Airflow's ParamsDict are Param objects, which hold the values.
+        return {plain(name, depth + 1): plain(value[name], depth + 1) for name in value}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [plain(item, depth + 1) for item in value]
     return _scalar(value, depth)
@@ -55,14 +53,14 @@ def _scalar(value: Any, depth: int) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
-        made = value.tolist()
-        # numpy's long double, and a mock of a user's unit test, stay what they are.
-        return value if hasattr(made, "dtype") else plain(made, depth + 1)
+        converted = value.tolist()
+        # numpy's long double, and a mock in a user's unit test, stay as they are.
+        return value if hasattr(converted, "dtype") else plain(converted, depth + 1)
     return value
 
 
 def unfit(value: Any, where: str = "") -> str | None:
-    """Return what JSON has no form for in a value, named by the fields that lead to it, and what to give instead.
+    """Return an error message for the first part of a value that is not JSON, with its path; None if all is.
 
     :param value: as :func:`plain` returns it.
     :param where: the field that holds it.
@@ -72,13 +70,11 @@ def unfit(value: Any, where: str = "") -> str | None:
     elif isinstance(value, list):
         named = ((item, f"{where}[{index}]") for index, item in enumerate(value))
     elif isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
-        return f"{where or 'The value'} is an integer of more than 64 bits, which Airflow keeps in no XCom."
+        return f"{where or 'The value'} is an integer of more than 64 bits, which an XCom cannot hold."
     elif value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return None
     else:
-        kind = type(value).__name__
-        message = (
-            f"{where or 'The value'} holds {redacted(repr(value), 80)} of type {kind}, which JSON cannot represent."
-        )
+        kind, shown = type(value).__name__, redacted(repr(value), 80)
+        message = f"{where or 'The value'} holds {shown} of type {kind}, which JSON cannot represent."
         return f"{message} {_ADVICE.get(kind, '')}".rstrip()
-    return next((told for item, place in named if (told := unfit(item, place))), None)
+    return next((problem for item, place in named if (problem := unfit(item, place))), None)

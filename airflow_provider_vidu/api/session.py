@@ -1,6 +1,6 @@
-"""What follows when a call fails: send it again with the renewed connection, again after a while, or give up.
+"""Decides what follows a failed call: retry with the renewed connection, retry after a delay, or give up.
 
-Both clients ask here, so that a retry and a rotated key mean the same to both. No I/O and no clock.
+Both clients use it, so retries and rotated keys work the same in both. No I/O and no clock.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Session(Generic[T]):
-    """The memory of one call on its way, over all its attempts.
+    """The state of one call over all its attempts.
 
-    A client looks the connection up (again if it was :attr:`refused`), sends what :meth:`call` returns, and gives every
-    error of these steps to :meth:`after`, which says how long to wait before it repeats them.
+    A client looks the connection up (again if it was :attr:`refused`), sends what :meth:`call` returns, and passes each
+    error of these steps to :meth:`after`, which returns how long to wait before the next attempt.
 
     :param make: makes the call for a dialect; called for each attempt, because a renewed connection may have another.
-    :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
-    :param generation_id: the generation that the call is about; its errors name it.
-    :param conn_id: the connection; the errors name it, too.
-    :param queues: whether the caller waits for a free slot itself, so that "too many" is not repeated here.
+    :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
+    :param generation_id: the generation that the call is about; errors name it.
+    :param conn_id: the connection; errors name it, too.
+    :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
     """
 
     make: Callable[[Dialect], Call[T]]
@@ -46,14 +46,14 @@ class Session(Generic[T]):
 
     @property
     def refused(self) -> ViduConfig | None:
-        """The connection whose key was refused, so that it must be looked up again before the next attempt."""
+        """The connection whose key was refused: it must be looked up again before the next attempt."""
         return None if self._refusal is None else self._seen
 
     def call(self, config: ViduConfig) -> Call[T]:
         """Return what to send with this connection.
 
         :raises ViduAuthError: the refusal of the key, if the connection has not changed since.
-        :raises ViduConfigError: when the connection's dialect has no such call.
+        :raises ViduConfigError: when the connection's dialect lacks this call.
         """
         refusal, self._refusal = self._refusal, None
         if refusal is not None and config == self._seen:
@@ -61,15 +61,15 @@ class Session(Generic[T]):
         self._seen = config
         if self.retries is None:
             self.retries = config.max_retries
-        made = self.make(config.dialect)
-        self._request = made.request
-        return made
+        call = self.make(config.dialect)
+        self._request = call.request
+        return call
 
     def after(self, error: ViduError) -> float:
         """Return the seconds to wait before the next attempt; 0 after a refused key, once for each attempt.
 
-        :raises ViduError: ``error`` itself, with its generation and connection, when the call must not or cannot be
-            repeated. A page that is too large would be so again.
+        :raises ViduError: ``error`` itself, with its generation and connection, when the call must not be repeated or a
+            retry cannot help (a page that is too large).
         """
         error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         if isinstance(error, ViduAuthError) and not self._is_renewed:

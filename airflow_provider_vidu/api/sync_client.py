@@ -1,11 +1,11 @@
-"""The synchronous client: carries calls over ``requests`` and sleeps between attempts; decides nothing."""
+"""The synchronous client: sends calls with ``requests`` and sleeps between attempts; the decisions are elsewhere."""
 
 from __future__ import annotations
 
 import http.client
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
 import requests
@@ -22,7 +22,6 @@ from airflow_provider_vidu.api.messages import (
     ApiAnswer,
     ApiRequest,
     TransportFailure,
-    no_answer,
     outlives_its_body,
     unasked_switch,
     unreadable,
@@ -45,11 +44,11 @@ _NETWORK_ERRORS = (requests.RequestException, HTTPError, http.client.HTTPExcepti
 
 
 class SyncClient:
-    """Carries the calls of one connection, in this thread.
+    """Sends the calls of one connection, in the calling thread.
 
     :param conn_id: the Airflow connection; errors name it.
-    :param look_up: returns the checked connection; a new one if called with true.
-    :param log: where retries are logged.
+    :param look_up: returns the checked connection; a fresh one if called with true.
+    :param log: the logger for retries.
     """
 
     def __init__(self, conn_id: str, look_up: Callable[[bool], ViduConfig], log: Any) -> None:
@@ -72,13 +71,13 @@ class SyncClient:
         *,
         queues: bool = False,
     ) -> T:
-        """Send a call, again as often as its session says, and return what its answer means.
+        """Send a call, retry it as its session decides, and return its result.
 
-        :param make: makes the call for the connection's dialect, once for each attempt.
+        :param make: makes the call for the connection's dialect, once per attempt.
         :param generation_id: the generation that it is about; errors name it.
-        :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
-        :param queues: whether the caller waits for a free slot itself, so that "too many" is not repeated here.
-        :raises ViduError: with its generation and connection.
+        :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
+        :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
+        :raises ViduError: naming the generation and the connection.
         """
         session = Session(make, retries, generation_id, self._conn_id, queues)
         while True:
@@ -114,7 +113,7 @@ class SyncClient:
         return listing.generations
 
     def searched(self, search: Search) -> SearchResult:
-        """Return what a search for a create finds in the account's list, and in the queries of undecided entries.
+        """Return what a search for a create finds in the account's list and in queries of undecided entries.
 
         :raises ViduError: when the list could not be read.
         """
@@ -131,7 +130,7 @@ class SyncClient:
             except ViduError as error:
                 self._log.warning("Generation %s is on the list, but its query failed: %s", name, error)
             search.take_payload(name, entry)
-        return search.found()
+        return search.result()
 
     def _take_page(self, walk: Listing | Search, query: str) -> None:
         try:
@@ -143,7 +142,7 @@ class SyncClient:
             walk.take(page)
 
     def upload(self, content: BinaryIO, size: int, content_type: str) -> str:
-        """Upload a file and return the address that a request may name it by; what fails is retried as a new upload.
+        """Upload a file and return its address for requests; a failed upload is retried as a new one.
 
         :param content: the file, seekable; it is read from its beginning.
         :param size: its size in bytes.
@@ -167,15 +166,12 @@ class SyncClient:
 
 
 class _Transport:
-    """Sends single requests of one connection; keeps connections open between them.
-
-    :param config: the checked connection.
-    """
+    """Sends single requests of one connection; keeps sockets open between them."""
 
     def __init__(self, config: ViduConfig) -> None:
         self.config = config
         self._session = _Session()
-        # No .netrc, no environment: proxies and trust are decided by this package alone.
+        # No .netrc, no environment: only this package decides on proxies and trust.
         self._session.trust_env = False
         self._session.verify = config.verify is not False
         adapter = _TrustingAdapter(config)
@@ -184,38 +180,36 @@ class _Transport:
         self._session.headers.clear()
 
     def close(self) -> None:
-        """Close the pooled connections."""
         self._session.close()
 
     def send(self, request: ApiRequest) -> ApiAnswer:
         """Send one request, once, and return the whole answer; redirects are not followed.
 
-        All of it together takes at most ``TOTAL_TIMEOUTS`` time-outs, whatever trickles. Of a request that bills, an
-        answer whose end never came is returned, too, as far as it came (see ``ApiAnswer.lost``).
+        The exchange takes at most ``TOTAL_TIMEOUTS`` timeouts, even if the answer trickles. For a request that bills, a
+        truncated answer is returned as far as it came (see ``ApiAnswer.lost``).
 
-        :raises ViduTransportError: when no answer came; ``sent`` tells whether it may have arrived.
-        :raises ViduResponseError: when the answer is larger than ``request.bounds``, or cannot be unpacked.
+        :raises ViduTransportError: when no answer came; ``sent`` says whether the request may have arrived.
+        :raises ViduResponseError: when the answer exceeds ``request.bounds``, or cannot be unpacked.
         :raises ViduConfigError: when the proxy cannot be used; nothing was sent.
         """
         url = self.config.url(request)
         proxy = _proxy(url, self.config)
         if request.bills:
-            # On an idle connection that was closed, or silently dropped on its way, the outcome would be unknown.
-            self._session.close()  # only what is open: it connects anew
+            # On an idle connection that was closed, or silently dropped in between, the outcome would be unknown.
+            self._session.close()  # closes only the open sockets: it reconnects
         exchange = Exchange(self.config.timeout, TOTAL_TIMEOUTS * self.config.timeout)
         with running(exchange):
             outcome = self._exchange(request, url, proxy, exchange)
         if exchange.is_spoiled:
-            self._session.close()  # what may still come on its connection answers nothing that was asked
+            self._session.close()  # further bytes on its connection belong to no request
         if isinstance(outcome, ViduError):
-            # Raised outside of any handler: the library's errors hold the request with its headers, the key among them.
+            # Raised outside of any handler: the library's errors hold the request with its headers, including the key.
             raise outcome
         return outcome
 
     def _exchange(
         self, request: ApiRequest, url: str, proxy: Secret | None, exchange: Exchange
     ) -> ApiAnswer | ViduError:
-        through = {"http": proxy.reveal(), "https": proxy.reveal()} if proxy else None
         try:
             with self._session.request(
                 request.method,
@@ -225,12 +219,12 @@ class _Transport:
                 timeout=self.config.timeout,
                 allow_redirects=False,
                 stream=True,
-                proxies=through,
+                proxies=dict.fromkeys(("http", "https"), proxy.reveal()) if proxy else None,
             ) as response:
                 body = IncomingBody(response.headers.get("content-encoding", ""), request.bounds)
                 lost = self._read(response, body, exchange)
                 if response.status_code == SWITCHING_PROTOCOLS:
-                    return unasked_switch(self.config.conn_id)
+                    return unasked_switch()
                 if lost is not None and not _counts(lost, response.status_code, request, body):
                     return lost
                 return self.config.answer(
@@ -240,58 +234,43 @@ class _Transport:
             return self._transport_error(error, exchange)
 
     def _read(self, response: requests.Response, body: IncomingBody, exchange: Exchange) -> ViduError | None:
-        """Read the body as it comes; return the error that ended it too early, if any.
-
-        Unpacking, with its limit, is not left to the library.
-        """
+        """Read the body; return the error that ended it too early, if any. It is unpacked here, within limits."""
         try:
-            for chunk in _arrivals(response):
+            # read1 returns bytes as they arrive: iter_content would wait through a trickle until a chunk is full.
+            while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
                 body.feed(chunk)
             body.end()
         except BodyError as error:
-            return unreadable(error, response.status_code, self.config.conn_id)
+            return unreadable(error, response.status_code)
         except _NETWORK_ERRORS as error:
             return self._transport_error(error, exchange)
         return None
 
     def _transport_error(self, error: Exception, exchange: Exchange) -> ViduTransportError:
-        return no_answer(
-            _loss(error, exchange, is_secure=self.config.origin[0] == "https"),
-            self.config.redact(str(_root(error))),
-            origin=self.config.origin,
-            timeout=self.config.timeout,
-            conn_id=self.config.conn_id,
-        )
+        loss = _loss(error, exchange, is_secure=self.config.origin[0] == "https")
+        return self.config.no_answer(loss, str(_root(error)))
 
 
 def _counts(lost: ViduError, status: int, request: ApiRequest, body: IncomingBody) -> bool:
-    """Whether an answer counts although its body is not whole: an id has arrived with its bytes, a refusal before."""
+    """Whether an incomplete answer counts: for a create, any body may hold the id, and a status may refuse it."""
     if request.bills and (body.received or status >= 400):
         return True
     return isinstance(lost, ViduResponseError) and outlives_its_body(status)
 
 
 def _proxy(url: str, config: ViduConfig) -> Secret | None:
-    """Return the proxy, out of sight of tracebacks that show local variables."""
-    found = proxy_for(url, config.proxy)
-    return Secret(found) if found else None
-
-
-def _arrivals(response: requests.Response) -> Iterator[bytes]:
-    """Yield what has arrived as soon as it has: iter_content would sit through a trickle until a chunk is full."""
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
-        yield chunk
+    """Return the proxy, hidden from tracebacks that show local variables."""
+    proxy = proxy_for(url, config.proxy)
+    return Secret(proxy) if proxy else None
 
 
 class _Session(requests.Session):
-    """A session that reads nothing but what it is told to."""
-
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return None: to find out where a redirect leads, requests would read and unpack its whole body."""
+        """Return None: to resolve a redirect, requests would read and unpack its whole body."""
 
 
 class _TrustingAdapter(HTTPAdapter):
-    """Verifies servers by the context that all parts of the provider share."""
+    """Verifies servers with the TLS context that the whole provider shares."""
 
     def __init__(self, config: ViduConfig) -> None:
         self._context = ssl_context(config.verify)
@@ -302,26 +281,22 @@ class _TrustingAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        if proxy.lower().startswith("https:"):  # the one kind that has a certificate of its own
+        if proxy.lower().startswith("https:"):  # the only kind with a certificate of its own
             kwargs["proxy_ssl_context"] = self._context
         manager = super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
         manager.pool_classes_by_scheme = POOLS
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        # requests would name certifi's bundle here, and urllib3 load it into the context, for all who share it.
+        # requests would set certifi's bundle here, and urllib3 would load it into the shared context.
         conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
         conn.ca_certs = conn.ca_cert_dir = None
 
 
 def _root(error: BaseException) -> BaseException:
     """Return the innermost reason: the outer layers repeat it with addresses of objects."""
-    reason = getattr(error, "reason", None)
-    inner = (
-        reason
-        if isinstance(reason, BaseException)
-        else next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-    )
+    reasons = (getattr(error, "reason", None), *error.args)
+    inner = next((reason for reason in reasons if isinstance(reason, BaseException)), None)
     return error if inner is None else _root(inner)
 
 

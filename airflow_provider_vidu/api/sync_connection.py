@@ -1,7 +1,7 @@
-"""The synchronous client's connections: urllib3's, with one deadline per request and an account of what was sent.
+"""The synchronous client's connections: urllib3's, with one deadline per request and a record of what was sent.
 
-A socket's time-out begins anew with every byte, so that a server (or a proxy) which trickles its status line, headers,
-interim answers, chunk sizes or trailers would hold a worker for days.
+A socket's timeout restarts with every byte, so a server or proxy that trickles its status line, headers, interim
+answers, chunk sizes or trailers would block a worker for days.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from airflow_provider_vidu.network.addresses import system_resolver
 from airflow_provider_vidu.network.connection import Response, TooSlowError, dial, limit_pieces
-from airflow_provider_vidu.network.framing import AnswerReader, FramingError, Head
+from airflow_provider_vidu.network.framing import AnswerReader, FramingError
 
 _SLICE_BYTES: Final = 64 * 1024
 
 
 class Exchange:
-    """One request on its way, and how long it may take from connecting to the last byte of its answer.
+    """One request in progress, with its deadline for everything from connecting to the last byte of its answer.
 
-    :param timeout: seconds to connect, and seconds of silence that are tolerated.
+    :param timeout: seconds to connect, and seconds without a byte, before it fails.
     :param total: seconds for all of it.
     """
 
@@ -37,25 +37,25 @@ class Exchange:
         self.timeout = timeout
         self.until = time.monotonic() + total
         self.sent = False
-        """Whether any of the request (not of what opens a tunnel) has been handed to the network."""
+        """Whether any byte of the request (not of a tunnel's) was written to the socket."""
         self.reached = False
-        """Whether the service itself was reached: what fails now, before anything is sent, is the TLS handshake."""
+        """Whether the service itself was reached: a failure before anything is sent is then the TLS handshake's."""
         self.is_spoiled = False
         """Whether the connection must not carry another answer."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the time has run out."""
+        """Whether the deadline has passed."""
         return time.monotonic() >= self.until
 
     def limit(self) -> float:
-        """Return the most seconds that the next step may take.
+        """Return how many seconds the next step may take at most.
 
-        :raises TooSlowError: when the time has run out.
+        :raises TooSlowError: when the deadline has passed.
         """
         left = self.until - time.monotonic()
         if left <= 0:
-            raise TooSlowError("the time for the request is over")
+            raise TooSlowError("the request timed out")
         return min(left, self.timeout)
 
 
@@ -64,7 +64,7 @@ _current: ContextVar[Exchange] = ContextVar("vidu_exchange")
 
 @contextlib.contextmanager
 def running(exchange: Exchange) -> Iterator[Exchange]:
-    """Let the connections of this thread keep to ``exchange`` meanwhile."""
+    """Make ``exchange`` the one whose deadline this thread's connections observe."""
     token = _current.set(exchange)
     try:
         yield exchange
@@ -73,44 +73,39 @@ def running(exchange: Exchange) -> Iterator[Exchange]:
 
 
 class _Answer(Response):
-    """An answer that is read until the exchange's deadline, and understood by the reader that both clients share."""
+    """An answer that is read until the exchange's deadline, and parsed by the reader that both clients share."""
 
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
-        self.patience.renew(_current.get().until - time.monotonic())
+        self.deadline.renew(_current.get().until - time.monotonic())
         self._exchange = _current.get()
         self._reader = AnswerReader()
         self._ready = b""
         self._has_begun = False
 
     def begin(self) -> None:
-        """Read the head of the answer, and the interim ones before it.
+        """Read the head of the answer, and any interim ones before it.
 
-        :raises FramingError: when it is none.
+        :raises FramingError: when it is malformed.
         """
         if self._has_begun:
             return
-        head = self._head()
+        while (head := self._reader.head) is None:
+            self._ready = self._next()
         self._has_begun = True
         self.status, self.code, self.reason, self.version = head.status, head.status, head.reason, 11
-        # Nothing about the framing is among them: urllib3 would draw conclusions of its own.
+        # Without those of the framing, which urllib3 would act on.
         self.headers = self.msg = http.client.HTTPMessage()
         for name, value in head.fields.items():
             self.headers[name] = value
         self.chunked, self.chunk_left, self.length = False, None, None
         self.will_close = not head.keeps
 
-    def _head(self) -> Head:
-        while True:
-            if (head := self._reader.head) is not None:
-                return head
-            self._ready = self._next()
-
     def read1(self, n: int = -1) -> bytes:
-        """Return what has arrived of the body, waiting for at least a byte; nothing at its end.
+        """Return what has arrived of the body, waiting for at least one byte; empty at its end.
 
-        :param n: not followed: what has arrived is at most a buffer.
-        :raises FramingError: when the answer is not complete.
+        :param n: ignored: at most one buffer is returned.
+        :raises FramingError: when the answer is incomplete.
         """
         while not self._ready and not self._reader.ended:
             self._ready = self._next()
@@ -125,6 +120,8 @@ class _Answer(Response):
         return b"".join(iter(self.read1, b""))
 
     def _next(self) -> bytes:
+        if (failure := self._reader.failure) is not None:
+            raise failure
         data = self.fp.read1(_SLICE_BYTES)
         if data:
             return self._reader.feed(data)
@@ -137,9 +134,9 @@ class _Answer(Response):
 
 
 class _Deadlined(HTTPConnection):
-    """Keeps to the exchange that is running, whatever the connection was made for."""
+    """A connection that observes the deadline of the running exchange."""
 
-    debuglevel = 0  # whatever is set for all of http.client: it prints headers, and with them the key
+    debuglevel = 0  # overrides http.client's, which would print the headers and so the key
     response_class = _Answer
     _is_connecting = False
 
@@ -158,7 +155,7 @@ class _Deadlined(HTTPConnection):
             exchange.sent = True
         view = memoryview(data)
         for at in range(0, len(view), _SLICE_BYTES):
-            # A peer that takes a large body byte by byte is no better than one that answers so.
+            # A peer may also accept a large body byte by byte.
             self.sock.settimeout(exchange.limit())
             super().send(view[at : at + _SLICE_BYTES])
 
@@ -184,8 +181,6 @@ class _Deadlined(HTTPConnection):
 
 
 class _SecureDeadlined(_Deadlined, HTTPSConnection):
-    """The same over TLS."""
-
     def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
         encrypted = super()._connect_tls_proxy(hostname, sock)
         return limit_pieces(encrypted, lambda: _current.get().limit()) if self._tunnel_host else encrypted

@@ -1,8 +1,9 @@
-"""Sending a file to the signed URL that the service names for it: once, without the API key, nowhere private."""
+"""Uploads a file to the signed URL that the service returned: once, without the API key, to public hosts only."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from typing import BinaryIO, Final
@@ -22,26 +23,26 @@ from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS, US
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, failure_text
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 
-_LEAST_RATE: Final = 20_000.0
-"""Bytes a second below which, on the whole, an upload is given up."""
+_MIN_RATE: Final = 20_000.0
+"""An upload fails if its average falls below this many bytes per second."""
 _ERROR_BODY_BYTES: Final = 2048
-_MOST_ETAG_CHARS: Final = 1024
+_MAX_ETAG_CHARS: Final = 1024
 
 
 def put(url: str, content: BinaryIO, size: int, content_type: str, access: DownloadAccess) -> str:
     """Send a file with one PUT and return the ``ETag`` of the answer. Redirects are not followed.
 
-    The URL comes from the service and is signed: it is used verbatim, and gets neither the API key nor any other
-    header of the connection. It may name public addresses only, or a host that the connection allows.
+    The signed URL is used verbatim, without the API key or any other header of the connection. Its host must be public
+    or allowed by the connection.
 
-    :param url: where the bytes go.
+    :param url: the signed URL.
     :param content: the file; it is read from its beginning.
     :param size: its size in bytes.
     :param content_type: its type, which some stores sign.
-    :param access: what the connection grants: time-outs, trust, proxy, allowed hosts.
+    :param access: timeouts, trust, proxy and allowed hosts of the connection.
     :raises ViduConfigError: when the URL leads to an address that is not allowed.
     :raises ViduTransportError: when the connection failed; uploading again costs nothing.
-    :raises ViduServerError: when the store reports a failure that may pass.
+    :raises ViduServerError: when the store reports a transient failure.
     :raises ViduRequestError: when the store refused the file.
     :raises ViduResponseError: when the answer has no ETag, or redirects.
     """
@@ -60,24 +61,21 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
                 with contextlib.suppress(OSError):
                     sock.close()
     except ViduDownloadRefusedError as error:
-        reason = error.reason.removeprefix("Not fetched: ").replace("the file really lies", "uploads really go")
-        raise ViduConfigError(f"The upload service names an address that is not allowed: {reason}") from None
+        reason = re.sub(r"the file really \w+", "uploads really go", error.reason.removeprefix("Not fetched: "))
+        raise ViduConfigError(f"The upload service returned an address that is not allowed: {reason}") from None
     except NETWORK_ERRORS as error:
-        failed = failure_text(error)
-    # Raised outside of the handler: the frames of the error hold the signed URL, and the password of a proxy.
-    raise ViduTransportError(f"A file could not be uploaded: {failed}. A retry uploads it again, at no cost.")
+        failure = failure_text(error)
+    # Raised outside of the handler: the error's frames hold the signed URL and the password of a proxy.
+    raise ViduTransportError(f"A file could not be uploaded: {failure}. A retry uploads it again, at no cost.")
 
 
 def _check_scheme(target: Target, access: DownloadAccess) -> None:
-    """Refuse to send a file in the clear that the connection would send encrypted.
-
-    :raises ViduConfigError: when the connection is https, the target http, and its host not in ``allowed_hosts``.
-    """
+    """Refuse an http target of an https connection, unless ``allowed_hosts`` contains its host."""
     is_downgrade = target.scheme == "http" and access.origin is not None and access.origin[0] == "https"
     if is_downgrade and not is_allowed_host(target.host, access.allowed_hosts):
         raise ViduConfigError(
-            f"The upload service names an http:// address at {redacted(target.host, 100)}, although the connection is "
-            "https: the file would travel unencrypted. If that is intended, add the host to the connection's "
+            f"The upload service returned an http:// address at {redacted(target.host, 100)}, although the connection "
+            "is https: the file would travel unencrypted. If that is intended, add the host to the connection's "
             "allowed_hosts."
         )
 
@@ -85,7 +83,7 @@ def _check_scheme(target: Target, access: DownloadAccess) -> None:
 def _send(
     connection: Connection, target: Target, content: BinaryIO, size: int, content_type: str, timeout: float
 ) -> None:
-    until = time.monotonic() + TOTAL_TIMEOUTS * timeout + size / _LEAST_RATE
+    until = time.monotonic() + TOTAL_TIMEOUTS * timeout + size / _MIN_RATE
     connection.putrequest("PUT", connection.request_target, skip_host=True, skip_accept_encoding=True)
     headers = {
         "Host": target.authority,
@@ -105,18 +103,18 @@ def _send(
 def _etag(response: Response, access: DownloadAccess, url: str) -> str:
     if 200 <= response.status < 300:
         etag = response.headers.get("ETag", "")
-        if 0 < len(etag) <= _MOST_ETAG_CHARS:
+        if 0 < len(etag) <= _MAX_ETAG_CHARS:
             return etag
-        wrong = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
-        raise ViduResponseError(f"The store answered the upload of a file {wrong}.", status_code=response.status)
+        problem = f"with an ETag of {len(etag):,} characters" if etag else "without an ETag"
+        raise ViduResponseError(f"The store answered the upload of a file {problem}.", status_code=response.status)
     try:
         body = access.redact(response.read(_ERROR_BODY_BYTES), url).decode("utf-8", "replace")
     except NETWORK_ERRORS:
         body = ""
-    said = f" It said: {redacted(body)}" if body.strip() else ""
+    detail = f" It said: {redacted(body)}" if body.strip() else ""
     if 300 <= response.status < 400:
-        raise ViduResponseError(f"The store redirects the upload of a file.{said}", status_code=response.status)
-    # A retry gets a new URL, so one that has expired meanwhile (403) may pass as well.
+        raise ViduResponseError(f"The store redirected the upload of a file.{detail}", status_code=response.status)
+    # A retry gets a new URL, so an expired one (403) is transient, too.
     is_transient = response.status in (403, 408, 429) or response.status >= 500
     kind = ViduServerError if is_transient else ViduRequestError
-    raise kind(f"The store did not take the upload of a file.{said}", status_code=response.status)
+    raise kind(f"The store refused the upload of a file.{detail}", status_code=response.status)

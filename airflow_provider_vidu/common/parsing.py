@@ -1,4 +1,4 @@
-"""Bytes that claim to be JSON become values that every store can hold, in bounded time and memory. No I/O."""
+"""Parses untrusted JSON, in bounded time and memory, into values that every database can store. No I/O."""
 
 from __future__ import annotations
 
@@ -9,47 +9,40 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
-from airflow_provider_vidu.common.values import (
-    MAX_DEPTH,
-    integer,
-    plain,
-    value_count,
-    without_texts,
-)
+from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, value_count, without_texts
 
-# May be an integer of more than 64 bits; ids have 18 or 19 digits.
+# Possibly an integer of more than 64 bits; ids have 18 or 19 digits.
 _LONG_NUMBER: Final = re.compile(rb"[0-9-][0-9]{19}")
-# Escapes that stand for a NUL or for half of a character; every other one is harmless.
+# Escapes of a NUL or of half a surrogate pair; all others are harmless.
 _ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_A_BRACKET: Final = bytes(code for code in range(256) if code not in b"[]{}")
 
 
 class TooManyValuesError(ValueError):
-    """There are more values than are read."""
+    """The JSON holds more values than the limit."""
 
 
 def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20_000) -> Any:
-    """Return JSON that every store can hold.
+    """Parse JSON into values that every database can store.
 
-    Bytes that are not UTF-8 inside a text become U+FFFD: a gateway may quote a message in another character set.
+    Invalid UTF-8 inside a string becomes U+FFFD: a gateway may quote a message in another character set.
 
     :param body: the bytes, in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
-    :param redact: takes secrets out of every text.
-    :param most_values: the most values that are read.
-    :raises TooManyValuesError: when there are more; they are counted before anything is parsed.
-    :raises ValueError, RecursionError: when it is not JSON, or nested deeper than 100 levels.
+    :param redact: removes secrets from every string.
+    :param most_values: the maximum number of values.
+    :raises TooManyValuesError: if there are more; they are counted before parsing.
+    :raises ValueError, RecursionError: if it is not JSON, or is nested deeper than 100 levels.
     """
     body = _in_utf8(body)
     if value_count(body, most_values) > most_values:
         raise TooManyValuesError("too many values")
     try:
         if (text := _harmless(body)) is not None:
-            # What is not JSON, such as a page of megabytes, is refused before secrets are looked for.
-            found = _PLAIN_DECODER.decode(text)
-            # They are looked for in what escapes stand for, too.
-            if redact(text) == text:
-                return found
+            # Parse first: a page of megabytes is rejected before the costlier search for secrets.
+            value = _PLAIN_DECODER.decode(text)
+            if redact(text) == text:  # the redactor decodes escapes, too
+                return value
         return plain(_DECODER.decode(_text(body)), redact)
     except json.JSONDecodeError:
         if (inner := _unwrapped(_text(body))) is None:
@@ -58,11 +51,11 @@ def parse(body: bytes, redact: Callable[[str], str] = str, most_values: int = 20
 
 
 def _harmless(body: bytes) -> str | None:
-    """Return the body's text if parsing alone makes it plain, secrets apart, else None.
+    """Return the text of a body whose parsed values need no cleaning other than redaction, else None.
 
-    Nearly every poll brings such an answer, and a search of the whole is much cheaper than one of each value.
+    Nearly every answer to a poll qualifies, and searching the whole text is much cheaper than searching each value.
     """
-    # Proper UTF-8 has no surrogates but in escapes.
+    # Valid UTF-8 holds surrogates only as escapes.
     if b"\0" in body or (b"\\" in body and _ODD_ESCAPE.search(body)):
         return None
     if _LONG_NUMBER.search(body):
@@ -77,12 +70,12 @@ def _harmless(body: bytes) -> str | None:
 
 
 def depth(body: bytes) -> int:
-    """Return how deep JSON is nested, up to one more than ``MAX_DEPTH``; that also where its brackets do not match."""
+    """Return the nesting depth of JSON: ``MAX_DEPTH + 1`` if it is deeper or its brackets do not match."""
     left = without_texts(body).translate(_ONE_KIND, _NOT_A_BRACKET)
-    for found in range(MAX_DEPTH + 1):
+    for level in range(MAX_DEPTH + 1):
         if not left:
-            return found
-        # Each pass takes the innermost level away.
+            return level
+        # Each pass removes the innermost level.
         inner = left.replace(b"[]", b"")
         if len(inner) == len(left):
             break
@@ -91,7 +84,7 @@ def depth(body: bytes) -> int:
 
 
 def _in_utf8(body: bytes) -> bytes:
-    """Return what is in UTF-16 or UTF-32 in UTF-8: the bytes of a letter there can look like a quotation mark."""
+    """Convert UTF-16 and UTF-32, in which a byte of a character can look like a quotation mark, to UTF-8."""
     if b"\0" not in body[:4] and body[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return body
     return _text(body).encode("utf-8", "replace")
@@ -102,40 +95,40 @@ def _text(body: bytes) -> str:
 
 
 def _finite(digits: str) -> float | None:
-    found = float(digits)
-    return found if math.isfinite(found) else None
+    value = float(digits)
+    return value if math.isfinite(value) else None
 
 
-# -- what is around it ----------------------------------------------------------------------------
+# -- wrappers around JSON ----------------------------------------------------------------------------
 
 _BLANKS: Final = " \t\r\n\v\f\0\x1e\x85\xa0\u200b\u2028\u2029\ufeff"
-"""What may be around JSON and means nothing: also a byte order mark, and the separator of RFC 7464."""
-# A guard against script tags that include JSON of another origin: )]}' and for (;;); among others.
+"""Meaningless characters around JSON, including a byte order mark and the separator of RFC 7464."""
+# Prefixes such as )]}' and for (;;); that protect JSON from being included as a script.
 _SCRIPT_GUARD: Final = re.compile(r"(?:\)\]\}'?,?|(?:while|for) ?\((?:1|;;)\);|\{\}&&)")
 _CALL_BEGINS: Final = re.compile(r"(?:/\*\*/)?[\w$.]{1,100} ?\(")
 _EVENT_LINE: Final = re.compile(r"(?:data|event|id|retry)?:")
 
 
 def _unwrapped(text: str) -> str | None:
-    """Return the JSON in a text that is nothing else than JSON in a known wrapping; None for any other.
+    """Return the JSON inside a known wrapper, or None for any other text.
 
-    Known are blanks and byte order marks, the guards against script tags, a call (JSONP), and a single server-sent
-    event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    Known wrappers: blanks and byte order marks, guards against script inclusion, a call (JSONP), and a single
+    server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
     """
-    bare = found = text.strip(_BLANKS)
-    if guard := _SCRIPT_GUARD.match(found):
-        found = found[guard.end() :].strip(_BLANKS)
-    elif (call := _CALL_BEGINS.match(found)) and (inner := found.rstrip("; ")).endswith(")"):
-        found = inner[call.end() : -1].strip(_BLANKS)
-    elif _EVENT_LINE.match(found):
-        found = _only_event(found) or ""
-    if found is not bare and not found.startswith(("{", "[")):
+    bare = content = text.strip(_BLANKS)
+    if guard := _SCRIPT_GUARD.match(bare):
+        content = bare[guard.end() :].strip(_BLANKS)
+    elif (call := _CALL_BEGINS.match(bare)) and (inner := bare.rstrip("; ")).endswith(")"):
+        content = inner[call.end() : -1].strip(_BLANKS)
+    elif _EVENT_LINE.match(bare):
+        content = _only_event(bare) or ""
+    if content is not bare and not content.startswith(("{", "[")):
         return None
-    return found if found and found != text else None
+    return content if content and content != text else None
 
 
 def _only_event(text: str) -> str | None:
-    """Return the data of a stream of events that has one with data; None where it has several, or is no stream."""
+    """Return the data of an event stream with exactly one data event; None for any other text."""
     events: list[list[str]] = [[]]
     for line in map(str.strip, text.split("\n")):
         if not line:
@@ -144,48 +137,30 @@ def _only_event(text: str) -> str | None:
             return None
         elif line.startswith("data:"):
             events[-1].append(line.removeprefix("data:").strip())
-    found = [data for lines in events if (data := "\n".join(lines)) and data != "[DONE]"]
-    return found[0] if len(found) == 1 else None
+    payloads = [data for lines in events if (data := "\n".join(lines)) and data != "[DONE]"]
+    return payloads[0] if len(payloads) == 1 else None
 
 
 _PLAIN_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
 _DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, parse_int=integer)
 
 
-# -- what is not whole ----------------------------------------------------------------------------
+# -- damaged JSON --------------------------------------------------------------------------------
 
 _TOKEN: Final = re.compile(
     r'"(?P<text>[^"\\]*+(?:\\.[^"\\]*+)*+)"|(?P<open>[{\[])|(?P<close>[}\]])|(?P<sign>[,:])|"(?P<cut>.*)'
     r'|(?P<word>[^\s{}\[\],:"]+)',
     re.DOTALL,
 )
-# Also behind a byte order mark, and in UTF-16 and UTF-32.
-_BEGINS_JSON: Final = re.compile(rb"[\xef\xbb\xbf\xfe\xff\0 \t\r\n]{0,64}[{\[]")
 _MOST_ITEMS: Final = 100
 _MOST_MEMBERS: Final = 5_000
 _MOST_TEXTS: Final = 4
-"""So many texts that are JSON themselves are opened inside each other."""
+"""How deep JSON inside a string inside JSON is followed."""
 _DROPPED: Final[Any] = None
 
 
-def parse_partly(body: bytes, redact: Callable[[str], str] = str, wanted: Collection[str] = ()) -> Any:
-    """Return as much as can be read of JSON that is cut off, broken, too large, or followed by something else.
-
-    A value counts only if its end was seen: of ``{"task_id": "94700`` nothing is known. Lists are cut after 100 items
-    and objects after 5,000 members.
-
-    :param body: the bytes; what does not begin with an object or a list, such as a page, holds nothing.
-    :param redact: takes secrets out of every text.
-    :param wanted: names whose texts and numbers are kept however many members an object has.
-    :return: the outermost object or list, or None.
-    """
-    if not _BEGINS_JSON.match(body):
-        return None
-    return plain(_Salvage(frozenset(wanted)).read(_text(body).strip()), redact)
-
-
 class Document(NamedTuple):
-    """An object or a list in a text, and whether there is nothing but separators before it."""
+    """An object or a list in a text; ``is_clean`` if only separators precede it."""
 
     value: Any
     is_clean: bool
@@ -194,79 +169,77 @@ class Document(NamedTuple):
 _MOST_DOCUMENTS: Final = 50
 _OPENS: Final = re.compile(r"[{\[]")
 _A_PAGE: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
-# Lines of JSON, and server-sent events.
+# Between lines of JSON and server-sent events.
 _SEPARATORS: Final = re.compile(r"(?:[\s,]|data:|(?:event|id|retry)?:[^\n]*+\n)*+")
 
 
 def documents(body: bytes, redact: Callable[[str], str] = str, wanted: Collection[str] = ()) -> list[Document]:
-    """Return the objects and lists in a text, each as far as it can be read: lines of JSON, events, JSON in words.
+    """Return the objects and lists in a text: lines of JSON, events, JSON between words, cut off or broken JSON.
 
-    Each character is read once. Up to 50 are returned, with 5,000 members together; of a web page, none is.
+    Each is read as far as possible. A value counts only if it is complete: ``{"task_id": "94700`` holds none. Each
+    character is read once. At most 50 are returned, with 5,000 members in total and 100 items per list; a web page
+    yields none.
 
     :param body: the bytes.
-    :param redact: takes secrets out of every text.
-    :param wanted: as for :func:`parse_partly`.
+    :param redact: removes secrets from every string.
+    :param wanted: names whose strings and integers are kept even beyond the 5,000.
     """
     text = _text(body).strip(_BLANKS)
-    found: list[Document] = []
-    at, room, is_clean = 0, _MOST_MEMBERS, not _A_PAGE.match(text)
-    if not is_clean:
+    if _A_PAGE.match(text):
         return []
-    while len(found) < _MOST_DOCUMENTS and (start := _OPENS.search(text, at)):
+    salvaged: list[Document] = []
+    at, room, is_clean = 0, _MOST_MEMBERS, True
+    while len(salvaged) < _MOST_DOCUMENTS and (start := _OPENS.search(text, at)):
         is_clean = is_clean and _SEPARATORS.fullmatch(text, at, start.start()) is not None
         salvage = _Salvage(frozenset(wanted), room=room)
-        found.append(Document(plain(salvage.read(text, start.start()), redact), is_clean))
+        salvaged.append(Document(plain(salvage.read(text, start.start()), redact), is_clean))
         at, room = salvage.end, salvage.room
-    return found
+    return salvaged
 
 
 _LENIENT: Final = json.JSONDecoder(strict=False)
 
 
 class _Salvage:
-    """Reads JSON token by token into a tree of bounded size; no recursion, no look back."""
+    """Reads JSON token by token into a tree of bounded size, without recursion or backtracking."""
 
     def __init__(
-        self,
-        wanted: frozenset[str],
-        depth: int = MAX_DEPTH,
-        texts: int = _MOST_TEXTS,
-        *,
-        room: int = _MOST_MEMBERS,
+        self, wanted: frozenset[str], depth: int = MAX_DEPTH, texts: int = _MOST_TEXTS, *, room: int = _MOST_MEMBERS
     ) -> None:
         self.end = 0
-        """Where in the text the outermost object or list has ended."""
+        """The offset at which the outermost object or list ended."""
         self.room = room
-        """How many more members are kept."""
+        """How many more members fit."""
         self._wanted = wanted
         self._depth = depth
         self._texts = texts
         self._root: Any = None
-        # Each level: the object or list (None when it is dropped) and, in an object, the name of the next value.
+        # Per level: the object or list (None if dropped) and, in an object, the name of the next value.
         self._levels: list[Any] = []
         self._names: list[str | None] = []
 
     def read(self, text: str, at: int = 0) -> Any:
-        """Return the first object or list from ``at`` on, or None."""
+        """Return the object or list that begins at ``at``."""
         self.end = len(text)
         for token in _TOKEN.finditer(text, at):
-            kind, found = token.lastgroup, token.group(token.lastgroup or 0)
+            kind, content = token.lastgroup, token.group(token.lastgroup or 0)
             if kind == "open":
-                self._enter({} if found == "{" else [])
-            elif not self._levels:
-                continue  # before the first bracket there are at most bytes that are not text
+                self._enter({} if content == "{" else [])
             elif kind == "close":
                 level = self._levels.pop()
                 self._names.pop()
-                if not self._levels or (level is not None and isinstance(level, dict) != (found == "}")):
+                if not self._levels or (level is not None and isinstance(level, dict) != (content == "}")):
                     self.end = token.end()
                     break
             elif kind == "text":
-                self._take_text(found)
-            elif kind == "word" and token.end() < len(text):  # at the very end a number may lack its last digits
-                self._take(_scalar(found))
+                self._take_text(content)
+            elif content == ",":
+                # After a text that contains quotation marks, this tells names and values apart again.
+                self._names[-1] = None
+            elif kind == "word" and token.end() < len(text):  # at the very end, digits may be missing
+                self._take(_scalar(content))
             elif kind == "cut":
-                self._take_cut(found)
+                self._take_cut(content)
         return self._root
 
     def _enter(self, level: Any) -> None:
@@ -291,7 +264,7 @@ class _Salvage:
             self._add(value)
 
     def _take_cut(self, raw: str) -> None:
-        """Take a text without its end if it is JSON itself, as gateways put the service's answer into a text."""
+        """Take a string that is cut off if it is JSON itself: gateways put the service's answer into a string."""
         room = self._depth - len(self._levels)
         if self._levels[-1] is _DROPPED or room <= 0 or self._texts <= 0:
             return
@@ -300,7 +273,7 @@ class _Salvage:
             self._take(_Salvage(self._wanted, room, self._texts - 1).read(inner.strip()))
 
     def _add(self, value: Any) -> bool:
-        """Put a value where it belongs; False if it has no room or no name."""
+        """Add a value to the current level; return False if it has no room or no name."""
         level = self._levels[-1]
         if isinstance(level, list):
             if len(level) < _MOST_ITEMS and self.room > 0:

@@ -1,6 +1,6 @@
-"""What a task's log says while something is under way, and when: decisions about words, no I/O.
+"""Log lines about progress: their wording, and when one is due. No I/O.
 
-A user who opens the log wants one line for each change and none for each poll or buffer.
+The log gets a line for each change, none for each poll or buffer.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted, sanitized
 
 FIRST_SECONDS: Final = 3.0
-"""A transfer that is over by then needs no line about its progress."""
+"""Seconds before the first progress line; a shorter transfer gets none."""
 QUARTER: Final = 0.25
 _VALUE_CHARS: Final = 500
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
-"""No prompt has so many letters without a blank; some gateways take pictures without the head of a data URI."""
+"""Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row."""
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 class ProgressLog:
-    """Decides when the progress of a transfer is worth a line, and words it.
+    """Decides when the progress of a transfer is worth a log line, and words it.
 
-    The first line comes after a few seconds. Then one comes when another quarter has arrived, or when
-    ``interval`` seconds have gone by; in a transfer that takes long, a tenth of what it has taken so
-    far, so that a night fills no log.
+    The first line is due after a few seconds, the next ones after each further quarter or after ``interval`` seconds.
+    In a long transfer the interval grows to a tenth of the elapsed time, to keep the log short.
 
-    :param interval: minimum seconds between two lines while no quarter is reached.
+    :param interval: minimum seconds between two lines within a quarter.
     """
 
     def __init__(self, interval: float = 10.0) -> None:
@@ -37,12 +36,12 @@ class ProgressLog:
         self._bytes = self._quarters = 0
 
     def start(self, now: float, received: int, total: int | None) -> None:
-        """Take note that a body begins, after ``received`` bytes of earlier ones."""
+        """Record that a body begins at ``now``, after ``received`` bytes of earlier attempts."""
         self._began = self._logged = now
         self._bytes, self._quarters = received, _quarters(received, total)
 
     def line(self, now: float, received: int, total: int | None) -> str | None:
-        """Return a line about the progress, or None when it is too early for one, or nothing is left to come."""
+        """Return a progress line, or None if none is due or the transfer is complete."""
         silent = now - self._logged
         is_first = self._logged == self._began
         interval = self._first if is_first else max(self._interval, (now - self._began) / 10)
@@ -59,7 +58,7 @@ def _quarters(received: int, total: int | None) -> int:
 
 
 def progress_line(received: int, total: int | None, rate: float) -> str:
-    """Return how far a transfer has come, such as ``31 %: 37.4 MB of 120.0 MB, 12.5 MB/s, about 7 s left``."""
+    """Return the progress of a transfer, such as ``31 %: 37.4 MB of 120.0 MB, 12.5 MB/s, about 7 s left``."""
     speed = f"{size(rate)}/s"
     if not total:
         return f"{size(received)} so far, {speed}"
@@ -68,18 +67,18 @@ def progress_line(received: int, total: int | None, rate: float) -> str:
 
 
 def finish_line(count: int, kind: str, seconds: float) -> str:
-    """Return what a finished transfer brought, such as ``Fetched 37.4 MB of video/mp4 in 3.0 s (12.5 MB/s)``.
+    """Return the summary of a finished transfer, such as ``Fetched 37.4 MB of video/mp4 in 3.0 s (12.5 MB/s)``.
 
     :param count: bytes.
     :param kind: the content type.
-    :param seconds: since the first byte. Below one second there is no rate: it would say more about the clock.
+    :param seconds: since the first byte; below one second the rate is omitted as meaningless.
     """
     rate = f" ({size(count / seconds)}/s)" if seconds >= 1 else ""
     return f"Fetched {size(count)} of {kind} in {duration(max(seconds, 0.1))}{rate}"
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for a reader: ``512 B``, ``37.4 MB``."""
+    """Format a number of bytes: ``512 B``, ``37.4 MB``."""
     unit = 0
     while count >= 999.95 and unit < len(_UNITS) - 1:
         count /= 1000
@@ -88,7 +87,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for a reader: ``0.4 s``, ``17 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``0.4 s``, ``17 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = max(round(seconds), 0)
@@ -99,7 +98,7 @@ def duration(seconds: float) -> str:
 
 
 def request_lines(body: Mapping[str, Any]) -> list[str]:
-    """Return a request's fields, a line for each: no image's bytes, no signed URL, nothing endless."""
+    """Return a line for each field of a request, bounded, without image data or signatures of URLs."""
     return [f"{sanitized(name, 60)}: {_worded(value)}" for name, value in body.items()]
 
 

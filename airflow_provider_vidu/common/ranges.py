@@ -1,4 +1,4 @@
-"""Which part of a file a request asks for (RFC 9110, section 14), decided without I/O."""
+"""Evaluates Range and If-Range headers (RFC 9110, section 14). No I/O."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_HEADER_CHARS: Final = 100
-"""A longer Range is ignored unread: a reader's blanks must not occupy the server's event loop."""
+"""A longer Range header is ignored unparsed, so that it cannot occupy the server's event loop."""
 
-# At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
+# At most 19 digits: Python refuses to convert thousands, and no file is longer.
 _RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,19})[ \t]*-[ \t]*([0-9]{0,19})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A decision: 200 (everything), 206 (``start``..``stop``, exclusive) or 416 (nothing satisfiable)."""
+    """The bytes to send: status 200 (all), 206 (``start`` to ``stop``, exclusive) or 416 (not satisfiable)."""
 
     status: int
     start: int
     stop: int
 
     def content_range(self, size: int) -> str | None:
-        """Return the value of Content-Range for a file of ``size`` bytes, None for a 200."""
+        """Return the Content-Range value for a file of ``size`` bytes, or None for a 200."""
         if self.status == 200:
             return None
         return f"bytes */{size}" if self.status == 416 else f"bytes {self.start}-{self.stop - 1}/{size}"
@@ -31,9 +31,9 @@ class Part:
 def decide(range_header: str | None, if_range: str | None, *, size: int, etag: str, modified: str) -> Part:
     """Return which part of ``size`` bytes to send.
 
-    ``etag`` and ``modified`` are the file's present validators, empty when it shows none. A Range that cannot
-    be parsed, is longer than :data:`MAX_HEADER_CHARS`, names several parts, or comes with an If-Range that does not
-    match exactly and strongly, is ignored.
+    ``etag`` and ``modified`` are the file's current validators, empty if it has none. A Range header is ignored if it
+    cannot be parsed, is longer than :data:`MAX_HEADER_CHARS`, names several parts, or if If-Range is not an exact,
+    strong match.
     """
     whole = Part(200, 0, size)
     if not range_header or len(range_header) > MAX_HEADER_CHARS or not _holds(if_range, etag, modified):
@@ -59,5 +59,5 @@ def _holds(if_range: str | None, etag: str, modified: str) -> bool:
     value = if_range.strip()
     if value.startswith('"'):
         return value == etag
-    # A weak entity tag never matches: two weakly equal files may differ in the bytes to be stitched together.
+    # A weak entity tag never matches: weakly equal files may differ in the bytes that are to be joined.
     return not value.startswith("W/") and bool(modified) and value == modified

@@ -1,6 +1,6 @@
-"""Taking known secrets out of foreign text, however they are spelled.
+"""Removes known secrets from foreign text, in any encoding.
 
-A gateway that refuses a key may quote it: as it is, in a URL, in an HTML page, in a dump of the request's headers.
+A gateway that refuses a key may quote it: literally, in a URL, in an HTML page, in a dump of the request's headers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, Final
 
 MASK: Final = "***"
 SHORTEST_ENCODED: Final = 8
-"""Characters below which a secret is searched only as it is: a shorter piece of base64 or hex proves nothing."""
+"""A shorter secret is searched only literally: its base64 or hex could occur by chance."""
 PIECE_CHARS: Final = 20
 _FEW_SECRETS: Final = 32
-"""So many are replaced one after the other."""
+"""Up to this many secrets are replaced one by one; above, the long ones by their pieces."""
 
-# A run at a time, and nothing that stands for no character: an answer may consist of four million percent signs.
+# One run per match, and only valid escapes: an answer may consist of four million percent signs.
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ESCAPES = re.compile(r"(?:\\u[0-9A-Fa-f]{4})+|(?:\\/)+|\\[\"\\]")
 _ENTITY = re.compile(
@@ -27,54 +27,48 @@ _ENTITY = re.compile(
 )
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
-"""What comes into a secret where its text is wrapped, also within JSON, and what a form makes of its ``+``."""
+"""Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
 _GAP: Final = r"(?:[\n\r\t +]|\\[nrt])*"
 
 
 def _without_percent(text: str) -> str:
-    """Return ``text`` with percent-encoding decoded."""
-    return _PERCENT.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace"), text)
+    return _PERCENT.sub(lambda match: bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "replace"), text)
 
 
 def unescaped(text: str) -> str:
-    r"""Return raw JSON text with the escapes that hide text decoded: ``\u0026``, ``\/``, ``\"`` and ``\\``."""
+    r"""Decode the escapes in raw JSON that can hide text: ``\u0026``, ``\/``, ``\"`` and ``\\``."""
     return _ESCAPES.sub(_unescaped, text)
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    run = found[0]
+def _unescaped(match: re.Match[str]) -> str:
+    run = match[0]
     if run[1] == "u":
         return bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "replace")
     return "/" * (len(run) // 2) if run[1] == "/" else run[1]
 
 
-def _without_entities(text: str) -> str:
-    """Return ``text`` with HTML's entities decoded."""
-    return _ENTITY.sub(_character, text)
-
-
-def _character(found: re.Match[str]) -> str:
-    decimal, hexadecimal, name, short = found.groups()
+def _character(entity: re.Match[str]) -> str:
+    decimal, hexadecimal, name, short = entity.groups()
     if name or short:
-        return html5.get(name or short, found[0])
+        return html5.get(name or short, entity[0])
     code = int(decimal) if decimal else int(hexadecimal, 16)
     is_character = code <= _LAST_CHARACTER and not 0xD800 <= code <= 0xDFFF
-    return chr(code) if is_character else found[0]
+    return chr(code) if is_character else entity[0]
 
 
 _DECODERS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("%", _without_percent),
-    ("&", _without_entities),
+    ("&", lambda text: _ENTITY.sub(_character, text)),
     ("\\", unescaped),
 )
 _MOST_LAYERS: Final = 3
-"""How many encodings around each other are undone (a percent-encoded URL in an HTML page in JSON)."""
+"""How many nested encodings are decoded, such as a percent-encoded URL in an HTML page in JSON."""
 
 
 def _decoded(text: str, clean: Callable[[str], str]) -> tuple[str, str]:
-    """Return ``text`` as it was when ``clean`` last changed it, and with all its encodings undone.
+    """Return ``text`` as of the last change by ``clean``, and fully decoded.
 
-    :param clean: called after each step: a secret may itself look as if it were encoded.
+    :param clean: called after each step, because a secret may itself look encoded.
     """
     plain = text = clean(text)
     for _ in range(_MOST_LAYERS):
@@ -98,14 +92,14 @@ _TOKEN = re.compile(r"(?=\D*\d)[A-Za-z0-9_~+/=.:-]+")
 
 
 def is_secret_header(name: str, value: str) -> bool:
-    """Whether a header's value is a secret, by its name, or because it looks like a token and not like words."""
+    """Whether a header's value is secret, judging by the header's name or because the value looks like a token."""
     if any(word in name.lower() for word in _SECRET_WORDS):
         return True
     return len(value) >= _TOKEN_CHARS and len(set(value)) >= _TOKEN_VARIETY and _TOKEN.fullmatch(value) is not None
 
 
 class Secret:
-    """A string that neither ``repr`` nor ``str`` nor formatting shows; :meth:`reveal` does."""
+    """A string that ``repr``, ``str`` and formatting mask; :meth:`reveal` returns it."""
 
     __slots__ = ("_value",)
 
@@ -113,7 +107,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the string itself."""
+        """Return the secret string."""
         return self._value
 
     def __repr__(self) -> str:
@@ -126,7 +120,7 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        """Refuse to be pickled: what is written to a disk or a queue must not hold a key.
+        """Refuse pickling, so that no key gets onto a disk or into a queue.
 
         :raises TypeError: always.
         """
@@ -148,7 +142,7 @@ class Redactor:
     __slots__ = ("_pieces", "_solid", "_spellings")
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: a short one may be the beginning of a long one.
+        # Longest first: a short secret may be the beginning of a longer one.
         known = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
         many = [secret for secret in known if len(secret) >= PIECE_CHARS] if len(known) > _FEW_SECRETS else []
         self._pieces = pieces_of(many)
@@ -161,11 +155,11 @@ class Redactor:
         self._solid = tuple(solid for _, decoded in plain if len(solid := _without_gaps(decoded)) >= SHORTEST_ENCODED)
 
     def redact(self, text: str, shortest: int = 0) -> str:
-        """Return ``text`` without any secret of at least ``shortest`` characters.
+        """Return ``text`` with every secret of at least ``shortest`` characters masked.
 
-        Text in which a secret is percent-encoded, written in HTML entities or escaped in JSON comes back decoded.
+        If a secret is percent-encoded, written in HTML entities or escaped in JSON, the text is returned decoded.
         """
-        text, plain = _decoded(text, lambda found: self._replaced(found, shortest))
+        text, plain = _decoded(text, lambda step: self._replaced(step, shortest))
         joined = self._joined(plain, shortest)
         return text if joined is None else self._joined(text, shortest) or joined
 
@@ -176,12 +170,12 @@ class Redactor:
         return mask_pieces(text, self._pieces) if self._pieces else text
 
     def _joined(self, text: str, shortest: int) -> str | None:
-        """Return ``text`` without the secrets that are wrapped, or whose ``+`` became a blank; None if it has none."""
+        """Return ``text`` without secrets that are wrapped or whose ``+`` became a space; None if there are none."""
         joined = _without_gaps(text)
-        found = [solid for solid in self._solid if len(solid) >= shortest and solid in joined]
-        for solid in found:
+        present = [solid for solid in self._solid if len(solid) >= shortest and solid in joined]
+        for solid in present:
             text = re.sub(_GAP.join(map(re.escape, solid)), MASK, text)
-        return text if found else None
+        return text if present else None
 
     def __repr__(self) -> str:
         return f"Redactor({MASK})"
@@ -194,9 +188,9 @@ def _without_gaps(text: str) -> str:
 
 
 def _encoded(secret: str, decoded: str) -> set[str]:
-    """Return the spellings of a secret that no decoder undoes: base64 and hex; and what the decoders make of itself.
+    """Return a secret's spellings that no decoder handles (base64, hex), and its own decoded form.
 
-    A piece of base64 gives it away, one for each place that it may have in a group of three bytes.
+    Base64 has three spellings, by the secret's offset in a group of three bytes.
     """
     data = secret.encode()
     if len(data) < SHORTEST_ENCODED:
@@ -204,22 +198,21 @@ def _encoded(secret: str, decoded: str) -> set[str]:
     spellings = {data.hex(), data.hex().upper()}
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data).decode("ascii")
-        # A character holds six bits; those at both ends are shared with the neighbours.
+        # A character holds six bits; those at both ends depend on the neighbouring bytes.
         part = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
         spellings |= {part, part.replace("+", "-").replace("/", "_")}
     return spellings | ({decoded} if len(decoded.strip()) >= SHORTEST_ENCODED else set()) - {secret}
 
 
 def pieces_of(secrets: Iterable[str]) -> frozenset[str]:
-    """Return every piece of ``PIECE_CHARS`` characters of the secrets."""
+    """Return every substring of ``PIECE_CHARS`` characters of the secrets."""
     return frozenset(secret[at : at + PIECE_CHARS] for secret in secrets for at in range(len(secret) - PIECE_CHARS + 1))
 
 
 def mask_pieces(text: str, pieces: Collection[str]) -> str:
-    """Return ``text`` without any piece: in one pass, however many there are.
+    """Mask all pieces in ``text`` in one pass: replacing thousands of secrets one by one takes minutes.
 
-    To replace thousands of secrets one after the other in thousands of texts takes minutes. What many of them have in
-    common, such as a parameter's name, is masked as well.
+    Text that many of them share, such as a parameter's name, is masked as well.
     """
     parts, at, kept = [], 0, 0
     while at + PIECE_CHARS <= len(text):

@@ -1,7 +1,7 @@
-"""Making foreign text fit to be shown: one line, bounded, and without the query of a signed URL.
+"""Makes foreign text safe to show: one line, bounded, without the query of a signed URL.
 
-Everything that comes from a server may end up in a log line, an exception or a trigger event, so
-every message of this package passes through here first.
+Text from a server may end up in a log line, an exception or a trigger event, so every message of this package passes
+through this module.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ UNPRINTABLE: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     r"\ufff9-\ufffb\U000e0000-\U000e0fff]+"
 )
-"""Control characters, line ends, bidirectional overrides and what is invisible: what could forge a log line or an id.
+"""Control characters, line ends, bidirectional overrides and invisible ones: they could forge a log line or an id.
 
-Variation selectors and joiners (U+200C, U+200D) stay: emoji and several alphabets are written with them."""
-# Go's and PHP's JSON spell / and & with a backslash; CJK text stands before a URL without a blank.
+Variation selectors and joiners (U+200C, U+200D) are kept: emoji and several alphabets need them."""
+# Go's and PHP's JSON escape / and & with a backslash; CJK text precedes a URL without a space.
 _URL = re.compile(r"(?i)https?:(?:\\?/){2}[^\s\"<>]+")
 
 _DATA_URI: Final = re.compile(
@@ -32,10 +32,10 @@ SIGNING_PARAMETER: Final = re.compile(
     r"(?i)(?:x-(?:amz|goog|oss|cos|tos|obs)-(?!process)[\w-]*|q-(?:sign|ak|key|header|url)[\w-]*|signature|sig|sign"
     r"|expires?|policy|key-pair-id|\w*accesskeyid|googleaccessid|auth_key|token|security-token)"
 )
-"""What signed URLs carry besides the name of the object.
+"""The parameters that sign a URL rather than name the object.
 
-Files are named by what is left of a URL. A parameter missing here gives one file two names; one too many
-would give two files one name, so anything doubtful is missing.
+Files are named by the rest of the URL. A missing parameter gives one file two names, a wrong one gives two files the
+same name, so doubtful ones are omitted.
 """
 
 _SECRET_VARIETY: Final = 10
@@ -44,13 +44,13 @@ _SECRET_VARIETY: Final = 10
 def sanitized(value: object, limit: int = SNIPPET_CHARS) -> str:
     """Return ``value`` as one printable line of at most ``limit`` characters.
 
-    Control characters and bidirectional overrides become spaces, so that an answer cannot forge a
-    log line; lone surrogates become ``?``, so that the text can be encoded.
+    Control characters and bidirectional overrides become spaces, so that an answer cannot forge a log line; lone
+    surrogates become ``?``, so that the text can be encoded.
 
-    :param value: anything; ``str()`` of it is shown.
-    :param limit: the most characters to keep; an ellipsis marks a cut.
+    :param value: any object; its ``str()`` is shown.
+    :param limit: the maximum number of characters; an ellipsis marks a cut.
     """
-    # Cut before the regular expressions run: a gateway may answer in megabytes.
+    # Cut first, because a gateway may answer in megabytes.
     text = str(value)[: limit * 4].encode("utf-8", "replace").decode("utf-8")
     text = UNPRINTABLE.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -59,8 +59,7 @@ def sanitized(value: object, limit: int = SNIPPET_CHARS) -> str:
 def without_query(url: str) -> str:
     """Return ``url`` without user info, query and fragment: the part that may be shown.
 
-    :param url: any URL, also one without scheme or host; one that cannot be parsed is replaced by
-        ``<unreadable URL>``.
+    :param url: any URL, with or without scheme and host; ``<unreadable URL>`` is returned if it cannot be parsed.
     """
     try:
         parts = urlsplit(url)
@@ -69,30 +68,30 @@ def without_query(url: str) -> str:
     if parts.netloc:
         scheme = f"{parts.scheme}:" if parts.scheme else ""
         return f"{scheme}//{parts.netloc.rpartition('@')[2]}{parts.path}"
-    # Without a host nothing is where it should be: "user:word@host/path" has the scheme "user".
+    # Without "//" the parts are ambiguous: "user:word@host/path" has the scheme "user".
     first, *others = re.split("[?#]", url, maxsplit=1)[0].strip().split("/")
     return "/".join([first.rpartition("@")[2], *(part.rpartition("@")[2] if ":" in part else part for part in others)])
 
 
 def redact_urls(text: str) -> str:
-    """Return ``text`` with the query of every http(s) URL in it removed (it may be a signature)."""
-    return _URL.sub(lambda found: without_query(re.split(r"[?#]", unescaped(found.group()))[0]), text)
+    """Return ``text`` without the queries of its http(s) URLs, which may be signatures."""
+    return _URL.sub(lambda url: without_query(re.split(r"[?#]", unescaped(url.group()))[0]), text)
 
 
 def without_data_uris(text: str) -> str:
-    """Return ``text`` with the content of every data URI in it replaced by a note: ``data:image/png;base64,… (…)``."""
+    """Return ``text`` with the content of each data URI replaced by a note: ``data:image/png;base64,… (…)``."""
     if "64," not in text:
         return text
-    return _DATA_URI.sub(lambda found: f"data:{found[1]};base64,… ({len(found[2])} characters cut out)", text)
+    return _DATA_URI.sub(lambda uri: f"data:{uri[1]};base64,… ({len(uri[2])} characters cut out)", text)
 
 
 def signatures(value: Any) -> set[str]:
-    """Return the secret parts of all signed URLs in ``value``: whole queries, and the values that sign.
+    """Return the secret parts of all signed URLs in ``value``: whole queries, and signing parameters.
 
-    What is short or of few characters (a number, a word, a date) is left out: masking it would make
-    holes into everything.
+    Short values and values of few distinct characters (numbers, words, dates) are omitted: masking them would damage
+    ordinary text.
 
-    :param value: a text, or lists and mappings of texts to any depth.
+    :param value: a string, or lists and mappings of strings to any depth.
     """
     parts: set[str] = set()
     for text in _texts(value):
@@ -105,7 +104,7 @@ def signatures(value: Any) -> set[str]:
 
 
 def without_signatures(value: Any) -> Any:
-    """Return JSON in which every http(s) URL has lost its query, and no signature stands anywhere else.
+    """Return JSON without the queries of http(s) URLs and without their signatures elsewhere.
 
     :param value: plain JSON; it is not changed.
     """
@@ -124,41 +123,41 @@ def _texts(value: Any) -> Iterator[str]:
     # No recursion: a template may render to JSON that is nested deeper than Python's stack, or in itself.
     left, seen = [value], set()
     while left:
-        found = left.pop()
-        if isinstance(found, str):
-            yield found
-        elif isinstance(found, (Mapping, list, tuple, set, frozenset)) and id(found) not in seen:
-            seen.add(id(found))
-            left.extend(found)
-            if isinstance(found, Mapping):
-                left.extend(found.values())
+        item = left.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, (Mapping, list, tuple, set, frozenset)) and id(item) not in seen:
+            seen.add(id(item))
+            left.extend(item)
+            if isinstance(item, Mapping):
+                left.extend(item.values())
 
 
 def _urls(text: str) -> list[str]:
     if text.startswith("data:"):  # an image of megabytes
         return []
-    return [text] if _is_url(text) else [unescaped(found) for found in _URL.findall(text)]
+    return [text] if _is_url(text) else [unescaped(url) for url in _URL.findall(text)]
 
 
 def _is_url(text: str) -> bool:
-    """Whether the whole text is one URL; inside a text a quotation mark ends one."""
+    """Whether the whole text is one URL (in other text, a quotation mark would end it)."""
     return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
 
 
 def redacted(value: object, limit: int = SNIPPET_CHARS) -> str:
-    """Return ``value`` as one redacted line: what a message may quote from a server. Data URIs are cut out.
+    """Return ``value`` as one line that a message may quote, without queries of URLs and data URIs.
 
-    :param value: anything; ``str()`` of it is shown.
-    :param limit: the most characters to keep.
+    :param value: any object; its ``str()`` is shown.
+    :param limit: the maximum number of characters.
     """
     return sanitized(redact_urls(without_data_uris(str(value)[: limit * 8])), limit)
 
 
 def redacted_lines(value: str, limit: int) -> str:
-    """Return a text of several lines, cut, redacted and without characters that could disguise it."""
-    # First the URLs: an escape in one may stand for a character that is not to be shown.
+    """Return up to ``limit`` characters of a text of several lines, redacted and without disguising characters."""
+    # URLs first: an escape in one may decode to a character that must not be shown.
     text = redact_urls(without_data_uris(value[: limit * 2])).encode("utf-8", "replace").decode("utf-8")
     text = UNPRINTABLE.sub(
-        lambda found: "".join(sign if sign in "\t\n" else " " for sign in found[0]), text.replace("\r\n", "\n")
+        lambda run: "".join(char if char in "\t\n" else " " for char in run[0]), text.replace("\r\n", "\n")
     )
     return text[:limit].strip()

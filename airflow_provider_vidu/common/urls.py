@@ -1,9 +1,8 @@
-"""Addresses that cannot be fetched: what is wrong with one, and where an answer holds such. Pure.
+"""Explains URLs that cannot be fetched, and finds them in answers. No I/O.
 
-A paid file may be behind one, so the message shows it, without what may be a secret in it. Of all these forms only
-``//host/…`` has a single meaning, and the dialects read it as https. ``/files/v.mp4`` is not resolved: nothing says
-whether it belongs to the connection's host, to a path prefix in it, or to the host of the service behind a gateway, and
-the key would be sent wherever the guess leads.
+A paid file may be behind such a URL, so messages show it without its possible secrets. Only ``//host/…`` is
+unambiguous; the dialects read it as https. ``/files/v.mp4`` is not resolved: it may belong to the connection's host, to
+a path prefix, or to the service behind a gateway, and a wrong guess would send the key to the wrong host.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from airflow_provider_vidu.common.values import MAX_URL_CHARS, web_url
 
 _URL_FIELD: Final = re.compile(r"ur[il]s?$", re.IGNORECASE)
 _MAY_BE_URL: Final = frozenset({"fail_reason", "output", "outputs", "result", "results", "video", "videos", "data"})
-"""Fields that hold an address in some answers, and something else in others."""
+"""Fields that hold a URL in some answers and other content in others."""
 _LOOKS_LIKE_ONE: Final = re.compile(r"(?:[\w.+-]+:)?/{0,2}[\w.~%-]*/\S+")
 _NOT_RESULTS: Final = frozenset(
     {
@@ -25,16 +24,16 @@ _NOT_RESULTS: Final = frozenset(
         "prompt", "callback_url", "wm_url", "original_request", "arguments", "options",
     }
 )  # fmt: skip
-"""What was sent, and is echoed."""
+"""Fields that echo the request."""
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,30}):(?=//)|(data|blob|file|javascript):", re.IGNORECASE)
 _MOST_SHOWN: Final = 3
 _MOST_DEEP: Final = 5
 
 
 def url_problem(value: str) -> str | None:
-    """Return what is wrong with an address, as the end of a sentence (``has no scheme …``), or None for a usable one.
+    """Return what is wrong with a URL, as the end of a sentence (``lacks its beginning, …``), or None if it is usable.
 
-    :param value: what should be an http(s) URL; blanks around it do not matter.
+    :param value: expected to be an http(s) URL; surrounding blanks are ignored.
     """
     text = value.strip()
     if web_url(text) is not None:
@@ -42,28 +41,28 @@ def url_problem(value: str) -> str | None:
     if len(text) > MAX_URL_CHARS:
         return f"is longer than {MAX_URL_CHARS:,} characters"
     if len(text.split()) > 1:
-        return "has a blank or a line end in it"
+        return "contains a space or a line break"
     if text.startswith("/") and not text.startswith("//"):
         return "is relative: it lacks https:// and a host"
     match = _SCHEME.match(text)
     scheme = (match[1] or match[2]).lower() if match else ""
     if scheme == "data":
-        return "is the file itself, and not its address"
+        return "is the file itself, not its URL"
     if scheme and scheme not in ("http", "https"):
         return f"has the scheme {scheme!r}; only http and https are fetched"
     if not scheme:
         return "lacks its beginning, https://"
-    return "has no host that can be read, or characters that no URL may have"
+    return "has no readable host, or contains characters that are not allowed in a URL"
 
 
 def shown_url(value: str) -> str:
-    """Return an address as a message may show it: one line, without user, password, query and fragment."""
+    """Return a URL as a message may show it: one line, without user info, query and fragment."""
     text = value.strip()
     return sanitized(without_data_uris(text[:2000]) if text[:5].lower() == "data:" else without_query(text), 120)
 
 
 def unusable_note(answer: Mapping[str, Any]) -> str:
-    """Return a sentence, with a blank before it, about each address in an answer that cannot be fetched; or nothing.
+    """Return a sentence, after a space, about the URLs in an answer that cannot be fetched; empty if there are none.
 
     :param answer: the whole answer (:attr:`.Generation.raw`).
     """
@@ -74,11 +73,11 @@ def unusable_note(answer: Mapping[str, Any]) -> str:
             notes.setdefault(shown_url(value), f"{sanitized(name, 40)} holds {shown_url(value)!r}, which {problem}")
     if not notes:
         return ""
-    return f" In its answer {'; '.join(notes.values())}. Pass the right address as video_url to ViduDownloadOperator."
+    return f" In its answer {'; '.join(notes.values())}. Pass the correct URL as video_url to ViduDownloadOperator."
 
 
 def _addresses(level: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of each field that should hold the address of a result."""
+    """Yield name and value of each field that should hold the URL of a result."""
     if isinstance(level, str):
         is_one = _URL_FIELD.search(name) or (name in _MAY_BE_URL and _LOOKS_LIKE_ONE.fullmatch(level.strip()))
         if level.strip() and is_one:

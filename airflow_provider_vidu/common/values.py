@@ -1,8 +1,7 @@
-"""Reading single values out of answers that may hold anything.
+"""Reads single values from answers that may hold anything.
 
-Every function here takes any JSON value and returns the wanted type or None; none of them raises.
-What a gateway puts into a field is not ours to trust: numbers arrive as strings, times in seconds
-or milliseconds, ``error`` as a string or an object.
+The functions that read a value take any JSON, return the wanted type or None, and do not raise. Gateways send numbers
+as strings, times in seconds or milliseconds, and ``error`` as a string or an object.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ MAX_URL_CHARS: Final = 16_384
 MAX_DEPTH: Final = 100
 MAX_INTEGER: Final = 2**64 - 1
 MIN_INTEGER: Final = -(2**63)
-"""What is not between them is kept as a text: Airflow's supervisor takes no larger integers in an XCom or an event."""
+"""Integers beyond these become strings: Airflow's supervisor rejects them in an XCom or an event."""
 MAX_DIGITS: Final = 4000
-"""Longer integers are read as texts: Python refuses to convert those of more than 4,300 digits."""
+"""Longer integers stay strings: Python refuses to convert more than 4,300 digits."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
 _FRACTION = re.compile(r"(\.\d{6})\d+")
-# A backslash is a slash to some parsers and a letter to others: the host would be a matter of taste.
+# Some parsers read a backslash as a slash, others as a letter, so they would disagree about the host.
 _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff\\]")
 
 _MAX_EMBEDDED_CHARS: Final = 16 * 1024 * 1024
@@ -36,7 +35,7 @@ _MAX_EMBEDDED_VALUES: Final = 20_000
 _EMBEDDED_TRIES: Final = 4
 _REASON_DEPTH: Final = 6
 _REASONS_SHOWN: Final = 5
-# Where a text that explains an error has been seen, the most telling first.
+# Fields in which gateways explain an error, the most specific first.
 _REASON_FIELDS: Final = (
     "message", "error_message", "err_msg", "errmsg", "msg", "detail", "details", "description", "fail_reason",
     "failure_reason", "error", "errors", "reason", "cause",
@@ -47,31 +46,31 @@ _TRACE_FIELDS: Final = ("trace_id", "request_id", "traceId", "requestId")
 _TRACE_IN_TEXT: Final = re.compile(r"\((?:request|trace)[ _-]?id:? *([\w.:-]{1,200})\)", re.IGNORECASE)
 _BARE_MEDIA: Final = re.compile(r"[A-Za-z0-9+/_-]{4096,}={0,2}")
 CUT_OUT: Final = "characters cut out)"
-"""How a note ends that stands for what was cut out of a text."""
+"""The end of a note that replaces text that was cut out."""
 
 MAX_RAW_CHARS: Final = 64 * 1024
-"""The longest JSON of an answer that is kept: it becomes an XCom, a row of Airflow's database."""
-# Each further pass cuts more: texts to so many characters, lists and objects to so many items.
+"""The longest JSON of an answer that is kept, because it becomes an XCom, a row of Airflow's database."""
+# (characters per string, items per list or object): each pass cuts more.
 _TRIMS: Final = ((4096, 1000), (1024, 100), (256, 30), (64, 8))
 
 
-# Possessive: a body of backslashes must not fill the memory with places to go back to. A text without an end reaches to
-# the end of the body: otherwise each quotation mark in it would start another search to there.
+# Possessive: a body of backslashes must not fill the memory with backtracking positions. An unterminated string matches
+# to the end of the body: otherwise each quotation mark in it would start another search to there.
 _TEXT_IN_BYTES: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 def without_texts(body: bytes) -> bytes:
-    """Return JSON with every text taken out."""
-    if b'\\"' not in body:  # then each quotation mark begins or ends a text
+    """Return JSON without its strings."""
+    if b'\\"' not in body:  # then each quotation mark begins or ends a string
         return b"".join(body.split(b'"')[::2])
     return _TEXT_IN_BYTES.sub(b"", body)
 
 
 def value_count(body: bytes, enough: int) -> int:
-    """Return about how many values JSON holds, at the speed of a search.
+    """Return approximately how many values JSON holds, without parsing it.
 
     :param body: the bytes.
-    :param enough: up to this number it need not be exact.
+    :param enough: a count up to this number may be too high.
     """
     if len(body) <= enough:
         return len(body)
@@ -84,7 +83,7 @@ def _marks(body: bytes) -> int:
 
 
 def integer(digits: str) -> int | str:
-    """Return an integer, or its digits as they are where Python would refuse to convert so many."""
+    """Return an integer, or its digits unchanged if Python would refuse to convert so many."""
     return int(digits) if len(digits) <= MAX_DIGITS else digits
 
 
@@ -93,29 +92,29 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        found = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+        result = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return result if math.isfinite(result) else None
 
 
 def whole(value: Any) -> int | float | None:
-    """Return ``value`` as an int where it is whole, else as a float, else None."""
-    found = number(value)
-    return int(found) if found is not None and found.is_integer() and MIN_INTEGER <= found < MAX_INTEGER else found
+    """Return ``value`` as an int if it is whole, else as a float; None if it is not a number."""
+    read = number(value)
+    return int(read) if read is not None and read.is_integer() and MIN_INTEGER <= read < MAX_INTEGER else read
 
 
 def percent(value: Any) -> int | None:
     """Return a progress between 0 and 100 from an int or a string such as ``"0"`` or ``"100%"``."""
-    found = number(value)
-    return None if found is None else int(min(max(found, 0), 100))
+    read = number(value)
+    return None if read is None else int(min(max(read, 0), 100))
 
 
 def moment(value: Any) -> datetime | None:
     """Return an aware UTC time from epoch seconds, epoch milliseconds or an ISO 8601 string.
 
-    More than six fractional digits are cut (the official API sends nine); a string without an
-    offset is taken as UTC. Zero and negative numbers mean "not set".
+    Fractions are cut to six digits (the official API sends nine); a string without an offset is UTC. Zero and negative
+    numbers mean "not set", and so does a time before 1970 (Go's zero time is 0001-01-01).
     """
     seconds = number(value)
     if seconds is not None:
@@ -124,8 +123,9 @@ def moment(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        found = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        read = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+        read = read.replace(tzinfo=read.tzinfo or UTC).astimezone(UTC)
+        return read if read.timestamp() > 0 else None
     except (ValueError, OverflowError):
         return None
 
@@ -138,9 +138,9 @@ def text(value: Any) -> str | None:
 
 
 def web_url(value: Any) -> str | None:
-    """Return ``value`` verbatim when it is an http(s) URL with a host, else None.
+    """Return ``value`` if it is an http(s) URL with a host, else None.
 
-    A signed URL must not be touched in any way, so nothing is stripped or re-quoted here.
+    It is returned unchanged, because stripping or re-quoting would break a signed URL.
     """
     if not isinstance(value, str) or len(value) > MAX_URL_CHARS or _UNFIT_FOR_URL.search(value):
         return None
@@ -152,25 +152,24 @@ def web_url(value: Any) -> str | None:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return ``value`` when it is a JSON object, else an empty one."""
+    """Return ``value`` if it is a JSON object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def first_text(*values: Any) -> str | None:
     """Return the first of ``values`` that is a non-empty string."""
-    return next((found for found in map(text, values) if found), None)
+    return next(filter(None, map(text, values)), None)
 
 
 def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any:
-    """Return JSON that survives UTF-8, PostgreSQL and strict parsers.
+    """Return JSON that UTF-8, PostgreSQL and strict parsers accept.
 
-    Lone surrogates and NUL characters become U+FFFD, NaN and infinities become None, integers
-    of more than 64 bits become strings.
+    Lone surrogates and NUL characters become U+FFFD, NaN and infinities None, integers of more than 64 bits strings.
 
     :param value: parsed JSON.
-    :param redact: takes secrets out of every string.
-    :param depth: how deep ``value`` is nested already.
-    :raises ValueError: when the value is nested deeper than 100 levels.
+    :param redact: removes secrets from every string.
+    :param depth: the nesting depth of ``value`` itself.
+    :raises ValueError: if the nesting exceeds 100 levels.
     """
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
@@ -189,17 +188,17 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
 
 
 def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
-    """Return the JSON object or list that a text holds, else None.
+    """Return the JSON object or list inside a string, else None.
 
-    Gateways put the whole answer of the service behind them into a message, alone or behind words of their own.
+    Gateways put the service's whole answer into a message, alone or after words of their own.
 
-    :param value: a text such as ``status 400: {"reason": …}``; anything else holds none.
-    :param redact: takes secrets out of every string (inside a text they may be spelt with escapes).
+    :param value: any value; a string such as ``status 400: {"reason": …}`` holds an object.
+    :param redact: removes secrets from every string (in the outer one they may have been escaped).
     """
     if not isinstance(value, str) or len(value) > _MAX_EMBEDDED_CHARS:
         return None
     if len(value) > _MAX_EMBEDDED_VALUES:
-        # Inside a text they were not counted yet.
+        # Values inside a string have not been counted yet.
         count = value_count(value.encode("utf-8", "replace"), _MAX_EMBEDDED_VALUES)
         if count > _MAX_EMBEDDED_VALUES:
             return None
@@ -209,10 +208,10 @@ def embedded(value: Any, redact: Callable[[str], str] = str) -> Any:
         if start < 0:
             return None
         try:
-            found, end = _DECODER.raw_decode(content, start)
-            # A list must be the whole text: "[1] try again" holds none.
-            if isinstance(found, dict) or (isinstance(found, list) and end == len(content)):
-                return plain(found, redact)
+            inner, end = _DECODER.raw_decode(content, start)
+            # A list must be the whole text: "[1] try again" is not JSON.
+            if isinstance(inner, dict) or (isinstance(inner, list) and end == len(content)):
+                return plain(inner, redact)
         except (ValueError, RecursionError):
             pass
         start = content.find("{", start + 1)
@@ -223,17 +222,17 @@ _DECODER: Final = json.JSONDecoder(parse_int=integer)
 
 
 def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> str | None:
-    """Return the text that explains an error, from a text, a list, nested objects or JSON inside a text.
+    """Return the text that explains an error, from a string, a list, nested objects or JSON inside a string.
 
-    :param value: what a field such as ``error``, ``message`` or ``fail_reason`` holds.
-    :param redact: takes secrets out of what is decoded.
-    :param depth: how deep ``value`` is nested already; from the second level on, any text will do.
+    :param value: the content of a field such as ``error``, ``message`` or ``fail_reason``.
+    :param redact: removes secrets from decoded JSON.
+    :param depth: the nesting depth of ``value`` itself; below the top level, any text counts.
     """
     if depth > _REASON_DEPTH:
         return None
     if isinstance(value, str):
         inner = embedded(value, redact) if "{" in value or "[" in value else None
-        # Words before the JSON may be all there is to know, so an object inside a text must have a field that explains.
+        # Words before the JSON may be the explanation, so an object after words counts only by an explaining field.
         whole_text = value.rstrip().endswith(("}", "]")) and value.lstrip().startswith(("{", "["))
         explanation = (
             _reason_of_object(inner, redact, depth + 1, leaves=whole_text)
@@ -242,8 +241,8 @@ def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> st
         )
         return explanation or text(value)
     if isinstance(value, list):
-        found = filter(None, (reason(item, redact, depth + 1) for item in value[:_REASONS_SHOWN]))
-        return "; ".join(dict.fromkeys(found)) or None
+        reasons = filter(None, (reason(item, redact, depth + 1) for item in value[:_REASONS_SHOWN]))
+        return "; ".join(dict.fromkeys(reasons)) or None
     if isinstance(value, Mapping):
         return _reason_of_object(value, redact, depth, leaves=depth > 0)
     return text(value)
@@ -252,7 +251,7 @@ def reason(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> st
 def _reason_of_object(
     value: Mapping[str, Any], redact: Callable[[str], str], depth: int, *, leaves: bool
 ) -> str | None:
-    # Each field is looked at once: three times on each of six levels would be 729 times for the innermost.
+    # Visit each field once: three visits on each of six levels would read the innermost 729 times.
     for name in dict.fromkeys(_reason_names(value, leaves=leaves)):
         if explanation := reason(value[name], redact, depth + 1):
             return explanation
@@ -260,7 +259,7 @@ def _reason_of_object(
 
 
 def _reason_names(value: Mapping[str, Any], *, leaves: bool) -> Iterator[str]:
-    # {"error": {"message": …}, "message": "Bad Request"}: the object says more than the text beside it.
+    # {"error": {"message": …}, "message": "Bad Request"}: the object is more specific than the text.
     if isinstance(value.get("error"), Mapping):
         yield "error"
     yield from (name for name in _REASON_FIELDS if value.get(name))
@@ -269,16 +268,16 @@ def _reason_names(value: Mapping[str, Any], *, leaves: bool) -> Iterator[str]:
 
 
 def trace_id(payload: Mapping[str, Any]) -> str | None:
-    """Return the id under which the service's (or the gateway's) support finds a request, from one level of an answer.
+    """Return the id by which the support of the service or gateway finds a request, from one level of an answer.
 
-    The official API names it in ``metadata.trace_id``; gateways in ``trace_id``, ``request_id``,
-    ``error.request_id`` or at the end of the message.
+    The official API sends it in ``metadata.trace_id``; gateways in ``trace_id``, ``request_id``, ``error.request_id``
+    or at the end of the message.
     """
     error = mapping(payload.get("error"))
     for holder in (mapping(payload.get("metadata")), payload, error, mapping(error.get("metadata"))):
         for name in _TRACE_FIELDS:
-            if found := text(holder.get(name)):
-                return found
+            if value := text(holder.get(name)):
+                return value
     for message in (payload.get("message"), error.get("message"), payload.get("fail_reason"), payload.get("error")):
         if isinstance(message, str) and (match := _TRACE_IN_TEXT.search(message)):
             return match[1]
@@ -286,9 +285,9 @@ def trace_id(payload: Mapping[str, Any]) -> str | None:
 
 
 def without_media(value: Any) -> Any:
-    """Return JSON in which inline media (data URIs, long Base64) is replaced by a short note; the rest is unchanged.
+    """Return JSON with inline media (data URIs, long Base64) replaced by short notes.
 
-    Answers to creates repeat the images that were sent; in an XCom they would be megabytes.
+    Answers to creates repeat the images of the request, which would put megabytes into an XCom.
     """
     if isinstance(value, str):
         if "64," in value:
@@ -302,15 +301,15 @@ def without_media(value: Any) -> Any:
 
 
 def is_cut(value: str) -> bool:
-    """Whether something was cut out of a text, so that it cannot be compared with the original."""
+    """Whether text was cut out of ``value``, so that it cannot be compared with the original."""
     return CUT_OUT in value
 
 
 def bounded(value: dict[str, Any], most_values: int | None = None) -> dict[str, Any]:
-    """Return an answer whose JSON has at most ``MAX_RAW_CHARS``: what is too long in it is cut, with a note.
+    """Return an answer cut to ``MAX_RAW_CHARS`` characters of JSON, with notes in place of the omitted parts.
 
     :param value: plain JSON; it is not changed.
-    :param most_values: how many values it may have; if omitted, the characters alone decide.
+    :param most_values: the maximum number of values; None for no such limit.
     """
     for chars, items in _TRIMS:
         if _fits(value, most_values):
@@ -337,17 +336,17 @@ def _trimmed(value: Any, chars: int, items: int) -> Any:
         return [_trimmed(item, chars, items) for item in value[:items]] + more
     if isinstance(value, dict):
         few = itertools.islice(value.items(), items)
-        found = {shortened(name, chars): _trimmed(item, chars, items) for name, item in few}
-        return {**found, "…": f"({len(value) - items} more fields cut out)"} if len(value) > items else found
+        kept = {shortened(name, chars): _trimmed(item, chars, items) for name, item in few}
+        return {**kept, "…": f"({len(value) - items} more fields cut out)"} if len(value) > items else kept
     return value
 
 
 def shortened(value: str, chars: int) -> str:
-    """Return a text of at most ``chars`` characters, and a note about the rest."""
+    """Return the first ``chars`` characters of a text, and a note about the rest."""
     return value if len(value) <= chars else f"{value[:chars]}… ({len(value) - chars} {CUT_OUT}"
 
 
 def objects(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the JSON objects in a list; everything else holds none."""
+    """Yield the JSON objects in a list; nothing for any other value."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, Mapping))

@@ -1,18 +1,11 @@
-"""What was really sent: a video, a picture or sound, and not an error page. The first bytes decide. Pure."""
+"""Determines from the first bytes whether a server sent a video, a picture or sound, not an error page. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from airflow_provider_vidu.common.media_types import (
-    is_iso,
-    is_text,
-    shows_sound,
-    shows_video,
-    sniffed,
-    type_of_name,
-)
+from airflow_provider_vidu.common.media_types import is_iso, is_text, shows_sound, shows_video, sniffed, type_of_name
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 from airflow_provider_vidu.stores.artifacts import Artifact, Family, family_of
@@ -23,7 +16,7 @@ _ARTICLE: Final[dict[Family | None, str]] = {
     "audio": "a sound file",
     None: "a video, a picture or a sound file",
 }
-# Containers whose first bytes do not show whether they hold sound alone: the header or the name may say so.
+# Containers whose first bytes may not show whether they hold only sound; then the header or the name decides.
 _SOUND_ALONE: Final = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/3gpp": "audio/mp4"}
 _MARKUP = re.compile(rb"\s*<(?:!doctype|\?xml|!--|html|head|body|error|title|h1|pre|svg)\b|\s*<[?!]", re.IGNORECASE)
 _SVG = re.compile(rb"<svg[\s>/]", re.IGNORECASE)
@@ -34,45 +27,43 @@ _QUOTED: Final = 300
 
 
 def text_kind(head: bytes) -> str | None:
-    """Return ``an HTML or XML page``, ``an SVG file``, ``JSON`` or ``text`` when the first bytes look like it."""
+    """Return ``an HTML or XML page``, ``an SVG file``, ``JSON`` or ``text`` if the first bytes look like it."""
     for bom in _BOMS:
         head = head.removeprefix(bom)
     if b"\0" in head[:4] and head.lstrip(b"\0")[:1] in (b"<", b"{", b"["):  # UTF-16 or UTF-32
         head = head.replace(b"\0", b"")[:_QUOTED]
     if _MARKUP.match(head):
-        # Pictures of this kind may hold scripts, and a browser runs them.
+        # An SVG picture may contain scripts, which browsers run.
         return "an SVG file" if _SVG.search(head) and not _HTML.search(head) else "an HTML or XML page"
     if _JSON.match(head):
         return "JSON"
     return "text" if head and is_text(head[:_QUOTED]) else None
 
 
-def judged(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
-    """Return the content type of a file, as its first bytes prove it.
+def checked_type(declared: str | None, head: bytes, artifact: Artifact | None, path: str = "") -> str:
+    """Return the content type that a file's first bytes prove.
 
-    The header decides one point alone: whether a container that may hold video or sound, and shows no video in
-    its first bytes, holds only sound.
-    Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``.
+    Gateways send error pages as ``video/mp4``, and stores send videos as ``application/octet-stream``. The header
+    decides only whether a container that shows no video in its first bytes holds sound alone.
 
     :param declared: the ``Content-Type`` header.
     :param head: the first bytes of the body, up to :data:`.SNIFF_BYTES`.
-    :param artifact: what is being fetched; None for a result of any medium.
-    :param path: the URL's path; its extension helps where the header names no type.
-    :raises ViduDownloadRefusedError: when the bytes prove something else, or nothing; the message quotes their
-        beginning.
+    :param artifact: the wanted file; None for a result of any medium.
+    :param path: the URL's path; its extension helps if the header names no type.
+    :raises ViduDownloadRefusedError: when the bytes prove another type or none; the message quotes their beginning.
     """
     family = family_of(artifact)
     proven = sniffed(head)
     if proven is None:
         raise _unproven(declared, head, family)
-    kind = _sound_alone(proven, declared, head, family, path) or proven
-    if not _fits(kind, family):
-        advice = " Without artifact the result is kept, whatever its medium." if _fits(kind, None) else ""
+    kind = _audio_only(proven, declared, head, family, path) or proven
+    if not _is_accepted(kind, family):
+        advice = " Without artifact the result is kept in any medium." if _is_accepted(kind, None) else ""
         raise _refused(family, kind, advice)
     return kind
 
 
-def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
+def _audio_only(proven: str, declared: str | None, head: bytes, family: Family | None, path: str) -> str | None:
     if proven not in _SOUND_ALONE or family not in (None, "audio") or shows_video(head):
         return None
     kind = (declared or "").partition(";")[0].strip().lower()
@@ -83,7 +74,7 @@ def _sound_alone(proven: str, declared: str | None, head: bytes, family: Family 
     return _SOUND_ALONE[proven] if says_sound else None
 
 
-def _fits(kind: str, family: Family | None) -> bool:
+def _is_accepted(kind: str, family: Family | None) -> bool:
     if family is None:
         return kind.startswith(("video/", "image/", "audio/"))
     # Animated results come as GIF or WebP.
@@ -95,8 +86,8 @@ def _unproven(declared: str | None, head: bytes, family: Family | None) -> ViduD
     if kind:
         begins = redacted(head[:_QUOTED].decode("utf-8", "replace"), 160)
     else:
-        said = f" (its header says {redacted(declared, 60)})" if declared else ""
-        kind, begins = f"bytes of no known format{said}", head[:16].hex(" ")
+        header = f" (its header says {redacted(declared, 60)})" if declared else ""
+        kind, begins = f"bytes of an unknown format{header}", head[:16].hex(" ")
     return _refused(family, kind, f" It begins: {begins}")
 
 
@@ -107,9 +98,9 @@ def _refused(family: Family | None, kind: str, more: str) -> ViduDownloadRefused
 
 
 class BoxWalk:
-    """Follows the top-level boxes of an ISO container while it streams by, to notice that its end is missing.
+    """Follows the top-level boxes of a streamed ISO container, to notice a missing end.
 
-    Needed only where no length was announced: then a connection that broke looks like one that ended.
+    Needed only if no length was announced: a broken connection then looks like a complete one.
     """
 
     def __init__(self) -> None:
@@ -130,11 +121,11 @@ class BoxWalk:
             self._header = b""
 
     def is_cut(self) -> bool:
-        """Whether the last box claims bytes that have not come (false where the file is not an MP4)."""
+        """Whether the last box announces bytes that have not arrived; false for other files than MP4."""
         return self._follows and self._position < self._next
 
     def is_whole(self) -> bool:
-        """Whether the file is an MP4 that ends where its last box does."""
+        """Whether the file is an MP4 that ends with its last box."""
         return self._follows and 0 < self._position == self._next
 
     def _box_size(self) -> int | None:

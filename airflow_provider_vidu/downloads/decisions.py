@@ -1,4 +1,4 @@
-"""What a transfer does after each answer and each failure: decisions only, no I/O."""
+"""Decides what a transfer does after each answer and failure. No I/O."""
 
 from __future__ import annotations
 
@@ -18,41 +18,40 @@ from airflow_provider_vidu.polling.retries import Backoff, retry_after
 
 MAX_REDIRECTS: Final = 5
 MAX_FRESH_URLS: Final = 3
-"""How often a generation is asked for a new URL within one attempt of the task."""
+"""New URLs of a generation requested within one attempt of the task."""
 
 LEAST_GAIN: Final = 4096
-"""Bytes beyond the furthest point that count as getting on; a trickle brings a few more every time."""
+"""Bytes beyond the furthest point that count as progress; a trickle gains a few on every attempt."""
 
-# At most 19 digits a number: Python refuses to convert thousands of them, and no file is longer.
+# At most 19 digits per number: Python refuses to convert thousands, and no file is longer.
 _CONTENT_RANGE = re.compile(r"bytes[ \t]{1,9}([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
 _TRANSIENT_STATUSES: Final = frozenset({202, 408, 425, 429})
-# Some gateways make the file when it is asked for (201); a proxy that has touched an answer may say so (203). The bytes
-# prove what came.
+# 201: some gateways create the file on request. 203: a proxy changed the answer. The bytes prove the content.
 _WHOLE_STATUSES: Final = frozenset({200, 201, 203})
 _PROXY_WANTS_PASSWORD: Final = 407
-_SAYS_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
+_EXPIRED = re.compile(rb"expired|RequestTimeTooSkewed", re.IGNORECASE)
 
 
 class Do(enum.Enum):
-    """What comes next."""
+    """The next step of a transfer."""
 
     TAKE_ALL = "take the body as the whole file, from its first byte"
     TAKE_REST = "take the body as the continuation"
-    START_OVER = "forget what has come and ask for the whole file"
+    START_OVER = "discard the bytes received and request the whole file"
     FRESH_URL = "the URL has expired: get another one"
-    WAIT = "wait and ask again"
+    WAIT = "wait and retry"
     STOP = "give up"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer has come.
+    """The progress of a transfer.
 
-    :param received: bytes that have been written.
-    :param total: bytes of the whole file, where announced.
-    :param validator: what identifies this version of the file (for If-Range), or None.
-    :param codings: the content codings that its first answer declared.
+    :param received: bytes received.
+    :param total: bytes of the whole file, if announced.
+    :param validator: identifies this version of the file (for If-Range), or None.
+    :param codings: the content codings declared by the first answer.
     """
 
     received: int = 0
@@ -62,11 +61,11 @@ class Progress:
 
     @property
     def may_resume(self) -> bool:
-        """Whether the rest can be asked for without risking a mixture of two files."""
+        """Whether the rest can be requested without risking a mixture of two files."""
         return self.received > 0 and self.validator is not None
 
     def headers(self) -> dict[str, str]:
-        """Return the request headers that ask for the rest, or none."""
+        """Return the request headers for the rest of the file, if it may be resumed."""
         if not self.may_resume or self.validator is None:
             return {}
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
@@ -74,7 +73,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do, with what is needed for it: the file's total size, or the error and its meaning."""
+    """The next step, with the file's total size or the error."""
 
     do: Do
     total: int | None = None
@@ -82,11 +81,11 @@ class Verdict:
 
 
 def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
-    """Decide what an answer that is not a redirect means for a transfer.
+    """Decide the next step after an answer that is not a redirect.
 
-    :param answer: status, headers, and the announced length of this body (None when there is none).
-    :param progress: how far the transfer had come when it asked.
-    :param ranged: whether the request asked for the rest only.
+    :param answer: status, headers, and the body's announced length (None if there is none).
+    :param progress: the progress when the request was sent.
+    :param ranged: whether only the rest was requested.
     """
     if answer.status in _WHOLE_STATUSES:
         return Verdict(Do.TAKE_ALL, total=answer.length)
@@ -98,7 +97,7 @@ def after_answer(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict
 
 
 def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdict:
-    mixed = Verdict(Do.START_OVER, error=_http_error(answer, "the server sent another part than was asked for"))
+    mixed = Verdict(Do.START_OVER, error=_http_error(answer, "the server sent another part than was requested"))
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
     if match is None:
         return mixed
@@ -114,26 +113,26 @@ def _after_partial(answer: Answer, progress: Progress, *, ranged: bool) -> Verdi
     if progress.total is not None and total not in (None, progress.total):
         return mixed
     if codings_of(answer.headers) != progress.codings:
-        return mixed  # a part of a compressed file continues that file alone
+        return mixed  # a part of a compressed file continues only that file
     return Verdict(Do.TAKE_REST, total=total if total is not None else progress.total)
 
 
 def _is_other_version(answer: Answer, progress: Progress) -> bool:
-    # A server may know Range but not If-Range, and then continue with another file. A 206 must repeat the
-    # ETag (RFC 9110, 15.3.7), so one without it proves nothing; of a date it says that it need not.
+    # A server that supports Range but not If-Range may continue with another file. A 206 must repeat the ETag
+    # (RFC 9110, 15.3.7), so one without it proves nothing; the date need not be repeated.
     if (progress.validator or "").startswith('"'):
         return answer.headers.get("etag", "").strip() != progress.validator
     return answer.headers.get("last-modified", progress.validator) != progress.validator
 
 
 def _after_failure(answer: Answer) -> Verdict:
-    if answer.status in _EXPIRED_STATUSES or (answer.status == 400 and _SAYS_EXPIRED.search(answer.body)):
+    if answer.status in _EXPIRED_STATUSES or (answer.status == 400 and _EXPIRED.search(answer.body)):
         return Verdict(Do.FRESH_URL, error=_http_error(answer, "the URL is no longer valid"))
     if answer.status in _TRANSIENT_STATUSES or answer.status >= 500:
         return Verdict(Do.WAIT, error=_http_error(answer, "the server cannot serve the file now"))
     refusal = "the server refused the request"
     if answer.status == _PROXY_WANTS_PASSWORD:
-        refusal = "the proxy requires a user and a password; put them into the proxy's URL"
+        refusal = "the proxy requires a user name and password; add them to the proxy's URL"
     problem = f"Not fetched: {refusal}{_quoted(answer)}"
     return Verdict(Do.STOP, error=ViduDownloadRefusedError(problem, status_code=answer.status))
 
@@ -147,22 +146,21 @@ def _http_error(answer: Answer, problem: str) -> ViduDownloadError:
 
 
 def _quoted(answer: Answer) -> str:
-    """Return the end of a sentence, and the server's own words if there are any."""
     message = redacted(answer.body.decode("utf-8", "replace"))
     return f". It said: {message}" if message else "."
 
 
 def codings_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the content codings that an answer declares, in lower case; words that mean nothing do not count."""
+    """Return the real content codings that an answer declares, in lower case."""
     return tuple(real_codings(headers.get("content-encoding", "")))
 
 
 def validator_of(headers: Mapping[str, str], status: int = 200) -> str | None:
-    """Return what If-Range may carry: a strong ETag, else a Last-Modified that is old enough, else None.
+    """Return the validator for If-Range: a strong ETag, else a Last-Modified that is old enough, else None.
 
-    A weak ETag promises equal meaning, not equal bytes. A date is no proof within the second in which
-    the file was written (RFC 9110, 8.8.2.2). ``Accept-Ranges: none`` rules resuming out, and so does 203: the ETag is
-    the origin's, and the bytes are not.
+    A weak ETag promises equal meaning, not equal bytes. A date proves nothing within the second in which the file was
+    written (RFC 9110, 8.8.2.2). ``Accept-Ranges: none`` rules resuming out, and so does 203: the ETag is the origin's,
+    but the bytes are not.
     """
     if status == 203 or headers.get("accept-ranges", "").strip().lower() == "none":
         return None
@@ -184,12 +182,12 @@ def _date(value: str | None) -> datetime | None:
 
 
 class Budget:
-    """How many failures a transfer survives.
+    """Counts the failures of a transfer.
 
-    Getting further than before by at least ``LEAST_GAIN`` resets the count, so that a large file over a
-    shaky line arrives; ten times the number of retries is the end all the same.
+    A gain of at least ``LEAST_GAIN`` bytes resets the count, so that a large file arrives over an unstable line; after
+    ten times ``retries`` failures in all it gives up.
 
-    :param retries: failures in a row that are tolerated.
+    :param retries: tolerated failures in a row.
     :param backoff: the delays between them.
     """
 
@@ -201,7 +199,7 @@ class Budget:
         self._furthest = 0
 
     def spend(self, error: ViduError, received: int) -> float | None:
-        """Note a failure after ``received`` bytes; return the seconds to wait, or None when it was one too many."""
+        """Count a failure after ``received`` bytes; return the seconds to wait, or None to give up."""
         if received - self._furthest >= LEAST_GAIN:
             self._furthest, self.failures = received, 0
         self.failures += 1
@@ -213,9 +211,9 @@ class Budget:
 
 @dataclass(slots=True)
 class Pace:
-    """Notices a transfer that trickles: fewer than ``least`` bytes a second over ``window`` seconds.
+    """Detects a transfer slower than ``least`` bytes a second over the last ``window`` seconds.
 
-    It is judged by its recent speed and never by its whole duration, so that a large file may take long.
+    Its total duration does not matter, so a large file may take long.
     """
 
     least: float = 1024.0
@@ -228,25 +226,25 @@ class Pace:
         self.since, self.at = now, received
 
     def is_too_slow(self, now: float, received: int) -> bool:
-        """Take a measurement; true when the window that ends now brought too little."""
+        """Whether the window that ends now received too few bytes."""
         if now - self.since < self.window:
             return False
-        slow = received - self.at < self.least * (now - self.since)
+        is_slow = received - self.at < self.least * (now - self.since)
         self.start(now, received)
-        return slow
+        return is_slow
 
 
 def redirect_problem(count: int, old: str, new: str | None) -> str | None:
     """Return why a redirect must not be followed, or None.
 
-    :param count: which redirect this is, starting with 1.
+    :param count: the number of this redirect, from 1.
     :param old: the scheme of the URL that redirected.
     :param new: the scheme of the target; None when the target is not an http(s) URL.
     """
     if count > MAX_REDIRECTS:
         return f"there were more than {MAX_REDIRECTS} redirects"
     if new is None:
-        return "it redirects to something that is not an http(s) URL"
+        return "it redirects to a target that is not an http(s) URL"
     if old == "https" and new == "http":
         return "it redirects from https to unencrypted http"
     return None

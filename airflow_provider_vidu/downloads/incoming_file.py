@@ -1,4 +1,4 @@
-"""One version of a file as it arrives: counted, hashed, checked, and written."""
+"""One version of a file as it arrives: counts, hashes, checks and writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
-from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
+from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.downloads.decisions import Progress
 from airflow_provider_vidu.downloads.unpacking import Unpacker, unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
@@ -14,19 +14,19 @@ from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.stores.base import AtomicWriter, StoredRecord
 
 OpenWriter = Callable[[str, int | None], AtomicWriter]
-"""Takes the content type and the announced size; returns the writer. Called again when a transfer starts over."""
+"""Takes the content type and the announced size and returns the writer; called again when a transfer starts over."""
 
 
 class IncomingFile:
-    """Takes the bytes of one version of the file; a transfer that starts over makes a new one.
+    """Takes the bytes of one version of the file; a transfer that starts over creates a new one.
 
-    What arrives is counted as it comes, for the transfer resumes there. What a server has compressed unasked is
-    unpacked on the way: size, digest and writer are about the file itself.
+    A file that the server compressed unrequested is unpacked: ``received`` counts the network's bytes, for resuming;
+    size, digest and writer refer to the file itself.
 
-    :param open_writer: opens the destination as soon as the first bytes have shown what they are.
-    :param artifact: what is wanted; None for a result of any medium.
-    :param max_bytes: the largest file that is accepted.
-    :param redact: takes secrets out of what an error may quote of the beginning.
+    :param open_writer: opens the destination once the first bytes have proven the content type.
+    :param artifact: the wanted file; None for a result of any medium.
+    :param max_bytes: the largest accepted size.
+    :param redact: removes secrets from the first bytes, which an error may quote.
     """
 
     def __init__(
@@ -51,41 +51,38 @@ class IncomingFile:
         self._declared: str | None = None
         self._path = ""
         self._first: bytearray | None = bytearray()
-        """The first bytes from the network, until they show whether they are compressed."""
+        """The first bytes from the network; None once it is known whether they are compressed."""
         self._unpacker: Unpacker | None = None
         self._head = bytearray()
-        """The first bytes of the file, until they show what it is."""
+        """The first bytes of the file, until they prove its type."""
         self._digest = hashlib.sha256()
         self._boxes = BoxWalk()
         self._writer: AtomicWriter | None = None
 
     @property
     def progress(self) -> Progress:
-        """How far it has come."""
+        """The progress so far."""
         return Progress(self.received, self.total, self.validator, self._codings)
 
     @property
     def unpacked(self) -> str | None:
-        """The coding that the file is unpacked from, or None where it is taken as it comes."""
+        """The coding from which the file is unpacked, or None."""
         return self._unpacker.name if self._unpacker else None
 
     def describe(self, declared: str | None, validator: str | None, path: str, codings: Sequence[str] = ()) -> None:
-        """Note what the first answer says: content type, validator, the URL's path, and content codings."""
+        """Note the first answer's content type, validator, URL path and content codings."""
         self._declared, self.validator, self._path, self._codings = declared, validator, path, tuple(codings)
 
     def expect(self, total: int | None) -> None:
-        """Note the announced size before the body comes.
-
-        :raises ViduDownloadRefusedError: when it is too large.
-        """
+        """Note the announced size before the body; raises ViduDownloadRefusedError when it is too large."""
         self.total = total
         self._check_size(total)
 
     def accept(self, data: memoryview) -> None:
         """Take the next bytes.
 
-        :raises ViduDownloadRefusedError: when they show something else than what is wanted, or are too many.
-        :raises ViduDownloadError: when they are compressed and broken.
+        :raises ViduDownloadRefusedError: when they prove another type than is wanted, or are too many.
+        :raises ViduDownloadError: when they are compressed and corrupt.
         :raises ViduStorageError: when they cannot be written.
         """
         self.received += len(data)
@@ -98,9 +95,9 @@ class IncomingFile:
             self._settle()
 
     def problem(self, *, surplus: bool) -> str | None:
-        """Return what is wrong with the file now that its body has ended, or None when it is whole.
+        """Return what is wrong with the file after the end of its body, or None if it is complete.
 
-        :param surplus: whether more came than was announced.
+        :param surplus: whether more bytes arrived than were announced.
         """
         if self.total is not None and self.received < self.total:
             return f"The transfer ended after {self.received:,} of {self.total:,} bytes."
@@ -113,16 +110,16 @@ class IncomingFile:
         if is_cut and self.total is None:
             return f"The connection ended after {self.received:,} bytes, in the middle of the file."
         if is_cut and self._unpacker is not None:
-            return f"The server sent {self.received:,} {self.unpacked}-compressed bytes, and their end is missing."
+            return f"The server sent {self.received:,} {self.unpacked}-compressed bytes, but their end is missing."
         return None
 
     @property
     def shows_its_end(self) -> bool:
-        """Whether the file's own structure tells that its end has come."""
+        """Whether the file's own structure shows that it is complete."""
         return self._boxes.is_whole() if self._unpacker is None else self._unpacker.is_at_end
 
     def complete(self) -> None:
-        """Write what a very short file still has in the buffer."""
+        """Write the bytes of a very short file that are still in the buffer."""
         self._settle()
         if self._writer is None:
             self._open()
@@ -131,14 +128,14 @@ class IncomingFile:
         """Publish the file and return its record.
 
         :param source: the URL that it came from, without its query.
-        :raises ViduStorageError: when that fails; nothing has been published then.
+        :raises ViduStorageError: when it could not be published.
         """
         assert self._writer is not None
         self._writer.publish()
         return StoredRecord(self._writer.uri, self.size, self._digest.hexdigest(), self.content_type, source)
 
     def discard(self) -> None:
-        """Throw everything away, also what was not stored: it may quote the key, and an error keeps this object."""
+        """Discard everything, including buffers: they may quote the key, and an error keeps this object alive."""
         self._head = bytearray()
         self._first = None
         writer, self._writer = self._writer, None
@@ -146,7 +143,7 @@ class IncomingFile:
             writer.discard()
 
     def _settle(self) -> None:
-        """Let the bytes that have come decide whether the file is compressed, and take them."""
+        """Determine from the first bytes whether the file is compressed, and take them."""
         if self._first is None:
             return
         first, self._first = bytes(self._first), None
@@ -178,10 +175,10 @@ class IncomingFile:
         head = self._redact(bytes(self._head[:SNIFF_BYTES]))
         if self._codings and self._unpacker is None and sniffed(head) is None and text_kind(head) is None:
             raise ViduDownloadRefusedError(
-                f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although it was asked not "
-                "to, and this encoding cannot be undone here. Switch it off at the server, or at the proxy before it."
+                f"Not stored: the server sent the file {', '.join(self._codings)}-encoded although no encoding was "
+                "requested, and this encoding is not supported. Turn it off at the server or the proxy in front of it."
             )
-        self.content_type = judged(self._declared, head, self._artifact, self._path)
+        self.content_type = checked_type(self._declared, head, self._artifact, self._path)
         self._writer = self._open_writer(self.content_type, self.total if self._unpacker is None else None)
         self._digest.update(self._head)
         self._writer.write(memoryview(self._head))

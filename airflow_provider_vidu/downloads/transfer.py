@@ -1,7 +1,7 @@
 """The transfer engine: one file from a URL into a store, whole or not at all.
 
-It holds one buffer, hashes in the same pass, resumes what breaks, and decides nothing by itself: :mod:`.decisions` says
-what an answer means, :mod:`.content` which content is acceptable, :mod:`..network.addresses` which addresses are.
+It uses one buffer, hashes in the same pass and resumes broken transfers. The decisions are elsewhere:
+:mod:`.decisions` interprets answers, :mod:`.content` checks content, :mod:`..network.addresses` checks addresses.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ from airflow_provider_vidu.stores.base import StoredRecord
 BUFFER_BYTES: Final = 1024 * 1024
 _NAP: Final = 0.5
 _THROUGH_PROXY: Final = (
-    " It was requested through the proxy {}, which may have refused it by itself; NO_PROXY exempts a host from it."
+    " It was requested through the proxy {}, which may itself have refused it; NO_PROXY exempts a host from the proxy."
 )
 _UNPROVEN: Final = (
     "The server announced no length and closed the connection after %s bytes, and this kind of file does not show "
-    "where it ends: nothing proves that it is whole."
+    "where it ends: nothing proves that it is complete."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a transfer keeps to.
+    """Limits and timing of a transfer.
 
-    :param artifact: what is fetched; None for a result of any medium.
-    :param max_bytes: the largest file that is accepted.
+    :param artifact: the wanted file; None for a result of any medium.
+    :param max_bytes: the largest accepted size.
     :param backoff: the delays between failed requests.
-    :param clock: seconds, monotonic.
-    :param sleep: waits for so many seconds.
+    :param clock: returns monotonic seconds.
+    :param sleep: waits for the given seconds.
     """
 
     artifact: Artifact | None = None
@@ -74,14 +74,14 @@ class Rules:
 
 
 class Transfer:
-    """One download. Make an instance, call :meth:`run` once.
+    """One download. Create an instance and call :meth:`run` once.
 
-    :param url: where the file is; None to call ``fresh_url`` first.
+    :param url: the file's URL; None to call ``fresh_url`` first.
     :param open_writer: opens the destination once the content is known to be acceptable.
-    :param access: what the connection grants.
-    :param rules: limits and times.
-    :param fresh_url: returns a new URL when the old one has expired; None if there is no way to one.
-    :param log: gets the lines about the progress.
+    :param access: the connection's part in it.
+    :param rules: limits and timing.
+    :param fresh_url: returns a new URL after the old one has expired; None if there is no way to get one.
+    :param log: the logger for progress.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Transfer:
         self._progress_log = ProgressLog()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._seconds = 0.0
-        """How long the bodies took that the file is made of: no request, no pause, no end of an upload."""
+        """Seconds spent receiving the file's bodies, without requests, pauses and the end of an upload."""
         self._fresh_urls = 0
         self._cancelled = False
         self._relay: str | None = None
@@ -116,11 +116,11 @@ class Transfer:
         """Fetch and publish.
 
         :return: the record of the stored file.
-        :raises ViduDownloadRefusedError: address, size or content are not allowed.
-        :raises ViduURLExpiredError: the URL is no longer valid and there is no way to a new one.
-        :raises ViduIncompleteError: it did not arrive whole, in spite of all retries.
-        :raises ViduStorageError: it could not be written.
-        :raises ViduDownloadError: everything else. After any exception nothing has been published.
+        :raises ViduDownloadRefusedError: when address, size or content are not allowed.
+        :raises ViduURLExpiredError: when the URL has expired and there is no way to get a new one.
+        :raises ViduIncompleteError: when the file is incomplete after all retries.
+        :raises ViduStorageError: when it could not be written.
+        :raises ViduDownloadError: for any other failure. After any exception nothing has been published.
         """
         try:
             if self._url is None:
@@ -130,12 +130,12 @@ class Transfer:
                 pass
             self._check_cancelled()
             record = self._file.publish(self._source)
-        except BaseException:  # also for SystemExit and KeyboardInterrupt: nothing half-done may stay
+        except BaseException:  # also after SystemExit and KeyboardInterrupt, leave nothing half-done
             self._file.discard()
             raise
         if self._file.unpacked:
             self._log.info(
-                "The server sent the file %s-compressed although it was asked not to; it is stored as it was before.",
+                "The server sent the file %s-compressed although no compression was requested; it is stored unpacked.",
                 self._file.unpacked,
             )
         self._log.info("%s", finish_line(self._file.received, self._file.content_type, self._seconds))
@@ -144,14 +144,11 @@ class Transfer:
     def cancel(self) -> None:
         """Make :meth:`run` raise soon. May be called from a signal handler or another thread."""
         self._cancelled = True
-        stream = self._stream
-        if stream is not None:
+        if (stream := self._stream) is not None:
             stream.abort()
 
-    # -- one request ----------------------------------------------------------------------------
-
     def _attempt(self, url: str) -> bool:
-        """Ask once and take what comes; return whether the file is complete."""
+        """Send one request and take the answer; return whether the file is complete."""
         self._check_cancelled()
         progress = self._file.progress
         problem: str | None = None
@@ -167,7 +164,7 @@ class Transfer:
         finally:
             self._stream = None
         if broken is not None:
-            # Raised outside of the handler: http.client's errors quote what came, and that may be the key.
+            # Raised outside the handler: http.client's errors quote the answer, which may contain the key.
             self._check_cancelled()
             if is_final:
                 raise broken
@@ -179,7 +176,7 @@ class Transfer:
         return self._finish(problem)
 
     def _open(self, url: str, progress: Progress) -> Stream:
-        """Send the request, following redirects; the key stays behind at the first foreign origin."""
+        """Send the request and follow redirects, without the key from the first foreign origin on."""
         family = family_of(self._rules.artifact)
         accept = {"Accept": f"{family}/*,application/octet-stream;q=0.9,*/*;q=0.5" if family else "*/*"}
         target, own, hops = Target.parse(url), True, 0
@@ -198,7 +195,7 @@ class Transfer:
         try:
             url = target.redirected(location)
             following = Target.parse(url)
-        except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
+        except (ViduDownloadRefusedError, ValueError):  # urlsplit raises ValueError for http://[ and the like
             following = None
         if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
             shown = self._access.redact(without_query(url).encode("utf-8", "replace")).decode("utf-8", "replace")
@@ -209,7 +206,7 @@ class Transfer:
         return following
 
     def _act_on(self, verdict: Verdict) -> None:
-        """Act on an answer without the file: wait, start over, get another URL or give up."""
+        """Wait, start over, get another URL or give up, after an answer without the file."""
         assert verdict.error is not None
         if verdict.do is Do.STOP:
             raise verdict.error
@@ -221,31 +218,29 @@ class Transfer:
         self._wait_or_raise(verdict.error)
 
     def _another_url(self, expired: ViduError | None) -> str:
-        """Ask for a fresh URL, a few times at most."""
+        """Request a fresh URL, a few times at most."""
         through = _THROUGH_PROXY.format(self._relay) if self._relay else ""
         if self._fresh_url is None:
             status = expired.status_code if expired else None
             raise ViduURLExpiredError(
-                f"The URL {self._source} is not valid (any more), and without a generation_id there is no way to "
-                f"a new one. Pass generation_id, or download sooner: such URLs expire within hours.{through}",
+                f"The URL {self._source} is invalid or has expired, and without a generation_id no new one can be "
+                f"requested. Pass generation_id, or download sooner: such URLs expire within hours.{through}",
                 status_code=status,
             )
         if expired is not None:
             self._fresh_urls += 1
             if self._fresh_urls > MAX_FRESH_URLS:
                 raise ViduDownloadError(
-                    f"The server refused {self._fresh_urls} URLs in a row, fresh ones among them: {expired}{through}",
+                    f"The server refused {self._fresh_urls} URLs in a row, including fresh ones: {expired}{through}",
                     status_code=expired.status_code,
                 )
             if self._fresh_urls > 1:
                 self._nap(self._rules.backoff.delay(self._fresh_urls - 1, expired))
-            self._log.info("The URL has expired (HTTP %s); asking for a fresh one.", expired.status_code)
+            self._log.info("The URL has expired (HTTP %s); requesting a fresh one.", expired.status_code)
         return self._fresh_url()
 
-    # -- the body -------------------------------------------------------------------------------
-
     def _take(self, stream: Stream, verdict: Verdict) -> str | None:
-        """Take the body; return what is wrong with its end, or None when the file is whole."""
+        """Take the body; return what is wrong with its end, or None if the file is complete."""
         if verdict.do is Do.TAKE_ALL:
             self._start_over()
             path = stream.target.path.partition("?")[0]
@@ -273,19 +268,17 @@ class Transfer:
         return problem
 
     def _finish(self, problem: str | None) -> bool:
-        """Take the end of a body; return whether the file is complete, else wait for another try."""
+        """Handle the end of a body; return whether the file is complete, else wait before the next attempt."""
         self._check_cancelled()
         if problem is None:
             self._file.complete()
             return True
         error = ViduIncompleteError(problem)
         if self._file.received in (0, self._file.total):
-            # Nothing that could be continued: an empty body, or one with bytes after its end.
+            # An empty body, or one with surplus bytes, cannot be continued.
             self._start_over()
         self._wait_or_raise(error)
         return False
-
-    # -- failures -------------------------------------------------------------------------------
 
     def _broken(self, error: BaseException) -> ViduDownloadError:
         detail = failure_text(error)
@@ -297,14 +290,14 @@ class Transfer:
     def _wait_or_raise(self, error: ViduError) -> None:
         delay = self._budget.spend(error, self._file.received)
         if delay is None:
-            tries = f" Gave up after {self._budget.failures} failures in a row." if self._budget.retries else ""
-            error.reason += tries
+            if self._budget.retries:
+                error.reason += f" Gave up after {self._budget.failures} failures in a row."
             raise error
-        self._log.warning("%s Trying again in %.1f s.", error, delay)
+        self._log.warning("%s Retrying in %.1f s.", error, delay)
         self._nap(delay)
 
     def _nap(self, seconds: float) -> None:
-        # In slices: a signal handler only sets a flag, and sleep would go on after it.
+        # In slices: a signal handler only sets a flag, which does not end a sleep.
         while seconds > 0:
             self._check_cancelled()
             self._rules.sleep(min(seconds, _NAP))
@@ -324,8 +317,7 @@ class Transfer:
         return IncomingFile(self._open_writer, self._rules.artifact, self._rules.max_bytes, self._redact)
 
     def _redact(self, data: bytes) -> bytes:
-        stream = self._stream
-        return self._access.redact(data, stream.target.url if stream is not None else self._url)
+        return self._access.redact(data, self._stream.target.url if self._stream else self._url)
 
     @property
     def _source(self) -> str:

@@ -1,7 +1,7 @@
-"""A file that a server has compressed although it was asked not to: unpacked while it streams by, and bounded. Pure.
+"""Unpacks a file that a server compressed although no compression was requested, streaming and bounded. Pure.
 
-Servers also name a ``Content-Encoding`` that is not there: stores keep the header that an upload carried, and gateways
-unpack a body and pass the header on. So the header decides nothing: the first bytes do.
+The first bytes decide, not ``Content-Encoding``: stores keep the header of an upload, and gateways unpack a body but
+forward the header.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from airflow_provider_vidu.common.media_types import sniffed
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
 
 MOST_RATIO: Final = 100
-"""No medium that a service hands out shrinks to less than a hundredth; a bomb shrinks to a thousandth."""
+"""No service's medium compresses to less than a hundredth; a bomb compresses to a thousandth."""
 FREE_BYTES: Final = 16 * 1024**2
-"""Up to this size, in bytes, the ratio does not count: a small picture of one colour shrinks to nearly nothing."""
+"""Up to this size in bytes the ratio does not count: a small picture of one colour compresses to nearly nothing."""
 _GZIP: Final = b"\x1f\x8b\x08"
 _PIECE: Final = 1024**2
 
 
 def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
-    """Return what unpacks a file that begins so; None for one to be taken as it is.
+    """Return the unpacker for a file with these first bytes; None if it is not packed.
 
-    A gzip file is known by its first bytes, declared or not. ``deflate`` has no such mark, so it counts where it is
-    declared and the bytes are not a medium as they are. No other coding can be unpacked here.
+    Gzip is recognized by its first bytes, declared or not. ``deflate`` has no such mark, so it must be declared and the
+    bytes must not be a medium. Other codings are not supported.
 
-    :param head: the first bytes, as many as prove a medium.
-    :param codings: what the header declares (:func:`~airflow_provider_vidu.network.codings.real_codings`).
+    :param head: the first bytes, enough to prove a medium.
+    :param codings: the declared codings (:func:`~airflow_provider_vidu.network.codings.real_codings`).
     """
     if head.startswith(_GZIP):
         return Unpacker("gzip", 31)
     if list(codings) != ["deflate"] or sniffed(head) is not None:
         return None
-    # Some servers send it without its header (RFC 9110, 8.4.1.2).
+    # Some servers omit zlib's header (RFC 9110, 8.4.1.2).
     has_header = len(head) > 1 and head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
     return Unpacker("deflate", 15 if has_header else -15)
 
 
 class Unpacker:
-    """Unpacks a compressed file, in pieces of bounded size.
+    """Unpacks a compressed file in pieces of bounded size.
 
     :param name: the coding, for messages.
-    :param wbits: how zlib is to read it.
+    :param wbits: zlib's window setting, which selects the format.
     """
 
     def __init__(self, name: str, wbits: int) -> None:
@@ -55,20 +55,20 @@ class Unpacker:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the compressed file has come to its end; before that, a part of it is missing."""
+        """Whether the compressed file is complete."""
         return self._zlib.eof
 
     def unpack(self, data: bytes | memoryview) -> Iterator[memoryview]:
-        """Yield what ``data`` unpacks to.
+        """Yield ``data`` unpacked.
 
-        :raises ViduDownloadError: when the compressed bytes are broken.
+        :raises ViduDownloadError: when the compressed bytes are corrupt.
         :raises ViduDownloadRefusedError: when they unpack to far more than a medium does.
         """
         self._taken += len(data)
         rest = bytes(data)
         while rest and not self._is_over:
             if self._zlib.eof:
-                # A gzip file may have several members. What else is behind its end is ignored, as gzip itself does.
+                # A gzip file may have several members. Other bytes after its end are ignored, as gzip does.
                 self._is_over = not (self.name == "gzip" and rest.startswith(_GZIP[:1]))
                 if self._is_over:
                     return
@@ -77,15 +77,15 @@ class Unpacker:
                 piece = self._zlib.decompress(rest, _PIECE)
             except zlib.error:
                 raise ViduDownloadError(
-                    f"The server sent the file {self.name}-compressed although it was asked not to, and what came is "
-                    "broken: it cannot be unpacked."
+                    f"The server sent the file {self.name}-compressed although no compression was requested, and it "
+                    "cannot be unpacked: the compressed data is corrupt."
                 ) from None
             rest = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
             self._given += len(piece)
             if self._given > max(FREE_BYTES, MOST_RATIO * self._taken):
                 raise ViduDownloadRefusedError(
                     f"Not stored: {self._taken:,} {self.name}-compressed bytes unpack to more than {self._given:,}. "
-                    "No medium shrinks like that."
+                    "No medium compresses that much."
                 )
             if piece:
                 yield memoryview(piece)

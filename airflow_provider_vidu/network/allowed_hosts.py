@@ -1,4 +1,4 @@
-"""The list of hosts and networks that downloads may come from although their addresses are private."""
+"""Parses the hosts and networks from which downloads are allowed despite private addresses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 
 
 def parse_allowed(value: Any) -> frozenset[str]:
-    """Return the entries of ``allowed_hosts`` in one spelling: host names, addresses, and networks with their length.
+    """Return the normalized entries of ``allowed_hosts``: host names, addresses, and networks with a prefix length.
 
-    :param value: a list, or text with entries separated by commas or blanks; None for no entry.
+    :param value: a list, or text with entries separated by commas or spaces; None for no entries.
     :raises ViduConfigError: when an entry is neither a host nor a network.
     """
     if isinstance(value, str) and value.strip().startswith("["):
@@ -40,7 +40,7 @@ def _entry(entry: str) -> str:
             raise ViduConfigError(f"{sanitized(entry, 60)!r} is not a network such as 198.18.0.0/15.") from None
     is_ipv6 = bare.count(":") > 1
     if "*" in bare:
-        raise ViduConfigError(f"{sanitized(entry, 60)!r}: every host is named in full, there are no wildcards.")
+        raise ViduConfigError(f"{sanitized(entry, 60)!r}: wildcards are not supported; name every host in full.")
     if not bare.isprintable() or re.search(r"[/\\@?#\[\] ]", bare) or (":" in bare and not is_ipv6):
         raise ViduConfigError(
             f"{sanitized(entry, 60)!r} is neither a host name nor a network: no scheme, port or path."

@@ -1,4 +1,4 @@
-"""The body of an answer as it arrives: unpacked, without inline media, and bounded. No I/O."""
+"""Takes the body of an answer as it arrives: unpacks it, cuts inline media out and limits its size. No I/O."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_vidu.network.codings import CODINGS, BodyError, Unpacker, real_codings, too_large
+from airflow_provider_vidu.network.codings import BodyError, Unpacker, real_codings, too_large
 
-__all__ = ["CODINGS", "BodyError", "Bounds", "IncomingBody", "has_long_run", "real_codings", "too_large"]
+__all__ = ["BodyError", "Bounds", "IncomingBody", "has_long_run", "real_codings", "too_large"]
 
 MIB: Final = 1024 * 1024
 
 LONG_RUN: Final = 16 * 1024
-"""From so many characters of Base64 in a row on, a body's text is inline media. No URL that is used is longer."""
+"""A run of at least this many Base64 characters is inline media; no usable URL is that long."""
 
 _PIECE: Final = 64 * 1024
 _PORTION: Final = 512
-"""So many packed bytes hold at most 512 KiB, which take a millisecond or two."""
-_TELLING: Final = 2
-"""After so many bytes it is known whether a body is packed."""
+"""This many packed bytes unpack to at most 512 KiB, which takes a millisecond or two."""
+_MAGIC_BYTES: Final = 2
+"""This many bytes show whether a body is packed."""
 _RUN_TABLE: Final = bytes(65 if code in b"+/=_-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _NEEDLE: Final = b"A" * LONG_RUN
-# PHP writes a slash as \/ (and with more backslashes inside a text that is JSON itself), .NET a plus as \u002B.
+# PHP writes a slash as \/ (with more backslashes in JSON inside JSON), .NET a plus as \u002B.
 _ESCAPE_BEGINS: Final = re.compile(rb"\\{1,4}(?:u(?:0(?:0[23]?)?)?)?")
 _ESCAPED: Final = (
     b"\\\\\\/",
@@ -34,13 +34,13 @@ _ESCAPED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much of an answer is read and kept.
+    """Limits on how much of an answer is read and kept.
 
-    :param wire: the most bytes that are taken from the network.
-    :param unpacked: the most bytes that a compressed body is inflated to; no compression is ever asked for.
-    :param kept: the most bytes that are kept, after inline media was cut out.
-    :param kept_unpacked: the same of a body that was compressed.
-    :param values: the most JSON values: 4 MiB of ``{}`` take gigabytes when they are parsed.
+    :param wire: bytes taken from the network.
+    :param unpacked: bytes to which a compressed body is inflated; compression is never requested.
+    :param kept: bytes kept after inline media was cut out.
+    :param kept_unpacked: the same for a body that was compressed.
+    :param values: JSON values: 4 MiB of ``{}`` take gigabytes when parsed.
     """
 
     wire: int
@@ -51,19 +51,19 @@ class Bounds:
 
 
 SINGLE: Final = Bounds(24 * MIB, 4 * MIB, MIB, MIB // 4, 20_000)
-"""For an answer about one generation; an honest one has a few KiB, or repeats a request (20 MB at most)."""
+"""For an answer about one generation: usually a few KiB, or up to 20 MB if it repeats the request."""
 
 LIST: Final = Bounds(64 * MIB, 16 * MIB, 16 * MIB, 4 * MIB, 200_000)
 """For a page of 100 generations."""
 
 CREATE: Final = Bounds(64 * MIB, 64 * MIB, 16 * MIB, 16 * MIB, 20_000)
-"""For an answer to a request that bills: its id is worth more reading."""
+"""For the answer to a billed request: finding its id justifies reading more."""
 
 
 class IncomingBody:
-    """Takes a body piece by piece; :attr:`content` is what has come so far, whatever happened then.
+    """Takes a body piece by piece; :attr:`content` holds what has arrived so far, even after an error.
 
-    :param encoding: the ``Content-Encoding`` header; empty without one.
+    :param encoding: the ``Content-Encoding`` header; empty if there is none.
     :param bounds: how much is read and kept.
     """
 
@@ -76,7 +76,7 @@ class IncomingBody:
 
     @property
     def content(self) -> bytes:
-        """The body as it was before its encoding, with long inline media cut out."""
+        """The unpacked body, with long inline media cut out."""
         return self._text.content
 
     @property
@@ -85,21 +85,15 @@ class IncomingBody:
         return self._unpacker.is_packed
 
     def portions(self, data: bytes) -> Iterator[bytes]:
-        """Yield ``data`` in portions to be fed one by one: packed bytes grow a thousandfold, so these are small.
-
-        :param data: the next bytes; each portion must be fed before the next one is taken.
-        """
+        """Yield ``data`` in portions to feed one by one, small ones if packed: packed bytes can grow a thousandfold."""
         at = 0
         while at < len(data):
-            size = _PORTION if self.is_packed else len(data) if self.received >= _TELLING else _TELLING
+            size = _PORTION if self.is_packed else len(data) if self.received >= _MAGIC_BYTES else _MAGIC_BYTES
             yield data[at : at + size]
             at += size
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        :raises BodyError: when the body is larger than its bounds, broken, or in a coding that cannot be read.
-        """
+        """Take the next bytes; raises BodyError when they are too many, corrupt, or in an unsupported coding."""
         self.received += len(data)
         for piece in self._unpacker.feed(data):
             self._keep(piece)
@@ -107,7 +101,7 @@ class IncomingBody:
             raise too_large(self._bounds.wire)
 
     def end(self) -> bytes:
-        """Return the content, now that the body has ended."""
+        """Return the content after the end of the body."""
         for piece in self._unpacker.end():
             self._keep(piece)
         return self.content
@@ -120,10 +114,9 @@ class IncomingBody:
 
 
 class _WithoutMedia:
-    """Keeps a text, except for the long runs of Base64 in it: answers repeat the images of their request.
+    """Keeps a text without its long runs of Base64: answers repeat the images of their request.
 
-    A run is cut out wherever it is (in a data URI, bare, or in JSON inside a text), so that nothing else of the text
-    changes, and none of it is kept in memory while it arrives.
+    A run is cut out as it arrives, wherever it is (a data URI, bare, JSON inside a text); the rest stays unchanged.
     """
 
     def __init__(self) -> None:
@@ -133,12 +126,12 @@ class _WithoutMedia:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept."""
+        """The number of bytes kept."""
         return len(self._kept) + len(self._pending)
 
     @property
     def content(self) -> bytes:
-        """What is kept."""
+        """The text kept."""
         self._settle()
         self._kept += self._pending
         self._pending = b""
@@ -147,21 +140,21 @@ class _WithoutMedia:
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         if not self._kept and not self._cut and len(self._pending) + len(data) < LONG_RUN:
-            self._pending += data  # nearly every body is that short, and needs no more than this
+            self._pending += data  # the fast path of nearly every body
             return
         for at in range(0, len(data), _PIECE):
             self._take(self._pending + data[at : at + _PIECE])
 
     def _take(self, data: bytes) -> None:
-        """Keep ``data`` up to where a run may go on, and search no byte more than a few times."""
+        """Keep ``data`` up to where a run may continue; each byte is searched only a few times."""
         runs = _runs(data)
         if self._cut:
-            going_on = len(runs) - len(runs.lstrip(b"A"))
-            self._cut += going_on
-            if going_on == len(data) or _ESCAPE_BEGINS.fullmatch(data, going_on):
-                self._pending = data[going_on:]
+            more = len(runs) - len(runs.lstrip(b"A"))
+            self._cut += more
+            if more == len(data) or _ESCAPE_BEGINS.fullmatch(data, more):
+                self._pending = data[more:]
                 return
-            data, runs = data[going_on:], runs[going_on:]
+            data, runs = data[more:], runs[more:]
             self._settle()
         at = 0
         while (start := runs.find(_NEEDLE, at)) >= 0:
@@ -173,7 +166,7 @@ class _WithoutMedia:
                 self._pending = b""
                 return
             self._settle()
-        # A run at the end may become a long one; a backslash may belong to the slash that follows.
+        # A run at the end may grow long; a final backslash may escape the next slash.
         end = len(runs.rstrip(b"A\\")) if runs[-1:] in (b"A", b"\\") else len(data)
         end = max(end, len(data) - LONG_RUN, at)
         self._kept += data[at:end]
@@ -186,7 +179,7 @@ class _WithoutMedia:
 
 
 def _runs(data: bytes) -> bytes:
-    """Return ``data`` with an A for each character of Base64."""
+    """Return ``data`` with each Base64 character replaced by an A."""
     if b"\\/" in data or b"\\u00" in data:
         for escaped in _ESCAPED:
             data = data.replace(escaped, b"A" * len(escaped))
@@ -194,5 +187,5 @@ def _runs(data: bytes) -> bytes:
 
 
 def has_long_run(body: bytes, length: int) -> bool:
-    """Whether so many characters of Base64 follow each other anywhere."""
+    """Whether ``body`` contains a run of at least ``length`` Base64 characters."""
     return len(body) >= length and _runs(body).find(_NEEDLE[:length]) >= 0

@@ -1,8 +1,8 @@
-"""Content codings: which ones are real, and how a body is unpacked piece by piece, whatever its header says. No I/O.
+"""Content codings: which ones are real, and unpacking a body piece by piece, by its bytes, not its header. No I/O.
 
-Which content codings are real is decided here for the API and for downloads. Gateways and stores also send ``utf-8``,
-``aws-chunked``, ``binary`` or ``none`` as ``Content-Encoding``: such a word means nothing, and a real one may be wrong,
-so the bytes decide where they can. Checksums do not count: whether an answer is whole, its JSON shows.
+The API and downloads share this list of real codings. Gateways and stores also send ``utf-8``, ``aws-chunked``,
+``binary`` or ``none`` as ``Content-Encoding``, which mean nothing, and a real coding may be wrong, so the bytes decide
+where they can. Checksums are ignored: the JSON shows whether an answer is complete.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress
 """The registered content codings (https://www.iana.org/assignments/http-parameters) that change the bytes."""
 
 _MOST_LAYERS: Final = 3
-"""So often a body may be packed: a gateway packs what was packed before."""
+"""Codings that may be nested: a gateway packs what is already packed."""
 _MOST_MEMBERS: Final = 1000
-"""So many gzip files may follow each other in a body (RFC 1952, 2.2); each costs a new decompressor."""
+"""Gzip members allowed in a body (RFC 1952, 2.2); each costs a new decompressor."""
 _PIECE: Final = 64 * 1024
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-# A text file's name, a comment (both end in a NUL), an extra field, a checksum of the header: RFC 1952, 2.3.
+# Optional parts of a gzip header (RFC 1952, 2.3); name and comment end in a NUL.
 _EXTRA, _NAME, _COMMENT, _HEADER_CHECKSUM = 4, 8, 16, 2
 _GZIP_TRAILER: Final = 8
 _BEGINS_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]")
+_ANY_TEXT: Final = re.compile(rb"[\t\r\n\x20-\x7e]|\xef\xbb|\xff\xfe|\xfe\xff")
+"""Text of any kind; no gzip begins so, and other codings may."""
 _BEGINS_ZLIB: Final = re.compile(rb"x[\x01\x9c\xda]")
 
 
 def real_codings(header: str) -> list[str]:
-    """Return the codings in a ``Content-Encoding`` header that mean something, in lower case."""
+    """Return the real codings in a ``Content-Encoding`` header, in lower case."""
     return [name for part in header.split(",") if (name := part.strip().lower()) in CODINGS]
 
 
 class BodyError(ValueError):
-    """The body cannot be read on.
+    """The rest of the body cannot be read.
 
     :param message: why, as a sentence.
-    :param is_too_large: whether it is larger than its bounds.
+    :param is_too_large: whether the body exceeds its bounds.
     """
 
     def __init__(self, message: str, *, is_too_large: bool = False) -> None:
@@ -47,15 +49,15 @@ class BodyError(ValueError):
 
 
 def too_large(limit: int) -> BodyError:
-    """Return the error of a body that is larger than ``limit`` bytes."""
+    """Return the error for a body larger than ``limit`` bytes."""
     return BodyError(f"The answer is larger than {limit} bytes.", is_too_large=True)
 
 
 class Unpacker:
-    """Takes a body piece by piece and yields what it is without its codings.
+    """Takes a body piece by piece and yields it unpacked.
 
-    :param encoding: the ``Content-Encoding`` header; empty without one.
-    :param limit: the most bytes that any layer is inflated to.
+    :param encoding: the ``Content-Encoding`` header; empty if there is none.
+    :param limit: the most bytes to which any layer is inflated.
     """
 
     def __init__(self, encoding: str, limit: int, layer: int = 1) -> None:
@@ -72,10 +74,7 @@ class Unpacker:
         return self._inflater is not None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes hold.
-
-        :raises BodyError: when they are broken, too much, or in a coding that cannot be read.
-        """
+        """Yield ``data`` unpacked; raises BodyError when it is too large, corrupt, or in an unsupported coding."""
         if self._first is not None:
             self._first += data
             if len(self._first) < 2:
@@ -94,7 +93,7 @@ class Unpacker:
                 yield from self._inner.feed(piece)
 
     def end(self) -> Iterator[bytes]:
-        """Yield what was kept back, now that the body has ended."""
+        """Yield the bytes held back, after the end of the body."""
         if self._first:
             yield bytes(self._first)
         self._first = None
@@ -102,7 +101,7 @@ class Unpacker:
             yield from self._inner.end()
 
     def _inflater_for(self, first: bytes) -> _Inflater | None:
-        """Return what unpacks a body that begins so, or None for one that is not packed, whatever its header says."""
+        """Return the inflater for a body with these first bytes, or None if it is not packed."""
         if first.startswith(_GZIP_MAGIC):
             return _Inflater("gzip", self._limit)
         if _BEGINS_ZLIB.match(first):
@@ -111,15 +110,17 @@ class Unpacker:
             return None
         outermost = self._codings[-1]
         if outermost == "deflate":
-            # Some servers send it without its header (RFC 9110, 8.4.1.2).
+            # Some servers omit zlib's header (RFC 9110, 8.4.1.2).
             return _Inflater("deflate", self._limit, may_be_raw=True)
         if outermost in ("gzip", "x-gzip"):
             if _has_zlib_header(first):
                 return _Inflater("deflate", self._limit)
-            raise BodyError(f"The answer is broken {', '.join(self._codings)}.")
+            if _ANY_TEXT.match(first):
+                return None  # unpacked on its way, and the header passed on: events, UTF-16
+            raise BodyError(f"The answer is not valid {', '.join(self._codings)}.")
         raise BodyError(
-            f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was asked for. "
-            "Switch the compression off at the gateway, or at the proxy in front of it."
+            f"The answer is encoded as {', '.join(self._codings)!r}, although no encoding was requested. "
+            "Turn compression off at the gateway, or at the proxy in front of it."
         )
 
 
@@ -128,14 +129,13 @@ def _has_zlib_header(data: bytes) -> bool:
 
 
 class _Inflater:
-    """Unpacks in pieces of bounded size: how much of a bomb a library inflates at a time depends on its version.
+    """Unpacks in pieces of bounded size: how much of a bomb a library inflates at once depends on its version.
 
-    The headers around the packed bytes are read here and their checksums skipped, because zlib throws away what it has
-    unpacked when it finds a wrong one.
+    Headers are parsed here and checksums skipped, because zlib discards unpacked data when a checksum is wrong.
 
     :param name: gzip or deflate.
-    :param limit: the most bytes that are unpacked.
-    :param may_be_raw: whether the bytes may come without a header.
+    :param limit: the most bytes to unpack.
+    :param may_be_raw: whether the header may be missing.
     """
 
     def __init__(self, name: str, limit: int, *, may_be_raw: bool = False) -> None:
@@ -145,17 +145,14 @@ class _Inflater:
         self._count = 0
         self._members = 0
         self._header: bytearray | None = bytearray()
-        """The bytes of a header that is not complete yet."""
+        """The bytes of an incomplete header."""
         self._skip = 0
-        """How much of a trailer is still to come."""
+        """Bytes of the trailer still to come."""
         self._ended = False
         self._unpack = zlib.decompressobj(wbits=-15)
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        """Yield what ``data`` unpacks to.
-
-        :raises BodyError: when it is broken or too much.
-        """
+        """Yield ``data`` unpacked; raises BodyError when it is corrupt or too large."""
         while data and not self._ended:
             if self._header is not None:
                 data = self._begun(data)
@@ -169,27 +166,28 @@ class _Inflater:
                 continue
             yield from self._inflated(data)
             data = self._unpack.unused_data
-            if self._unpack.eof:
-                self._finish()
+            if self._unpack.eof and self.name == "gzip":
+                self._skip = _GZIP_TRAILER
+            elif self._unpack.eof:
+                self._ended = True
 
     def _begun(self, data: bytes) -> bytes:
-        """Return what follows a header; nothing as long as the header is not complete."""
+        """Return the bytes after the header; none while it is incomplete."""
         assert self._header is not None
         self._header += data
         header = bytes(self._header)
         if self.name == "gzip":
             if self._members and not _GZIP_MAGIC.startswith(header[:2]):
-                self._ended = True  # what follows the last member, such as zeros, means nothing
+                self._ended = True  # padding after the last member, such as zeros, is ignored
                 return b""
             length = _gzip_header(header)
         elif len(header) < 2:
             length = None
         else:
-            is_raw = self._may_be_raw and not _is_zlib(header)
-            length = 0 if is_raw else 2
+            length = 0 if self._may_be_raw and not _is_zlib(header) else 2
         if length is None:
             if len(header) > _MOST_HEADER_BYTES:
-                raise BodyError(f"The answer is broken {self.name}.")
+                raise BodyError(f"The answer is not valid {self.name}.")
             return b""
         self._members += 1
         if self._members > _MOST_MEMBERS:
@@ -204,9 +202,8 @@ class _Inflater:
             try:
                 piece = self._unpack.decompress(data, _PIECE)
             except zlib.error:
-                # What comes before the damage may hold an id.
-                yield from self._until_damage(before, data)
-                raise BodyError(f"The answer is broken {self.name}.") from None
+                yield from self._until_damage(before, data)  # may hold an id
+                raise BodyError(f"The answer is not valid {self.name}.") from None
             yield self._counted(piece)
             data = self._unpack.unconsumed_tail
 
@@ -225,15 +222,9 @@ class _Inflater:
             raise too_large(self._limit)
         return piece
 
-    def _finish(self) -> None:
-        if self.name == "gzip":
-            self._skip = _GZIP_TRAILER
-        else:
-            self._ended = True
-
 
 def _is_zlib(data: bytes) -> bool:
-    """Whether packed bytes begin with zlib's header; by chance, every fiftieth stream without one looks as if."""
+    """Whether packed bytes begin with zlib's header; by chance, one in fifty raw streams looks like it."""
     if not _has_zlib_header(data):
         return False
     try:
@@ -244,7 +235,7 @@ def _is_zlib(data: bytes) -> bool:
 
 
 def _gzip_header(data: bytes) -> int | None:
-    """Return the length of a gzip header, or None when it is not complete."""
+    """Return the length of a gzip header, or None while it is incomplete."""
     if len(data) < 10:
         return None
     flags, at = data[3], 10

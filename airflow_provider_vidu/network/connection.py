@@ -1,8 +1,8 @@
-"""A connection to an address that was checked, through a proxy where there is one, and read with patience.
+"""A connection to a checked address, or through a proxy, read with a deadline.
 
-Built on ``http.client`` for three reasons: the request target travels byte for byte as it was signed;
-the check of the address and the connect are one step, so that no second DNS answer can slip in between;
-and bodies are read into one buffer that is used again and again.
+Built on ``http.client`` for three reasons: the request target is sent byte for byte as it was signed; the address is
+checked and connected to in one step, so no second DNS answer can slip in between; and bodies are read into one reused
+buffer.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
 MOST_HEADERS: Final = 100
-"""As many lines as ``http.client`` takes."""
+"""The limit of ``http.client``."""
 
 
 class TooSlowError(TimeoutError):
-    """Bytes come, but too few of them."""
+    """Bytes arrive, but too slowly."""
 
 
-class Patience(io.RawIOBase):
-    """The reading end of a socket, with an end to all waiting.
+class DeadlineReader(io.RawIOBase):
+    """The reading end of a socket, with a deadline.
 
-    A socket's own timeout restarts with every byte: a server that sends its headers byte by byte
-    would hold a worker for days.
+    A socket's own timeout restarts with every byte: a server that trickles its headers could hold a worker for days.
     """
 
     def __init__(self, raw: Any, sock: socket.socket) -> None:
@@ -52,30 +51,27 @@ class Patience(io.RawIOBase):
         self.renew(SLOW_TIMEOUTS * self._silence)
 
     def renew(self, seconds: float) -> None:
-        """Wait so long, from now on, for all that will be read."""
+        """Set the deadline for all following reads to ``seconds`` from now."""
         self._until = time.monotonic() + seconds
         self._heard = False
 
     def end(self) -> None:
-        """Wait no longer: take only what has arrived."""
+        """Stop waiting: return only what has already arrived."""
         self._until = None
 
     def limit(self) -> float:
-        """Return the most seconds that the next read may wait."""
+        """Return the seconds that the next read may wait; raises TooSlowError after the deadline."""
         left = 0.0 if self._until is None else self._until - time.monotonic()
         if left <= 0 and self._until is not None:
             raise TooSlowError
         return min(left, self._silence)
 
     def readable(self) -> bool:
-        """Return True: nothing else is done with it."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what comes next.
-
-        :raises TimeoutError: when the wait has come to its end.
-        """
+        """Read the next bytes; raises TimeoutError after silence or after the deadline."""
         self._sock.settimeout(self.limit())
         try:
             count: int | None = self._raw.readinto(buffer)
@@ -85,37 +81,34 @@ class Patience(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         self._raw.close()
         super().close()
 
 
 class Response(http.client.HTTPResponse):
-    """An answer that is read with :class:`Patience`, and whose head is understood where ``http.client`` gives up.
+    """An answer read with a :class:`DeadlineReader`, more tolerant of odd heads than ``http.client``.
 
-    Without that, an answer of 200 behind an interim one is never seen, and the end of a body is not known: what was
-    paid for would be lost, or a file that is cut taken for whole.
+    ``http.client`` would miss a 200 after an interim answer, or the end of a body: a paid result would be lost, or a
+    truncated file accepted.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
         super().__init__(sock, *args, **settings)
-        self.patience = Patience(self.fp.detach(), sock)
-        self.fp = io.BufferedReader(self.patience)
+        self.deadline = DeadlineReader(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self.deadline)
 
     def _read_status(self) -> tuple[str, int, str]:
-        # http.client skips 100 alone, but any interim answer may come unasked (RFC 9110, 15.2).
+        # http.client skips only 100, but any interim answer may arrive unrequested (RFC 9110, 15.2).
         for _ in range(MOST_INTERIM + 1):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 102 <= line[1] < 200:
                 return line
             http.client.parse_headers(self.fp)
-        raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) came, and none that counts")
+        raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) arrived, but no final one")
 
     def begin(self) -> None:
-        """Read the head of the answer.
-
-        :raises http.client.HTTPException: when it is none.
-        """
+        """Read the head of the answer; raises ``http.client.HTTPException`` when it is not HTTP."""
         super().begin()
         if self.headers.defects:
             _recover(self.headers)
@@ -132,9 +125,9 @@ class Response(http.client.HTTPResponse):
 
 
 def _recover(headers: http.client.HTTPMessage) -> None:
-    """Add the headers behind a line that is none, at which Python's parser stops.
+    """Add the headers after a line that is not a header, at which Python's parser stops.
 
-    That parser takes more for the end of a line than HTTP does, and would make a million headers of a hundred lines.
+    That parser splits lines at more characters than HTTP does, and could make a million headers of a hundred lines.
     """
     for line in re.split(r"\r?\n", str(headers.get_payload()))[:MOST_HEADERS]:
         name, colon, value = line.partition(":")
@@ -145,12 +138,11 @@ def _recover(headers: http.client.HTTPMessage) -> None:
 
 
 def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> socket.socket:
-    """Connect to the first address that answers.
+    """Connect to the first address that accepts.
 
-    :param addresses: literal addresses, in the order in which they are tried.
-    :param port: the port.
-    :param limit: returns the most seconds that the next address may take.
-    :raises OSError: the last address's failure, when none answers.
+    :param addresses: literal addresses, in the order to try.
+    :param limit: returns the seconds that the next attempt may take.
+    :raises OSError: the last failure, when every address failed.
     """
     failure: OSError = OSError("the host has no address")
     for address in addresses:
@@ -164,9 +156,9 @@ def dial(addresses: Iterable[str], port: int, limit: Callable[[], float]) -> soc
 
 
 def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSocket:
-    """Limit the wait for each piece that comes out of ``sock``, and return it.
+    """Limit the wait for each piece read from ``sock``, and return ``sock``.
 
-    TLS within TLS collects a whole record with as many reads as it takes, each with the socket's timeout.
+    TLS within TLS assembles a record from many reads, each with the socket's full timeout.
     """
     receive = sock.recv
 
@@ -179,14 +171,14 @@ def limit_pieces(sock: ssl.SSLSocket, limit: Callable[[], float]) -> ssl.SSLSock
 
 
 class Connection(http.client.HTTPConnection):
-    """Connects to an address that was checked, or through a proxy.
+    """Connects to a checked address, or through a proxy.
 
-    :param target: what will be asked for.
+    :param target: the URL to request.
     :param access: what may be connected to.
-    :param opened: called with every socket that is opened, so that the caller can close it in any case.
+    :param opened: called with every socket opened, so that the caller can always close it.
     """
 
-    debuglevel = 0  # also where it is set for all of http.client: it prints headers, and with them the key
+    debuglevel = 0  # overrides a value set on http.client's class: debug output prints headers, including the key
 
     def __init__(self, target: Target, access: DownloadAccess, opened: Callable[[socket.socket], None]) -> None:
         super().__init__(target.host, target.port, timeout=access.timeout)
@@ -194,14 +186,14 @@ class Connection(http.client.HTTPConnection):
         self._access = access
         self._opened = opened
         self._until = time.monotonic() + SLOW_TIMEOUTS * access.timeout
-        self._patience: Patience | None = None
+        self._deadline: DeadlineReader | None = None
         self.response_class: Any = self._respond
         proxy = proxy_for(target.url, access.proxy)
         self._proxy = _Proxy.parse(proxy) if proxy else None
         relayed = self._proxy is not None and target.scheme == "http"
         self.request_target = f"http://{target.authority}{target.path}" if relayed else target.path
         self.relay = f"{self._proxy.host}:{self._proxy.port}" if self._proxy and relayed else None
-        """The proxy that answers in the server's place; None for a direct connection or a tunnel."""
+        """The proxy that relays the request; None for a direct connection or a tunnel."""
         self.proxy_headers = self._proxy.headers() if self._proxy and relayed else {}
 
     def answer(self) -> Response:
@@ -211,13 +203,10 @@ class Connection(http.client.HTTPConnection):
         return response
 
     def connect(self) -> None:
-        """Resolve, check and connect in one step; then TLS where the scheme wants it."""
+        """Resolve, check and connect in one step, then start TLS if the scheme is https."""
         target, access = self._target, self._access
-        sock: Any
-        if self._proxy is not None:
-            sock = self._through_proxy(self._proxy)
-        else:
-            sock = dial(self._permitted(), target.port, self._limit)
+        proxy = self._proxy
+        sock: Any = self._through_proxy(proxy) if proxy else dial(self._permitted(), target.port, self._limit)
         self._opened(sock)
         if target.scheme == "https":
             sock = self._encrypted(sock, target.host)
@@ -230,8 +219,7 @@ class Connection(http.client.HTTPConnection):
         return permitted_addresses(target.host, target.port, access.allowed_hosts, access.resolve, is_own=is_own)
 
     def _through_proxy(self, proxy: _Proxy) -> socket.socket:
-        # The proxy resolves the name; what can be known here is checked all the same.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the proxy resolves the name; check here too if it resolves here
             self._permitted()
         sock = socket.create_connection((proxy.host, proxy.port), self._limit())
         self._opened(sock)
@@ -244,7 +232,7 @@ class Connection(http.client.HTTPConnection):
     def _encrypted(self, sock: socket.socket, host: str) -> Any:
         context = ssl_context(self._access.verify)
         sock.settimeout(self._limit())
-        if isinstance(sock, ssl.SSLSocket):  # a tunnel through a proxy that speaks TLS itself
+        if isinstance(sock, ssl.SSLSocket):  # a tunnel through an https proxy
             from urllib3.util.ssltransport import SSLTransport
 
             return SSLTransport(limit_pieces(sock, self._limit), context, server_hostname=host)
@@ -253,9 +241,9 @@ class Connection(http.client.HTTPConnection):
         return encrypted
 
     def _limit(self) -> float:
-        """Return the most seconds that the next step may take: of the connect, then of the read in progress."""
-        if self._patience is not None:
-            return self._patience.limit()
+        """Return the seconds that the next step may take: of the connect, later of the current read."""
+        if self._deadline is not None:
+            return self._deadline.limit()
         left = self._until - time.monotonic()
         if left <= 0:
             raise TooSlowError
@@ -263,7 +251,7 @@ class Connection(http.client.HTTPConnection):
 
     def _respond(self, sock: socket.socket, *args: Any, **settings: Any) -> Response:
         response = Response(sock, *args, **settings)
-        self._patience = response.patience
+        self._deadline = response.deadline
         return response
 
 
@@ -288,10 +276,7 @@ class _Proxy:
         return {"Proxy-Authorization": "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode("ascii")}
 
     def tunnel(self, sock: socket.socket, target: Target) -> None:
-        """Ask for a tunnel; the answer is read with patience, like every other one.
-
-        :raises OSError: when the proxy refuses, or its answer does not come to an end.
-        """
+        """Open a tunnel; raises OSError when the proxy refuses, or its answer does not end in time."""
         host = f"[{target.host}]" if ":" in target.host else target.host
         lines = [f"CONNECT {host}:{target.port} HTTP/1.1", f"Host: {host}:{target.port}"]
         lines += [f"{name}: {value}" for name, value in self.headers().items()]

@@ -1,9 +1,9 @@
-"""Where an answer's head and body begin and end on the wire: one tolerant reader for both HTTP clients. No I/O.
+"""Finds an answer's head and body on the wire: one tolerant reader for both HTTP clients. No I/O.
 
 ``http.client`` and aiohttp each refuse heads that the other one (and curl) reads: long or many header lines, odd names
-and values, a line without a colon, ``Transfer-Encoding: identity``, a length that is sent twice, ``chunked`` announced
-for a body that is not. What such an answer holds is paid for, so it is read here, by RFC 9112 where that says how to
-recover, and as curl does elsewhere. An answer whose framing is odd is the last one of its connection.
+and values, a line without a colon, ``Transfer-Encoding: identity``, a repeated length, ``chunked`` announced for a
+body that is not. The content of such an answer is paid for, so it is read here: by RFC 9112 where that says how to
+recover, elsewhere as curl does. After an answer with odd framing its connection is closed.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from itertools import islice
 from typing import Final
 
 MOST_HEAD_BYTES: Final = 512 * 1024
-"""The most bytes of all heads of an exchange, interim ones included; curl takes 300 KiB."""
+"""The most bytes of all heads of an exchange, including interim ones; curl's limit is 300 KiB."""
 
 MOST_INTERIM: Final = 100
-"""So many interim answers (1xx) may come before the one that counts; a gateway that waits sends one now and then."""
+"""The most interim answers (1xx) before the final one; a waiting gateway sends one now and then."""
 
 SWITCHING_PROTOCOLS: Final = 101
 
 _READ: Final = (
     "content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive", "content-encoding",
-    "content-type", "location", "retry-after", "retry-after-ms", "x-oneapi-request-id", "x-trace-id", "x-request-id",
+    "content-type", "location", "content-location", "operation-location", "retry-after", "retry-after-ms",
+    "x-oneapi-request-id", "x-trace-id", "x-request-id",
 )  # fmt: skip
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "proxy-connection", "keep-alive"})
 _LISTS: Final = _FRAMING | {"content-encoding"}
-"""Several fields of these names are one list; of the others the first one counts."""
+"""Repeated fields of these names form one list; of other names the first field counts."""
 _MOST_FIELDS: Final = 100
 _MOST_VALUE_BYTES: Final = 7000
-"""Longer values are omitted: aiohttp takes lines of 8,190 bytes, and a cut might leave a part of a secret."""
+"""Longer values are omitted: aiohttp takes lines of 8,190 bytes, and truncation could leave part of a secret."""
 _MOST_REASON_CHARS: Final = 1000
 _MOST_OVERHEAD: Final = 16 * 1024
-"""Bytes of chunk sizes, chunk extensions and trailers beyond one for each byte of the body: many thousand chunks of one
-byte keep an event loop busy."""
+"""Bytes of chunk sizes, extensions and trailers beyond one per byte of the body: thousands of one-byte chunks keep an
+event loop busy."""
 _MOST_LINE: Final = 64 * 1024
 
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -46,12 +47,12 @@ _FIELD: Final = re.compile(
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f][\x00-\x20\x7f-\x9f]*")
 _LENGTH: Final = re.compile("[0-9]{1,19}")
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r*", re.DOTALL)
-# No chunk size begins so, but JSON does, and a page, and gzip.
+# The beginning of JSON, a page, gzip or zlib, but never of a chunk size.
 _NOT_A_CHUNK: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[\"<]|\x1f\x8b|x[\x01\x5e\x9c\xda]")
 
 
 class FramingError(ValueError):
-    """The answer is not HTTP, ends too early, or keeps on without getting anywhere."""
+    """The answer is not HTTP, ends too early, or goes on without content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,11 @@ class Head:
     """The head of an answer.
 
     :param status: the status code.
-    :param reason: the words behind it.
-    :param fields: the header fields that are read here, by lower-case name; none of them speaks of the framing.
-    :param chunked: whether the body comes in chunks.
-    :param length: the body's length in bytes; None where chunks or the connection's end tell its end.
-    :param is_sure: whether a body that is shorter than ``length`` is cut.
+    :param reason: the reason phrase.
+    :param fields: the header fields used by this package, by lower-case name, without those about framing.
+    :param chunked: whether the body is chunked.
+    :param length: the body's length in bytes; None if chunks or the connection's end delimit it.
+    :param is_sure: whether a body shorter than ``length`` is truncated.
     :param keeps: whether the connection may carry another answer.
     """
 
@@ -77,7 +78,7 @@ class Head:
 
     @classmethod
     def parse(cls, raw: bytes) -> Head:
-        """Read a head; what is not understood in it is skipped.
+        """Parse a head, skipping lines that cannot be parsed.
 
         :param raw: the bytes from the status line to the empty line.
         :raises FramingError: when they do not begin with a status line.
@@ -91,7 +92,7 @@ class Head:
         lengths = {part.strip() for part in fields.get("content-length", "").split(",")} - {""}
         chunked = "chunked" in codings
         is_clear = len(lengths) == 1 and _LENGTH.fullmatch(next(iter(lengths))) is not None
-        # Any coding overrides a length (RFC 9112, 6.3), but "identity" is none.
+        # Any coding overrides a length (RFC 9112, 6.3), except "identity", which is not one.
         length = int(next(iter(lengths))) if is_clear and codings <= {"", "identity"} else None
         if status < 200 or status in (204, 304):
             chunked, length = False, 0
@@ -118,14 +119,14 @@ class Head:
 
 
 def _fields(raw: bytes, start: int) -> dict[str, str]:
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for match in islice(_FIELD.finditer(raw, start), _MOST_FIELDS):
         name, value = match[1].decode("ascii").lower(), _clean(match[2])
-        if name in found:
-            value = f"{found[name]}, {value}" if name in _LISTS else found[name]
+        if name in fields:
+            value = f"{fields[name]}, {value}" if name in _LISTS else fields[name]
         if len(value.encode()) <= _MOST_VALUE_BYTES:
-            found[name] = value
-    return found
+            fields[name] = value
+    return fields
 
 
 def _clean(value: bytes) -> str:
@@ -137,19 +138,19 @@ def _clean(value: bytes) -> str:
 
 
 def _is_kept(version: tuple[int, int], fields: dict[str, str]) -> bool:
-    told = f"{fields.get('connection', '')},{fields.get('proxy-connection', '')}".lower()
-    return "close" not in told if version >= (1, 1) else "keep-alive" in told or "keep-alive" in fields
+    options = f"{fields.get('connection', '')},{fields.get('proxy-connection', '')}".lower()
+    return "close" not in options if version >= (1, 1) else "keep-alive" in options or "keep-alive" in fields
 
 
 class AnswerReader:
-    """Takes the bytes of one answer as they come: :attr:`head` as soon as it is known, then the body."""
+    """Takes the bytes of one answer as they arrive and sets :attr:`head` once it is complete."""
 
     def __init__(self) -> None:
         self.head: Head | None = None
         self.ended = False
-        """Whether the body is complete. One that only the end of the connection ends never is before that."""
+        """Whether the body is complete; without a length or chunks, only once the connection ends."""
         self.is_spoiled = False
-        """Whether more has come than the answer, or in another way than announced: the connection is of no more use."""
+        """Whether the connection is unusable: it sent more than the answer, or not in the announced framing."""
         self._begun = False
         self._buffer = bytearray()
         self._searched = 0
@@ -160,14 +161,19 @@ class AnswerReader:
         self._until_close = False
 
     @property
+    def failure(self) -> FramingError | None:
+        """What is wrong behind the bytes of the body that were returned last, if anything."""
+        return None if self._chunks is None else self._chunks.failure
+
+    @property
     def keeps(self) -> bool:
         """Whether the connection may carry another answer."""
         return self.ended and not self.is_spoiled and self.head is not None and self.head.keeps
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes and return those of the body among them.
+        """Take the next bytes and return those of the body, also where a :attr:`failure` follows them.
 
-        :raises FramingError: when this is not an answer, or one with endless heads or chunk sizes.
+        :raises FramingError: unless it is a finite HTTP answer.
         """
         if self.head is None:
             self._begun = True
@@ -179,12 +185,11 @@ class AnswerReader:
         return self._body(data) if data else b""
 
     def end(self) -> None:
-        """Note that the connection has ended.
-
-        :raises FramingError: when the answer is not complete.
-        """
+        """Note that the connection has ended; raises FramingError when the answer is incomplete."""
         self.is_spoiled = True
-        if self.head is None and (self._buffer.find(b"\n") > 0):
+        if self.failure is not None:
+            raise self.failure
+        if self.head is None and self._buffer.find(b"\n") > 0:
             self._take_head(bytes(self._buffer) + b"\n\n")  # the status has arrived
         if self.head is None:
             cut = "within the head of its answer" if self._begun else "without an answer"
@@ -196,30 +201,30 @@ class AnswerReader:
             raise FramingError("the connection ended before the answer did")
 
     def _find_head(self) -> bool:
-        """Take the heads that are complete; return whether the one that counts is among them."""
+        """Take the complete heads; return whether the final one is among them."""
         while self.head is None:
-            if self._buffer.startswith((b"\r", b"\n")):  # an empty line more than the last answer had
+            if self._buffer.startswith((b"\r", b"\n")):  # an extra empty line after the previous answer
                 length = len(self._buffer)
                 self._buffer = self._buffer.lstrip(b"\r\n")
-                self._count(length - len(self._buffer))
+                self._head_bytes += length - len(self._buffer)
+                self._check_size()
             if len(self._buffer) >= 5 and self._buffer[:5].upper() != b"HTTP/":
                 raise FramingError("the answer does not begin with a status line of HTTP/1")
             end = _END_OF_HEAD.search(self._buffer, self._searched)
             if end is None:
                 self._searched = max(0, len(self._buffer) - 2)
-                if self._head_bytes + len(self._buffer) > MOST_HEAD_BYTES:
-                    self._count(len(self._buffer))
+                self._check_size(len(self._buffer))
                 return False
             raw = bytes(self._buffer[: end.end()])
             del self._buffer[: end.end()]
             self._searched = 0
-            self._count(len(raw))
+            self._head_bytes += len(raw)
+            self._check_size()
             self._take_head(raw)
         return True
 
-    def _count(self, length: int) -> None:
-        self._head_bytes += length
-        if self._head_bytes > MOST_HEAD_BYTES:
+    def _check_size(self, unread: int = 0) -> None:
+        if self._head_bytes + unread > MOST_HEAD_BYTES:
             raise FramingError(f"the head of the answer is larger than {MOST_HEAD_BYTES:,} bytes")
 
     def _take_head(self, raw: bytes) -> None:
@@ -227,7 +232,7 @@ class AnswerReader:
         if head.is_interim:
             self._interim += 1
             if self._interim > MOST_INTERIM:
-                raise FramingError(f"more than {MOST_INTERIM} interim answers (1xx) came, and none that counts")
+                raise FramingError(f"more than {MOST_INTERIM} interim answers (1xx) arrived, but no final one")
             return
         self.head = head
         if head.chunked:
@@ -242,33 +247,30 @@ class AnswerReader:
         if self.ended:
             self.is_spoiled = True
             return b""
-        if self._chunks is not None:
-            if self._chunks.has_not_begun and _NOT_A_CHUNK.match(data):
-                self._chunks, self._until_close, self.is_spoiled = None, True, True
-                return self._plain(data)
-            body, is_surplus = self._chunks.feed(data)
-            self.ended = self._chunks.ended
-            self.is_spoiled |= is_surplus
-            return body
-        return self._plain(data)
-
-    def _plain(self, data: bytes) -> bytes:
+        if self._chunks is not None and self._chunks.has_not_begun and _NOT_A_CHUNK.match(data):
+            self._chunks, self._until_close, self.is_spoiled = None, True, True
         if self._until_close:
             return data
-        body = data[: self._left]
-        self._left -= len(body)
-        self.ended = not self._left
-        self.is_spoiled |= len(body) < len(data)
+        if self._chunks is not None:
+            body, is_surplus = self._chunks.feed(data)
+            self.ended = self._chunks.ended
+        else:
+            body = data[: self._left]
+            self._left -= len(body)
+            self.ended, is_surplus = not self._left, len(body) < len(data)
+        self.is_spoiled |= is_surplus
         return body
 
 
 class _Chunks:
-    """Takes a body in chunks apart. Line ends without a carriage return, and blanks around a size, are understood."""
+    """Decodes a chunked body; line ends without a carriage return and blanks around a size are accepted."""
 
     def __init__(self) -> None:
         self.is_last = False
-        """Whether the last chunk has come; its trailers may be missing."""
+        """Whether the last chunk has arrived; its trailers may be missing."""
         self.ended = False
+        self.failure: FramingError | None = None
+        """Why nothing more is read. What came before it counts: the id of a create may be in it."""
         self._is_first = True
         self._left = 0
         self._line = b""
@@ -277,15 +279,28 @@ class _Chunks:
 
     @property
     def has_not_begun(self) -> bool:
-        """Whether there was nothing but blanks."""
+        """Whether only blanks have arrived."""
         return self._is_first and not self._line.strip()
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Take the next bytes; return those of the body, and whether some came behind its end.
+        """Take the next bytes; return those of the body, and whether others followed its end.
 
-        :raises FramingError: when they are not chunks.
+        :raises FramingError: when they are not chunks, from their first byte on.
         """
-        body, at = [], 0
+        if self.failure is not None:
+            raise self.failure
+        body: list[bytes] = []
+        try:
+            is_surplus = self._take(data, body)
+        except FramingError as error:
+            self.failure = error
+            if not body:
+                raise
+            is_surplus = True
+        return b"".join(body), is_surplus
+
+    def _take(self, data: bytes, body: list[bytes]) -> bool:
+        at = 0
         while at < len(data) and not self.ended:
             if self._left:
                 piece = data[at : at + self._left]
@@ -293,7 +308,7 @@ class _Chunks:
                 self._left -= len(piece)
                 self._received += len(piece)
                 at += len(piece)
-                if not self._left and data[at : at + 2] == b"\r\n":  # spares the search for the line that ends a chunk
+                if not self._left and data[at : at + 2] == b"\r\n":  # faster than the search for a line's end below
                     self._overhead += 2
                     at += 2
                 continue
@@ -301,13 +316,13 @@ class _Chunks:
             line = self._line + data[at : end or len(data)]
             self._overhead += (end or len(data)) - at
             if self._overhead > _MOST_OVERHEAD + self._received or len(line) > _MOST_LINE:
-                raise FramingError("the answer's chunks consist of little but their sizes")
+                raise FramingError("the answer's chunks contain little but their sizes")
             if not end:
                 self._line = line
                 break
             self._line, at = b"", end
             self._take_line(line[:-1])
-        return b"".join(body), at < len(data) and self.ended
+        return at < len(data) and self.ended
 
     def _take_line(self, line: bytes) -> None:
         is_empty = not line.strip()
@@ -316,14 +331,14 @@ class _Chunks:
         elif not is_empty:  # an empty one ends the chunk before it
             size = _CHUNK_SIZE.fullmatch(line)
             if size is None:
-                raise FramingError("the answer's chunks are broken")
+                raise FramingError("the answer's chunks are malformed")
             self._is_first = False
             self._left = int(size[1], 16)
             self.is_last = not self._left
 
 
 def canonical(head: Head) -> bytes:
-    """Return a head that every HTTP client reads, of an answer whose body is sent on by :func:`chunk`."""
+    """Return the head in a form that every HTTP client reads; :func:`chunk` forwards the body."""
     lines = [f"HTTP/1.1 {head.status} {head.reason}", *(f"{name}: {value}" for name, value in head.fields.items())]
     lines.append("transfer-encoding: chunked" if head.has_body else "content-length: 0")
     if not head.keeps:
@@ -332,15 +347,15 @@ def canonical(head: Head) -> bytes:
 
 
 def chunk(body: bytes) -> bytes:
-    """Return a piece of a body as a chunk; of no bytes, the last one."""
+    """Return a piece of a body as a chunk; an empty piece gives the last chunk."""
     return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
-    """Take the next bytes of an answer, and yield what comes of them in the simplest form that there is.
+    """Take the next bytes of an answer and yield them in canonical form.
 
-    :param reader: the answer.
-    :param data: the next bytes; none at the end of the connection.
+    :param reader: the reader of the answer.
+    :param data: the next bytes; empty at the end of the connection.
     :raises FramingError: see :meth:`AnswerReader.feed` and :meth:`AnswerReader.end`.
     """
     had_head, had_ended = reader.head is not None, reader.ended and reader.head is not None
@@ -348,6 +363,7 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
     try:
         if data:
             body = reader.feed(data)
+            failure = reader.failure
         else:
             reader.end()
     except FramingError as error:
@@ -365,7 +381,7 @@ def canonically(reader: AnswerReader, data: bytes) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The head of an answer: status, headers with lower-case names, and the beginning of an error body."""
+    """The head of an answer: status, headers with lower-case names, body length, and the beginning of an error body."""
 
     status: int
     headers: Mapping[str, str]

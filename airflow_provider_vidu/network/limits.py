@@ -1,4 +1,4 @@
-"""What API clients, downloads and uploads have in common: how long, how much at a time, how often, and the name."""
+"""Limits shared by API clients, downloads and uploads, and the user agent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_MAX_RETRIES: Final = 5
 CHUNK_BYTES: Final = 64 * 1024
 TOTAL_TIMEOUTS: Final = 4
-"""An answer must be complete within this many timeouts: a trickle is not a sign of life."""
+"""An answer must be complete within this many timeouts, however steadily it trickles."""
 SLOW_TIMEOUTS: Final = 2
-"""So many of the connection's timeouts an answer's head may take, and a body may be too slow."""
+"""An answer's head may take this many of the connection's timeouts, and a body may be too slow for as many."""

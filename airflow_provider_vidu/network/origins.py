@@ -1,4 +1,4 @@
-"""Where a URL leads: the origin that a key may travel to, and whether it is this machine."""
+"""The origin of a URL, to which its key is bound, and whether a host is this machine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Final
 from urllib.parse import urlsplit
 
 Origin = tuple[str, str, int]
-"""Scheme, host (lower-case) and port: what an API key may travel to."""
+"""Scheme, host (lower-case) and port; an API key is sent to its own origin only."""
 
-_PORTS: Final = {"http": 80, "https": 443}
+PORTS: Final = {"http": 80, "https": 443}
+"""The default port of each scheme."""
 
 
 def origin_of(url: str) -> Origin | None:
-    """Return the origin of an http(s) URL, or None where it has none."""
+    """Return the origin of an http(s) URL, or None for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return None
     scheme = parts.scheme.lower()
-    if scheme not in _PORTS or not parts.hostname:
+    if scheme not in PORTS or not parts.hostname:
         return None
-    return scheme, parts.hostname.lower().rstrip("."), port or _PORTS[scheme]
+    return scheme, parts.hostname.lower().rstrip("."), port or PORTS[scheme]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine by its name or literal address."""
+    """Whether ``host`` is a loopback name or literal loopback address."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,7 +1,7 @@
-"""Which proxy a request takes: the connection's, else the environment's. One rule for both API clients and downloads.
+"""Chooses a request's proxy, the connection's or the environment's, for both API clients and downloads.
 
-The variables are read here and not by ``urllib.request``, which ignores networks and bare IPv6 addresses in
-``NO_PROXY`` and hands out SOCKS addresses that none of the clients can use.
+``urllib.request`` is not used for this: it ignores networks and bare IPv6 addresses in ``NO_PROXY`` and returns SOCKS
+proxies, which no client here supports.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import os
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.origins import is_loopback
+from airflow_provider_vidu.network.origins import PORTS, is_loopback
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _OCTETS = re.compile(r"(?:[0-9]{1,3}\.){0,3}\*(?:\.\*)*")
-"""``10.1.*`` and ``10.1.2.*``: what is missing behind the last star is covered as well."""
+"""``10.1.*`` and ``10.1.2.*``: octets missing at the end match anything."""
 _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 
 
@@ -29,8 +27,8 @@ def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None 
     """Return the URL of the proxy to use for ``url``, or None to connect directly.
 
     The connection's own proxy wins. Otherwise ``HTTPS_PROXY`` or ``HTTP_PROXY`` (by the scheme of ``url``), then
-    ``ALL_PROXY`` are honoured, each in lower case first, unless ``NO_PROXY`` exempts the host. Loopback is never
-    proxied by the environment.
+    ``ALL_PROXY`` apply, each in lower case first, unless ``NO_PROXY`` exempts the host. The environment's proxies never
+    apply to loopback.
 
     :param url: an absolute http(s) URL.
     :param proxy: the connection's proxy, if any.
@@ -43,18 +41,18 @@ def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None 
         source, proxy = _of_environment(url, os.environ if environ is None else environ)
     if proxy is None:
         return None
-    # A report of the error may show this frame's variables: none of them holds a password.
+    # A report of this error may show the frame's variables, so none may hold a password.
     if wrong := _why_unusable(proxy, source):
         raise ViduConfigError(wrong)
     return _with_scheme(proxy.reveal())
 
 
 def _of_environment(url: str, environ: Mapping[str, str]) -> tuple[str, Secret | None]:
-    """Return the name of the proxy that the environment has for a URL, for messages, and the proxy."""
+    """Return the environment's proxy for a URL, preceded by its source for messages."""
     parts = urlsplit(url)
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     exempt = _read("no_proxy", environ)[1]
-    if is_loopback(host) or is_exempt(host, parts.port or _DEFAULT_PORTS.get(scheme, 0), exempt):
+    if is_loopback(host) or is_exempt(host, parts.port or PORTS.get(scheme, 0), exempt):
         return "", None
     for kind in (f"{scheme}_proxy", "all_proxy"):
         name, value = _read(kind, environ)
@@ -67,15 +65,17 @@ def is_exempt(host: str, port: int, listed: str) -> bool:
     """Whether ``NO_PROXY`` exempts a host.
 
     An entry is a domain (which covers its subdomains, with or without a leading dot), an address, a network such as
-    ``10.0.0.0/8``, ``[fd00::]/8`` or ``10.1.2.*``, any of the first two with a port, or ``*``. A scheme before it and a
-    slash behind it are ignored; a domain may be spelt in Unicode or in Punycode. Names are not resolved: a network
-    covers hosts that are given as an address.
+    ``10.0.0.0/8``, ``[fd00::]/8`` or ``10.1.2.*``, a domain or address with a port, or ``*``. A leading scheme and a
+    trailing slash are ignored; a domain may be in Unicode or Punycode. Names are not resolved: a network matches only
+    literal addresses.
 
     :param host: a host name or a literal address, without brackets.
     :param port: the port of the request.
-    :param listed: the variable's value, entries separated by commas or blanks.
+    :param listed: the variable's value, entries separated by commas or spaces.
     """
     name = _ascii(host.lower().rstrip("."))
+    # Quotation marks stay in the value where a container's env file holds them, and no entry has any.
+    listed = re.sub("[\"']", "", listed)
     address = _address(name)
     return any(_covers(entry, name, address, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
 
@@ -102,7 +102,7 @@ def _covers(entry: str, name: str, address: IPv4Address | IPv6Address | None, po
 
 
 def _ascii(host: str) -> str:
-    """Return a host name as it is sent: one that Punycode cannot spell stays as it is."""
+    """Return a host name in Punycode, or unchanged if it cannot be encoded."""
     try:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -119,7 +119,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return name and value of a variable; the lower-case spelling wins, also where it is empty."""
+    """Return a variable's name and value; the lower-case spelling wins even if it is empty."""
     # A CGI server puts a request's Proxy header into HTTP_PROXY (CVE-2016-5385).
     upper = "" if kind == "http_proxy" and "REQUEST_METHOD" in environ else kind.upper()
     name = next((name for name in (kind, upper) if name in environ), kind)
@@ -127,26 +127,24 @@ def _read(kind: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _with_scheme(value: str) -> str:
-    # Many write the proxy without a scheme.
     scheme, mark, rest = value.strip().partition("://")
     return f"{scheme.lower()}://{rest}" if mark else f"http://{scheme}"
 
 
 def _why_unusable(proxy: Secret, source: str) -> str | None:
-    """Return what is wrong with a proxy, without quoting what may hold a password; None if nothing is."""
+    """Return what is wrong with a proxy, without quoting a password, or None."""
     url = _with_scheme(proxy.reveal())
     scheme = url.partition("://")[0]
     subject = f"{source[0].upper()}{source[1:]}"
     if scheme.startswith("socks"):
         return (
             f"{subject} names a SOCKS proxy ({sanitized(scheme, 20)}://), which is not supported. "
-            "Nothing was sent. Name an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY win over "
-            "ALL_PROXY, the connection's proxy over all), or exempt the host with NO_PROXY."
+            "Nothing was sent. Set an http:// or https:// proxy (HTTPS_PROXY and HTTP_PROXY override ALL_PROXY, the "
+            "connection's proxy overrides all three), or exempt the host with NO_PROXY."
         )
     try:
-        fits = scheme in _DEFAULT_PORTS and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
-    except ValueError:
-        fits = False
-    if fits:
-        return None
+        if scheme in PORTS and urlsplit(url).hostname and urlsplit(url).port != 0:
+            return None
+    except ValueError:  # a port that is not a number
+        pass
     return f"{subject} is not the URL of an HTTP proxy. Nothing was sent. Example: http://proxy.example.com:3128"

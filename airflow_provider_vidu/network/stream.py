@@ -1,4 +1,4 @@
-"""One request for a file, and the answer whose body is still on the wire."""
+"""One request for a file, and its answer, streamed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from airflow_provider_vidu.network.target import DownloadAccess, Target
 
 ERROR_BODY_BYTES: Final = 2048
 NETWORK_ERRORS: Final = (OSError, http.client.HTTPException)
-"""What a broken connection raises here; ``ssl.SSLError`` and timeouts are OSErrors."""
+"""The errors of a broken connection; ``ssl.SSLError`` and timeouts are OSErrors."""
 
 
 class UnclearLengthError(http.client.HTTPException):
-    """The headers do not show where the body ends."""
+    """The headers do not determine where the body ends."""
 
 
 class Stream:
-    """An answer whose body is still on the wire. Close it, as with :func:`contextlib.closing`.
+    """An answer whose body has not been read yet. Close it, for example with :func:`contextlib.closing`.
 
     :raises OSError, http.client.HTTPException: when the connection fails (:data:`NETWORK_ERRORS`).
     :raises ViduDownloadRefusedError: when the address is not permitted.
@@ -43,25 +43,26 @@ class Stream:
         try:
             self._send(headers, access.headers if own else ())
             self._response = self._connection.answer()
-            self.headers = _lowered(self._response)
+            head = self._response.headers
+            self.headers = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
             self.status = self._response.status
             self.relay = self._connection.relay
             self.length = self._announced()
         except (*NETWORK_ERRORS, ViduError) as error:
             self.close()
-            # The frames below hold the request as it was written, the key among its headers.
+            # The traceback's frames hold the request, including the key in its headers.
             error.__cause__ = error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except BaseException:  # also for what a signal handler raises: the socket must not stay open
+        except BaseException:  # even if a signal handler raised it, close the socket
             self.close()
             raise
         self._left = self.length
 
     def _announced(self) -> int | None:
-        """Return the length of the body, or None where it ends by itself.
+        """Return the body's length, or None if chunks or the connection's end delimit it.
 
-        :raises UnclearLengthError: when the end of the body is unclear. ``http.client`` would read on
-            until the connection ends, and take a cut file, or one with chunk sizes in it, for the video.
+        :raises UnclearLengthError: when neither is clear. ``http.client`` would read until the connection ends, and
+            accept a truncated file or one that contains chunk sizes.
         """
         coding = self.headers.get("transfer-encoding", "identity").strip().lower()
         lengths = {part.strip() for part in self.headers.get("content-length", "0").split(",")}
@@ -70,22 +71,21 @@ class Stream:
         return None if self._response.chunked else self._response.length
 
     def answer(self) -> Answer:
-        """Return status and headers, and of an error the beginning of its body."""
+        """Return status and headers, and the beginning of an error's body."""
         body = b""
         if self.status >= 400:
-            self._response.patience.renew(self._access.timeout)
-            try:
+            self._response.deadline.renew(self._access.timeout)
+            with contextlib.suppress(*NETWORK_ERRORS):
                 body = self._access.redact(self._response.read(ERROR_BODY_BYTES), self.target.url)
-            except NETWORK_ERRORS:
-                body = b""
         return Answer(self.status, self.headers, self.length, body)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read what has arrived, waiting for at least a byte; return its length, 0 at the end.
+        """Read what has arrived, waiting for at least one byte.
 
+        :return: the number of bytes; 0 at the end.
         :raises OSError, http.client.HTTPException: when the connection broke.
         """
-        self._response.patience.renew(self._access.timeout)
+        self._response.deadline.renew(self._access.timeout)
         if self._response.chunked or self._response.fp is None:
             data = self._response.read1(len(buffer))
             buffer[: len(data)] = data
@@ -100,23 +100,23 @@ class Stream:
 
     @property
     def shows_its_end(self) -> bool:
-        """Whether a body that is cut differs from one that has ended."""
+        """Whether a truncated body can be distinguished from a complete one."""
         return self.length is not None or self._response.chunked
 
     def has_surplus(self) -> bool:
-        """Whether bytes beyond the announced length have arrived already (does not wait for any)."""
+        """Whether bytes beyond the announced length have already arrived; does not wait."""
         if self._socket is None or self._response.chunked or self._response.fp is None or self.length is None:
             return False
         try:
-            self._response.patience.end()
+            self._response.deadline.end()
             return bool(self._response.fp.peek(1))
         except OSError:
             return False
 
     def abort(self) -> None:
-        """Break the connection off, so that a read which waits comes back at once."""
+        """Shut the connection down, so that a waiting read returns at once."""
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it may be closed already
+            with contextlib.suppress(OSError):  # already closed
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Stream:
             self._socket.close()
 
     def _remember(self, sock: socket.socket) -> None:
-        """Keep hold of the socket: http.client lets go of it when the server announces to close."""
+        """Keep the socket: http.client drops it when the server announces that it will close."""
         self._socket = sock
 
     def _send(self, headers: dict[str, str], secret: Iterable[tuple[str, Secret]]) -> None:
@@ -147,21 +147,14 @@ class Stream:
         connection.endheaders()
 
 
-def _lowered(response: http.client.HTTPResponse) -> dict[str, str]:
-    lowered: dict[str, list[str]] = {}
-    for name, value in response.getheaders():
-        lowered.setdefault(name.lower(), []).append(value)
-    return {name: ", ".join(values) for name, values in lowered.items()}
-
-
 def failure_text(error: BaseException) -> str:
-    """Return in a few words what a network error means."""
+    """Return a network error's meaning in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate cannot be verified ({sanitized(error.verify_message, 100)})"
     if isinstance(error, TooSlowError):
         return "the transfer became too slow"
     if isinstance(error, TimeoutError):
-        return "the server fell silent"
+        return "the server stopped responding"
     if isinstance(error, UnclearLengthError):
         return "the answer's headers do not show where its body ends"
     if isinstance(error, http.client.RemoteDisconnected):

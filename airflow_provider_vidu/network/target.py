@@ -1,4 +1,4 @@
-"""What is fetched, and what a download may do for it: the URL taken apart, and the connection's part in it."""
+"""The parsed URL of a download, and the part of a connection that the download uses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefuse
 from airflow_provider_vidu.network.addresses import Resolver
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
-from airflow_provider_vidu.network.origins import Origin, origin_of
+from airflow_provider_vidu.network.origins import PORTS, Origin, origin_of
 
 MAX_BYTES: Final = 20 * 1024**3
-"""The largest file that is accepted where neither ``max_bytes`` nor ``[vidu] max_bytes`` says otherwise."""
+"""The default of ``[vidu] max_bytes``."""
 
 
 def deployment_hosts() -> frozenset[str]:
-    """Return the hosts and networks of ``[vidu] allowed_hosts``, which hold for downloads without a connection, too.
+    """Return the hosts and networks of ``[vidu] allowed_hosts``; they apply to downloads without a connection, too.
 
     :raises ViduConfigError: when an entry is neither a host nor a network.
     """
@@ -34,9 +34,9 @@ def deployment_hosts() -> frozenset[str]:
 
 
 def most_bytes(max_bytes: int | None = None) -> int:
-    """Return the largest file that a download accepts, in bytes.
+    """Return the size of the largest file that a download accepts, in bytes.
 
-    :param max_bytes: what the task says; ``[vidu] max_bytes`` if omitted.
+    :param max_bytes: the task's own limit; ``[vidu] max_bytes`` if omitted.
     :raises ViduConfigError: when the setting is not a number of bytes.
     """
     if max_bytes is not None:
@@ -50,17 +50,16 @@ def most_bytes(max_bytes: int | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DownloadAccess:
-    """What a download may do, and with what: the part of a connection that concerns it.
+    """The part of a connection that a download uses.
 
-    :param origin: the connection's own origin, the only one that ever gets ``headers``.
-    :param headers: the key and the connection's further headers.
-    :param allowed_hosts: hosts and networks that may be fetched from although private; the deployment's if omitted.
-    :param timeout: seconds to connect, and seconds of silence that are tolerated.
-    :param max_retries: how often a broken transfer is taken up again.
+    :param origin: the connection's own origin, the only one that receives ``headers``.
+    :param headers: the key and the connection's other headers.
+    :param allowed_hosts: hosts and networks that may be private; the deployment's if omitted.
+    :param timeout: seconds to connect, and the longest silence in seconds.
+    :param max_retries: how often a broken transfer is resumed.
     :param verify: as in :func:`airflow_provider_vidu.network.tls.ssl_context`.
-    :param proxy: the proxy for everything; the environment's where None.
-    :param resolve: replaces the system's resolver.
-    :param secrets: what no message may hold, should a server quote it.
+    :param proxy: the proxy for every request; the environment's if None.
+    :param secrets: values redacted from messages, should a server quote them.
     """
 
     origin: Origin | None = None
@@ -74,10 +73,10 @@ class DownloadAccess:
     secrets: tuple[Secret, ...] = ()
 
     def redact(self, data: bytes, url: str | None = None) -> bytes:
-        """Return ``data`` with every secret replaced by three stars: some gateways quote the key they refuse.
+        """Return ``data`` with every secret replaced by ``***``: some gateways quote the key they refuse.
 
-        :param data: what a server has sent.
-        :param url: what it was asked for: stores quote the signature that they refuse.
+        :param data: bytes from a server.
+        :param url: the requested URL: stores quote the signature that they refuse.
         """
         hidden = [secret.reveal() for secret in self.secrets] + sorted(signatures(url))
         if not hidden:
@@ -89,7 +88,7 @@ class DownloadAccess:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL taken apart without changing it."""
+    """A parsed URL, with path and query unchanged."""
 
     url: str = field(repr=False)
     scheme: str
@@ -99,9 +98,9 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """The Host header: the port only where it is not the scheme's own."""
+        """The Host header, with the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> Origin | None:
@@ -110,11 +109,9 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """Take ``url`` apart; path and query stay byte for byte, only non-ASCII letters are encoded.
+        """Parse ``url``; surrounding whitespace is dropped, only non-ASCII letters of path and query are encoded.
 
-        Blanks and line ends around it are dropped.
-
-        :raises ViduDownloadRefusedError: when it is not an http(s) URL with a host, or holds a user.
+        :raises ViduDownloadRefusedError: when it is not an http(s) URL with a host, or contains a user.
         """
         url = url.strip()
         ascii_url = "".join(char if char.isascii() else quote(char, errors="replace") for char in url)
@@ -124,19 +121,19 @@ class Target:
         except ValueError:
             parts = None
         if parts is None or not parts.hostname or "\\" in parts.netloc:
-            why = url_problem(url) or "has no host that can be read"
+            why = url_problem(url) or "has no valid host"
             raise ViduDownloadRefusedError(f"Not fetched: {shown_url(url)!r} is not an http(s) URL; it {why}.")
         if "@" in parts.netloc:
-            raise ViduDownloadRefusedError("Not fetched: the URL holds a user or a password.")
+            raise ViduDownloadRefusedError("Not fetched: the URL contains a user name or password.")
         scheme = parts.scheme.lower()
         rest = ascii_url.partition("://")[2].partition("#")[0]
         cut = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
         path = rest[cut:] if rest[cut:].startswith("/") else "/" + rest[cut:]
-        return cls(url, scheme, _ascii_host(parts.hostname), port or {"http": 80, "https": 443}[scheme], path)
+        return cls(url, scheme, _ascii_host(parts.hostname), port or PORTS[scheme], path)
 
     def redirected(self, location: str) -> str:
-        """Return the URL that a ``Location`` header of this target's answer means, without re-quoting it."""
-        # http.client reads headers as Latin-1; a raw UTF-8 path would come out garbled.
+        """Resolve a ``Location`` header against this URL, without re-quoting it."""
+        # http.client reads headers as Latin-1, which would garble a raw UTF-8 path.
         location = location.encode("latin-1", "replace").decode("utf-8", "replace").strip().replace(" ", "%20")
         if location.startswith("//"):
             return f"{self.scheme}:{location}"

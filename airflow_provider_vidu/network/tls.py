@@ -1,10 +1,11 @@
-"""Which certificates are trusted: decided once, for the sync client, the async client and downloads."""
+"""The trusted certificates of the sync client, the async client and downloads."""
 
 from __future__ import annotations
 
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -13,21 +14,19 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Environment variables that name a CA bundle; the first that is set replaces the usual trust."""
+"""Environment variables that name a CA bundle; the first one set replaces the default trust store."""
 
 
 def ssl_context(verify: bool | str = True, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
-    """Return the TLS settings that a connection's ``verify`` asks for.
+    """Return the TLS context for a connection's ``verify``. It is cached and shared: do not change it.
 
-    With True, a bundle named by ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` is
-    the only trust, as with requests and curl; without one, the system's store and certifi's bundle
-    are trusted together (slim images lack the first, companies put their own CA into it).
-
-    The context is cached and shared: do not change it.
+    With True, a bundle named by ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` is the only one
+    trusted, as with requests and curl. Without one, the system's store and certifi's bundle are both trusted: slim
+    images lack the former, companies add their own CA to it.
 
     :param verify: true, false, or the path of a CA bundle (a file, or a directory made by ``c_rehash``).
-    :param environ: the environment to read; the process's own where left out.
-    :raises ViduConfigError: when the bundle cannot be read or holds no certificate.
+    :param environ: the environment to read; the process's own if omitted.
+    :raises ViduConfigError: when the bundle cannot be read or contains no certificate.
     """
     if verify is False:
         return _unverified()
@@ -42,12 +41,10 @@ def ssl_context(verify: bool | str = True, environ: Mapping[str, str] = os.envir
 @lru_cache(maxsize=1)
 def _default() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    try:
+    with suppress(ImportError, OSError):  # distributions ship Python without certifi's file; the system store remains
         import certifi
 
         context.load_verify_locations(cafile=certifi.where())
-    except (ImportError, OSError):  # distributions ship Python without certifi's file; the system store is left
-        pass
     return _http1(context)
 
 
@@ -61,9 +58,9 @@ def _trusting(source: str, path: str, _fingerprint: tuple[int, int]) -> ssl.SSLC
         )
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         detail = getattr(error, "strerror", None) or str(error)
-        reason = "holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else detail
+        reason = "it contains no certificate in PEM form" if isinstance(error, ssl.SSLError) else detail
         raise ViduConfigError(
-            f"The CA bundle {sanitized(path)!r} that {source} names cannot be used: {reason}."
+            f"The CA bundle {sanitized(path)!r} named by {source} cannot be used: {reason}."
         ) from None
     return _http1(context)
 
@@ -77,13 +74,13 @@ def _unverified() -> ssl.SSLContext:
 
 
 def _http1(context: ssl.SSLContext) -> ssl.SSLContext:
-    # Neither client speaks HTTP/2; some gateways pick it unless the client offers only HTTP/1.1.
+    # Neither client supports HTTP/2; some gateways choose it unless the client offers only HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 def _fingerprint(path: str) -> tuple[int, int]:
-    # A bundle that was replaced on disk must not be answered from the cache.
+    # A bundle replaced on disk must not come from the cache.
     try:
         status = Path(path).expanduser().stat()
     except (OSError, ValueError):

@@ -41,8 +41,8 @@ def required_arguments(arguments: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _holds(value: object) -> bool:
-    # Only lists are checked for emptiness: an array has no truth value, and an XCom none yet.
-    return value is not None and not (isinstance(value, (list, tuple)) and not value)
+    # Only these are checked for emptiness: an array has no truth value, and an XCom none yet.
+    return value is not None and not (isinstance(value, (list, tuple, dict)) and not value)
 
 
 def _is_word_none(value: object) -> bool:

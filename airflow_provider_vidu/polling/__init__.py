@@ -1,1 +1,1 @@
-"""Whether and when to send again, when to poll next, and when to stop. No clock, no I/O."""
+"""Decides when to repeat a request, when to poll next, and when to stop waiting. No I/O except in ``worker``."""

@@ -1,7 +1,7 @@
-"""What a poll leads to: wait and poll again, done, or failed. Every decision of a wait, without I/O.
+"""Decides what follows a poll: poll again, done, or failed. No I/O.
 
-The hook, the sensor and the trigger hand the answer or the error of each poll to a :class:`Watch` and act on the
-:data:`PollResult` that it returns. The clock and the random numbers are handed in.
+The hook, the sensor and the trigger pass the answer or error of each poll to a :class:`Watch` and act on the
+:data:`PollResult` that it returns. Clock and random numbers are parameters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.common.values import mapping, trace_id
@@ -24,8 +25,8 @@ from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first
 from airflow_provider_vidu.polling.schedule import interval as scheduled
 
 FIRST_POLL_FLOOR: Final = 10.0
-"""Seconds a trigger waits at least before its first poll: Airflow marks a task failed when an event
-fires within a few seconds of its deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
+"""Minimum seconds before a trigger's first poll: Airflow fails a task whose event fires within a few seconds of its
+deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
 
 
 def earliest_event(deferred_at: float) -> float:
@@ -36,7 +37,7 @@ def earliest_event(deferred_at: float) -> float:
 LONGEST_GROWN_INTERVAL: Final = 3600.0
 
 LONGEST_PAUSE_SECONDS: Final = 3600.0
-"""How long a wait without a deadline pauses for a connection that is missing or wrong, or whose key is refused."""
+"""How long a wait without a deadline stays paused for a missing or wrong connection, or a refused key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,14 @@ class PollPolicy:
     """How a generation is watched.
 
     :param interval: seconds between polls.
-    :param max_failures: failed polls in a row that are tolerated; a good one resets the count.
-    :param backoff: the delays after failed polls; never shorter than ``interval`` where ``interval``
-        is the base.
-    :param grace: seconds after the start in which "no such generation" counts as a failed poll.
-    :param missing_url_polls: further polls when success is reported without a URL.
-    :param unnamed_failure_polls: further polls when a failure is reported without any id.
+    :param max_failures: failed polls in a row that are tolerated; a successful one resets the count.
+    :param backoff: the delays after failed polls.
+    :param grace: seconds after the start during which "no such generation" is tolerated as a failed poll.
+    :param missing_url_polls: further polls after a success without a URL.
+    :param unnamed_failure_polls: further polls after a failure without any id.
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
-    :param max_wait: seconds that a growing interval never exceeds; an hour if omitted.
-    :param adaptive: poll when ``schedule`` says so; ``interval`` then only sets the delays after failed polls.
+    :param max_wait: upper bound of the interval in seconds; if omitted, an exponential one grows up to an hour.
+    :param adaptive: follow ``schedule``; ``interval`` then only sets the delays after failed polls.
     """
 
     interval: float = POLL_SECONDS
@@ -71,29 +71,29 @@ class PollPolicy:
     @classmethod
     @lru_cache(maxsize=64, typed=True)  # thousands of triggers, a handful of policies
     def for_trigger(cls, interval: float | None, max_failures: int = 10, **more: Any) -> PollPolicy:
-        """Return the policy of a trigger (no interval: adaptive): failures back off from it up to five minutes."""
+        """Return a trigger's policy (None: adaptive); failures back off from the interval up to five minutes."""
         seconds = POLL_SECONDS if interval is None else interval
         backoff = Backoff(base=max(seconds, 1.0), cap=max(300.0, seconds))
         return cls(seconds, max_failures, backoff, **{"adaptive": interval is None, **more})
 
     @classmethod
     def for_worker(cls, interval: float | None, max_failures: int) -> PollPolicy:
-        """Return the policy of a process that holds a worker (no interval: adaptive): failures back off from 1 s."""
+        """Return the policy of a wait that holds a worker (None: adaptive); failures back off from 1 s to 60 s."""
         seconds = POLL_SECONDS if interval is None else interval
         return cls(seconds, max_failures, Backoff(base=1.0, cap=60.0), adaptive=interval is None)
 
     def first_delay(self, left: float | None = None, rng: Random = random.random) -> float:
-        """Return the seconds before a trigger's first poll: spread, so that a wave falls out of step.
+        """Return the seconds before a trigger's first poll, spread so that simultaneous deferrals do not poll together.
 
-        :param left: seconds until the deadline, which is not overslept; None if there is none.
+        :param left: seconds until the deadline, an upper bound; None if there is none.
         """
         interval = first_interval() if self.adaptive else self.interval
-        # The floor moves the whole spread and cuts nothing off it: half a crowd would poll at the floor.
+        # The floor shifts the whole spread: if it cut the spread off, half the polls would come at the floor.
         delay = max(interval * 0.5, FIRST_POLL_FLOOR) + interval * rng()
         return delay if left is None else max(min(delay, left), FIRST_POLL_FLOOR)
 
     def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
-        """Return the seconds until the next poll while all goes well, after ``polls`` good ones."""
+        """Return the seconds until the next poll after ``polls`` successful ones."""
         if self.adaptive and history is not None:
             delay = spread(scheduled(history), rng)
         else:
@@ -108,8 +108,8 @@ class PollPolicy:
 class Wait:
     """Poll again after ``delay`` seconds.
 
-    ``note`` is a line worth logging, present only when something changed. ``trouble`` marks a delay that an error or a
-    missing URL forced, ``paused`` one that only an edit of the connection can end.
+    ``note`` is a line to log, present only if something changed. ``trouble`` marks a delay caused by an error or a
+    missing URL, ``paused`` one that ends only when the connection is fixed.
     """
 
     delay: float
@@ -120,7 +120,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The generation has succeeded, and its result is there."""
+    """The generation succeeded and has a result."""
 
     generation: Generation
     note: str | None = None
@@ -128,7 +128,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The wait is over with an error."""
+    """The wait ended with an error."""
 
     error: ViduError
     note: str | None = None
@@ -138,21 +138,21 @@ PollResult = Wait | Done | Failed
 
 
 class Watch:
-    """The memory of one wait: put in what each poll brought, get out what to do.
+    """The state of one wait: takes the outcome of each poll and returns what to do.
 
-    Before the generation is known to exist for this connection, a refusal is a mistake in the DAG or the connection,
-    and ends the wait at once. Afterwards the generation is paid for, and no single answer ends the wait: a missing or
-    wrong connection and a refused key pause it until its deadline (or for an hour), other refusals count as failed
-    polls. The error that ends such a wait may be retried, unless the generation itself has failed.
+    Until the generation is known to exist for this connection, a refusal is a mistake in the DAG or the connection and
+    ends the wait at once. Afterwards the generation is paid for, and no single answer ends the wait: a missing or wrong
+    connection or a refused key pauses it until its deadline (or for an hour), other refusals count as failed polls. The
+    error that ends such a wait may be retried, unless the generation itself failed.
 
-    :param policy: the numbers.
-    :param generation_id: named in every error, and so is ``conn_id``.
-    :param since: epoch seconds at which the wait (over all its legs) began.
-    :param deadline: epoch seconds at which it ends, or None for no end.
-    :param end_reported: whether an event has reported the generation's end: then the deadline is not the user's, and
+    :param policy: intervals and tolerances.
+    :param generation_id: named in every error, as is ``conn_id``.
+    :param since: epoch seconds at which the wait began, in its first deferral.
+    :param deadline: epoch seconds at which it ends; None for no limit.
+    :param end_reported: whether an event has reported the generation's end; the deadline is then not the user's, and
         passing it is an error of the service, not a timeout.
-    :param known: whether the generation was submitted or seen with this connection before this watch began.
-    :param rng: numbers in [0, 1).
+    :param known: whether the generation was submitted or seen with this connection before.
+    :param rng: returns numbers in [0, 1).
     """
 
     # A triggerer holds thousands of these.
@@ -193,11 +193,11 @@ class Watch:
 
     @property
     def is_known(self) -> bool:
-        """Whether the generation exists for this connection: it was submitted with it, or a poll has seen it."""
+        """Whether the generation exists for this connection: submitted with it, or seen by a poll."""
         return self._known or self.last is not None
 
     def saw(self, generation: Generation, now: float) -> PollResult:
-        """Take the answer of a poll at ``now`` (epoch seconds)."""
+        """Record the answer to a poll at ``now`` (epoch seconds) and return what to do."""
         if (doubt := self._doubted(generation, now)) is not None:
             return doubt
         note = self._recovery_note(generation)
@@ -212,7 +212,7 @@ class Watch:
         return self._wait(self.policy.delay(self._polls, self._rng, self._history), now, note)
 
     def _recovery_note(self, generation: Generation) -> str | None:
-        """Count a good poll and forget the trouble before it; return a line if the state has changed."""
+        """Count a successful poll and reset the failures; return a line if the state changed."""
         recovered, self._failures = self._failures, 0
         trouble, self._trouble = self._trouble, None
         is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
@@ -228,15 +228,15 @@ class Watch:
         return note
 
     def missed(self, error: ViduError, now: float, *, has_connection: bool = True) -> PollResult:
-        """Take the failure of a poll at ``now`` (epoch seconds).
+        """Record the failure of a poll at ``now`` (epoch seconds) and return what to do.
 
-        :param has_connection: False if the poll was not sent, because the look-up of the connection failed.
+        :param has_connection: False if the poll was not sent because the connection could not be loaded.
         """
         self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
-        # After a good poll with the same arguments, the connection is what has changed.
+        # After a successful poll with the same arguments, the connection must have changed.
         has_connection &= self.last is None and not isinstance(error, exceptions.ViduConnectionNotFoundError)
         if isinstance(error, exceptions.ViduConfigError) and not has_connection:
-            # One that never existed is a mistake in the DAG; one that existed when the wait began is usually restored.
+            # A connection that never existed is a mistake in the DAG; one that existed is usually restored.
             is_mistake = not self.is_known and now - self.since <= self.policy.grace
             return Failed(error) if is_mistake else self._pause(error, now, "the connection is back")
         if isinstance(error, exceptions.ViduAuthError) and self.is_known:
@@ -251,7 +251,7 @@ class Watch:
         return self._wait(delay, now, note, trouble=True)
 
     def _pause(self, error: ViduError, now: float, until: str) -> PollResult:
-        """Poll again with growing pauses, for as long as the wait may last, or for an hour if it has no end."""
+        """Poll again after growing pauses, until the deadline, or for an hour if there is none."""
         note = f"paused until {until}: {error}" if self._paused_at is None else None
         self._paused_at = now if self._paused_at is None else self._paused_at
         self._pauses += 1
@@ -264,7 +264,7 @@ class Watch:
         return Wait(min(delay, left), note, trouble=True, paused=True)
 
     def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
-        """Return the error of a wait that has lasted too long: how long, which state, which id."""
+        """Return the error of a wait that has passed its deadline, with its duration and the last state."""
         state = self.last.describe() if self.last else "never seen"
         trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
@@ -275,7 +275,7 @@ class Watch:
         )
 
     def _never_shown(self, now: float) -> ViduError:
-        """Return the error of an end that was reported and that no answer has shown since: a retry may see it."""
+        """Return the error for a reported end that no answer has confirmed; a retry may see it."""
         if self._trouble is not None:
             return self._given_up(self._trouble, now)
         state = self.last.describe() if self.last else "never seen"
@@ -289,18 +289,18 @@ class Watch:
     def _tolerable(self, error: ViduError, now: float) -> bool:
         if error.retryable or (self.is_known and isinstance(error, exceptions.ViduAPIError)):
             return True
-        # A generation may be unknown for a moment after its creation.
+        # The service may not find a generation for a moment after its creation.
         return isinstance(error, exceptions.ViduNotFoundError) and now - self.since < self.policy.grace
 
     def _given_up(self, error: ViduError, now: float) -> ViduError:
         """Return the error that ends a wait whose generation may be fine; a retry can resume the wait."""
-        what = f"{self._failures} polls in a row failed; the last one"
+        summary = f"{self._failures} polls in a row failed; the last one"
         if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
-            what = f"The wait was paused for {duration(now - self._paused_at)}, and the connection is still not usable"
-        return _resumable(error, f"{what}: {_sentence(error.reason)}")
+            summary = f"The wait was paused for {duration(now - self._paused_at)}, but the connection is still unusable"
+        return _resumable(error, f"{summary}: {_sentence(error.reason)}")
 
     def _doubted(self, generation: Generation, now: float) -> Wait | None:
-        """Return when to poll again after a failure that names no generation; None if the answer counts."""
+        """Return when to poll again after a failure that names no generation, or None to accept the answer."""
         if not is_doubtful(generation):
             self._unnamed = 0
             return None
@@ -336,15 +336,15 @@ class Watch:
 
 
 def is_doubtful(generation: Generation) -> bool:
-    """Whether an answer reports a failure and names no generation.
+    """Whether an answer reports a failure but holds no id.
 
-    Every documented answer holds an id [doc]. ``{"status": "error", "message": …}`` alone may be about the request.
+    Every documented answer holds an id [doc]; ``{"status": "error", "message": …}`` alone may be about the request.
     """
     return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
 
 
 def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
-    """Return the error that a failed generation stands for, with whatever reason was given."""
+    """Return the error for a failed generation, with the service's reason or else its whole answer."""
     reason = generation.error_message or generation.error_code
     detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
     raw = generation.raw
@@ -358,7 +358,6 @@ def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
 
 
 def _holds_id(value: Any, depth: int = 0) -> bool:
-    """Whether an answer holds the id of anything."""
     if isinstance(value, Mapping):
         if value.get("id") or value.get("task_id"):
             return True
@@ -366,25 +365,17 @@ def _holds_id(value: Any, depth: int = 0) -> bool:
     return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
 
 
-def _resumable(error: ViduError, what: str) -> ViduError:
-    """Return the error of a wait whose generation may be fine: one that Airflow may retry."""
-    message = f"{what} The generation itself may be fine: wait for it again by its id"
+def _resumable(error: ViduError, summary: str) -> ViduError:
+    """Return ``error`` with advice on resuming the wait, as a class that Airflow may retry."""
+    message = f"{summary} The generation itself may be fine: wait for it again by its id"
     if error.retryable:
         error.reason = f"{message}."
         return error
-    plain = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
-    kept = exceptions.from_details({**error.details(), **plain})
-    kept.__cause__ = error
-    return kept
+    retryable = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
+    replacement = exceptions.from_details({**error.details(), **retryable})
+    replacement.__cause__ = error
+    return replacement
 
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a reader says it: ``1 h 5 min 3 s``."""
-    seconds = max(int(seconds), 0)
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{seconds % 60} s"]
-    return " ".join(parts)

@@ -1,4 +1,4 @@
-"""Waiting in a process that holds a worker: it sleeps between polls. A trigger has a loop of its own."""
+"""Waits in a worker process, sleeping between polls. Triggers have their own loop."""
 
 from __future__ import annotations
 
@@ -28,42 +28,41 @@ def watched(
 ) -> Generation:
     """Poll a generation until it has succeeded, and return it.
 
-    :param poll: returns the generation as it is now.
-    :param log: gets a line whenever something has changed.
-    :param generation_id: the id at Vidu; errors name it, and the connection ``conn_id``.
-    :param timeout: seconds to wait at most; None waits without end.
+    :param poll: returns the generation's current state.
+    :param log: gets a line for each change.
+    :param generation_id: the id at Vidu; errors name it and the connection ``conn_id``.
+    :param timeout: seconds to wait at most; None for no limit.
     :param poll_interval: seconds (or timedelta) between polls; None for the adaptive schedule.
     :param max_failures: failed polls in a row that are tolerated.
-    :param on_change: called with the generation for each line in the log.
-    :param end_reported: see :class:`Watch`, and so ``known``.
-    :raises ViduConfigError: when an argument is wrong.
-    :raises ViduError: what the wait ended with.
+    :param on_change: called with the generation for each logged change.
+    :param end_reported: see :class:`Watch`, as for ``known``.
+    :raises ViduConfigError: if an argument is invalid.
+    :raises ViduError: the error that ended the wait.
     """
     interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
     policy = PollPolicy.for_worker(interval, checked_count("max_failures", max_failures))
     since = time.time()
-    deadline = None if timeout is None else since + timeout
     watch = Watch(
         policy,
         generation_id=generation_id,
         since=since,
-        deadline=deadline,
+        deadline=None if timeout is None else since + timeout,
         conn_id=conn_id,
         end_reported=end_reported,
         known=known,
     )
     while True:
-        seen: Generation | None = None
+        generation: Generation | None = None
         try:
-            seen = poll()
+            generation = poll()
         except ViduError as error:
             result = watch.missed(error, time.time())
         else:
-            result = watch.saw(seen, time.time())
+            result = watch.saw(generation, time.time())
         if result.note:
             log.info("Generation %s: %s", generation_id, result.note)
-            if on_change and seen:
-                on_change(seen)
+            if on_change and generation:
+                on_change(generation)
         if isinstance(result, Failed):
             raise result.error
         if isinstance(result, Done):

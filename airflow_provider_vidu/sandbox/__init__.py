@@ -1,18 +1,18 @@
-"""A local Vidu for playing and testing: both API dialects, real videos, faults on demand; no key, no credits.
+"""A local Vidu for trials and tests: both API dialects, real videos, faults on demand; no key, no credits.
 
 On the command line: ``python -m airflow_provider_vidu.sandbox``. In Python: :class:`Sandbox`. In pytest:
-``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``. Needs ``aiohttp`` and nothing else.
+``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``. It needs only ``aiohttp``.
 
-It serves HTTP in floors, each of which imports only those below it:
+Its layers, each of which imports only those below it:
 
-- ``server`` does the I/O: it reads requests, keeps foreign web sites out (``guard``) and sends what is answered.
-- ``control`` answers under ``/_sandbox/``; ``core`` takes every other request, applies the faults, and asks one of
-  the two APIs; ``routing`` reads from the raw path which one.
+- ``server`` does the I/O: it reads requests, keeps foreign web sites out (``guard``) and sends the answers.
+- ``control`` answers under ``/_sandbox/``. ``core`` takes all other requests, applies the faults, and calls one of the
+  two APIs, which ``routing`` chooses by the raw path.
 - ``official`` is the official API (tables of its creates, its list, its uploads), ``gateway`` the gateways;
-  ``bodies`` holds the JSON that they answer with.
-- ``world`` is what exists: generations, files, uploads, the clock, the account's books and slots.
-- ``faults`` is what can go wrong, ``messages`` a request and an answer as data.
-- ``settings`` say how strict it all is; ``media`` draws the pictures, films and sounds.
+  ``bodies`` holds the JSON of their answers.
+- ``world`` holds the state: generations, files, uploads, the clock, the account's ledger and slots.
+- ``faults`` are failures on demand, ``messages`` requests and answers as data.
+- ``settings`` choose how strict it is; ``media`` makes the images, videos and sounds.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ CANNOT_START = 2
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command-line parser."""
     out = argparse.ArgumentParser(
         prog="python -m airflow_provider_vidu.sandbox",
         description="A local Vidu: both API dialects on one port, real videos, faults on demand.",
@@ -35,44 +35,49 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--port", type=int, default=8787, help="port, 0 for any free one (default: %(default)s)")
     out.add_argument("--key", action="append", help="accepted API key, repeatable (default: sandbox-key)")
     out.add_argument("--speed", type=float, default=1.0, help="sandbox seconds per second (default: %(default)s)")
-    out.add_argument("--queue", type=float, default=4.0, help="sandbox seconds of waiting (default: %(default)s)")
+    out.add_argument("--queue", type=float, default=4.0, help="sandbox seconds in the queue (default: %(default)s)")
     out.add_argument("--duration", type=float, default=20.0, help="sandbox seconds of running (default: %(default)s)")
     out.add_argument("--clip-seconds", type=float, default=2.0, help="length of the videos (default: %(default)s)")
     out.add_argument(
-        "--url-lifetime", type=float, default=Settings.url_lifetime, help="sandbox seconds, of a result's URL"
+        "--url-lifetime", type=float, default=Settings.url_lifetime, help="sandbox seconds that a result's URL is valid"
     )
-    out.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="of a cover's URL")
-    out.add_argument("--balance", type=int, default=Settings.balance, help="at the start (default: %(default)s)")
+    out.add_argument("--cover-lifetime", type=float, default=Settings.cover_lifetime, help="the same for a cover's URL")
+    out.add_argument("--balance", type=int, default=Settings.balance, help="initial credits (default: %(default)s)")
     out.add_argument("--price", type=int, default=Settings.price, help="credits of a create (default: %(default)s)")
-    out.add_argument("--seed", type=int, help="makes ids and signatures the same at every start")
+    out.add_argument("--seed", type=int, help="make ids and signatures repeatable")
     _add_choices(out)
-    out.add_argument("--tls-cert", help="PEM file of a certificate: serve https")
+    out.add_argument("--tls-cert", help="PEM file of a certificate, to serve https")
     out.add_argument("--tls-key", help="PEM file of the certificate's key")
-    out.add_argument("--quiet", action="store_true", help="print nothing but the ready line")
-    out.add_argument("--ledger", help="file to which creates, refunds and downloads are appended as JSON lines")
+    out.add_argument("--quiet", action="store_true", help="print only the ready line")
+    out.add_argument("--ledger", help="file to append creates, refunds and downloads to, as JSON lines")
     return out
 
 
 def _add_choices(out: argparse.ArgumentParser) -> None:
-    """Add the settings that choose between the behaviours that the vendor's pages leave open."""
-    group = out.add_argument_group("how strict it is, where the vendor's pages leave it open")
-    group.add_argument("--concurrency", type=int, default=Settings.concurrency, help="at once (default: %(default)s)")
+    group = out.add_argument_group("behaviour that the vendor's pages leave open")
+    group.add_argument(
+        "--concurrency", type=int, default=Settings.concurrency, help="running generations (default: %(default)s)"
+    )
     group.add_argument("--no-concurrency-limit", action="store_const", const=None, dest="concurrency", help="no limit")
-    group.add_argument("--gateway-concurrency", type=int, help="unfinished ones that the gateway takes (default: all)")
-    group.add_argument("--gateway-refusal", default=Settings.gateway_refusal, help="beyond them (default: %(default)s)")
+    group.add_argument(
+        "--gateway-concurrency", type=int, help="unfinished generations at the gateway (default: no limit)"
+    )
+    group.add_argument(
+        "--gateway-refusal", default=Settings.gateway_refusal, help="the answer beyond that (default: %(default)s)"
+    )
     group.add_argument(
         "--gateway-prompt-limit",
         type=int,
         default=Settings.gateway_prompt_limit,
-        help="longest prompt that the service behind the gateway takes, in characters (default: %(default)s)",
+        help="longest prompt at the service behind the gateway, in characters (default: %(default)s)",
     )
     group.add_argument(
         "--no-gateway-prompt-limit", action="store_const", const=None, dest="gateway_prompt_limit", help="any length"
     )
-    group.add_argument("--models", default=Settings.models, help="documented, any, or names separated by commas")
-    group.add_argument("--list-payload", action="store_true", help="entries of the list hold payload and err_code")
+    group.add_argument("--models", default=Settings.models, help="documented, any, or a comma-separated list")
+    group.add_argument("--list-payload", action="store_true", help="include payload and err_code in listed tasks")
     group.add_argument("--bare-keys", action="store_true", help="accept keys without an authorization scheme")
-    group.add_argument("--allow-host", action="append", default=[], help="name that the Host header may hold")
+    group.add_argument("--allow-host", action="append", default=[], help="further name accepted in the Host header")
     for name, values in CHOICES.items():
         group.add_argument("--" + name.replace("_", "-"), choices=values, default=values[0])
 
@@ -84,7 +89,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sandbox until SIGTERM or SIGINT and return the exit status: 0, or 2 when it cannot start."""
+    """Run the sandbox until SIGTERM or SIGINT; return the exit status: 0, or 2 if it cannot start."""
     args = parser().parse_args(argv)
     _allow_many_connections()
     try:
@@ -100,32 +105,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _reason(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"port {args.port} on {args.host} is taken, choose another with --port (0 takes any free one)"
+        return f"port {args.port} on {args.host} is in use; choose another one with --port (0: any free port)"
     return str(error)
 
 
 async def _serve(args: argparse.Namespace, ledger: TextIO | None) -> int:
     if bool(args.tls_cert) != bool(args.tls_key):
-        raise ValueError("--tls-cert and --tls-key belong together")
+        raise ValueError("--tls-cert and --tls-key must be given together")
     settings = _settings(args)
     core = Core(settings, sink=_line_writer(ledger))
     tls = tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None
     server = Server(core, tls=tls, observer=None if args.quiet else _print_request)
     stopping = asyncio.Event()
-    _stop_on_signals(stopping)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Event loops on Windows have no signal handlers; KeyboardInterrupt ends the sandbox there.
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     url = await server.start(args.host, args.port)
     print(f"Vidu sandbox ready at {url} (dialects vidu-native and ent-v2, key {settings.keys[0]})", flush=True)
     await stopping.wait()
     await server.stop()
     return 0
-
-
-def _stop_on_signals(stopping: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Windows has no signal handlers in event loops; KeyboardInterrupt ends the sandbox there.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopping.set)
 
 
 def _line_writer(ledger: TextIO | None) -> Callable[[dict[str, Any]], None]:
@@ -142,7 +142,7 @@ def _print_request(method: str, target: str, status: int) -> None:
 
 
 def _allow_many_connections() -> None:
-    """Raise the soft limit on open files to the hard one: thousands of pollers hold a connection each."""
+    """Raise the soft limit on open files to the hard one, because thousands of clients may connect."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # no such module on Windows
         import resource
 

@@ -1,4 +1,4 @@
-"""The control API under ``/_sandbox/``: presets, faults, clock, keys and books, as JSON; no I/O."""
+"""The control API under ``/_sandbox/``: presets, faults, clock, keys and ledger, as JSON. No I/O."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ Json = dict[str, Any]
 
 
 def snapshot(core: Core) -> Json:
-    """Return the books as JSON: ``balance``, ``creates``, ``requests`` (counts), ``requests_by_id``, ``files``.
+    """Return the ledger as JSON: ``balance``, ``creates``, ``requests`` (counts), ``requests_by_id``, ``files``.
 
-    Every create holds id, dialect, endpoint, body, time, wall_time, credits, charge (``charged``,
-    ``refunded`` or ``cancelled``), answered, and the present state. Every file request holds id, artifact,
-    method, status, range, authorization (a header of that name came), key_sent (any header or the URL held a
-    key), time and wall_time.
+    Each create holds id, dialect, endpoint, body, time, wall_time, credits, charge (``charged``, ``refunded`` or
+    ``cancelled``), answered, and the current state. Each file request holds id, artifact, method, status, range,
+    authorization (whether the header was present), key_sent (whether a header or the URL held a key), time, wall_time.
     """
     with core.lock:
         core.settle()
@@ -41,32 +40,28 @@ def snapshot(core: Core) -> Json:
 
 
 def handle(core: Core, call: Call) -> Answer:
-    """Return the answer to a call of the control API: 400 with a message when it is not understood, 404, 405."""
+    """Return the answer to a call of the control API; 400, 404 and 405 explain what is wrong."""
     path, query = split_target(call.target)
     methods = _ROUTES.get(path[len("/_sandbox/") :].rstrip("/"))
     if methods is None:
-        return json_answer({"message": f"unknown; known are {', '.join(sorted(_ROUTES))}"}, 404)
+        return json_answer({"message": f"unknown path; known paths: {', '.join(sorted(_ROUTES))}"}, 404)
     action = methods.get(call.method)
     if action is None:
         return json_answer({"message": f"use {' or '.join(methods)} here"}, 405)
     try:
         body = json.loads(call.body) if call.body else {}
         if not isinstance(body, dict):
-            raise ValueError("the body must be a JSON object")  # noqa: TRY004 - one error type for whoever sends a rule
+            raise ValueError("the body must be a JSON object")  # noqa: TRY004 - one error type for all
         return json_answer(action(core, body, parse_qs(query)))
     except (ValueError, TypeError, RecursionError) as error:
         return json_answer({"message": str(error)}, 400)
 
 
-def _ledger(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
-    return snapshot(core)
-
-
 def _requests(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
     kind, wanted = query.get("kind", [None])[0], query.get("id", [None])[0]
     with core.lock:
-        found = [r for r in core.ledger.requests if kind in (None, r.kind) and wanted in (None, r.id)]
-        return {"requests": [record.to_json() for record in found]}
+        matching = [r for r in core.ledger.requests if kind in (None, r.kind) and wanted in (None, r.id)]
+        return {"requests": [record.to_json() for record in matching]}
 
 
 def _add_fault(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
@@ -86,7 +81,7 @@ def _add_generation(core: Core, body: Json, query: dict[str, list[str]]) -> Json
 
 def _clock(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
     if not body.keys() <= {"speed", "advance"}:
-        raise ValueError("the clock takes speed and advance, nothing else")
+        raise ValueError("the clock accepts only speed and advance")
     if "speed" in body:
         core.clock.set_speed(body["speed"])
     if "advance" in body:
@@ -97,7 +92,7 @@ def _clock(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
 def _keys(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
     keys = body.get("keys")
     if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
-        raise ValueError("keys must be a list of texts")
+        raise ValueError("keys must be a list of non-empty strings")
     core.rotate_keys(keys)
     return {"keys": len(keys)}
 
@@ -108,7 +103,7 @@ def _reset(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
 
 
 _ROUTES: dict[str, dict[str, Callable[[Core, Json, dict[str, list[str]]], Json]]] = {
-    "ledger": {"GET": _ledger},
+    "ledger": {"GET": lambda core, body, query: snapshot(core)},
     "requests": {"GET": _requests},
     "faults": {"POST": _add_fault, "DELETE": _clear_faults},
     "generations": {"POST": _add_generation},

@@ -1,12 +1,11 @@
-"""The sandbox's mind: takes a request as data, returns the answer as data. No sockets, no threads of its own.
+"""Takes a request as data and returns the answer as data: no sockets, no threads.
 
-:class:`Core` may be used from several threads; one lock guards all of it. What is true is kept in ``world``; the
-official API and the gateways decide what they answer, and here it is decided whom a request is for.
+:class:`Core` dispatches requests to the official API or the gateways, which share the state in ``world``. It is
+thread-safe: one lock guards everything.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -39,8 +38,8 @@ _SCHEMES: dict[Dialect, tuple[str, ...]] = {NATIVE: ("bearer",), ENT: ("token", 
 class Core:
     """State and decisions of one sandbox.
 
-    ``clock`` gives sandbox time (made from the settings when None), ``wall`` real time in epoch seconds, and
-    ``sink`` gets one JSON object per entry of the ledger that is worth a line in a file.
+    ``clock`` gives sandbox time (None: made from the settings), ``wall`` real time in epoch seconds; ``sink`` receives
+    creates, refunds and file requests as JSON objects.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Core:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: generations, books, faults, changed keys and speed. URLs handed out go stale."""
+        """Discard generations, ledger, faults, and changes of keys and speed; issued URLs become invalid."""
         with self.lock:
             self.keys: tuple[str, ...] = self.settings.keys
             self._all_keys = set(self.keys)
@@ -71,7 +70,7 @@ class Core:
             self._official = OfficialApi(self.world)
             self._gateway = GatewayApi(self.world)
 
-    # -- what tests and the control API do ---------------------------------------------------------------------------
+    # -- for tests and the control API -------------------------------------------------------------------------------
 
     @property
     def generations(self) -> dict[tuple[Dialect, str], Generation]:
@@ -80,16 +79,16 @@ class Core:
 
     @property
     def ledger(self) -> Ledger:
-        """The books."""
+        """The account's balance, its creates, and all requests."""
         return self.world.ledger
 
     @property
     def issued(self) -> deque[tuple[str, str]]:
-        """The signatures that were handed out, each with the id of its generation."""
+        """(generation id, signature) of each issued URL."""
         return self.world.issued
 
     def add_rule(self, data: Any) -> Rule:
-        """Add a fault rule given as JSON; ValueError when it is not understood."""
+        """Add a fault rule given as JSON; ValueError if it is invalid."""
         rule = Rule.from_json(data)
         with self.lock:
             self.rules.append(rule)
@@ -101,7 +100,7 @@ class Core:
             self.rules.clear()
 
     def add_generation(self, spec: dict[str, Any]) -> Generation:
-        """Add a generation with a script of its own, uncharged; ValueError when ``spec`` is not understood."""
+        """Add a generation with its own script, uncharged; ValueError if ``spec`` is invalid."""
         now, settings = self.clock.now(), self.settings
         generation = preset(spec, now=now, queue=settings.queue, duration=settings.duration)
         known = CREATES.get(generation.endpoint)
@@ -115,7 +114,7 @@ class Core:
         return generation
 
     def rotate_keys(self, keys: Iterable[str]) -> None:
-        """Accept ``keys`` and no others from now on."""
+        """Accept only ``keys`` from now on."""
         with self.lock:
             self.keys = tuple(keys)
             self._all_keys.update(self.keys)
@@ -126,14 +125,14 @@ class Core:
             return self.world.content_of(generation_id, artifact, creation)
 
     def settle(self) -> None:
-        """Bring the books up to the present sandbox time."""
+        """Bring the ledger up to the current sandbox time."""
         with self.lock:
             self.ledger.settle(self.clock.now())
 
-    # -- what clients do ---------------------------------------------------------------------------------------------
+    # -- for clients -------------------------------------------------------------------------------------------------
 
     def handle(self, call: Call) -> tuple[Answer, Action]:
-        """Return the answer to ``call``, and the fault according to which it is to be sent."""
+        """Return the answer to ``call``, and the fault to apply when sending it."""
         path, query = split_target(call.target)
         where = route(call.method, path, query)
         with self.lock:
@@ -155,19 +154,19 @@ class Core:
         if action is None:
             return self._dispatch(call, where, path, query, now, NO_ACTION, trace_id)
         if action.refusal is not None:
-            return actions.shape(action, actions.refused(action, _parsed(call.body), trace_id), trace_id)
+            return actions.shape(action, actions.refused(action, call.parsed(), trace_id), trace_id)
         if action.replaces:
             return actions.shape(action, Answer(), trace_id)
         return actions.shape(action, self._dispatch(call, where, path, query, now, action, trace_id), trace_id)
 
     def _with_file_id(self, where: Route) -> Route:
-        found = self.world.files.get(where.token) if where.kind == "file" else None
-        if found is None:
+        file = self.world.files.get(where.token) if where.kind == "file" else None
+        if file is None:
             return where
-        return Route("file", found[0].dialect, found[0].id, "", where.artifact, where.token)
+        return Route("file", file[0].dialect, file[0].id, "", where.artifact, where.token)
 
     def _record(self, call: Call, where: Route, path: str, query: str, now: float) -> RecordedRequest:
-        secrets_seen = "\n".join((call.target, *call.headers.values()))
+        sent = "\n".join((call.target, *call.headers.values()))
         record = RecordedRequest(
             kind=where.kind,
             dialect=where.dialect,
@@ -176,10 +175,10 @@ class Core:
             path=path,
             query=query,
             headers=call.headers,
-            body=None if where.shape == "put" else _parsed(call.body),
+            body=None if where.shape == "put" else call.parsed(),
             time=now,
             wall_time=self._wall(),
-            key_sent=any(key in secrets_seen for key in self._all_keys),
+            key_sent=any(key in sent for key in self._all_keys),
             artifact=where.artifact,
         )
         self.ledger.enter_request(record)
@@ -202,9 +201,9 @@ class Core:
         return self._official.answer(call, where, query, now, action, trace_id)
 
     def _refuse(self, call: Call, where: Route, trace_id: str) -> Answer | None:
-        """Return the refusal of a request that is wrong in itself or has no valid key, else None."""
+        """Return the refusal of a malformed request or an invalid key, else None."""
         if where.dialect == ENT and where.id is not None and not (where.id.isascii() and where.id.isdecimal()):
-            # The service decodes the path before it looks at the key.
+            # The service decodes the path before it checks the key.
             message = f'CODEC: parse field id: strconv.ParseUint: parsing "{where.id}": invalid syntax'
             return ent.error(400, "CODEC", message, trace_id)
         if not self._has_key(call, where):
@@ -212,7 +211,7 @@ class Core:
                 return native.gateway_error(401, "invalid_api_key", "Invalid token")
             return ent.error(401, "Unauthorized", "invalid API key", trace_id)
         if call.method not in where.allowed:
-            body = {"message": f"{call.method} is not allowed here, {' and '.join(where.allowed)} is"}
+            body = {"message": f"{call.method} is not allowed here; use {' or '.join(where.allowed)}"}
             return answers.json_answer(body, 405)
         return None
 
@@ -221,48 +220,32 @@ class Core:
         scheme, _, key = header.partition(" ")
         if where.dialect is not None and scheme.lower() in _SCHEMES[where.dialect] and key.strip() in self.keys:
             return True
-        # new-api cuts off "Bearer " where it comes, so its own routes take a key without it.
+        # new-api strips an optional "Bearer ", so its own routes accept a bare key.
         return header in self.keys and (self.settings.bare_keys or where.shape in ("unified", "openai", "new-api"))
 
     def _file(
         self, call: Call, where: Route, path: str, query: str, now: float, action: Action, trace_id: str
     ) -> Answer:
         world = self.world
-        found = world.files.get(where.token)
-        problem = "NoSuchKey" if found is None else world.signer.problem(path, query, now)
-        if found is None or problem is not None:
+        file = world.files.get(where.token)
+        problem = "NoSuchKey" if file is None else world.signer.problem(path, query, now)
+        if file is None or problem is not None:
             return refusals.store_refusal(problem or "NoSuchKey", trace_id)
         if call.method not in ("GET", "HEAD"):
             return refusals.store_refusal("AccessDenied", trace_id, 405)
-        generation, creation = found
+        generation, creation = file
         state = generation.state_at(now)
         self._serial += 1
+        content = files.content(generation, creation, where.artifact, self.settings.clip_seconds)
+        modified_at = world.moments(generation, state).since if state else world.created_at(generation)
         return files.serve(
-            path,
-            where.artifact,
-            files.content(generation, creation, where.artifact, self.settings.clip_seconds),
-            method=call.method,
-            range_header=call.header("range"),
-            if_range=call.header("if-range"),
-            modified_at=world.moments(generation, state).since if state else world.created_at(generation),
-            action=action,
-            serial=self._serial,
+            call, path, where.artifact, content, modified_at=modified_at, action=action, serial=self._serial
         )
-
-
-def _parsed(body: bytes) -> Any:
-    """Return ``body`` as JSON, as text when it is none, or None when it is empty."""
-    if not body:
-        return None
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
 
 
 def _index(path: str) -> dict[str, Any]:
     if path != "/":
-        return {"message": f"the Vidu sandbox knows no path {path}"}
+        return {"message": f"the Vidu sandbox has no path {path}"}
     return {
         "sandbox": "vidu",
         "dialects": {NATIVE: "/vidu-native/video/generations", ENT: "/ent/v2"},

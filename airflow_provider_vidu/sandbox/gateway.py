@@ -1,8 +1,7 @@
-"""The gateways: what they answer to creates and queries, on each of their routes. No I/O, no lock."""
+"""The gateways: answers to creates and queries on each of their routes. No I/O, no lock."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from airflow_provider_vidu.sandbox.bodies import native
@@ -12,7 +11,7 @@ from airflow_provider_vidu.sandbox.messages import answers
 from airflow_provider_vidu.sandbox.messages.answers import UNSET, Answer
 from airflow_provider_vidu.sandbox.messages.calls import NATIVE, Call, Route
 from airflow_provider_vidu.sandbox.world import files
-from airflow_provider_vidu.sandbox.world.generations import Generation, triggers
+from airflow_provider_vidu.sandbox.world.generations import triggers
 from airflow_provider_vidu.sandbox.world.world import World
 
 
@@ -23,7 +22,7 @@ class GatewayApi:
         self._world = world
 
     def answer(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
-        """Return the answer to a request whose key is valid."""
+        """Return the answer to a request with a valid key."""
         if where.kind == "create":
             return self._create(call, where, now, action, trace_id)
         if where.kind == "content":
@@ -32,7 +31,7 @@ class GatewayApi:
 
     def _create(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
         world, settings = self._world, self._world.settings
-        request = _parsed(call.body)
+        request = call.parsed()
         if not isinstance(request, dict):
             message = "the request body is not a JSON object"
             return native.gateway_error(400, "invalid_request", message, "invalid_request_error")
@@ -45,22 +44,22 @@ class GatewayApi:
             message = f"field prompt must have at most {limit} characters, got {len(prompt)}"
             return refusals.wrapped(400, "FieldInvalid", message, trace_id)
         if world.ledger.balance < world.price_of(request):
-            return native.gateway_error(403, "insufficient_user_quota", "the balance is used up")
+            return native.gateway_error(403, "insufficient_user_quota", "the balance is exhausted")
         is_task = where.shape in ("openai", "new-api")
         new_id = f"task_{trace_id}" if is_task else world.gateway_id(request.get("model"))
         generation, entry = world.create(NATIVE, request, now, generation_id=new_id)
         entry.answered = not action.cuts_before
         state = generation.state_at(now)
-        assert state is not None, "a new generation has a state at once"
+        assert state is not None, "a new generation has a state"
         return native.created(generation, world.moments(generation, state), where.shape, settings)
 
     def _refusal(self, request: dict[str, Any], now: float) -> str | None:
-        """Return the name of the refusal that a create gets, or None."""
+        """Return the name of the refusal of a create, or None."""
         settings = self._world.settings
         prompt = request.get("prompt")
-        wish = triggers(prompt).get("refuse") if isinstance(prompt, str) else None
-        if wish in refusals.REFUSALS:
-            return wish
+        requested = triggers(prompt).get("refuse") if isinstance(prompt, str) else None
+        if requested in refusals.REFUSALS:
+            return requested
         named = settings.named_models()
         if named is not None and request.get("model") not in named:
             return "model_not_found"
@@ -71,10 +70,10 @@ class GatewayApi:
 
     def _query(self, call: Call, where: Route, now: float) -> Answer:
         world = self._world
-        found = world.find(NATIVE, where.id, now)
-        if found is None:
+        match = world.find(NATIVE, where.id, now)
+        if match is None:
             return native.task_error(400, "task_not_exist", "task_not_exist")
-        generation, state = found
+        generation, state = match
         if generation.answer is not UNSET:
             return answers.json_answer(generation.answer)
         urls = world.urls(generation, call.origin, now) if state.succeeded else []
@@ -83,32 +82,15 @@ class GatewayApi:
         return native.queried(generation, state, urls, world.moments(generation, state), where.shape, world.settings)
 
     def _content(self, call: Call, where: Route, now: float, action: Action) -> Answer:
-        """Return the result's bytes: this endpoint needs the key, unlike signed URLs."""
+        """Return the result's bytes: unlike a signed URL, this endpoint requires the key."""
         world = self._world
-        found = world.find(NATIVE, where.id, now)
-        if found is None:
+        match = world.find(NATIVE, where.id, now)
+        if match is None:
             return native.task_error(400, "task_not_exist", "task_not_exist")
-        generation, state = found
+        generation, state = match
         if not state.succeeded or generation.without_url:
             return native.gateway_error(400, "task_not_completed", "the task is not completed yet")
-        return self._served(call, generation, world.moments(generation, state).since, action)
-
-    def _served(self, call: Call, generation: Generation, modified_at: float, action: Action) -> Answer:
-        return files.serve(
-            files.path(generation, 1, "video"),
-            "video",
-            files.content(generation, 1, "video", self._world.settings.clip_seconds),
-            method=call.method,
-            range_header=call.header("range"),
-            if_range=call.header("if-range"),
-            modified_at=modified_at,
-            action=action,
-            serial=0,
-        )
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+        content = files.content(generation, 1, "video", world.settings.clip_seconds)
+        modified_at = world.moments(generation, state).since
+        path = files.path(generation, 1, "video")
+        return files.serve(call, path, "video", content, modified_at=modified_at, action=action, serial=0)

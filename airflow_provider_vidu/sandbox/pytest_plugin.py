@@ -1,6 +1,6 @@
-"""pytest fixture: ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]`` brings ``vidu_sandbox``.
+"""The pytest fixture ``vidu_sandbox``: ``pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin"]``.
 
-The line belongs in the ``conftest.py`` of pytest's rootdir: elsewhere pytest refuses it, or reads it after the marks.
+Put this line into the ``conftest.py`` of pytest's rootdir: elsewhere pytest refuses it, or reads it after the marks.
 
 .. code-block:: python
 
@@ -25,7 +25,7 @@ DEFAULT_SPEED = 50.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, so that ``--strict-markers`` accepts it."""
+    """Register the marker, for ``--strict-markers``."""
     config.addinivalue_line("markers", "vidu_sandbox(**settings): settings of the Sandbox of the fixture vidu_sandbox")
 
 

@@ -1,6 +1,6 @@
-"""Which of the APIs a raw path belongs to, and which generation it names.
+"""Maps a raw path to its API and the generation that it names.
 
-Only the raw path tells: an id may hold ``:``, ``^``, ``%2F`` or other escapes that a decoded path has lost.
+Paths are matched raw, because an id may hold ``:``, ``^``, ``%2F`` or other escapes that decoding loses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POST = ("POST",)
 
 
 def route(method: str, path: str, query: str = "") -> Route:
-    """Return the route of ``method`` and raw ``path``; kind ``other`` when the sandbox knows no such path."""
+    """Return the route of ``method`` and raw ``path``; kind ``other`` for an unknown path."""
     if path.startswith("/_sandbox/"):
         return Route("control", endpoint=path[len("/_sandbox/") :].rstrip("/"))
     if match := _FILE.fullmatch(path):
@@ -42,7 +42,7 @@ def _gateway_route(path: str, query: str) -> Route | None:
     if match := _UNIFIED.fullmatch(path):
         if match[1] == "create":
             return Route("create", NATIVE, allowed=_POST, shape="unified")
-        # The id is a parameter here, which no path escapes: a query's own decoding applies.
+        # Here the id is a query parameter, with the decoding of queries.
         wanted = parse_qs(query, errors="surrogateescape").get("id", [""])[0]
         return Route("query", NATIVE, wanted, shape="unified")
     if match := _OPENAI.fullmatch(path):

@@ -1,7 +1,7 @@
-"""How a sandbox behaves: the settings that :class:`Sandbox` and the command line share.
+"""The settings that :class:`Sandbox` and the command line share.
 
-Where the vendor's pages disagree or are silent, a setting chooses between the behaviours that clients must
-cope with; ``docs/sandbox.md`` says for each one what is documented, likely or unknown.
+Where the vendor's pages disagree or are silent, a setting chooses between the behaviours that clients must handle;
+``docs/sandbox.md`` says for each which are documented, likely or unknown.
 """
 
 from __future__ import annotations
@@ -30,35 +30,9 @@ DOCUMENTED_MODELS: Final = "documented"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sandbox behaves; ValueError for a value that makes no sense. Any iterable does for several names.
+    """How a sandbox behaves; :class:`~airflow_provider_vidu.sandbox.Sandbox` describes each field.
 
-    - ``keys``: accepted API keys.
-    - ``speed``: sandbox seconds per real second.
-    - ``queue`` and ``duration``: sandbox seconds that a generation waits and then runs.
-    - ``clip_seconds``: playing time of videos and sounds.
-    - ``url_lifetime`` and ``cover_lifetime``: sandbox seconds that the URL of a result and of a cover is valid.
-    - ``balance``: credits at the start, of which a create takes ``price`` (half of it with ``off_peak``).
-    - ``seed``: makes ids and secrets the same at every start (None: they differ).
-    - ``concurrency``: generations of the official API that run at once (None: no limit); ``when_full``: a
-      create beyond it waits (``queue``) or gets 429 ``QuotaExceeded`` (``refuse``).
-    - ``gateway_concurrency``: unfinished generations that the gateway takes (None: no limit); a create beyond
-      it gets ``gateway_refusal``, a name of :data:`refusals.REFUSALS`.
-    - ``gateway_prompt_limit``: longest prompt in characters that the gateway's upstream takes (None: no limit).
-    - ``models``: ``documented`` (the official API's lists), ``any``, or the names that both dialects take.
-    - ``surplus_fields``: fields outside an endpoint's table are refused, all but ``payload`` are refused
-      (``allow-payload``), or they are ignored.
-    - ``list_payload``: entries of the list of tasks carry ``payload`` and ``err_code``.
-    - ``task_ids``: how the list's filter of that name is read: ``repeated``, ``comma`` or not at all.
-    - ``times``: ``created_at`` as an ISO text or as whole epoch seconds.
-    - ``state_field``: the name of the state in official answers.
-    - ``balance_field``: the name of the balance's list.
-    - ``balance_check``: an exhausted balance is reported before or after everything else that is wrong.
-    - ``uploads``: where an ``ssupload:`` address is accepted: in every media field, in those of images, nowhere.
-    - ``bare_keys``: a key without an authorization scheme is accepted on every path, not only under ``/v1/``.
-    - ``native_shape``: the body of queries under ``/vidu-native/``.
-    - ``new_api_url``: where ``/v1/video/generations`` puts the URL of a success (older gateways: ``fail_reason``).
-    - ``openai_url``: ``metadata.url`` under ``/v1/videos`` is a signed URL or the ``content`` endpoint.
-    - ``allowed_hosts``: further names that the ``Host`` header may hold, beside those of loopback.
+    Fields that hold several names accept any iterable. ValueError for an invalid value.
     """
 
     keys: tuple[str, ...] = ("sandbox-key",)
@@ -97,7 +71,7 @@ class Settings:
             if not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
             elif name != "models":
-                raise ValueError(f"{name} must be a list of texts, not one text")
+                raise ValueError(f"{name} must be a list of strings, not a string")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -111,15 +85,11 @@ class Settings:
                 f"models must be {DOCUMENTED_MODELS!r}, {ANY_MODEL!r} or a sequence of names, not {self.models!r}"
             )
 
-    def takes_any_model(self) -> bool:
-        """Return whether no model's name is checked."""
-        return self.models == ANY_MODEL
-
     def named_models(self) -> tuple[str, ...] | None:
-        """Return the models that were named, or None when none were."""
+        """Return the accepted models, or None for ``documented`` and ``any``."""
         return None if isinstance(self.models, str) else self.models
 
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of all settings."""
-        return [one.name for one in fields(cls)]
+        return [item.name for item in fields(cls)]

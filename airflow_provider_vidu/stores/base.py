@@ -1,4 +1,4 @@
-"""What a store must be able to do, what it returns, and how its errors are worded."""
+"""The interface of a store, the record of a stored file, and the wording of errors."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from airflow_provider_vidu.exceptions import ViduDownloadRefusedError, ViduStora
 from airflow_provider_vidu.stores.naming import MAX_NAME_BYTES
 
 MIB: Final = 1024 * 1024
-READ_BYTES: Final = 1 * MIB
+READ_BYTES: Final = MIB
 
 Overwrite = Literal["replace", "skip", "error"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
-"""What happens to a file that is there."""
+"""What happens to an existing file."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
     """The record of a stored file.
 
-    :param uri: where it is, without credentials or connection.
+    :param uri: its location, without credentials or connection.
     :param size: in bytes.
     :param sha256: the digest in hex.
-    :param content_type: as its first bytes prove it.
+    :param content_type: the type that its first bytes prove.
     :param source: the URL that it came from, without its query, if known.
-    :param existed: whether it was there already, so that nothing was fetched.
+    :param existed: whether it existed before, so that nothing was fetched.
     """
 
     uri: str
@@ -45,37 +45,31 @@ class DestinationExistsError(ViduDownloadRefusedError):
 
 
 class AtomicWriter(ABC):
-    """A file that is being written and is not visible yet.
-
-    :param uri: what will name it.
-    """
+    """A file that is being written and not yet visible; ``uri`` is its future location."""
 
     uri: str
 
     @abstractmethod
     def write(self, data: memoryview) -> None:
-        """Append ``data``, which is only valid during the call.
-
-        :raises ViduStorageError: when it could not be written.
-        """
+        """Append ``data``, which is valid only during the call; raises ViduStorageError."""
 
     @abstractmethod
     def publish(self) -> None:
         """Make the whole file visible under its name.
 
-        :raises DestinationExistsError: when it exists and must not be replaced.
-        :raises ViduStorageError: when it could not be completed; nothing has been published then.
+        :raises DestinationExistsError: when the destination exists and must not be replaced.
+        :raises ViduStorageError: when the file could not be completed.
         """
 
     @abstractmethod
     def discard(self) -> None:
-        """Throw away what was written. Never raises; does nothing after :meth:`publish`."""
+        """Discard the written data. Never raises; does nothing after :meth:`publish`."""
 
 
 class StoredFile(ABC):
-    """A file in a store, there or not yet.
+    """A file in a store, existing or not.
 
-    :param uri: what names it, without credentials or connection.
+    :param uri: its location, without credentials or connection.
     :param name: the last part of its path.
     """
 
@@ -84,69 +78,66 @@ class StoredFile(ABC):
 
     @abstractmethod
     def size(self) -> int | None:
-        """Return the size in bytes of the file that is there, or None.
+        """Return the size in bytes of the existing file, or None.
 
         :raises ViduStorageError: when the store cannot be reached.
-        :raises ViduConfigError: when there is something else than a file.
+        :raises ViduConfigError: when the name belongs to something other than a file.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Check before a download what would make its end fail, without needing permission to read or to list.
+        """Check before a download for what would make its end fail; needs no permission to read or list.
 
-        :raises ViduConfigError: when there is something else than a file.
+        :raises ViduConfigError: when the name belongs to something other than a file.
         :raises ViduStorageError: when the store cannot be reached.
         """
 
     @abstractmethod
     def read(self) -> Iterator[bytes]:
-        """Yield the content in pieces of bounded size.
-
-        :raises ViduStorageError: when it cannot be read.
-        """
+        """Yield the content in pieces of bounded size; raises ViduStorageError when it cannot be read."""
 
     @abstractmethod
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a new version of this file.
 
-        :param total: its announced size in bytes, where known.
-        :param replace: whether a file that is there by then is replaced.
-        :param content_type: what the stored object says of itself, in stores that keep such a thing.
-        :raises ViduStorageError: when nothing can be written there.
-        :raises ViduDownloadRefusedError: when the store takes no file of the announced size.
+        :param total: its announced size in bytes, if known.
+        :param replace: whether to replace a file that exists when it is published.
+        :param content_type: the type of the stored object, in stores that keep one.
+        :raises ViduStorageError: when it cannot be written.
+        :raises ViduDownloadRefusedError: when the store accepts no file of the announced size.
         """
 
 
 def storage_error(verb: str, uri: str, error: Exception, *, certain: bool = True, advice: str = "") -> ViduStorageError:
     """Return the error of a store, naming the destination and the reason.
 
-    :param verb: what could not be done to it: ``written``, ``read``, …
-    :param certain: whether it is known that nothing was published.
-    :param advice: a last sentence: what to do about it.
+    :param verb: the operation that failed: ``written``, ``read``, …
+    :param certain: whether it is certain that nothing was published.
+    :param advice: a last sentence: what to do.
     """
     reasons = {
         PermissionError: "permission denied",
         FileNotFoundError: "the bucket or folder does not exist",
-        IsADirectoryError: "there is a folder of that name",
+        IsADirectoryError: "a folder of that name exists",
         NotADirectoryError: "a part of the path is a file",
     }
     known = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
     detail = redacted((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
     reason = f"{known} ({detail})" if known and known.lower() != detail.lower() else detail
     refused = certain or isinstance(error, (PermissionError, FileNotFoundError))
-    what = "Nothing was published." if refused else "It holds either the old file or the whole new one."
-    message = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {what} {advice}"
+    state = "Nothing was published." if refused else "It holds either the old file or the whole new one."
+    message = f"The destination {sanitized(uri, 300)!r} could not be {verb}: {reason.rstrip('.')}. {state} {advice}"
     return ViduStorageError(message.rstrip())
 
 
 def temporary_name(name: str) -> str:
-    """Return a hidden, unique name beside ``name``, short enough for every file system."""
+    """Return a hidden, unique name derived from ``name``, short enough for every file system."""
     kept = name.encode("utf-8", "surrogateescape")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     return f".{kept}.{secrets.token_hex(8)}.part"
 
 
 def file_exists_error(uri: str) -> DestinationExistsError:
-    """Return the error of a destination that must not be replaced."""
+    """Return the error for a destination that must not be replaced."""
     return DestinationExistsError(
         f"The destination {sanitized(uri, 300)!r} exists already. Use overwrite='replace' to replace it, or "
         "overwrite='skip' to keep it."

@@ -1,13 +1,11 @@
-"""Where files go: any location that Airflow's ``ObjectStoragePath`` reaches, published whole or not at all.
+"""Destinations of files: any location that Airflow's ``ObjectStoragePath`` reaches, published whole or not at all.
 
-Under the final name there is at every moment nothing, the old file or the whole new one. How that is
-done depends on the store:
+At every moment the final name refers to nothing, the old file or the whole new one. The method depends on the store:
 
-- local files: a temporary file beside it, fsync, then one rename (:mod:`.local`);
-- S3, Google Cloud Storage, Azure: the store's own multi-part upload, which shows nothing before it is
-  completed and is aborted on failure (:mod:`.uploads`);
-- everything else that fsspec supports: a temporary file beside it, then the store's own move (:mod:`.remote`). That is
-  as atomic as the store's move is.
+- local files: a temporary file in the same folder, fsync, then one rename (:mod:`.local`);
+- S3, Google Cloud Storage, Azure: the store's own multi-part upload, invisible until completed and aborted on failure
+  (:mod:`.uploads`);
+- every other fsspec store: a temporary file, then the store's own move, and as atomic as that move (:mod:`.remote`).
 """
 
 from __future__ import annotations
@@ -16,13 +14,14 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Final
 
 from airflow_provider_vidu.common.text import redact_urls, redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.base import StoredFile, storage_error
 from airflow_provider_vidu.stores.local import LocalFile
-from airflow_provider_vidu.stores.remote import RemoteFile, listed
+from airflow_provider_vidu.stores.remote import RemoteFile, existing_names
 from airflow_provider_vidu.stores.roots import local_path
 from airflow_provider_vidu.stores.schemes import (
     LOCAL,
@@ -37,17 +36,17 @@ from airflow_provider_vidu.stores.schemes import (
 log = logging.getLogger(__name__)
 
 _CREDENTIALS: Final = (
-    "Give the store credentials that hold in this worker: storage_conn_id, or its client's own environment variables."
+    "Give the store credentials that are valid in this worker: storage_conn_id, or its client's environment variables."
 )
 
 
 class Destination:
-    """What the user named: a file, or (ending in a slash) a folder.
+    """The user's destination: a file, or (ending in a slash) a folder.
 
     :param text: a checked destination (:func:`.naming.checked_destination`).
-    :param conn_id: the Airflow connection of the store, if any. It wins over one that ``text`` names.
-    :param options: what an ``ObjectStoragePath`` carries besides (:func:`options_of`), such as the key that S3 encrypts
-        with; the store's file system gets them beside what the connection says.
+    :param conn_id: the Airflow connection of the store, if any; it overrides one in ``text``.
+    :param options: options of an ``ObjectStoragePath`` (:func:`options_of`), such as S3's encryption key, for the
+        store's file system in addition to the connection's own.
     :raises ViduConfigError: when there is no file system for its scheme.
     """
 
@@ -57,30 +56,31 @@ class Destination:
         self.text = text
         self._options = dict(options or {})
         try:
-            # Which of two connections wins is not left to Airflow, whose versions differ.
+            # Airflow versions differ in which of two connections wins, so only one is passed.
             path: Any = ObjectStoragePath(_bare(text), conn_id=conn_id) if conn_id else ObjectStoragePath(text)
             self._protocol = str(path.protocol or "")
             self._path = str(path.path)
-            # Before Airflow 3.2 the path has no such property and keeps the connection among its options.
+            # Before Airflow 3.2 the path has no conn_id and keeps the connection among its options.
             self._conn_id = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
         except (ValueError, TypeError, ImportError) as error:
             raise _no_file_system(text, error) from None
         self._object_path = path
         if self._protocol in LOCAL:
-            # As it is written: path libraries take "localhost" and further slashes for folders below this one.
+            # Path libraries take "localhost" and extra slashes for subfolders.
             self._path = local_path(text) or self._path
         elif not self._path.strip("/"):
-            raise ViduConfigError(f"destination {sanitized(text, 120)!r} names no file and no folder.")
+            raise ViduConfigError(f"destination {sanitized(text, 120)!r} names neither a file nor a folder.")
         elif self._protocol in STORES:
-            meant = stored_key(self._protocol, self._path).strip("/")
-            if meant != self._uri.partition("://")[2].strip("/"):
-                # The reported name would be another one. Path libraries drop a "?" or "#" at the end.
+            key = stored_key(self._protocol, self._path).strip("/")
+            if key != self._uri.partition("://")[2].strip("/"):
+                # Path libraries drop a "?" or "#" at the end, so the reported name would be wrong.
                 raise ViduConfigError(
-                    f"destination {sanitized(text, 120)!r} means {sanitized(meant, 120)!r} to its store. Write that."
+                    f"The store would use the name {sanitized(key, 120)!r} for destination {sanitized(text, 120)!r}. "
+                    "Write that name."
                 )
 
     def file(self, name: str | None = None) -> StoredFile:
-        """Return the file itself, or, of a folder, the file ``name`` in it.
+        """Return the file itself, or the file ``name`` in a folder.
 
         :raises ViduConfigError: when there is no file system for the scheme.
         """
@@ -95,13 +95,13 @@ class Destination:
         return RemoteFile(self._file_system, self._protocol, path, uri)
 
     def files(self, names: Sequence[str]) -> Iterator[StoredFile]:
-        """Return those files of a folder that may be there.
+        """Return those files of a folder that may exist.
 
-        :param names: the names to look for, which differ in their extensions alone.
+        :param names: the candidates, which differ only in their extensions.
         :raises ViduConfigError: when there is no file system for the scheme.
         """
         if self._protocol not in LOCAL:
-            names = listed(self._file_system, self._protocol, self._folder, names)
+            names = existing_names(self._file_system, self._protocol, self._folder, names)
         return map(self.file, names)
 
     @property
@@ -110,19 +110,19 @@ class Destination:
 
     @property
     def _uri(self) -> str:
-        """The destination without a connection (``s3://my_aws@bucket/key``)."""
+        """The destination without the connection that it may contain (``s3://my_aws@bucket/key``)."""
         return _bare(self.text) if "://" in self.text else f"{self._protocol}://{self._path.lstrip('/')}"
 
     @cached_property
     def _file_system(self) -> Any:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-        with contextlib.suppress(Exception):  # other problems show when the store is reached
+        with contextlib.suppress(Exception):  # other problems surface when the store is reached
             if self._conn_id and is_missing_connection(self._conn_id):
-                # Amazon's provider then takes the worker's own credentials.
+                # Amazon's provider then uses the worker's own credentials.
                 log.warning(
-                    "There is no Airflow connection %r for %s. Its store may be reached with this worker's own "
-                    "credentials instead, and at another endpoint.",
+                    "There is no Airflow connection %r for %s. The worker's own credentials may be used instead, and "
+                    "another endpoint.",
                     sanitized(self._conn_id, 80),
                     sanitized(self.text, 120),
                 )
@@ -130,13 +130,13 @@ class Destination:
             fs = self._object_path.fs
         except AirflowNotFoundException:
             raise ViduConfigError(
-                f"There is no Airflow connection {self._conn_id!r}, which the destination "
-                f"{sanitized(self.text, 120)!r} is to be reached with. Create it, or correct storage_conn_id."
+                f"There is no Airflow connection {self._conn_id!r} for destination {sanitized(self.text, 120)!r}. "
+                "Create it, or correct storage_conn_id."
             ) from None
         except ImportError as error:
             raise _no_file_system(self.text, error) from None
-        except Exception as error:  # providers raise errors of their own: Airflow's, botocore's, google's
-            # Airflow supports the schemes that a provider registers; fsspec supports more, without connections.
+        except Exception as error:  # each provider raises its own: Airflow's, botocore's, google's
+            # Airflow supports schemes registered by a provider; fsspec supports more, without connections.
             if not is_unknown_scheme(error):
                 raise storage_error("reached", self.text, error, advice=_CREDENTIALS) from error
             if self._conn_id:
@@ -157,21 +157,20 @@ def is_missing_connection(conn_id: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Return a URI without the connection that it names; a path as it is."""
+    """Return a URI without the connection in it; a path is returned unchanged."""
     scheme, marked, rest = text.partition("://")
     netloc, slash, path = rest.partition("/")
     return f"{scheme}{marked}{netloc.rpartition('@')[2]}{slash}{path}" if marked else text
 
 
 def options_of(destination: object) -> dict[str, Any]:
-    """Return the options that an ``ObjectStoragePath`` carries for its file system; none for text."""
-    options = dict(getattr(destination, "storage_options", None) or {})
-    options.pop("conn_id", None)  # there before Airflow 3.2; the path shows it
-    return options
+    """Return the options of an ``ObjectStoragePath`` for its file system; none for text."""
+    options = getattr(destination, "storage_options", None) or {}
+    return {name: value for name, value in options.items() if name != "conn_id"}  # Airflow before 3.2 adds conn_id
 
 
 def missing_file_system(text: str) -> ViduConfigError | None:
-    """Return the error of a destination that no store of this environment takes, or None.
+    """Return the error of a destination for which this environment has no file system, or None.
 
     Cheap: no package of S3, Google or Azure is imported.
 
@@ -190,13 +189,15 @@ def missing_file_system(text: str) -> ViduConfigError | None:
 
 
 def _problem_with(scheme: str) -> Exception | None:
-    """Return why neither Airflow nor fsspec has a file system for a scheme; None when one has."""
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has."""
     import fsspec
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    if _airflow_has(scheme):
+    # airflow.sdk.io, in Airflow 2 airflow.io
+    if import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme):
         return None
     try:
-        # What fsspec knows by name may need a package that is missing (sftp: paramiko, oss: ossfs).
+        # A scheme in fsspec's registry may need a missing package (sftp: paramiko, oss: ossfs).
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         return error
@@ -205,22 +206,13 @@ def _problem_with(scheme: str) -> Exception | None:
     return None
 
 
-def _airflow_has(scheme: str) -> bool:
-    from importlib import import_module
-
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    # airflow.sdk.io, in Airflow 2 airflow.io
-    return bool(import_module(ObjectStoragePath.__module__.rpartition(".")[0]).has_fs(scheme))
-
-
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
-    """Return a file system like ``fs`` with further options. An error names them alone: their values may be secret."""
+    """Return a copy of ``fs`` with more options. An error shows only their names: the values may be secret."""
     try:
         return type(fs)(*fs.storage_args, **{**fs.storage_options, **options})
     except (TypeError, ValueError) as error:
         raise ViduConfigError(
-            f"The store of destination {sanitized(text, 120)!r} does not take the options {', '.join(options)} "
+            f"The store of destination {sanitized(text, 120)!r} does not support the options {', '.join(options)} "
             f"({type(error).__name__})."
         ) from None
 
@@ -234,7 +226,7 @@ def _plain_file_system(protocol: str, text: str) -> Any:
         return fsspec.filesystem(protocol)
     except ImportError as error:
         raise _no_file_system(text, error) from None
-    except Exception as error:  # credentials or a host that are missing: adlfs raises ValueError, sshfs TypeError
+    except Exception as error:  # without credentials or host, adlfs raises ValueError, sshfs TypeError
         if is_unknown_scheme(error):
             raise _no_file_system(text, error) from None
         raise storage_error("reached", text, error, advice=_CREDENTIALS) from error

@@ -1,11 +1,10 @@
 """Local files, published with one rename.
 
-Other programs may write to the folder, too. It is opened once, and everything happens in the open folder: a link that
-is put among the folders of its path meanwhile leads nowhere else, and ``[vidu] destination_roots`` is compared with
-where the open folder really is. Right before the rename the temporary file is compared with the open one: another file
-in its place, or a second name (a hard link) for it, ends in an error. What remains is the instant between the
-comparison and the rename; only a folder that others cannot write to closes it. Where a mount gives a file another inode
-number at each look, owner and bytes are compared instead, which reads the file once more.
+Other programs may write to the folder, too. It is opened once and every step uses the open folder, so a link swapped
+into its path redirects nothing, and ``[vidu] destination_roots`` is checked against the folder's real location. Just
+before the rename the temporary file is compared with the open one: a replaced file or a second name (hard link) is an
+error. Only a folder that others cannot write to closes the gap between comparison and rename. On mounts that give a
+file a new inode number at each lookup, owner and bytes are compared instead, which reads the file once more.
 """
 
 from __future__ import annotations
@@ -36,33 +35,32 @@ from airflow_provider_vidu.stores.roots import check_folder, check_opened
 log = logging.getLogger(__name__)
 
 STALE_AFTER: Final = 24 * 3600.0
-"""Seconds without a write after which a temporary file of ours is abandoned."""
+"""Seconds without a write after which one of our temporary files counts as abandoned."""
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""What ``fsync`` answers on mounts that cannot (fsync(2)); EIO and ENOSPC mean lost bytes.
-
-A disk that turned read-only after an error says EROFS, too: there the rename fails, and nothing is published.
-"""
+"""Errors of ``fsync`` on mounts without it (fsync(2)); EIO and ENOSPC mean lost bytes. A disk that turned read-only
+after an error reports EROFS, too: then the rename fails, and nothing is published."""
 _FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """A folder that may be written to need not be readable (a drop box)."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFile(StoredFile):
-    """A local path. A symbolic link of that name is not written to; links among its folders are followed."""
+    """A local path. It must not be a symbolic link; links among its folders are followed."""
 
     def __init__(self, path: str) -> None:
-        self._path = _full(path)
+        self._path = _absolute(path)
         self.name = self._path.name
-        self.uri = local_uri(str(self._path))
+        # Unquoted, as ObjectStoragePath expects it.
+        self.uri = f"file://{os.path.abspath(self._path)}"  # noqa: PTH100 - Path.resolve would follow links
 
     def size(self) -> int | None:
-        """Return the size of the file that is there, or None."""
+        """Return the size of the existing file, or None."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise storage_error("looked at", self.uri, error) from error
+            raise storage_error("checked", self.uri, error) from error
         if stat.S_ISDIR(status.st_mode):
             raise ViduConfigError(f"destination {str(self._path)!r} is a folder: end it with a slash.")
         if not stat.S_ISREG(status.st_mode):
@@ -70,19 +68,19 @@ class LocalFile(StoredFile):
         return status.st_size
 
     def check(self) -> None:
-        """Find out whether there is a folder, a device or a link."""
+        """Refuse a folder, a device or a link."""
         self.size()
         if self._path.is_symlink():
-            target = sanitized(os.readlink(self._path), 200)  # noqa: PTH115 - as it is, also where it leads nowhere
+            target = sanitized(os.readlink(self._path), 200)  # noqa: PTH115 - Path normalizes it
             raise ViduConfigError(
-                f"destination {str(self._path)!r} is a symbolic link to {target!r}, which would be replaced by the "
-                "file. Name the file that it leads to, or remove the link."
+                f"destination {str(self._path)!r} is a symbolic link to {target!r}, which the file would replace. Use "
+                "the path of the link's target, or remove the link."
             )
 
     def read(self) -> Iterator[bytes]:
         """Yield the content in pieces."""
         try:
-            # Not waiting: a pipe that has been put in its place would hold the worker forever.
+            # O_NONBLOCK: a pipe put in its place would block the worker forever.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -94,20 +92,17 @@ class LocalFile(StoredFile):
             raise storage_error("read", self.uri, error) from error
 
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
-        """Begin a temporary file in the same folder, which is made where missing."""
+        """Begin a temporary file in the same folder, which is created if missing."""
         self.check()
         try:
-            _make(self._path.parent)
+            _make_folders(self._path.parent)
             return LocalWriter(self._path, self.uri, replace=replace)
         except OSError as error:
             raise storage_error("written", self.uri, error) from error
 
 
-def _make(path: Path) -> None:
-    """Make a folder and those above it, where missing: none outside of ``destination_roots``, whatever was swapped.
-
-    :raises ViduConfigError: when they would be made elsewhere.
-    """
+def _make_folders(path: Path) -> None:
+    """Create a folder and its missing parents; raises ViduConfigError if a swap moved them out of the roots."""
     folder, missing = path, list[str]()
     while True:
         try:
@@ -128,9 +123,9 @@ def _make(path: Path) -> None:
 
 
 class LocalWriter(AtomicWriter):
-    """A temporary file, renamed at the end. Only a killed process leaves it behind.
+    """A temporary file, renamed at the end; only a killed process leaves it behind.
 
-    A file that it replaces leaves its mode to it; the owner is the one of the process.
+    It takes over the mode of a file that it replaces, but not the owner.
     """
 
     def __init__(self, path: Path, uri: str, *, replace: bool) -> None:
@@ -144,10 +139,10 @@ class LocalWriter(AtomicWriter):
             check_folder(self._folder, str(path.parent))
             _remove_stale(self._folder, path.name)
             temporary = temporary_name(path.name)
-            # 0o666 less the umask, like any file that a program creates; mkstemp's 0o600 would shut others out.
+            # 0o666 minus the umask, like any new file; mkstemp's 0o600 would lock others out.
             self._descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=self._folder)
             self._temporary = temporary
-        except BaseException:  # the folder must not stay open, even after KeyboardInterrupt
+        except BaseException:  # close the folder even after KeyboardInterrupt
             self.discard()
             raise
 
@@ -160,7 +155,7 @@ class LocalWriter(AtomicWriter):
             raise storage_error("written", self.uri, error) from error
 
     def publish(self) -> None:
-        """Bring the bytes to the disk, then rename."""
+        """Flush the bytes to disk, then rename."""
         assert self._temporary is not None
         try:
             if self._replace:
@@ -178,15 +173,15 @@ class LocalWriter(AtomicWriter):
         except OSError as error:
             raise storage_error("completed", self.uri, error) from error
         with contextlib.suppress(OSError), _readable(self._folder) as descriptor:
-            os.fsync(descriptor)  # not every file system can; the rename itself is done
+            os.fsync(descriptor)  # not supported everywhere; the rename itself is done
         self._leave_folder()
 
     def discard(self) -> None:
         """Remove the temporary file."""
-        with contextlib.suppress(OSError):  # some network file systems report a full disk only now
+        with contextlib.suppress(OSError):  # some network file systems report a full disk only on close
             self._close()
         if self._temporary is not None:
-            with contextlib.suppress(OSError):  # the folder may be gone or read-only by now
+            with contextlib.suppress(OSError):  # the folder may have been removed or become read-only
                 os.unlink(self._temporary, dir_fd=self._folder)
             self._temporary = None
         self._leave_folder()
@@ -203,15 +198,15 @@ class LocalWriter(AtomicWriter):
 
 
 def _copy_mode(folder: int, name: str, descriptor: int) -> None:
-    """Give an open file the permissions of the one that is there under ``name``, if there is one."""
-    with contextlib.suppress(OSError):  # none there, or a mount without modes
+    """Give an open file the permissions of the existing file ``name``, if any."""
+    with contextlib.suppress(OSError):  # no such file, or a mount without modes
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if stat.S_ISREG(mode):
             os.fchmod(descriptor, stat.S_IMODE(mode) & 0o777)
 
 
 def _sync(descriptor: int, uri: str) -> None:
-    """Bring an open file to the disk; a mount that cannot do that costs a warning."""
+    """Flush an open file to disk; log a warning if the mount does not support that."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -225,26 +220,23 @@ def _sync(descriptor: int, uri: str) -> None:
 
 
 def _compare(descriptor: int, folder: int, temporary: str) -> None:
-    """Check that a temporary file is still the open one, and has no second name.
-
-    :raises OSError: when another process has interfered.
-    """
+    """Check that a temporary file is still the open one, without a second name; raises OSError if it is not."""
     own = os.fstat(descriptor)
     try:
         there = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        raise OSError("another process has removed the temporary file") from None
+        raise OSError("another process removed the temporary file") from None
     if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino) and not _is_copy(descriptor, folder, temporary):
-        raise OSError("another process has put a file of its own in the place of the temporary one")
+        raise OSError("another process replaced the temporary file")
     if max(own.st_nlink, there.st_nlink) > 1:
-        raise OSError("another process has given the temporary file a second name")
+        raise OSError("another process gave the temporary file a second name")
 
 
 def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
-    """Whether a temporary file has another inode than the open one, but the same owner and the same bytes.
+    """Whether a temporary file with another inode than the open one has the same owner and bytes.
 
-    Some mounts (FUSE, network shares) give a file another inode number whenever it is looked up. There both are read
-    once more, for only the bytes can prove that no others are in their place.
+    Some mounts (FUSE, network shares) give a file a new inode number at each lookup; there only the bytes prove that
+    it was not replaced.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -259,7 +251,7 @@ def _is_copy(descriptor: int, folder: int, temporary: str) -> bool:
                 if piece != written.read(READ_BYTES):
                     return False
             return not written.read(1)
-    except OSError:  # without /proc, or without the right to read, nothing proves it
+    except OSError:  # no /proc, or no permission to read: unproven
         return False
 
 
@@ -270,18 +262,18 @@ def _rename_unless_there(folder: int, temporary: str, name: str) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # No hard links here (FAT, some network shares): check and rename, with a small gap in between.
+        # Without hard links (FAT, some network shares): check, then rename, with a small gap in between.
         with contextlib.suppress(FileNotFoundError):
             os.stat(name, dir_fd=folder, follow_symlinks=False)
             raise FileExistsError(name) from None
-        os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib knows no open folders
+        os.replace(temporary, name, **here)  # noqa: PTH105 - pathlib has no dir_fd
     else:
         os.unlink(temporary, dir_fd=folder)
 
 
 @contextlib.contextmanager
 def _readable(folder: int) -> Iterator[int]:
-    """Open an open folder once more, so that it can be listed: what writes to it need not be allowed to."""
+    """Reopen an open folder for listing, which needs a permission that writing does not."""
     descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         yield descriptor
@@ -290,9 +282,9 @@ def _readable(folder: int) -> Iterator[int]:
 
 
 def _remove_stale(folder: int, name: str) -> None:
-    """Remove what a killed process left behind for this very file.
+    """Remove temporary files of this file left behind by killed processes.
 
-    A running transfer gives up after a minute without bytes, so a file that has not changed for a day has no writer.
+    A running transfer gives up after a minute without bytes, so a file unchanged for a day has no writer.
     """
     stem = re.escape(temporary_name(name)[: -len("0123456789abcdef.part")])
     pattern = re.compile(stem + r"[0-9a-f]{16}\.part")
@@ -302,17 +294,17 @@ def _remove_stale(folder: int, name: str) -> None:
             for entry in entries:
                 if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                     os.unlink(entry.name, dir_fd=folder)
-    except OSError:  # tidying up is a courtesy; the download itself will say what is wrong with the folder
+    except OSError:  # best effort; the download itself reports a problem with the folder
         return
 
 
 def obstacle(path: str, *, is_folder: bool) -> str | None:
-    """Return why this process could not store a file there, or None; nothing is made or changed.
+    """Return why this process could not store a file there, or None; changes nothing.
 
-    :param path: the file, or the folder for it; missing folders would be made.
+    :param path: the file, or the folder for it; missing folders count as creatable.
     :param is_folder: whether ``path`` is the folder.
     """
-    full = _full(path)
+    full = _absolute(path)
     folder = full if is_folder else full.parent
     try:
         if not is_folder:
@@ -328,11 +320,6 @@ def obstacle(path: str, *, is_folder: bool) -> str | None:
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written to by this user"
 
 
-def _full(path: str) -> Path:
-    """Return the absolute path that a destination names; a home that does not exist is a folder of that name."""
+def _absolute(path: str) -> Path:
+    """Return the absolute path of a destination; an unknown ``~user`` stays a folder of that name."""
     return Path(os.path.expanduser(re.sub("^//+", "/", path))).absolute()  # noqa: PTH111 - Path.expanduser raises
-
-
-def local_uri(path: str) -> str:
-    """Return ``file://`` and the absolute path, unquoted as ``ObjectStoragePath`` expects it."""
-    return "file://" + os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links

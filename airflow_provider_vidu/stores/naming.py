@@ -1,7 +1,7 @@
-"""What a downloaded file is called: safe on every file system, and never one name for two videos.
+"""File names of downloads: safe on every file system, and never the same for two videos. No I/O.
 
-Pure text, no I/O. An id made of lower-case letters, digits, ``-``, ``_`` and inner dots is kept as it
-is; one that had to be changed, or that a file system could confuse with another, gets a short hash.
+An id of lower-case letters, digits, ``-``, ``_`` and inner dots is kept; any other, or one that a file system could
+confuse with another, gets a short hash.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from airflow_provider_vidu.common.text import SIGNING_PARAMETER, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.stores.places import account_advice
+from airflow_provider_vidu.stores.schemes import STORES, scheme_of
 
 MAX_NAME_BYTES: Final = 200
 _MAX_STEM_CHARS: Final = 150
@@ -23,7 +24,7 @@ _HASH_CHARS: Final = 10
 
 _KEPT = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
-# Names that end like one of ours could meet the name of another id: a hash, an artifact, a further creation.
+# An id that ends like our suffixes (hash, artifact, creation number) could collide with another id's name.
 _LOOKS_MADE = re.compile(rf"-(?:[0-9a-f]{{{_HASH_CHARS}}}|{'|'.join(BESIDE_THE_RESULT)}|[2-9]|[1-9][0-9]{{1,2}})$")
 _WINDOWS_RESERVED: Final = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
@@ -31,30 +32,29 @@ _WINDOWS_RESERVED: Final = frozenset(
 
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")
 
-# "file:clips/a.mp4" is not the path that it looks like.
+# "file:clips/a.mp4" does not mean the path clips/a.mp4.
 _NO_LOCAL_URI = re.compile(r"(?:file|local):(?!//(?:/|localhost/))", re.IGNORECASE)
 _SHORT_LOCAL_URI = re.compile(r"^(file|local):/(?!/)", re.IGNORECASE)
-# A letter alone is a drive of Windows.
+# A single letter is a Windows drive.
 _ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
-# Its case means nothing (RFC 3986), except to the path library of Airflow 2.
+# Case-insensitive (RFC 3986), except in the path library of Airflow 2.
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
-# Among them what breaks or turns round a line of a log.
+# Includes characters that break or reverse log lines.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# The file systems of S3 and Azure cut it off: the object would be the part before it.
+# The file systems of S3 and Azure cut it off and use the part before it.
 _VERSION = re.compile(r"\?versionid=", re.IGNORECASE)
 
 
 def checked_destination(value: object) -> str:
-    """Return a destination as text after checking what can be checked without touching the store.
+    """Check a destination without touching the store, and return it as text; a folder ends in a slash.
 
-    A path object (``ObjectStoragePath``, ``Path``) drops the slash at its end, so its name decides: one with the
-    extension of a medium is a file, and every other one a folder, which the text then shows by a slash. Taken for a
-    file, ``ObjectStoragePath("s3://bucket/clips/")`` would let all clips overwrite one object. Blanks and line ends
-    around a text are dropped: ``"s3://bucket/clips/ "`` is a folder, and not a file whose name is a blank.
+    A path object (``ObjectStoragePath``, ``Path``) drops its final slash, so its name decides: with the extension of a
+    medium it is a file, otherwise a folder. As a file, ``ObjectStoragePath("s3://bucket/clips/")`` would make all clips
+    overwrite one object. Whitespace around a text is dropped: ``"s3://bucket/clips/ "`` is a folder.
 
-    :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, holds control characters, ``::`` or a
-        ``..`` segment, or names no file or folder.
+    :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, contains control characters, ``::`` or a
+        ``..`` segment, or names neither a file nor a folder.
     """
     text = path_text(value)
     if text is None:
@@ -62,32 +62,35 @@ def checked_destination(value: object) -> str:
     text = plain_scheme(text.strip())
     if not text or text == "None":
         raise ViduConfigError("destination is empty (or a template rendered to None).")
-    if _CONTROL.search(text):
-        raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds control characters.")
-    if _SURROGATE.search(text):
-        raise ViduConfigError(f"destination {sanitized(text, 80)!r} holds characters that cannot be encoded.")
-    if _NO_LOCAL_URI.match(text):
-        raise ViduConfigError(
-            f"destination {sanitized(text, 120)!r} names a host, or no absolute path: the address of a local file "
-            "begins with file:/// ."
-        )
-    if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
-        raise ViduConfigError(f"destination {sanitized(text, 120)!r} lacks a slash: write {scheme[1].lower()}://… .")
-    if "::" in text:
-        # fsspec reads it as a chain of file systems: the file would go to the part before it.
-        raise ViduConfigError(f"destination {sanitized(text, 120)!r} must not hold '::'.")
-    if "://" in text and _VERSION.search(text):
-        raise ViduConfigError(
-            f"destination {sanitized(text, 120)!r} must not hold '?versionId=': nothing can be written to a version."
-        )
-    if advice := account_advice(text):
-        raise ViduConfigError(f"destination {sanitized(text, 120)!r} {advice}")
-    rest = text.partition("://")[2] if "://" in text else text
-    if ".." in re.split(r"[/\\]", rest):
-        raise ViduConfigError(f"destination {sanitized(text, 120)!r} must not hold a '..' segment.")
-    if not rest.strip("/. ") and rest != "./":
-        raise ViduConfigError(f"destination {sanitized(text, 80)!r} names no file and no folder.")
+    if problem := _problem_with(text):
+        raise ViduConfigError(f"destination {sanitized(text, 120)!r} {problem}")
     return text
+
+
+def _problem_with(text: str) -> str | None:
+    """Return what is wrong with a destination, as the rest of a sentence, or None."""
+    rest = text.partition("://")[2] if "://" in text else text
+    if _CONTROL.search(text):
+        return "contains control characters."
+    if _SURROGATE.search(text):
+        return "contains characters that cannot be encoded."
+    if _NO_LOCAL_URI.match(text):
+        return "names a host or is not an absolute path; the URI of a local file begins with file:/// ."
+    if (scheme := _ONE_SLASH.match(text)) and not text.startswith(("file:", "local:")):
+        return f"lacks a slash: write {scheme[1].lower()}://… ."
+    if "::" in text:  # fsspec reads it as a chain of file systems and would write to the part before it
+        return "must not contain '::'."
+    if "://" in text and _VERSION.search(text):
+        return "must not contain '?versionId=': a version cannot be written to."
+    if advice := account_advice(text):
+        return advice
+    if ".." in re.split(r"[/\\]", rest):
+        return "must not contain a '..' segment."
+    if not rest.strip("/. ") and rest != "./":
+        return "names neither a file nor a folder."
+    if scheme_of(text) in STORES and "/" not in rest:
+        return "names only a bucket: end it with a slash to store files in it."
+    return None
 
 
 def plain_scheme(text: str) -> str:
@@ -97,7 +100,7 @@ def plain_scheme(text: str) -> str:
 
 
 def path_text(value: object) -> str | None:
-    """Return a destination as text, with the slash that a folder's path object has lost; None for something else."""
+    """Return a destination as text, restoring the final slash of a folder's path object; None for other types."""
     if isinstance(value, str):
         return value
     if not hasattr(value, "parts"):
@@ -107,22 +110,22 @@ def path_text(value: object) -> str | None:
 
 
 def is_folder(destination: str) -> bool:
-    """Whether ``destination`` is a folder, so that the file's name is chosen here."""
+    """Whether ``destination`` is a folder, in which the file's name is generated."""
     return destination.endswith("/")
 
 
 def is_template(text: str) -> bool:
-    """Whether rendering may change a text."""
+    """Whether a text contains a template."""
     return "{{" in text or "{%" in text
 
 
 def stem_of(generation_id: str | None, url: str | None) -> str:
     """Return the file name without suffix and extension for a generation, or for a URL without an id.
 
-    Different ids give different names, also where a file system ignores case or normalises Unicode.
-    The name of a URL holds a hash of what identifies the object: everything but its signature.
+    Different ids give different names even if a file system ignores case or normalizes Unicode. The name of a URL
+    includes a hash of the URL without its signature.
 
-    :param generation_id: the id at Vidu; wins where both are given.
+    :param generation_id: the id at Vidu; used if both are given.
     :param url: the URL; needed only without an id.
     """
     if generation_id is not None:
@@ -136,12 +139,12 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
 
 
 def file_name(stem: str, artifact: Artifact | None, content_type: str, creation: int = 0) -> str:
-    """Return the whole name: stem, artifact where it is not the result, ``-2`` for a second creation, extension.
+    """Return the whole name: stem, artifact unless it is the result, ``-2`` for a second creation, extension.
 
-    :param stem: as :func:`stem_of` returns it.
-    :param artifact: what is kept; None for the result, whatever its medium.
-    :param content_type: gives the extension.
-    :param creation: which creation of the generation, counted from 0.
+    :param stem: the value of :func:`stem_of`.
+    :param artifact: the file to keep; None for the result in any medium.
+    :param content_type: determines the extension.
+    :param creation: the index of the creation, from 0.
     """
     kind = f"-{artifact}" if artifact in BESIDE_THE_RESULT else ""
     return f"{stem}{kind}{f'-{creation + 1}' if creation else ''}{extension(content_type)}"
@@ -154,15 +157,15 @@ def candidate_names(stem: str, artifact: Artifact | None, creation: int = 0) -> 
     if family == "video":
         wanted += ("image/gif", "image/webp")  # an animated result comes as an image
     kinds = [kind for kind in EXTENSIONS if kind.startswith(wanted)]
-    # Earlier versions stored bytes that prove nothing, as application/octet-stream.
+    # Earlier versions stored unrecognized bytes, as application/octet-stream.
     return [file_name(stem, artifact, kind, creation) for kind in (*kinds, "application/octet-stream")]
 
 
 def _unsigned(query: str) -> str:
     pairs = [(pair.partition("=")[0], pair) for pair in query.split("&")]
     is_azure = {"sig", "sv"} <= {name.lower() for name, _ in pairs}
-    kept = [pair for name, pair in pairs if not SIGNING_PARAMETER.fullmatch(name)]
-    return "&".join(pair for pair in kept if not (is_azure and _AZURE_PARAMETER.fullmatch(pair.partition("=")[0])))
+    signing = [SIGNING_PARAMETER, _AZURE_PARAMETER] if is_azure else [SIGNING_PARAMETER]
+    return "&".join(pair for name, pair in pairs if not any(pattern.fullmatch(name) for pattern in signing))
 
 
 def _is_unmistakable(text: str) -> bool:
@@ -176,7 +179,7 @@ def _is_unmistakable(text: str) -> bool:
 
 def _cleaned(text: str) -> str:
     cleaned = _FOREIGN.sub("_", text)[:_MAX_STEM_CHARS].strip("._-") or "vidu"
-    # Windows looks at the part before the first dot, whatever follows.
+    # Windows reserves the part before the first dot, with any extension.
     return f"vidu-{cleaned}" if cleaned.lower().partition(".")[0] in _WINDOWS_RESERVED else cleaned
 
 

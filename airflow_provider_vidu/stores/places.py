@@ -1,9 +1,9 @@
-"""Places in a store, and whether one is beneath another: names alone, no I/O.
+"""Places in a store, and whether one is beneath another, by name only. No I/O.
 
-The author of a DAG and the user who triggers it can put a path into Airflow. The settings `[vidu]
-preview_roots`, `input_roots` and `destination_roots` name the folders and buckets that such a path may lead to.
-Names are compared here, segment by segment. Links do not show in a name: local files are compared once more by
-what they really are (:mod:`.roots`, :mod:`~airflow_provider_vidu.ui.playing.preview`).
+DAG authors and the users who trigger a DAG supply paths. The settings `[vidu] preview_roots`, `input_roots` and
+`destination_roots` limit them to certain folders and buckets. Names are compared here, segment by segment; since a name
+does not show links, local files are checked again once open (:mod:`.roots`,
+:mod:`~airflow_provider_vidu.ui.playing.preview`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical
+from airflow_provider_vidu.stores.schemes import AZURE, LOCAL, WEB, canonical, scheme_of
 
 _BUCKET = re.compile(r"[^@?#]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
-# Microsoft's own spelling, abfss://container@account.dfs.core.windows.net/…: Airflow takes what is before the @ for a
-# connection. The names of containers hold no dot.
+# Microsoft's spelling, abfss://container@account.dfs.core.windows.net/…: Airflow reads the part before the @ as a
+# connection. Container names contain no dot.
 _AZURE_ACCOUNT = re.compile(
     rf"(?:{'|'.join((AZURE.scheme, *AZURE.aliases, *AZURE.unread))})://([^/@]+)@[^/.]+\.[^/]+", re.IGNORECASE
 )
@@ -39,7 +39,7 @@ class Spot:
 
     @property
     def uri(self) -> str:
-        """The URI, without a connection."""
+        """The URI without a connection."""
         return f"{self.scheme}://{self.netloc}/{'/'.join(self.parts)}" if self.scheme else f"file://{self.path}"
 
     def is_beneath(self, root: Spot) -> bool:
@@ -61,16 +61,16 @@ class Root:
 
 
 def read_roots(setting: str) -> tuple[list[Root], list[str]]:
-    """Return the roots of a comma-separated setting, and what of it is none.
+    """Return the roots of a comma-separated setting, and its invalid entries.
 
-    Local paths, ``file://`` and every object store that Airflow knows; ``s3://conn_id@bucket/prefix`` names the
-    connection to read with. A root must be absolute and hold no ``..``.
+    A root is a local path, a ``file://`` URI or one of an object store; ``s3://conn_id@bucket/prefix`` names the
+    connection to read with. It must be absolute and contain no ``..``.
     """
     roots: list[Root] = []
     refused: list[str] = []
     for item in filter(None, (part.strip() for part in setting.split(","))):
         conn_id, spot = split_connection(item)
-        if spot is None or not (spot.scheme or spot.parts):  # the whole machine is never meant
+        if spot is None or not (spot.scheme or spot.parts):  # "/" would allow the whole machine
             refused.append(item)
         else:
             roots.append(Root(spot, conn_id))
@@ -78,7 +78,7 @@ def read_roots(setting: str) -> tuple[list[Root], list[str]]:
 
 
 def root_of(uri: str, roots: Sequence[Root]) -> tuple[Root, Spot] | None:
-    """Return the root of a stored file, and its place; None when it is beneath no root."""
+    """Return the root of a stored file, and its place; None if it is not beneath a root."""
     spot = read_spot(uri)
     if spot is None:
         return None
@@ -86,48 +86,44 @@ def root_of(uri: str, roots: Sequence[Root]) -> tuple[Root, Spot] | None:
 
 
 def read_spot(uri: str) -> Spot | None:
-    """Return the place that a URI or an absolute path names; None for anything that is not plain.
+    """Return the place of a URI or an absolute path; None if it is not plain.
 
-    Nothing is unquoted and nothing folded: what holds ``..``, ``.``, a backslash or a control character has no
-    business here, and what looks encoded is taken as it is written.
+    Nothing is unquoted or normalized: a path with ``..``, ``.``, a backslash or a control character is not plain, and
+    encoded characters are taken literally.
     """
     if not uri or len(uri) > 4096 or _UNFIT.search(uri):
         return None
-    scheme, marked, rest = uri.partition("://")
-    if not marked:
-        scheme, rest = "", uri
-    scheme = scheme.lower()
-    if scheme in WEB:
-        return None
-    netloc, _, path = ("", "", rest.removeprefix("/")) if scheme in LOCAL else rest.partition("/")
-    if (scheme in LOCAL and not rest.startswith("/")) or (scheme not in LOCAL and not _BUCKET.fullmatch(netloc)):
-        return None
-    if scheme not in LOCAL and "::" in rest:  # fsspec opens the part before it
-        return None
+    scheme = scheme_of(uri)
+    rest = uri.partition("://")[2] if "://" in uri else uri
+    netloc, _, path = rest.partition("/")
+    if scheme in LOCAL:
+        is_plain = rest.startswith("/")
+    else:  # fsspec would open the part before a "::"
+        is_plain = scheme not in WEB and _BUCKET.fullmatch(netloc) is not None and "::" not in rest
     parts = tuple(path.rstrip("/").split("/")) if path.strip("/") else ()
-    if any(part in ("", ".", "..") for part in parts):
+    if not is_plain or any(part in ("", ".", "..") for part in parts):
         return None
     return Spot(canonical(scheme), netloc, parts)
 
 
 def account_advice(uri: str) -> str | None:
-    """Return what to write in place of an Azure address in Microsoft's spelling; None for everything else.
+    """Return what to write instead of an Azure address in Microsoft's spelling; None for any other URI.
 
-    Its account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
+    The account would be lost: Airflow reads ``abfss://container@account…`` as a connection and a container.
     """
     account = _AZURE_ACCOUNT.match(uri)
     if account is None:
         return None
     return (
-        f"names an Azure account, which its connection does here. Write abfss://{sanitized(account[1], 63)}/…, and "
-        "name an Airflow connection to that account in storage_conn_id."
+        f"names an Azure account, which belongs in its connection. Write abfss://{sanitized(account[1], 63)}/…, and "
+        "set storage_conn_id to an Airflow connection to that account."
     )
 
 
 def split_connection(item: str) -> tuple[str | None, Spot | None]:
-    """Return the Airflow connection that a URI names (``s3://my_aws@bucket/key``), and the place without it.
+    """Return the Airflow connection in a URI (``s3://my_aws@bucket/key``), and the place without it.
 
-    What is before the ``@`` of an Azure account is a container and not a connection: such an address has no place.
+    An Azure address in Microsoft's spelling has neither: the part before its ``@`` is a container.
     """
     if account_advice(item):
         return None, None
@@ -136,5 +132,5 @@ def split_connection(item: str) -> tuple[str | None, Spot | None]:
     if not marked or "@" not in netloc:
         return None, read_spot(item)
     user, _, after = rest.partition("@")
-    # Airflow opens the connection of just this name, whatever it looks like.
+    # Airflow opens the connection of exactly this name.
     return user or None, read_spot(f"{scheme}://{after}")

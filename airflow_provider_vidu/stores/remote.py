@@ -1,4 +1,4 @@
-"""Files in stores that fsspec speaks with."""
+"""Files in the stores that fsspec supports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class RemoteFile(StoredFile):
-    """A file in a store that fsspec speaks with."""
+    """A file in a store that fsspec supports."""
 
     def __init__(self, fs: Any, protocol: str, path: str, uri: str) -> None:
         self._fs = fs
@@ -28,28 +28,28 @@ class RemoteFile(StoredFile):
         self.uri = uri
 
     def size(self) -> int | None:
-        """Return the size of the file that is there, or None."""
+        """Return the size of the existing file, or None."""
         try:
             self._fs.invalidate_cache()
             info = self._fs.info(self._path)
         except FileNotFoundError:
             return None
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:  # each store has its own exceptions
             advice = reading_advice(self._protocol) if is_forbidden(error) else ""
-            raise storage_error("looked at", self.uri, error, advice=advice) from error
+            raise storage_error("checked", self.uri, error, advice=advice) from error
         if info.get("type") == "directory":
-            # On object stores, a mere prefix of other keys; a file may well have the same name.
+            # In object stores only a prefix of other keys; a file can have the same name.
             if self._store:
                 return None
             raise ViduConfigError(f"destination {self.uri!r} is a folder: end it with a slash.")
         size = info.get("size")
-        # Some file systems report no sizes. Whether there is any byte decides about replacing it.
+        # Some file systems report no size; only an empty file may be replaced, so one byte is enough.
         return int(size) if size is not None else len(next(iter(self.read()), b""))
 
     def check(self) -> None:
-        """Find out whether there is a folder, in stores that have folders."""
+        """Refuse a folder, in stores that have folders."""
         if self._store is None:
-            with contextlib.suppress(ViduStorageError):  # a role that may only write need not read
+            with contextlib.suppress(ViduStorageError):  # the role may have only permission to write
                 self.size()
 
     def read(self) -> Iterator[bytes]:
@@ -58,11 +58,11 @@ class RemoteFile(StoredFile):
             with self._fs.open(self._path, "rb") as file:
                 while data := file.read(READ_BYTES):
                     yield data
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:  # each store has its own exceptions
             raise storage_error("read", self.uri, error) from error
 
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
-        """Begin a new file, in the way in which this store can publish it atomically."""
+        """Begin a new file in the way this store can publish it atomically."""
         try:
             if self._store:
                 upload = UPLOADS[self._store]
@@ -70,34 +70,34 @@ class RemoteFile(StoredFile):
             return MovedWriter(self._fs, self._path, self.uri, replace=replace)
         except ViduError:
             raise
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:  # each store has its own exceptions
             raise storage_error("written", self.uri, error) from error
 
 
-def listed(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
-    """Return which of ``names`` exist in a folder, in their order: one listing instead of one request for each.
+def existing_names(fs: Any, protocol: str, folder: str, names: Sequence[str]) -> Sequence[str]:
+    """Return those of ``names`` that exist in a folder, in their order, by one listing instead of a request for each.
 
-    If the store cannot be listed so, or this role may not, all of them are returned.
+    If the store does not support it or the role may not list, all names are returned.
 
     :param fs: the file system.
     :param protocol: its scheme.
-    :param folder: bucket and key prefix, without a slash at the end.
-    :param names: file names that differ in their extensions alone; at least one.
+    :param folder: bucket and key prefix, without a final slash.
+    :param names: file names that differ only in their extensions; at least one.
     """
     if protocol not in STORES:
         return names
     try:
         fs.invalidate_cache()
-        there = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
+        keys = set(fs.find(folder, prefix=names[0].rpartition(".")[0] + "."))
     except FileNotFoundError:
         return []
-    except Exception:  # noqa: BLE001 - the same problem shows again, with its reason, when a single name is looked at
+    except Exception:  # noqa: BLE001 - the check of a single name reports the problem
         return names
-    return [name for name in names if f"{folder}/{name}" in there]
+    return [name for name in names if f"{folder}/{name}" in keys]
 
 
 class MovedWriter(FsspecWriter):
-    """A temporary file beside the destination, moved over it at the end."""
+    """A temporary file in the destination's folder, moved over the destination at the end."""
 
     def __init__(self, fs: Any, path: str, uri: str, *, replace: bool) -> None:
         super().__init__(fs, path, uri, replace=replace)
@@ -110,38 +110,37 @@ class MovedWriter(FsspecWriter):
     def _complete(self) -> None:
         self._file.close()
         try:
-            self._move()
+            self._move(self._temporary, self._path)
         except FileExistsError:
             if not self._replace:
                 raise
             self._move_in_two_steps()
 
     def _move_in_two_steps(self) -> None:
-        """Replace a file in stores that never move over one (SFTP, SMB).
+        """Replace a file in stores that cannot move over one (SFTP, SMB).
 
-        Between the steps there is no file under the name. If the second one fails, the old file goes back.
+        Between the steps no file has the name. If the second step fails, the old file is moved back.
         """
         aside = f"{self._temporary}.old"
         self._move(self._path, aside)
         try:
-            self._move()
+            self._move(self._temporary, self._path)
         except BaseException as error:
             try:
                 self._move(aside, self._path)
-            except Exception:  # noqa: BLE001 - why the new file did not get there matters more
+            except Exception:  # noqa: BLE001 - the first failure matters more
                 raise OSError(f"{redacted(error, 120)}; the old file is now {aside!r}") from error
             raise
         try:
             self._fs.rm_file(aside)
-        except Exception as error:  # noqa: BLE001 - the new file is there
-            log.warning("The replaced file is left over as %s: %s", aside, redacted(error))
+        except Exception as error:  # noqa: BLE001 - the new file is published
+            log.warning("The replaced file could not be removed and remains as %s: %s", aside, redacted(error))
 
-    def _move(self, source: str = "", target: str = "") -> None:
+    def _move(self, source: str, target: str) -> None:
         from fsspec.spec import AbstractFileSystem
 
-        source, target = source or self._temporary, target or self._path
         if type(self._fs).mv is AbstractFileSystem.mv:
-            # fsspec's own takes the name for a pattern: "a[1].mp4" would not be found.
+            # fsspec's own mv reads the name as a pattern and would not find "a[1].mp4".
             self._fs.cp_file(source, target)
             self._fs.rm_file(source)
         else:

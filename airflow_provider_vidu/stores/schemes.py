@@ -1,4 +1,4 @@
-"""What differs between the object stores: one table, and what their errors mean.
+"""One table of the object stores' differences, and the interpretation of their errors.
 
 To add a store, add a row here and a class in :mod:`.uploads`.
 """
@@ -19,15 +19,15 @@ WEB: Final = frozenset({"http", "https"})
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An object store with multi-part uploads: it shows an object only when its upload is complete.
+    """An object store with multi-part uploads, which shows an object only once its upload is complete.
 
-    :param scheme: the scheme that every version of its packages reads.
+    :param scheme: the scheme supported by every version of its packages.
     :param aliases: its other schemes.
-    :param package: the package that holds its file system.
+    :param package: the package with its file system.
     :param extra: the extra of this distribution that installs the package.
-    :param permissions: what a role needs to look at a destination.
-    :param unread: spellings of its scheme that no Python library reads.
-    :param needs_connection: whether its file system fails without the Airflow connection that a URI names.
+    :param permissions: the permissions needed to check a destination.
+    :param unread: schemes of the store that no Python library supports.
+    :param needs_connection: whether its file system fails without the Airflow connection in a URI.
     """
 
     scheme: str
@@ -39,11 +39,11 @@ class Store:
     needs_connection: bool = True
 
     def is_installed(self) -> bool:
-        """Whether its package is installed; it is not imported."""
+        """Whether its package is installed, without importing it."""
         return find_spec(self.package) is not None
 
 
-# Amazon's file system falls back to the worker's own credentials.
+# Without a connection, Amazon's file system uses the worker's own credentials.
 S3: Final = Store(
     "s3", ("s3a", "s3n"), "s3fs", "s3", "s3:GetObject and s3:ListBucket", unread=("s3n",), needs_connection=False
 )
@@ -54,10 +54,10 @@ AZURE: Final = Store(
     "adlfs",
     "azure",
     "to read and list blobs (Storage Blob Data Reader)",
-    unread=("wasb", "wasbs", "adl"),  # Airflow's provider names adl, and upath 0.3 refuses it
+    unread=("wasb", "wasbs", "adl"),  # Airflow's provider registers adl, but upath 0.3 refuses it
 )
 STORES: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in (store.scheme, *store.aliases)}
-"""Each store under all of its schemes."""
+"""Each store by each of its schemes."""
 _UNREAD: Final = {scheme: store for store in (S3, GOOGLE, AZURE) for scheme in store.unread}
 
 _UNKNOWN_HEADER: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
@@ -65,32 +65,32 @@ _UNKNOWN_SCHEME: Final = ("No filesystem registered", "Protocol not known", "Uns
 
 
 def scheme_of(text: str) -> str:
-    """Return the scheme of a URI in lower case; nothing for a path."""
+    """Return the scheme of a URI in lower case; empty for a path."""
     scheme, marked, _ = text.partition("://")
     return scheme.lower() if marked else ""
 
 
 def canonical(scheme: str) -> str:
-    """Return the one scheme for a store that has several (``abfs`` for ``az``); nothing for local files."""
+    """Return a store's main scheme (``abfs`` for ``az``); empty for local files."""
     scheme = scheme.lower()
     return STORES[scheme].scheme if scheme in STORES else "" if scheme in LOCAL else scheme
 
 
 def is_unknown_scheme(error: BaseException) -> bool:
-    """Whether an error says that nothing is registered for a scheme: universal_pathlib, fsspec or Airflow."""
+    """Whether universal_pathlib, fsspec or Airflow reports that a scheme is not registered."""
     return isinstance(error, ValueError) and any(words in str(error) for words in _UNKNOWN_SCHEME)
 
 
 def missing_advice(scheme: str, error: BaseException) -> str:
-    """Return what to do about a store that has no file system in this environment.
+    """Return what to do about a store without a file system in this environment.
 
     :param scheme: in lower case (:func:`scheme_of`).
-    :param error: what was raised.
+    :param error: the error raised.
     """
     store = STORES.get(scheme) or _UNREAD.get(scheme)
     if store is None:
         return "Use a local path, or a scheme for which an installed Airflow provider or fsspec package has one."
-    # Path libraries do not read every scheme of a store.
+    # Path libraries do not support every scheme of a store.
     is_refused = scheme != store.scheme and str(error).startswith("Unsupported") and store.is_installed()
     if scheme in store.unread or is_refused:
         return f"Write {store.scheme}:// instead."
@@ -98,36 +98,36 @@ def missing_advice(scheme: str, error: BaseException) -> str:
 
 
 def stored_key(protocol: str, key: str) -> str:
-    r"""Return the name under which a store keeps a key: Azure's clients make ``a/b`` of ``a\b`` and of ``a/./b``."""
+    r"""Return the name under which a store keeps a key: Azure's clients turn ``a\b`` and ``a/./b`` into ``a/b``."""
     return re.sub(r"(?<=/)\./", "", key.replace("\\", "/")) if STORES.get(protocol) is AZURE else key
 
 
 def reading_advice(protocol: str) -> str:
-    """Return which permissions a role lacks that may not look at the destination, and how to do without them."""
+    """Return which permissions are needed to check a destination, and how to avoid the check."""
     store = STORES.get(protocol)
     return (
-        "overwrite='skip' and overwrite='error' look at the destination first and need the permissions "
+        "overwrite='skip' and overwrite='error' check the destination first and need the permissions "
         f"{store.permissions if store else 'to read and list'}; overwrite='replace' only writes."
     )
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the store has answered that it refuses the request."""
+    """Whether the store refused the request."""
     return any(400 <= status < 500 and status != 408 for status in _statuses(error))
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether the store says that this role lacks the permission."""
+    """Whether the store reports that this role lacks the permission."""
     if not {401, 403}.isdisjoint(_statuses(error)):
         return True
-    # gcsfs makes a plain OSError of a 403, whose text begins so (gcsfs/retry.py).
+    # gcsfs turns a 403 into a plain OSError with this prefix (gcsfs/retry.py).
     return any(isinstance(one, PermissionError) or str(one).startswith("Forbidden: ") for one in _chain(error))
 
 
 def is_not_implemented(error: BaseException) -> bool:
-    """Whether the store says that it does not support this kind of request.
+    """Whether the store reports that it does not support this kind of request.
 
-    Some say so with 501, some with 400 and a code (seen: ``InvalidArgument``) that names no reason.
+    Some answer 501, some 400 with an unspecific code (seen: ``InvalidArgument``).
     """
     if 501 in _statuses(error) or any(getattr(one, "errno", None) == errno.ENOSYS for one in _chain(error)):
         return True
@@ -135,9 +135,9 @@ def is_not_implemented(error: BaseException) -> bool:
 
 
 def is_precondition_failed(error: BaseException) -> bool:
-    """Return whether the store says that another file has come in the meantime.
+    """Whether the store reports that another file was created in the meantime.
 
-    s3fs makes a FileExistsError of AWS's answer alone, which repeats the condition; MinIO, Ceph and R2 send a bare 412.
+    s3fs raises FileExistsError only for AWS's answer, which repeats the condition; MinIO, Ceph and R2 send a bare 412.
     """
     return 412 in _statuses(error)
 
@@ -150,7 +150,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _codes(error: BaseException) -> Iterator[str]:
-    """Yield the words for an error of S3."""
+    """Yield the error codes of S3."""
     for one in _chain(error):
         answer = getattr(one, "response", None)
         detail = answer.get("Error") if isinstance(answer, dict) else None
@@ -159,7 +159,7 @@ def _codes(error: BaseException) -> Iterator[str]:
 
 
 def _statuses(error: BaseException) -> Iterator[int]:
-    """Yield the HTTP statuses that an error and its causes carry, as Azure, Google and botocore keep them."""
+    """Yield the HTTP statuses in an error and its causes, as stored by Azure, Google and botocore."""
     for one in _chain(error):
         answer = getattr(one, "response", None)
         metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}

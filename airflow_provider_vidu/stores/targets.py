@@ -1,4 +1,4 @@
-"""The target of a download, a file or a folder: what happens to a file that is there, and the record of what stays."""
+"""The target of a download, a file or a folder: handling of an existing file, and its record."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from airflow_provider_vidu.stores.naming import candidate_names, file_name
 
 
 class FileTarget:
-    """A file whose name the user chose, and what to do about one that is there.
+    """A file with a name chosen by the user.
 
-    :param destination: where to.
-    :param overwrite: whether such a file is replaced, kept (``skip``), or an error.
+    :param overwrite: whether an existing file is replaced, kept (``skip``) or an error.
     """
 
     def __init__(self, destination: Destination, overwrite: Overwrite) -> None:
@@ -25,21 +24,21 @@ class FileTarget:
         self._overwrite = overwrite
 
     def check(self) -> None:
-        """Check before anything is fetched what would make the end fail: a missing file system, a folder, a link.
+        """Check before the download for what would make its end fail: a missing file system, a folder, a link.
 
-        :raises ViduConfigError: when there is no file system, or something else than a file.
+        :raises ViduConfigError: when there is no file system, or the name belongs to something other than a file.
         :raises ViduStorageError: when the store cannot be reached.
         """
         self._destination.file().check()
 
     def existing(self, max_bytes: int, source: str | None = None) -> StoredRecord | None:
-        """Return the record of the file that is there and stays; None when the download has to store one.
+        """Return the record of an existing file to keep; None if the download must store one.
 
         An empty file counts as missing. The file is read once for its digest.
 
-        :param max_bytes: the largest file that is read, in bytes.
-        :param source: the URL that the record names.
-        :raises DestinationExistsError: with ``overwrite="error"``, when there is one.
+        :param max_bytes: the largest file to read, in bytes.
+        :param source: the URL for the record.
+        :raises DestinationExistsError: with ``overwrite="error"``, when a file exists.
         :raises ViduDownloadRefusedError: when it is larger than ``max_bytes``.
         :raises ViduStorageError: when the store cannot be reached or read.
         """
@@ -51,9 +50,9 @@ class FileTarget:
         return _record_of(file, max_bytes, source) if file is not None else None
 
     def writer(self, content_type: str, total: int | None) -> AtomicWriter:
-        """Begin the file; one that is there in the meantime is replaced only where it may be.
+        """Begin the file; another one created in the meantime is replaced only if ``overwrite`` allows it.
 
-        :param content_type: the file's type; in a folder it decides the extension.
+        :param content_type: the file's type; in a folder it determines the extension.
         :param total: its size in bytes, if known.
         """
         file = self._file(content_type)
@@ -61,20 +60,18 @@ class FileTarget:
         return file.writer(total, replace=may_replace, content_type=content_type)
 
     def _candidates(self) -> Iterable[StoredFile]:
-        """Return the files that may be there, the likeliest first."""
         return [self._destination.file()]
 
     def _file(self, content_type: str) -> StoredFile:
-        """Return the file to store."""
         return self._destination.file()
 
 
 class FolderTarget(FileTarget):
-    """A folder, in which the file is named by its generation and its type.
+    """A folder, in which the file is named by its generation and type.
 
     :param stem: the name without artifact and extension (:func:`.naming.stem_of`).
-    :param artifact: what is kept; None for the result, whatever its medium.
-    :param creation: which creation of the generation, counted from 0.
+    :param artifact: the file to keep; None for the result in any medium.
+    :param creation: the index of the creation, from 0.
     """
 
     def __init__(
@@ -84,7 +81,7 @@ class FolderTarget(FileTarget):
         self._naming = (stem, artifact, creation)
 
     def check(self) -> None:
-        """Check that the folder has a file system; what is in it is not looked at."""
+        """Check that the folder has a file system; its files are not checked."""
         self._destination.file(self._naming[0])
 
     def _candidates(self) -> Iterable[StoredFile]:
@@ -102,8 +99,8 @@ def _record_of(file: StoredFile, max_bytes: int, source: str | None) -> StoredRe
         size += len(piece)
         if size > max_bytes:
             raise ViduDownloadRefusedError(
-                f"{file.uri} exists already and has more than {max_bytes:,} bytes (max_bytes), so it is not read for "
-                "its digest. Remove it, raise max_bytes, or use overwrite='replace'."
+                f"{file.uri} exists already and has more than {max_bytes:,} bytes (max_bytes), so its digest is not "
+                "computed. Remove it, raise max_bytes, or use overwrite='replace'."
             )
         digest.update(piece)
     content_type = sniffed(head) or type_of_name(file.name) or "application/octet-stream"

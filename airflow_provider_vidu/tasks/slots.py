@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
-from airflow_provider_vidu.polling.watch import duration
 from airflow_provider_vidu.tasks.clients import shared_client
 
 if TYPE_CHECKING:

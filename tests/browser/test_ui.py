@@ -51,7 +51,7 @@ def test_the_connection_form(connection):
         assert not re.search(rf"^{hidden}\b", connection["standard"], re.MULTILINE)
     for label in (
         "Dialect",
-        "Time-out (seconds)",
+        "Timeout (seconds)",
         "Proxy",
         "Allowed download hosts",
         "Seconds to connect, and seconds",

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_vidu.api.dialects import DIALECTS, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.api.uploads import put
-from airflow_provider_vidu.common.parsing import parse_partly
+from airflow_provider_vidu.common.parsing import documents
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.values import MAX_INTEGER, MIN_INTEGER, reason, value_count
 from airflow_provider_vidu.downloads.transfer import Transfer
@@ -92,7 +92,7 @@ def test_an_entity_of_5000_digits(serve, fault_row, ask, place):
 
 
 @pytest.mark.fault("attacks", "a gateway quotes the key behind an inline picture", outcome=CLEAR_ERROR,
-                   says="Something in front of the service answered")  # fmt: skip
+                   says="A proxy or firewall in front of the service answered")  # fmt: skip
 @pytest.mark.parametrize("end", [4000, 16_000])
 def test_a_key_behind_a_picture(serve, end):
     """Wherever the quoted part of an answer ends, no piece of the key comes into view."""
@@ -129,7 +129,7 @@ def test_damaged_json_is_read_without_an_end_of_the_stack(serve, body):
 def test_salvage_takes_time_in_proportion():
     """Texts that are JSON themselves are opened a few times, not as often as they are nested."""
     began = time.thread_time()
-    parse_partly(b'["' + b'{\\"' * 100_000 + b"\\q")
+    documents(b'["' + b'{\\"' * 100_000 + b"\\q")
     assert time.thread_time() - began < 2
 
 
@@ -239,9 +239,9 @@ def test_a_balance_beyond_all_numbers(serve):
 def test_of_a_full_page_few_values_are_kept():
     """A triggerer holds all pages of a listing at a time: a page of 200,000 values would be tens of megabytes."""
     entry = {"state": "success", "x": [{}] * 900, "creations": [{"url": "https://h.example/v.mp4"}]}
-    body = json.dumps({"tasks": [{**entry, "id": str(n)} for n in range(100)], "next_page_token": ""}).encode()
+    body = json.dumps({"tasks": [{**entry, "id": str(n)} for n in range(1, 101)], "next_page_token": ""}).encode()
     page = DIALECTS["ent-v2"]().read_page(ApiAnswer(200, {}, body, str, LIST.values))
-    assert [found.id for found in page.generations] == [str(n) for n in range(100)]
+    assert [found.id for found in page.generations] == [str(n) for n in range(1, 101)]
     assert page.generations[0].video_url == "https://h.example/v.mp4"
     assert value_count(json.dumps([found.raw for found in page.generations]).encode(), 0) <= 30_000
 

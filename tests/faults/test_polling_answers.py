@@ -28,15 +28,15 @@ FIFTY_MB = 50 * 1024 * 1024
 
 def odd(name: str, arrange: Any, says: str) -> Fault:
     """Return the row of an answer that is not one of Vidu."""
-    return Fault(name, arrange, ViduResponseError, says + r".*[Ii]f this lasts, check the connection's host")
+    return Fault(name, arrange, ViduResponseError, says + r".*If this persists, check the connection's host")
 
 
 GARBAGE = [
     odd("200 with HTML", acted(garbage="html"), r"not JSON but text/html\. It begins: <!DOCTYPE"),
     odd("200 with truncated JSON", acted(garbage="truncated-json"), r"not JSON\. It begins: {"),
     odd("200 with nothing", acted(garbage="empty"), r"not JSON\. It begins: \(empty\)"),
-    odd("200 with a list", acted(garbage="list"), r"no object: \[1,"),
-    odd("200 with null", answered(200, "null", content_type="application/json"), r"no object: null"),
+    odd("200 with a list", acted(garbage="list"), r"not an object: \[1,"),
+    odd("200 with null", answered(200, "null", content_type="application/json"), r"not an object: null"),
     odd("200 with another service's JSON", answered(200, {"ok": 1}), r"has no stat(us|e)\. It begins: {\"ok\""),
     odd("200 with 50 MB", acted(garbage="huge", huge_bytes=FIFTY_MB), r"larger than \d+ bytes"),
 ]

@@ -43,8 +43,8 @@ def away(status: int) -> Arrange:
 
 
 ONLY_NATIVE, ONLY_ENT = {"dialects": (NATIVE,)}, {"dialects": (ENT,)}
-REDIRECT = r"redirects to http.*/elsewhere\. The API key never follows.*put the final address.*HTTP status 30"
-FRONT = r"Something in front of the service answered: .*check the connection's host"
+REDIRECT = r"redirects to http.*/elsewhere\. The API key is not sent.*the final address.*HTTP status 30"
+FRONT = r"A proxy or firewall in front of the service answered: .*check the connection's host"
 
 FAULTS = [
     Fault("302", away(302), E.ViduResponseError, REDIRECT),

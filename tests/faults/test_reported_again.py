@@ -47,7 +47,7 @@ def test_a_proxy_that_wants_a_password(monkeypatch, tmp_path):
     """The 407 of a proxy is not said to be the server's refusal."""
     with Server(fixed(407, b"", Content_Type="text/html")) as proxy:
         connect(monkeypatch, "http://gateway.example", proxy=proxy.url(""))
-        with pytest.raises(ViduDownloadError, match="the proxy requires a user and a password"):
+        with pytest.raises(ViduDownloadError, match="the proxy requires a user name and password"):
             download("http://gateway.example/a.mp4", tmp_path)
 
 

@@ -152,7 +152,7 @@ RESUMES = [
     Fault("resume answered by 200 with another version", broken(lambda s: whole(s.other, ETag='"v2"')), 2,
           resumes=True, lands=OTHER, s3=True),
     Fault("resume answered by 206 from a wrong byte", broken(lambda s: part(s.body, s.half - 1)), 3,
-          seen="another part than was asked for", s3=True),
+          seen="another part than was requested", s3=True),
     Fault("resume answered by 206 whose Content-Range is not what comes",
           broken(lambda s: part(s.body, s.half - 1, span=span(s.half, s.home.size, s))), 3),
     Fault("resume answered by 206 with another total",
@@ -263,7 +263,7 @@ CONTENTS = [
           seen="HTML"),
     Fault("gzip that unpacks to a thousand times its size",
           lambda s: [whole(gzip.compress(s.body[:40] + bytes(40_000_000)), **GZIP)], 1, **NOT_STORED,
-          seen="No medium shrinks like that", s3=True),
+          seen="No medium compresses that much", s3=True),
     Fault("deflate although identity was asked for",
           lambda s: [whole(zlib.compress(s.body), Content_Encoding="deflate")], 1, seen="deflate-compressed"),
     Fault("Brotli although identity was asked for",
@@ -272,7 +272,7 @@ CONTENTS = [
           lambda s: [whole(s.body, Content_Length=None, Transfer_Encoding="gzip, chunked")], 3, **UNFETCHED,
           seen="do not show where its body ends"),
     Fault("gzip in the continuation only", broken(lambda s: part(s.body, s.half, **GZIP)), 3,
-          seen="another part than was asked for"),
+          seen="another part than was requested"),
     *(Fault(f"the file with status {status}", lambda s, status=status: [
           lambda _r, wire: wire.send(head(s.home.size, status) + s.body)], 1) for status in (201, 203)),
     Fault("the file with status 203, cut at half", lambda s: [
@@ -283,7 +283,7 @@ CONTENTS = [
     Fault("SVG as image/svg+xml", lambda s: [whole(b"<svg onload='x()'/>", Content_Type="image/svg+xml")], 1,
           **NOT_STORED, seen="an SVG file"),
     Fault("bytes that prove nothing as video/mp4", lambda s: [whole(b"\x80\x81" * 5000)], 1, **NOT_STORED,
-          seen="bytes of no known format", s3=True),
+          seen="bytes of an unknown format", s3=True),
     Fault("sound as video/mp4, where any medium is right", lambda s: [whole(FLAC)], 1,
           lands=lambda _s: FLAC, seen="audio/flac", s3=True),
     *(Fault(f"Content-Encoding: {coding}, which means nothing", lambda s, coding=coding: [
@@ -293,11 +293,11 @@ CONTENTS = [
 PATIENCE: dict[str, Any] = {"slow": True, "extra": {"timeout": 1, "max_retries": 1}}
 STALLS = [
     Fault("silence at half", lambda s: [whole(s.body, cut=s.half, stall=True), ranged(s.body)], 2,
-          resumes=True, seen="fell silent", **PATIENCE, s3=True),
+          resumes=True, seen="stopped responding", **PATIENCE, s3=True),
     Fault("silence at half, each time", lambda s: [whole(s.body, cut=s.half, stall=True)], 2,
-          **INCOMPLETE, seen="fell silent", **PATIENCE),
+          **INCOMPLETE, seen="stopped responding", **PATIENCE),
     Fault("silence before the head", lambda s: [lambda _r, wire: wire.hold()], 2,
-          **UNFETCHED, seen="fell silent", **PATIENCE),
+          **UNFETCHED, seen="stopped responding", **PATIENCE),
     Fault("bytes trickle from half on", lambda s: [dripping(head(s.home.size) + s.body[:s.half], s.body[s.half:]),
                                                    ranged(s.body)], 2, resumes=True, seen="too slow", **PATIENCE),
     Fault("bytes trickle from the first on, each time", lambda s: [dripping(head(s.home.size), s.body)], 2,

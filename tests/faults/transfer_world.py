@@ -23,7 +23,7 @@ KEY = "sk-faults-77e1"
 SIGNATURE = "hush"
 OLD = b"the old file"
 SMALL = 100_000
-TELLING = ("nothing proves", "lost its last answer", "Trying again", "has expired", "exists already", "Fetched")
+TELLING = ("nothing proves", "last answer was lost", "Retrying in", "has expired", "exists already", "Fetched")
 LARGE = 9_500_000  # two parts of an upload to S3
 
 

@@ -170,7 +170,7 @@ def test_the_trigger_row_holds_no_secret(dialect, sandbox, context):
 
 def test_the_id_is_checked_first(context):
     """An id that an upstream task failed to hand over is named as such before any request."""
-    with pytest.raises(exceptions.ViduConfigError, match="handed over no id"):
+    with pytest.raises(exceptions.ViduConfigError, match="returned no id"):
         sensor(generation_id="None").execute(context)
 
 
@@ -248,7 +248,7 @@ def test_a_wait_never_grows_backwards():
 )
 def test_a_whole_generation_as_id(context):
     """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
-    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or the id alone"):
+    with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or just the id"):
         sensor(generation_id={"id": "123"}).execute(context)
 
 

@@ -63,7 +63,7 @@ def test_a_taken_port_is_one_sentence_and_status_2(launch) -> None:
     done = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
 
 
 def test_the_choices_are_options(launch) -> None:

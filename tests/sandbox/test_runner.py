@@ -298,6 +298,6 @@ def test_a_setting_that_makes_no_sense_is_refused(wrong) -> None:
 @pytest.mark.parametrize("name", ["keys", "allowed_hosts"])
 def test_one_text_is_not_a_list(name):
     """A text where a list belongs is refused: its letters would be taken for keys or hosts."""
-    with pytest.raises(ValueError, match=f"{name} must be a list of texts"):
+    with pytest.raises(ValueError, match=f"{name} must be a list of strings"):
         Sandbox(**{name: "sk-one"})
     assert getattr(Sandbox(**{name: iter(["sk-one"])}).core.settings, name) == ("sk-one",)

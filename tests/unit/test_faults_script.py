@@ -171,7 +171,7 @@ def test_a_marker_that_says_too_little(wrong):
     """Part and outcome are words of the table, and either a message or words say what is seen."""
     fields = {"part": "orders", "fault": "x", "outcome": REFUSED, "says": "y"}
     assert Marked(**fields)
-    with pytest.raises(ValueError, match="are needed"):
+    with pytest.raises(ValueError, match="are required"):
         Marked(**{**fields, **wrong})
 
 

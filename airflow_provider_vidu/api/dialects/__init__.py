@@ -1,6 +1,6 @@
-"""How each family of services words its requests and answers: the dialects by name.
+"""The dialects by name: how each family of services phrases its requests.
 
-A further one is a module beside these and a line here.
+A new dialect is a module beside these and a line here.
 """
 
 from __future__ import annotations

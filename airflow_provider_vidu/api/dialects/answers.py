@@ -1,4 +1,4 @@
-"""What an answer says of a generation, read from its shape, under whatever dialect it came; pure.
+"""Reads a generation from an answer by its shape, in any dialect; pure.
 
 The families, and where they are documented or were recorded:
 
@@ -9,8 +9,8 @@ The families, and where they are documented or were recorded:
   (``dto/task.go`` of new-api); before ``result_url`` existed, the URL of a success was in ``fail_reason``;
 * OpenAI videos: ``object: "video"``, ``metadata.url`` or ``video_url``, ``error: {message, code}``.
 
-They are not told apart by a switch: each field is looked for on the level that speaks of the job, then on the level
-inside it. Where the sources disagree, both are accepted.
+No switch distinguishes them: each field is read from the level that describes the job, then from the level inside it.
+If the sources disagree, both forms are accepted.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ _JOB_FIELDS: Final = RESULT_FIELDS | {"status"}
 MAX_TEXT_CHARS: Final = 20_000
 """The longest documented prompt has 5,000 characters."""
 
-
-# Thousands of polls a second come through here: one pass over what is there, not a look-up of all there could be.
+# Thousands of polls a second are read: one pass over the present fields, not a look-up of all possible ones.
 _READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "progress": ("progress", percent),
     "model": ("model", lambda value: short(value, MAX_WORD_CHARS)),
@@ -66,7 +65,7 @@ _READ_ELSE: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "finish_time": ("completed_at", moment),
     "properties": ("prompt", lambda value: short(mapping(value).get("input"), MAX_TEXT_CHARS)),
 }
-"""Names that count where those above are absent; ``properties`` is new-api's."""
+"""Fields that count if those above are absent; ``properties`` is new-api's."""
 
 
 def read(
@@ -78,14 +77,14 @@ def read(
     may_be_long: bool = True,
     most_values: int | None = None,
 ) -> Generation:
-    """Return what an answer says of a generation.
+    """Return the generation that an answer describes.
 
-    :param generation_id: the id that was asked for, or that the create's answer holds.
+    :param generation_id: the requested id, or the one in the create's answer.
     :param payload: the whole answer; it is not changed.
-    :param redact: takes secrets out of what is decoded from JSON inside a text.
-    :param may_hold_media: false where the body is known to hold no inline media, which saves a walk through it.
-    :param may_be_long: false where the body is known to be short enough to be kept as it is.
-    :param most_values: how many values of the answer are kept; if omitted, its length alone decides.
+    :param redact: removes secrets from text that is decoded from JSON inside a string.
+    :param may_hold_media: false if the body certainly holds no inline media, which saves a walk through it.
+    :param may_be_long: false if the body is short enough to be kept unchanged.
+    :param most_values: how many values of the answer are kept; if omitted, only its length is limited.
     """
     if may_hold_media:
         payload = without_media(payload)
@@ -96,26 +95,26 @@ def read(
         inner_status = status_of(inner_word)
         if word is None or inner_status is not GenerationStatus.UNKNOWN:
             word, status = inner_word, inner_status
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for level in (job, inner) if inner else (job,):
         for table in (_READ, _READ_ELSE):
             for name in table.keys() & level.keys():
                 field, convert = table[name]
-                if field not in found and (value := convert(level[name])) is not None:
-                    found[field] = value
-    if "prompt" not in found and job is not payload and (prompt := short(payload.get("prompt"), MAX_TEXT_CHARS)):
-        found["prompt"] = prompt  # beside the envelope
-    if "model" not in found and "properties" in job:
-        found["model"] = short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
+                if field not in fields and (value := convert(level[name])) is not None:
+                    fields[field] = value
+    if "prompt" not in fields and job is not payload and (prompt := short(payload.get("prompt"), MAX_TEXT_CHARS)):
+        fields["prompt"] = prompt  # beside the envelope
+    if "model" not in fields and "properties" in job:
+        fields["model"] = short(mapping(job["properties"]).get("origin_model_name"), MAX_WORD_CHARS)
     artifacts = artifacts_of(job, inner, succeeded=status is GenerationStatus.SUCCEEDED)
     if artifacts:
         first = next((artifact for artifact in artifacts if artifact.url), artifacts[0])
-        found["artifacts"], found["video_url"] = artifacts, first.url
-        found["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
+        fields["artifacts"], fields["video_url"] = artifacts, first.url
+        fields["cover_url"] = first.cover_url if first.url or len(artifacts) == 1 else None
     if status is GenerationStatus.FAILED:
-        # Completed answers still carry texts of earlier internal retries: only the status word decides.
+        # Completed answers still contain texts of earlier internal retries: only the status word decides.
         code, message = _failure(payload, job, inner, redact)
-        found |= {
+        fields |= {
             "error_code": short(code, MAX_WORD_CHARS),
             "error_message": short(message, MAX_TEXT_CHARS),
             "is_transient": is_transient(code),
@@ -125,24 +124,19 @@ def read(
         status=status,
         provider_status=(word or "")[:MAX_WORD_CHARS],
         raw=bounded(payload, most_values) if may_be_long else payload,
-        **found,
+        **fields,
     )
 
 
-def speaks_of_a_generation(payload: Level) -> bool:
-    """Whether an answer to a query says anything of a generation (a create's may hold just an id)."""
+def describes_generation(payload: Level) -> bool:
+    """Whether an answer to a query describes a generation (a create's may contain just an id)."""
     job, inner = job_and_inner(payload)
-    return (
-        state_word(job) is not None
-        or state_word(inner) is not None
-        or not _JOB_FIELDS.isdisjoint(job)
-        or not _JOB_FIELDS.isdisjoint(inner)
-        or metadata_url(job) is not None
-    )
+    is_described = any(state_word(level) is not None or not _JOB_FIELDS.isdisjoint(level) for level in (job, inner))
+    return is_described or metadata_url(job) is not None
 
 
 def _unfenced(prompt: str | None) -> str | None:
-    """Veo fences its enhanced prompts by three backticks."""
+    """Return an enhanced prompt without the three backticks that Veo puts around it."""
     return prompt.strip().removeprefix("```").removesuffix("```").strip() if prompt else None
 
 
@@ -152,18 +146,18 @@ _MESSAGE_FIELDS: Final = ("fail_reason", "error", "error_message", "err_msg", "d
 
 
 def _failure(payload: Level, job: Level, inner: Level, redact: Callable[[str], str]) -> tuple[str | None, str | None]:
-    """Return code and reason of a failed generation from the places where one has been seen."""
+    """Return code and reason of a failed generation from any of their recorded places."""
     levels = (job, inner) if inner else (job,)
     code = next(filter(None, map(_failure_code, levels)), None)
     message = None
     for level in (*levels, payload):
         for name in _MESSAGE_FIELDS:
             value = level.get(name)
-            # What explains inside an object may be named in any way.
+            # Inside an object, the explanation may have any name.
             if value and (message := reason(value, redact, 1 if isinstance(value, Mapping) else 0)):
                 nested = value if isinstance(value, Mapping) else embedded(value, redact)
                 if isinstance(nested, Mapping) and (inner_code := error_text(nested, redact).code):
-                    # What the service behind a gateway says counts more than the gateway's own word for it.
+                    # The code of the service behind a gateway counts more than the gateway's own.
                     code = inner_code if code is None or is_known([inner_code], of_create=False) else code
                 break
         if message:
@@ -173,7 +167,7 @@ def _failure(payload: Level, job: Level, inner: Level, redact: Callable[[str], s
         for part in _failed_parts(job):
             return _failure({}, part, NOTHING, redact)
     if code is None and message and is_known([message.strip()], of_create=False):
-        code = message.strip()  # new-api hands the official err_code on as the reason
+        code = message.strip()  # new-api passes the official err_code on as the reason
     return code, message
 
 
@@ -187,7 +181,7 @@ def _failed_parts(level: Level) -> Iterator[Level]:
 
 
 def _failure_code(level: Level) -> str | None:
-    found = first_text(level.get("err_code"), mapping(level.get("error")).get("code"), level.get("error_code"))
-    # Some gateways write the word beside the state; a number there, or "success", is the envelope's.
+    named = first_text(level.get("err_code"), mapping(level.get("error")).get("code"), level.get("error_code"))
+    # Some gateways put the code beside the state; a number there, or "success", is the envelope's.
     code = level.get("code")
-    return found or (code if isinstance(code, str) and not is_success_code(code) and not code.isdigit() else None)
+    return named or (code if isinstance(code, str) and not is_success_code(code) and not code.isdigit() else None)

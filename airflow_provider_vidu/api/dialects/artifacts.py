@@ -1,10 +1,10 @@
-"""The results in an answer: every creation with its addresses, read from all forms that have been seen; pure."""
+"""The results in an answer: every creation with its URLs, read from all known forms; pure."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, NOTHING, Level, as_object, first, short
@@ -15,7 +15,7 @@ _URL_FIELDS: Final = ("video_url", "result_url", "signed_url", "file_url", "demo
 _LOOSE_URL_FIELDS: Final = ("url", "download_url", "output_url", "audio_url", "image_url")
 _COVER_FIELDS: Final = ("cover_url", "thumbnail_url")
 _CREATION_FIELDS: Final = ("url", "video_url", "uri")
-"""Where a creation names its file; the first version of the official API, which some gateways pass on, says ``uri``."""
+"""The URL of a creation's file; ``uri`` is of the official API's first version, which some gateways pass on."""
 _MEDIA_FIELDS: Final = frozenset(
     {*_URL_FIELDS, *_COVER_FIELDS, "watermarked_url", "metadata", "job_records", "data_records"}
 )
@@ -23,8 +23,8 @@ _BARE_URL_FIELDS: Final = (
     "urls", "video_urls", "result_urls", "resultUrls", "output", "outputs", "result", "results", "video", "videos",
     "data",
 )  # fmt: skip
-"""What may hold the result's address alone, or a list of addresses."""
-# Never searched for a result: what was sent and may be echoed, and pictures beside it.
+"""Fields that may hold just the result's URL, or a list of URLs."""
+# Never searched for a result: echoes of the request, and further images.
 _NOT_RESULTS: Final = frozenset(
     {
         "input", "inputs", "request", "params", "parameters", "properties", "images", "subjects", "videos_input",
@@ -35,17 +35,17 @@ _NOT_RESULTS: Final = frozenset(
 _SEARCH_DEPTH: Final = 4
 _NO_SCHEME: Final = re.compile(r"//[^/?#@\s]+\.[^/?#@\s]+/")
 MAX_ARTIFACTS: Final = 100
-_MOST_PIXELS: Final = 1_000_000_000
+_MAX_PIXELS: Final = 1_000_000_000
 MAX_URLS_CHARS: Final = 256 * 1024
-"""How long the URLs of all artifacts together may be."""
+"""The total length of the URLs of all artifacts is limited to this."""
 
 
 def artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ...]:
-    """Return the creations, up to a number and a length of all their URLs; the first one with a URL is the result.
+    """Return the creations, limited in number and total length of URLs; the first one with a URL is the result.
 
-    :param job: the level of the answer that speaks of the job.
-    :param inner: the level inside it; an empty one if there is none.
-    :param succeeded: whether the job has succeeded: only then any address may be the result's.
+    :param job: the level of the answer that describes the job.
+    :param inner: the level inside it; empty if there is none.
+    :param succeeded: whether the job has succeeded: only then any URL may be the result's.
     """
     artifacts = _results(job, inner, succeeded=succeeded)
     left = MAX_URLS_CHARS
@@ -60,14 +60,14 @@ def artifacts_of(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact
 def _results(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ...]:
     if not succeeded and not inner and not job.get("creations") and _MEDIA_FIELDS.isdisjoint(job):
         return ()
-    own = tuple(_creations(job))
+    own = _creations(job)
     if own:
-        if not succeeded or any(found.url for found in own):
+        if not succeeded or any(artifact.url for artifact in own):
             return own
         return _with_url(own, _direct_url(job, succeeded=True) or _searched_url(job))
-    inside = tuple(_creations(inner)) if inner else ()
+    inside = _creations(inner) if inner else ()
     direct = _direct_url(job, succeeded=succeeded)
-    if direct is None and not any(found.url for found in inside):
+    if direct is None and not any(artifact.url for artifact in inside):
         direct = (_direct_url(inner, succeeded=succeeded) if inner else None) or (
             _searched_url(job) if succeeded and "creations" not in job else None
         )
@@ -77,12 +77,10 @@ def _results(job: Level, inner: Level, *, succeeded: bool) -> tuple[Artifact, ..
 def _with_url(listed: tuple[Artifact, ...], url: str | None, flat: Artifact | None = None) -> tuple[Artifact, ...]:
     """Give the first creation the URL that the gateway names for the result."""
     if not listed:
-        if flat is None and url is None:
-            return ()
-        return (flat or Artifact(url=url),)
-    if url is None or any(found.url == url for found in listed):
+        return () if flat is None and url is None else (flat or Artifact(url=url),)
+    if url is None or any(artifact.url == url for artifact in listed):
         return listed
-    at = next((place for place, found in enumerate(listed) if found.url), 0)
+    at = next((place for place, artifact in enumerate(listed) if artifact.url), 0)
     return (listed[at].model_copy(update={"url": url}), *listed[:at], *listed[at + 1 :])
 
 
@@ -95,8 +93,8 @@ def _flat(job: Level, url: str | None, inner: Level) -> Artifact | None:
     return Artifact(url=url, cover_url=cover, watermarked_url=watermarked, speech_url=speech, sound_url=sound)
 
 
-def _creations(level: Level) -> Iterator[Artifact]:
-    return itertools.islice(_all_creations(level), MAX_ARTIFACTS)
+def _creations(level: Level) -> tuple[Artifact, ...]:
+    return tuple(itertools.islice(_all_creations(level), MAX_ARTIFACTS))
 
 
 def _all_creations(level: Level) -> Iterator[Artifact]:
@@ -117,7 +115,7 @@ def _artifact(creation: Level) -> Artifact:
     speech, sound = _address(creation.get("speech_url")), _address(creation.get("sound_url"))
     return Artifact(
         id=short(creation.get("id"), MAX_WORD_CHARS),
-        # [L] moderation_url holds what was checked, not what was ordered; it stays in raw.
+        # [L] moderation_url is of the checked file, not of the result; it stays in raw.
         url=first(creation, NOTHING, _address, *_CREATION_FIELDS) or sound or speech,
         cover_url=first(creation, NOTHING, _address, "cover_url", "cover_uri"),
         watermarked_url=_address(creation.get("watermarked_url")),
@@ -131,19 +129,16 @@ def _artifact(creation: Level) -> Artifact:
 
 
 def _pixels(value: Any) -> int | None:
-    found = number(value)
-    return int(found) if found is not None and abs(found) <= _MOST_PIXELS else None
+    pixels = number(value)
+    return int(pixels) if pixels is not None and abs(pixels) <= _MAX_PIXELS else None
 
 
 def _one_click(level: Level) -> Iterator[Artifact]:
-    """Read a one-click answer: the whole film first, then the newest composition, then the parts."""
+    """Yield the results of a one-click answer: the whole film, then the newest composition, then the parts."""
     film = _address(level.get("signed_url"))
     if film:
-        yield Artifact(
-            id=short(level.get("id"), MAX_WORD_CHARS),
-            url=film,
-            cover_url=first(level, NOTHING, _address, *_COVER_FIELDS),
-        )
+        cover = first(level, NOTHING, _address, *_COVER_FIELDS)
+        yield Artifact(id=short(level.get("id"), MAX_WORD_CHARS), url=film, cover_url=cover)
     records = list(objects(level.get("job_records")))
     records.sort(key=lambda record: record.get("type") != "compose")  # stable: the parts keep their order
     for record in records:
@@ -154,7 +149,7 @@ def _one_click(level: Level) -> Iterator[Artifact]:
 
 
 def _ad_one_click(level: Level) -> Iterator[Artifact]:
-    """Read the list of an ad's sub-tasks: the newest film, then the scenes, the narration and the music."""
+    """Yield the results of an ad's sub-tasks: the newest film, then the scenes, the narration and the music."""
     records = mapping(level.get("data_records"))
     scenes = [record for scene in objects(records.get("storyboards")) for record in objects(scene.get("records"))]
     films = reversed(list(objects(records.get("completed_creation_records"))))
@@ -165,30 +160,30 @@ def _ad_one_click(level: Level) -> Iterator[Artifact]:
 
 
 def _direct_url(level: Level, *, succeeded: bool) -> str | None:
-    """Return the URL that this level names for the result.
+    """Return the result's URL on this level.
 
-    Official answers to creates repeat what was sent (``video_url`` of an extend, ``audio_url`` of a lip-sync), so a
-    level with ``state`` counts only when it reports success.
+    Official answers to creates echo the request (``video_url`` of an extend, ``audio_url`` of a lip-sync), so a level
+    with ``state`` counts only when it reports success.
     """
     if "state" in level and not succeeded:
         return None
     for name in _URL_FIELDS:
-        if name in level and (found := _address(level[name])):
-            return found
+        if name in level and (url := _address(level[name])):
+            return url
     if not succeeded:
         return metadata_url(level)
-    # Older new-api keeps the URL of a success where the reason of a failure goes.
-    found = _address(level.get("fail_reason")) or metadata_url(level)
-    # An official answer repeats what was sent (task_id beside state), or lists its results (creations, be it none).
-    if found is None and "creations" not in level and not ("state" in level and "task_id" in level):
-        found = next(filter(None, (_address(level.get(name)) for name in _LOOSE_URL_FIELDS)), None)
-    return found
+    # Older new-api has the URL of a success in the field for the reason of a failure.
+    url = _address(level.get("fail_reason")) or metadata_url(level)
+    # An official answer echoes the request (task_id beside state), or lists its results (creations, even if empty).
+    if url is None and "creations" not in level and not ("state" in level and "task_id" in level):
+        url = _first_address(level, _LOOSE_URL_FIELDS)
+    return url
 
 
 def _address(value: Any) -> str | None:
-    """Return a web address verbatim, without the blanks and line ends that gateways leave around it.
+    """Return a URL verbatim, without the blanks and line ends that gateways leave around it.
 
-    ``//cdn.example.com/v.mp4`` means https; other incomplete addresses may mean several things (:mod:`.unusable_urls`).
+    ``//cdn.example.com/v.mp4`` means https; other incomplete URLs are ambiguous.
     """
     if not isinstance(value, str):
         return None
@@ -196,30 +191,29 @@ def _address(value: Any) -> str | None:
     return web_url(f"https:{text}" if _NO_SCHEME.match(text) else text)
 
 
+def _first_address(level: Level, names: Iterable[str]) -> str | None:
+    return next(filter(None, (_address(level.get(name)) for name in names)), None)
+
+
 def metadata_url(level: Level) -> str | None:
-    """Return the address in ``metadata``, where the OpenAI form names the result."""
-    metadata = level.get("metadata")
-    if not isinstance(metadata, Mapping):
-        return None
-    return next(filter(None, (_address(metadata.get(name)) for name in ("url", *_URL_FIELDS))), None)
+    """Return the URL in ``metadata``, which holds the result in the OpenAI form."""
+    return _first_address(mapping(level.get("metadata")), ("url", *_URL_FIELDS))
 
 
 def _searched_url(level: Level, depth: int = 0) -> str | None:
-    """Look for the result of a success in every other place that has been seen; only rare answers come here."""
-    if depth:
-        for name in ("url", *_URL_FIELDS):
-            if found := _address(level.get(name)):
-                return found
+    """Search a success for its result in all other places that were recorded; only rare answers need this."""
+    if depth and (url := _first_address(level, ("url", *_URL_FIELDS))):
+        return url
     for name in _BARE_URL_FIELDS:
         value = level.get(name)
-        if found := next(filter(None, map(_address, value if isinstance(value, list) else [value])), None):
-            return found
+        if url := next(filter(None, map(_address, value if isinstance(value, list) else [value])), None):
+            return url
     if depth >= _SEARCH_DEPTH:
         return None
     for name, value in level.items():
         if name in _NOT_RESULTS or name.endswith("_url"):
             continue
         for inner in objects(value) if isinstance(value, list) else filter(None, [as_object(value)]):
-            if found := _searched_url(inner, depth + 1):
-                return found
+            if url := _searched_url(inner, depth + 1):
+                return url
     return None

@@ -1,8 +1,8 @@
-"""What every dialect must be able to say; decisions only, no I/O.
+"""The interface of every dialect; decisions only, no I/O.
 
-A dialect makes a :class:`Call` of each intention (query a generation, create one): the request, and how its answer
-becomes a :class:`Generation` or an error of the tree. Both clients carry these calls, so they cannot drift apart. A new
-dialect is one module with one subclass, entered in ``dialects/__init__.py``.
+For each operation (query a generation, create one) a dialect makes a :class:`Call`: the request, and how its answer
+becomes a :class:`Generation` or a :class:`ViduError`. Both clients send these calls, so they cannot drift apart. A new
+dialect is one module with one subclass, registered in ``dialects/__init__.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, NoReturn
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.calls import Call
 from airflow_provider_vidu.api.dialects import answers
-from airflow_provider_vidu.api.dialects.answers import speaks_of_a_generation
+from airflow_provider_vidu.api.dialects.answers import describes_generation
 from airflow_provider_vidu.api.dialects.created import (
     ID_FIELDS,
     accepted,
@@ -27,8 +27,8 @@ from airflow_provider_vidu.api.dialects.created import (
     strict_id,
 )
 from airflow_provider_vidu.api.dialects.errors import (
+    ADVICE,
     ErrorText,
-    advice_for,
     error_class,
     error_text,
     is_error,
@@ -45,17 +45,19 @@ from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, Vidu
 from airflow_provider_vidu.models import Cancellation, Credits, Generation
 from airflow_provider_vidu.polling.retries import retry_after
 
-MAX_NAMED_IDS: Final = 5
+_MAX_NAMED_IDS: Final = 5
+_LOCATIONS: Final = ("location", "operation-location", "content-location")
 _SEE_OTHER: Final = 303
+_PROXY_WANTS_PASSWORD: Final = 407
 SMALL_BYTES: Final = 8 * 1024
-"""The JSON of a shorter answer cannot be longer than what is kept, however it is escaped."""
-# new-api names the request in a header, too.
+"""A shorter answer is kept whole: even fully escaped, its JSON is within the limit."""
+# new-api sends its request id in a header, too.
 _TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload that the service has opened: its id, and the signed URL that takes the bytes."""
+    """An open upload: its id, and the signed URL to send the bytes to."""
 
     id: str
     put_url: str = field(repr=False)
@@ -63,10 +65,10 @@ class Upload:
 
 @dataclass(init=False, unsafe_hash=True)
 class Dialect(ABC):
-    """One way to speak with a Vidu service.
+    """The requests of one family of Vidu services, and how their answers are read.
 
-    :param query_path: the path of a query with ``{id}`` where the id goes; None for the dialect's own.
-    :param create_path: the path of a create, with ``{endpoint}`` where the dialect has several.
+    :param query_path: the path of a query, with ``{id}`` for the id; None for the dialect's own.
+    :param create_path: the path of a create, with ``{endpoint}`` if the dialect has several; None for its own.
     """
 
     name: ClassVar[str]
@@ -77,15 +79,15 @@ class Dialect(ABC):
     root: ClassVar[str]
     """The leading path segment(s); a host that already ends in it is accepted."""
     status_field: ClassVar[str] = "status"
-    """What the state is called in this dialect, for messages; both names are read."""
+    """The name of the state's field in messages; both names are read."""
     key_hint: ClassVar[str] = ""
-    """What to check besides, if the key is refused."""
+    """Further advice on a refused key."""
     has_balance: ClassVar[bool] = False
     """Whether :meth:`credits` is available."""
     has_list: ClassVar[bool] = False
-    """Whether there is a list of the account's generations."""
+    """Whether the service lists the account's generations."""
     has_uploads: ClassVar[bool] = False
-    """Whether there is an upload service."""
+    """Whether the service accepts uploads."""
 
     query_path: str
     create_path: str
@@ -95,119 +97,117 @@ class Dialect(ABC):
         self.create_path = create_path or self.default_create_path
 
     def query(self, generation_id: str, endpoint: str | None = None) -> Call[Generation]:
-        """Return the call that asks for the state of ``generation_id``.
+        """Return the call that reads the state of ``generation_id``.
 
-        :param endpoint: where it was submitted, if a dialect has products with a query of their own.
-        :raises ViduConfigError: when the id cannot be one.
+        :param endpoint: where it was submitted, for products with a query of their own.
+        :raises ViduConfigError: when the id is invalid.
         """
         request = ApiRequest("GET", fill(self._query_path(endpoint), id=checked_id(generation_id)))
         return Call(request, partial(self.read_generation, generation_id))
 
     def _query_path(self, endpoint: str | None) -> str:
-        """Return the template of a query's path."""
         return self.query_path
 
     def create(self, body: Mapping[str, Any], endpoint: str | None = None) -> Call[Generation]:
         """Return the call that submits ``body`` (billed).
 
         :param endpoint: the name of a create, or a path that starts with a slash; if omitted, the dialect decides.
-        :raises ViduConfigError: when there is no such endpoint, or the fields do not say which one they are for.
+        :raises ViduConfigError: when the endpoint does not exist, or cannot be inferred from the fields.
         """
         request = self._create_request(body, endpoint)
         return Call(request, partial(self.read_created, synchronous=self.is_synchronous(body, endpoint)))
 
     @abstractmethod
-    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the request that submits ``body``."""
+    def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest: ...
 
     def can_cancel(self, endpoint: str | None = None) -> bool:
-        """Whether a generation that was submitted to ``endpoint`` can be cancelled."""
+        """Whether a generation submitted to ``endpoint`` can be cancelled."""
         return False
 
     def cancel(self, generation_id: str, endpoint: str | None = None) -> Call[Cancellation]:
         """Return the call that cancels a generation.
 
-        :raises ViduConfigError: when the dialect, or the product of ``endpoint``, has no cancel.
+        :raises ViduConfigError: when the dialect, or the product of ``endpoint``, cannot cancel.
         """
         self._lacks("cancel")
 
     def credits(self) -> Call[Credits]:
-        """Return the call that asks for the balance.
+        """Return the call that reads the balance.
 
-        :raises ViduConfigError: when the dialect has none.
+        :raises ViduConfigError: when the dialect does not report it.
         """
         self._lacks("balance")
 
     def search(self, query: str = "") -> Call[Page]:
         """Return the call for a page of the list of generations.
 
-        :param query: what to ask for, percent-encoded; see ``task_list.Listing.query``.
-        :raises ViduConfigError: when the dialect has no list, see :attr:`has_list`.
+        :param query: the query string, percent-encoded; see ``task_list.Listing.query``.
+        :raises ViduConfigError: unless :attr:`has_list`.
         """
         self._lacks("list of generations: name the generations by their ids")
 
     def upload(self) -> Call[Upload]:
         """Return the call that opens an upload. It costs nothing.
 
-        :raises ViduConfigError: when the dialect has no upload service, see :attr:`has_uploads`.
+        :raises ViduConfigError: unless :attr:`has_uploads`.
         """
         self._lacks("upload service")
 
     def finish_upload(self, upload: Upload, etag: str) -> Call[str]:
-        """Return the call that ends an upload whose bytes were answered with ``etag``; it reads the file's address."""
+        """Return the call that ends an upload after the store's ``etag``; it returns the file's address."""
         self._lacks("upload service")
 
     def _lacks(self, what: str) -> NoReturn:
         raise ViduConfigError(f"The dialect {self.name} has no {what}.")
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Return ``body`` with a marker that the service hands back, or None if there is no place for it.
+        """Return ``body`` with a marker that the service echoes, or None if the endpoint takes no marker.
 
-        :raises ViduConfigError: when the fields do not say which endpoint the request is for.
+        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
         """
         return None
 
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
-        """Whether the answer to the create of ``body`` is the result, so that there is nothing to poll."""
+        """Whether the answer to the create of ``body`` is already the result."""
         return False
 
     def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
-        """Whether the list surely shows the create of ``body``, so that a list without it proves that there is none."""
+        """Whether the list certainly shows the create of ``body``, so that its absence proves that there is none."""
         return True
 
     @abstractmethod
     def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
-        """Return a harmless call that tells whether host and key are right: None, or what is wrong."""
+        """Return a harmless call that checks host and key; its result is None, or the problem."""
 
     def probe_verdict(self, answer: ApiAnswer) -> ViduAPIError | ViduResponseError | None:
-        """Return what is wrong according to the answer to :meth:`probe`, or None when all is fine."""
+        """Return the problem that the answer to :meth:`probe` shows, or None if there is none."""
         if 300 <= answer.status < 400 or answer.status in (401, 429) or answer.status >= 500:
-            return self.error(answer)  # such a status speaks for itself, with or without a body
+            return self.error(answer)  # the status is enough, with or without a body
         payload = answer.json_or_none()
         if not isinstance(payload, dict):
-            return ViduResponseError(f"no JSON came back: {answer.snippet()}", status_code=answer.status)
+            return ViduResponseError(f"the answer is not JSON: {answer.snippet()}", status_code=answer.status)
         if self._is_expected(answer, payload):
             return None
         error = None if answer.ok and not is_error(payload) else self.error(answer)
         if error is None or isinstance(error, (exceptions.ViduNotFoundError, exceptions.ViduRequestError)):
             return ViduResponseError(
-                f"the answer is not a Vidu service's: {answer.snippet()}", status_code=answer.status
+                f"the answer is not that of a Vidu service: {answer.snippet()}", status_code=answer.status
             )
         return error
 
     @abstractmethod
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
-        """Whether this is how a service of this dialect answers :meth:`probe` when all is fine."""
+        """Whether a service of this dialect answers :meth:`probe` like this if host and key are right."""
 
     def read_generation(self, generation_id: str, answer: ApiAnswer) -> Generation:
-        """Return what the answer to a query says, whatever dialect it is written in.
+        """Return the generation in the answer to a query, in any dialect.
 
         :raises ViduAPIError: for an error answer, as the class that fits it.
-        :raises ViduResponseError: for an answer that says nothing of a generation.
+        :raises ViduResponseError: for an answer without a generation.
         """
-        payload = self._asked_for(generation_id, answer)
+        payload = self._requested(generation_id, answer)
         generation = self._generation(generation_id, payload, answer)
-        if generation.provider_status or speaks_of_a_generation(payload):
+        if generation.provider_status or describes_generation(payload):
             return generation
         error = self.error(answer, of_create=False) if is_error(payload) else None
         if isinstance(error, ViduAPIError):
@@ -217,19 +217,18 @@ class Dialect(ABC):
             status_code=answer.status,
         )
 
-    def _asked_for(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the object in the answer to a query that speaks of the generation that was asked for."""
+    def _requested(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
+        """Return the object in the answer to a query that describes ``generation_id``."""
         if not answer.ok:
             raise self.error(answer, of_create=False)
         payload = answer.json()
-        found = chosen(generation_id, payload)
-        if found is not None:
-            return found
+        match = chosen(generation_id, payload)
+        if match is not None:
+            return match
         if not isinstance(payload, dict) and not any(objects(payload)):
             raise self._no_object(answer)
         raise ViduResponseError(
-            f"The answer speaks of another generation than the one that was asked for: {answer.snippet()}. "
-            f"{IF_IT_LASTS}",
+            f"The answer describes another generation than the requested one: {answer.snippet()}. {IF_IT_LASTS}",
             status_code=answer.status,
         )
 
@@ -239,44 +238,38 @@ class Dialect(ABC):
         :param answer: the answer to the create.
         :param synchronous: whether the endpoint answers with the result itself (speech, voices, subjects, prompt
             recommendations): then an answer without a state is a success.
-        :raises ViduAPIError: for an error answer, also one with a status of success.
-        :raises ViduResponseError: when the answer carries no id.
+        :raises ViduAPIError: for an error answer, even with a status of success.
+        :raises ViduResponseError: when the answer does not contain exactly one id.
         """
         if not answer.ok and answer.status != _SEE_OTHER:
             raise self._with_id(self.error(answer), answer)
         payload = self._created_payload(answer)
-        found = created_ids(payload, synchronous=synchronous)
+        ids = created_ids(payload, synchronous=synchronous)
         if is_error(payload) and state_word(payload) is None:
             error = self.error(answer)
-            # An id beside a refusal is that of the request, or of nothing; beside an unknown word it is kept.
-            if not found or refuses(payload) or is_known(error_text(payload, answer.redact).words):
+            # An id beside a refusal is not a generation's; beside an unknown word it may be.
+            if not ids or refuses(payload) or is_known(error_text(payload, answer.redact).words):
                 raise self._with_id(error, answer)
-        if len(found) > 1:
-            named = ", ".join(sanitized(repr(name), 120) for name in found[:MAX_NAMED_IDS])
+        if len(ids) > 1:
+            named = ", ".join(sanitized(repr(name), 120) for name in ids[:_MAX_NAMED_IDS])
             raise ViduResponseError(
-                f"The create was answered with several ids, and nothing tells which is the generation's: {named}. "
+                f"The answer to the create has several ids, and it is unclear which is the generation's: {named}. "
                 f"{answer.snippet()}",
                 status_code=answer.status,
             )
-        if not found and not (located := self._located(answer)):
-            raise ViduResponseError(
-                f"The create was answered without an id: {answer.snippet()}", status_code=answer.status
-            )
-        generation_id = self._usable(found[0] if found else located, answer)
+        generation_id = self._safe_id(ids[0] if ids else self._located(answer), answer)
         return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
 
     def _located(self, answer: ApiAnswer) -> str:
-        """Return the id that the ``Location`` header of a create's answer names; empty where it names none."""
-        location = answer.headers.get("location", "")
-        return located_id(location, self.query_path, is_success=answer.ok) or ""
+        """Return the id in a header of a create's answer that names the job's address; empty if there is none."""
+        locations = (answer.headers.get(name, "") for name in _LOCATIONS)
+        ids = (located_id(location, self.query_path, is_success=answer.ok) for location in locations)
+        return next(filter(None, ids), "")
 
     def _created_payload(self, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the answer to a create as an object: a paid id counts, however damaged the rest of the answer is.
-
-        :raises ViduError: when the answer is damaged and holds no id, or is not an object.
-        """
+        """Return the answer to a create as an object, even a damaged one if it contains the paid id; else raise."""
         payload: dict[str, Any] | None = None
-        if not answer.ok:  # 303: what the body says is a note for people
+        if not answer.ok:  # 303: its body is text for people
             damage: ViduError = self.error(answer)
         else:
             try:
@@ -291,21 +284,19 @@ class Dialect(ABC):
             return {"task_id": located}
         raise damage
 
-    def _usable(self, generation_id: str, answer: ApiAnswer) -> str:
-        """Return the id of a create if it is safe; another one is shown escaped, and then nowhere."""
-        found = generation_id.strip()
-        if is_safe_id(found):
-            return found
-        raise ViduResponseError(
-            "The create was answered with an id that is not used, because it is too long or could forge a log line: "
-            f"{sanitized(repr(generation_id), 120)}",
-            status_code=answer.status,
-        )
+    def _safe_id(self, generation_id: str, answer: ApiAnswer) -> str:
+        if is_safe_id(safe := generation_id.strip()):
+            return safe
+        problem = f"no id: {answer.snippet()}"
+        if generation_id:
+            shown = sanitized(repr(generation_id), 120)
+            problem = f"an id that is not used, because it is too long or could forge a log line: {shown}"
+        raise ViduResponseError(f"The answer to the create has {problem}", status_code=answer.status)
 
     def read_json(self, answer: ApiAnswer) -> Any:
-        """Return an answer that nothing here models, as parsed JSON; None where it has no body.
+        """Return an answer that has no model here, as parsed JSON; None if it has no body.
 
-        :raises ViduAPIError: for an error answer, also one with a status of success.
+        :raises ViduAPIError: for an error answer, even with a status of success.
         :raises ViduResponseError: when it is not JSON.
         """
         if not answer.ok:
@@ -316,62 +307,63 @@ class Dialect(ABC):
             payload = answer.json()
         except ViduError as error:
             raise self._with_id(error, answer) from None
-        if isinstance(payload, dict) and is_error(payload) and not speaks_of_a_generation(payload):
+        if isinstance(payload, dict) and is_error(payload) and not describes_generation(payload):
             raise self.error(answer)
         return without_media(payload) if answer.may_hold_media else payload
 
     def error(self, answer: ApiAnswer, *, of_create: bool = True) -> ViduAPIError | ViduResponseError:
-        """Return the error that an error answer stands for.
+        """Return the error that an error answer means.
 
-        :param answer: an answer whose status, or whose body, says error.
-        :param of_create: false for the answer to a query: that a gateway has no channel for a model then says nothing
-            of the generation, and is a failure of the gateway that may pass.
+        :param answer: an answer that reports an error in its status or its body.
+        :param of_create: false for the answer to a query: a gateway without a channel for the model is then a transient
+            failure of the gateway, not of the generation.
         """
         payload = answer.json_or_none()
         first = next(objects(payload), None) if isinstance(payload, list) else payload
-        told = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
-        known: dict[str, Any] = {
+        reported = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
+        facts: dict[str, Any] = {
             "status_code": answer.status,
-            "code": told.code,
-            "trace_id": told.trace_id or next(filter(None, map(answer.headers.get, _TRACE_HEADERS)), None),
+            "code": reported.code,
+            "trace_id": reported.trace_id or next(filter(None, map(answer.headers.get, _TRACE_HEADERS)), None),
             "retry_after": retry_after(answer.headers),
         }
         if 300 <= answer.status < 400:
             return ViduResponseError(
-                f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key never "
-                "follows a redirect: put the final address into the connection's host.",
-                **known,
+                f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key is not "
+                "sent to a redirect's target: set the connection's host to the final address.",
+                **facts,
+            )
+        if answer.status == _PROXY_WANTS_PASSWORD:
+            return ViduResponseError(
+                "The proxy requires a user name and a password: put them into the proxy's URL.", **facts
             )
         if answer.status in (403, 404) and payload is None and answer.body.strip():
-            # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while
-            # the gateway is redeployed; the refusal of a key and "no such generation" come as JSON.
+            # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while the gateway
+            # is redeployed; a refused key and an unknown generation are reported as JSON.
             return ViduResponseError(
-                f"Something in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **known
+                f"A proxy or firewall in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **facts
             )
-        detail = told.message or answer.snippet()
-        if answer.ok and told.status is None and not is_known(told.words, of_create=of_create):
-            # The body says error in a word that is not in the table: whether a create was carried out is unknown.
-            return ViduResponseError(f"The service answered with success, and an error inside: {detail}", **known)
-        kind = error_class(answer.status, told, of_create=of_create)
-        advice = advice_for(kind, told.code) if of_create else kind.advice
+        detail = reported.message or answer.snippet()
+        if answer.ok and reported.status is None and not is_known(reported.words, of_create=of_create):
+            # The body reports an error that the table does not list: whether a create was carried out is unknown.
+            return ViduResponseError(f"The service answered with success, but reports an error: {detail}", **facts)
+        kind = error_class(answer.status, reported, of_create=of_create)
+        advice = ADVICE.get((reported.code or "").lower(), kind.advice) if of_create else kind.advice
         if kind is exceptions.ViduAuthError and self.key_hint:
             advice = f"{advice} {self.key_hint}"
-        return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **known)
+        return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **facts)
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
-        """Keep the id that an error answer to a create holds: what it names may have been billed."""
+        """Keep the id in an error answer to a create: that generation may have been billed."""
         payload = answer.json_or_none()
-        values = [payload] if payload is not None else [found.value for found in answer.documents(ID_FIELDS)]
+        values = [payload] if payload is not None else [document.value for document in answer.documents(ID_FIELDS)]
         ids = {strict_id(value) for value in values if isinstance(value, Mapping)} - {None}
-        found_id = ids.pop() if len(ids) == 1 else None
-        error.generation_id = found_id if found_id is not None and is_safe_id(found_id) else None
+        generation_id = ids.pop() if len(ids) == 1 else None
+        error.generation_id = generation_id if generation_id is not None and is_safe_id(generation_id) else None
         return error
 
     def _object(self, answer: ApiAnswer) -> dict[str, Any]:
-        """Return the object in an answer that is not of a generation.
-
-        :raises ViduAPIError: for an error answer, also one with a status of success.
-        """
+        """Return the object in an answer, or raise the error that it means (even with a status of success)."""
         if not answer.ok:
             raise self.error(answer)
         payload = answer.json()
@@ -385,7 +377,7 @@ class Dialect(ABC):
 
     def _no_object(self, answer: ApiAnswer) -> ViduResponseError:
         return ViduResponseError(
-            f"The answer is JSON but no object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
+            f"The answer is JSON, but not an object: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
         )
 
     def _generation(self, generation_id: str, payload: dict[str, Any], answer: ApiAnswer) -> Generation:

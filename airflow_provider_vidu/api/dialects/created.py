@@ -1,23 +1,21 @@
-"""Where the answer to a create holds the id of what it has started: a paid id is never lost. Pure.
+"""Finds the generation's id in the answer to a create: a paid id is never lost. Pure.
 
-Every level of an answer is read, and each id on it is as credible as its name and its place:
+Every level of an answer is read; the name and place of an id decide how credible it is:
 
-1. *named* for the job: ``task_id``, ``generation_id``, ``job_id`` … in any spelling, on any level; or ``id`` beside a
-   word for the job's state on a level that is documented to hold the job (the answer itself, ``data``, ``output``,
-   ``result`` …). The one nearest the top counts. Where a level has both, the official API (``state``) means
-   ``task_id``, and gateways mean ``id``.
+1. *named* for the job: ``task_id``, ``generation_id``, ``job_id`` … in any spelling, on any level; or ``id`` beside the
+   job's state on a level that is documented to hold the job (the answer itself, ``data``, ``output``, ``result`` …).
+   The one nearest the top counts. If a level has both, the official API (``state``) means ``task_id``, gateways ``id``.
 2. ``id`` without a state on such a level, or an id that is the level's only content (``{"data": "task_01…"}``).
 3. a number: it may be the row of a gateway's database (``dto/task.go`` of new-api).
 4. a text that is the level's only content and does not look like an id.
-5. a guess: ``uuid``, ``video_id``, or an ``id`` in a place that no page documents.
-6. an ``id`` that is a small number, or the one that the answer itself calls ``request_id`` or ``trace_id``.
+5. a guess: ``uuid``, ``video_id``, or an ``id`` in an undocumented place.
+6. an ``id`` that is a small number, or that the same answer calls ``request_id`` or ``trace_id``.
 
-The edit and compose steps of one-click products answer ``sub_task_id`` or ``compose_sub_task_id`` beside the id of the
-film that they belong to. What repeats the request, or describes an account, a channel or a file, is never read: an id
-in it is not the job's.
+The edit and compose steps of one-click products answer ``sub_task_id`` or ``compose_sub_task_id`` beside the id of
+their film. Fields that echo the request, or describe an account, a channel or a file, are never read.
 
-Where two different ids are equally credible, none is taken: a wrong one would be waited for, cancelled and returned as
-if it were the user's. The outcome of the create is unknown then, and the error shows both.
+If two different ids are equally credible, none is used: a wrong one would be polled, cancelled and returned as the
+user's. The outcome of the create is then unknown, and the error shows both.
 """
 
 from __future__ import annotations
@@ -40,14 +38,14 @@ _NAMED: Final = (
     "taskid", "composesubtaskid", "subtaskid", "generationid", "jobid", "predictionid", "taskno", "jobno",
     "taskuuid", "jobuuid", "taskids", "generationids", "jobids",
 )  # fmt: skip
-"""Names of the job's id as :func:`_bare_name` writes them, the documented first."""
+"""Names of the job's id as :func:`_bare_name` returns them, the documented first."""
 _GUESSED: Final = ("uuid", "videoid", "adoneclicktaskid")
 """``uuid`` may be the request's, ``video_id`` a file's; the film's own id is better than none."""
 _REQUESTS: Final = frozenset({"requestid", "traceid", "reqid", "logid", "spanid", "correlationid", "xrequestid"})
 _HOLDERS: Final = frozenset(
     {"data", "output", "result", "response", "task", "generation", "job", "video", "taskid", "jobid", "generationid"}
 )
-"""What is documented, or was recorded, to hold the job; an object in place of an id counts, too."""
+"""Fields that hold the job, as documented or recorded; an object instead of an id counts, too."""
 _BARE: Final = ("data", "output", "result")
 _BARE_JOBS: Final = ("task", "generation", "job")
 """Often the kind of job (``"task": "text2video"``), so a text counts only if it looks like an id."""
@@ -58,7 +56,7 @@ ID_FIELDS: Final = frozenset(
         "JobId", "prediction_id", "predictionId", "video_id", "videoId", "uuid", "taskNo", "task_no",
     }
 )  # fmt: skip
-"""The names that an id is seen under; read however many other fields a damaged answer has."""
+"""The known names of ids; read from a damaged answer with any number of other fields."""
 _NOT_JOBS: Final = frozenset(
     {
         "creations", "images", "image", "subjects", "videos", "sounds", "audios", "files", "file", "assets", "asset",
@@ -77,28 +75,30 @@ _NOT_JOBS: Final = frozenset(
         "links", "pagination", "pager", "parent", "event",
     }
 )  # fmt: skip
-"""What repeats the request or speaks of something else, as :func:`_bare_name` writes it."""
+"""Fields that echo the request or describe something else, as :func:`_bare_name` returns them."""
 _ERRORS: Final = frozenset({"error", "errors", "detail", "details"})
 _QUOTES: Final = frozenset({"message", "msg"})
 
 _DEPTH: Final = 4
-_MOST_LEVELS: Final = 2_000
-_MOST_ENTRIES: Final = 20
+_MAX_LEVELS: Final = 2_000
+_MAX_ENTRIES: Final = 20
 _ID_DIGITS: Final = 13
 """The service's own ids have 18 digits; the row of a database has fewer."""
 _NO_SPACES: Final = re.compile(r"\S{1,1024}")
-# A whole answer that is one word must look like an id: "success" is none.
+# For an answer of a single word: not "success".
 _LIKE_AN_ID: Final = re.compile(r"(?=.*\d)[\w.:^~/-]{6,1024}")
-# "text2video" and "viduq3-pro" are none, task_01k…, UUIDs and ids of digits are.
+# Matches task_01k…, UUIDs and ids of digits, but not "text2video" or "viduq3-pro".
 _SURELY_AN_ID: Final = re.compile(
     r"(?!\d{4}-\d\d-\d\d)(?:(?:task|job|gen)[a-z]*[_:-](?=.*\d)|(?=(?:\D*\d){6}))[\w.:^~-]{6,1024}"
 )
+# What stands for "none yet": the zero values of Go and UUID, and what languages print for nothing.
+_NO_ID: Final = re.compile(r"[-0]+|-\d+|<?(?:none|null|nil|undefined|nan)>?|n/a|false|true", re.IGNORECASE)
 _OF_A_REQUEST: Final = re.compile(r"(?:req|request|trace|log)[_:.-]", re.IGNORECASE)
 _NO_LETTERS: Final = re.compile(r"[^0-9a-z]+")
 
 
 class Rank(enum.IntEnum):
-    """How credible an id is; the lowest counts most."""
+    """How credible an id is; the lowest is the most credible."""
 
     NAMED = 0
     OWN = 1
@@ -116,28 +116,25 @@ class _Candidate(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A level of an answer.
-
-    ``names`` are its fields as :func:`_bare_name` writes them; ``is_known`` whether it is documented to hold the job.
-    """
+    """A level of an answer."""
 
     level: Level
     names: Mapping[str, Any]
+    """Its fields, by :func:`_bare_name`."""
     depth: int
     is_known: bool
+    """Whether it is documented to hold the job."""
 
 
 def created_object(value: Any) -> dict[str, Any] | None:
-    """Return a create's parsed answer as an object, or None where it cannot be one.
+    """Return a create's parsed answer as an object, or None if that is impossible.
 
-    A list of one is its only entry; a text or a number that looks like an id becomes ``{"id": …}``.
+    A list of one becomes its entry; a text or a number that looks like an id becomes ``{"id": …}``.
     """
     if isinstance(value, list) and value:
         value = value[0] if len(value) == 1 else {"data": value}
-    if isinstance(value, str):
-        inner = embedded(value)
-        if isinstance(inner, dict):
-            return inner
+    if isinstance(value, str) and isinstance(inner := embedded(value), dict):
+        return inner
     if isinstance(value, dict):
         return value
     word = text(value)
@@ -145,86 +142,86 @@ def created_object(value: Any) -> dict[str, Any] | None:
 
 
 def created_ids(payload: Level, *, synchronous: bool = False) -> tuple[str, ...]:
-    """Return the id in a create's answer; several, where they are different and equally credible.
+    """Return the id in a create's answer; several if they are different and equally credible.
 
     :param payload: the answer.
-    :param synchronous: whether the answer is the result already; then ``voice_id`` names it, too.
+    :param synchronous: whether the answer is already the result; then ``voice_id`` counts, too.
     """
     best = _best(payload)
     if best and best[0].rank in (Rank.GUESS, Rank.REQUEST) and is_error(payload):
-        best = []  # a refusal, and what it holds is an echo or the request's own
+        best = []  # in a refusal, such an id is an echo or the request's own
     if not best and synchronous:
-        found = first_text(payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))
-        return () if found is None else (found,)
+        voice_id = first_text(*map(_id, (payload.get("voice_id"), as_object(payload.get("data")).get("voice_id"))))
+        return () if voice_id is None else (voice_id,)
     return tuple(dict.fromkeys(candidate.id for candidate in best))
 
 
 def created_id(payload: Level) -> str | None:
-    """Return the id in a create's answer, or in an entry of a list; None where there is none, or no single one."""
-    found = created_ids(payload)
-    return found[0] if len(found) == 1 else None
+    """Return the id in a create's answer, or in an entry of a list; None if there is not exactly one."""
+    ids = created_ids(payload)
+    return ids[0] if len(ids) == 1 else None
 
 
 def salvaged(documents: Sequence[Document]) -> dict[str, Any] | None:
-    """Return the object that an answer that is not JSON, or not whole, holds, if the job's id in it is sure.
+    """Return the object with the job's id from an answer that is not JSON, or incomplete.
 
-    :param documents: the objects and lists in it. With other text around it, an ``id`` may be of anything, so there
-        only an id that is named for the job counts.
-    :return: that object; all of them, where they hold different ids; None where none is sure.
+    :param documents: the objects and lists in the answer. Inside other text an ``id`` may be of anything, so there only
+        an id that is named for the job counts.
+    :return: that object; all of them if they have different ids; None if no id is certain.
     """
-    found: list[tuple[Rank, dict[str, Any]]] = []
+    ranked: list[tuple[Rank, dict[str, Any]]] = []
     for document in documents:
         payload = created_object(document.value)
         rank = None if payload is None else _sure_rank(payload)
         if payload is not None and rank is not None and (rank is Rank.NAMED or document.is_clean):
-            found.append((rank, payload))
-    if not found:
+            ranked.append((rank, payload))
+    if not ranked:
         return None
-    best = min(rank for rank, _ in found)
-    payloads = [payload for rank, payload in found if rank is best]
+    best = min(rank for rank, _ in ranked)
+    payloads = [payload for rank, payload in ranked if rank is best]
     ids = {created_id(payload) for payload in payloads}
     return payloads[0] if len(ids) == 1 else {"data": payloads}
 
 
 def _sure_rank(payload: Level) -> Rank | None:
-    """Return the rank of the job's id in an answer that may not be whole, or None where it may be another's.
+    """Return the rank of the id in an answer that may be incomplete, or None if it may not be the job's.
 
-    A small number in ``id`` may be the row of a gateway's database, and an id in a place that no page documents that of
-    something else: the job's own may be in the part that is missing.
+    The job's own id may be in the missing part: a small number in ``id`` may be the row of a gateway's database, and an
+    id in an undocumented place may be of something else.
     """
     best = _best(payload)
     if not best:
-        return Rank.GUESS if text(payload.get("voice_id")) else None
+        return Rank.GUESS if _id(payload.get("voice_id")) else None
     rank = best[0].rank
     if rank > Rank.NUMBER:
         return None
-    is_cut_off = any(payload.get(name) in ({}, []) for name in _BARE)  # where the job's own id was about to come
+    is_cut_off = any(payload.get(name) in ({}, []) for name in _BARE)  # the job's own id was to follow
     return None if is_cut_off and rank is not Rank.NAMED else rank
 
 
 def strict_id(payload: Level) -> str | None:
-    """Return the id in an error answer to a create; a bare ``id`` may be that of the request there.
+    """Return the id in an error answer to a create; a bare ``id`` may be the request's and does not count.
 
     A gateway that cannot parse the answer of the service behind it quotes that answer in its message
     (``unmarshal_response_failed`` of new-api): the generation is created and paid.
     """
-    found = [
+    candidates = [
         _Candidate(Rank.NAMED, place.depth, name)
         for place in _places(payload, of_error=True)
         if place.is_known
         for name in _named_ids(place)
     ]
-    ids = {candidate.id for candidate in _nearest(found)}
+    ids = {candidate.id for candidate in _nearest(candidates)}
     return ids.pop() if len(ids) == 1 else None
 
 
 def located_id(location: str, query_path: str, *, is_success: bool) -> str | None:
-    """Return the id in the ``Location`` header of a create's answer (201, 202 and 303 name the new resource there).
+    """Return the id in the ``Location`` header of a create's answer (for 201, 202 and 303 the new resource).
 
     :param location: the header's value; it is not followed.
-    :param query_path: the path of a query, with ``{id}`` where the id is.
-    :param is_success: whether the status says that the create was carried out. If not, only an address that is that of
-        a query counts: a redirect may lead to a login.
+    :param query_path: the path of a query, with ``{id}`` for the id.
+    :param is_success: whether the status is a success. If not, only the path of a query counts: a redirect may lead to
+        a login.
     """
     try:
         parts = urlsplit(location.strip())
@@ -238,9 +235,9 @@ def located_id(location: str, query_path: str, *, is_success: bool) -> str | Non
             given = dict(parse_qsl(parts.query)) if segments[-1:] == names[-1:] else {}
             return given.get(name)
     before = next((names[index - 1] for index, name in enumerate(names) if name.startswith("{") and index), None)
-    for known, found in pairwise(segments):
-        if known == before and _LIKE_AN_ID.fullmatch(found):
-            return found
+    for known, following in pairwise(segments):
+        if known == before and _LIKE_AN_ID.fullmatch(following):
+            return following
     last = segments[-1] if segments else ""
     return last if is_success and _SURELY_AN_ID.fullmatch(last) else None
 
@@ -249,30 +246,30 @@ def located_id(location: str, query_path: str, *, is_success: bool) -> str | Non
 
 
 def _best(payload: Level) -> list[_Candidate]:
-    """Return the most credible ids: one, or several that are different."""
+    """Return the candidates of the best rank."""
     places = list(_places(payload))
     requests = {word for place in places for name in _REQUESTS if (word := text(place.names.get(name)))}
-    found = [candidate for place in places for candidate in _candidates(place, requests)]
-    if not found:
+    candidates = [candidate for place in places for candidate in _candidates(place, requests)]
+    if not candidates:
         return []
-    rank = min(candidate.rank for candidate in found)
-    found = [candidate for candidate in found if candidate.rank is rank]
-    # Of guesses, none is better because it comes first.
-    return found if rank is Rank.GUESS else _nearest(found)
+    rank = min(candidate.rank for candidate in candidates)
+    candidates = [candidate for candidate in candidates if candidate.rank is rank]
+    # The depth does not make a guess better.
+    return candidates if rank is Rank.GUESS else _nearest(candidates)
 
 
-def _nearest(found: Sequence[_Candidate]) -> list[_Candidate]:
-    depth = min((candidate.depth for candidate in found), default=0)
-    return [candidate for candidate in found if candidate.depth == depth]
+def _nearest(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    depth = min((candidate.depth for candidate in candidates), default=0)
+    return [candidate for candidate in candidates if candidate.depth == depth]
 
 
 def _places(payload: Level, *, of_error: bool = False) -> Iterator[_Place]:
-    """Yield the levels of an answer that may speak of the job, the outermost first.
+    """Yield the levels of an answer that may describe the job, outermost first.
 
-    :param of_error: for an error answer: what explains the error is read, too.
+    :param of_error: for an error answer: also read the fields that explain the error.
     """
     queue = deque([(payload, 0, True)])
-    for _ in range(_MOST_LEVELS):
+    for _ in range(_MAX_LEVELS):
         if not queue:
             return
         level, depth, is_known = queue.popleft()
@@ -284,10 +281,11 @@ def _places(payload: Level, *, of_error: bool = False) -> Iterator[_Place]:
             continue
         for name, value in names.items():
             explains = of_error and (name in _ERRORS or name in _QUOTES)
-            if name not in _NOT_JOBS or explains:
-                is_inner_known = is_known and (name in _HOLDERS or explains)
+            is_answer = name == "body" and "statuscode" in names  # of a function behind a gateway (AWS Lambda)
+            if name not in _NOT_JOBS or explains or is_answer:
+                is_inner_known = is_known and (name in _HOLDERS or explains or is_answer)
                 inner = _objects(value, is_quote=explains and name in _QUOTES)
-                queue.extend((found, depth + 1, is_inner_known) for found in inner)
+                queue.extend((level, depth + 1, is_inner_known) for level in inner)
 
 
 def _objects(value: Any, *, is_quote: bool = False) -> Iterable[Level]:
@@ -295,40 +293,41 @@ def _objects(value: Any, *, is_quote: bool = False) -> Iterable[Level]:
     if isinstance(value, str) and (is_quote or value.lstrip()[:1] in ("{", "[")):
         value = embedded(value)
     if isinstance(value, list):
-        return [found for item in value[:_MOST_ENTRIES] if (found := as_object(item))]
+        return filter(None, map(as_object, value[:_MAX_ENTRIES]))
     return [value] if isinstance(value, Mapping) else ()
 
 
 def _candidates(place: _Place, requests: Iterable[str]) -> Iterator[_Candidate]:
-    named, own = _named_ids(place), text(place.names.get("id"))
+    named, own = _named_ids(place), _id(place.names.get("id"))
     state = state_word(place.level)
     if own is not None:
-        rank = _rank_of_own(place, own, requests, speaks=state is not None and _is_of_a_job(state, place.level))
+        has_state = state is not None and _is_of_a_job(state, place.level)
+        rank = _rank_of_own(place, own, requests, has_state=has_state)
         is_official = "state" in place.level and "status" not in place.level
         if not named:
             yield _Candidate(rank, place.depth, own)
         elif rank <= Rank.OWN and place.is_known and not is_official:
             named = (own,)  # [?] the documented order; a task_id beside it makes the level the job's
-    for found in named:
-        yield _Candidate(Rank.NUMBER if _is_small(found) else Rank.NAMED, place.depth, found)
+    for job_id in named:
+        yield _Candidate(Rank.NUMBER if _is_small(job_id) else Rank.NAMED, place.depth, job_id)
     if place.is_known:
-        for rank, found in _bare_ids(place):
-            yield _Candidate(rank, place.depth, found)
+        for rank, bare in _bare_ids(place):
+            yield _Candidate(rank, place.depth, bare)
     for name in _GUESSED:
-        if (found_text := text(place.names.get(name))) is not None:
-            yield _Candidate(Rank.GUESS, place.depth, found_text)
+        if (guess := _id(place.names.get(name))) is not None:
+            yield _Candidate(Rank.GUESS, place.depth, guess)
 
 
 def _is_of_a_job(state: str, level: Level) -> bool:
-    """Whether a word for a state is that of the job, and not of the envelope: ``{"status": "success", "data": …}``."""
+    """Whether a state is the job's, and not the envelope's: ``{"status": "success", "data": …}``."""
     word = state.strip().lower()
     if is_success_code(word) or STATUSES.get(word) is GenerationStatus.SUCCEEDED:
         return not RESULT_FIELDS.isdisjoint(level)
     return not word.isdigit()
 
 
-def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, speaks: bool) -> Rank:
-    """Return how credible the field ``id`` of a level is."""
+def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, has_state: bool) -> Rank:
+    """Return the rank of a level's field ``id``."""
     if own in requests or _OF_A_REQUEST.match(own):
         return Rank.REQUEST
     if _is_small(own):
@@ -336,27 +335,27 @@ def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, speaks: bo
     if isinstance(place.names["id"], int):
         return Rank.NUMBER
     if place.is_known:
-        return Rank.NAMED if speaks else Rank.OWN
-    return Rank.OWN if speaks else Rank.GUESS
+        return Rank.NAMED if has_state else Rank.OWN
+    return Rank.OWN if has_state else Rank.GUESS
 
 
 def _named_ids(place: _Place) -> tuple[str, ...]:
-    """Return what a level holds under the first name of a job's id; several where it is a list of several."""
+    """Return the ids under the first name of a job's id on a level; several if it is a list."""
     for name in _NAMED:
         value = place.names.get(name)
-        words = value[:_MOST_ENTRIES] if isinstance(value, list) else [value]
-        if found := tuple(filter(None, map(text, words))):
-            return found
+        words = value[:_MAX_ENTRIES] if isinstance(value, list) else [value]
+        if ids := tuple(filter(None, map(_id, words))):
+            return ids
     return ()
 
 
 def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
-    """Yield the ids that stand alone where an object is usual: ``{"code": "success", "data": "task_…"}``."""
+    """Yield ids in place of an object: ``{"code": "success", "data": "task_…"}``."""
     for name in (*_BARE, *_BARE_JOBS):
         value = place.names.get(name)
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else None
-        word = (text(value) or "").strip()
+        word = (_id(value) or "").strip()
         if not _NO_SPACES.fullmatch(word) or word.lower() in STATUSES or web_url(word) or is_error(place.level):
             continue
         if _SURELY_AN_ID.fullmatch(word):
@@ -365,25 +364,31 @@ def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
             yield Rank.ROW if _is_small(word) else Rank.BARE, word
 
 
-def _is_small(found: str) -> bool:
-    return found.isdecimal() and len(found) < _ID_DIGITS
+def _id(value: Any) -> str | None:
+    """Return an id, or None for a placeholder (``"task_id": 0``)."""
+    word = text(value)
+    return None if word is None or _NO_ID.fullmatch(word.strip()) else word
+
+
+def _is_small(word: str) -> bool:
+    return word.isdecimal() and len(word) < _ID_DIGITS
 
 
 def _bare_name(name: object) -> str:
-    """Return a field's name in lower case, letters and digits alone: ``Task-ID`` is ``task_id``."""
+    """Return a field's name in lower case without separators: ``Task-ID`` and ``task_id`` are the same."""
     return _NO_LETTERS.sub("", name.lower()) if isinstance(name, str) else ""
 
 
 def accepted(generation: Generation, *, synchronous: bool) -> Generation:
     """Return a create's generation with the status that its answer means.
 
-    A synchronous answer without a state is the result. Of any other create, a success without a result means that the
-    *create* succeeded (the steps of one-click products answer so): the job itself is still to be waited for.
+    A synchronous answer without a state is the result. For any other create, a success without a result means that the
+    *create* succeeded (as for the steps of one-click products): the job itself is still waiting.
     """
+    status = generation.status
     if synchronous:
-        if generation.status is GenerationStatus.UNKNOWN and not generation.provider_status:
-            return generation.model_copy(update={"status": GenerationStatus.SUCCEEDED})
-        return generation
-    if generation.succeeded and generation.video_url is None:
-        return generation.model_copy(update={"status": GenerationStatus.WAITING})
-    return generation
+        if status is GenerationStatus.UNKNOWN and not generation.provider_status:
+            status = GenerationStatus.SUCCEEDED
+    elif generation.succeeded and generation.video_url is None:
+        status = GenerationStatus.WAITING
+    return generation if status is generation.status else generation.model_copy(update={"status": status})

@@ -1,8 +1,8 @@
-"""The creates of the official API as a table, and which of them a request is for; decisions only, no I/O.
+"""The create endpoints of the official API, and which one a request is for; decisions only, no I/O.
 
-Facts come from the vendor's pages (https://platform.vidu.com/docs, read in August 2026). Lists of models,
-durations and resolutions change every few months, so none is kept here: the API answers ``FieldInvalid``.
-Only the *structure* of a request is: which fields exist at which endpoint.
+Facts come from the vendor's pages (https://platform.vidu.com/docs, read in August 2026). Models, durations and
+resolutions change every few months, so they are not listed here (the API answers ``FieldInvalid``), only the
+*structure* of requests: which fields exist at which endpoint.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Final, Literal
 
 from airflow_provider_vidu.exceptions import ViduConfigError
@@ -19,16 +20,16 @@ Medium = Literal["video", "image", "audio", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One create of the API.
+    """One create endpoint of the API.
 
-    :param name: what follows ``/ent/v2/`` in its path.
+    :param name: its path after ``/ent/v2/``.
     :param media: the fields that take media, with ``[]`` for the elements of a list.
-    :param marks: the fields that exist at this endpoint alone, so that one of them decides.
-    :param takes_payload: whether its page documents ``payload``. The API refuses surplus fields
-        (``FieldUnwanted``), so the marker of an order is sent only where this is true.
-    :param is_synchronous: whether the answer to the create is the result; then there is nothing to poll.
+    :param marks: the fields that exist only at this endpoint, so that one of them decides.
+    :param takes_payload: whether its page documents ``payload``. The API refuses surplus fields (``FieldUnwanted``), so
+        an order's marker is sent only if this is true.
+    :param is_synchronous: whether the answer to the create is already the result.
     :param result: the medium of the result; ``none`` is text or an object of the account.
-    :param query: where its state is asked for, with ``{id}``, if that is not ``tasks/{id}/creations``.
+    :param query: the path of its query, with ``{id}``, if that is not ``tasks/{id}/creations``.
     """
 
     name: str
@@ -41,10 +42,10 @@ class Endpoint:
 
     @property
     def is_listed(self) -> bool:
-        """Whether the account's list shows what is created here.
+        """Whether the account's list shows the generations of this endpoint.
 
-        [I] It lists what ``tasks/{id}/creations`` knows. Of the products that answer at once, of those with a query
-        of their own, and of endpoints that are not in the table, no page says so.
+        [I] It lists those of ``tasks/{id}/creations``. No page says so of synchronous products, of those with their own
+        query, or of endpoints outside the table.
         """
         return self.name in ENDPOINTS and not self.is_synchronous and self.query is None
 
@@ -96,7 +97,7 @@ _ALL: Final = (
     Endpoint("ad-one-click/edit"),
     Endpoint("ad-one-click/compose"),
     Endpoint("trending-replicate", ("video_url", "images"), marks=("remove_audio",), takes_payload=False),
-    # That mv has no payload is documented; of general_one_click nothing is known, so none is sent either.
+    # mv is documented without payload; general_one_click is undocumented, so none is sent either.
     Endpoint("one-click/mv", ("images", "audio_url", "lip_ref_url"), takes_payload=False, query=_ONE_CLICK_QUERY),
     Endpoint("one-click/general_one_click", ("images", "audio_url"), takes_payload=False, query=_ONE_CLICK_QUERY),
 )
@@ -104,13 +105,13 @@ _ALL: Final = (
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint in _ALL}
 
 MEDIA_FIELDS: Final = frozenset(field.partition("[")[0] for endpoint in _ALL for field in endpoint.media)
-"""The top-level fields that hold media, or objects with media inside."""
+"""The top-level fields with media, or with objects that contain media."""
 
 NUMBERS: Final = frozenset(
     {"duration", "seed", "count", "speed", "volume", "wm_position", "voice_setting_speed", "voice_setting_volume",
      "voice_setting_pitch"}
 )  # fmt: skip
-"""Documented as numbers. A template that is not rendered natively makes text of them."""
+"""Documented as numbers. Without native rendering, a template turns them into text."""
 
 FLAGS: Final = frozenset({"audio", "auto_subjects", "bgm", "is_rec", "off_peak", "remove_audio", "watermark"})
 """Documented as true or false."""
@@ -118,45 +119,44 @@ FLAGS: Final = frozenset({"audio", "auto_subjects", "bgm", "is_rec", "off_peak",
 _BY_MARK: Final = {mark: endpoint.name for endpoint in _ALL for mark in endpoint.marks}
 _BY_IMAGES: Final = ("text2video", "img2video", "start-end2video")
 _REFERENCE_MODELS: Final = frozenset({"viduq3", "viduq3-mix", "viduq3-drama", "viduq3-ad"})
-"""The vendor's pages list these models at ``reference2video`` and nowhere else."""
+"""Models that the vendor's pages list only at ``reference2video``."""
 _SOUND_MODEL: Final = "audio1.0"
-"""The model of ``text2audio`` and ``timing2audio``, listed nowhere else."""
+"""Listed only at ``text2audio`` and ``timing2audio``."""
 _NEED_EACH_OTHER: Final = ("start_image", "image_settings")
 _ENT_ONLY: Final = frozenset(_BY_MARK) - {"image", "image_url", "name", "type", "count", "template", "creative"}
-"""Marks that no gateway's create is known to have. The others may mean something else there."""
+"""Marks that no gateway's create is known to have; at gateways the others may mean something else."""
 _PART_OF: Final = re.compile(r"(one-click/\w+)/[^/]+/(?:edit|compose)")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 def named(endpoint: str) -> Endpoint:
-    """Return what is known of an endpoint.
+    """Return an endpoint's row of the table.
 
-    :param endpoint: its name, or a path that ends in it, as resellers have them under prefixes of their own.
-    :return: its row of the table. Of an unknown one nothing is assumed: it is polled like most, without a marker.
-    :raises ViduConfigError: when it is not text, as native rendering may leave it.
+    :param endpoint: its name, or a path that ends in it: resellers have prefixes of their own.
+    :return: for an unknown endpoint, a row without assumptions: it is polled like most, without a marker.
+    :raises ViduConfigError: when it is not text, which native rendering may cause.
     """
     if not isinstance(endpoint, str):
         raise ViduConfigError(f"endpoint must be text, not {type(endpoint).__name__}.")
     path = "/" + endpoint.strip("/")
     if part := _PART_OF.search(path):
         path = "/" + part[1]
-    # The longest first: ad-one-click/edit is not some "edit".
-    known = (name for name in sorted(ENDPOINTS, key=len, reverse=True) if path.endswith(f"/{name}"))
-    found = next(known, None)
-    return ENDPOINTS[found] if found else Endpoint(endpoint, takes_payload=False)
+    # Longest first: ad-one-click/edit is not just "edit".
+    names = sorted(ENDPOINTS, key=len, reverse=True)
+    known = (ENDPOINTS[name] for name in names if path.endswith(f"/{name}"))
+    return next(known, None) or Endpoint(endpoint, takes_payload=False)
 
 
 def endpoint_for(body: Mapping[str, Any]) -> str:
     """Return the name of the endpoint that a request is for, judged by its fields.
 
-    Fields that exist at one endpoint alone decide. Otherwise the media do: a video, sound or text, and at last
-    the number of images together with the model. ``reference2image`` takes the same fields as the video
-    endpoints, so it is never chosen and must be named.
+    Fields that exist only at one endpoint decide; otherwise the media do: a video, sound or text, and then the number
+    of images together with the model. ``reference2image`` takes the same fields as the video endpoints, so it is never
+    inferred and must be named.
 
-    :param body: the request.
     :raises ViduConfigError: naming the choices, when the fields fit several endpoints, or none.
     """
-    given = {name for name, value in body.items() if _is_given(value)}
+    given = _given(body)
     names = {_BY_MARK[field] for field in given & _BY_MARK.keys()}
     if len(names) > 1:
         marks = ", ".join(f"{field} ({_BY_MARK[field]})" for field in sorted(given & _BY_MARK.keys()))
@@ -171,18 +171,17 @@ def endpoint_for(body: Mapping[str, Any]) -> str:
 
 
 def check_when_parsed(body: Mapping[str, Any]) -> None:
-    """Refuse an ambiguous request while its DAG is parsed, as far as that harms nobody.
+    """Refuse an ambiguous request while its DAG is parsed, if it is certainly one of the official API.
 
-    Which dialect the connection speaks is not known then, because parsing does no I/O, and a gateway has a single
-    endpoint that the fields need not decide. So this judges only requests with a structure of the official API:
-    with fields that no gateway is known to have, or with a source video and neither prompt nor picture. It judges
-    none whose images are counted only after rendering. Everything else is decided when the task runs, before
-    anything is sent.
+    Parsing does no I/O, so the connection's dialect is unknown, and a gateway has a single endpoint for all fields. So
+    this checks only requests with fields that no gateway is known to have, or with a source video and neither prompt
+    nor image, and skips those whose images are counted only after rendering. All others are checked when the task
+    runs, before anything is sent.
 
-    :param body: the fields as they are known, before templates are rendered; the values may be templates.
+    :param body: the fields before templates are rendered; the values may be templates.
     :raises ViduConfigError: naming the choices.
     """
-    given = {name for name, value in body.items() if _is_given(value)}
+    given = _given(body)
     is_bare_video = bool(given & {"video_url", "video_creation_id"}) and not given & {"prompt", "images"}
     is_counted = body.get("images") is None or isinstance(body["images"], (list, tuple))
     if is_counted and (given & _ENT_ONLY or is_bare_video):
@@ -190,10 +189,9 @@ def check_when_parsed(body: Mapping[str, Any]) -> None:
 
 
 def typed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request with numbers and flags instead of the text that a template has made of them.
+    """Return a request with numbers and flags in place of the text that a template has turned them into.
 
-    Whole numbers are written as such. Only fields that are documented as such are changed, and only text that cannot
-    be anything else.
+    Whole numbers become integers. Only fields documented as numbers or flags are changed, and only unambiguous text.
     """
     return {name: _typed(name, value) for name, value in body.items()}
 
@@ -205,7 +203,7 @@ def is_off_peak(body: Mapping[str, Any]) -> bool:
 
 def _typed(name: str, value: Any) -> Any:
     if name in NUMBERS and isinstance(value, float) and value.is_integer():
-        return int(value)  # pandas makes 4.0 of the 4 in a column with gaps; fields of whole numbers may refuse it
+        return int(value)  # pandas turns a 4 in a column with gaps into 4.0, which the API may refuse
     if not isinstance(value, str):
         return value
     word = value.strip()
@@ -216,12 +214,17 @@ def _typed(name: str, value: Any) -> Any:
     return value
 
 
-def _is_given(value: object) -> bool:
-    return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
+def _given(body: Mapping[str, Any]) -> set[str]:
+    """Return the names of the fields that are not empty."""
+    return {
+        name
+        for name, value in body.items()
+        if not (isinstance(value, (str, list, tuple, dict, NoneType)) and not value)
+    }
 
 
 def _checked(name: str, given: set[str]) -> str:
-    """Return the endpoint that a mark decided, unless a documented rule of its structure is broken."""
+    """Return the endpoint of a mark after checking the documented rules of its structure."""
     if {"subjects", "images"} <= given:
         raise _problem(
             "reference2video takes either subjects or images. Put the images into subjects[].images.", (name,)
@@ -252,7 +255,7 @@ def _for_video(given: set[str], images: int) -> Sequence[str]:
     if "duration" in given or (images and "video_creation_id" in given) or (not images and "prompt" in given):
         return ("extend",)
     if images:
-        # One image is the last frame of an extension, or the look of a replica.
+        # One image is the last frame of an extension, or the style of a replica.
         return ("extend", "trending-replicate") if images == 1 else ("trending-replicate",)
     return ("extend", "upscale-new") if "video_creation_id" in given else ("extend", "lip-sync", "upscale-new")
 
@@ -262,7 +265,7 @@ def _for_sound(given: set[str], images: int) -> Sequence[str]:
         return ("one-click/mv", "one-click/general_one_click")
     if "audio_url" in given:
         return ("audio-clone",) if "voice_id" in given else ("audio-clone", "digital-human", "lip-sync")
-    # audio-tts names its voice voice_setting_voice_id; a voice_id is another product's.
+    # audio-tts calls its voice voice_setting_voice_id; a voice_id is another product's.
     return ("audio-tts", "digital-human", "lip-sync") if images or "voice_id" in given else ("audio-tts",)
 
 
@@ -272,8 +275,8 @@ def _count(images: object) -> int:
     return len(images or ())
 
 
-def _problem(what: str, choices: Iterable[str]) -> ViduConfigError:
+def _problem(problem: str, choices: Iterable[str]) -> ViduConfigError:
     return ViduConfigError(
-        f"{what} Set endpoint to the one that is meant ({', '.join(sorted(choices))}, or a path starting with a "
+        f"{problem} Set endpoint to the intended one ({', '.join(sorted(choices))}, or a path that starts with a "
         "slash); with an endpoint, the fields are sent as they are. Nothing was submitted."
     )

@@ -1,7 +1,7 @@
 """``ent-v2``: the official API (platform.vidu.com, "/ent/v2") and resellers that keep its shape.
 
-The lists of models, durations and prompt limits change every few months, so nothing of the kind is
-checked here: fields pass through and the API answers ``FieldInvalid``.
+Models, durations and prompt limits change every few months, so they are not checked here: fields pass through and the
+API answers ``FieldInvalid``.
 """
 
 from __future__ import annotations
@@ -41,27 +41,22 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Cancellation, Credits
 
-MOST_TOKEN_CHARS: Final = 4096
+_MAX_TOKEN_CHARS: Final = 4096
 """A longer token may not fit into the URL of the request for the next page."""
-MOST_ENTRIES: Final = 5_000
-"""The most entries that are read of one page; a page is asked for with at most 100."""
+_MAX_ENTRIES: Final = 5_000
+"""The limit on entries in one page; the requested size is at most 100."""
 _KEPT_VALUES: Final = 20_000
-"""So many values of a page are kept: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
-_LEAST_VALUES: Final = 100
-"""So many of each entry are kept in any case."""
-
-BALANCE_FIELDS: Final = frozenset(
+"""The values kept of a page: 50 pages are held at a time, and {} takes twenty times its bytes in memory."""
+_MIN_KEPT_VALUES: Final = 100
+"""The values kept of each entry in any case."""
+_BALANCE_FIELDS: Final = frozenset(
     {"remains", "remaining_credits", "packages", "credits", "concurrency_limit", "current_concurrency", "queue_count",
      "data"}
 )  # fmt: skip
-
-
-UPLOADS: Final = "/tools/v2/files/uploads"
-"""The upload service, beside ``/ent/v2`` under the connection's base URL: several clients of the official API and
-of resellers agree on it, and so on the name ``uri`` in its last answer. The vendor's pages do not describe it."""
-
-
-MAX_URI_CHARS: Final = 4096
+_UPLOADS: Final = "/tools/v2/files/uploads"
+"""The upload service, beside ``/ent/v2`` under the base URL. The vendor's pages do not describe it; several clients of
+the official API and of resellers agree on it, and on ``uri`` in its last answer."""
+_MAX_URI_CHARS: Final = 4096
 
 
 class EntV2(Dialect):
@@ -82,7 +77,7 @@ class EntV2(Dialect):
     has_uploads: ClassVar[bool] = True
 
     def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the create request for ``endpoint``, or for the one that the fields are for."""
+        """Return the create request for ``endpoint``, or for the one inferred from the fields."""
         if endpoint and endpoint.startswith("/"):
             path = endpoint
         elif "{endpoint}" in self.create_path:
@@ -94,7 +89,7 @@ class EntV2(Dialect):
     def _query_path(self, endpoint: str | None) -> str:
         """Return the template of a query's path; the one-click products have a query of their own.
 
-        An ``endpoint`` with ``{id}`` inside is itself the path: some parts of a one-click production are documented so.
+        An ``endpoint`` that contains ``{id}`` is itself the path, as documented for parts of one-click productions.
         """
         own = named(endpoint).query if endpoint else None
         if endpoint and "{id}" in endpoint:
@@ -102,12 +97,12 @@ class EntV2(Dialect):
         return self.query_path if own is None else own if own.startswith("/") else self._beside_create(own)
 
     def can_cancel(self, endpoint: str | None = None) -> bool:
-        """Whether there is a cancel: not for one-click products, nor where the id is in a query string."""
+        """Whether there is a cancel: not for one-click products, nor if the id is in a query string."""
         path = self.query_path.partition("?")[0]
         return not (endpoint and named(endpoint).query) and fill(path, id="x") != path
 
     def cancel(self, generation_id: str, endpoint: str | None = None) -> Call[Cancellation]:
-        """Return the call that cancels, beside the query: ``…/{id}/cancel``."""
+        """Return the call that cancels, at ``…/{id}/cancel`` beside the query."""
         if not self.can_cancel(endpoint):
             return super().cancel(generation_id, endpoint)
         path, mark, query = self.query_path.partition("?")
@@ -116,27 +111,27 @@ class EntV2(Dialect):
         return Call(request, self.read_cancel)
 
     def credits(self) -> Call[Credits]:
-        """Return the call for the balance; it lies beside the creates."""
+        """Return the call for the balance, beside the creates."""
         return Call(ApiRequest("GET", self._beside_create("credits")), self.read_credits)
 
     def search(self, query: str = "") -> Call[Page]:
-        """Return the call for a page of the list; it lies beside the creates."""
+        """Return the call for a page of the list, beside the creates."""
         path = f"{self._beside_create('tasks')}{'?' if query else ''}{query}"
         return Call(ApiRequest("GET", path, lists=True), self.read_page)
 
     def upload(self) -> Call[Upload]:
         """Return the call that opens an upload."""
-        return Call(ApiRequest("POST", UPLOADS, {"scene": "vidu"}), self.read_upload)
+        return Call(ApiRequest("POST", _UPLOADS, {"scene": "vidu"}), self.read_upload)
 
     def finish_upload(self, upload: Upload, etag: str) -> Call[str]:
         """Return the call that ends an upload; most clients send the ``ETag`` without its quotes."""
-        request = ApiRequest("PUT", fill(UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
+        request = ApiRequest("PUT", fill(_UPLOADS + "/{id}/finish", id=upload.id), {"etag": etag.strip().strip('"')})
         return Call(request, lambda answer: self.read_uploaded(answer, upload))
 
     def marked(self, body: Mapping[str, Any], marker: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
-        """Put the marker into ``payload``, which the service echoes; a payload of the user's own stays.
+        """Put the marker into ``payload``, which the service echoes, unless the user has set it.
 
-        An endpoint that documents no ``payload`` gets none: it would refuse the request (``FieldUnwanted``).
+        An endpoint without a documented ``payload`` would refuse it (``FieldUnwanted``).
         """
         takes_payload = self._endpoint(body, endpoint).takes_payload
         return {**body, "payload": marker} if takes_payload and not body.get("payload") else None
@@ -146,11 +141,10 @@ class EntV2(Dialect):
         return self._endpoint(body, endpoint).is_synchronous
 
     def is_listed(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
-        """Whether the list surely shows the create of ``body``; see :attr:`Endpoint.is_listed`."""
+        """Whether the list certainly shows the create of ``body``; see :attr:`Endpoint.is_listed`."""
         return self._endpoint(body, endpoint).is_listed
 
     def _endpoint(self, body: Mapping[str, Any], endpoint: str | None) -> Endpoint:
-        """Return what is known of the endpoint that a request goes to."""
         if endpoint:
             return named(endpoint)
         if "{endpoint}" in self.create_path:
@@ -164,38 +158,38 @@ class EntV2(Dialect):
             return single
 
     def read_cancel(self, answer: ApiAnswer) -> Cancellation:
-        """Return what the answer to :meth:`cancel` means; a refusal is returned, not raised.
+        """Return the result of a cancel; a refusal is returned, not raised.
 
-        :raises ViduError: when the answer says nothing about the generation (key, rate, failures of the service).
+        :raises ViduError: when the answer is not about the generation (key, rate, failures of the service).
         """
         if answer.ok:
-            return Cancellation(accepted=True, reason="the service has accepted the cancel")
+            return Cancellation(accepted=True, reason="the service accepted the cancel")
         error = self.error(answer)
         if isinstance(error, (ViduRequestError, ViduNotFoundError)):
             return Cancellation(accepted=False, reason=f"the service refused the cancel: {error.reason}")
         raise error
 
     def read_page(self, answer: ApiAnswer) -> Page:
-        """Return a page of the list; an entry without an id that can be asked for is counted and left out."""
+        """Return a page of the list; entries without a usable id are counted, but omitted."""
         payload, _ = job_and_inner(self._object(answer))
         entries = _entries(payload)
         if entries is None:
             return Page()
-        if len(entries) > MOST_ENTRIES:
+        if len(entries) > _MAX_ENTRIES:
             raise ViduResponseError(
-                f"The page of the list has {len(entries):,} entries; {MOST_ENTRIES:,} are read at most.",
+                f"The page of the list has {len(entries):,} entries; at most {_MAX_ENTRIES:,} are read.",
                 status_code=answer.status,
                 code=TOO_LARGE,
             )
         token = text(payload.get("next_page_token"))
-        if token is not None and len(token) > MOST_TOKEN_CHARS:
+        if token is not None and len(token) > _MAX_TOKEN_CHARS:
             raise ViduResponseError(
-                f"The list's next_page_token has {len(token):,} characters; at most {MOST_TOKEN_CHARS:,} are sent. "
+                f"The list's next_page_token has {len(token):,} characters; at most {_MAX_TOKEN_CHARS:,} are sent. "
                 f"{IF_IT_LASTS}",
                 status_code=answer.status,
             )
         is_full = value_count(answer.body, _KEPT_VALUES) > _KEPT_VALUES
-        most = max(_LEAST_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
+        most = max(_MIN_KEPT_VALUES, _KEPT_VALUES // len(entries)) if is_full and entries else None
         media = answer.may_hold_media
         named = ((created_id(entry), entry) for entry in entries)
         return Page(
@@ -215,37 +209,37 @@ class EntV2(Dialect):
         :raises ViduResponseError: when the answer lacks a usable id or a web address that takes the bytes.
         """
         payload = self._object(answer)
-        found, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
-        if found is None or put_url is None:
+        upload_id, put_url = text(payload.get("id")), web_url(payload.get("put_url"))
+        if upload_id is None or put_url is None:
             raise ViduResponseError(
-                f"The upload service answered without an id and an address to upload to: {answer.snippet()}",
+                f"The upload service answered without an id or a URL to upload to: {answer.snippet()}",
                 status_code=answer.status,
             )
-        if not is_safe_id(found):
+        if not is_safe_id(upload_id):
             raise ViduResponseError(
                 f"The upload service answered with an id that is not used, because it has more than {MAX_ID_CHARS:,} "
-                f"characters or holds some that cannot be printed: {sanitized(repr(found), 120)}. {IF_IT_LASTS}",
+                f"characters or contains unprintable ones: {sanitized(repr(upload_id), 120)}. {IF_IT_LASTS}",
                 status_code=answer.status,
             )
-        return Upload(found, put_url)
+        return Upload(upload_id, put_url)
 
     def read_uploaded(self, answer: ApiAnswer, upload: Upload) -> str:
-        """Return the address that a request may name the uploaded file by."""
+        """Return the address of the uploaded file for requests."""
         uri = text(self._object(answer).get("uri")) or ""
-        # It goes into a request, and may get into logs.
-        fits = uri and len(uri) <= MAX_URI_CHARS and not UNPRINTABLE.search(uri)
-        return uri if fits else f"ssupload:?id={upload.id}"
+        # It becomes part of a request, and may be logged.
+        is_usable = uri and len(uri) <= _MAX_URI_CHARS and not UNPRINTABLE.search(uri)
+        return uri if is_usable else f"ssupload:?id={upload.id}"
 
     def read_credits(self, answer: ApiAnswer) -> Credits:
-        """Return the balance: the sum over the kinds of credits, and how busy the account is."""
+        """Return the balance: the sum over the kinds of credits, and the account's concurrency."""
         payload = self._object(answer)
         job, _ = job_and_inner(payload)
-        # The page's table calls it remaining_credits, and its example remains.
+        # The page's table says remaining_credits, its example remains.
         kinds = list(objects(job.get("remains"))) or list(objects(job.get("remaining_credits"))) or [job]
 
         def total(name: str) -> float | None:
-            found = [value for value in (number(kind.get(name)) for kind in kinds) if value is not None]
-            return sum(found) if found else None
+            values = [value for value in (number(kind.get(name)) for kind in kinds) if value is not None]
+            return sum(values) if values else None
 
         def count(name: str) -> int | None:
             value = whole(total(name))
@@ -260,19 +254,19 @@ class EntV2(Dialect):
         )
 
     def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
-        """Ask for the balance: it costs nothing and needs a valid key."""
+        """Read the balance: it costs nothing and needs a valid key."""
         return Call(self.credits().request, self.probe_verdict)
 
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
-        """Expect a balance, under whatever name a reseller gives it."""
-        return answer.ok and not is_error(payload) and not BALANCE_FIELDS.isdisjoint(payload)
+        """Whether the answer is a balance, under any name that resellers use."""
+        return answer.ok and not is_error(payload) and not _BALANCE_FIELDS.isdisjoint(payload)
 
     def _beside_create(self, name: str) -> str:
         """Return the path of ``name``, which may have several segments; ``{id}`` in it stays."""
         segments = name.split("/")
         if not all(segment.strip(".") for segment in segments):
             raise ViduConfigError(
-                f"endpoint {sanitized(name, 60)!r} is neither a name nor a path starting with a slash."
+                f"endpoint {sanitized(name, 60)!r} is neither a name nor a path that starts with a slash."
             )
         encoded = "/".join(
             segment if segment == "{id}" else quote(segment, safe="", errors="replace") for segment in segments

@@ -1,8 +1,8 @@
-"""What the service's words for an error mean: one table for both dialects, and where the words are.
+"""Error codes of the service and its gateways, their exception classes, and where answers hold them. No I/O.
 
-Gateways of either dialect pass the official errors on, in their own shape, inside their own message or as they came,
-so a word is looked up wherever it is: ``reason``, ``code``, ``err_code``, ``error.code``, ``error.type``, and the same
-fields of JSON inside a message. No I/O.
+Gateways of either dialect pass official errors on, in their own shape, inside their own message or unchanged, so codes
+are read from ``reason``, ``code``, ``err_code``, ``error.code``, ``error.type``, and the same fields of JSON inside a
+message. One table serves both dialects.
 
 Sources: the table of error codes on platform.vidu.com; ``types/error.go``, ``relay/relay_task.go`` and
 ``middleware/distributor.go`` of new-api (https://github.com/QuantumNous/new-api).
@@ -31,10 +31,16 @@ BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     409: exceptions.ViduConflictError,
     425: exceptions.ViduBusyError,
     429: exceptions.ViduRateLimitError,
-    # "request canceled by client": a proxy or a gateway hung up, and the create may have been carried out.
+    # "request canceled by client": a proxy or gateway hung up; the create may have been carried out.
     499: exceptions.ViduServerError,
+    # Cloudflare could not connect to the server, or trust it: the request has not left Cloudflare. 520, 522 and 524
+    # may come later (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/).
+    521: exceptions.ViduUnavailableError,
+    523: exceptions.ViduUnavailableError,
+    525: exceptions.ViduUnavailableError,
+    526: exceptions.ViduUnavailableError,
 }
-"""What a status means if no word is more precise; other 4xx are wrong requests, 5xx are server errors."""
+"""The class of a status without a known code; other 4xx are request errors, 5xx server errors."""
 
 
 def _table(rows: Mapping[ErrorClass, str]) -> dict[str, ErrorClass]:
@@ -58,18 +64,17 @@ OFFICIAL: Final[Mapping[str, ErrorClass]] = _table(
         exceptions.ViduNotFoundError: "tasknotfound creationnotfound notfound",
         exceptions.ViduConflictError: "conflict",
         exceptions.ViduRateLimitError: "quotaexceeded toomanyrequests systemthrottling",
-        # The vendor explains Unknown by nothing but its name, so a create that it answers may have been carried out.
-        # Canceled comes with 499.
+        # The vendor does not explain Unknown, so a create may have been carried out. Canceled comes with 499.
         exceptions.ViduServerError: "internalservicefailure unknown canceled",
     }
 )
-"""The official reasons, lower-case; the same words are the ``err_code`` of a failed generation."""
+"""The official reasons, lower-case; a failed generation has the same codes in ``err_code``."""
 
 MODEL_NOT_FOUND: Final = "model_not_found"
 
 BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
     {
-        # model_not_found: a typo in the model's name, or its channel is switched off; a gateway does not say which
+        # model_not_found: a typo in the model's name, or its channel is disabled; the gateway does not say which
         # (middleware/distributor.go). The others: controller/relay.go and relay/relay_task.go, before DoRequest.
         exceptions.ViduRequestError: """
             model_not_found build_request_failed convert_request_failed count_token_failed
@@ -77,8 +82,8 @@ BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
             invalid_api_type model_mapping_failed model_price_error not_implemented channel_not_found
             task_channel_disable channel:param_override_invalid channel:header_override_invalid
             channel:model_mapped_error""",
-        # get_channel_failed may follow another channel's failure, and what fails is refunded (controller/relay.go).
-        # system_…: middleware/performance.go; token_…: the middleware of relatives, before they relay.
+        # get_channel_failed may follow another channel's failure, which is refunded (controller/relay.go).
+        # system_…: middleware/performance.go; token_…: the middleware of new-api's relatives, before they relay.
         exceptions.ViduUnavailableError: """
             get_channel_failed channel:no_available_key channel:invalid_key channel_no_available_key
             token_concurrency_unavailable system_cpu_overloaded system_memory_overloaded system_disk_overloaded""",
@@ -87,22 +92,22 @@ BEFORE_SENDING: Final[Mapping[str, ErrorClass]] = _table(
             insufficient_user_quota insufficient_quota pre_consume_token_quota_failed entitlement_required
             entitlement_inactive entitlement_daily_limit_exceeded entitlement_total_limit_exceeded""",
         exceptions.ViduPolicyError: "sensitive_words_detected",
-        # The gateway, or the service behind it, has done nothing with a key that it refuses.
+        # Nothing is done with a refused key, by the gateway or the service behind it.
         exceptions.ViduAuthError: "invalid_api_key access_denied",
     }
 )
-"""What a gateway says before it sends or charges anything (C for new-api; its relatives use the same words)."""
+"""Codes of a gateway that has sent and charged nothing yet (C for new-api; its relatives use the same)."""
 
 WITH_REFUSAL: Final[Mapping[str, ErrorClass]] = _table(
     {
-        # new-api says prompt_blocked after the service behind it has answered (relay/channel/gemini), relatives before.
+        # new-api: after the service behind it has answered (relay/channel/gemini); its relatives: before.
         exceptions.ViduPolicyError: "prompt_blocked",
-        # No source says who ran into the limit, and when.
+        # No source says whose limit it is, and when it applies.
         exceptions.ViduRateLimitError: """
             queue_full concurrency_limit_reached rate_limit_exceeded rate_limit too_many_requests""",
     }
 )
-"""Words that do not prove that nothing was sent: of a create they count only with a status that refuses (4xx)."""
+"""Codes that do not prove that nothing was sent: for a create they count only with a 4xx status."""
 
 GATEWAY: Final[Mapping[str, ErrorClass]] = {
     **BEFORE_SENDING,
@@ -110,12 +115,12 @@ GATEWAY: Final[Mapping[str, ErrorClass]] = {
 }
 
 ERRORS: Final[Mapping[str, ErrorClass]] = {**GATEWAY, **OFFICIAL}
-"""Every known word, lower-case, whatever the HTTP status is."""
+"""Every code that counts with any HTTP status, lower-case."""
 
 _WORDS: Final[Mapping[str, ErrorClass]] = {**WITH_REFUSAL, **ERRORS}
 
 _INTERNAL: Final = frozenset(
-    # [I] What gateways call a failure of their own or of the service behind them.
+    # [I] Failures of gateways, or of the service behind them.
     {
         "internal_error", "internal_server_error", "server_error", "service_unavailable", "upstream_error", "timeout",
         "do_request_failed", "get_channel_failed", "bad_response", "bad_response_body", "empty_response",
@@ -141,9 +146,9 @@ ADVICE: Final[Mapping[str, str]] = {
         "the fields and their types.",
     ),
 }
-"""Advice that is more precise than that of the class."""
+"""Advice by code that is more precise than that of the class."""
 
-# A gateway that sends no code all the same says so in its message (older new-api and one-api).
+# Older new-api and one-api send no code for this, only a message.
 _NO_CHANNEL: Final = re.compile(r"no available channel|无可用渠道|无可用通道", re.IGNORECASE)
 _WORD: Final = re.compile(r"[\w.:-]{1,100}")
 _SUCCESS_CODES: Final = frozenset({"success", "ok", "succeed", "succeeded"})
@@ -153,13 +158,13 @@ _WORD_FIELDS: Final = ("reason", "err_code", "error_code", "code", "type")
 
 @dataclass(frozen=True, slots=True)
 class ErrorText:
-    """What an error answer says, as far as it is present.
+    """The contents of an error body, as far as present.
 
-    :param code: the service's word; the one that decides the class where several are present.
-    :param words: every word, the innermost (that of the service behind a gateway) first.
+    :param code: the service's code; of several, the one that decides the class.
+    :param words: every code, the innermost (of the service behind a gateway) first.
     :param message: the text that explains it.
-    :param trace_id: the id that the service's support asks for.
-    :param status: an HTTP status inside the body, where the real one says success.
+    :param trace_id: the id for the service's support.
+    :param status: an HTTP status inside the body, used if the real one is a success.
     """
 
     code: str | None = None
@@ -170,10 +175,10 @@ class ErrorText:
 
 
 def error_text(payload: Mapping[str, Any], redact: Callable[[str], str] = str) -> ErrorText:
-    """Return code, message and trace id of an error body in any of the known shapes.
+    """Return the contents of an error body in any of the known shapes.
 
     :param payload: the parsed body.
-    :param redact: takes secrets out of what is decoded from JSON inside a text.
+    :param redact: removes secrets from text that is decoded from JSON inside a string.
     """
     layers = list(_layers(payload, redact))[::-1]
     message = reason(payload, redact)
@@ -193,7 +198,7 @@ def error_text(payload: Mapping[str, Any], redact: Callable[[str], str] = str) -
 
 
 def _layers(payload: Mapping[str, Any], redact: Callable[[str], str], depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of an error body from the outermost to the innermost."""
+    """Yield the objects of an error body, outermost first."""
     yield payload
     if depth >= _LAYERS:
         return
@@ -222,8 +227,8 @@ def error_class(status: int, reported: ErrorText, *, of_create: bool = True) -> 
     """Return the class of an error answer.
 
     :param status: its HTTP status.
-    :param reported: what the body says.
-    :param of_create: false for an answer to a query: that a gateway has no channel then says nothing of the generation.
+    :param reported: the contents of its body.
+    :param of_create: false for an answer to a query: a gateway without a channel is then a failure of the gateway.
     """
     is_success = 200 <= status < 300
     actual = (reported.status or status) if is_success else status
@@ -235,7 +240,7 @@ def error_class(status: int, reported: ErrorText, *, of_create: bool = True) -> 
         if word in ERRORS:
             return ERRORS[word]
     if is_success:
-        # The body says error, and the status does not say which: for a create, the outcome is unknown.
+        # Only the body reports the error, without a known code: the outcome of a create is unknown.
         status = reported.status or 500
     return BY_STATUS.get(status, exceptions.ViduServerError if status >= 500 else exceptions.ViduRequestError)
 
@@ -244,7 +249,7 @@ _ONLY_OF_CREATES: Final = frozenset({exceptions.ViduRequestError, exceptions.Vid
 
 
 def is_error(payload: Mapping[str, Any]) -> bool:
-    """Whether a body says error although its status says success and although it holds nothing of a generation.
+    """Whether a body without a generation is an error, whatever its HTTP status.
 
     ``{"code": "video_queue_full", "message": …, "data": null}`` comes with HTTP 200, too.
     """
@@ -260,12 +265,12 @@ def is_error(payload: Mapping[str, Any]) -> bool:
 
 
 def refuses(payload: Mapping[str, Any]) -> bool:
-    """Whether a body says no in so many words: ``{"success": false, "message": …}``."""
+    """Whether a body is an explicit refusal: ``{"success": false, "message": …}``."""
     return any(payload.get(name) is False or payload.get(name) == "false" for name in ("success", "ok"))
 
 
 def is_success_code(code: Any) -> bool:
-    """Whether a code says success, or nothing; numbers do in many ways."""
+    """Whether a code means success or is empty; 0, 1 and 200 to 299 are common, too."""
     word = (text(code) or "").strip().lower()
     if word.isascii() and word.isdigit() and len(word) < 10:
         return int(word) < 2 or 200 <= int(word) < 300
@@ -278,32 +283,27 @@ def _has_content(data: Any) -> bool:
 
 
 def is_known(words: Iterable[str], *, of_create: bool = True) -> bool:
-    """Whether one of the words says by itself what an error means.
+    """Whether one of the codes is known.
 
-    :param words: what the answer says.
-    :param of_create: whether the word must prove that nothing was created.
+    :param words: the codes of an answer.
+    :param of_create: whether only codes that count with any status are.
     """
     return any(word.lower() in (ERRORS if of_create else _WORDS) for word in words)
 
 
 def is_transient(code: str | None) -> bool:
-    """Whether the code of a failed generation means that a new submit may not meet the same failure again.
+    """Whether a generation that failed with this code may succeed if submitted again.
 
-    Read by the dialects alone; everything else goes by :attr:`Generation.is_transient`.
+    For the dialects only; everything else uses :attr:`Generation.is_transient`.
     """
     return code is not None and code.strip().lower() in _TRANSIENT
 
 
-def advice_for(kind: ErrorClass, code: str | None) -> str:
-    """Return what to do about an error: by its code, else by its class."""
-    return ADVICE.get((code or "").lower()) or kind.advice
-
-
 def failure_advice(generation: Generation) -> str:
-    """Return what to do about a failed generation, in whatever dialect it was reported."""
+    """Return the advice on a failed generation of any dialect."""
     if generation.is_transient:
         return exceptions.ViduGenerationInterruptedError.advice
     kind = None if generation.was_cancelled else _WORDS.get((generation.error_code or "").strip().lower())
-    if kind is None or kind is exceptions.ViduAuthError:  # a key that is refused here is the gateway's own
+    if kind is None or kind is exceptions.ViduAuthError:  # the refused key is the gateway's own
         return exceptions.ViduGenerationFailedError.advice
     return f"{kind.advice} Clearing the task submits a new generation."

@@ -1,7 +1,7 @@
-"""Ids: which ones can be asked for, and whether the answer to a query is about the one that was; pure.
+"""Generation ids: which are valid, and whether the answer to a query describes the requested one; pure.
 
-Gateways spell ids in other ways than they were asked for: without a prefix, as a number, as that of the service behind
-them. A gateway that answers a query with a list must not end a wait with the result of another generation.
+Gateways may answer with a different spelling: without a prefix, as a number, or with the id at the service behind them.
+A gateway that answers a query with a list must not end a wait with the result of another generation.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 
 MAX_ID_CHARS: Final = 1024
 _MAX_ID_NUMBER: Final = 10**40
-"""An id of digits is smaller by far; Python refuses to write very long numbers."""
+"""Far above any id of digits; Python refuses to write very long numbers."""
 _UNFIT_ID: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-
 _ID_NAMES: Final = ("id", "task_id")
-"""What the id of a job is called. Other names that end in "id" may confirm an id, and disprove none."""
+"""The names of a job's id. Other names that end in "id" may confirm an id, but not disprove it."""
 
 
 def checked_id(generation_id: object) -> str:
-    """Return ``generation_id`` when it can be one, as the earliest moment to refuse a bad one.
+    """Return ``generation_id`` as text if it is valid.
 
-    A whole number is what a DAG with ``render_template_as_native_obj`` makes of an id of digits.
+    An id of digits becomes a whole number in a DAG with ``render_template_as_native_obj``.
 
     :raises ViduConfigError: when it is neither text nor a whole number, empty, longer than 1,024 characters, a
-        rendered ``None``, or holds control characters.
+        rendered ``None``, or contains control characters.
     """
     if isinstance(generation_id, int) and not isinstance(generation_id, bool) and 0 <= generation_id < _MAX_ID_NUMBER:
         generation_id = str(generation_id)
@@ -42,47 +41,45 @@ def checked_id(generation_id: object) -> str:
     if not generation_id.strip() or generation_id == "None":
         raise ViduConfigError(
             f"generation_id is {'empty' if not generation_id.strip() else 'the word None'}: "
-            "the task before it handed over no id. Check its XCom."
+            "the upstream task returned no id. Check its XCom."
         )
-    # A segment of dots would be folded away on the wire, encoded or not.
-    if not is_usable_id(generation_id):
+    # A path segment of dots would be normalized away, encoded or not.
+    if not _is_usable(generation_id):
         raise ViduConfigError(
-            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or holds control characters or "
-            "others that cannot be encoded."
+            f"generation_id {sanitized(generation_id, 60)!r} is too long, all dots, or contains control characters "
+            "or others that cannot be encoded."
         )
     return generation_id
 
 
-def is_usable_id(generation_id: str) -> bool:
-    """Whether an id can be asked for: not too long, not all dots, without control characters."""
+def _is_usable(generation_id: str) -> bool:
     is_blank = not generation_id.strip(" .")
     return len(generation_id) <= MAX_ID_CHARS and not is_blank and not _UNFIT_ID.search(generation_id)
 
 
 def is_safe_id(generation_id: str) -> bool:
-    """Whether an id of an answer can be asked for and be logged: no line end and no override of any alphabet.
+    """Whether an id in an answer can be queried and logged: no line end, no invisible or bidirectional control.
 
-    Where U+FFFD stands for what no store takes, it would name something else.
+    U+FFFD stands for characters that stores refuse, so it would name something else.
     """
-    return is_usable_id(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
+    return _is_usable(generation_id) and not UNPRINTABLE.search(generation_id) and "\ufffd" not in generation_id
 
 
-def _hint_for_id(wrong: object) -> str:
-    if isinstance(wrong, Mapping):
-        return ' Pass generation=generate.output, or the id alone: generate.output["generation_id"].'
-    if isinstance(wrong, float):
-        return " Native template rendering has made a number of it: take the id from an XCom, without a template."
-    return " The task before it handed over no id: check its XCom." if wrong is None else ""
+def _hint_for_id(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ' Pass generation=generate.output, or just the id: generate.output["generation_id"].'
+    if isinstance(value, float):
+        return " Native template rendering turned it into a number: take the id from an XCom, without a template."
+    return " The upstream task returned no id: check its XCom." if value is None else ""
 
 
 def chosen(generation_id: str, payload: Any) -> dict[str, Any] | None:
-    """Return the part of an answer to a query that speaks of one generation; None where it speaks of others alone.
+    """Return the part of an answer to a query that describes a generation; None if only others are described.
 
-    A list counts by its entry that names the id, or by its only entry if that names none. A single object counts
-    whatever its id is: the request names one generation, and a gateway may answer with the id that the service behind
-    it uses [?].
+    Of a list, that is the entry with the id, or the only entry if it has no id. A single object counts with any id: the
+    request names one generation, and a gateway may answer with the id at the service behind it [?].
 
-    :param generation_id: what was asked for.
+    :param generation_id: the requested id.
     :param payload: the parsed answer.
     """
     if isinstance(payload, list):
@@ -101,31 +98,27 @@ def _entry(generation_id: str, listed: list[Any]) -> dict[str, Any] | None:
     named = next((entry for entry in entries if _names(entry, generation_id)), None)
     if named is not None or len(listed) != 1 or not entries:
         return named
-    return None if _ids(entries[0]) else entries[0]
+    return None if any(text(entries[0].get(name)) for name in _ID_NAMES) else entries[0]
 
 
 def _lists_jobs(payload: Level, listed: list[Any]) -> bool:
-    """Whether a list inside an answer is of jobs, and not of the results of the only one."""
+    """Whether a list inside an answer is of jobs, and not of the results of a single one."""
     return is_envelope({**payload, **dict.fromkeys(WRAPPERS)}) and any(map(state_word, objects(listed)))
 
 
-def _ids(level: Level) -> list[str]:
-    return [found for found in (text(level.get(name)) for name in _ID_NAMES) if found]
-
-
 def _names(level: Level, generation_id: str) -> bool:
-    """Whether a level names a generation, whatever the spelling: without a prefix, or as a number that was rounded."""
-    asked = generation_id.strip().lower()
-    return any(name.lower().endswith("id") and _is_spelling(value, asked) for name, value in level.items())
+    """Whether a level has the id in any spelling: without a prefix, or as a rounded number."""
+    requested = generation_id.strip().lower()
+    return any(name.lower().endswith("id") and _is_spelling(value, requested) for name, value in level.items())
 
 
-def _is_spelling(value: Any, asked: str) -> bool:
-    told = (text(value) or "").strip().lower()
-    if told == asked:
+def _is_spelling(value: Any, requested: str) -> bool:
+    shown = (text(value) or "").strip().lower()
+    if shown == requested:
         return True
     if not isinstance(value, str):
-        # JavaScript's numbers end at 2^53: a gateway written in it rounds the official ids.
-        exact = number(asked) if asked.isdecimal() else None
+        # JavaScript's numbers are exact up to 2^53: a gateway written in it rounds the official ids.
+        exact = number(requested) if requested.isdecimal() else None
         return exact is not None and value == int(Decimal(repr(exact)))
-    longer, shorter = (asked, told) if len(asked) >= len(told) else (told, asked)
+    longer, shorter = (requested, shown) if len(requested) >= len(shown) else (shown, requested)
     return bool(shorter) and re.search(rf"(?<![0-9a-z]){re.escape(shorter)}(?![0-9a-z])", longer) is not None

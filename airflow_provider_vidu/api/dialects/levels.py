@@ -1,4 +1,4 @@
-"""Where an answer speaks of the job: its levels, and the word for the state; pure."""
+"""The levels of an answer: which one describes the job, and its state; pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTHING: Final[Level] = {}
 
 
 def status_words(**words: str) -> dict[str, GenerationStatus]:
-    """Return a look-up table from ``waiting="pending queued", running="processing"`` and so on."""
+    """Return the status by word, from ``waiting="pending queued", running="processing"`` and so on."""
     return {word: GenerationStatus(status) for status, listed in words.items() for word in listed.split()}
 
 
@@ -26,23 +26,23 @@ STATUSES: Final[Mapping[str, GenerationStatus]] = status_words(
     running="processing in_progress running image_downloading video_generating video_generation_completed "
     "video_upsampling video_upsampling_completed",
 )
-"""The words of all families, lower-case; every other word means "still running"."""
+"""The states of all families, lower-case; every other word means "still running"."""
 
 _STATE_FIELDS: Final = ("state", "status", "task_status")
 WRAPPERS: Final = ("data", "output", "result")
-"""Where an answer may hold the job inside an envelope."""
+"""The fields of an envelope that may hold the job."""
 _WRAPPERS: Final = frozenset(WRAPPERS)
 
 RESULT_FIELDS: Final = frozenset({"video_url", "creations", "signed_url", "job_records", "data_records", "file_url"})
-"""What only a job has, beside its state."""
+"""Fields that only a job has, besides its state."""
 _OWN_FIELDS: Final = frozenset({"id", "task_id", "url", "progress"})
 
-# What is kept of an answer becomes an XCom.
 MAX_WORD_CHARS: Final = 500
+"""The limit for words of an answer: they are stored in an XCom."""
 
 
 def job_and_inner(payload: Level, redact: Callable[[str], str] = str) -> tuple[Level, Level]:
-    """Return the level of an answer that speaks of the job, and the level inside it (often the official answer)."""
+    """Return the level of an answer that describes the job, and the level inside it (often the official answer)."""
     if _WRAPPERS.isdisjoint(payload):
         return payload, NOTHING
     job = (_wrapped(payload, redact) or payload) if is_envelope(payload) else payload
@@ -54,7 +54,7 @@ def _wrapped(level: Level, redact: Callable[[str], str]) -> Level:
 
 
 def is_envelope(payload: Level) -> bool:
-    """Whether the job is not on this level: it has no state, or one beside no other fact of a job."""
+    """Whether the job is on an inner level: this one has no state, or no other field of a job beside it."""
     if not RESULT_FIELDS.isdisjoint(payload):
         return False
     if state_word(payload) is None and "status" not in payload:
@@ -65,7 +65,7 @@ def is_envelope(payload: Level) -> bool:
 
 
 def as_object(value: Any, redact: Callable[[str], str] = str) -> Level:
-    """Return a JSON object, also out of a list of one and out of JSON inside a text; else an empty one."""
+    """Return a JSON object, unwrapped from a list of one or from JSON in a string; an empty one for other values."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         value = embedded(value, redact)
     if isinstance(value, list) and len(value) == 1:
@@ -74,20 +74,20 @@ def as_object(value: Any, redact: Callable[[str], str] = str) -> Level:
 
 
 def state_word(level: Level) -> str | None:
-    """Return the word for the state: ``state`` and ``status`` are synonyms; a known word wins over another."""
-    found = None
+    """Return the state as written: ``state`` and ``status`` are synonyms; a known word wins."""
+    unknown = None
     for name in _STATE_FIELDS:
         word = text(level.get(name))
         if word is None:
             continue
         if word.strip().lower() in STATUSES:
             return word
-        found = found or word
-    return found
+        unknown = unknown or word
+    return unknown
 
 
 def status_of(word: str | None) -> GenerationStatus:
-    """Return what a word for the state means."""
+    """Return the status that a state means."""
     return STATUSES.get((word or "").strip().lower(), GenerationStatus.UNKNOWN)
 
 
@@ -95,12 +95,12 @@ def first(job: Level, inner: Level, convert: Callable[[Any], Any], *names: str) 
     """Return the first of the fields that can be converted, on the job's level and then on the one inside."""
     for level in (job, inner) if inner else (job,):
         for name in names:
-            if name in level and (found := convert(level[name])) is not None:
-                return found
+            if name in level and (converted := convert(level[name])) is not None:
+                return converted
     return None
 
 
 def short(value: Any, chars: int) -> str | None:
-    """Return a field as text of at most ``chars`` characters; None if it is no text."""
-    found = text(value)
-    return None if found is None else shortened(found, chars)
+    """Return a field as text of at most ``chars`` characters; None if it is not text."""
+    content = text(value)
+    return None if content is None else shortened(content, chars)

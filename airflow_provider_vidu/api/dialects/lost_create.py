@@ -1,8 +1,8 @@
-"""How a create that was lost is found on the account's list: by its marker, or by what it looks like. No I/O.
+"""Searches the account's list for a lost create, by its marker or by its likeness. No I/O.
 
-Documented entries show model, prompt and images, and no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
-answer to a query does (https://platform.vidu.com/docs/get-generation), so entries that may be the one are queried. A
-search that finds nothing leads to a new paid create, so whatever an entry leaves open counts as "it may be this one".
+Documented entries show model, prompt and images, but no ``payload`` (https://platform.vidu.com/docs/tasks-list). The
+answer to a query does (https://platform.vidu.com/docs/get-generation), so candidates are queried. A search without a
+result leads to a new paid create, so an undecided entry counts as "it may be this one".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,26 +19,26 @@ from airflow_provider_vidu.common.values import is_cut, text
 from airflow_provider_vidu.models import Generation, SearchResult
 
 CLOCK_SKEW_SECONDS: Final = 300.0
-"""How far the worker's clock and the service's may differ."""
-
+"""How far the clocks of the worker and the service may differ."""
 SHOWN_SECONDS: Final = 7 * 86_400.0
 """The list shows 7 days by default; whether ``created_at.from`` reaches further back is not documented."""
-
-
 MAX_QUERIED: Final = 50
 """How many entries are queried for their payload at most."""
+_KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
+"""Other names of endpoints in the service's answers."""
+_OURS: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """What a create looks like on the list, without its texts: small enough for a stored record.
+    """The features that identify a create on the list, small enough for a stored record.
 
     :param model: the model's name.
-    :param prompt: a digest of the prompt; empty when there is none that could be compared.
-    :param images: for each image its host and a digest of its address; both empty for an inlined one.
+    :param prompt: a digest of the prompt; empty if there is no comparable one.
+    :param images: for each image its host and a digest of its URL; both empty for an inlined one.
     :param kind: the endpoint's name.
-    :param payload: a digest of the payload that the user has sent, if any.
-    :param is_listed: whether the list surely shows such creates; if not, their absence proves nothing.
+    :param payload: a digest of the user's own payload, if any.
+    :param is_listed: whether the list certainly shows such creates; if not, their absence proves nothing.
     """
 
     model: str = ""
@@ -50,15 +50,15 @@ class Likeness:
 
     @classmethod
     def of(cls, body: Mapping[str, Any], path: str = "", *, is_listed: bool = True) -> Likeness:
-        """Return what the create with this body, sent to this path, looks like."""
+        """Return the likeness of the create with this body, sent to this path."""
         images = body.get("images")
         listed = images if isinstance(images, (list, tuple)) else ()
-        # With is_rec the service replaces the prompt by one of its own.
+        # With is_rec the service replaces the prompt.
         prompt = "" if body.get("is_rec") else text(body.get("prompt")) or ""
         return cls(
             model=text(body.get("model")) or "",
             prompt=_prompt_digest(prompt),
-            images=tuple(_image(found) for found in listed),
+            images=tuple(map(_image, listed)),
             kind=path.partition("?")[0].rstrip("/").rpartition("/")[2],
             payload=_digest(text(body.get("payload")) or ""),
             is_listed=is_listed,
@@ -83,7 +83,7 @@ class Likeness:
         )
 
     def fits(self, generation: Generation) -> bool | None:
-        """Whether an entry is this create: True, False, or None where what it shows does not decide it."""
+        """Whether an entry is this create: True, False, or None if its fields do not decide."""
         entry = generation.raw
         shown_prompt = text(entry.get("prompt")) or ""
         prompt = "" if is_cut(shown_prompt) else _prompt_digest(shown_prompt)
@@ -95,69 +95,62 @@ class Likeness:
         identified = bool(self.prompt and prompt) or images is True
         shown = text(entry.get("model")) or ""
         same_model = not self.model or not shown or _bare(shown) == _bare(self.model)
-        same_number = images is True or self._number_fits(entry.get("images"))
-        same_kind = _kind_fits(self.kind, text(entry.get("type")) or "")
+        listed, kind = entry.get("images"), (text(entry.get("type")) or "").lower()
+        same_number = images is True or not isinstance(listed, list) or len(listed) in (0, len(self.images))
+        same_kind = kind in ("", self.kind.lower(), _KINDS.get(self.kind.lower()))
         return True if identified and same_model and same_number and same_kind else None
 
     def _images_fit(self, shown: object) -> bool | None:
-        """Compare addresses: a service that repeats them shows ours, or others of the same host."""
-        theirs = [_image(found) for found in shown] if isinstance(shown, list) else []
+        """Compare URLs: a service that echoes them shows ours, or other ones of the same host."""
+        theirs = list(map(_image, shown)) if isinstance(shown, list) else []
         if not theirs or not all(digest for _, digest in self.images):
             return None
         if self.images and sorted(theirs) == sorted(self.images):
             return True
         ours, hosts = set(self.images), {host for host, _ in self.images}
-        return False if any(found not in ours and found[0] in hosts for found in theirs) else None
-
-    def _number_fits(self, shown: object) -> bool:
-        return not isinstance(shown, list) or not shown or len(shown) == len(self.images)
+        return False if any(image not in ours and image[0] in hosts for image in theirs) else None
 
 
+@dataclass(eq=False)
 class Search:
     """The search for one create: which pages to read, and what they prove.
 
-    :param marker: what the create's payload held; None when it carried no marker.
-    :param since: epoch seconds before which it cannot have been created; None when unknown.
-    :param until: epoch seconds after which it cannot have been created; None when unknown.
-    :param like: what it looks like; None when only the marker is known.
+    :param marker: the marker in the create's payload, if any.
+    :param since: epoch seconds before which it cannot have been created; None if unknown.
+    :param until: epoch seconds after which it cannot have been created; None if unknown.
+    :param like: its likeness; None if only the marker is known.
     :param now: epoch seconds.
     """
 
-    def __init__(
-        self,
-        marker: str | None,
-        *,
-        since: float | None = None,
-        until: float | None = None,
-        like: Likeness | None = None,
-        now: float,
-    ) -> None:
-        self._marker = marker
-        self._since = since
-        self._until = until
-        self._like = like
-        self._now = now
+    marker: str | None
+    _: KW_ONLY
+    since: float | None = None
+    until: float | None = None
+    like: Likeness | None = None
+    now: float
+
+    def __post_init__(self) -> None:
         self._entries: dict[str, Generation] = {}
         self._queried: dict[str, str] = {}
-        self._is_filtered = since is not None
-        self._listing = self._begin(None if since is None else since - ZONE_MARGIN_SECONDS)
+        self._is_filtered = self.since is not None
+        self._listing = self._begin(None if self.since is None else self.since - ZONE_MARGIN_SECONDS)
 
     @property
     def query(self) -> str | None:
-        """The query of the next request, or None when the search is over."""
+        """The query of the next request, or None at the end of the search."""
         return self._listing.query
 
     def take(self, page: Page) -> None:
         """Take the answer to :attr:`query`."""
         self._listing.take(page)
-        for found in page.generations:
-            self._entries.setdefault(found.id, found)
+        for entry in page.generations:
+            self._entries.setdefault(entry.id, entry)
         if self._listing.query is None and self._is_filtered and not self._listing.entries:
-            # Nothing was created since then, or the service reads the time otherwise.
+            # Nothing was created since then, or the service reads the time differently.
             self.drop_filter()
 
     def drop_filter(self) -> bool:
-        """Start again without the filter by time, which the service refused; False when there is none to drop."""
+        """Restart without the filter by time, which the service refused; False if there was none."""
         if not self._is_filtered:
             return False
         self._is_filtered = False
@@ -165,28 +158,28 @@ class Search:
         return True
 
     def shrink(self) -> bool:
-        """Read smaller pages from now on, because one was too large; False if they are small already."""
+        """Restart with small pages after one that was too large; False if they are small already."""
         return self._listing.shrink()
 
     @property
     def undecided(self) -> str | None:
-        """The id whose payload decides further, to be queried and handed to :meth:`take_payload`; None if none does."""
-        if self._marker is None and not (self._like and self._like.payload):
-            return None  # the create carried nothing that it could be told by
+        """The id of the next entry to query for :meth:`take_payload`; None if no payload can decide."""
+        if self.marker is None and not (self.like and self.like.payload):
+            return None  # the create had no payload to compare
         ours, fitting, unclear = self._sorted()
         if ours or len(self._queried) >= MAX_QUERIED:
             return None
         return next((name for name in fitting or unclear if name not in self._queried), None)
 
     def take_payload(self, name: str, generation: Generation | None) -> None:
-        """Take the answer to a query of :attr:`undecided`; None where there was none."""
+        """Take the answer to a query of :attr:`undecided`; None if the query failed."""
         self._queried[name] = "" if generation is None else _payload(generation)
 
-    def found(self) -> SearchResult:
-        """Return what the pages, and the payloads of what was queried, prove."""
+    def result(self) -> SearchResult:
+        """Return what the pages and the queried payloads prove."""
         ours, fitting, unclear = self._sorted()
         if ours:
-            # The last order wins where a deleted and repeated DAG run has left two with one marker.
+            # A deleted and repeated DAG run may have left two orders with one marker: the last one counts.
             return SearchResult(
                 generation_id=max(ours, key=lambda name: created_at(self._entries[name]) or 0.0), complete=True
             )
@@ -194,56 +187,48 @@ class Search:
         if complete and len(fitting) == 1:
             return SearchResult(generation_id=fitting[0], complete=True)
         candidates = tuple(fitting or unclear)
-        proves_absence = complete and not candidates and (self._like is None or self._like.is_listed)
+        proves_absence = complete and not candidates and (self.like is None or self.like.is_listed)
         return SearchResult(complete=proves_absence, candidates=candidates)
 
     def _sorted(self) -> tuple[list[str], list[str], list[str]]:
         """Return the entries that are this create, that fit, and that may be it."""
         shows_payloads = any(_payload(entry) for entry in self._entries.values())
-        ours, fitting, unclear = [], [], []
-        for name, entry in self._entries.items():
-            verdict = self._judge(name, entry, shows_payloads)
-            if verdict is _OURS:
-                ours.append(name)
-            elif verdict:
-                fitting.append(name)
-            elif verdict is None:
-                unclear.append(name)
+        verdicts = {name: self._judge(name, entry, shows_payloads) for name, entry in self._entries.items()}
+        ours, fitting, unclear = (
+            [name for name, verdict in verdicts.items() if verdict is kind] for kind in (_OURS, True, None)
+        )
         return ours, fitting, unclear
 
     def _begin(self, created_from: float | None) -> Listing:
-        return Listing(created_from=created_from, reach=self._since, enough=self._holds_marker)
+        return Listing(created_from=created_from, reach=self.since, enough=self._holds_marker)
 
     def _holds_marker(self, generations: Iterable[Generation]) -> bool:
-        return self._marker is not None and any(_payload(found) == self._marker for found in generations)
+        return self.marker is not None and any(_payload(entry) == self.marker for entry in generations)
 
     def _is_complete(self) -> bool:
-        if self._since is not None and self._now - self._since > SHOWN_SECONDS and not self._listing.has_reached:
+        if self.since is not None and self.now - self.since > SHOWN_SECONDS and not self._listing.has_reached:
             return False
         return self._listing.complete
 
     def _judge(self, name: str, entry: Generation, shows_payloads: bool) -> object:
         payload = self._queried.get(name) or _payload(entry)
-        if self._marker is not None:
-            if payload == self._marker:
+        if self.marker is not None:
+            if payload == self.marker:
                 return _OURS
             if payload or shows_payloads:
                 return False
-        elif payload and not is_cut(payload) and self._like is not None and _digest(payload) != self._like.payload:
+        elif payload and not is_cut(payload) and self.like is not None and _digest(payload) != self.like.payload:
             return False
         created = created_at(entry)
-        if created is not None and not (self._since or 0.0) <= created <= (self._until or created):
+        if created is not None and not (self.since or 0.0) <= created <= (self.until or created):
             return False
-        fits = None if self._like is None else self._like.fits(entry)
-        # An entry without a time may be of any order.
-        return None if fits and created is None and self._since is not None else fits
-
-
-_OURS: Final = object()
+        fits = None if self.like is None else self.like.fits(entry)
+        # An entry without a time may belong to any order.
+        return None if fits and created is None and self.since is not None else fits
 
 
 def _payload(generation: Generation) -> str:
-    """Return the payload that an entry shows; an empty one says nothing: such lists fill in what they lack."""
+    """Return an entry's payload; an empty one proves nothing: some lists add missing fields."""
     return text(generation.raw.get("payload")) or ""
 
 
@@ -266,13 +251,5 @@ def _image(address: object) -> tuple[str, str]:
 
 
 def _bare(model: str) -> str:
-    """Return a model's name as it is compared: the list's filter knows "q2-pro" where a create says "viduq2-pro"."""
+    """Return a model's name for comparison: a create says "viduq2-pro", the list's filter "q2-pro"."""
     return "".join(sign for sign in model.lower().removeprefix("vidu") if sign.isalnum())
-
-
-_KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
-"""What the service's answers call some endpoints."""
-
-
-def _kind_fits(ours: str, shown: str) -> bool:
-    return not shown or shown.lower() in (ours.lower(), _KINDS.get(ours.lower(), ""))

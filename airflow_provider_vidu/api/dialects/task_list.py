@@ -1,9 +1,9 @@
-"""The account's list of generations, and how it is paged. Decisions, no I/O.
+"""The account's list of generations and its paging. Decisions, no I/O.
 
 Documented (https://platform.vidu.com/docs/tasks-list): ``created_at.from``, ``created_at.to``, ``states``,
 ``pager.page`` from 0, ``pager.pagesz`` (10 if omitted, at most 100), ``pager.page_token``; the answer holds ``tasks``
-and ``next_page_token``. Not documented: the order, the format of the times, and how an array is written. So nothing
-here trusts more than the answers show: a list proves that something is missing only if its end was seen.
+and ``next_page_token``. Not documented: the order, the format of times, and how an array is written. So only answers
+count: a list proves that something is missing only if its end was reached.
 """
 
 from __future__ import annotations
@@ -21,19 +21,16 @@ from airflow_provider_vidu.models import Generation
 
 PAGE_SIZE: Final = 100
 SMALLEST_PAGE: Final = 10
-"""The documented default size. A shorter page is the last one even where the service ignores ``pager.pagesz``."""
-
+"""The documented default size. A shorter page is the last one even if the service ignores ``pager.pagesz``."""
 MAX_PAGES: Final = 50
-"""The most requests for one listing: 5,000 generations."""
-
+"""The limit on requests for one listing: 5,000 generations."""
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
-
 _WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?")
 
 
 def epoch_of(name: str, value: datetime | str | float | None) -> float | None:
-    """Return an argument that is a point in time, in epoch seconds; None stays None.
+    """Return a point in time in epoch seconds; None stays None.
 
     :param name: the argument's name, for the message.
     :param value: an aware datetime, an ISO 8601 string or epoch seconds.
@@ -45,10 +42,10 @@ def epoch_of(name: str, value: datetime | str | float | None) -> float | None:
         if value.tzinfo is None:
             raise ViduConfigError(f"{name} must be a time with a zone, not {value}.")
         return value.timestamp()
-    found = moment(value)
-    if found is None or isinstance(value, bool):
+    parsed = moment(value)
+    if parsed is None or isinstance(value, bool):
         raise ViduConfigError(f"{name} must be a time (aware datetime, ISO 8601 or epoch seconds), not {value!r}.")
-    return found.timestamp()
+    return parsed.timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,9 @@ class Page:
     """One answer of the list.
 
     :param generations: the entries that have an id.
-    :param count: how many entries there were; None when the answer holds no list.
-    :param token: what asks for the next page.
-    :param tells_end: whether the answer has a field for that token, so that an empty one means the end.
+    :param count: the number of entries; None if the answer contains no list.
+    :param token: the token for the next page.
+    :param tells_end: whether the answer has a field for the token, so that an empty one means the end.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -67,87 +64,81 @@ class Page:
     tells_end: bool = False
 
 
+@dataclass(kw_only=True, eq=False)
 class Listing:
-    """A walk through the list's pages: :attr:`query` is what to ask next, :meth:`take` takes the answer.
+    """A walk through the list's pages: :attr:`query` is the next request, :meth:`take` takes its answer.
 
     :param created_from: epoch seconds; older generations are omitted.
     :param created_to: epoch seconds; newer generations are omitted.
     :param states: the service's own words; None for every state.
-    :param limit: the most generations.
+    :param limit: how many generations are returned at most.
     :param reach: epoch seconds; a list that is sorted newest first is read no further back than this.
-    :param enough: called after each page with its generations; true ends the walk.
+    :param enough: called with the new generations of each page; true ends the walk.
     """
 
-    def __init__(
-        self,
-        *,
-        created_from: float | None = None,
-        created_to: float | None = None,
-        states: Iterable[str] | None = None,
-        limit: int = MAX_PAGES * PAGE_SIZE,
-        reach: float | None = None,
-        enough: Callable[[Sequence[Generation]], bool] | None = None,
-    ) -> None:
-        self._from = created_from
-        self._to = created_to
-        self._states = _words(states)
-        self._limit = limit
-        self._reach = reach
-        self._enough = enough
+    created_from: float | None = None
+    created_to: float | None = None
+    states: Iterable[str] | None = None
+    limit: int = MAX_PAGES * PAGE_SIZE
+    reach: float | None = None
+    enough: Callable[[Sequence[Generation]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        self._states = _words(self.states)
         self._size = PAGE_SIZE
         self._begin()
 
     def _begin(self) -> None:
-        self._found: dict[str, Generation] = {}
+        self._entries: dict[str, Generation] = {}
         self._pages = 0
         self._number = 0
         self._largest = 0
         self._token: str | None = None
         self._ignores_tokens = False
-        self._over = self._limit <= 0
+        self._over = self.limit <= 0
         self._oldest: float | None = None
         self.is_sorted = True
-        """Whether every entry so far was dated and none was newer than the one before."""
+        """Whether every entry so far has a date and none is newer than the one before."""
         self.ended = False
-        """Whether the list's end was seen."""
+        """Whether the list's end was reached."""
         self.entries = 0
-        """How many entries the pages held."""
+        """The number of entries in all pages."""
 
     @property
     def query(self) -> str | None:
-        """The query of the next request, percent-encoded, or None when the walk is over."""
+        """The query of the next request, percent-encoded, or None at the end of the walk."""
         if self._over:
             return None
-        # The English page spells two of these "paper.page" and "paper.pagesz", every other source "pager".
+        # The English page writes "paper.page" and "paper.pagesz", every other source "pager".
         fields: list[tuple[str, str]] = [("pager.pagesz", str(self._size))]
         fields.append(("pager.page_token", self._token) if self._token else ("pager.page", str(self._number)))
-        if self._from is not None:
-            fields.append(("created_at.from", _written(self._from)))
-        if self._to is not None:
-            fields.append(("created_at.to", _written(self._to)))
+        if self.created_from is not None:
+            fields.append(("created_at.from", _written(self.created_from)))
+        if self.created_to is not None:
+            fields.append(("created_at.to", _written(self.created_to)))
         fields += [("states", word) for word in self._states]
         return urlencode(fields)
 
     @property
     def generations(self) -> list[Generation]:
-        """What was found, in the list's order (the newest first, as far as known)."""
-        wanted = [found for found in self._found.values() if self._is_wanted(found)]
-        return wanted[: self._limit]
+        """The matching generations in the list's order (newest first, as far as known)."""
+        wanted = [entry for entry in self._entries.values() if self._is_wanted(entry)]
+        return wanted[: self.limit]
 
     @property
     def has_reached(self) -> bool:
         """Whether the list was read back to ``reach``."""
-        return self._reach is not None and self.is_sorted and self._oldest is not None and self._oldest < self._reach
+        return self.reach is not None and self.is_sorted and self._oldest is not None and self._oldest < self.reach
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that was asked for can be missing."""
+        """Whether no matching generation can be missing."""
         return self.ended or self.has_reached
 
     def shrink(self) -> bool:
-        """Begin again with small pages, because one was too large to be read; False if they are small already.
+        """Restart with small pages after one that was too large; False if they are small already.
 
-        Entries repeat the images of their requests where these were inlined.
+        Entries echo the images of their requests if these were inlined.
         """
         if self._size == SMALLEST_PAGE:
             return False
@@ -160,17 +151,17 @@ class Listing:
         asked_by_token = self._token is not None
         self._pages += 1
         self.entries += page.count or 0
-        new = [found for found in page.generations if found.id not in self._found]
+        new = [entry for entry in page.generations if entry.id not in self._entries]
         self._number += bool(new)
         self._keep(new)
         if not page.count and (page.count is None or not page.token):
-            # A first page without entries is an end only where the answer looks like the documented one.
+            # An empty first page is the end only if the answer looks like the documented one.
             self.ended = page.count == 0 and (self._pages > 1 or page.tells_end)
             self._over = True
         elif page.token and page.token == self._token:
             self._over = True
         elif page.count and not new:
-            # The service repeats itself. One that hands out tokens and ignores them may still count pages.
+            # The service repeats itself. One that returns tokens and ignores them may still count pages.
             self._over = not asked_by_token or self._ignores_tokens
             self._ignores_tokens, self._token = True, None
         elif self._is_last(page, asked_by_token):
@@ -179,9 +170,9 @@ class Listing:
             self._token = None if self._ignores_tokens else page.token
             self._over = (
                 self._pages >= MAX_PAGES
-                or len(self.generations) >= self._limit
+                or len(self.generations) >= self.limit
                 or self.has_reached
-                or (self._enough is not None and self._enough(new))
+                or (self.enough is not None and self.enough(new))
             )
         self._largest = max(self._largest, page.count or 0)
 
@@ -193,7 +184,7 @@ class Listing:
 
     def _keep(self, generations: Iterable[Generation]) -> None:
         for generation in generations:
-            self._found[generation.id] = generation
+            self._entries[generation.id] = generation
             created = created_at(generation)
             if created is None or (self._oldest is not None and created > self._oldest):
                 self.is_sorted = False
@@ -201,19 +192,21 @@ class Listing:
                 self._oldest = created
 
     def _is_wanted(self, generation: Generation) -> bool:
-        """Whether an entry fits, also where the service ignores a filter."""
+        """Whether an entry matches the filters, which the service may ignore."""
         created = created_at(generation)
-        if created is not None and self._from is not None and created < self._from:
-            return False
-        if created is not None and self._to is not None and created > self._to:
+        if created is not None and not (
+            (created if self.created_from is None else self.created_from)
+            <= created
+            <= (created if self.created_to is None else self.created_to)
+        ):
             return False
         return not self._states or generation.provider_status.lower() in self._states
 
 
 def created_at(generation: Generation) -> float | None:
     """Return when an entry was created, in epoch seconds; None for a time without a zone, which may be hours off."""
-    shown = generation.raw.get("created_at")
-    if generation.created_at is None or (isinstance(shown, str) and _WITHOUT_ZONE.fullmatch(shown.strip())):
+    written = generation.raw.get("created_at")
+    if generation.created_at is None or (isinstance(written, str) and _WITHOUT_ZONE.fullmatch(written.strip())):
         return None
     return generation.created_at.timestamp()
 

@@ -1,6 +1,6 @@
 """``vidu-native``: the dialect of the gateways (new-api/one-api derivatives).
 
-A dialect decides what is sent; what an answer means is read from its shape (``answers``), the same in all dialects.
+A dialect makes the requests; answers are read by their shape (``answers``), the same way in all dialects.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ class ViduNative(Dialect):
     default_create_path: ClassVar[str] = "/vidu-native/video/generations"
 
     def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
-        """Return the create request; the gateways have one endpoint, so another one must be a path."""
+        """Return the create request; the gateways have one endpoint, so any other must be given as a path."""
         if endpoint is not None and not endpoint.startswith("/"):
             raise exceptions.ViduConfigError(
-                "The vidu-native dialect has a single create endpoint; give a path such as "
-                f"/vidu-native/video/generations or leave endpoint out (got {endpoint!r})."
+                "The vidu-native dialect has a single create endpoint: omit endpoint, or set it to a path such as "
+                f"/vidu-native/video/generations (got {endpoint!r})."
             )
         return ApiRequest("POST", endpoint or self.create_path, body, bills=True)
 
     def probe(self) -> Call[ViduAPIError | ViduResponseError | None]:
-        """Ask for an id that no gateway has: only a gateway that accepts the key says "not there"."""
+        """Query an id that no gateway has: only a gateway that accepts the key answers "not found"."""
         return Call(self.query(PROBE_ID).request, self.probe_verdict)
 
     def _is_expected(self, answer: ApiAnswer, payload: Mapping[str, Any]) -> bool:
-        """Expect "no such task" (400 or 404): it means that host and key are right."""
+        """Whether the answer is "no such task" (400 or 404), which means that host and key are right."""
         if answer.ok and (state_word(payload) or not is_error(payload)):
             return bool({"id", "status", "data"} & payload.keys())
         error = self.error(answer)
         if isinstance(error, ViduNotFoundError) and (error.code or "").lower() in GATEWAY:
             return True
-        # Task endpoints answer {"code": "<string>", "message": …}; a wrong path is answered otherwise.
-        told = isinstance(payload.get("code"), str) and isinstance(payload.get("message"), str)
-        return told and isinstance(error, (ViduNotFoundError, ViduRequestError))
+        # Task endpoints answer {"code": "<string>", "message": …}; other paths do not.
+        is_of_a_task = isinstance(payload.get("code"), str) and isinstance(payload.get("message"), str)
+        return is_of_a_task and isinstance(error, (ViduNotFoundError, ViduRequestError))

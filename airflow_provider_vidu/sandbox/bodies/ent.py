@@ -1,4 +1,4 @@
-"""How the official API's dialect ``ent-v2`` says things about tasks; bodies only, no I/O."""
+"""Answers of the official API, dialect ``ent-v2``, about tasks. Bodies only, no I/O."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from airflow_provider_vidu.sandbox.world.generations import Generation, State
 
 Json = dict[str, Any]
 
-#: What the service calls the endpoints in its answers, as far as it differs from the path.
+#: The types in the service's answers that differ from the endpoint's path.
 _TYPES = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
-#: What a recorded answer to a create of a video repeats beside the request.
+#: The fields that a recorded answer to a create of a video adds to the request.
 _VIDEO_DEFAULTS: Json = {
     "model": "",
     "style": "general",
@@ -39,20 +39,16 @@ _VIDEO_DEFAULTS: Json = {
 _RECORDED = ("text2video", "img2video", "start-end2video", "reference2video")
 
 
-def iso_time(seconds: float) -> str:
-    """Return epoch ``seconds`` as the service writes them: UTC with nine fractional digits."""
-    nanoseconds = round(seconds * 1e9)
-    whole, fraction = divmod(nanoseconds, 10**9)
+def written_time(seconds: float, settings: Settings) -> str | int:
+    """Return epoch ``seconds`` as UTC text with nine fractional digits or as a whole number; both were recorded."""
+    if settings.times == "epoch":
+        return int(seconds)
+    whole, fraction = divmod(round(seconds * 1e9), 10**9)
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 
-def written_time(seconds: float, settings: Settings) -> str | int:
-    """Return epoch ``seconds`` as a text or a whole number: both have been recorded."""
-    return int(seconds) if settings.times == "epoch" else iso_time(seconds)
-
-
 def task_type(endpoint: str) -> str:
-    """Return what the service calls the tasks of an endpoint."""
+    """Return the type of an endpoint's tasks in the service's answers."""
     return _TYPES.get(endpoint, endpoint)
 
 
@@ -106,11 +102,11 @@ def error_code(generation: Generation, state: State) -> str:
 
 def creations(generation: Generation, urls: list[dict[str, str]]) -> list[Json]:
     """Return the entries of ``creations``."""
-    return [_creation(generation, number, found) for number, found in enumerate(urls, 1)]
+    return [_creation(generation, number, links) for number, links in enumerate(urls, 1)]
 
 
 def _creation(generation: Generation, number: int, urls: dict[str, str]) -> Json:
-    # A preset may bear any id, the service's own are numbers.
+    # The service's ids are numbers; a preset may have any id.
     own_id = str(int(generation.id) + number) if generation.id.isdecimal() else f"{generation.id}-{number}"
     body: Json = {
         "id": own_id,
@@ -129,7 +125,7 @@ def _creation(generation: Generation, number: int, urls: dict[str, str]) -> Json
 
 
 def credits_left(balance: int, running: int, waiting: int, settings: Settings) -> Answer:
-    """Return the balance, how many tasks run and wait, and the package that was bought."""
+    """Return the balance, the numbers of running and waiting tasks, and the purchased package."""
     limit = settings.concurrency if settings.concurrency is not None else 1_000
     numbers = {
         "type": "test",

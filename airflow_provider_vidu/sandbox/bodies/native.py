@@ -1,11 +1,10 @@
-"""How gateways say things: the dialect ``vidu-native`` and the other routes that they serve; bodies only, no I/O.
+"""Answers of gateways: the dialect ``vidu-native`` and their other routes. Bodies only, no I/O.
 
 The routes are those of ``vidu_api_full.md`` section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_vidu.sandbox.bodies import ent
@@ -25,9 +24,8 @@ def created(generation: Generation, moments: Moments, shape: Shape, settings: Se
         return json_answer({**_openai_head(generation, moments), "status": "queued", "progress": 0})
     if shape == "new-api":
         return json_answer({"task_id": generation.id})
-    word = generation.stages[0].word
-    body = {"id": generation.id, "status": word, "status_update_time": int(moments.created * 1000)}
-    return json_answer(body)
+    updated_at = int(moments.created * 1000)
+    return json_answer({"id": generation.id, "status": generation.stages[0].word, "status_update_time": updated_at})
 
 
 def queried(
@@ -39,8 +37,10 @@ def queried(
     if shape == "new-api":
         return json_answer(_new_api(generation, state, urls, moments, settings.new_api_url))
     body = flat(generation, state, urls, moments)
-    if shape == "" and settings.native_shape != "flat":
-        return json_answer(_NATIVE_SHAPES[settings.native_shape](generation, state, urls, moments, body))
+    if shape == "" and settings.native_shape == "wrapped":
+        return json_answer(_wrapped(generation, state, body))
+    if shape == "" and settings.native_shape == "official":
+        return json_answer(ent.query_body(generation, state, urls, word=official_word(state)))
     return json_answer(body)
 
 
@@ -70,7 +70,7 @@ def flat(generation: Generation, state: State, urls: Urls, moments: Moments) -> 
     return body
 
 
-def _wrapped(generation: Generation, state: State, urls: Urls, moments: Moments, body: Json) -> Json:
+def _wrapped(generation: Generation, state: State, body: Json) -> Json:
     inner = {
         "task_id": generation.id,
         "status": state.word,
@@ -79,16 +79,6 @@ def _wrapped(generation: Generation, state: State, urls: Urls, moments: Moments,
         "progress": f"{state.progress}%",
     }
     return {"code": "success", "message": "", "data": inner}
-
-
-def _official(generation: Generation, state: State, urls: Urls, moments: Moments, body: Json) -> Json:
-    return ent.query_body(generation, state, urls, word=official_word(state))
-
-
-_NATIVE_SHAPES: dict[str, Callable[[Generation, State, Urls, Moments, Json], Json]] = {
-    "wrapped": _wrapped,
-    "official": _official,
-}
 
 
 def official_word(state: State) -> str:
@@ -141,7 +131,7 @@ def _new_api(generation: Generation, state: State, urls: Urls, moments: Moments,
         "progress": f"{state.progress}%",
         "data": ent.query_body(generation, state, urls, word=official_word(state)),
     }
-    # Older gateways have no field for the URL and put that of a success into fail_reason.
+    # Older gateways have no field for the URL and put it into fail_reason.
     data[url_field] = url if url or url_field == "result_url" else data["fail_reason"]
     return {"code": "success", "message": "", "data": data}
 

@@ -1,1 +1,1 @@
-"""What can go wrong on demand: what a fault does (``actions``), whom it hits (``rules``), refusals by their names."""
+"""Faults on demand: their effects (``actions``), the requests they hit (``rules``), and refusals by name."""

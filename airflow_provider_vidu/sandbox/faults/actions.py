@@ -1,4 +1,4 @@
-"""What a fault does to an answer: the actions that a rule may name, and the answer after them."""
+"""The actions that a fault rule may name, and their effects on an answer."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _ETAGS = ("none", "weak", "change")
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Raise ValueError, with all names, for a value that is none of those known; None passes."""
+    """Raise ValueError, listing the names, unless ``value`` is None or one of ``known``."""
     if value is not None and value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a fault does. Seconds are real seconds, and ``after`` is a fraction (below 1, or 1.0) or a count of bytes.
+    """The effects of a fault. Times are real seconds; ``after`` is a fraction (below 1, or 1.0) or a number of bytes.
 
-    ``status``, ``body`` and ``headers`` answer instead of the sandbox, which then does not perform the
-    request unless ``perform`` is set. All other actions are done to the real answer: ``delay`` before the
-    headers, ``stall`` in the body at ``after``, ``reset`` (``before`` the answer, after the ``headers``, or
-    in the ``body`` at ``after``; a RST, or an orderly close with ``fin``), ``garbage``, ``lose_answer``
-    (performed, then reset), ``expire`` (a file's 403), ``redirect``, ``content_type``, ``content_length``
-    (added to the true one), ``chunked``, ``gzip``, ``trickle`` (bytes per second), ``range`` and ``etag``
-    (for files); ``huge_bytes`` is the size of the garbage ``huge``. ``refusal`` answers instead of the sandbox,
-    too, with a refusal by name (:data:`~.refusals.REFUSALS`); ``status`` and ``headers`` then change that answer.
+    ``status``, ``body`` and ``headers`` replace the sandbox's answer, and the request is not performed unless
+    ``perform`` is set. All other actions change the real answer: ``delay`` before the headers, ``stall`` in the body at
+    ``after``, ``reset`` (``before`` the answer, after the ``headers``, or in the ``body`` at ``after``; a RST, or an
+    orderly close with ``fin``), ``garbage``, ``lose_answer`` (performed, then reset), ``expire`` (a file's 403),
+    ``redirect``, ``content_type``, ``content_length`` (added to the true one), ``chunked``, ``gzip``, ``trickle``
+    (bytes per second), ``range`` and ``etag`` (for files); ``huge_bytes`` is the size of the garbage ``huge``.
+    ``refusal`` also replaces the answer, by a refusal's name (:data:`~.refusals.REFUSALS`); ``status`` and ``headers``
+    then change that answer.
     """
 
     status: int | None = None
@@ -77,7 +77,7 @@ class Action:
         if self.status is not None and not (isinstance(self.status, int) and 100 <= self.status <= 999):
             raise ValueError(f"status must be an HTTP status, not {self.status!r}")
         if not isinstance(self.headers, dict):
-            raise ValueError(f"headers must be an object, not {self.headers!r}")  # noqa: TRY004 - one error type for whoever sends a rule
+            raise ValueError(f"headers must be an object, not {self.headers!r}")  # noqa: TRY004 - one error type for all
 
     @property
     def replaces(self) -> bool:
@@ -88,11 +88,11 @@ class Action:
 
     @property
     def cuts_before(self) -> bool:
-        """Whether the connection ends without a single byte of an answer."""
+        """Whether the connection ends before any byte of an answer."""
         return self.lose_answer or self.reset == "before"
 
     def offset(self, length: int) -> int:
-        """Return the byte of a body of ``length`` bytes at which ``reset`` or ``stall`` strikes."""
+        """Return the byte of a body of ``length`` bytes at which ``reset`` or ``stall`` applies."""
         is_fraction = isinstance(self.after, float) and self.after <= 1
         return min(length, int(length * self.after) if is_fraction else int(self.after))
 
@@ -101,33 +101,31 @@ NO_ACTION = Action()
 
 
 def refused(action: Action, request: Any, trace_id: str) -> Answer:
-    """Return the refusal that ``action`` names, made out to the model of ``request``."""
+    """Return the refusal that ``action`` names, for the model of ``request``."""
     model = request.get("model") if isinstance(request, dict) else None
     answer = refusals.refusal(action.refusal or "", model if isinstance(model, str) else "", trace_id)
     return answer if action.status is None else dataclasses.replace(answer, status=action.status)
 
 
 def instead(action: Action, trace_id: str) -> Answer:
-    """Return the answer that ``action`` gives in place of the sandbox's own one."""
+    """Return the answer by which ``action`` replaces the sandbox's."""
     if action.expire:
         return refusals.store_refusal("AccessDenied", trace_id)
     if action.redirect is not None:
         answer = answers.text_answer("", action.status or 302)
         answer.headers["Location"] = action.redirect
-    elif action.body is UNSET:
-        answer = Answer(action.status or 200)
-    elif isinstance(action.body, str):
-        answer = answers.text_answer(action.body, action.status or 200)
-    else:
-        answer = answers.json_answer(action.body, action.status or 200)
-    return answer
+        return answer
+    status = action.status or 200
+    if action.body is UNSET:
+        return Answer(status)
+    as_answer = answers.text_answer if isinstance(action.body, str) else answers.json_answer
+    return as_answer(action.body, status)
 
 
 def shape(action: Action, answer: Answer, trace_id: str) -> Answer:
-    """Return ``answer`` after everything that ``action`` does to its status, headers and content."""
-    by_status = action.status is not None and action.refusal is None
-    takes_place = by_status or action.redirect is not None or action.expire
-    if takes_place:
+    """Return ``answer`` with the effects of ``action`` on status, headers and content."""
+    has_status = action.status is not None and action.refusal is None
+    if has_status or action.redirect is not None or action.expire:
         answer = instead(action, trace_id)
     elif action.body is not UNSET:
         answer = dataclasses.replace(instead(action, trace_id), status=answer.status)

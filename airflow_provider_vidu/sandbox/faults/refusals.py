@@ -1,8 +1,8 @@
-"""Refusals by name: a gateway that does not pass a create on, the official API when it is full, the store of files.
+"""Refusals by name: of gateways, of the official API at its limits, and of the file store.
 
-Sources: ``vidu_api_full.md`` section 3 and new-api's source (https://github.com/QuantumNous/new-api); nothing was
-sent upstream or charged before any of them. A fault names one (``{"action": {"refusal": NAME}}`` or the name
-alone), and so does a prompt: ``[refuse:NAME]``.
+Sources: ``vidu_api_full.md`` section 3 and new-api's source (https://github.com/QuantumNous/new-api). Each is sent
+before anything is forwarded or charged. A fault (``{"action": {"refusal": NAME}}`` or the name alone) or a prompt
+(``[refuse:NAME]``) names one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 def _gateway(status: int, code: str, message: str) -> Callable[[str, str], Answer]:
     def answer(model: str, trace_id: str) -> Answer:
-        text = f"{message.format(model=model or '')} (request id: {trace_id[:20]})"
+        text = f"{message.format(model=model)} (request id: {trace_id[:20]})"
         return json_answer({"error": {"message": text, "type": "new_api_error", "param": "", "code": code}}, status)
 
     return answer
@@ -31,10 +31,6 @@ def _task(status: int, code: str, message: str) -> Callable[[str, str], Answer]:
     return answer
 
 
-def _empty(status: int) -> Callable[[str, str], Answer]:
-    return lambda model, trace_id: Answer(status)
-
-
 def official_error(status: int, reason: str, message: str, trace_id: str) -> Json:
     """Return an error body of the official API; the code string is in ``reason``."""
     return {"code": status, "reason": reason, "message": message, "metadata": {"trace_id": trace_id}}
@@ -45,7 +41,7 @@ def _official(status: int, reason: str, message: str) -> Callable[[str, str], An
 
 
 def wrapped(status: int, reason: str, message: str, trace_id: str) -> Answer:
-    """Return an official error as gateways pass it on: as JSON inside their own message."""
+    """Return an official error as gateways forward it: as JSON inside their own message."""
     inner = json.dumps(official_error(status, reason, message, trace_id))
     return json_answer({"code": "fail_to_fetch_task", "message": inner, "data": None}, status)
 
@@ -57,13 +53,13 @@ REFUSALS: Final[dict[str, Callable[[str, str], Answer]]] = {
     "convert_request_failed": _gateway(500, "convert_request_failed", "the request cannot be converted"),
     "build_request_failed": _task(500, "build_request_failed", "the request cannot be built for model {model}"),
     "get_channel_failed": _task(500, "get_channel_failed", "no channel is available for model {model}"),
-    "rate_limited": _empty(429),
+    "rate_limited": lambda model, trace_id: Answer(429),
     "token_concurrency_limit_reached": _gateway(
         429, "token_concurrency_limit_reached", "the token has reached its limit of concurrent requests"
     ),
     "video_queue_full": _task(429, "video_queue_full", "the queue of videos is full, try again later"),
     "video_queue_full_200": _task(200, "video_queue_full", "the queue of videos is full, try again later"),
-    "insufficient_user_quota": _gateway(403, "insufficient_user_quota", "the balance is used up"),
+    "insufficient_user_quota": _gateway(403, "insufficient_user_quota", "the balance is exhausted"),
     "insufficient_quota": _gateway(429, "insufficient_quota", "You exceeded your current quota"),
     "upstream_credit_insufficient": lambda model, trace_id: wrapped(
         400, "CreditInsufficient", "credits are insufficient", trace_id
@@ -73,16 +69,16 @@ REFUSALS: Final[dict[str, Callable[[str, str], Answer]]] = {
     "system_throttling": _official(429, "SystemThrottling", "the system is busy"),
     "credit_insufficient": _official(400, "CreditInsufficient", "credits are insufficient"),
 }
-"""Each name with the answer that it stands for, made from the model's name and a trace id."""
+"""For each name, the function that makes its answer from the model's name and a trace id."""
 
 
 def refusal(name: str, model: str, trace_id: str) -> Answer:
-    """Return the answer that ``name`` stands for; ValueError, with all names, for an unknown one."""
+    """Return the answer for ``name``; ValueError, listing all names, if it is unknown."""
     return REFUSALS[checked_name(name)](model, trace_id)
 
 
 def checked_name(name: Any) -> str:
-    """Return ``name`` when it is that of a refusal; ValueError, with all names, otherwise."""
+    """Return ``name`` if it names a refusal; ValueError, listing all names, otherwise."""
     if not isinstance(name, str) or name not in REFUSALS:
         raise ValueError(f"refusal must be one of {', '.join(REFUSALS)}, not {name!r}")
     return name
@@ -90,17 +86,14 @@ def checked_name(name: Any) -> str:
 
 _STORE_REFUSALS: Final = {
     "AccessDenied": (403, "Request has expired"),
-    "SignatureDoesNotMatch": (
-        403,
-        "The request signature we calculated does not match the signature you provided.",
-    ),
+    "SignatureDoesNotMatch": (403, "The request signature we calculated does not match the signature you provided."),
     "NoSuchKey": (404, "The specified key does not exist."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
 }
 
 
 def store_refusal(code: str, trace_id: str, status: int | None = None) -> Answer:
-    """Return the XML with which an S3-like store refuses; ``status`` replaces the one that goes with ``code``."""
+    """Return the XML refusal of an S3-like store; ``status`` overrides the usual one of ``code``."""
     usual, message = _STORE_REFUSALS[code]
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'

@@ -1,8 +1,8 @@
-"""Faults on demand: which request is hit, and what happens to its answer.
+"""Fault rules: which requests they hit, and with which action.
 
-A rule is JSON: ``{"match": {...}, "times": N or null, "skip": N, "action": {...}}``. The rules are tried in
-the order in which they were added, and the first that matches, has let enough requests through and is not
-used up, applies. A rule that is only a name, such as ``"model_not_found"``, refuses the next create so.
+A rule is JSON: ``{"match": {...}, "times": N or null, "skip": N, "action": {...}}``. Rules are tried in the order in
+which they were added; the first one that matches, has skipped enough requests and has uses left applies. A rule that is
+only a name, such as ``"model_not_found"``, is the refusal of the next create.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_vidu.sandbox.messages.calls import KINDS, Route
 
 @dataclass
 class Rule:
-    """One rule with what is left of it: ``skip`` requests to let through, ``times`` uses (None: no limit)."""
+    """A rule and its state: ``skip`` requests to let through, ``times`` uses (None: no limit)."""
 
     match: dict[str, str]
     action: Action
@@ -27,10 +27,10 @@ class Rule:
 
     @classmethod
     def from_json(cls, data: Any) -> Rule:
-        """Return the rule that ``data`` describes; ValueError, naming the field, for anything unknown.
+        """Return the rule that ``data`` describes; ValueError, naming the field, if it is invalid.
 
-        A text is the name of a refusal, which the next create gets; ``{"refusal": NAME}`` with ``match``,
-        ``times`` and ``skip`` says the same of others.
+        A string is the name of a refusal for the next create; ``{"refusal": NAME}`` may add ``match``, ``times`` and
+        ``skip``.
         """
         if isinstance(data, str):
             data = {"refusal": data}
@@ -39,23 +39,20 @@ class Rule:
                 name: value for name, value in data.items() if name != "refusal"
             }
         if not isinstance(data, dict):
-            raise ValueError("a rule is a JSON object with match, times, skip and action")  # noqa: TRY004 - one error type for whoever sends a rule
+            raise ValueError("a rule is a JSON object with match, times, skip and action")  # noqa: TRY004 - one error type for all
         _known("rule", data, ("match", "times", "skip", "action"))
         match, action = data.get("match", {}), data.get("action")
         if not isinstance(match, dict) or not isinstance(action, dict):
-            raise ValueError("match and action must be JSON objects")  # noqa: TRY004 - one error type for whoever sends a rule
+            raise ValueError("match and action must be JSON objects")  # noqa: TRY004 - one error type for all
         _known("match", match, ("kind", "id", "dialect", "artifact", "method"))
         one_of("match.kind", match.get("kind"), KINDS)
         _known("action", action, tuple(item.name for item in dataclasses.fields(Action)))
         return cls(
-            match,
-            Action(**action),
-            _count(data.get("times", 1), "times"),
-            _count(data.get("skip"), "skip") or 0,
+            match, Action(**action), _count(data.get("times", 1), "times"), _count(data.get("skip"), "skip") or 0
         )
 
     def matches(self, route: Route, method: str) -> bool:
-        """Return whether the rule means this request."""
+        """Return whether the rule matches this request."""
         seen = {
             "kind": route.kind,
             "id": route.id,
@@ -77,17 +74,17 @@ class Rule:
 
 
 def pick(rules: list[Rule], route: Route, method: str) -> Action | None:
-    """Return the action of the first rule that applies to this request, or None; counts the rule as used."""
+    """Return the action of the first rule that applies to this request, or None; count its use."""
     for rule in rules:
         if rule.matches(route, method) and rule.take():
             return rule.action
     return None
 
 
-def _known(what: str, data: dict[str, Any], known: tuple[str, ...]) -> None:
+def _known(kind: str, data: dict[str, Any], known: tuple[str, ...]) -> None:
     for name in data:
         if name not in known:
-            raise ValueError(f"unknown field {name!r} in {what}; known are {', '.join(known)}")
+            raise ValueError(f"unknown field {name!r} in {kind}; known fields: {', '.join(known)}")
 
 
 def _count(value: Any, name: str) -> int | None:

@@ -1,7 +1,7 @@
-"""The smallest useful H.264 encoder: constrained baseline, one slice per frame, I_PCM and P_Skip macroblocks only.
+"""A minimal H.264 encoder: constrained baseline, one slice per frame, I_PCM and P_Skip macroblocks only.
 
-I_PCM stores samples as they are and P_Skip repeats the previous frame, so neither transforms nor prediction
-nor entropy tables are needed, and every decoder must support both (ITU-T H.264, 7.3.2 to 7.3.5).
+I_PCM stores raw samples and P_Skip repeats the previous frame, so no transforms, prediction or entropy tables are
+needed; every decoder must support both (ITU-T H.264, 7.3.2 to 7.3.5).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BitWriter:
         self._count = 0
 
     def bits(self, value: int, width: int) -> None:
-        """Append ``value`` as ``width`` bits, u in the standard."""
+        """Append ``value`` as ``width`` bits (u in the standard)."""
         self._pending = (self._pending << width) | value
         self._count += width
         while self._count >= 8:
@@ -38,11 +38,11 @@ class BitWriter:
             self._pending &= (1 << self._count) - 1
 
     def ue(self, value: int) -> None:
-        """Append ``value`` (0 or more) as an unsigned Exp-Golomb code, ue in the standard."""
+        """Append ``value`` (0 or more) as an unsigned Exp-Golomb code (ue in the standard)."""
         self.bits(value + 1, 2 * (value + 1).bit_length() - 1)
 
     def align(self) -> None:
-        """Fill up the current byte with zero bits."""
+        """Fill the current byte with zero bits."""
         if self._count:
             self.bits(0, 8 - self._count)
 
@@ -58,7 +58,7 @@ class BitWriter:
 
 
 def nal(kind: int, payload: bytes) -> bytes:
-    """Return a NAL unit of type ``kind`` without start code, with emulation prevention bytes put in."""
+    """Return a NAL unit of type ``kind`` without start code, with emulation prevention bytes."""
     return bytes([0x60 | kind]) + _EMULATION.sub(b"\x00\x00\x03", payload)
 
 
@@ -66,7 +66,7 @@ def sequence_parameters(width: int, height: int) -> bytes:
     """Return the SPS for pictures of ``width`` x ``height`` pixels, both multiples of 16."""
     out = BitWriter()
     out.bits(66, 8)  # profile_idc: baseline
-    out.bits(0xC0, 8)  # constraint sets 0 and 1: constrained baseline, which browsers ask for
+    out.bits(0xC0, 8)  # constraint sets 0 and 1: constrained baseline, which browsers require
     out.bits(30, 8)  # level 3.0: I_PCM is bulky, lower levels cap the bit rate too low
     out.ue(0)  # seq_parameter_set_id
     out.ue(_FRAME_NUM_BITS - 4)
@@ -80,7 +80,7 @@ def sequence_parameters(width: int, height: int) -> bytes:
 
 
 def picture_parameters() -> bytes:
-    """Return the PPS: CAVLC, one slice group, deblocking under the control of each slice."""
+    """Return the PPS: CAVLC, one slice group, deblocking controlled per slice."""
     out = BitWriter()
     out.ue(0)  # pic_parameter_set_id
     out.ue(0)  # seq_parameter_set_id
@@ -93,11 +93,6 @@ def picture_parameters() -> bytes:
         out.ue(0)  # pic_init_qp, pic_init_qs, chroma_qp_index_offset: se(0) and ue(0) are the same bit
     out.bits(0b100, 3)  # deblocking_filter_control_present, no constrained intra, no redundant pictures
     return nal(_NAL_PPS, out.finish())
-
-
-def _blocks(picture: Picture) -> list[bytes]:
-    columns, rows = picture.width // BLOCK, picture.height // BLOCK
-    return [picture.macroblock(column, row) for row in range(rows) for column in range(columns)]
 
 
 def _header(slice_type: int, frame_num: int, *, idr: bool) -> BitWriter:
@@ -158,7 +153,8 @@ def encode(pictures: Iterable[Picture], *, key_every: int) -> Iterator[EncodedFr
     """Yield one :class:`EncodedFrame` per picture, with a key frame at least every ``key_every`` frames."""
     before: list[bytes] = []
     for number, picture in enumerate(pictures):
-        blocks = _blocks(picture)
+        columns, rows = picture.width // BLOCK, picture.height // BLOCK
+        blocks = [picture.macroblock(column, row) for row in range(rows) for column in range(columns)]
         since_key = number % key_every
         if since_key == 0:
             yield EncodedFrame(key_frame(blocks), True)

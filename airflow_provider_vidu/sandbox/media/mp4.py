@@ -1,6 +1,6 @@
 """MP4 files (ISO/IEC 14496-12 and -15) around the frames of :mod:`~airflow_provider_vidu.sandbox.media.h264`.
 
-``moov`` stands before ``mdat`` ("fast start"), so that a player begins before the download ends.
+``moov`` precedes ``mdat`` ("fast start"), so that a player can start during the download.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def full_box(kind: bytes, flags: int, *parts: bytes) -> bytes:
-    """Return one box of version 0 that carries ``flags``."""
+    """Return one box of version 0 with ``flags``."""
     return box(kind, struct.pack(">I", flags), *parts)
 
 
 def free_box_header(size: int) -> bytes:
-    """Return the header of a ``free`` box of ``size`` bytes in all; 8 bytes long, or 16 from 4 GiB on.
+    """Return the header of a ``free`` box of ``size`` bytes in total: 8 bytes, or 16 from 4 GiB on.
 
-    Raises ValueError when ``size`` is below 8, the smallest box there is.
+    ValueError if ``size`` is below 8, the smallest box.
     """
     if size < 8:
         raise ValueError(f"a box has at least 8 bytes, not {size}")
@@ -80,19 +80,7 @@ def _sample_table(frames: list[h264.EncodedFrame], sizes: list[int], offset: int
 def _movie(sample_table: bytes, duration: int) -> bytes:
     movie_header = struct.pack(">IIIIIH10x36s24xI", 0, 0, TIMESCALE, duration, 0x10000, 0x100, _MATRIX, 2)
     track_header = struct.pack(
-        ">IIIII8xHHHH36sII",
-        0,
-        0,
-        1,
-        0,
-        duration,
-        0,
-        0,
-        0,
-        0,
-        _MATRIX,
-        pictures.WIDTH << 16,
-        pictures.HEIGHT << 16,
+        ">IIIII8xHHHH36sII", 0, 0, 1, 0, duration, 0, 0, 0, 0, _MATRIX, pictures.WIDTH << 16, pictures.HEIGHT << 16
     )
     media = box(
         b"mdia",
@@ -110,10 +98,10 @@ def _movie(sample_table: bytes, duration: int) -> bytes:
 
 
 def clip(seed: str, *, seconds: float = 2.0, watermark: bool = False) -> bytes:
-    """Return a playable MP4 of ``seconds`` seconds (at least one frame), chosen by ``seed`` alone.
+    """Return a playable MP4 of ``seconds`` seconds (at least one frame) that depends only on the arguments.
 
-    ``watermark`` puts a white bar into the lower right corner. Equal arguments give equal bytes; different
-    seeds give different bytes, because the seed's digest is also stored in a ``free`` box.
+    ``watermark`` adds a white bar in the lower right corner. Different seeds give different bytes, because a ``free``
+    box holds the seed's digest.
     """
     count = max(1, round(seconds * pictures.FPS))
     moving = pictures.frames(seed, count, watermark=watermark)
@@ -123,7 +111,7 @@ def clip(seed: str, *, seconds: float = 2.0, watermark: bool = False) -> bytes:
     duration = count * (TIMESCALE // pictures.FPS)
     digest = pictures.seed_digest(seed)
     start = box(b"ftyp", b"isom", struct.pack(">I", 0x200), b"isomiso2avc1mp41") + box(b"free", digest)
-    # The chunk offset stands inside moov and counts moov itself; its width is fixed, so a first pass tells the size.
+    # The chunk offset inside moov includes the size of moov, which does not depend on it: a first pass measures it.
     length = len(_movie(_sample_table(frames, sizes, 0), duration))
     movie = _movie(_sample_table(frames, sizes, len(start) + length + 8), duration)
     return start + movie + box(b"mdat", *samples)

@@ -1,7 +1,7 @@
-"""Moving pictures drawn without any library: the content of the sandbox's clips and covers.
+"""Draws the frames of the sandbox's clips and covers without any library.
 
-A :class:`Picture` is planar YUV 4:2:0, the layout H.264 stores. What is drawn follows from a seed alone, so
-that one generation always yields the same frames and two generations never look alike.
+A :class:`Picture` is planar YUV 4:2:0, the layout of H.264. It depends only on a seed: a generation always yields the
+same frames, and two generations look different.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Picture:
         return Picture(self.width, self.height, self.y[:], self.u[:], self.v[:])
 
     def rectangle(self, left: int, top: int, width: int, height: int, colour: tuple[int, int, int]) -> None:
-        """Fill a rectangle; all numbers are pixels and even, so that the chroma planes agree with the luma."""
+        """Fill a rectangle; all numbers are pixels, and even because of the chroma planes."""
         y, u, v = (bytes([part]) for part in colour)
         for row in range(top, top + height):
             start = row * self.width + left
@@ -84,7 +84,7 @@ def _backdrop(digest: bytes, watermark: bool) -> Picture:
 
 
 def _bounce(start: int, step: int, room: int) -> int:
-    """Return where something that bounces between 0 and ``room`` pixels stands after ``step`` pixels; even."""
+    """Return the even position after ``step`` pixels of bouncing between 0 and ``room``."""
     position = (start + step) % (2 * room)
     return (position if position <= room else 2 * room - position) & ~1
 
@@ -95,7 +95,7 @@ def seed_digest(seed: str) -> bytes:
 
 
 def frames(seed: str, count: int, *, watermark: bool = False) -> Iterator[Picture]:
-    """Yield ``count`` pictures: a coloured square that bounces over a chequered backdrop, all chosen by ``seed``."""
+    """Yield ``count`` pictures: a square that bounces over a chequered backdrop, as chosen by ``seed``."""
     digest = seed_digest(seed)
     backdrop = _backdrop(digest, watermark)
     square = _colour(digest, 26, (170, 230))

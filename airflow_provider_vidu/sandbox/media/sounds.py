@@ -1,7 +1,7 @@
-"""MP3 files without any library: the content of the sandbox's speech and sounds.
+"""Makes the sandbox's MP3 files without any library.
 
-MPEG-1 Layer III (ISO/IEC 11172-3) whose frames hold no audio data, so every decoder plays silence. An ID3v2.4
-title (https://id3.org/id3v2.4.0-structure) carries the seed, so that no two sounds have the same bytes.
+MPEG-1 Layer III (ISO/IEC 11172-3) with frames without audio data: decoders play silence. An ID3v2.4 title
+(https://id3.org/id3v2.4.0-structure) holds a digest of the seed, so that all sounds differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FRAME = _HEADER + bytes(FRAME_BYTES - len(_HEADER))
 
 
 def mp3(seed: str, *, seconds: float = 2.0) -> bytes:
-    """Return a silent MP3 file of about ``seconds`` whose title is a digest of ``seed``."""
+    """Return a silent MP3 file of about ``seconds``, with a digest of ``seed`` as title."""
     title = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
     frames = max(1, math.ceil(seconds * SAMPLE_RATE / SAMPLES_PER_FRAME))
     return _tag(title) + _FRAME * frames
@@ -33,5 +33,4 @@ def _tag(title: str) -> bytes:
 
 
 def _syncsafe(size: int) -> bytes:
-    """Return ``size`` in four bytes of seven bits each."""
     return struct.pack(">4B", *((size >> shift) & 0x7F for shift in (21, 14, 7, 0)))

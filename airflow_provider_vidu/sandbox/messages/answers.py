@@ -1,4 +1,4 @@
-"""What the sandbox answers with, before any of it is sent: a status, headers and a content read by slices."""
+"""An answer as data: a status, headers, and a content that is read in slices."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class _Unset:
         return "UNSET"
 
 
-#: "No override given"; None cannot say so, because JSON's null is an override.
+#: "No override given"; not None, because JSON's null is an override.
 UNSET: Final = _Unset()
 
 
 class Content(Protocol):
-    """A body of a known size in bytes that can be read in any order without holding all of it."""
+    """A body of known size, readable in any order without holding all of it."""
 
     @property
     def size(self) -> int:
-        """All bytes."""
+        """The size in bytes."""
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes from ``start`` up to but not including ``stop``, both within 0..size."""
+        """Return the bytes from ``start`` up to, excluding, ``stop``, both within 0..size."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Bytes:
 
     @property
     def size(self) -> int:
-        """All bytes."""
+        """The size in bytes."""
         return len(self.data)
 
     def read(self, start: int, stop: int) -> bytes:
@@ -53,8 +53,7 @@ class Bytes:
 def _filler(start: int, stop: int) -> bytes:
     """Return filler bytes for the positions ``start`` to ``stop``.
 
-    The period is a prime and no zeros are used, so that a part that lands in the wrong place changes the
-    digest.
+    The period is a prime, so that a misplaced part changes the digest.
     """
     first = start % _BLOCK
     repeats = (first + stop - start) // _BLOCK + 1
@@ -66,10 +65,9 @@ _PATTERN = bytes((i * 131 + (i >> 8) * 29 + 7) & 0xFF for i in range(_BLOCK))
 
 @dataclass(frozen=True)
 class Padded:
-    """``head`` followed by a ``free`` box that is made up while it is read, ``size`` bytes in all.
+    """``head`` and a ``free`` box that is generated while it is read, ``size`` bytes in total.
 
-    Raises ValueError when the rest cannot hold a box: ``size`` must be that of ``head``, or at least 16 bytes
-    more.
+    ValueError unless ``size`` is that of ``head``, or at least 16 bytes more, enough for a box.
     """
 
     head: bytes
@@ -82,7 +80,7 @@ class Padded:
             raise ValueError(f"size must be {len(self.head)} or at least {least} bytes for this clip, not {self.size}")
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return a slice; costs as much memory as the slice."""
+        """Return a slice, using no more memory than its size."""
         prefix = self.head
         if self.size > len(prefix):
             prefix += mp4.free_box_header(self.size - len(self.head))
@@ -92,7 +90,7 @@ class Padded:
 
 @dataclass(frozen=True)
 class Repeated:
-    """``before``, then ``filler`` many bytes ``x``, then ``after``: an answer far larger than anyone expects."""
+    """``before``, ``filler`` times the byte ``x``, then ``after``: a huge answer."""
 
     before: bytes
     filler: int
@@ -100,11 +98,11 @@ class Repeated:
 
     @property
     def size(self) -> int:
-        """All bytes."""
+        """The size in bytes."""
         return len(self.before) + self.filler + len(self.after)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return a slice; costs as much memory as the slice."""
+        """Return a slice, using no more memory than its size."""
         head, tail = len(self.before), len(self.before) + self.filler
         middle = max(0, min(stop, tail) - max(start, head))
         return self.before[start:stop] + b"x" * middle + self.after[max(0, start - tail) : max(0, stop - tail)]
@@ -122,7 +120,7 @@ class Answer:
 
     @property
     def length(self) -> int:
-        """Bytes of the body."""
+        """The size of the body in bytes."""
         return (self.content.size if self.stop is None else self.stop) - self.start
 
     def body(self) -> bytes:

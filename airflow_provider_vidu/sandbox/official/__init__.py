@@ -1,1 +1,1 @@
-"""What the official API's documentation says about its creates, its list and its uploads; no I/O."""
+"""The official API as documented: creates, list, uploads. No I/O."""

@@ -1,8 +1,7 @@
-"""The official API: what it answers to creates, queries, cancels, lists and uploads. No I/O, no lock."""
+"""The official API: answers to creates, queries, cancels, lists and uploads. No I/O, no lock."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -22,8 +21,8 @@ from airflow_provider_vidu.sandbox.world.ledger import CreateRecord
 from airflow_provider_vidu.sandbox.world.uploads import Upload
 from airflow_provider_vidu.sandbox.world.world import World, without_null
 
-#: Largest upload, in bytes: "All images are limited to 50MB" (platform.vidu.com/docs/image-to-video). Megabytes are
-#: decimal throughout the sandbox: the vendor does not say which kind it counts, and this is the stricter reading.
+#: Largest upload, in bytes: "All images are limited to 50MB" (platform.vidu.com/docs/image-to-video). The vendor does
+#: not say whether megabytes are decimal; the sandbox assumes so everywhere, which is stricter.
 MAX_UPLOAD = 50_000_000
 _TOO_LARGE = f"the request has more than {MAX_REQUEST} bytes"
 
@@ -35,7 +34,7 @@ class OfficialApi:
         self._world = world
 
     def answer(self, call: Call, where: Route, query: str, now: float, action: Action, trace_id: str) -> Answer:
-        """Return the answer to a request whose key is valid."""
+        """Return the answer to a request with a valid key."""
         try:
             if where.kind == "create":
                 return self._create(call, where, now, action, trace_id)
@@ -60,12 +59,12 @@ class OfficialApi:
     def _create(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
         world, settings = self._world, self._world.settings
         if len(call.body) > MAX_REQUEST:
-            # Whether 413 or 400 comes is not documented; the limit is.
+            # The limit is documented, the status (413 or 400) is not.
             return ent.error(413, "FieldInvalid", _TOO_LARGE, trace_id)
-        endpoint, request = endpoint_of(where.endpoint), _json_object(call.body)
-        wishes = triggers(_wish_text(request))
-        if wishes.get("refuse") in refusals.REFUSALS:
-            return refusals.refusal(wishes["refuse"], str(request.get("model") or ""), trace_id)
+        endpoint, request = endpoint_of(where.endpoint), _json_object(call)
+        refusal = triggers(_trigger_text(request)).get("refuse")
+        if refusal in refusals.REFUSALS:
+            return refusals.refusal(refusal, str(request.get("model") or ""), trace_id)
         if settings.balance_check == "first":
             self._check_balance(request)
         check_create(endpoint, request, settings, Uploaded(world.uploads, settings.uploads))
@@ -89,28 +88,28 @@ class OfficialApi:
             raise Refused("CreditInsufficient", "credits are insufficient")
 
     def _parent(self, where: Route, endpoint: Endpoint, request: Json, now: float) -> Generation | None:
-        """Return the film that a part belongs to; :class:`Unknown` when there is none."""
+        """Return the film that a part belongs to, or None; :class:`Unknown` if it does not exist."""
         if endpoint.name.startswith("ad-one-click/"):
-            parent = self._found(str(request["ad_one_click_task_id"]), now, "ad-one-click")[0]
+            parent = self._find(str(request["ad_one_click_task_id"]), now, "ad-one-click")[0]
             wanted = request.get("video_task_ids")
             if wanted is not None and len(wanted) != films.STORYBOARDS:
                 raise Refused("FieldItemCountOutOfRange", f"field video_task_ids must have {films.STORYBOARDS} items")
             return parent
         if where.shape == "film":
-            return self._found(where.id or "", now, "one-click/")[0]
+            return self._find(where.id or "", now, "one-click/")[0]
         return None
 
     def _add(
         self, endpoint: Endpoint, request: Json, now: float, parent: Generation | None, *, at_once: bool
     ) -> tuple[Generation, CreateRecord]:
-        word = "failed" if "fail" in triggers(_wish_text(request)) else "success"
+        word = "failed" if "fail" in triggers(_trigger_text(request)) else "success"
         return self._world.create(
             ENT,
             request,
             now,
             generation_id=self._world.decimal_id(),
             endpoint=endpoint.name,
-            wishes_in=_wish_text(request),
+            triggers_in=_trigger_text(request),
             stages=(Stage(word, 0.0),) if at_once else (),
             medium=endpoint.medium,
             short_lived=endpoint.short_lived,
@@ -138,31 +137,31 @@ class OfficialApi:
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
-    def _found(self, wanted: str, now: float, endpoint: str = "") -> tuple[Generation, State]:
-        """Return a generation of an endpoint (of any task's when empty); :class:`Unknown` when there is none."""
-        found = self._world.find(ENT, wanted, now)
-        if found is None or not (found[0].endpoint.startswith(endpoint) if endpoint else found[0].listed):
+    def _find(self, wanted: str, now: float, endpoint: str = "") -> tuple[Generation, State]:
+        """Return a generation by its endpoint's prefix (empty: any task); :class:`Unknown` if it does not exist."""
+        match = self._world.find(ENT, wanted, now)
+        if match is None or not (match[0].endpoint.startswith(endpoint) if endpoint else match[0].listed):
             raise Unknown(wanted)
-        return found
+        return match
 
     def _query(self, call: Call, where: Route, now: float) -> Answer:
         world, wanted = self._world, where.id or ""
         if where.shape == "film":
             return self._film(call, wanted, now)
-        generation, state = self._found(wanted, now, "ad-one-click" if where.shape == "ad" else "")
+        generation, state = self._find(wanted, now, "ad-one-click" if where.shape == "ad" else "")
         if generation.answer is not UNSET:
             return answers.json_answer(generation.answer)
         if where.shape == "ad":
             return films.ad_parts(generation, state, self._result_url(call, generation, now))
         urls = world.urls(generation, call.origin, now) if state.succeeded else []
         if where.shape == "flat-task":
-            # Resellers answer the singular path with status and video_url.
+            # Resellers answer the singular path in the flat form.
             return answers.json_answer(native.flat(generation, state, urls, world.moments(generation, state)))
         return ent.queried(generation, state, urls, world.settings)
 
     def _film(self, call: Call, wanted: str, now: float) -> Answer:
         world = self._world
-        generation, state = self._found(wanted, now, "one-click/")
+        generation, state = self._find(wanted, now, "one-click/")
         if generation.answer is not UNSET:
             return answers.json_answer(generation.answer)
         parts = [
@@ -180,7 +179,7 @@ class OfficialApi:
         return self._world.urls(generation, call.origin, now)[0].get("video", "")
 
     def _cancel(self, where: Route, now: float) -> Answer:
-        generation, state = self._found(where.id or "", now)
+        generation, state = self._find(where.id or "", now)
         if not state.waiting:
             word = "scheduled" if state.finished_at is None else state.word
             raise Refused("BadRequest", f"task state is {word}, can not cancel")
@@ -190,13 +189,10 @@ class OfficialApi:
     def _list(self, call: Call, query: str, now: float) -> Answer:
         world = self._world
         entries = [listing.Entry(one, state, world.created_at(one)) for one, state in world.tasks(now)]
-        found = listing.page(entries, parse_qs(query), world.settings, now)
-        urls = {
-            entry.generation.id: world.urls(entry.generation, call.origin, now)
-            for entry in found.entries
-            if entry.state.succeeded
-        }
-        return listing.listed(found, urls, world.settings)
+        page = listing.page(entries, parse_qs(query), world.settings, now)
+        succeeded = [entry.generation for entry in page.entries if entry.state.succeeded]
+        urls = {one.id: world.urls(one, call.origin, now) for one in succeeded}
+        return listing.listed(page, urls, world.settings)
 
     def _credits(self, now: float) -> Answer:
         states = [state for _, state in self._world.tasks(now) if state.finished_at is None]
@@ -209,35 +205,34 @@ class OfficialApi:
         world = self._world
         if call.method == "GET" and where.id is None:
             return answers.json_answer({"subjects": list(world.subjects.values()), "next_page_token": ""})
-        change = _json_object(call.body) if call.method == "PUT" else {}
+        change = _json_object(call) if call.method == "PUT" else {}
         wanted = where.id or str(change.pop("id", ""))
         known = world.subjects.get(wanted)
         if known is None:
             raise Unknown(wanted)
         if call.method == "PUT":
             changed = {**{name: known[name] for name in ("name", "images", "videos", "voice_id")}, **change}
-            check_create(
-                endpoint_of("subjects"), changed, world.settings, Uploaded(world.uploads, world.settings.uploads)
-            )
+            uploaded = Uploaded(world.uploads, world.settings.uploads)
+            check_create(endpoint_of("subjects"), changed, world.settings, uploaded)
             known.update(changed)
         return answers.json_answer(known)
 
     def _upload(self, call: Call, where: Route, now: float) -> Answer:
         world = self._world
         if where.shape == "announce":
-            if _json_object(call.body).get("scene") != "vidu":
+            if _json_object(call).get("scene") != "vidu":
                 raise Refused("FieldInvalid", 'field scene must be "vidu"')
             announced, url = world.announce_upload(call.origin, now)
             return answers.json_answer({"id": announced.id, "put_url": url})
         upload = world.uploads.get(where.token)
         if upload is None:
             raise Unknown(where.token)
-        _check_etag(upload, _json_object(call.body).get("etag"))
+        _check_etag(upload, _json_object(call).get("etag"))
         upload.finished = True
         return answers.json_answer({"uri": upload.uri})
 
     def receive(self, call: Call, where: Route, path: str, query: str, now: float, trace_id: str) -> Answer:
-        """Return the store's answer to the bytes of an upload: no key, but a signed URL."""
+        """Return the store's answer to the bytes of an upload, which need a signed URL but no key."""
         upload = self._world.uploads.get(where.token)
         problem = "NoSuchKey" if upload is None else self._world.signer.problem(path, query, now)
         if problem is None and len(call.body) > MAX_UPLOAD:
@@ -249,23 +244,20 @@ class OfficialApi:
 
 
 def _check_etag(upload: Upload, etag: object) -> None:
-    """Raise :class:`Refused` when ``etag`` is not that of the bytes that have arrived."""
+    """Raise :class:`Refused` unless ``etag`` is that of the received bytes."""
     if not isinstance(etag, str) or not etag:
         raise Refused("FieldLacking", "field etag is lacking")
     if not upload.etag or etag.strip('"') != upload.etag.strip('"'):
         raise Refused("FieldInvalid", "field etag is not that of the uploaded bytes")
 
 
-def _wish_text(request: Json) -> str:
-    """Return the text whose ``[fail]`` and other wishes count: the prompt, or the words to be spoken."""
+def _trigger_text(request: Json) -> str:
+    """Return the text that may hold ``[fail]`` and other triggers: the prompt and the words to be spoken."""
     return "\n".join(text for text in (request.get("prompt"), request.get("text")) if isinstance(text, str))
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+def _json_object(call: Call) -> dict[str, Any]:
+    body = call.parsed()
+    if not isinstance(body, dict):
         raise Refused("BadRequest", "the request body is not a JSON object")
-    return without_null(found)
+    return without_null(body)

@@ -1,11 +1,12 @@
-"""Whether the official API takes a create: its model, its fields, its references to uploads."""
+"""Checks a create as the official API does: model, fields, references to uploads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from airflow_provider_vidu.sandbox.official.endpoints import known_model
+from airflow_provider_vidu.sandbox.official.endpoints import CREATES
 from airflow_provider_vidu.sandbox.official.fields import (
+    DOWNLOAD_FAILURES,
     Json,
     Medium,
     Refused,
@@ -14,7 +15,7 @@ from airflow_provider_vidu.sandbox.official.fields import (
     check_surplus,
 )
 from airflow_provider_vidu.sandbox.official.rows import Endpoint
-from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.settings import ANY_MODEL, Settings
 from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 #: Largest request, in bytes (``vidu_api_full.md``, section 1).
@@ -22,28 +23,28 @@ MAX_REQUEST = 20_000_000
 
 
 class Uploaded(Surroundings):
-    """Answers whether an ``ssupload:`` address may stand in a field."""
+    """Checks whether a field may hold an ``ssupload:`` address."""
 
     def __init__(self, uploads: Mapping[str, Upload], accepted: str) -> None:
         self._uploads = uploads
         self._accepted = accepted
 
     def uploaded(self, address: str, medium: Medium) -> None:
-        """Raise :class:`Refused` when the address names no finished upload, or one of another medium."""
+        """Raise :class:`Refused` unless the address names a finished upload of the medium."""
         wanted = address.partition("?id=")[2]
         upload = self._uploads.get(wanted)
-        allowed = self._accepted == "any" or (self._accepted == "images" and medium == "image")
-        if not allowed:
+        if self._accepted != "any" and (self._accepted, medium) != ("images", "image"):
             raise Refused("FieldInvalid", f"an uploaded {medium} is not accepted here")
         if upload is None or not upload.finished:
-            failures = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
-            raise Refused(failures.get(medium, "FieldInvalid"), f"upload {wanted!r} is unknown or not finished")
+            raise Refused(
+                DOWNLOAD_FAILURES.get(medium, "FieldInvalid"), f"upload {wanted!r} is unknown or not finished"
+            )
         if medium == "image" and not upload.is_picture:
             raise Refused("ImageFormatInvalid", f"upload {wanted!r} is not PNG, JPEG or WebP")
 
 
 def check_create(endpoint: Endpoint, body: Json, settings: Settings, around: Surroundings) -> None:
-    """Raise :class:`Refused` when the official API would not take ``body`` at ``endpoint``."""
+    """Raise :class:`Refused` if the official API would refuse ``body`` at ``endpoint``."""
     _check_model(endpoint, body, settings)
     if settings.surplus_fields != "ignore" and not endpoint.open:
         check_surplus(endpoint.fields, body, ("payload",) if settings.surplus_fields == "allow-payload" else ())
@@ -54,11 +55,12 @@ def check_create(endpoint: Endpoint, body: Json, settings: Settings, around: Sur
 
 def _check_model(endpoint: Endpoint, body: Json, settings: Settings) -> None:
     model = body.get("model")
-    if not endpoint.models or not isinstance(model, str) or not model or settings.takes_any_model():
+    if not endpoint.models or not isinstance(model, str) or not model or settings.models == ANY_MODEL:
         return
     named = settings.named_models()
     if model in (endpoint.models if named is None else named):
         return
-    # Which of the two reasons the service gives is not documented.
-    reason = "FieldInvalid" if named is None and known_model(model) else "ModelUnavailable"
+    # The documentation does not say which of the two reasons applies.
+    is_documented = any(model in other.models for other in CREATES.values())
+    reason = "FieldInvalid" if named is None and is_documented else "ModelUnavailable"
     raise Refused(reason, f"field model: {model} is not available for {endpoint.name}")

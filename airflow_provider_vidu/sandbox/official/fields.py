@@ -1,4 +1,4 @@
-"""The kinds of fields that a create's table knows, each as a check that raises :class:`Refused`."""
+"""The kinds of fields in a create's table, each as a check that raises :class:`Refused`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Medium = Literal["image", "video", "audio"]
 #: (platform.vidu.com/docs/image-to-video). Larger ones need the upload service.
 TOO_LARGE_INLINE = 10_000_000
 MAX_PAYLOAD = 1_048_576
-_DOWNLOAD_FAILURES: dict[str, str] = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
+DOWNLOAD_FAILURES: dict[str, str] = {"image": "ImageDownloadFailure", "video": "VideoDownloadFailure"}
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not an error of the sandbox
-    """A request that the official API refuses with 400: the code string and the message."""
+class Refused(Exception):  # noqa: N818 - an answer, not an error of the sandbox
+    """The official API refuses a request with 400: the code string and the message."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -29,18 +29,18 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not an error of the s
         self.message = message
 
 
-class Unknown(Exception):  # noqa: N818 - it is an answer, not an error of the sandbox
-    """What a request names does not exist; the official API answers 404."""
+class Unknown(Exception):  # noqa: N818 - an answer, not an error of the sandbox
+    """A request names something that does not exist; the official API answers 404."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"task {name} not found")
 
 
 class Surroundings(Protocol):
-    """What a check needs beside the value."""
+    """The context of a check."""
 
     def uploaded(self, address: str, medium: Medium) -> None:
-        """Raise :class:`Refused` when ``address`` (``ssupload:…``) names no finished upload of that medium."""
+        """Raise :class:`Refused` unless ``address`` (``ssupload:…``) names a finished upload of the medium."""
 
 
 Check = Callable[[str, Any, Surroundings], None]
@@ -48,19 +48,19 @@ Check = Callable[[str, Any, Surroundings], None]
 
 @dataclass(frozen=True)
 class Field:
-    """One row of a create's table: how its value is checked, and whether it must be there."""
+    """One row of a create's table: the check of its value, and whether it is required."""
 
     check: Check
     required: bool = False
 
 
 def required(check: Check) -> Field:
-    """Return a row that must be there; an empty text counts as absent."""
+    """Return a required row; an empty string counts as absent."""
     return Field(check, required=True)
 
 
 def check_fields(table: Mapping[str, Field], body: Mapping[str, Any], around: Surroundings, prefix: str = "") -> None:
-    """Raise :class:`Refused` for the first row that ``body`` lacks or gets wrong; null counts as absent."""
+    """Raise :class:`Refused` for the first missing or invalid field in ``body``; null counts as absent."""
     for name, row in table.items():
         value = body.get(name)
         if value is None or (row.required and value == ""):
@@ -70,15 +70,17 @@ def check_fields(table: Mapping[str, Field], body: Mapping[str, Any], around: Su
         row.check(prefix + name, value, around)
 
 
-def check_surplus(table: Mapping[str, Field], body: Mapping[str, Any], allowed: Sequence[str] = ()) -> None:
-    """Raise :class:`Refused` for the first field that neither ``table`` nor ``allowed`` knows."""
+def check_surplus(
+    table: Mapping[str, Field], body: Mapping[str, Any], allowed: Sequence[str] = (), prefix: str = ""
+) -> None:
+    """Raise :class:`Refused` for the first field that is neither in ``table`` nor in ``allowed``."""
     for name in body:
         if name not in table and name not in allowed:
-            raise Refused("FieldUnwanted", f"field {name} is unwanted")
+            raise Refused("FieldUnwanted", f"field {prefix}{name} is unwanted")
 
 
 def text(limit: int | None = None, least: int = 0) -> Check:
-    """Return the check for a text of ``least`` to ``limit`` characters."""
+    """Return the check for a string of ``least`` to ``limit`` characters."""
 
     def check(name: str, value: Any, around: Surroundings) -> None:
         if not isinstance(value, str):
@@ -109,7 +111,7 @@ def flag(name: str, value: Any, around: Surroundings) -> None:
 
 
 def choice(*values: str) -> Check:
-    """Return the check for one of ``values``; an empty text leaves the choice to the service."""
+    """Return the check for one of ``values``; an empty string leaves the choice to the service."""
 
     def check(name: str, value: Any, around: Surroundings) -> None:
         if value != "" and value not in values:
@@ -134,14 +136,12 @@ def items(check_item: Check, low: int, high: int) -> Check:
 
 
 def objects(table: Mapping[str, Field]) -> Check:
-    """Return the check for an object with the rows of ``table`` and no others."""
+    """Return the check for an object with only the rows of ``table``."""
 
     def check(name: str, value: Any, around: Surroundings) -> None:
         if not isinstance(value, dict):
             raise Refused("FieldInvalid", f"field {name} must be an object")
-        for key in value:
-            if key not in table:
-                raise Refused("FieldUnwanted", f"field {name}.{key} is unwanted")
+        check_surplus(table, value, prefix=f"{name}.")
         check_fields(table, value, around, f"{name}.")
 
     return check
@@ -159,7 +159,7 @@ def media(medium: Medium, *, inline: bool = True) -> Check:
         elif scheme == "data" and inline:
             _check_inline(name, value, medium)
         elif scheme not in ("http", "https"):
-            reason = _DOWNLOAD_FAILURES.get(medium, "FieldInvalid")
+            reason = DOWNLOAD_FAILURES.get(medium, "FieldInvalid")
             raise Refused(reason, f"field {name}: the {medium} cannot be downloaded")
 
     return check

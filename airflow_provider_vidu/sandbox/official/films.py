@@ -1,4 +1,4 @@
-"""What is answered beside tasks: at once, for one-click films, and for parts of films; bodies only."""
+"""Answers other than tasks: immediate results, one-click films, and parts of films. Bodies only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from airflow_provider_vidu.sandbox.world.generations import Generation, State
 from airflow_provider_vidu.sandbox.world.world import Moments
 
 Json = dict[str, Any]
-#: Parts of every film, for what edits and composes them.
+#: The number of storyboards in every film.
 STORYBOARDS: Final = 3
 _NARRATION, _MUSIC, _COMPOSED = STORYBOARDS, STORYBOARDS + 1, STORYBOARDS + 2
 
 
 def spoken(generation: Generation, created_at: float, url: str, settings: Settings) -> Answer:
-    """Return the answer to audio-tts: the create's answer is the end."""
+    """Return the answer to audio-tts, which already holds the result."""
     request = generation.request
     return json_answer(
         {**_head(generation, created_at, settings), "file_url": url, "payload": request.get("payload", "")}
@@ -45,7 +45,7 @@ def _head(generation: Generation, created_at: float, settings: Settings) -> Json
 
 
 def subject(generation: Generation, created_at: float, settings: Settings) -> Json:
-    """Return a subject: it has no state."""
+    """Return a subject, which has no state."""
     request = generation.request
     return {
         "id": generation.id,
@@ -81,9 +81,9 @@ def part_id(generation: Generation, number: int) -> str:
 
 
 def edited(generation: Generation, parent: str, name: str, settings: Settings) -> Answer:
-    """Return the answer to ad-one-click/edit and …/compose: the id has a name of its own (``name``).
+    """Return the answer to ad-one-click/edit and …/compose, with the id in the field ``name``.
 
-    The vendor's example says ``success`` although the work has only begun.
+    As in the vendor's example, the state is ``success`` although the work has only begun.
     """
     return json_answer(
         {
@@ -101,7 +101,7 @@ def ad_parts(generation: Generation, state: State, url: str) -> Answer:
     common = {"state": state.word, "err_code": ent.error_code(generation, state)}
 
     def record(number: int, kind: str) -> Json:
-        prompt = generation.prompt or "a prompt of the service's own"
+        prompt = generation.prompt or "a prompt by the service"
         return {"id": part_id(generation, number), "type": kind, "prompt": prompt, "creation_url": url, **common}
 
     videos = [record(number, "generate_video") for number in range(STORYBOARDS)]
@@ -116,7 +116,7 @@ def ad_parts(generation: Generation, state: State, url: str) -> Answer:
         **common,
     }
     records = {
-        # The vendor's page spells it so.
+        # The vendor's spelling.
         "storyboards": [{"stroyboard_id": number, "records": [video]} for number, video in enumerate(videos)],
         "narration_records": [record(_NARRATION, "generate_narration")],
         "bgm_records": [record(_MUSIC, "generate_bgm")],
@@ -134,7 +134,7 @@ def film(
     settings: Settings,
 ) -> Answer:
     """Return the answer to ``GET /ent/v2/one-click/mv/{id}``; ``parts`` are later edits and compositions."""
-    # These films know no queue: they are created, processing, success or failed.
+    # These films are never queued: they are created, processing, success or failed.
     word = "created" if state.waiting else state.word
     code = ent.error_code(generation, state)
     message = generation.error_message if code else ""

@@ -1,4 +1,4 @@
-"""The list of tasks: its filters and pages as documented (``vidu_api_full.md``, section 2)."""
+"""The list of tasks, with the documented filters and pages (``vidu_api_full.md``, section 2)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from airflow_provider_vidu.sandbox.world.world import stored_image
 Query = Mapping[str, list[str]]
 DEFAULT_PAGE: Final = 10
 LARGEST_PAGE: Final = 100
-#: The last days that are listed when the request names no beginning, in sandbox seconds.
+#: The age limit of listed tasks if the request names no start time, in sandbox seconds.
 DEFAULT_AGE: Final = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One task as the list sees it; ``created_at`` in wall-clock epoch seconds."""
+    """A task in the list; ``created_at`` in wall-clock epoch seconds."""
 
     generation: Generation
     state: State
@@ -33,20 +33,20 @@ class Entry:
 
     @property
     def place(self) -> tuple[float, str]:
-        """Where it is in the list: by time, and by id where the times are equal."""
+        """The sort key: the time, then the id."""
         return self.created_at, self.generation.id.zfill(24)
 
 
 @dataclass(frozen=True)
 class Page:
-    """The entries of one page, and the token that leads to the next one (empty on the last)."""
+    """The entries of one page, and the token of the next one (empty on the last)."""
 
     entries: list[Entry]
     next_token: str
 
 
 def page(entries: Iterable[Entry], query: Query, settings: Settings, now: float) -> Page:
-    """Return the page that ``query`` asks for, newest first; :class:`Refused` when it asks for none there can be."""
+    """Return the page for ``query``, newest first; :class:`Refused` if the query is invalid."""
     size = _whole(query, "pager.pagesz", DEFAULT_PAGE)
     if not 1 <= size <= LARGEST_PAGE:
         raise Refused("PageSizeOutOfRange", f"pager.pagesz must be 1 to {LARGEST_PAGE}, got {size}")
@@ -58,14 +58,14 @@ def page(entries: Iterable[Entry], query: Query, settings: Settings, now: float)
         wanted = [one for one in wanted if one.place < last]
     else:
         wanted = wanted[_whole(query, "pager.page", 0) * size :]
-    found = wanted[:size]
-    return Page(found, _token(found[-1]) if len(wanted) > size else "")
+    shown = wanted[:size]
+    return Page(shown, _token(shown[-1]) if len(wanted) > size else "")
 
 
-def listed(found: Page, urls: Mapping[str, list[dict[str, str]]], settings: Settings) -> Answer:
-    """Return the answer with a page of tasks; ``urls`` are those of the finished ones, by id."""
-    tasks = [_row(entry, urls.get(entry.generation.id, []), settings) for entry in found.entries]
-    return json_answer({"tasks": tasks, "next_page_token": found.next_token})
+def listed(shown: Page, urls: Mapping[str, list[dict[str, str]]], settings: Settings) -> Answer:
+    """Return the answer with a page of tasks; ``urls`` holds those of succeeded tasks, by id."""
+    tasks = [_row(entry, urls.get(entry.generation.id, []), settings) for entry in shown.entries]
+    return json_answer({"tasks": tasks, "next_page_token": shown.next_token})
 
 
 def _row(entry: Entry, urls: list[dict[str, str]], settings: Settings) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _matches(entry: Entry, query: Query, settings: Settings, now: float) -> bool
 
 
 def _ids(query: Query, form: str) -> list[str] | None:
-    """Return the ids asked for; the syntax of the array is not documented."""
+    """Return the requested ids; the array's syntax is not documented."""
     given = query.get("task_ids")
     if given is None or form == "ignored":
         return None
@@ -129,7 +129,7 @@ def _whole(query: Query, name: str, default: int) -> int:
 
 
 def _moment(query: Query, name: str) -> float | None:
-    """Return a time given as ISO text or as epoch seconds: which of them is meant is not documented."""
+    """Return a time from ISO text or epoch seconds; the format is not documented."""
     value = query.get(name, [""])[0]
     if not value:
         return None

@@ -1,7 +1,7 @@
-"""The creates of pictures, sounds, subjects and whole films, and what works on parts of a film.
+"""The creates of images, sounds, subjects and whole films, and those that edit parts of a film.
 
 Read from ``vidu_api_full.md`` section 1 and from copies of the vendor's pages (https://platform.vidu.com/docs/).
-Where a page is silent about a row, the row is optional.
+A row is optional unless its page says otherwise.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ OTHER_CREATES: Final = (
     ),
     rows.Endpoint(
         "one-click/general_one_click",
-        # Its page gives "images, audio_url, prompt, …": the rest of the table is not known.
+        # Its page lists "images, audio_url, prompt, …"; the rest of the table is unknown.
         {
             **rows.PAYLOAD,
             **rows.CALLBACK,
@@ -219,10 +219,6 @@ PART_CREATES: Final = (
         {**rows.CALLBACK, "job_id": required(text()), "prompt": required(text(3000))},
         answer="film",
     ),
-    rows.Endpoint(
-        "one-click/mv/compose",
-        {**rows.CALLBACK, "job_ids": required(items(text(), 1, 99))},
-        answer="film",
-    ),
+    rows.Endpoint("one-click/mv/compose", {**rows.CALLBACK, "job_ids": required(items(text(), 1, 99))}, answer="film"),
 )
-"""What works on a part of an earlier create."""
+"""The creates that work on a part of an earlier one."""

@@ -1,4 +1,4 @@
-"""The rows and models that the tables of creates share, and what a table is."""
+"""The table of a create, and the rows and models that several tables share."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from airflow_provider_vidu.sandbox.official.fields import (
 )
 
 Answer = Literal["task", "speech", "voice", "subject", "prompts", "film", "sub-task", "composition"]
-"""How a create is answered: as a task, at once (speech, voice, subject, prompts), with an ``id`` alone (film), or
-under another name (sub-task, composition)."""
+"""The answer to a create: a task, an immediate result (speech, voice, subject, prompts), only an ``id`` (film), or an
+id under another name (sub-task, composition)."""
 
 #: Documented prompt limit of the video endpoints, in characters.
 MAX_PROMPT = 5000
@@ -70,7 +70,7 @@ RECOMMENDED: Final = {"voice_id": TEXT, "is_rec": FLAG}
 SUBJECT: Final = objects(
     {
         "name": TEXT,
-        "id": TEXT,  # What older pages call the name.
+        "id": TEXT,  # the name on older pages
         "images": Field(items(IMAGE, 0, 3)),
         "videos": Field(items(media("video"), 0, 1)),
         "voice_id": TEXT,
@@ -93,10 +93,10 @@ MULTIFRAME_MODELS: Final = ("viduq2-turbo", "viduq2-pro")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One create: its table, the models it takes (none: any or no model), and what it yields.
+    """One create: its table, its models (none: any or no model), and its result.
 
-    ``rule`` checks what no single row can. ``open`` marks a table that is not known in full: surplus fields
-    pass. ``short_lived`` results are valid for an hour instead of a day.
+    ``rule`` checks several rows together. ``open`` marks an incomplete table: surplus fields are accepted. URLs of
+    ``short_lived`` results are valid for an hour instead of a day.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Endpoint:
 
 
 def one_of(*names: str) -> Callable[[Json], None]:
-    """Return the rule that one of ``names`` must hold something."""
+    """Return the rule that one of ``names`` is required."""
 
     def rule(body: Json) -> None:
         if not any(body.get(name) for name in names):

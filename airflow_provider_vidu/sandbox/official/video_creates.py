@@ -1,7 +1,7 @@
-"""The creates whose result is a video, as their pages describe them.
+"""The creates of videos, as documented.
 
 Read from ``vidu_api_full.md`` section 1 and from copies of the vendor's pages (https://platform.vidu.com/docs/).
-Where a page is silent about a row, the row is optional.
+A row is optional unless its page says otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_provider_vidu.sandbox.official.fields import (
 
 
 def _durations(body: Json) -> None:
-    """Check the duration against what the model's family can do."""
+    """Check the duration against those of the model's family."""
     duration, model = body.get("duration"), body.get("model") or ""
     if duration is None:
         return
@@ -40,7 +40,7 @@ def _durations(body: Json) -> None:
 
 
 def _reference(body: Json) -> None:
-    """Check which of the two forms of reference2video it is, and how many references it holds."""
+    """Check the two forms of reference2video, and the number of references."""
     subjects, images, videos = (body.get(name) or [] for name in ("subjects", "images", "videos"))
     is_q4 = str(body.get("model")).startswith("viduq4")
     if subjects and images:
@@ -64,12 +64,7 @@ def _digital_human(body: Json) -> None:
 
 
 def _voiced(**settings: Field) -> dict[str, Field]:
-    return {
-        "voice_id": rows.TEXT,
-        "speed": Field(number(0.5, 2)),
-        "volume": Field(number(0, 10)),
-        **settings,
-    }
+    return {"voice_id": rows.TEXT, "speed": Field(number(0.5, 2)), "volume": Field(number(0, 10)), **settings}
 
 
 VIDEO_CREATES: Final = (
@@ -155,7 +150,7 @@ VIDEO_CREATES: Final = (
     ),
     rows.Endpoint(
         "lip-sync",
-        # Two resellers list payload, the vendor's table does not: surplus_fields="allow-payload" lets it pass.
+        # Two resellers list payload, the vendor's table does not; surplus_fields="allow-payload" accepts it.
         _voiced(
             **{name: row for name, row in rows.COMMON.items() if name != "payload"},
             video_url=required(media("video", inline=False)),

@@ -1,4 +1,4 @@
-"""The HTTP server: turns requests into calls of the core and puts the answers on the wire."""
+"""The HTTP server: turns requests into calls of the core and sends the answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.server import guard
 from airflow_provider_vidu.sandbox.server.delivery import deliver
 
-#: Images travel inside the JSON of a create, so bodies may be large; bytes.
+#: In bytes: creates hold images inside their JSON.
 _MAX_BODY = 128 * 1024 * 1024
 _CONTROL = "/_sandbox/"
 
@@ -28,7 +28,7 @@ Observer = Callable[[str, str, int], None]
 
 
 class Server:
-    """Serves ``core`` over HTTP, or over HTTPS when ``tls`` is given; ``observer`` hears of every request."""
+    """Serves ``core`` over HTTP, or over HTTPS if ``tls`` is given; calls ``observer`` after each request."""
 
     def __init__(self, core: Core, *, tls: ssl.SSLContext | None = None, observer: Observer | None = None) -> None:
         self.core = core
@@ -39,9 +39,9 @@ class Server:
         self._host = ""
 
     async def start(self, host: str, port: int) -> str:
-        """Listen on ``host`` and ``port`` (0: any free one) and return the base URL; OSError when it is taken."""
+        """Listen on ``host`` and ``port`` (0: any free one) and return the base URL; OSError if it is in use."""
         server = web.Server(self._handle, request_factory=_request_factory, handler_cancellation=True, access_log=None)
-        # A stalled delivery must not hold up the end: its connection is simply closed.
+        # Stalled deliveries must not delay the shutdown.
         self._runner = web.ServerRunner(server, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=self._tls, backlog=4096)
@@ -51,9 +51,8 @@ class Server:
             await self.stop()
             raise
         self._host = host
-        bound = self._runner.addresses[0][1]
-        shown = f"[{host}]" if ":" in host else host
-        self._url = f"{'https' if self._tls else 'http'}://{shown}:{bound}"
+        name = f"[{host}]" if ":" in host else host
+        self._url = f"{'https' if self._tls else 'http'}://{name}:{self._runner.addresses[0][1]}"
         return self._url
 
     async def stop(self) -> None:
@@ -62,18 +61,15 @@ class Server:
         if runner is not None:
             await runner.cleanup()
 
-    def _origin(self, request: web.BaseRequest) -> str:
-        # Without a Host header aiohttp would ask the resolver, which may take seconds.
-        host = request.headers.get("Host")
-        return f"{request.scheme}://{host}" if host else self._url
-
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Without a Host header, aiohttp's own property would query the resolver, which may take seconds.
+        host = request.headers.get("Host")
         call = Call(
             method=request.method,
             target=request.raw_path,
             headers=_headers(request),
             body=await request.read() if request.body_exists else b"",
-            origin=self._origin(request),
+            origin=f"{request.scheme}://{host}" if host else self._url,
         )
         answer, action = self._answer(call, request.remote)
         if self._observer is not None:
@@ -85,14 +81,14 @@ class Server:
         allowed = self.core.settings.allowed_hosts
         problem = guard.problem(call, listens_on=self._host, allowed=allowed, is_control=is_control)
         if problem is None and is_control and not _is_loopback(peer):
-            problem = "the control API answers on loopback alone"
+            problem = "the control API is available only on loopback"
         if problem is not None:
             return json_answer({"message": problem}, 403), NO_ACTION
         return (control.handle(self.core, call), NO_ACTION) if is_control else self.core.handle(call)
 
 
 def _headers(request: web.BaseRequest) -> dict[str, str]:
-    """Return the headers, the values of repeated ones joined by commas."""
+    """Return the headers; values of repeated ones are joined by commas."""
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

@@ -1,4 +1,4 @@
-"""Puts an answer on the wire, with all the ways in which a delivery can go wrong."""
+"""Sends an answer, with every fault that a delivery can have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BODILESS = (204, 304)
 
 
 async def deliver(request: web.BaseRequest, answer: Answer, action: Action) -> web.StreamResponse:
-    """Send ``answer`` to the peer of ``request`` in the way ``action`` says, and return the response for aiohttp."""
+    """Send ``answer`` to the peer of ``request`` with the faults of ``action``; return the response for aiohttp."""
     if action.delay:
         await asyncio.sleep(action.delay)
     if action.cuts_before:
@@ -45,7 +45,7 @@ async def _stream(request: web.BaseRequest, answer: Answer, action: Action) -> w
     else:
         response.content_length = max(0, announced)
     if action.content_length:
-        # More was announced than comes: only the end of the connection can tell the client.
+        # The announced length is wrong, so the connection must be closed.
         response.force_close()
     await response.prepare(request)
     if action.reset == "headers":
@@ -73,7 +73,7 @@ async def _send_body(request: web.BaseRequest, response: web.StreamResponse, ans
 
 
 async def _blocks(answer: Answer, stop: int, turn: int, action: Action) -> AsyncIterator[bytes]:
-    """Yield the bytes from the answer's start to ``stop``, pausing at ``turn`` and slowly where ``action`` says so."""
+    """Yield the bytes from the answer's start to ``stop``, stalling at ``turn`` or trickling as ``action`` requires."""
     step = max(1, int(action.trickle * _TICK)) if action.trickle else _CHUNK
     at = answer.start
     while at < stop:
@@ -89,31 +89,27 @@ async def _blocks(answer: Answer, stop: int, turn: int, action: Action) -> Async
 
 
 async def _flushed(request: web.BaseRequest) -> None:
-    """Wait until the peer's kernel has what was written: a RST would throw away what still waits on this side."""
+    """Wait until the data has left this process: a RST would discard what is still buffered."""
     transport = request.transport
-    while transport is not None and not transport.is_closing() and _unsent(transport):  # noqa: ASYNC110 - a transport announces no drain
+    while transport is not None and not transport.is_closing() and transport.get_write_buffer_size():  # noqa: ASYNC110 - no event announces it
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.02)
 
 
-def _unsent(transport: asyncio.Transport) -> int:
-    return transport.get_write_buffer_size()
-
-
 def _cut(request: web.BaseRequest, *, fin: bool) -> web.StreamResponse:
-    """End the connection with a RST, or with an orderly close when ``fin``; nothing more is sent on it."""
+    """End the connection with a RST, or with an orderly close if ``fin``."""
     transport = request.transport
     if transport is not None:
         sock = transport.get_extra_info("socket")
         if not fin and sock is not None:
-            # Lingering for zero seconds turns the close into a reset.
+            # SO_LINGER of zero seconds turns the close into a reset.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     return _Nothing()
 
 
 class _Nothing(web.StreamResponse):
-    """The response after a cut connection: there is nobody left to send it to."""
+    """The response after a cut connection: nothing can be sent."""
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Send no headers."""

@@ -1,9 +1,8 @@
-"""Who may talk to the sandbox: no web site that a browser on this machine shows.
+"""Refuses requests that a foreign web site sends through a browser on this machine.
 
-A page of a foreign site can send requests to loopback, and with a name that resolves to 127.0.0.1 ("DNS
-rebinding") even read the answers. Browsers tell: by ``Origin``, by ``Sec-Fetch-Site`` where a picture or a link sends
-no origin, and by the name in ``Host``. Files are exempt: their signed URLs are the secret, and the clip pages of
-Airflow play them.
+Such a site can send requests to loopback and, through a name that resolves to 127.0.0.1 ("DNS rebinding"), even read
+the answers. They are recognized by ``Origin``, by ``Sec-Fetch-Site`` if an image or a link sends no origin, and by the
+name in ``Host``. Files are exempt: their signed URLs are secret, and Airflow's clip pages play them.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ _FILES = ("/files/", "/uploads/")
 def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_control: bool) -> str | None:
     """Return why ``call`` is refused, or None.
 
-    :param listens_on: the address that the sandbox is bound to. Beyond loopback it is open to the network, and
-        every name may lead to it; the control API answers to loopback's names even then.
+    :param listens_on: the address that the sandbox is bound to. Beyond loopback, any name may lead to it; the control
+        API accepts only loopback names even then.
     :param allowed: further names that ``Host`` may hold.
     :param is_control: whether the call is for the control API.
     """
@@ -31,20 +30,20 @@ def problem(call: Call, *, listens_on: str, allowed: Iterable[str] = (), is_cont
         return None
     host, origin = call.header("host"), call.header("origin")
     if origin is not None and origin.lower() != call.origin.lower():
-        return f"requests of other web sites are refused (Origin: {_short(origin)})"
+        return f"requests from other web sites are refused (Origin: {_short(origin)})"
     if (site := call.header("sec-fetch-site")) is not None and site.lower() not in ("none", "same-origin"):
-        return f"requests of other web sites are refused (Sec-Fetch-Site: {_short(site)})"
+        return f"requests from other web sites are refused (Sec-Fetch-Site: {_short(site)})"
     name = _name(host or "")
-    if not name or _is_loopback_name(name) or name in {one.lower() for one in allowed}:
+    if not name or _is_loopback_name(name) or name in {other.lower() for other in allowed}:
         return None
     if not is_control and (name == listens_on.lower() or not _is_loopback_name(listens_on)):
         return None
-    return f"the Host header must hold a loopback name, not {_short(name)}; name others in allowed_hosts"
+    return f"the Host header must hold a loopback name, not {_short(name)}; add other names to allowed_hosts"
 
 
 @lru_cache(maxsize=256)
 def _name(host: str) -> str:
-    """Return the name in a Host header, without port and brackets, in lower case; "?" when it holds none."""
+    """Return the lower-case name in a Host header, without port and brackets; "?" if it is invalid."""
     if not host:
         return ""
     try:

@@ -1,1 +1,1 @@
-"""What exists in one sandbox: generations, files, the account's books and slots, the time."""
+"""The state of one sandbox: generations, files, the account's ledger and slots, the time."""

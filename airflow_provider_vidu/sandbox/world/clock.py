@@ -1,4 +1,4 @@
-"""The sandbox's own time: starts at the wall clock, may run faster, and may jump ahead."""
+"""The sandbox's time: starts at the wall clock, may run faster, and may jump ahead."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class _Stretch(NamedTuple):
 class Clock:
     """Sandbox time in epoch seconds.
 
-    ``source`` is a monotonic clock in real seconds (a test passes its own), ``start`` the sandbox time at the
-    beginning, ``speed`` the sandbox seconds that pass per real second (0 stands still). Reading and changing
-    it from several threads is safe: the stretches are swapped as one tuple.
+    ``source`` is a monotonic clock in real seconds, ``start`` the initial sandbox time, ``speed`` the sandbox seconds
+    per real second (0 stops the clock). It is thread-safe: the stretches are swapped as one tuple.
     """
 
     def __init__(
@@ -48,23 +47,23 @@ class Clock:
         return self._wall(self._source())
 
     def wall_of(self, moment: float) -> float:
-        """Return when the sandbox time ``moment`` was on the wall clock, both in epoch seconds.
+        """Return the wall-clock time of the sandbox time ``moment``, both in epoch seconds.
 
-        A moment inside a jump happened when the clock jumped. Moments before the sandbox's start keep their
-        distance to it, and those to come are placed by the present speed.
+        A moment inside a jump maps to the time of the jump. Moments before the sandbox's start keep their distance to
+        it; future ones are placed by the current speed.
         """
         stretches = self._stretches
-        found = bisect_right(stretches, moment, key=lambda stretch: stretch.sandbox) - 1
-        if found < 0:
+        index = bisect_right(stretches, moment, key=lambda stretch: stretch.sandbox) - 1
+        if index < 0:
             return self._start_wall - (stretches[0].sandbox - moment)
-        # Where the clock stood still, several stretches begin at one sandbox time: it was reached in the first.
-        while found and stretches[found - 1].sandbox == moment:
-            found -= 1
-        begin, passed = stretches[found], moment - stretches[found].sandbox
+        # While the clock is stopped, several stretches begin at the same sandbox time: the first one counts.
+        while index and stretches[index - 1].sandbox == moment:
+            index -= 1
+        begin, passed = stretches[index], moment - stretches[index].sandbox
         real = begin.real + passed / begin.speed if begin.speed else begin.real
-        if passed and found + 1 < len(stretches):
-            # A moment that the clock jumped over happened when it jumped.
-            jump = stretches[found + 1].real
+        if passed and index + 1 < len(stretches):
+            # A moment inside a jump maps to the time of the jump.
+            jump = stretches[index + 1].real
             real = min(real, jump) if begin.speed else jump
         return self._wall(real)
 

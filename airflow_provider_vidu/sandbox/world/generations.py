@@ -1,7 +1,7 @@
-"""What a generation of the sandbox is, and which state it is in at a given time.
+"""A generation of the sandbox, and its state at a given time.
 
-Nothing runs in the background: a generation is a script of (status word, offset in seconds), and its state
-follows from the time asked about.
+Nothing runs in the background: a generation is a script of (status word, offset in seconds), from which its state at
+any time follows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 from airflow_provider_vidu.sandbox.messages.answers import UNSET
 from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Dialect
 
-#: ``video`` is the result itself, whatever its medium.
+#: ``video`` is the result itself, of any medium.
 ARTIFACTS = ("video", "cover", "watermarked", "speech", "sound")
 
 _SUCCESS = frozenset({"completed", "success", "succeeded"})
@@ -28,12 +28,12 @@ _FAILURE = frozenset(
 )
 _WAITING = frozenset({"pending", "queued", "not_start", "submitted", "created", "queueing"})
 
-#: The words of a generation's life in each dialect: accepted, waiting, running, succeeded, failed.
+#: The status words of each dialect: accepted, waiting, running, succeeded, failed.
 _WORDS: dict[Dialect, tuple[str, str, str, str, str]] = {
     NATIVE: ("pending", "queued", "processing", "completed", "failed"),
     ENT: ("created", "queueing", "processing", "success", "failed"),
 }
-#: A status word that no documentation knows, for prompts with ``[unknown-state]``.
+#: An undocumented status word, for prompts with ``[unknown-state]``.
 UNKNOWN_WORD = "marinating"
 _DEFAULT_FAILURE = "InternalServiceFailure"
 _TRIGGER = re.compile(r"\[(fail|refuse|slow|nourl|unknown-state)(?::([A-Za-z0-9_.-]+))?\]")
@@ -41,7 +41,7 @@ _TRIGGER = re.compile(r"\[(fail|refuse|slow|nourl|unknown-state)(?::([A-Za-z0-9_
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a script: from ``offset`` sandbox seconds after the creation on, the status word is ``word``."""
+    """One step of a script: the status word from ``offset`` sandbox seconds after the creation on."""
 
     word: str
     offset: float
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class State:
-    """What is true of a generation at one time; ``since`` and ``finished_at`` are sandbox epoch seconds."""
+    """The state of a generation at one time; ``since`` and ``finished_at`` are sandbox epoch seconds."""
 
     word: str
     since: float
@@ -58,17 +58,17 @@ class State:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the word says success."""
+        """Whether the word means success."""
         return self.word.lower() in _SUCCESS
 
     @property
     def failed(self) -> bool:
-        """Whether the word says failure."""
+        """Whether the word means failure."""
         return self.word.lower() in _FAILURE
 
     @property
     def waiting(self) -> bool:
-        """Whether the work has not begun."""
+        """Whether the word means waiting."""
         return self.word.lower() in _WAITING
 
 
@@ -76,12 +76,11 @@ class State:
 class Generation:
     """One generation with its script; times are sandbox epoch seconds, ``size`` is the video's size in bytes.
 
-    ``answer`` replaces the whole body of a query's answer when it is not :data:`UNSET`; ``video_url``
-    replaces the signed URL; ``without_url`` makes it succeed with no URL. ``held`` is how many seconds longer
-    it waits because others run. ``wall_created`` is the wall-clock time of the create (None: it follows from
-    the clock). ``medium`` is that of the result (None: there is no file), ``short_lived`` says that its URLs
-    are valid for an hour, ``parent`` is the id of the film that it is a part of, and ``listed`` whether it
-    is a task that can be queried and listed.
+    ``answer``, unless :data:`UNSET`, replaces the whole body of a query's answer, ``video_url`` the signed URL;
+    ``without_url`` makes it succeed without a URL. ``held`` are the seconds that it waits longer because others run.
+    ``wall_created`` is the wall-clock time of the create (None: computed from the clock). ``medium`` is that of the
+    result (None: no file), ``short_lived`` limits its URLs to an hour, ``parent`` is the id of the film that it is a
+    part of, and ``listed`` whether it is a task that can be queried and listed.
     """
 
     id: str
@@ -108,15 +107,17 @@ class Generation:
 
     @property
     def prompt(self) -> str:
-        """The prompt as text, empty when there was none."""
-        prompt = self.request.get("prompt")
-        return prompt if isinstance(prompt, str) else ""
+        """The prompt, or an empty string."""
+        return self._requested("prompt")
 
     @property
     def model(self) -> str:
-        """The model as text, empty when there was none."""
-        model = self.request.get("model")
-        return model if isinstance(model, str) else ""
+        """The model, or an empty string."""
+        return self._requested("model")
+
+    def _requested(self, name: str) -> str:
+        value = self.request.get(name)
+        return value if isinstance(value, str) else ""
 
     @property
     def trace_id(self) -> str:
@@ -125,8 +126,9 @@ class Generation:
 
     @property
     def ready_at(self) -> float:
-        """When it would start if nothing else ran."""
-        return self.created_at + self._start_offset
+        """When it would start if no other generation ran."""
+        running = (stage.offset for stage in self.stages if stage.word.lower() not in _WAITING)
+        return self.created_at + next(running, self.stages[-1].offset)
 
     @property
     def starts_at(self) -> float:
@@ -138,19 +140,15 @@ class Generation:
         """When its last stage begins."""
         return self.created_at + self.stages[-1].offset + self.held
 
-    @property
-    def _start_offset(self) -> float:
-        return next((s.offset for s in self.stages if s.word.lower() not in _WAITING), self.stages[-1].offset)
-
     def failure_time(self) -> float | None:
-        """Return when the script ends in failure, or None when it does not."""
+        """Return when the script ends in failure, or None if it does not."""
         for stage in self.stages:
             if stage.word.lower() in _FAILURE:
                 return self.created_at + self._offset(stage)
         return None
 
     def state_at(self, now: float) -> State | None:
-        """Return the state at sandbox time ``now``, or None as long as the first stage has not begun."""
+        """Return the state at sandbox time ``now``, or None before the first stage."""
         if self.cancelled_at is not None and now >= self.cancelled_at:
             return State(_WORDS[self.dialect][4], self.cancelled_at, 0, self.cancelled_at)
         age = now - self.created_at
@@ -167,11 +165,11 @@ class Generation:
         return State(current.word, since, progress, since if final else None)
 
     def _offset(self, stage: Stage) -> float:
-        """Return when a stage begins, in seconds since the creation: what is held back waits longer."""
+        """Return when a stage begins, in seconds since the creation; ``held`` delays the start of running."""
         return stage.offset if stage.word.lower() in _WAITING else stage.offset + self.held
 
     def _progress(self, age: float) -> int:
-        """Return 0..99: how much of the time between the first running stage and the last stage has passed."""
+        """Return 0..99: the elapsed share of the time between the first running stage and the last stage."""
         start = next((s.offset for s in self.stages if s.word.lower() not in _WAITING), None)
         if start is None or age <= start:
             return 0
@@ -180,27 +178,26 @@ class Generation:
 
 
 def default_script(dialect: Dialect, prompt: str, *, queue: float, duration: float) -> tuple[Stage, ...]:
-    """Return the script of an ordinary generation: ``queue`` seconds of waiting, ``duration`` seconds of running.
+    """Return the default script: ``queue`` seconds of waiting, then ``duration`` seconds of running.
 
     ``[slow]``, ``[fail]`` and ``[unknown-state]`` in ``prompt`` change it, see :func:`triggers`.
     """
-    wishes = triggers(prompt)
+    present = triggers(prompt)
     accepted, waiting, running, succeeded, failed = _WORDS[dialect]
-    if "slow" in wishes:
+    if "slow" in present:
         queue, duration = 10 * queue, 10 * duration
     stages = [Stage(accepted, 0.0), Stage(waiting, queue / 4), Stage(running, queue)]
-    if "unknown-state" in wishes:
+    if "unknown-state" in present:
         stages.append(Stage(UNKNOWN_WORD, queue + duration / 3))
         stages.append(Stage(running, queue + 2 * duration / 3))
-    stages.append(Stage(failed if "fail" in wishes else succeeded, queue + duration))
+    stages.append(Stage(failed if "fail" in present else succeeded, queue + duration))
     return tuple(stages)
 
 
 def triggers(prompt: str) -> dict[str, str]:
-    """Return the wishes that ``prompt`` holds.
+    """Return the triggers in ``prompt``, each with the text after its colon or an empty string.
 
-    They are written ``[fail:Code]``, ``[refuse:name]``, ``[slow]``, ``[nourl]`` and ``[unknown-state]``. The value
-    is what follows the colon, else an empty string.
+    They are ``[fail:Code]``, ``[refuse:name]``, ``[slow]``, ``[nourl]`` and ``[unknown-state]``.
     """
     return {match[1]: match[2] or "" for match in _TRIGGER.finditer(prompt)}
 
@@ -213,7 +210,7 @@ def script_from(states: Sequence[Any]) -> tuple[Stage, ...]:
             raise ValueError(f"a state is a pair [word, seconds], not {entry!r}")
         word, offset = entry
         if not isinstance(word, str) or isinstance(offset, bool) or not isinstance(offset, int | float):
-            raise ValueError(f"a state is a pair [word, seconds], not {entry!r}")  # noqa: TRY004 - one error type for whoever sends a rule
+            raise ValueError(f"a state is a pair [word, seconds], not {entry!r}")  # noqa: TRY004 - one error type for all
         stages.append(Stage(word, float(offset)))
     if not stages:
         raise ValueError("states must hold at least one pair [word, seconds]")
@@ -222,29 +219,27 @@ def script_from(states: Sequence[Any]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def dialect_of(value: Any) -> Dialect:
-    """Return ``value`` as a dialect; ValueError when it is none."""
-    if value not in (NATIVE, ENT):
-        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {value!r}")
-    return cast("Dialect", value)
-
-
 def preset(spec: dict[str, Any], *, now: float, queue: float, duration: float) -> Generation:
     """Return the generation that ``spec`` (the body of ``POST /_sandbox/generations``) describes.
 
-    ``now`` is the sandbox time, ``queue`` and ``duration`` the seconds of the default script. Raises
-    ValueError with the name of the field for anything that cannot be understood.
+    ``now`` is the sandbox time, ``queue`` and ``duration`` the seconds of the default script. ValueError, naming the
+    field, if it is invalid.
     """
     unknown = set(spec) - _PRESET_FIELDS
     if unknown:
-        raise ValueError(f"unknown field {min(unknown)!r}; known are {', '.join(sorted(_PRESET_FIELDS))}")
-    dialect = dialect_of(spec.get("dialect", NATIVE))
+        raise ValueError(f"unknown field {min(unknown)!r}; known fields: {', '.join(sorted(_PRESET_FIELDS))}")
+    own_id = spec.get("id")
+    if not isinstance(own_id, str) or not own_id:
+        raise ValueError(f"id must be a non-empty string, not {own_id!r}")
+    dialect: Dialect = spec.get("dialect", NATIVE)
+    if dialect not in (NATIVE, ENT):
+        raise ValueError(f"dialect must be {NATIVE!r} or {ENT!r}, not {dialect!r}")
     request = {name: spec[name] for name in _REQUEST_FIELDS if name in spec}
     prompt = request.get("prompt") or ""
     states = spec.get("states")
     stages = script_from(states) if states else default_script(dialect, prompt, queue=queue, duration=duration)
     generation = Generation(
-        id=_text(spec, "id"),
+        id=own_id,
         dialect=dialect,
         created_at=now - float(spec.get("age", 0)),
         stages=stages,
@@ -277,16 +272,9 @@ _PRESET_FIELDS = frozenset(
 
 
 def set_error(generation: Generation, error: Any) -> None:
-    """Store the reason of a failure: a code, or an object with ``code`` and ``message``; nothing leaves it as it is."""
+    """Set the reason of a failure: a code, or an object with ``code`` and ``message``; None changes nothing."""
     if isinstance(error, dict):
         generation.error_code = str(error.get("code", generation.error_code))
         generation.error_message = str(error.get("message", generation.error_message))
     elif error:
         generation.error_code = str(error)
-
-
-def _text(spec: dict[str, Any], name: str) -> str:
-    value = spec.get(name)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a text that is not empty, not {value!r}")
-    return value

@@ -1,7 +1,6 @@
-"""The books of the sandbox: what was created and what it cost, and every request that arrived.
+"""The sandbox's ledger: creates with their costs, and every received request.
 
-This is what a test asks afterwards: was it paid once, was it cancelled, how often was it polled, did the key
-leak?
+It lets a test check what was paid or cancelled, how often a generation was polled, and whether the key leaked.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from airflow_provider_vidu.sandbox.messages.calls import Dialect
 from airflow_provider_vidu.sandbox.world.generations import Generation
 
 Charge = Literal["charged", "refunded", "cancelled"]
-#: Requests kept word for word; older ones only live on in the counts.
+#: Requests that are kept in full; older ones remain only in the counts.
 KEPT_REQUESTS = 200_000
 
 
@@ -24,7 +23,7 @@ KEPT_REQUESTS = 200_000
 class CreateRecord:
     """One billed create: ``time`` in sandbox epoch seconds, ``wall_time`` in real ones.
 
-    ``answered`` is False when the sandbox was told to lose the answer.
+    ``answered`` is False if a fault lost the answer.
     """
 
     id: str
@@ -40,12 +39,11 @@ class CreateRecord:
 
 @dataclass
 class RecordedRequest:
-    """One request as it arrived: raw ``path`` and ``query``, ``id`` of the generation meant (decoded) if any.
+    """One received request: raw ``path`` and ``query``, the decoded ``id`` of its generation, if any.
 
-    ``time`` is sandbox time and ``wall_time`` real time, both epoch seconds; ``status`` is the HTTP status
-    decided on (0 when the connection was cut instead); ``fault`` tells whether a fault rule applied.
-    ``key_sent`` is True when any header held one of the API keys, ``authorization`` when an Authorization
-    header came at all.
+    ``time`` is sandbox time and ``wall_time`` real time, both epoch seconds; ``status`` is the HTTP status of the
+    answer (0 if the connection was cut instead); ``fault`` is whether a fault rule applied. ``key_sent`` is whether a
+    header or the URL held an API key, ``authorization`` whether an Authorization header was present.
     """
 
     kind: str
@@ -64,12 +62,12 @@ class RecordedRequest:
     artifact: str = ""
 
     def header(self, name: str) -> str | None:
-        """Return the value of the header ``name`` in any case, or None."""
+        """Return the value of the header ``name`` (case-insensitive), or None."""
         return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
     @property
     def authorization(self) -> bool:
-        """Whether an Authorization header arrived."""
+        """Whether an Authorization header was present."""
         return self.header("authorization") is not None
 
     @property
@@ -82,14 +80,14 @@ class RecordedRequest:
         return {**asdict(self), "authorization": self.authorization, "range": self.range}
 
     def of_file(self) -> dict[str, Any]:
-        """Return what the books say about a request for a file."""
+        """Return the ledger's entry for a request for a file."""
         names = ("id", "artifact", "method", "status", "range", "authorization", "key_sent", "time", "wall_time")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass
 class Ledger:
-    """Balance, creates and requests. ``sink`` gets one JSON object for each entry worth a line in a file."""
+    """Balance, creates and requests; ``sink`` receives creates, refunds and file requests as JSON objects."""
 
     balance: int
     sink: Callable[[dict[str, Any]], None] = field(default=lambda entry: None)
@@ -99,7 +97,7 @@ class Ledger:
         self.requests: deque[RecordedRequest] = deque(maxlen=KEPT_REQUESTS)
         self.counts: Counter[str] = Counter()
         self.counts_by_id: dict[str, Counter[str]] = {}
-        # Failures are known from the scripts beforehand: a heap by time makes settling cheap at every request.
+        # Failures follow from the scripts, so a heap by time makes settling at every request cheap.
         self._failing: list[tuple[float, Dialect, str]] = []
         self._generations: dict[tuple[Dialect, str], Generation] = {}
 
@@ -121,46 +119,40 @@ class Ledger:
         return record
 
     def expect_end(self, generation: Generation) -> None:
-        """Note when a generation will fail; again whenever its start moved."""
+        """Record when a generation will fail; to be repeated when its start changes."""
         fails_at = generation.failure_time()
         if fails_at is not None:
             self._generations[(generation.dialect, generation.id)] = generation
             heapq.heappush(self._failing, (fails_at, generation.dialect, generation.id))
 
     def settle(self, now: float) -> None:
-        """Give back the credits of all generations that have failed by the sandbox time ``now``."""
+        """Refund all generations that have failed by the sandbox time ``now``."""
         while self._failing and self._failing[0][0] <= now:
             when, dialect, generation_id = heapq.heappop(self._failing)
-            # A failure that was put off has a later entry of its own.
+            # A postponed failure has another, later entry.
             if self._generations[(dialect, generation_id)].failure_time() == when:
-                self._give_back(dialect, generation_id, "refunded", when)
+                self._refund(dialect, generation_id, "refunded", when)
 
     def cancel(self, generation: Generation, now: float) -> None:
-        """Give back the credits of a generation that was cancelled at the sandbox time ``now``."""
-        self._give_back(generation.dialect, generation.id, "cancelled", now)
+        """Refund a generation that was cancelled at the sandbox time ``now``."""
+        self._refund(generation.dialect, generation.id, "cancelled", now)
 
     def enter_request(self, record: RecordedRequest) -> None:
-        """Enter a request; requests to the control API are not entered."""
+        """Enter a request to the API or the file store."""
         self.requests.append(record)
         self.counts[record.kind] += 1
         if record.id is not None:
             self.counts_by_id.setdefault(record.id, Counter())[record.kind] += 1
 
     def enter_file(self, record: RecordedRequest) -> None:
-        """Pass a request for a file on to the sink once its status is known."""
+        """Report a request for a file, with its status, to the sink."""
         self.sink({"event": "file", **record.of_file()})
 
-    def _give_back(self, dialect: Dialect, generation_id: str, charge: Charge, when: float) -> None:
+    def _refund(self, dialect: Dialect, generation_id: str, charge: Charge, when: float) -> None:
         record = self.creates.get((dialect, generation_id))
         if record is None or record.charge != "charged":
             return
         record.charge = charge
         self.balance += record.credits
-        event = {
-            "event": charge,
-            "id": generation_id,
-            "dialect": dialect,
-            "credits": record.credits,
-            "time": when,
-        }
+        event = {"event": charge, "id": generation_id, "dialect": dialect, "credits": record.credits, "time": when}
         self.sink(event)

@@ -1,7 +1,7 @@
-"""Pre-signed URLs as strict as those of a content network: the query counts byte for byte.
+"""Pre-signed URLs as strict as those of a CDN: the query is checked byte by byte.
 
-The query holds what clients like to "repair": a raw ``;``, a raw ``~`` and the escapes ``%2F`` and ``%7E``.
-Whoever re-quotes it gets 403.
+The query holds characters that clients like to "repair": a raw ``;``, a raw ``~`` and the escapes ``%2F`` and ``%7E``.
+A re-quoted query gets 403.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Signer:
         self._serial = 0
 
     def sign(self, path: str, expires: int) -> str:
-        """Return ``path`` with a query that is good until ``expires``; never the same one twice."""
+        """Return ``path`` with a new query that is valid until ``expires``."""
         self._serial += 1
         return f"{path}?{self._query(path, expires, self._serial)}"
 
     def problem(self, path: str, query: str, now: float) -> str | None:
-        """Return None when the raw ``query`` opens the raw ``path`` at ``now``, else the S3 code of the refusal.
+        """Return None if the raw ``query`` is valid for the raw ``path`` at ``now``, else the S3 error code.
 
-        The codes are ``AccessDenied`` (expired, or not signed at all) and ``SignatureDoesNotMatch``.
+        The codes are ``AccessDenied`` (expired or unsigned) and ``SignatureDoesNotMatch``.
         """
-        parts = _PARTS.search(query)
         if not query:
             return "AccessDenied"
+        parts = _PARTS.search(query)
         if parts is None:
             return "SignatureDoesNotMatch"
         expires = int(parts[1])
@@ -55,11 +55,11 @@ class Signer:
 
 
 def file_name(path: str) -> str:
-    """Return the name under which a browser would store what is at ``path``."""
+    """Return the name under which a browser would store the file at ``path``."""
     ending = path[path.rfind(".") :] if "." in path else ""
     return {".png": "image", ".mp3": "audio", "": "upload"}.get(ending, "video") + ending
 
 
 def signature_of(url: str) -> str:
-    """Return the secret part of a URL that a :class:`Signer` has signed."""
+    """Return the secret part of a URL signed by a :class:`Signer`."""
     return url.rpartition("&Signature=")[2]

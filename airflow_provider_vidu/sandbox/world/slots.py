@@ -1,7 +1,7 @@
-"""The official API's limit of generations that run at once: the surplus waits in ``queueing``.
+"""The official API's limit of concurrent generations: further ones wait in ``queueing``.
 
-Nothing runs in the background: how much longer a generation waits (``Generation.held``) is computed when it is
-created, and again when a cancel lets others move up.
+Nothing runs in the background: the extra wait of a generation (``Generation.held``) is computed when it is created, and
+again when a cancel lets others move up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow_provider_vidu.sandbox.world.generations import Generation
 
 
 class Slots:
-    """``limit`` generations run at once (None: all of them); those that are ready first start first."""
+    """At most ``limit`` generations run at once (None: no limit); the first to be ready starts first."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -21,7 +21,7 @@ class Slots:
         self._last_ready = 0.0
 
     def admit(self, generation: Generation, now: float) -> list[Generation]:
-        """Give a new generation its place and return the generations whose start moved."""
+        """Schedule a new generation; return the generations with a changed start."""
         if self._limit is None:
             return []
         self._open.append(generation)
@@ -31,11 +31,11 @@ class Slots:
         return [generation]
 
     def cancelled(self, now: float) -> list[Generation]:
-        """Let others move up after a cancel, and return the generations whose start moved."""
+        """Let others move up after a cancel; return the generations with a changed start."""
         return [] if self._limit is None else self._plan(now)
 
     def unfinished(self, now: float) -> int:
-        """Return how many of the admitted generations wait or run."""
+        """Return the number of admitted generations that wait or run."""
         self._forget(now)
         return len(self._open)
 

@@ -1,4 +1,4 @@
-"""The upload service: an announcement, the bytes, and the address that stands for them [likely].
+"""The upload service: an announcement, the bytes, and the address of the result [likely].
 
 ``POST /tools/v2/files/uploads`` → ``{id, put_url}``; ``PUT`` the bytes; ``PUT …/{id}/finish`` → ``{uri}``.
 """
@@ -13,7 +13,7 @@ from airflow_provider_vidu.sandbox.media import pictures
 
 @dataclass
 class Upload:
-    """One upload: what arrived (``size`` in bytes; ``sha256`` and ``etag`` are empty before it did)."""
+    """One upload; ``size`` in bytes, ``sha256`` and ``etag`` empty until the bytes have arrived."""
 
     id: str
     size: int = 0
@@ -24,11 +24,11 @@ class Upload:
 
     @property
     def uri(self) -> str:
-        """The address that creates take."""
+        """The address that creates accept."""
         return f"ssupload:?id={self.id}"
 
     def receive(self, data: bytes) -> None:
-        """Take the bytes; a later PUT replaces an earlier one until the upload is finished."""
+        """Store the bytes; a later PUT replaces an earlier one until the upload is finished."""
         self.size = len(data)
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.etag = f'"{hashlib.md5(data).hexdigest()}"'

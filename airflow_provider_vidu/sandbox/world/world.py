@@ -1,4 +1,4 @@
-"""What is true in one sandbox: its generations, files, uploads, books and time. Answers are made elsewhere."""
+"""The state of one sandbox: generations, files, uploads, ledger and time. Answers are made elsewhere."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from airflow_provider_vidu.sandbox.world.slots import Slots
 from airflow_provider_vidu.sandbox.world.uploads import Upload
 
 Json = dict[str, Any]
-#: The service's ids lie beyond 2 ** 53, where a client that reads them as floating point numbers goes wrong.
+#: The service's ids exceed 2 ** 53, so a client that reads them as floats corrupts them.
 _FIRST_ENT_ID = 911_000_000_000_000_000
-#: Signatures that are remembered, for tests that look where they stand.
+#: Issued signatures that are kept for tests.
 KEPT_URLS = 200_000
-#: Sandbox seconds that a URL for an upload is valid.
+#: Sandbox seconds that an upload URL is valid.
 _UPLOAD_LIFETIME = 3600
 
 
 @dataclass(frozen=True)
 class Moments:
-    """When things happened to a generation, in wall-clock epoch seconds: never in the future, always in order."""
+    """A generation's times in wall-clock epoch seconds: in order, never in the future."""
 
     created: float
     since: float
@@ -47,17 +47,13 @@ class Moments:
 
 
 class World:
-    """The state of one sandbox; not safe for threads by itself.
+    """The state of one sandbox; not thread-safe by itself.
 
-    ``wall`` is real time in epoch seconds, ``sink`` gets one JSON object per entry of the ledger.
+    ``wall`` is real time in epoch seconds, ``sink`` receives the ledger's entries as JSON objects.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        wall: Callable[[], float],
-        sink: Callable[[Json], None],
+        self, settings: Settings, clock: Clock, wall: Callable[[], float], sink: Callable[[Json], None]
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -83,17 +79,17 @@ class World:
         generation_id: str,
         endpoint: str = "",
         stages: tuple[Stage, ...] = (),
-        wishes_in: str | None = None,
+        triggers_in: str | None = None,
         **fields: Any,
     ) -> tuple[Generation, CreateRecord]:
         """Add and charge a generation.
 
-        ``stages`` is its script (empty: the ordinary one) and ``wishes_in`` the text whose wishes count (None:
-        the prompt). ``fields`` are further ones of :class:`Generation`.
+        ``stages`` is its script (empty: the default one), ``triggers_in`` the text with triggers (None: the prompt),
+        ``fields`` are further fields of :class:`Generation`.
         """
         settings = self.settings
         generation = Generation(generation_id, dialect, now, stages, request, endpoint, **fields)
-        prompt = generation.prompt if wishes_in is None else wishes_in
+        prompt = generation.prompt if triggers_in is None else triggers_in
         if not stages:
             generation.stages = default_script(dialect, prompt, queue=settings.queue, duration=settings.duration)
         generation.credits = self.price_of(request)
@@ -104,7 +100,7 @@ class World:
         return generation, self.ledger.enter_create(generation, request, wall_time=self.wall())
 
     def price_of(self, request: Json) -> int:
-        """Return the credits that a create takes; off-peak costs half, rounded up."""
+        """Return the price of a create in credits; half, rounded up, for off-peak."""
         return -(-self.settings.price // 2) if request.get("off_peak") is True else self.settings.price
 
     def keep(self, generation: Generation) -> None:
@@ -115,13 +111,13 @@ class World:
                 self.files[files.token(generation, creation)] = (generation, creation)
 
     def find(self, dialect: Dialect | None, generation_id: str | None, now: float) -> tuple[Generation, State] | None:
-        """Return a generation with its state, or None when there is none (or none yet)."""
+        """Return a generation with its state, or None if it does not exist (yet)."""
         generation = self.generations.get((dialect or NATIVE, generation_id or ""))
         state = generation.state_at(now) if generation is not None else None
         return None if generation is None or state is None else (generation, state)
 
     def tasks(self, now: float) -> list[tuple[Generation, State]]:
-        """Return the tasks of the official API with their states, in the order in which they came."""
+        """Return the official API's tasks with their states, in order of creation."""
         return [
             (one, state)
             for (dialect, _), one in self.generations.items()
@@ -129,31 +125,31 @@ class World:
         ]
 
     def unfinished(self, dialect: Dialect, now: float) -> int:
-        """Return how many generations of a dialect wait or run; presets do not count."""
+        """Return how many generations of a dialect wait or run, without presets."""
         created = (one for (name, _), one in self.generations.items() if name == dialect and one.wall_created)
         states = (one.state_at(now) for one in created)
         return sum(state is not None and state.finished_at is None for state in states)
 
     def cancel(self, generation: Generation, now: float) -> None:
-        """Cancel a generation: its credits come back, and others move up."""
+        """Cancel and refund a generation, and let others move up."""
         generation.cancelled_at = now
         self.ledger.cancel(generation, now)
         for moved in self.slots.cancelled(now):
             self.ledger.expect_end(moved)
 
     def take_slot(self, generation: Generation, now: float) -> None:
-        """Let a generation wait until one of the account's slots is free."""
+        """Make a generation wait until one of the account's slots is free."""
         for moved in self.slots.admit(generation, now):
             self.ledger.expect_end(moved)
 
     # -- names and times -------------------------------------------------------------------------------------------
 
     def decimal_id(self) -> str:
-        """Return a new id as the official API makes them; steps of 1,000 leave room for those of the creations."""
+        """Return a new id of the official API; steps of 1,000 leave room for the ids of its creations."""
         return str(_FIRST_ENT_ID + 1000 * self.random.randrange(10**14))
 
     def gateway_id(self, model: Any) -> str:
-        """Return a new id as the gateways make them."""
+        """Return a new id in the gateways' format."""
         allowed = string.ascii_letters + string.digits
         name = "".join(c for c in model if c in allowed + ".-_") if isinstance(model, str) else ""
         tail = "".join(self.random.choices(allowed, k=10))
@@ -164,14 +160,14 @@ class World:
         return f"{self.random.getrandbits(128):032x}"
 
     def moments(self, generation: Generation, state: State) -> Moments:
-        """Return when things happened on the wall clock."""
+        """Return a generation's wall-clock times."""
         created = self.created_at(generation)
         since = max(created, self.clock.wall_of(state.since))
         finished = None if state.finished_at is None else max(created, self.clock.wall_of(state.finished_at))
         return Moments(created, since, finished)
 
     def created_at(self, generation: Generation) -> float:
-        """Return when a generation was created on the wall clock, in epoch seconds."""
+        """Return the wall-clock time of a generation's creation, in epoch seconds."""
         known = generation.wall_created
         return self.clock.wall_of(generation.created_at) if known is None else known
 
@@ -179,26 +175,26 @@ class World:
 
     def content_of(self, generation_id: str, artifact: str, creation: int) -> Content:
         """Return the content of a file; KeyError for an unknown generation, ValueError for an unknown artifact."""
-        found = [one for (_, key), one in self.generations.items() if key == generation_id]
-        if not found:
+        generation = next((one for (_, key), one in self.generations.items() if key == generation_id), None)
+        if generation is None:
             raise KeyError(generation_id)
-        if found[0].medium is None:
+        if generation.medium is None:
             raise ValueError(f"{generation_id} has no file")
-        return files.content(found[0], creation, artifact, self.settings.clip_seconds)
+        return files.content(generation, creation, artifact, self.settings.clip_seconds)
 
     def urls(self, generation: Generation, origin: str, now: float) -> list[dict[str, str]]:
-        """Return fresh URLs: one mapping of artifact to URL per creation."""
+        """Return new URLs: a mapping of artifact to URL for each creation."""
         if generation.without_url:
             return [{} for _ in range(generation.creations)]
         urls = []
         for creation in range(1, generation.creations + 1):
-            found = {
+            links = {
                 artifact: origin + self._sign(generation, creation, artifact, now)
                 for artifact in files.artifacts_of(generation)
             }
             if generation.video_url is not None:
-                found["video"] = generation.video_url
-            urls.append({**found, "seconds": str(self.settings.clip_seconds)})
+                links["video"] = generation.video_url
+            urls.append({**links, "seconds": str(self.settings.clip_seconds)})
         return urls
 
     def _sign(self, generation: Generation, creation: int, artifact: str, now: float) -> str:
@@ -212,19 +208,19 @@ class World:
     # -- uploads ---------------------------------------------------------------------------------------------------
 
     def announce_upload(self, origin: str, now: float) -> tuple[Upload, str]:
-        """Return a new upload and the URL that its bytes go to."""
+        """Return a new upload and the URL for its bytes."""
         upload = Upload(self.decimal_id())
         self.uploads[upload.id] = upload
         return upload, origin + self.signer.sign(f"/uploads/{upload.id}", int(now + _UPLOAD_LIFETIME))
 
 
 def stored_image(address: Any) -> Any:
-    """Return an image as lists show it: an inline one as the address under which the service has kept it [guess]."""
+    """Return an image as the list shows it: an inline image as the URL of the service's copy [guess]."""
     if not isinstance(address, str) or address[:5].lower() != "data:":
         return address
     return f"https://images.sandbox.invalid/{hashlib.sha256(address.encode()).hexdigest()[:32]}.png"
 
 
 def without_null(body: Mapping[str, Any]) -> Json:
-    """Return ``body`` without fields that are null, which count as absent."""
+    """Return ``body`` without null fields, which count as absent."""
     return {name: value for name, value in body.items() if value is not None}

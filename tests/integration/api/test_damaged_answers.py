@@ -130,7 +130,7 @@ def test_the_bytes_prove_the_coding(serve, client, word, pack):
 def test_a_coding_that_cannot_be_read_is_named(serve):
     """Nothing is known of the create then, and the error says what to switch off."""
     serve(fixed(200, b"\x8b\x05\x80binary", Content_Encoding="br"))
-    with pytest.raises(ViduSubmitUnknownError, match=r"encoded as 'br'.*Switch the compression off"):
+    with pytest.raises(ViduSubmitUnknownError, match=r"encoded as 'br'.*Turn compression off"):
         create()
 
 
@@ -273,7 +273,7 @@ def page(count: int, images: list[str]) -> bytes:
     """Return a page of the list."""
     entries = [
         {"id": str(n), "state": "success", "prompt": f"p{n}", "images": images, "created_at": 1_780_000_000 - n}
-        for n in range(count)
+        for n in range(1, count + 1)
     ]
     return json.dumps({"tasks": entries, "next_page_token": ""}).encode()
 

@@ -114,5 +114,5 @@ def test_what_else_a_store_answers(answer, error):
 @pytest.mark.parametrize("url", ["http://10.0.0.1/put", "http://169.254.169.254/", "ftp://127.0.0.1/", "http://u:p@h/"])
 def test_nothing_goes_to_private_addresses(url):
     """The service names the address; it may be anything."""
-    with pytest.raises(ViduConfigError, match="names an address that is not allowed"):
+    with pytest.raises(ViduConfigError, match="returned an address that is not allowed"):
         put(url, io.BytesIO(b"x"), 1, "image/png", DownloadAccess())

@@ -70,7 +70,7 @@ def download(**arguments) -> dict:
         ({"generation_id": "x", "max_bytes": "1"}, "max_bytes"),
         ({"generation_id": "x", "destination": ""}, "destination is empty"),
         ({"generation_id": "x", "destination": "/a/../../etc/x"}, r"'\.\.' segment"),
-        ({"generation_id": "x", "destination": "/a::b.mp4"}, "must not hold '::'"),
+        ({"generation_id": "x", "destination": "/a::b.mp4"}, "must not contain '::'"),
         ({"generation_id": "x", "destination": Path("/a/../b/")}, r"'\.\.' segment"),
         ({"video_url": "ftp://x/y?sig=hush"}, "video_url must be an http.*, not 'ftp://x/y'"),
         ({"video_url": "cdn.example.com/a.mp4?sig=hush"}, "not 'cdn.example.com/a.mp4'"),

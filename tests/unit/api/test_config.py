@@ -281,14 +281,14 @@ def test_bad_keys(key: str) -> None:
 @pytest.mark.parametrize("key", ["Bearer GEHEIM", "token  GEHEIM"])
 def test_a_key_with_its_scheme_is_refused(key: str) -> None:
     """What was copied with the header's first word would be sent with two of them; alone it may be wanted."""
-    assert "give the key alone" in refused("password", password=key)
+    assert "Enter the key without it" in refused("password", password=key)
     assert config({"auth_scheme": "none"}, password=key).request_headers()["Authorization"] == key
 
 
 def test_a_key_in_the_login() -> None:
     """A URI such as vidu://KEY@host puts it there; the message says where to look, and not what is there."""
     message = refused("password", password=None, login="GEHEIM")
-    assert "The login, which is not used, holds something" in message
+    assert "The login, which is not used, is set" in message
 
 
 def test_a_key_is_stripped() -> None:

@@ -97,6 +97,22 @@ def test_what_has_none_is_named(value, message):
     assert re.search(message, told)
 
 
+class Params(dict[str, Any]):
+    """As Airflow's ParamsDict: its items are not its values."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name).value
+
+    def items(self) -> Any:
+        """Return names and Param objects."""
+        return super().items()
+
+
+def test_an_object_is_read_by_its_names():
+    """``parameters=dag.params`` holds the values of the params."""
+    assert plain(Params(duration=Scalar(4))) == {"duration": 4}
+
+
 def test_a_value_within_itself():
     """It is refused in words instead of a RecursionError."""
     value: list[Any] = []

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.api.messages import TransportFailure, no_answer
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.dialects import ViduNative
+from airflow_provider_vidu.api.messages import TransportFailure
+from airflow_provider_vidu.common.redaction import Secret
 
 
 def told(loss: TransportFailure, scheme: str, host: str, port: int) -> str:
     """Return the text of an error."""
-    return str(no_answer(loss, "timed out", origin=(scheme, host, port), timeout=5, conn_id="c"))
+    config = ViduConfig("c", f"{scheme}://{host}:{port}", ViduNative(), "Bearer", Secret("GEHEIM"), timeout=5)
+    return str(config.no_answer(loss, "timed out"))
 
 
 @pytest.mark.parametrize(
@@ -22,4 +26,4 @@ def test_a_handshake_that_no_server_answers_hints_at_plain_http(scheme, port, hi
 
 def test_an_address_of_version_6_is_bracketed():
     """Without brackets, the port would look like a part of the address."""
-    assert "http://[fd00::1]:8000 " in told(TransportFailure.UNMADE, "http", "fd00::1", 8000)
+    assert "http://[fd00::1]:8000 " in told(TransportFailure.UNMADE, "http", "[fd00::1]", 8000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common import parsing
-from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse, parse_partly
+from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse
 from airflow_provider_vidu.common.values import MAX_DEPTH
 
 quiet = settings(database=None, deadline=None, max_examples=100)
@@ -20,6 +21,11 @@ ANY_JSON = st.recursive(
     max_leaves=20,
 )
 ENTRY = {"id": "1", "prompt": "a [cat], {with} wings", "creations": [{"id": "2", "url": "https://h/v?a=1&b=2"}]}
+
+
+def partly(body: bytes, wanted: Collection[str] = ()) -> Any:
+    """Return the first object or list of a damaged text, or None."""
+    return next((document.value for document in documents(body, wanted=wanted)), None)
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def test_commas_in_texts_are_no_values():
 def test_whole_json_is_read_like_that(value: Any) -> None:
     """What is not damaged means the same either way."""
     body = json.dumps({"a": value}).encode()
-    assert parse_partly(body) == parse(body)
+    assert partly(body) == parse(body)
 
 
 @quiet
@@ -127,7 +133,7 @@ def test_whole_json_is_read_like_that(value: Any) -> None:
 def test_any_beginning_is_read(value: Any, at: int) -> None:
     """A cut never raises and never invents: what is read was sent."""
     whole = {"first": "1", "value": value}
-    found = parse_partly(json.dumps(whole).encode()[:at])
+    found = partly(json.dumps(whole).encode()[:at])
     assert found is None or isinstance(found, dict)
     if found and "first" in found:
         assert found["first"] == "1"
@@ -138,7 +144,7 @@ def test_any_beginning_is_read(value: Any, at: int) -> None:
 def test_arbitrary_bytes(body: bytes) -> None:
     """Whatever follows a bracket is read or dropped."""
     for start in (b"{", b"["):
-        json.dumps(parse_partly(start + body), allow_nan=False).encode()
+        json.dumps(partly(start + body), allow_nan=False).encode()
         json.dumps([found.value for found in documents(body + start + body)], allow_nan=False).encode()
 
 
@@ -166,17 +172,17 @@ def test_documents_are_bounded() -> None:
 )  # fmt: skip
 def test_what_is_left_of_damaged_json(body, expected):
     """Members whose end was seen."""
-    assert parse_partly(body.encode()) == expected
+    assert partly(body.encode()) == expected
 
 
 def test_a_damaged_answer_is_bounded():
     """Lists and objects end; a wanted name is kept however late it comes, and nothing is nested too deeply."""
-    found = parse_partly(b'{"l":[' + b"{}," * 200_000 + b"{}]," + b'"x":1,' * 10 + b'"id":"a"}', wanted={"id"})
+    found = partly(b'{"l":[' + b"{}," * 200_000 + b"{}]," + b'"x":1,' * 10 + b'"id":"a"}', wanted={"id"})
     assert (len(found["l"]), found["id"]) == (100, "a")
     many = b"{" + b"".join(b'"%d":1,' % n for n in range(50_000)) + b'"id":"a"}'
-    assert parse_partly(many, wanted={"id"})["id"] == "a"
-    assert "id" not in parse_partly(many)
-    deep: Any = parse_partly(b'{"a":' * 5000 + b'1,"id":"x"')
+    assert partly(many, wanted={"id"})["id"] == "a"
+    assert "id" not in partly(many)
+    deep: Any = partly(b'{"a":' * 5000 + b'1,"id":"x"')
     levels = 0
     while isinstance(deep, dict) and "a" in deep:
         deep, levels = deep["a"], levels + 1

@@ -82,6 +82,7 @@ WHEN = datetime(2025, 6, 19, 8, 52, 47, tzinfo=UTC)
         pytest.param(1750323167003000000, None, id="nanoseconds"),
         pytest.param("0001-01-01T00:00:00+23:00", None, id="before the calendar"),
         pytest.param("9999-12-31T23:59:59-23:00", None, id="after the calendar"),
+        pytest.param("0001-01-01T00:00:00Z", None, id="the zero time of Go"),
         pytest.param({}, None, id="object"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.media_types import sniffed
-from airflow_provider_vidu.downloads.content import BoxWalk, judged, text_kind
+from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41"
@@ -62,7 +62,7 @@ UNKNOWN = bytes(range(128, 200))
 )
 def test_accepted(declared, head, artifact, path, kind):
     """The bytes decide; the header and the name only say whether a container holds sound alone."""
-    assert judged(declared, head, artifact, path) == kind
+    assert checked_type(declared, head, artifact, path) == kind
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_accepted(declared, head, artifact, path, kind):
 def test_refused(declared, head, artifact):
     """Pages, JSON and files of the wrong family are refused whatever the header claims."""
     with pytest.raises(ViduDownloadRefusedError, match=r"Not stored: the server sent .* instead of a "):
-        judged(declared, head, artifact)
+        checked_type(declared, head, artifact)
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,19 @@ def test_refused(declared, head, artifact):
         (b"GIF89a/*<html>alert(1)*/=1;", None, "text instead of"),
         (b"<html><svg>", "cover", "an HTML or XML page instead of a picture"),
         (b"not found", None, "text instead of a video, a picture or a sound file. It begins: not found"),
-        (UNKNOWN, None, r"bytes of no known format \(its header says video/x\) instead.* It begins: 80 81 82"),
+        (UNKNOWN, None, r"bytes of an unknown format \(its header says video/x\) instead.* It begins: 80 81 82"),
     ],
 )
 def test_a_refusal_says_what_came_and_what_to_do(head, artifact, words):
     """The message names the type that was found, and how to keep a result of another medium."""
     with pytest.raises(ViduDownloadRefusedError, match=words):
-        judged("video/x", head, artifact)
+        checked_type("video/x", head, artifact)
 
 
 def test_a_refused_page_is_quoted_without_secrets():
     """The beginning of an error page helps; the signature of a URL in it is nobody's business."""
     with pytest.raises(ViduDownloadRefusedError) as caught:
-        judged("text/html", b"<html>see https://x.example.com/v?sig=hush", "video")
+        checked_type("text/html", b"<html>see https://x.example.com/v?sig=hush", "video")
     assert "<html>see" in str(caught.value)
     assert "hush" not in str(caught.value)
 

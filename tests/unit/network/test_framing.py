@@ -12,6 +12,7 @@ from airflow_provider_vidu.network.framing import (
     AnswerReader,
     FramingError,
     canonically,
+    chunk,
 )
 
 BODY = b'{"id": "g"}'
@@ -107,7 +108,7 @@ def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) ->
         (b"", "without an answer"), (b"HTTP/1.1 200", "within the head"), (b'{"id": "g"}', "status line"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "status line"), (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
         (OK + b"Content-Length: 12\r\n\r\n" + BODY, "ended before"), (OK + CHUNKED + b'\r\n4\r\n{"i', "ended before"),
-        (OK + CHUNKED + b"\r\nzz\r\n", "chunks are broken"), (OK + CHUNKED + b"\r\n-1\r\n", "chunks are broken"),
+        (OK + CHUNKED + b"\r\nzz\r\n", "chunks are malformed"), (OK + CHUNKED + b"\r\n-1\r\n", "chunks are malformed"),
         (OK + b"X: y\r\n" * 100_000, "larger than"), (OK + b"X: " + b"y" * MOST_HEAD_BYTES, "larger than"),
         (b"\r\n" * MOST_HEAD_BYTES, "larger than"),
         (b"HTTP/1.1 100 C\r\n\r\n" * (MOST_INTERIM + 1) + WHOLE["a length"], "interim answers"),
@@ -133,6 +134,21 @@ def test_the_last_line_end_of_the_chunks_may_be_missing() -> None:
     """The last chunk has come, and nothing else can."""
     reader, body = read(OK + CHUNKED + b"\r\n" + CHUNKS[:-2], to_end=True)
     assert (body, reader.ended) == (BODY, True)
+
+
+def test_what_comes_before_broken_chunks_counts() -> None:
+    """The id of a create may be in it, also where all arrives at once; what is wrong is raised with the next step."""
+    raw = OK + CHUNKED + b"\r\n%x\r\n%b\r\nzz\r\n" % (len(BODY), BODY)
+    reader = AnswerReader()
+    assert reader.feed(raw) == BODY
+    assert not reader.keeps
+    for go_on in (reader.end, lambda: reader.feed(b"0\r\n\r\n")):
+        with pytest.raises(FramingError, match="chunks are broken"):
+            go_on()
+    pieces = canonically(AnswerReader(), raw)
+    assert [next(pieces), next(pieces)][1] == chunk(BODY)
+    with pytest.raises(FramingError, match="chunks are broken"):
+        next(pieces)
 
 
 def test_the_fields() -> None:

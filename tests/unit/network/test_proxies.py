@@ -104,6 +104,7 @@ def test_proxies_of_the_environment(monkeypatch, env: dict[str, str], url: str, 
         ("bücher.example", "xn--bcher-kva.example", True), ("xn--bcher-kva.example", "bücher.example", True),
         (".BÜCHER.example", "gw.bücher.example", True), ("bücher.example", "bucher.example", False),
         ("ü" * 80, "gw.example.com", False), ("gw.example.com", "ü" * 80, False),
+        ('"localhost,gw.example.com"', "gw.example.com", True), ("'10.0.0.0/8'", "10.1.2.3", True),
         (".", "gw.example.com", False), (",, ,", "gw.example.com", False), ("", "gw.example.com", False),
     ],
 )  # fmt: skip

@@ -99,10 +99,10 @@ def test_a_field_that_has_rendered_to_nothing_is_not_sent(nothing):
 
 
 def test_what_held_something_before_rendering():
-    """An argument that was left out, or an empty list, need not hold anything afterwards."""
-    assert required_arguments(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt", "parameters"}
+    """An argument that was left out, or an empty list or object, need not hold anything afterwards."""
+    assert required_arguments(arguments(prompt="{{ x }}", images=[], parameters={})) == {"prompt"}
     assert required_arguments(arguments(images=Array())) == {"images"}
-    assert request_of(arguments(prompt="x", images=[]), {"prompt"}) == {"prompt": "x"}
+    assert request_of(arguments(prompt="x", images=[], parameters={}), {"prompt"}) == {"prompt": "x"}
 
 
 @pytest.mark.parametrize("name", NAMES)

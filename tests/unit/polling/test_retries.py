@@ -190,7 +190,7 @@ def test_a_refusal_that_names_a_generation_is_not_repeated(kind: type[ViduError]
 
 def test_attempts_end() -> None:
     """After the last repetition the error itself comes back."""
-    attempts = Attempts(2, bills=False, backoff=Backoff(base=1, cap=60))
+    attempts = Attempts(2, bills=False)
     assert 1 <= attempts.after(E.ViduServerError("1")) <= 1.25
     assert 2 <= attempts.after(ViduTransportError("2")) <= 2.5
     last = E.ViduServerError("3")

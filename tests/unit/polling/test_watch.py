@@ -317,7 +317,7 @@ def test_a_pause_without_a_deadline_lasts_an_hour() -> None:
     assert delay_of(watch.missed(refused(), 4599)) == 1  # one last poll at the end
     error = error_of(watch.missed(refused(), 4600))
     assert type(error) is ViduError
-    assert "paused for 1 h 0 s, and the connection is still not usable: x." in str(error)
+    assert "paused for 1 h 0 min, but the connection is still unusable: x." in str(error)
 
 
 def test_no_deadline_waits_for_ever() -> None:
@@ -389,7 +389,7 @@ def test_the_budget_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("elapsed", "told"),
-    [(0, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3725, "1 h 2 min 5 s"), (200_000, "55 h 33 min 20 s"), (-5, "0 s")],
+    [(0, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3725, "1 h 2 min"), (200_000, "55 h 33 min"), (-5, "0 s")],
 )
 def test_a_time_out_tells_how_long(elapsed: float, told: str) -> None:
     """How long, which state and which id."""

@@ -144,7 +144,7 @@ def test_one_setting_does_not_stand_for_the_other(tree, monkeypatch):
 def test_a_broken_setting_allows_nothing(tree, monkeypatch, setting):
     """A root that cannot be understood is an error of every task, not a gap."""
     monkeypatch.setenv("AIRFLOW__VIDU__INPUT_ROOTS", setting)
-    with pytest.raises(ViduConfigError, match=r"\[vidu\] input_roots holds .* not an absolute folder or a bucket"):
+    with pytest.raises(ViduConfigError, match=r"\[vidu\] input_roots contains .* not an absolute folder or a bucket"):
         check_input("/data/a.png")
 
 
@@ -154,7 +154,7 @@ def test_a_root_that_names_an_azure_account(monkeypatch, option):
     root = "abfss://films@studio.dfs.core.windows.net/in"
     monkeypatch.setenv(f"AIRFLOW__VIDU__{option.upper()}", f"/data,{root}")
     check = check_input if option == "input_roots" else check_destination
-    with pytest.raises(ViduConfigError, match=rf"\[vidu\] {option} holds '{root}'.* Write abfss://films/…"):
+    with pytest.raises(ViduConfigError, match=rf"\[vidu\] {option} contains '{root}'.* Write abfss://films/…"):
         check("abfss://films/in/a.png")
     monkeypatch.setenv(f"AIRFLOW__VIDU__{option.upper()}", "abfss://films/in")
     check("abfs://films/in/a.png")

@@ -100,13 +100,13 @@ def test_an_id_that_native_rendering_made_a_number() -> None:
     """All digits of an id arrive; one that has become a fraction is refused with what to do."""
     assert checked_id(911088422699962368) == "911088422699962368"
     assert EntV2().query(7).request.path == "/ent/v2/tasks/7/creations"  # type: ignore[arg-type]
-    with pytest.raises(ViduConfigError, match="Native template rendering has made a number of it"):
+    with pytest.raises(ViduConfigError, match="Native template rendering turned it into a number"):
         checked_id(9.1e17)
 
 
 def test_a_rendered_none_is_explained() -> None:
     """A Jinja template that found no XCom is the usual cause."""
-    with pytest.raises(ViduConfigError, match="the word None: the task before it handed over no id"):
+    with pytest.raises(ViduConfigError, match="the word None: the upstream task returned no id"):
         checked_id("None")
 
 
@@ -277,7 +277,7 @@ def test_the_empty_429_of_the_rate_limiter(dialect: Dialect) -> None:
 def test_json_that_is_no_object(dialect: Dialect, body: bytes) -> None:
     """JSON of another kind is not an answer of Vidu."""
     for read in (lambda answer: dialect.read_generation("a", answer), dialect.read_created):
-        with pytest.raises(exceptions.ViduResponseError, match="no object"):
+        with pytest.raises(exceptions.ViduResponseError, match="not an object"):
             read(ApiAnswer(200, {}, body))
 
 

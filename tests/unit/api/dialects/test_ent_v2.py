@@ -278,7 +278,7 @@ def test_a_create_that_failed_at_once() -> None:
 
 def test_a_create_without_an_id() -> None:
     """Without an id the outcome is told as it came."""
-    with pytest.raises(ViduResponseError, match="without an id"):
+    with pytest.raises(ViduResponseError, match="has no id"):
         ENT.read_created(ApiAnswer(200, {}, b'{"state": "created"}'))
 
 

@@ -47,6 +47,20 @@ def test_the_same_answers_to_a_query(dialect: Dialect, row: Refusal) -> None:
     assert type(caught.value) is (row.query_error or row.error)
 
 
+@pytest.mark.parametrize("status", [407, 521, 523, 525, 526])
+@BOTH
+def test_what_a_proxy_before_the_service_could_not_send(dialect: Dialect, status: int) -> None:
+    """Nothing has reached the service, so nothing may have been billed; and the proxy is not taken for the service."""
+    refused = ApiAnswer(status, {}, b"<html>Proxy</html>")
+    with pytest.raises(ViduError) as caught:
+        dialect.read_created(refused)
+    assert not outcome_is_unknown(caught.value)
+    assert ("proxy requires a user" in str(caught.value)) is (status == 407)
+    with pytest.raises(ViduError) as caught:
+        dialect.read_generation("a", refused)
+    assert caught.value.retryable
+
+
 SHAPES: dict[str, Any] = {
     "official": lambda word: {"code": 400, "reason": word, "message": "m", "metadata": {"trace_id": "t1"}},
     "openai": lambda word: {"error": {"code": word, "message": "m", "type": "t"}, "request_id": "t1"},

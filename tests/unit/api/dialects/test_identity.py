@@ -59,7 +59,7 @@ def test_the_answer_of_the_generation_that_was_asked_for(asked: str, body: Any) 
 
 
 @pytest.mark.fault("polling", "a list of others in answer to a query", outcome="survived",
-                   says="speaks of another generation", side="both")  # fmt: skip
+                   says="describes another generation", side="both")  # fmt: skip
 @pytest.mark.parametrize(
     ("asked", "body"),
     [
@@ -73,6 +73,6 @@ def test_the_answer_of_the_generation_that_was_asked_for(asked: str, body: Any) 
 def test_an_answer_to_another_question(asked: str, body: Any) -> None:
     """A gateway that answers with a list never ends a wait with another generation's result."""
     for dialect in (ViduNative(), EntV2()):
-        with pytest.raises(exceptions.ViduResponseError, match="speaks of another generation") as caught:
+        with pytest.raises(exceptions.ViduResponseError, match="describes another generation") as caught:
             dialect.read_generation(asked, answer(body))
         assert caught.value.retryable

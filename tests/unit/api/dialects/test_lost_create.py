@@ -33,7 +33,7 @@ def search(*pages: Page, body: dict[str, Any] | None = BODY, marker: str | None 
     answers = list(pages)
     while found.query is not None and answers:
         found.take(answers.pop(0))
-    return found.found()
+    return found.result()
 
 
 def page(*entries: Generation) -> Page:
@@ -78,7 +78,7 @@ def test_what_is_queried_for_its_payload():
         queried.append(name)
         found.take_payload(name, entry(name, payload="theirs") if name == "1" else None)
     assert queried == [str(number) for number in range(1, MAX_QUERIED + 1)]
-    assert "1" not in found.found().candidates
+    assert "1" not in found.result().candidates
     unmarked = Search(None, since=NOW - 120, like=Likeness.of(BODY, "text2video"), now=NOW)
     unmarked.take(entries)
     assert unmarked.undecided is None
@@ -195,7 +195,7 @@ def test_an_empty_answer_to_the_filter_is_checked_without_it():
     assert "created_at.from" not in parse_qs(found.query)
     found.take(page(entry("1")))
     assert found.query is None
-    assert found.found().generation_id == "1"
+    assert found.result().generation_id == "1"
 
 
 def test_a_refused_filter_is_dropped_once():

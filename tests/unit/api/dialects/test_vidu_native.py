@@ -320,7 +320,7 @@ def test_a_recorded_create() -> None:
 @pytest.mark.parametrize("body", [{}, {"status": "pending"}, {"id": ""}, {"id": {}, "data": []}, {"data": {"id": " "}}])
 def test_a_create_without_an_id(body: Any) -> None:
     """Without an id the outcome is told as it came."""
-    with pytest.raises(ViduResponseError, match="without an id") as caught:
+    with pytest.raises(ViduResponseError, match="has no id") as caught:
         NATIVE.read_created(ApiAnswer(200, {}, json.dumps(body).encode()))
     assert caught.value.status_code == 200
 
