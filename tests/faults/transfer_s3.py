@@ -45,6 +45,8 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process find S3 at ``endpoint``, and forget where it was before."""
     for name, value in settings(endpoint).items():
         monkeypatch.setenv(name, value)
+    # s3fs repeats lost requests itself: five times, with doubling pauses of up to seconds.
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
     object_stores()._STORE_CACHE.clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
