@@ -480,13 +480,15 @@ def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = RUNS, r
     )
     options = parser.parse_args(arguments)
     chosen = [part for part in parts if not options.only or part.name in options.only]
-    signal.signal(signal.SIGTERM, _interrupt)
     folder, code = root / "build" / "faults", fingerprint(root / "airflow_provider_vidu")
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         results = run_all(chosen, folder, TOTAL_SECONDS, remembered(chosen, folder, code) if options.resume else {})
     except (KeyboardInterrupt, Interrupted):
         print("\nStopped, with everything that was started.")
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     remember(results, folder, code)
     seconds = sum(result.seconds for result in results)
     found = report(results, seconds)
