@@ -62,8 +62,8 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
 	@"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
-	@"$(BIN)/python" -m pytest -m e2e $(ARGS)
-	@"$(BIN)/python" -m pytest -m browser $(ARGS)
+	@"$(BIN)/python" -m pytest -m e2e tests/e2e $(ARGS)
+	@"$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
 
 test-fast: setup ## Run the tests that need no Airflow processes.
 	@"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
@@ -77,7 +77,7 @@ setup-browser:
 
 # Internal: renew the README's pictures with what the browser tests see.
 pictures: setup
-	@BROWSER_PICTURES="$(CURDIR)/docs/images" "$(BIN)/python" -m pytest -m browser $(ARGS)
+	@BROWSER_PICTURES="$(CURDIR)/docs/images" "$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
 
 check: setup ## Lint, check formats, imports and types.
 	@"$(BIN)/ruff" check .

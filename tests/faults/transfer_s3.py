@@ -144,7 +144,7 @@ class Door(Server):
         lines = [
             line for line in request.raw.split(b"\r\n") if not line.lower().startswith((b"connection:", b"expect:"))
         ]
-        with socket.create_connection(self._store) as onward:
+        with socket.create_connection(self._store, timeout=20) as onward:
             onward.sendall(b"\r\n".join([*lines, b"Connection: close", b"", b""]))
             onward.sendall(_body(request, wire))
             answer = b""

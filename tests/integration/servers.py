@@ -286,10 +286,10 @@ def tunnel(request: Request, wire: Wire) -> None:
     """Answer CONNECT as a proxy does, and carry the bytes."""
     wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
     host, _, port = request.target.partition(":")
-    with socket.create_connection((host, int(port))) as onward:
+    with socket.create_connection((host, int(port)), timeout=10) as onward:
         ends = {wire.sock: onward, onward: wire.sock}
-        while True:
-            for ready in select.select(list(ends), [], [], 5)[0]:
+        while readable := select.select(list(ends), [], [], 10)[0]:
+            for ready in readable:
                 if not (data := ready.recv(65536)):
                     return
                 ends[ready].sendall(data)

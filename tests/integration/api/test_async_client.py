@@ -120,9 +120,9 @@ async def test_a_key_rotated_twice_in_a_row(connect, sandbox):
 
 @pytest.fixture
 def age(monkeypatch) -> float:
-    """Let the connection be looked up again after half a second instead of five minutes."""
-    monkeypatch.setattr(module, "CONFIG_AGE_SECONDS", 0.5)
-    return 0.5
+    """Let the connection be looked up again after a fifth of a second instead of five minutes."""
+    monkeypatch.setattr(module, "CONFIG_AGE_SECONDS", 0.2)
+    return 0.2
 
 
 def feed(pipe: Path, text: bytes) -> None:
