@@ -187,7 +187,10 @@ class TestLife:
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         subprocess.run(
-            [*command, *subject, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=60
+            [*command, *subject, "-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+            timeout=60,
         )
         with Sandbox(tls=(certificate, key)) as sandbox:
             sandbox.add_generation(id="x", states=[["completed", 0]])
