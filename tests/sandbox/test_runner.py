@@ -175,6 +175,12 @@ class TestLife:
             assert answer.json()["status"] == "processing"
             assert len(sandbox.requests("query")) == 1
 
+    @pytest.mark.parametrize("port", [-1, 70_000])
+    def test_a_port_that_is_none_raises(self, port) -> None:
+        """Whatever keeps the server from starting reaches the caller, who would wait for ever otherwise."""
+        with pytest.raises((OSError, OverflowError)):
+            Sandbox(port=port).start()
+
     def test_a_taken_port_is_an_os_error(self, sandbox) -> None:
         """start() raises and leaves no thread behind."""
         with pytest.raises(OSError, match="address"):

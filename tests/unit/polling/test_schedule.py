@@ -74,7 +74,7 @@ def test_a_progress_that_creeps_stretches_the_interval_threefold():
 
 
 def test_a_clip_begins_between_two_answers():
-    """It began to run halfway between the last "waiting" and the answer after it; back in the queue, it has not begun."""
+    """It began to run halfway between the last "waiting" and the next answer; back in the queue, it has not begun."""
     assert interval(course((WAITING, None, 100.0), (RUNNING, None, 200.0))) == interval(course((RUNNING, None, 50.0)))
     assert interval(course((RUNNING, None, 100.0), (WAITING, None, 200.0))) == interval(course((WAITING, None, 200.0)))
 
