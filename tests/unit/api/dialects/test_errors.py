@@ -113,7 +113,7 @@ def test_a_status_inside_a_success(dialect: Dialect, body: Any, status: int) -> 
 
 
 def test_codes_that_say_success() -> None:
-    """Numbers do so in many ways: 0, 1 and what HTTP calls success; of words there are four, and no code is one, too."""
+    """Numbers do so in many ways: 0, 1 and what HTTP calls success; of words there are four; no code is one, too."""
     for code in (None, "", 0, 1, "1", 200, "201", 299, "success", "OK", " Succeeded "):
         assert is_success_code(code), code
     for code in (2, 3, 100, 199, 300, 400, "404", -1, "error", "1e0", "9999999999"):
