@@ -331,7 +331,7 @@ class Gone(Prepared):
 def test_inputs_that_are_gone(connect, sandbox, number):
     """A retry needs them no more; after a clear there would be nothing to send, so the clear fails before it."""
     connect("ent-v2")
-    sandbox.add_generation("77", dialect="ent-v2", states=[["success", 0]])
+    sandbox.add_generation("77", dialect="ent-v2", states=[["queueing", 0]])
     store = Memory(Record(0, "airflow:marker-0", time.time(), True, "77"))
     submission = Submission(ViduHook(), store, Order(number), logging.getLogger(), sleep=lambda _: None)
     if number == 0:
@@ -339,7 +339,7 @@ def test_inputs_that_are_gone(connect, sandbox, number):
     else:
         with pytest.raises(exceptions.ViduConfigError, match="the image is gone"):
             submission.generation(Gone(BODY), None)
-    assert sandbox.creates == []
+    assert (sandbox.creates, sandbox.requests("cancel")) == ([], [])
 
 
 def test_what_was_cancelled_is_submitted_again(connect, sandbox):
