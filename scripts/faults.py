@@ -109,7 +109,7 @@ SUITES: Final = ("test_*.py", "unit/**/test_*.py", "integration/**/test_*.py", "
 RUNS: Final = (
     Part("short", ("-n", "2", "-m", "nightly or not nightly", "tests/faults"), 480.0),
     Part("suites", ("-n", "2", "-m", MARKER, *marked_files()), 300.0),
-    Part("pipelines", ("-m", "e2e", "tests/e2e/test_zz_secrets.py"), 420.0),
+    Part("pipelines", ("-m", "e2e", "tests/e2e/test_secrets.py"), 420.0),
     Part("airflow", ("-m", "cluster", "tests/cluster"), 900.0),
     Part("soak", ("-m", "soak", "tests/soak"), 600.0),
 )
@@ -480,13 +480,15 @@ def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = RUNS, r
     )
     options = parser.parse_args(arguments)
     chosen = [part for part in parts if not options.only or part.name in options.only]
-    signal.signal(signal.SIGTERM, _interrupt)
     folder, code = root / "build" / "faults", fingerprint(root / "airflow_provider_vidu")
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         results = run_all(chosen, folder, TOTAL_SECONDS, remembered(chosen, folder, code) if options.resume else {})
     except (KeyboardInterrupt, Interrupted):
         print("\nStopped, with everything that was started.")
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     remember(results, folder, code)
     seconds = sum(result.seconds for result in results)
     found = report(results, seconds)

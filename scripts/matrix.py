@@ -90,7 +90,14 @@ class Cell:
 
 
 GOES: Final = {
-    "tests": ("-n", "2", *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE), *TESTED),
+    "tests": (
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE),
+        *TESTED,
+    ),
     "run": ("-m", "matrix", "tests/matrix"),
     "stores": ("-m", "stores", "tests/stores"),
     "bare": ("-m", "matrix", "tests/bare"),

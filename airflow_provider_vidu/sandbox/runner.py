@@ -146,7 +146,7 @@ class Sandbox:
         self._loop, self._stopping = asyncio.get_running_loop(), stopping
         try:
             url = await server.start(*self._address)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - start() waits for it, and raises it
             started.set_exception(error)
             return
         started.set_result(url)

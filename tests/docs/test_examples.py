@@ -113,7 +113,7 @@ def check(words: list[str]) -> None:
     elif words[:2] == ["python", "-m"]:
         options = [word for word in rest[2:] if word.startswith("--")]
         told = subprocess.run(
-            [sys.executable, "-m", rest[1], "--help"], capture_output=True, text=True, check=True
+            [sys.executable, "-m", rest[1], "--help"], capture_output=True, text=True, check=True, timeout=120
         ).stdout
         assert all(option in told for option in options)
     else:

@@ -15,6 +15,7 @@ import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run
+from tests.e2e.leaks import files_with, signed_files, spellings
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
@@ -91,6 +92,9 @@ def airflow(tmp_path_factory, sandbox, watched, videos) -> Iterator[PrivateAirfl
         ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified")]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
+    # Whatever ran, and in whatever order.
+    assert files_with(home, [word for key in (KEY, WRONG_KEY, REVOKED_KEY) for word in spellings(key)]) == []
+    assert signed_files(home) == {}
 
 
 @pytest.fixture(scope="session")

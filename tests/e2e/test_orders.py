@@ -76,6 +76,18 @@ def patient(airflow, keys) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.fixture(scope="module")
+def waiting(orders, patient) -> dict[str, Run]:
+    """Start every order that users and triggerers meddle with, by its prompt; they wait beside each other."""
+    started = {f"restart {dialect}": (dialect, "deferred") for dialect in DIALECTS}
+    for way in ("deferred", "worker"):
+        started |= {f"{way} {what}": ("ent", way) for what in ("clear", "failed", "success")}
+    return {
+        prompt: orders.order(dialect, way, prompt, conn_id=f"vidu_patient_{dialect}")
+        for prompt, (dialect, way) in started.items()
+    }
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
@@ -96,52 +108,54 @@ def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
 
 
 @pytest.mark.parametrize("way", ["deferred", "worker"])
-def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, way):
+def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, waiting, way):
     """Cleared while it waits: the old job is cancelled, the new one submitted, and no third."""
-    run = orders.order("ent", way, f"clear {way}", conn_id="vidu_patient_ent")
-    _submitted(orders, run, patient, way, f"clear {way}")
+    prompt = f"{way} clear"
+    run = waiting[prompt]
+    _submitted(orders, run, patient, way, prompt)
     orders.airflow.api(
         "POST",
         f"/dags/{run.dag_id}/clearTaskInstances",
         {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["film"], "only_failed": False},
     )
-    assert wait_for(lambda: len(_billed(patient, f"clear {way}")) == 2, 120), orders.airflow.states(run)
-    assert wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "charged"], 60)
-    _watched(orders, run, patient, way, _billed(patient, f"clear {way}")[1].id)
+    assert wait_for(lambda: len(_billed(patient, prompt)) == 2, 120), orders.airflow.states(run)
+    assert wait_for(lambda: _charges(patient, prompt) == ["cancelled", "charged"], 60)
+    _watched(orders, run, patient, way, _billed(patient, prompt)[1].id)
     _mark(orders, run, "failed")
-    ended = wait_for(lambda: _charges(patient, f"clear {way}") == ["cancelled", "cancelled"], 90)
+    ended = wait_for(lambda: _charges(patient, prompt) == ["cancelled", "cancelled"], 90)
     told = orders.airflow.task_log(run, "film")
     assert ended, f"{orders.airflow.states(run)}\n{told}\n{orders.airflow.component_log('triggerer')}"
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
 @pytest.mark.parametrize("way", ["deferred", "worker"])
-def test_a_users_kill_cancels(orders, patient, way, state):
+def test_a_users_kill_cancels(orders, patient, waiting, way, state):
     """Marked failed or succeeded while it waits, deferred or in a worker: the job is cancelled."""
     prompt = f"{way} {state}"
-    run = orders.order("ent", way, prompt, conn_id="vidu_patient_ent")
+    run = waiting[prompt]
     _submitted(orders, run, patient, way, prompt)
     _mark(orders, run, state)
     assert wait_for(lambda: _charges(patient, prompt) == ["cancelled"], 90), orders.airflow.task_log(run, "film")
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_triggerers_death_cancels_nothing(orders, patient, dialect):
-    """A triggerer that is killed or restarted hands its waits over; nothing is cancelled or submitted again."""
-    prompt = f"restart {dialect}"
-    run = orders.order(dialect, "deferred", prompt, conn_id=f"vidu_patient_{dialect}")
-    _submitted(orders, run, patient, "deferred", prompt)
-    generation_id = _billed(patient, prompt)[0].id
+def test_a_triggerers_death_cancels_nothing(orders, patient, waiting):
+    """A triggerer that is killed hands its waits over, in either dialect; nothing is cancelled or submitted again."""
+    ids = {}
+    for dialect in DIALECTS:
+        prompt = f"restart {dialect}"
+        _submitted(orders, waiting[prompt], patient, "deferred", prompt)
+        ids[dialect] = _billed(patient, prompt)[0].id
     orders.airflow.kill_component("triggerer")
-    before = len(patient.requests("query", generation_id))
+    before = {dialect: len(patient.requests("query", found)) for dialect, found in ids.items()}
     orders.airflow.start_component("triggerer")
-    assert wait_for(lambda: len(patient.requests("query", generation_id)) > before, 90)
-    assert patient.requests("cancel", generation_id) == []
-    assert _charges(patient, prompt) == ["charged"]
-    patient.add_generation(
-        generation_id, dialect=DIALECTS[dialect], states=[["success" if dialect == "ent" else "completed", 0]]
-    )
-    assert orders.airflow.wait(run) == "success"
+    for dialect, found in ids.items():
+        taken_up = wait_for(lambda d=dialect, i=found: len(patient.requests("query", i)) > before[d], 90)
+        assert taken_up, dialect
+        assert patient.requests("cancel", found) == [], dialect
+        assert _charges(patient, f"restart {dialect}") == ["charged"], dialect
+        done = "success" if dialect == "ent" else "completed"
+        patient.add_generation(found, dialect=DIALECTS[dialect], states=[[done, 0]])
+    assert {orders.airflow.wait(waiting[f"restart {dialect}"]) for dialect in DIALECTS} == {"success"}
     assert len(patient.requests("create")) == len(patient.creates)
 
 

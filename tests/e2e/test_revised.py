@@ -15,6 +15,8 @@ def test_a_clear_after_a_revision_is_a_new_order(airflow, sandbox):
     first = airflow.xcom(run, "film")["id"]
 
     (airflow.home / "revised.json").write_text(json.dumps({"prompt": "after the revision", "retries": 1}))
+    file_token = airflow.api("GET", f"/dags/{run.dag_id}")["file_token"]
+    airflow.api("PUT", f"/parseDagFile/{file_token}")  # as a user does who does not want to wait half a minute
     versions = f"/dags/{run.dag_id}/dagVersions"
     assert wait_for(lambda: len(airflow.api("GET", versions)["dag_versions"]) > 1, 150)
     body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["film"], "only_failed": False}

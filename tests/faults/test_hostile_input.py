@@ -244,6 +244,7 @@ class Vault:
         return self
 
 
+@pytest.mark.usefixtures("quick_backoff")
 @pytest.mark.parametrize("text", [TEMPLATE, "{% set x = conn.vidu_default %}{{ x.password }}", "{{ 7*7 }}"])
 def test_no_answer_is_rendered_a_second_time(vidu_connection, context, tmp_path, fault_row, text):
     """A template in an id, a prompt or a URL of the service's making stays text through the whole pipeline."""

@@ -18,11 +18,11 @@ def lost(name: str, arrange: Arrange, says: str, **more: object) -> Fault:
 
 
 UNSEEN = {"reaches": False}
-SLOW = {"timeout": 0.4, "budget": 1}
+SLOW = {"timeout": 0.25, "budget": 1}
 MADE = r"failed: .*Check the connection's host, port and proxy"
 TRUST = r"certificate is not trusted: .*set the connection's verify to the CA bundle"
 BROKE = r"broke: .*If this persists, check the gateway"
-SILENT = r"was silent for too long \(0.4 s\): .*raise the connection's timeout"
+SILENT = r"was silent for too long \(0.25 s\): .*raise the connection's timeout"
 
 FAULTS = [
     lost("connection refused", lambda world: world.stop(), MADE, dialects=BOTH, **UNSEEN),
@@ -39,9 +39,7 @@ FAULTS = [
     lost("shorter than announced", acted(content_length=20), BROKE),
     lost("silence before the headers", acted(delay=60.0), SILENT, **SLOW),
     lost("silence between bytes", acted(stall=60.0), SILENT, **SLOW),
-    lost(
-        "bytes that trickle", acted(trickle=40.0), r"took too long to deliver the answer \(1.6 s\): .*timeout", **SLOW
-    ),
+    lost("bytes that trickle", acted(trickle=40.0), r"took too long to deliver the answer \(1 s\): .*timeout", **SLOW),
 ]
 
 

@@ -45,6 +45,8 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process find S3 at ``endpoint``, and forget where it was before."""
     for name, value in settings(endpoint).items():
         monkeypatch.setenv(name, value)
+    # s3fs repeats lost requests itself: five times, with doubling pauses of up to seconds.
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
     object_stores()._STORE_CACHE.clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -142,7 +144,7 @@ class Door(Server):
         lines = [
             line for line in request.raw.split(b"\r\n") if not line.lower().startswith((b"connection:", b"expect:"))
         ]
-        with socket.create_connection(self._store) as onward:
+        with socket.create_connection(self._store, timeout=20) as onward:
             onward.sendall(b"\r\n".join([*lines, b"Connection: close", b"", b""]))
             onward.sendall(_body(request, wire))
             answer = b""

@@ -290,7 +290,7 @@ CONTENTS = [
           whole(s.body, Content_Encoding=coding)], 1) for coding in ("utf-8", "aws-chunked", "binary", "none")),
 ]  # fmt: skip
 
-PATIENCE: dict[str, Any] = {"slow": True, "extra": {"timeout": 1, "max_retries": 1}}
+PATIENCE: dict[str, Any] = {"slow": True, "extra": {"timeout": 0.4, "max_retries": 1}}
 STALLS = [
     Fault("silence at half", lambda s: [whole(s.body, cut=s.half, stall=True), ranged(s.body)], 2,
           resumes=True, seen="stopped responding", **PATIENCE, s3=True),
@@ -308,8 +308,8 @@ STALLS = [
           lambda s: [dripping(head(1).replace(b"Content-Length: 1", b"Transfer-Encoding: chunked") + b"5;", b"x"),
                      ranged(s.body)], 2, seen="too slow", **PATIENCE),
     Fault("an error's text trickles", lambda s: [dripping(head(2000, 503), b"x"), ranged(s.body)], 2, **PATIENCE),
-    Fault("slow but steady, longer than every time-out", lambda s: [steady(s.body, 5)], 1,
-          slow=True, extra={"timeout": 2}),
+    Fault("slow but steady, longer than every time-out", lambda s: [steady(s.body, 1.5)], 1,
+          slow=True, extra={"timeout": 0.6}),
 ]  # fmt: skip
 
 EXPIRIES = [

@@ -14,13 +14,13 @@ KEY = "sk-integration-4f1c9a"
 
 @pytest.fixture
 def sandbox(request) -> Iterator[Sandbox]:
-    """Run a sandbox in which a generation takes half a real second; the marker vidu_sandbox changes its settings.
+    """Run a sandbox: a generation ends within a fifth of a second; the marker vidu_sandbox changes its settings.
 
     Most tests name models of their own, and lost creates are looked up by their payload.
     """
     marker = request.node.get_closest_marker("vidu_sandbox")
     settings = {"models": "any", "list_payload": True, **(marker.kwargs if marker is not None else {})}
-    with Sandbox(keys=[KEY], speed=50, queue=5, duration=20, **settings) as running:
+    with Sandbox(keys=[KEY], speed=250, queue=25, duration=15, **settings) as running:
         yield running
 
 

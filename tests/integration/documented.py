@@ -47,7 +47,7 @@ class DocumentedService:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> DocumentedService:
         self._thread.start()
@@ -56,7 +56,7 @@ class DocumentedService:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(10)
 
     def connection(self) -> str:
         """Return an Airflow connection to it."""

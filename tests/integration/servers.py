@@ -104,6 +104,7 @@ class Server:
         self.port: int = self._listener.getsockname()[1]
         self.host = "127.0.0.1"
         self._threads: list[threading.Thread] = []
+        self._open: set[socket.socket] = set()
 
     def url(self, path: str = "/v/video.mp4", host: str | None = None) -> str:
         """Return the absolute URL of ``path`` on this server."""
@@ -118,6 +119,10 @@ class Server:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        with self._lock:
+            for sock in self._open:  # a client keeps its connections: a thread would read from one until a timeout
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own would pull the session from under a read
         for thread in self._threads:
             thread.join(5)
 
@@ -139,6 +144,8 @@ class Server:
         try:
             if self._tls:
                 sock = self._tls.wrap_socket(sock, server_side=True)
+            with self._lock:
+                self._open.add(sock)
             raw = b""
             while b"\r\n\r\n" not in raw:
                 if not (data := sock.recv(65536)):
@@ -153,6 +160,8 @@ class Server:
         except OSError:
             pass
         finally:
+            with self._lock:
+                self._open.discard(sock)
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
             sock.close()
@@ -277,10 +286,10 @@ def tunnel(request: Request, wire: Wire) -> None:
     """Answer CONNECT as a proxy does, and carry the bytes."""
     wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
     host, _, port = request.target.partition(":")
-    with socket.create_connection((host, int(port))) as onward:
+    with socket.create_connection((host, int(port)), timeout=10) as onward:
         ends = {wire.sock: onward, onward: wire.sock}
-        while True:
-            for ready in select.select(list(ends), [], [], 5)[0]:
+        while readable := select.select(list(ends), [], [], 10)[0]:
+            for ready in readable:
                 if not (data := ready.recv(65536)):
                     return
                 ends[ready].sendall(data)

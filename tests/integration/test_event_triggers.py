@@ -313,7 +313,9 @@ def test_an_airflow_without_event_driven_scheduling():
         "import airflow_provider_vidu.triggers, airflow_provider_vidu.operators\n"
         "import airflow_provider_vidu.event_triggers"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 1
     assert "AirflowOptionalProviderFeatureException" in done.stderr
     assert "needs Airflow 3.0 or newer" in done.stderr

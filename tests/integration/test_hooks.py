@@ -240,7 +240,7 @@ def test_cancel(connect, sandbox, way):
     sandbox.set_speed(0)
     waiting, running = (ViduHook().create_generation(prompt=prompt, model="m").id for prompt in ("x", "y"))
     assert cancel(waiting).accepted
-    sandbox.advance(10)
+    sandbox.advance(30)
     refused = cancel(running)
     assert not refused
     assert "scheduled" in refused.reason

@@ -175,6 +175,12 @@ class TestLife:
             assert answer.json()["status"] == "processing"
             assert len(sandbox.requests("query")) == 1
 
+    @pytest.mark.parametrize("port", [-1, 70_000])
+    def test_a_port_that_is_none_raises(self, port) -> None:
+        """Whatever keeps the server from starting reaches the caller, who would wait for ever otherwise."""
+        with pytest.raises((OSError, OverflowError)):
+            Sandbox(port=port).start()
+
     def test_a_taken_port_is_an_os_error(self, sandbox) -> None:
         """start() raises and leaves no thread behind."""
         with pytest.raises(OSError, match="address"):
@@ -187,7 +193,10 @@ class TestLife:
         subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         subprocess.run(
-            [*command, *subject, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+            [*command, *subject, "-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+            timeout=60,
         )
         with Sandbox(tls=(certificate, key)) as sandbox:
             sandbox.add_generation(id="x", states=[["completed", 0]])

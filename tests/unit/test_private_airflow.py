@@ -36,7 +36,12 @@ def test_a_busy_database_is_waited_for(tmp_path):
     airflow = PrivateAirflow(tmp_path / "airflow", [])
     airflow.prepare()
     done = subprocess.run(
-        [airflow.python, "-c", _ASK], env=airflow.environment(), capture_output=True, text=True, check=False
+        [airflow.python, "-c", _ASK],
+        env=airflow.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = [60_000, 1, "wal"]

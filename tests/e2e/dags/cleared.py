@@ -32,7 +32,7 @@ with DAG("e2e_cleared", schedule=None):
         deferrable=False,
         poll_interval=1,
         retries=1,
-        retry_delay=timedelta(seconds=20),
+        retry_delay=timedelta(seconds=10),
         post_execute=fail_once,
     )
     EmptyOperator(task_id="sibling")

@@ -8,6 +8,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import trustme
@@ -48,12 +50,12 @@ TRICKLES = {
 
 @pytest.fixture
 def connect(monkeypatch) -> Callable[..., None]:
-    """Return what defines the default connection."""
+    """Return what defines a connection, the default one unless told otherwise."""
 
-    def connect(host: str, **extra: object) -> None:
+    def connect(host: str, *, conn_id: str = "vidu_default", **extra: object) -> None:
         stored = {"conn_type": "vidu", "host": host, "password": KEY}
         extra = {"timeout": TIMEOUT, "max_retries": 0, **extra}
-        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(stored | {"extra": extra}))
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(stored | {"extra": extra}))
 
     return connect
 
@@ -74,18 +76,27 @@ def quickly(ask: Callable[[], object], most: float = SOON) -> float:
     side="sync",
     says="took too long to deliver the answer",
 )
-@pytest.mark.parametrize("name", TRICKLES)
-def test_a_trickle_ends(connect, name: str) -> None:
-    """After four time-outs the request is given up, and it may have arrived."""
-    with Server(TRICKLES[name]) as server:
-        connect(server.url(""))
+def test_a_trickle_ends(connect) -> None:
+    """After four time-outs each request is given up, and it may have arrived; the requests wait beside each other."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(TRICKLES)) as pool:
+        hooks = {}
+        for number, (name, answer) in enumerate(TRICKLES.items()):
+            connect(stack.enter_context(Server(answer)).url(""), conn_id=f"trickle_{number}", timeout=2 * TIMEOUT)
+            hooks[name] = ViduHook(f"trickle_{number}")
 
-        def ask() -> None:
-            with pytest.raises(ViduTransportError, match=r"took too long to deliver the answer \(0\.6 s\)") as caught:
-                ViduHook().get_generation("g", retries=0)
-            assert caught.value.sent
+        def ask(hook: ViduHook) -> Exception | None:
+            try:
+                hook.get_generation("g", retries=0)
+            except ViduTransportError as error:
+                return error
+            return None
 
-        assert quickly(ask) > 3 * TIMEOUT
+        began = time.monotonic()
+        for name, error in zip(hooks, pool.map(ask, hooks.values(), timeout=2 * SOON), strict=True):
+            assert error is not None, name
+            assert "took too long to deliver the answer (1.2 s)" in str(error), name
+            assert error.sent, name
+        assert 6 * TIMEOUT < time.monotonic() - began < SOON
 
 
 def test_a_trickled_create_is_an_unknown_outcome(connect) -> None:

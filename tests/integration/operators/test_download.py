@@ -148,7 +148,9 @@ def test_importing_the_operator_loads_no_http_client():
         found = [name for name in new if name.startswith(heavy)]
         raise SystemExit(str(found) if found else 0)
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, check=False, timeout=120
+    )
     assert result.returncode == 0, result.stderr[-500:]
 
 

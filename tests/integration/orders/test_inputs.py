@@ -115,12 +115,12 @@ def service() -> Iterator[Service]:
         setattr(Handler, f"do_{method}", Handler._serve)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield found
     server.shutdown()
     server.server_close()
-    thread.join()
+    thread.join(10)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS
+from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.orders.records import NullStore, RecordStore
 from airflow_provider_vidu.orders.submission import Submission
@@ -306,6 +307,50 @@ def test_only_a_failure_that_may_pass_is_submitted_again(connect, sandbox, code,
         with pytest.raises(exceptions.ViduGenerationFailedError, match=code):
             run(store)
     assert len(sandbox.creates) == creates - 1
+
+
+def test_what_failed_for_good_is_submitted_again_after_a_clear_beside_it(connect, sandbox):
+    """Airflow does not retry what has failed for good: where the run counts another clear, a user wants a new one."""
+    connect("ent-v2")
+    sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error="CreationPolicyViolation")
+    store = Memory(Record(0, "airflow:marker-0", time.time(), True, "77", clears=0))
+    order = Order(0, clears=1, counts_every_clear=True)
+    run = Submission(ViduHook(), store, order, logging.getLogger(), sleep=lambda _: None)
+    assert run.generation(BODY, None).id == sandbox.creates[0].id
+
+
+class Gone(Prepared):
+    """A request whose files can no longer be read."""
+
+    def identity(self) -> Any:
+        """Raise as a missing file does."""
+        raise exceptions.ViduConfigError("the image is gone")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["a retry", "a clear"])
+def test_inputs_that_are_gone(connect, sandbox, number):
+    """A retry needs them no more; after a clear there would be nothing to send, so the clear fails before it."""
+    connect("ent-v2")
+    sandbox.add_generation("77", dialect="ent-v2", states=[["queueing", 0]])
+    store = Memory(Record(0, "airflow:marker-0", time.time(), True, "77"))
+    submission = Submission(ViduHook(), store, Order(number), logging.getLogger(), sleep=lambda _: None)
+    if number == 0:
+        assert submission.generation(Gone(BODY), None).id == "77"
+    else:
+        with pytest.raises(exceptions.ViduConfigError, match="the image is gone"):
+            submission.generation(Gone(BODY), None)
+    assert (sandbox.creates, sandbox.requests("cancel")) == ([], [])
+
+
+def test_what_was_cancelled_is_submitted_again(connect, sandbox):
+    """A generation that was cancelled has cost nothing: the retry submits a new one."""
+    connect("ent-v2", max_retries=0)
+    sandbox.set_speed(0)
+    store = Memory()
+    first = run(store)
+    assert ViduHook().cancel_generation(first).accepted
+    assert run(store) != first
+    assert [create.charge for create in sandbox.creates] == ["cancelled", "charged"]
 
 
 def test_orders_of_the_same_name_do_not_meet(connect, sandbox):

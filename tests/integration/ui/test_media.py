@@ -25,7 +25,7 @@ MADE = {"conn_id": "vidu_default", "role": "generate"}
 MP4 = b"\0\0\0\x20ftypisom" + b"a secret that is no clip of this root" * 10
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def film(pages):
     """Store a clip of 3 MB beneath the root; return its path and content."""
     content = b"\0\0\0\x20ftypisom" + os.urandom(3_000_000)
@@ -134,7 +134,7 @@ def test_from_a_bucket(pages, put):
     assert pages.get(pages.at("bucket-hidden", then="/file")).status_code == 410
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def outside(pages):
     """Lay out what must never be read: neighbours, targets of links, things that are no clip."""
     beside = pages.root.parent

@@ -152,5 +152,5 @@ def test_a_real_decoder_finds_nothing_to_complain_about(clip, tmp_path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip)
     command = ["ffmpeg", "-v", "error", "-xerror", "-err_detect", "explode", "-i", str(path), "-f", "null", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

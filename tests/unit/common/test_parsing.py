@@ -168,6 +168,7 @@ def test_documents_are_bounded() -> None:
         ('{"a": oops, "b": 1}', {"a": None, "b": 1}), ('{"a" "b": 1}', {"a": "b"}), ("<html>{}", None), ("", None),
         ('\ufeff {"a": 1', {}), ('{"d": "{\\"id\\": \\"x\\", \\"img\\": \\"da', {"d": {"id": "x"}}),
         ('{"a": "\\ud800\\u0000"}', {"a": "\ufffd\ufffd"}), ('{"a": NaN, "b": 1e999}', {"a": None, "b": None}),
+        ('{"a": [1}, "b": 2}', {"a": [1]}),
     ],
 )  # fmt: skip
 def test_what_is_left_of_damaged_json(body, expected):

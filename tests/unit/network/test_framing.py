@@ -143,11 +143,11 @@ def test_what_comes_before_broken_chunks_counts() -> None:
     assert reader.feed(raw) == BODY
     assert not reader.keeps
     for go_on in (reader.end, lambda: reader.feed(b"0\r\n\r\n")):
-        with pytest.raises(FramingError, match="chunks are broken"):
+        with pytest.raises(FramingError, match="chunks are malformed"):
             go_on()
     pieces = canonically(AnswerReader(), raw)
     assert [next(pieces), next(pieces)][1] == chunk(BODY)
-    with pytest.raises(FramingError, match="chunks are broken"):
+    with pytest.raises(FramingError, match="chunks are malformed"):
         next(pieces)
 
 

@@ -67,6 +67,18 @@ def test_a_progress_that_moves_is_followed():
     assert interval(near) == SHORTEST
 
 
+def test_a_progress_that_creeps_stretches_the_interval_threefold():
+    """An end that seems hours away may come at once: no more than three of the usual intervals are skipped."""
+    creeping = course((RUNNING, 10, 100.0), (RUNNING, 11, 200.0))
+    assert interval(creeping) == 3 * interval(course((RUNNING, None, 200.0)))
+
+
+def test_a_clip_begins_between_two_answers():
+    """It began to run halfway between the last "waiting" and the next answer; back in the queue, it has not begun."""
+    assert interval(course((WAITING, None, 100.0), (RUNNING, None, 200.0))) == interval(course((RUNNING, None, 50.0)))
+    assert interval(course((RUNNING, None, 100.0), (WAITING, None, 200.0))) == interval(course((WAITING, None, 200.0)))
+
+
 def test_a_progress_that_stands_is_no_promise():
     """Fifty percent for ever is what a gateway says that does not know: the usual intervals."""
     stuck = course((RUNNING, 50, 100.0), (RUNNING, 50, 120.0), (RUNNING, 50, 140.0))

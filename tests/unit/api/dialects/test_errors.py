@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects import Dialect, EntV2, ViduNative
-from airflow_provider_vidu.api.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL, WITH_REFUSAL
+from airflow_provider_vidu.api.dialects.errors import BEFORE_SENDING, ERRORS, OFFICIAL, WITH_REFUSAL, is_success_code
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
@@ -124,6 +124,14 @@ def test_a_status_inside_a_success(dialect: Dialect, body: Any, status: int) -> 
     with pytest.raises(ViduError) as caught:
         dialect.read_generation("a", answer(body, 200))
     assert type(caught.value) is type(dialect.error(answer(body, status)))
+
+
+def test_codes_that_say_success() -> None:
+    """Numbers do so in many ways: 0, 1 and what HTTP calls success; of words there are four; no code is one, too."""
+    for code in (None, "", 0, 1, "1", 200, "201", 299, "success", "OK", " Succeeded "):
+        assert is_success_code(code), code
+    for code in (2, 3, 100, 199, 300, 400, "404", -1, "error", "1e0", "9999999999"):
+        assert not is_success_code(code), code
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -173,7 +173,7 @@ def test_a_silent_back_end_holds_few_looks(vault, monkeypatch):
             assert monotonic() - began < 1
         finally:
             gate.set()
-        assert [look.result() for look in hung] == ["t0", "t1"]
+        assert [look.result(30) for look in hung] == ["t0", "t1"]
     slow, now = Resolver("d", "r"), [100.0]
     monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: now[0]))
     assert slow.value("y0", None) == "y0"

@@ -1,45 +1,23 @@
-"""After all that: where do keys and signatures stand? Runs last, over everything the other tests have left."""
+"""Where do keys and signatures stand? When the session ends, ``airflow`` searches what all tests have left."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from fault_table import CLEAR_ERROR, LIMIT, REFUSED, SURVIVED
-from private_airflow import PrivateAirflow, PrivateAirflowError, Run, wait_for
+from private_airflow import PrivateAirflow, Run, wait_for
+from tests.e2e.leaks import files, files_with, signatures, signed_files, spellings
 
-# How every sandbox of this session signs; 32 bytes in base64 behind the prefix.
-SIGNATURE = re.compile(r"v1~[A-Za-z0-9~-]{43}_")
 FOREIGN = "v1~" + "Zm9yZWlnbi1zaWduYXR1cmUtb2YtYW5vdGhlci1ob3N" + "_"
-
-
-def _spellings(key: str) -> list[bytes]:
-    encoded = base64.b64encode(key.encode()).rstrip(b"=")
-    return [key.encode(), quote(key, safe="").encode(), encoded, key.encode("utf-16-le"), key[8:].encode()]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _files_with(folder: Path, wanted: list[bytes]) -> list[str]:
-    found = [path for path in _files(folder) if any(word in path.read_bytes() for word in wanted)]
-    return [str(path.relative_to(folder)) for path in found]
-
-
-def _signatures(text: str) -> set[str]:
-    return {*SIGNATURE.findall(text), *SIGNATURE.findall(unquote(text))}
 
 
 def _rows(database: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,33 +30,29 @@ def _rows(database: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture
-def finished(airflow, runs):
-    """Return the Airflow after every run has ended; one that hangs is another test's affair."""
-    for run in runs.values():
-        with suppress(PrivateAirflowError):
-            airflow.wait(run, timeout=10)
+def searched(airflow, runs):
+    """Return the Airflow as soon as a wait stands in its database, in a log and in a component's output."""
+    places = ("airflow.db", "logs", "output")
+
+    def stands_everywhere() -> bool:
+        found = files_with(airflow.home, [b"e2e-deferred"])
+        return all(any(path.startswith(place) for path in found) for place in places)
+
+    assert wait_for(stands_everywhere, 90, every=1), "the search finds nothing"
     return airflow
 
 
-def test_the_search_would_find_something(finished):
-    """The same search finds a generation's id in the database, in a task's log and in a component's output."""
-    found = _files_with(finished.home, [b"e2e-deferred"])
-    assert any(path.startswith("airflow.db") for path in found)
-    assert any(path.startswith("logs") for path in found)
-    assert any(path.startswith("output") for path in found)
-
-
-def test_no_key_in_any_file(finished, keys, fault_row):
+def test_no_key_in_any_file(searched, keys, fault_row):
     """Database, logs, rendered templates, XComs, trigger rows and the components' output hold no key."""
     for key in (keys.good, keys.wrong, keys.revoked):
-        assert _files_with(finished.home, _spellings(key)) == []
-    seen = f"three keys in {len(_spellings(keys.good))} spellings: in none of {len(_files(finished.home))} files"
+        assert files_with(searched.home, spellings(key)) == []
+    seen = f"three keys in {len(spellings(keys.good))} spellings: in none of {len(files(searched.home))} files"
     fault_row("secrets", "API key in a file of Airflow", side="database, logs, output", seen=seen, outcome=SURVIVED)
 
 
-def test_no_key_in_any_row(finished, keys, fault_row):
+def test_no_key_in_any_row(searched, keys, fault_row):
     """No row of any table holds a key, however SQLite has laid it out on its pages."""
-    with closing(sqlite3.connect(finished.home / "airflow.db")) as database:
+    with closing(sqlite3.connect(searched.home / "airflow.db")) as database:
         dump = list(database.iterdump())
         stored = database.execute("select is_encrypted, password from connection where conn_id = 'vidu_default'")
         is_encrypted, password = stored.fetchone()
@@ -133,7 +107,6 @@ def pipelines(airflow, sandbox, keys, tmp_path_factory) -> Pipelines:
     """Run both pipelines; every trigger row and event that was ever stored is caught."""
     with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as database:
         database.executescript(CATCH)
-    sandbox.rotate_keys([keys.good])
     airflow.wait_for_dags(["e2e_signed", "e2e_unsigned"])
     for name in ("signed", "unsigned"):
         sandbox.add_generation(f"{name}-good", states=[["processing", 0], ["completed", 3600]])
@@ -181,7 +154,7 @@ def test_the_pipelines_ended_as_they_should(pipelines, fault_row):
     ):
         error = pipelines.error(name, task)
         assert error.startswith(kind)
-        assert not _signatures(error)
+        assert not signatures(error)
         fault = f"signed URL {task}" if name == "signed" else "signed_urls_in_xcom=False and only a video_url"
         fault_row("secrets", fault, side="task log", seen=error, requests="", outcome=outcome)
 
@@ -196,7 +169,7 @@ def test_a_failure_quotes_no_secret(pipelines, keys, fault_row):
     for line in pipelines.log("signed", "failed").splitlines():
         assert not line.startswith("2026-01-01 ERROR")
     assert keys.good not in error
-    assert not _signatures(error)
+    assert not signatures(error)
     fault_row("secrets", "reason of a failure quotes key and signed URL", side="task log", seen=error, outcome=SURVIVED)
 
 
@@ -206,7 +179,7 @@ def test_signatures_stand_in_return_values_only(pipelines, fault_row):
     with closing(sqlite3.connect(pipelines.airflow.home / "airflow.db")) as database:
         for table, row in _rows(database):
             searched += 1
-            if _signatures(str(row)):
+            if signatures(str(row)):
                 found.add((table, row.get("key"), row.get("dag_id")))
     assert {(table, key) for table, key, _ in found} == {("xcom", "return_value")}
     assert "e2e_signed" in {dag for *_, dag in found}
@@ -217,12 +190,10 @@ def test_signatures_stand_in_return_values_only(pipelines, fault_row):
 
 def test_no_signature_in_any_file_but_the_database(pipelines, fault_row):
     """No log, no output of a component and no rendered file holds the signature of any URL."""
-    files = [path for path in _files(pipelines.airflow.home) if not path.name.startswith("airflow.db")]
-    held = {str(path): found for path in files if (found := _signatures(path.read_bytes().decode("utf-8", "replace")))}
-    assert held == {}
+    assert signed_files(pipelines.airflow.home) == {}
     issued = len(pipelines.sandbox.issued_signatures())
     assert issued >= 8
-    seen = f"{issued} issued signatures: in none of {len(files)} files"
+    seen = f"{issued} issued signatures: in none of {len(files(pipelines.airflow.home))} files"
     fault_row("secrets", "signature in a log", side="logs, output", seen=seen, outcome=SURVIVED)
 
 
@@ -230,7 +201,7 @@ def test_switched_off_signatures_stand_nowhere(pipelines, fault_row):
     """With signed_urls_in_xcom=False no file holds one of this run's signatures, the database's pages included."""
     ours = pipelines.sandbox.issued_signatures("unsigned-good")
     theirs = pipelines.sandbox.issued_signatures("signed-good")
-    raw = [path.read_bytes() for path in _files(pipelines.airflow.home)]
+    raw = [path.read_bytes() for path in files(pipelines.airflow.home)]
     assert any(one.encode() in data for one in theirs for data in raw), "the search finds nothing"
     assert len(ours) >= 2
     assert not [one for one in ours if any(one.encode() in data for data in raw)]
@@ -248,7 +219,7 @@ def test_triggers_and_events_hold_no_secret(pipelines, keys, fault_row):
     assert "ViduGenerationTrigger" in caught
     assert "signed-good" in caught
     assert "outcome" in caught
-    assert not _signatures(caught)
+    assert not signatures(caught)
     assert keys.good not in caught
     seen = f"{len(pipelines.waiting)} snapshots of trigger rows and events: no key, no signature"
     fault_row("secrets", "secret in a trigger or event", side="while deferred", seen=seen, outcome=SURVIVED)
@@ -262,10 +233,10 @@ def test_rendered_fields_and_links_hold_no_signature(pipelines, fault_row):
     assert shown.startswith(f"{pipelines.sandbox.url}/")
     assert shown.endswith("?***")
     assert "?***" in str(images)
-    assert not _signatures(json.dumps(told))
+    assert not signatures(json.dumps(told))
     for name, run in pipelines.runs.items():
         links = pipelines.airflow.api("GET", f"{run.path}/taskInstances/made/links")
-        assert not _signatures(json.dumps(links))
+        assert not signatures(json.dumps(links))
         assert links["extra_links"]["Watch"].endswith("/tasks/made"), name
     seen = f"video_url: {re.sub('[0-9a-f]{32}', '…', shown)}"
     fault_row("secrets", "signature in rendered fields and links", side="REST API", seen=seen, outcome=SURVIVED)
