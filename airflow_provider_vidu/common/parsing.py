@@ -114,6 +114,8 @@ _BLANKS: Final = " \t\r\n\v\f\0\x1e\x85\xa0\u200b\u2028\u2029\ufeff"
 _SCRIPT_GUARD: Final = re.compile(r"(?:\)\]\}'?,?|(?:while|for) ?\((?:1|;;)\);|\{\}&&)")
 _CALL_BEGINS: Final = re.compile(r"(?:/\*\*/)?[\w$.]{1,100} ?\(")
 _EVENT_LINE: Final = re.compile(r"(?:data|event|id|retry)?:")
+_MOST_EVENT_LINES: Final = 50_000
+"""A longer stream of events is not split into lines: 16 MiB of line ends took 12 seconds and 1.3 GB."""
 
 
 def _unwrapped(text: str) -> str | None:
@@ -136,6 +138,8 @@ def _unwrapped(text: str) -> str | None:
 
 def _only_event(text: str) -> str | None:
     """Return the data of a stream of events that has one with data; None where it has several, or is no stream."""
+    if text.count("\n") >= _MOST_EVENT_LINES:
+        return None
     events: list[list[str]] = [[]]
     for line in map(str.strip, text.split("\n")):
         if not line:

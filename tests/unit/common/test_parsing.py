@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -181,3 +182,15 @@ def test_a_damaged_answer_is_bounded():
     while isinstance(deep, dict) and "a" in deep:
         deep, levels = deep["a"], levels + 1
     assert levels < MAX_DEPTH + 1
+
+
+def test_line_ends_take_little_memory():
+    """A stream of events that consists of line ends is not made a million lists of."""
+    body = b"data:1" + b"\n" * 1_000_000 + b"data:2"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError):
+            parse(body)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()
