@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest, check_template
@@ -25,6 +25,7 @@ from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
+from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 NO_SCHEME: Final = "none"
@@ -162,11 +163,7 @@ class ViduConfig:
 
     def _find_secrets(self) -> list[str]:
         found = {self.api_key.reveal()}
-        if self.proxy:
-            parts = urlsplit(self.proxy.reveal())
-            # A token may stand as the user name without a password.
-            told = parts.password or parts.username
-            found |= {told, unquote(told)} if told else set()
+        found |= environment_secrets() | (secrets_of(self.proxy) if self.proxy else set())
         found |= {value.reveal() for name, value in self.headers if is_secret_header(name, value.reveal())}
         # The longest first: a short one may be the beginning of a long one.
         return sorted(filter(None, found), key=lambda secret: (-len(secret), secret))

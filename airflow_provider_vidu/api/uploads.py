@@ -63,7 +63,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
         reason = error.reason.removeprefix("Not fetched: ").replace("the file really lies", "uploads really go")
         raise ViduConfigError(f"The upload service names an address that is not allowed: {reason}") from None
     except NETWORK_ERRORS as error:
-        failed = failure_text(error)
+        failed = access.redact_text(failure_text(error), url)
     # Raised outside of the handler: the frames of the error hold the signed URL, and the password of a proxy.
     raise ViduTransportError(f"A file could not be uploaded: {failed}. A retry uploads it again, at no cost.")
 

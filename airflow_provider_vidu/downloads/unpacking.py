@@ -82,6 +82,7 @@ class Unpacker:
             try:
                 piece = self._zlib.decompress(rest, _PIECE)
             except zlib.error:
+                rest = b""  # this frame may be quoted, and the bytes may hold the key
                 raise ViduDownloadError(
                     f"The server sent the file {self.name}-compressed although it was asked not to, and what came is "
                     "broken: it cannot be unpacked."

@@ -43,12 +43,18 @@ class Stream:
         try:
             self._send(headers, access.headers if own else ())
             self._response = self._connection.answer()
-            self.headers = _lowered(self._response)
+            found = _lowered(self._response)
+            self.location = Secret(found.pop("location")) if found.get("location") else None
+            """Where a redirect leads; verbatim, for it may have to be followed."""
+            self.headers = {name: access.redact_text(value, target.url) for name, value in found.items()}
             self.status = self._response.status
             self.relay = self._connection.relay
             self.length = self._announced()
         except (*NETWORK_ERRORS, ViduError) as error:
             self.close()
+            if isinstance(error, ViduError):  # a redirect may name a host after the key
+                error.reason = access.redact_text(error.reason, target.url)
+                error.args = (error.reason,)
             # The frames below hold the request as it was written, the key among its headers.
             error.__cause__ = error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error

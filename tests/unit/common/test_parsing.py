@@ -189,7 +189,7 @@ def test_line_ends_take_little_memory():
     body = b"data:1" + b"\n" * 1_000_000 + b"data:2"
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError):
+        with pytest.raises(json.JSONDecodeError):
             parse(body)
         assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
     finally:
