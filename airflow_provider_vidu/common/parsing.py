@@ -19,8 +19,8 @@ from airflow_provider_vidu.common.values import (
 
 # May be an integer of more than 64 bits; ids have 18 or 19 digits.
 _LONG_NUMBER: Final = re.compile(rb"[0-9-][0-9]{19}")
-# Escapes that stand for a NUL or for half of a character; every other one is harmless.
-_ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+# Escapes that stand for a NUL, an underscore (as in __type) or half of a character; every other one is harmless.
+_ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|005[fF]|[dD][89a-fA-F])")
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_A_BRACKET: Final = bytes(code for code in range(256) if code not in b"[]{}")
 
@@ -65,7 +65,7 @@ def _harmless(body: bytes) -> str | None:
     # Proper UTF-8 has no surrogates but in escapes.
     if b"\0" in body or (b"\\" in body and _ODD_ESCAPE.search(body)):
         return None
-    if _LONG_NUMBER.search(body):
+    if _LONG_NUMBER.search(body) or b'"__' in body:
         return None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth(body) > MAX_DEPTH:
         return None

@@ -194,3 +194,12 @@ def test_line_ends_take_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["__classname__", "__id__", "__type", "__var", "\\u005f_type", "_\\u005Fvar"])
+@pytest.mark.parametrize("read", [parse, parse_partly, lambda body: documents(body)[0].value])
+def test_no_name_means_a_class_to_airflow(read, name):
+    """However it is spelt, and however the answer is read: an XCom would be refused, or become an object."""
+    found = read(f'{{"a": [{{"{name}": 1, "__b": 2}}]}}'.encode())
+    plain_name = name.replace("\\u005f", "_").replace("\\u005F", "_")
+    assert found == {"a": [{f"x{plain_name}": 1, "__b": 2}]}
