@@ -17,6 +17,9 @@ DEFAULT_CONN_ID: Final = "vidu_default"
 ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
+CANCEL_PATIENCE_SECONDS: Final = 60.0
+"""So long a cancel waits between its attempts, all in all: a task that is over waits for it in its worker."""
+
 DEFER_MARGIN_SECONDS: Final = 300.0
 """How much longer than the deadline a deferral may last: the trigger reports a timeout by itself, and
 Airflow's own is only the net below it."""

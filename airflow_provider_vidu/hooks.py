@@ -24,6 +24,7 @@ from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import redacted, without_query
 from airflow_provider_vidu.defaults import (
+    CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     checked_count,
@@ -269,6 +270,9 @@ class ViduHook(BaseHook):
         ``ent-v2`` cancels what has not started yet and gives the credits back; once it runs it answers
         "scheduled". ``vidu-native`` documents no cancel, and neither do the one-click products.
 
+        It is retried for at most a minute, whatever the service asks for: a task that was killed, or whose timeout has
+        expired, waits for it.
+
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
@@ -277,7 +281,9 @@ class ViduHook(BaseHook):
         generation_id = checked_id(generation_id)
         if not self.config.dialect.can_cancel(endpoint):
             return NO_CANCEL
-        return self._client.carry(lambda dialect: dialect.cancel(generation_id, endpoint), generation_id)
+        return self._client.carry(
+            lambda dialect: dialect.cancel(generation_id, endpoint), generation_id, patience=CANCEL_PATIENCE_SECONDS
+        )
 
     def get_credits(self) -> Credits:
         """Return the balance of the account (``ent-v2``).

@@ -65,16 +65,21 @@ class SyncClient:
             transport.close()
 
     def carry(
-        self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = None
+        self,
+        make: Callable[[Dialect], Call[T]],
+        generation_id: str | None = None,
+        retries: int | None = None,
+        patience: float | None = None,
     ) -> T:
         """Send a call, again as often as its session says, and return what its answer means.
 
         :param make: makes the call for the connection's dialect, once for each attempt.
         :param generation_id: the generation that it is about; errors name it.
         :param retries: how often a failed call is repeated; None for the connection's ``max_retries``.
+        :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: with its generation and connection.
         """
-        session = Session(make, retries, generation_id, self._conn_id)
+        session = Session(make, retries, generation_id, self._conn_id, patience)
         while True:
             try:
                 config = self._look_up(session.refused is not None)
