@@ -30,12 +30,14 @@ class Session(Generic[T]):
     :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
     :param generation_id: the generation that the call is about; errors name it.
     :param conn_id: the connection; errors name it, too.
+    :param patience: seconds that all waits may take together, whatever ``Retry-After`` says; None for no limit.
     """
 
     make: Callable[[Dialect], Call[T]]
     retries: int | None
     generation_id: str | None
     conn_id: str
+    patience: float | None = None
     _request: ApiRequest | None = None
     _attempts: Attempts | None = None
     _seen: ViduConfig | None = None
@@ -78,4 +80,9 @@ class Session(Generic[T]):
             raise error
         if self._attempts is None:
             self._attempts = Attempts(self.retries or 0, bills=self._request is not None and self._request.bills)
-        return self._attempts.after(error)
+        delay = self._attempts.after(error)
+        if self.patience is not None:
+            self.patience -= delay
+            if self.patience < 0:
+                raise error
+        return delay

@@ -64,16 +64,21 @@ class SyncClient:
             transport.close()
 
     def carry(
-        self, make: Callable[[Dialect], Call[T]], generation_id: str | None = None, retries: int | None = None
+        self,
+        make: Callable[[Dialect], Call[T]],
+        generation_id: str | None = None,
+        retries: int | None = None,
+        patience: float | None = None,
     ) -> T:
         """Send a call, retry it as its session decides, and return its result.
 
         :param make: makes the call for the connection's dialect, once per attempt.
         :param generation_id: the generation that it is about; errors name it.
         :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
+        :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: naming the generation and the connection.
         """
-        session = Session(make, retries, generation_id, self._conn_id)
+        session = Session(make, retries, generation_id, self._conn_id, patience)
         while True:
             try:
                 config = self._look_up(session.refused is not None)
