@@ -14,6 +14,9 @@ DEFAULT_CONN_ID: Final = "vidu_default"
 ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
+CANCEL_PATIENCE_SECONDS: Final = 60.0
+"""So long a cancel waits between its attempts, all in all: a task that is over waits for it in its worker."""
+
 DEFER_MARGIN_SECONDS: Final = 300.0
 """Seconds that a deferral may outlast the deadline: the trigger reports the timeout, and Airflow's is a fallback."""
 

@@ -23,7 +23,13 @@ from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import redacted, without_query
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, DEFER_MARGIN_SECONDS, checked_count, checked_seconds
+from airflow_provider_vidu.defaults import (
+    CANCEL_PATIENCE_SECONDS,
+    DEFAULT_CONN_ID,
+    DEFER_MARGIN_SECONDS,
+    checked_count,
+    checked_seconds,
+)
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
@@ -271,6 +277,9 @@ class ViduHook(BaseHook):
         ``ent-v2`` cancels a job that has not started and refunds the credits; once the job runs, it answers
         "scheduled". Neither ``vidu-native`` nor the one-click products document a cancel.
 
+        It is retried for at most a minute, whatever the service asks for: a task that was killed, or whose timeout has
+        expired, waits for it.
+
         :param generation_id: the id at Vidu.
         :param endpoint: where it was submitted; only one-click products need it.
         :return: whether it was cancelled, and the service's reason.
@@ -279,7 +288,9 @@ class ViduHook(BaseHook):
         generation_id = checked_id(generation_id)
         if not self.config.dialect.can_cancel(endpoint):
             return NO_CANCEL
-        return self._client.carry(lambda dialect: dialect.cancel(generation_id, endpoint), generation_id)
+        return self._client.carry(
+            lambda dialect: dialect.cancel(generation_id, endpoint), generation_id, patience=CANCEL_PATIENCE_SECONDS
+        )
 
     def get_credits(self) -> Credits:
         """Return the balance of the account (``ent-v2``).

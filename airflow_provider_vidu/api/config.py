@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
 from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, TransportFailure, check_template
@@ -24,6 +24,7 @@ from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
+from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 NO_SCHEME: Final = "none"
@@ -166,10 +167,7 @@ class ViduConfig:
 
     def _find_secrets(self) -> list[str]:
         secrets = {self.api_key.reveal()}
-        if self.proxy:
-            parts = urlsplit(self.proxy.reveal())
-            password = parts.password or parts.username or ""  # a token may be the user name
-            secrets |= {password, unquote(password)}
+        secrets |= environment_secrets() | (secrets_of(self.proxy) if self.proxy else set())
         secrets |= {value.reveal() for name, value in self.headers if is_secret_header(name, value.reveal())}
         # Longest first: a short one may be the beginning of a long one.
         return sorted(filter(None, secrets), key=lambda secret: (-len(secret), secret))

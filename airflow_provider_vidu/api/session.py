@@ -31,6 +31,7 @@ class Session(Generic[T]):
     :param generation_id: the generation that the call is about; errors name it.
     :param conn_id: the connection; errors name it, too.
     :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
+    :param patience: seconds that all waits may take together, whatever ``Retry-After`` says; None for no limit.
     """
 
     make: Callable[[Dialect], Call[T]]
@@ -38,6 +39,7 @@ class Session(Generic[T]):
     generation_id: str | None
     conn_id: str
     queues: bool = False
+    patience: float | None = None
     _request: ApiRequest | None = None
     _attempts: Attempts | None = None
     _seen: ViduConfig | None = None
@@ -81,4 +83,9 @@ class Session(Generic[T]):
         if self._attempts is None:
             bills = self._request is not None and self._request.bills
             self._attempts = Attempts(self.retries or 0, bills=bills, queues=self.queues)
-        return self._attempts.after(error)
+        delay = self._attempts.after(error)
+        if self.patience is not None:
+            self.patience -= delay
+            if self.patience < 0:
+                raise error
+        return delay

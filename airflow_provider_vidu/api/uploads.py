@@ -64,7 +64,7 @@ def put(url: str, content: BinaryIO, size: int, content_type: str, access: Downl
         reason = re.sub(r"the file really \w+", "uploads really go", error.reason.removeprefix("Not fetched: "))
         raise ViduConfigError(f"The upload service returned an address that is not allowed: {reason}") from None
     except NETWORK_ERRORS as error:
-        failure = failure_text(error)
+        failure = access.redact_text(failure_text(error), url)
     # Raised outside of the handler: the error's frames hold the signed URL and the password of a proxy.
     raise ViduTransportError(f"A file could not be uploaded: {failure}. A retry uploads it again, at no cost.")
 

@@ -161,10 +161,26 @@ def first_text(*values: Any) -> str | None:
     return next(filter(None, map(text, values)), None)
 
 
+_OF_AIRFLOW: Final = frozenset({"__classname__", "__id__", "__type", "__var"})
+"""Names by which Airflow knows an object of a class in an XCom: it refuses to store a dictionary that has one of the
+first two, and of the others makes an object of the class that they name (airflow.sdk.serde)."""
+
+
+def unserialized(value: Any) -> Any:
+    """Return JSON in which no object passes for one that Airflow has serialized; such names begin with an x then.
+
+    :param value: plain JSON; it is not changed.
+    """
+    if isinstance(value, Mapping):
+        return {f"x{name}" if name in _OF_AIRFLOW else name: unserialized(item) for name, item in value.items()}
+    return [unserialized(item) for item in value] if isinstance(value, list) else value
+
+
 def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any:
-    """Return JSON that UTF-8, PostgreSQL and strict parsers accept.
+    """Return JSON that UTF-8, PostgreSQL, strict parsers and Airflow's XComs accept.
 
     Lone surrogates and NUL characters become U+FFFD, NaN and infinities None, integers of more than 64 bits strings.
+    Names that mean a class to Airflow are changed (:func:`unserialized`).
 
     :param value: parsed JSON.
     :param redact: removes secrets from every string.
@@ -177,7 +193,8 @@ def plain(value: Any, redact: Callable[[str], str] = str, depth: int = 0) -> Any
         text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return redact(text.replace("\0", "\ufffd"))
     if isinstance(value, dict):
-        return {plain(name, redact): plain(item, redact, depth + 1) for name, item in value.items()}
+        items = ((plain(name, redact), plain(item, redact, depth + 1)) for name, item in value.items())
+        return {f"x{name}" if name in _OF_AIRFLOW else name: item for name, item in items}
     if isinstance(value, list):
         return [plain(item, redact, depth + 1) for item in value]
     if isinstance(value, float):

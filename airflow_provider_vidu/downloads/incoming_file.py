@@ -146,9 +146,10 @@ class IncomingFile:
         """Determine from the first bytes whether the file is compressed, and take them."""
         if self._first is None:
             return
-        first, self._first = bytes(self._first), None
-        self._unpacker = unpacker_of(first, self._codings)
-        self._unpack(memoryview(first))
+        # A view: what is quoted of this frame shows none of the bytes, which may hold the key.
+        first, self._first = memoryview(bytes(self._first)), None
+        self._unpacker = unpacker_of(bytes(first[:SNIFF_BYTES]), self._codings)
+        self._unpack(first)
 
     def _unpack(self, data: memoryview) -> None:
         if self._unpacker is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_vidu.common.progress import ProgressLog, finish_line
+from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.downloads.decisions import (
     MAX_FRESH_URLS,
@@ -183,24 +184,19 @@ class Transfer:
         while True:
             own = own and self._access.origin is not None and target.origin == self._access.origin
             stream = self._stream = Stream(target, self._access, {**accept, **progress.headers()}, own=own)
-            location = stream.headers.get("location")
-            if stream.status not in (301, 302, 303, 307, 308) or not location:
+            if stream.status not in (301, 302, 303, 307, 308) or stream.location is None:
                 return stream
             stream.close()
             hops += 1
-            target = self._next_target(target, location, hops)
+            target = self._next_target(target, stream.location, hops)
 
-    def _next_target(self, target: Target, location: str, hops: int) -> Target:
-        url = location
-        try:
-            url = target.redirected(location)
-            following = Target.parse(url)
-        except (ViduDownloadRefusedError, ValueError):  # urlsplit raises ValueError for http://[ and the like
-            following = None
+    def _next_target(self, target: Target, location: Secret, hops: int) -> Target:
+        following = _followed(target, location)
         if problem := redirect_problem(hops, target.scheme, following.scheme if following else None):
-            shown = self._access.redact(without_query(url).encode("utf-8", "replace")).decode("utf-8", "replace")
+            # Secrets are looked for before anything else changes the spelling.
+            shown = _absolute(target, self._access.redact_text(location.reveal(), target.url))
             raise ViduDownloadRefusedError(
-                f"Not fetched from {without_query(target.url)}: {problem} ({sanitized(shown, 120)})."
+                f"Not fetched from {without_query(target.url)}: {problem} ({sanitized(without_query(shown), 120)})."
             )
         assert following is not None
         return following
@@ -281,7 +277,7 @@ class Transfer:
         return False
 
     def _broken(self, error: BaseException) -> ViduDownloadError:
-        detail = failure_text(error)
+        detail = self._access.redact_text(failure_text(error), self._url)
         if self._file.received == 0:
             return ViduDownloadError(f"The file at {self._source} could not be fetched: {detail}.")
         of = f" of {self._file.total:,}" if self._file.total is not None else ""
@@ -322,3 +318,18 @@ class Transfer:
     @property
     def _source(self) -> str:
         return sanitized(without_query(self._url), 300) if self._url else "the generation's URL"
+
+
+def _followed(target: Target, location: Secret) -> Target | None:
+    """Return what a redirect leads to; None when that is not an http(s) URL. No frame that raises holds it."""
+    try:
+        return Target.parse(target.redirected(location.reveal()))
+    except (ViduDownloadRefusedError, ValueError):  # ValueError: of urlsplit, for http://[ and the like
+        return None
+
+
+def _absolute(target: Target, location: str) -> str:
+    try:
+        return target.redirected(location)
+    except ValueError:
+        return location

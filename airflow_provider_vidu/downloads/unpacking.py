@@ -19,6 +19,9 @@ FREE_BYTES: Final = 16 * 1024**2
 """Up to this size in bytes the ratio does not count: a small picture of one colour compresses to nearly nothing."""
 _GZIP: Final = b"\x1f\x8b\x08"
 _PIECE: Final = 1024**2
+_PORTION: Final = 16 * 1024
+"""Bytes that are unpacked at a time. After each end of a member zlib copies what is left of them: a megabyte of empty
+members cost a second, and a file server may send gigabytes of them."""
 
 
 def unpacker_of(head: bytes, codings: Sequence[str]) -> Unpacker | None:
@@ -64,8 +67,11 @@ class Unpacker:
         :raises ViduDownloadError: when the compressed bytes are corrupt.
         :raises ViduDownloadRefusedError: when they unpack to far more than a medium does.
         """
-        self._taken += len(data)
-        rest = bytes(data)
+        for at in range(0, len(data), _PORTION):
+            yield from self._unpacked(bytes(data[at : at + _PORTION]))
+
+    def _unpacked(self, rest: bytes) -> Iterator[memoryview]:
+        self._taken += len(rest)
         while rest and not self._is_over:
             if self._zlib.eof:
                 # A gzip file may have several members. Other bytes after its end are ignored, as gzip does.
@@ -76,6 +82,7 @@ class Unpacker:
             try:
                 piece = self._zlib.decompress(rest, _PIECE)
             except zlib.error:
+                rest = b""  # this frame may be quoted, and the bytes may hold the key
                 raise ViduDownloadError(
                     f"The server sent the file {self.name}-compressed although no compression was requested, and it "
                     "cannot be unpacked: the compressed data is corrupt."

@@ -7,7 +7,6 @@ buffer.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import io
@@ -18,14 +17,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.network.framing import MOST_INTERIM
 from airflow_provider_vidu.network.limits import DEFAULT_TIMEOUT, SLOW_TIMEOUTS
-from airflow_provider_vidu.network.proxies import proxy_for
+from airflow_provider_vidu.network.proxies import basic_credentials, proxy_for
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from airflow_provider_vidu.network.tls import ssl_context
 
@@ -267,13 +266,14 @@ class _Proxy:
         parts = urlsplit(url)
         assert parts.hostname is not None  # checked by proxy_for
         is_encrypted = parts.scheme == "https"
-        user = Secret(f"{unquote(parts.username)}:{unquote(parts.password or '')}") if parts.username else None
+        sent = basic_credentials(url)
+        user = Secret(sent) if sent else None
         return cls(parts.hostname, parts.port or (443 if is_encrypted else 80), user, is_encrypted)
 
     def headers(self) -> dict[str, str]:
         if self.credentials is None:
             return {}
-        return {"Proxy-Authorization": "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode("ascii")}
+        return {"Proxy-Authorization": f"Basic {self.credentials.reveal()}"}
 
     def tunnel(self, sock: socket.socket, target: Target) -> None:
         """Open a tunnel; raises OSError when the proxy refuses, or its answer does not end in time."""

@@ -6,17 +6,21 @@ proxies, which no client here supports.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.origins import PORTS, is_loopback
 
+_SHORTEST: Final = 5
+"""Shorter passwords of the environment are not redacted: they would leave holes in every message."""
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _OCTETS = re.compile(r"(?:[0-9]{1,3}\.){0,3}\*(?:\.\*)*")
 """``10.1.*`` and ``10.1.2.*``: octets missing at the end match anything."""
@@ -45,6 +49,42 @@ def proxy_for(url: str, proxy: Secret | None, environ: Mapping[str, str] | None 
     if wrong := _why_unusable(proxy, source):
         raise ViduConfigError(wrong)
     return _with_scheme(proxy.reveal())
+
+
+def basic_credentials(url: str) -> str | None:
+    """Return user and password of a proxy's URL as ``Proxy-Authorization`` sends them (Base64), or None without a user.
+
+    :raises ValueError: when it is not a URL.
+    """
+    parts = urlsplit(url)
+    if not parts.username:
+        return None
+    return base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode("ascii")
+
+
+def secrets_of(proxy: Secret) -> set[str]:
+    """Return what nobody may read of a proxy: its password, as it is written, as it is meant and as it is sent.
+
+    A token may be the user name without a password.
+    """
+    try:
+        parts, sent = urlsplit(_with_scheme(proxy.reveal())), basic_credentials(_with_scheme(proxy.reveal()))
+    except ValueError:
+        return set()
+    secret = parts.password or parts.username
+    return {secret, unquote(secret), *([sent] if sent else [])} if secret else set()
+
+
+def environment_secrets(environ: Mapping[str, str] | None = None) -> set[str]:
+    """Return what nobody may read of the proxies in the environment: a proxy that refuses a password may quote it.
+
+    :param environ: the environment to read; the process's own if omitted.
+    """
+    environ = os.environ if environ is None else environ
+    kinds = ("http_proxy", "https_proxy", "all_proxy")
+    values = {environ.get(name, "").strip() for kind in kinds for name in (kind, kind.upper())}
+    found = {secret for value in values if "@" in value for secret in secrets_of(Secret(value))}
+    return {secret for secret in found if len(secret) >= _SHORTEST}
 
 
 def _of_environment(url: str, environ: Mapping[str, str]) -> tuple[str, Secret | None]:

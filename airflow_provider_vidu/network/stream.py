@@ -44,12 +44,18 @@ class Stream:
             self._send(headers, access.headers if own else ())
             self._response = self._connection.answer()
             head = self._response.headers
-            self.headers = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
+            lowered = {name.lower(): ", ".join(head.get_all(name, ())) for name in head}
+            self.location = Secret(lowered.pop("location")) if lowered.get("location") else None
+            """Where a redirect leads; verbatim, because it may have to be followed."""
+            self.headers = {name: access.redact_text(value, target.url) for name, value in lowered.items()}
             self.status = self._response.status
             self.relay = self._connection.relay
             self.length = self._announced()
         except (*NETWORK_ERRORS, ViduError) as error:
             self.close()
+            if isinstance(error, ViduError):  # a redirect may name a host after the key
+                error.reason = access.redact_text(error.reason, target.url)
+                error.args = (error.reason,)
             # The traceback's frames hold the request, including the key in its headers.
             error.__cause__ = error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error

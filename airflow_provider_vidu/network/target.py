@@ -17,6 +17,7 @@ from airflow_provider_vidu.network.addresses import Resolver
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
 from airflow_provider_vidu.network.origins import PORTS, Origin, origin_of
+from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
 
 MAX_BYTES: Final = 20 * 1024**3
 """The default of ``[vidu] max_bytes``."""
@@ -78,12 +79,15 @@ class DownloadAccess:
         :param data: bytes from a server.
         :param url: the requested URL: stores quote the signature that they refuse.
         """
-        hidden = [secret.reveal() for secret in self.secrets] + sorted(signatures(url))
-        if not hidden:
-            return data
         text = data.decode("utf-8", "surrogateescape")
-        clean = Redactor(hidden).redact(text)
+        clean = self.redact_text(text, url)
         return data if clean == text else clean.encode("utf-8", "replace")
+
+    def redact_text(self, text: str, url: str | None = None) -> str:
+        """Return a text without secrets, those of the proxies among them: like :meth:`redact`."""
+        hidden = {secret.reveal() for secret in self.secrets} | signatures(url) | environment_secrets()
+        hidden |= secrets_of(self.proxy) if self.proxy else set()
+        return Redactor(hidden).redact(text) if hidden else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Target:
 
     url: str = field(repr=False)
     scheme: str
-    host: str
+    host: str = field(repr=False)
     port: int
     path: str = field(repr=False)
 

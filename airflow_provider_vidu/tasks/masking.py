@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
 from airflow_provider_vidu.common.text import signatures, without_signatures
+from airflow_provider_vidu.common.values import unserialized
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.rendering import RenderedOperator
 
@@ -33,7 +34,8 @@ def as_result(generation: Generation, parameters: Mapping[str, Any] | None = Non
     signed = conf.getboolean("vidu", "signed_urls_in_xcom", fallback=True)
     result = generation.as_xcom(signed_urls=signed)
     if parameters is not None:
-        result["parameters"] = dict(parameters) if signed else without_signatures(dict(parameters))
+        fields = unserialized(parameters)
+        result["parameters"] = fields if signed else without_signatures(fields)
     return result
 
 

@@ -75,6 +75,9 @@ class RenderedOperator(BaseOperator):
         """Render an argument or a part of it; the keys of a request decide which of its fields are text."""
         from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
 
+        if seen_oids is not None and id(content) in seen_oids:
+            # What a mapped task was given by an XCom is data: rendered, whoever fills it could read every connection.
+            return content
         outer = self._is_text, self._is_number
         try:
             if type(content) is dict:

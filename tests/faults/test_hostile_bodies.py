@@ -293,3 +293,24 @@ def test_a_hundred_interim_answers_are_read(serve):
     """An honest proxy sends a few, for each request of a kept connection."""
     serve(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100 + whole(RUNNING))
     assert ASKS["async"]().id == "g7"
+
+
+@pytest.mark.fault("attacks", "an answer holds what Airflow takes for a serialized object", outcome=SURVIVED,
+                   seen="its fields, under other names")  # fmt: skip
+@pytest.mark.parametrize("ask", ["sync", "async"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"__classname__": "airflow.sdk.definitions.asset.Asset", "__version__": 1, "__data__": {"name": "a"}},
+        {"__type": "airflow.sdk.definitions.connection.Connection", "__var": {"conn_id": "other"}},
+        {"__id__": "a"},
+    ],
+    ids=lambda told: next(iter(told)),
+)
+def test_an_xcom_of_an_answer_is_plain(serve, ask, told):
+    """Stored and pulled again it is what it was: no class is imported, no connection is looked up, nothing fails."""
+    serde = pytest.importorskip("airflow.sdk.serde")
+    serve(whole(json.dumps({"id": "g7", "status": "processing", "more": [told], **told}).encode()))
+    stored = ASKS[ask]().as_xcom()
+    assert serde.deserialize(json.loads(json.dumps(serde.serialize(stored)))) == stored
+    assert list(stored["raw"]["more"][0].values()) == list(told.values())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import io
 import json
 import pickle
 import ssl
@@ -14,6 +16,8 @@ from types import FrameType
 import pytest
 import trustme
 
+from airflow_provider_vidu.api.connection import resolve
+from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduError
@@ -21,6 +25,7 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.network.connection import Connection
 from airflow_provider_vidu.network.stream import NETWORK_ERRORS, Stream
 from airflow_provider_vidu.network.target import DownloadAccess, Target
+from fault_table import CLEAR_ERROR
 from tests.integration.downloads.test_transfer import Shelf
 from tests.integration.servers import Request, Server, Wire, fixed
 
@@ -223,4 +228,80 @@ def test_a_broken_stream_leaves_no_trace_of_its_request(monkeypatch) -> None:
     monkeypatch.setattr(Connection, "send", broken)
     with Server(_breaking) as server, pytest.raises(BrokenPipeError) as caught:
         Stream(Target.parse(server.url()), access(server), {}, own=True)
+    assert_clean(caught.value)
+
+
+def _refusing(request: Request, wire: Wire) -> None:
+    sent = request.headers["proxy-authorization"].removeprefix("Basic ")
+    body = f"{sent} is {base64.b64decode(sent).decode()}".encode()
+    wire.send(b"HTTP/1.1 407 Not " + sent.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+SHORT = "nk-7777"
+"""Its Base64 is not looked for by itself."""
+
+
+@pytest.mark.fault("secrets", "a proxy quotes the password that it refuses", outcome=CLEAR_ERROR, seen="three stars")
+@pytest.mark.parametrize("is_own", [True, False], ids=["connection", "environment"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("ask", [*ASKS, "download", "upload"])
+def test_a_proxy_that_quotes_its_password(connect, monkeypatch, ask: str, scheme: str, is_own: bool) -> None:
+    """In its status line or on its page, as it was sent or decoded, wherever the proxy is named."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with Server(_refusing) as server:
+        proxy = f"http://joe:{SHORT}@127.0.0.1:{server.port}"
+        if not is_own:
+            monkeypatch.setenv(f"{scheme}_proxy", proxy)
+        connect(f"{scheme}://gw.example.com", **({"proxy": proxy} if is_own else {}))
+        access = dataclasses.replace(resolve("vidu_default").access(), resolve=lambda *_: ["8.8.8.8"])
+        url = f"{scheme}://gw.example.com/v.mp4"
+        files: dict[str, Callable[[], object]] = {
+            "download": lambda: Transfer(url, Shelf().open, access=access).run(),
+            "upload": lambda: put(url, io.BytesIO(b"x"), 1, "image/png", access),
+        }
+        with pytest.raises(ViduError) as caught:
+            (ASKS | files)[ask]()
+    assert len(server.requests) == 1
+    sent = base64.b64encode(f"joe:{SHORT}".encode()).decode()
+    assert "***" in str(caught.value)
+    for secret in (SHORT, sent):
+        assert secret not in str(caught.value)
+        assert secret not in str(caught.value.details())
+
+
+NOT_A_FILE = bytes(range(1, 200)) * 30
+
+
+@pytest.mark.fault("secrets", "a file server quotes the key in a header", outcome=CLEAR_ERROR, seen="three stars")
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, {"Content-Type": KEY}),
+        (302, {"Location": f"ftp://h/{KEY}"}),
+        (302, {"Location": f"{KEY}://h"}),
+        (302, {"Location": f"http://{KEY}.localtest:1/"}),
+        (302, {"Location": f"http://{KEY}@127.0.0.1/"}),
+    ],
+    ids=["type", "path", "scheme", "host", "user"],
+)
+def test_a_file_server_that_quotes_the_key_in_a_header(status: int, headers: dict[str, str]) -> None:
+    """The connection's own origin gets the key; what a refusal quotes of its headers is redacted like its body."""
+
+    def answer(request: Request, wire: Wire) -> None:
+        wire.head(status, Content_Length=len(NOT_A_FILE), **headers)
+        wire.send(NOT_A_FILE)
+
+    with Server(answer) as server:
+        own = dataclasses.replace(access(server), resolve=lambda *_: ["127.0.0.1"])
+        with pytest.raises(ViduDownloadError) as caught:
+            Transfer(server.url(), Shelf().open, access=own).run()
+    assert_clean(caught.value)
+
+
+def test_a_compressed_file_that_holds_the_key() -> None:
+    """It is broken, and the frames of the error hold the beginning of what came."""
+    body = b"\x1f\x8b\x08" + bytes(7) + KEY.encode()
+    with Server(fixed(200, body)) as server, pytest.raises(ViduDownloadError, match="broken") as caught:
+        Transfer(server.url(), Shelf().open, access=access(server)).run()
     assert_clean(caught.value)

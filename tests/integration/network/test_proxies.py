@@ -229,7 +229,7 @@ def no_tls(request) -> Iterator[str]:
 def test_a_host_without_a_scheme_that_speaks_no_tls(connect, no_tls, name: str) -> None:
     """The hint names the scheme that is missing."""
     connect(no_tls)
-    with pytest.raises(ViduTransportError, match=r"TLS handshake failed.*write http://") as caught:
+    with pytest.raises(ViduTransportError, match=r"failed in the TLS handshake.*write http://") as caught:
         CLIENTS[name]()
     assert not caught.value.sent
 

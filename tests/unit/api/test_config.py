@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import json
@@ -524,8 +525,9 @@ def test_equality() -> None:
 
 
 def test_secrets_to_mask() -> None:
-    """Key, proxy password and sensitive headers are masked; harmless headers are not."""
-    assert set(config(PRIVATE).secrets()) == {KEY, "GEHEIM-proxy", "GEHEIM-token"}
+    """Key, proxy password (also as it is sent) and sensitive headers are masked; harmless headers are not."""
+    sent = base64.b64encode(b"user:GEHEIM-proxy").decode()
+    assert set(config(PRIVATE).secrets()) == {KEY, "GEHEIM-proxy", sent, "GEHEIM-token"}
 
 
 def test_a_header_that_looks_like_a_token_is_masked() -> None:

@@ -120,3 +120,23 @@ def test_a_connection_that_cannot_be_looked_up_is_no_reason_to_repeat() -> None:
     """How often the call may be repeated stands in that connection."""
     with pytest.raises(exceptions.ViduTransportError):
         session().after(exceptions.ViduTransportError("no secrets backend", sent=False))
+
+
+@pytest.mark.fault(
+    "attacks", "a service asks the cancel of a task that is over to come again in a day", outcome="clear error",
+    seen="the refusal, at once",
+)  # fmt: skip
+def test_waits_end_when_the_patience_does() -> None:
+    """Retries count as well; what the service asks for is not waited for beyond the patience."""
+    call = replace(session(retries=5), patience=60.0)
+    call.call(OLD)
+    waited = call.after(exceptions.ViduRateLimitError("Too many requests.", retry_after=20))
+    assert 20 <= waited < 60
+    refusal = exceptions.ViduRateLimitError("Too many requests.", retry_after=86_400)
+    with pytest.raises(exceptions.ViduRateLimitError) as caught:
+        call.after(refusal)
+    assert caught.value is refusal
+    # Without a limit it is waited for.
+    patient = session(retries=5)
+    patient.call(OLD)
+    assert patient.after(refusal) > 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Collection
 from typing import Any
 
@@ -188,3 +189,24 @@ def test_a_damaged_answer_is_bounded():
     while isinstance(deep, dict) and "a" in deep:
         deep, levels = deep["a"], levels + 1
     assert levels < MAX_DEPTH + 1
+
+
+def test_line_ends_take_little_memory():
+    """A stream of events that consists of line ends is not made a million lists of."""
+    body = b"data:1" + b"\n" * 1_000_000 + b"data:2"
+    tracemalloc.start()
+    try:
+        with pytest.raises(json.JSONDecodeError):
+            parse(body)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["__classname__", "__id__", "__type", "__var", "\\u005f_type", "_\\u005Fvar"])
+@pytest.mark.parametrize("read", [parse, lambda body: documents(body)[0].value])
+def test_no_name_means_a_class_to_airflow(read, name):
+    """However it is spelt, and however the answer is read: an XCom would be refused, or become an object."""
+    found = read(f'{{"a": [{{"{name}": 1, "__b": 2}}]}}'.encode())
+    plain_name = name.replace("\\u005f", "_").replace("\\u005F", "_")
+    assert found == {"a": [{f"x{plain_name}": 1, "__b": 2}]}

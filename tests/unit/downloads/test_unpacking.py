@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import zlib
 
 import pytest
@@ -52,6 +53,15 @@ def test_an_end_that_is_missing_shows():
     unpacker = unpacker_of(packed[:4096], [])
     list(unpacker.unpack(packed[:-1]))
     assert not unpacker.is_at_end
+
+
+def test_empty_members_take_time_in_proportion():
+    """Twenty bytes of an empty member do not cost a copy of all that follow it in the buffer."""
+    packed = gzip.compress(b"", mtime=0) * 100_000
+    unpacker = unpacker_of(packed[:4096], [])
+    began = time.thread_time()
+    assert not list(unpacker.unpack(packed))
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize("packed", [b"\x1f\x8b\x08" + b"\xff" * 100, gzip.compress(MP4)[:-8] + bytes(8)])

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.network.proxies import is_exempt, proxy_for
+from airflow_provider_vidu.network.proxies import environment_secrets, is_exempt, proxy_for
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD")
 ENV, OTHER = "http://env.example.com:3128", "http://other.example.com:3128"
@@ -148,3 +148,17 @@ def test_no_frame_of_the_error_holds_the_password(monkeypatch, proxy: str, is_ow
     frames = [entry.frame.f_locals for entry in caught.traceback if entry.path.name == "proxies.py"]
     assert frames
     assert "GEHEIM" not in repr(frames)
+
+
+@pytest.mark.parametrize(
+    ("env", "hidden"),
+    [
+        ({"HTTPS_PROXY": "http://joe:p%40ssword@p:1"}, {"p%40ssword", "p@ssword", "am9lOnBAc3N3b3Jk"}),
+        ({"all_proxy": "a-token@p"}, {"a-token", "YS10b2tlbjo="}),
+        ({"http_proxy": "http://joe:abc@p"}, {"am9lOmFiYw=="}),
+        ({"HTTP_PROXY": "http://p:3128", "HTTPS_PROXY": "http://[x@p", "NO_PROXY": "joe:hidden@h"}, set()),
+    ],
+)
+def test_what_is_secret_of_the_environment(env: dict[str, str], hidden: set[str]) -> None:
+    """The password as it is written, meant and sent; a word of three letters alone would make holes into messages."""
+    assert environment_secrets(env) == hidden

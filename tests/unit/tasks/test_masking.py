@@ -74,3 +74,15 @@ def test_a_plain_url_is_not_masked(masker):
         task = ViduDownloadOperator(task_id="t", destination="/d/", video_url="{{ url }}")
     task.render_template_fields({"url": "https://h/v.mp4?id=7&size=true"})
     assert masker("https://h/v.mp4?id=7&size=true") == "https://h/v.mp4?id=7&size=true"
+
+
+@pytest.mark.parametrize("signed", ["True", "False"])
+def test_parameters_are_no_object_of_airflow(monkeypatch, signed):
+    """Whoever fills them could let a later task make an object of a class of Airflow's."""
+    monkeypatch.setenv("AIRFLOW__VIDU__SIGNED_URLS_IN_XCOM", signed)
+    asked = {"extra": [{"__type": "airflow.sdk.Connection", "__var": {"conn_id": "other"}}], "__classname__": "a"}
+    generation = Generation(id="g", status=GenerationStatus.SUCCEEDED)
+    assert as_result(generation, asked)["parameters"] == {
+        "extra": [{"x__type": "airflow.sdk.Connection", "x__var": {"conn_id": "other"}}],
+        "x__classname__": "a",
+    }

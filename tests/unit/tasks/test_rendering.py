@@ -102,3 +102,37 @@ def test_a_mapped_task_is_rendered_alike():
     task = mapped.unmap({"prompt": "{{ x }}"})
     task._do_render_template_fields(task, task.template_fields, {"x": "3.10"}, task.get_template_env(), set())
     assert (task.prompt, task.model) == ("3.10", "3.10")
+
+
+SECRET_TEMPLATE = "{{ conn.vidu_default.password }}"
+
+
+@pytest.mark.fault(
+    "attacks", "a mapped task's XCom holds a template", outcome="survived", seen="its text, sent as it is"
+)
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    "mapped",
+    [
+        {"prompt": SECRET_TEMPLATE},
+        {"images": [SECRET_TEMPLATE]},
+        {"parameters": {"style": SECRET_TEMPLATE, "inner": {"deep": [SECRET_TEMPLATE]}}},
+        {"body": {"prompt": SECRET_TEMPLATE, "model": "m"}},
+    ],
+    ids=lambda mapped: next(iter(mapped)),
+)
+def test_what_a_mapped_task_is_given_is_no_template(mapped, native):
+    """Whoever triggers a DAG may fill an XCom: as a template it would read every connection.
+
+    Airflow names such values by their identity (``seen_oids``), and renders what the author has written beside them.
+    """
+    with DAG("d", schedule=None, render_template_as_native_obj=native) as dag:
+        beside = {"endpoint": "{{ x }}"} | ({} if "body" in mapped else {"model": "{{ x }}"})
+        task = ViduGenerateOperator(task_id="t", **mapped, **beside)
+    context = {"x": "text2video", "conn": {"vidu_default": {"password": "never"}}}
+    seen = {id(value) for value in mapped.values()}
+    task._do_render_template_fields(task, task.template_fields, context, task.get_template_env(dag), seen)
+    for name, value in mapped.items():
+        assert getattr(task, name) == value
+    assert "never" not in str(vars(task))
+    assert task.endpoint == "text2video"
