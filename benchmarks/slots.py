@@ -114,10 +114,11 @@ def bars(result: dict[str, Any]) -> list[Bar]:
 _METHOD: Final = """\
 **Method.** A private Airflow as `make demo` starts it (SQLite, LocalExecutor with {workers} slots), {clips} mapped
 `ViduGenerateOperator(deferrable=True)` at their defaults, and a sandbox that makes {slots} clips at a time,
-{seconds:.0f} s each, and refuses every further create (the gateway with `video_queue_full`, the official API with `QuotaExceeded`).
-*Refused* counts refused creates; *worker-seconds* is the time for which generating tasks held a worker slot (sampled
-five times a second); *busy* is the share of the slots that made clips from the first create to the last clip's end.
-No other Airflow provider waits for a free slot, so there is no peer; the yardstick is the account's own time."""
+{seconds:.0f} s each, and refuses every further create (the gateway with `video_queue_full`, the official API with
+`QuotaExceeded`). *Refused* counts refused creates; *worker-seconds* is the time for which generating tasks held a
+worker slot (sampled five times a second); *busy* is the share of the slots that made clips from the first create to
+the last clip's end. No other Airflow provider waits for a free slot, so there is no peer; the yardstick is the
+account's own time."""
 
 
 def section(result: dict[str, Any]) -> str:
