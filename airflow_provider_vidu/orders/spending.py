@@ -65,7 +65,7 @@ class Spending(Unlimited):
         self._budget = budget
         self._cap = cap
         self._log = log
-        dag = context.get("dag") or getattr(task, "dag", None)
+        dag = context.get("dag") or (task.dag if task.has_dag() else None)
         self._periods = _periods(dag, budget) if self._ti is not None else []
 
     def check(self) -> None:
