@@ -64,10 +64,9 @@ def dry_run(
     for line in request_lines(sent):
         log.info("%s", config.redact(line))
     log.info("::endgroup::")
-    text = json.dumps(without_signatures({k: v for k, v in request.items() if k not in _PRIVATE}), default=str)
-    shown: dict[str, Any] = json.loads(config.redact(text))
-    result: dict[str, Any] = {"dry_run": True, "endpoint": urlsplit(url).path, "request": shown}
-    result |= {name: value for name, value in terms.items() if value}
+    public = {name: value for name, value in request.items() if name not in _PRIVATE}
+    whole_result = {"dry_run": True, "endpoint": urlsplit(url).path, "request": without_signatures(public), **terms}
+    result: dict[str, Any] = json.loads(config.redact(json.dumps(whole_result, default=str)))
     if (price := _earlier_price(context, terms)) is not None:
         result["credits"] = price
     costs = "" if price is None else f" The last run paid {price} credits for this model and these parameters."
