@@ -50,22 +50,6 @@ class ViduBudget:
         if self.per not in get_args(Period):
             raise ViduConfigError(f"ViduBudget: per must be 'run' or 'day', not {sanitized(self.per, 40)!r}.")
 
-    def check(self, prices: Sequence[float]) -> None:
-        """Refuse the next create if the limit is reached.
-
-        :param prices: of everything that was paid for within the period.
-        :raises ViduBudgetError: saying spent, limit and what was asked for.
-        """
-        spent = sum(prices)
-        if spent < self.credits:
-            return
-        whose = "this DAG run" if self.per == "run" else "this DAG today (UTC)"
-        raise ViduBudgetError(
-            f"The budget of {whose} is spent: {amount(spent)} of {amount(self.credits)} credits, in {len(prices)} "
-            f"generations. One more was asked for (until now, one has cost up to {amount(max(prices))}). Nothing was "
-            "submitted."
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -112,6 +96,23 @@ class Scope:
             if name.startswith(self.prefix) and (read := number(price)) is not None and read > 0:
                 found[generation] = max(read, found.get(generation, 0.0))
         return list(found.values())
+
+
+def check_budget(budget: ViduBudget, prices: Sequence[float]) -> None:
+    """Refuse the next create if a budget is spent.
+
+    :param prices: of everything that was paid for within the period.
+    :raises ViduBudgetError: saying spent, limit and what was asked for.
+    """
+    spent = sum(prices)
+    if spent < budget.credits:
+        return
+    whose = "this DAG run" if budget.per == "run" else "this DAG today (UTC)"
+    raise ViduBudgetError(
+        f"The budget of {whose} is spent: {amount(spent)} of {amount(budget.credits)} credits, in {len(prices)} "
+        f"generations. One more was asked for (until now, one has cost up to {amount(max(prices))}). Nothing was "
+        "submitted."
+    )
 
 
 def checked_budget(value: object) -> ViduBudget | None:

@@ -12,7 +12,7 @@ from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.models import Cancellation, Generation
-from airflow_provider_vidu.orders.budget import Period, Scope, ViduBudget, amount, price_refused
+from airflow_provider_vidu.orders.budget import Period, Scope, ViduBudget, amount, check_budget, price_refused
 from airflow_provider_vidu.orders.ledger import ledger
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Spending(Unlimited):
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
-        self._budget.check(prices)
+        check_budget(self._budget, prices)
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows; one that has failed is not cancelled."""

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
 from airflow_provider_vidu.operators import ViduBudget
-from airflow_provider_vidu.orders.budget import Scope, amount, checked_budget, checked_cap, price_refused
+from airflow_provider_vidu.orders.budget import Scope, amount, check_budget, checked_budget, checked_cap, price_refused
 
 RUN = Scope("run", "d", "r", datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
 DAY = dataclasses.replace(RUN, per="day")
@@ -19,7 +19,7 @@ DAY = dataclasses.replace(RUN, per="day")
 @pytest.mark.parametrize("prices", [[], [40.0, 59.9]])
 def test_below_the_limit_a_create_is_allowed(prices):
     """Its own price is unknown before it is sent, so only what is known counts."""
-    ViduBudget(credits=100).check(prices)
+    check_budget(ViduBudget(credits=100), prices)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_below_the_limit_a_create_is_allowed(prices):
 def test_at_the_limit_a_create_is_refused(per, whose):
     """The error is final, and says what was spent, what the limit is and what was asked for."""
     with pytest.raises(ViduBudgetError, match=f"budget of {whose} is spent: 100 of 100 credits, in 2 gen") as caught:
-        ViduBudget(credits=100, per=per).check([60, 40.0])
+        check_budget(ViduBudget(credits=100, per=per), [60, 40.0])
     assert "One more was asked for (until now, one has cost up to 60)" in caught.value.reason
     assert not caught.value.retryable
 
