@@ -361,7 +361,8 @@ class ViduGenerateOperator(SignedURLOperator):
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
         if self._facts.get("credits") is None:
-            self._spending(context).named_late(generation, self._facts.get("created_at"))
+            with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
+                self._spending(context).named_late(generation, self._facts.get("created_at"))
         return as_result(*completed(generation, self._arguments(), self._facts))
 
     def _cancel(self, why: str) -> None:

@@ -234,6 +234,17 @@ def test_a_price_that_only_the_end_names_is_counted_then(connect, sandbox, varia
     assert len(names(variables)) == 1
 
 
+@pytest.mark.usefixtures("no_price")
+def test_a_cap_that_renders_differently_at_the_end_loses_no_result(connect, sandbox):
+    """The generation is paid for by then."""
+    connect("ent-v2")
+    task = Spender(max_credits=9)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    task.kwargs["max_credits"] = "None"
+    assert task.resume(deferred.value)["credits"] == PRICE
+
+
 def test_a_ledger_that_cannot_be_read_allows_no_create(official, variables):
     """The error may be retried, and nothing was paid."""
     variables.keys = lambda prefix: 1 / 0

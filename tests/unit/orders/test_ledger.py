@@ -97,3 +97,18 @@ def test_each_airflow_has_its_ledger(monkeypatch, is_3, has_list, kind):
     monkeypatch.setattr(version_compat, "AIRFLOW_V_3_0_PLUS", is_3)
     monkeypatch.setattr(ledger, "Variable", type("Variable", (), {"keys": None} if has_list else {}))
     assert type(ledger.ledger()) is kind
+
+
+def test_names_are_read_from_the_database_of_airflow_2(monkeypatch):
+    """Literally: an underscore is no wildcard."""
+    from airflow.models.variable import Variable as Model
+    from sqlalchemy import Column, MetaData, String, Table, create_engine, insert
+    from sqlalchemy.orm import sessionmaker
+
+    engine = create_engine("sqlite://")
+    table = Table(Model.__tablename__, MetaData(), Column("key", String(250)))
+    table.create(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(table), [{"key": key} for key in ("a_b_1", "a_bX2", "a_b_3", "b_a_b_")])
+    monkeypatch.setattr("airflow.utils.session.create_session", sessionmaker(engine))
+    assert sorted(ledger._in_database("a_b_")) == ["a_b_1", "a_b_3"]
