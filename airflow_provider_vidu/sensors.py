@@ -30,6 +30,7 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
@@ -106,6 +107,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         context = {} if context is None else context  # in a user's unit test
+        skip_after_dry_run(self._id())
         publish(context, self._id(), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
         if self.deferrable:
             with self._softened():

@@ -16,6 +16,7 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, stripped, url_of
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
 from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
@@ -123,6 +124,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
+        skip_after_dry_run(url, generation_id)
         self._check_mapping(context)
         if generation_id is not None:
             publish(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
@@ -22,26 +21,24 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
 )
 from airflow_provider_vidu.events import Turn, id_in, read_slot_event
-from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
-    ViduError,
-    ViduGenerationFailedError,
-    ViduNotFoundError,
-    ViduTimeoutError,
-    from_details,
-)
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
+from airflow_provider_vidu.orders.budget import ViduBudget, checked_budget, checked_cap
+from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
+from airflow_provider_vidu.orders.explained import explained_failure, explained_not_found
 from airflow_provider_vidu.orders.request import (
     NAMES,
-    check_endpoint,
+    check_arguments,
     completed,
     facts_of_create,
     further_fields,
     request_of,
     required_arguments,
+    terms_of,
     text,
 )
-from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
+from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
+from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.spending import Spending
     from airflow_provider_vidu.tasks.slot_wait import SlotWait
 
 
@@ -96,6 +94,13 @@ class ViduGenerateOperator(SignedURLOperator):
         it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
         keeps one Variable per task instance.
     :param max_failures: consecutive failed polls that are tolerated.
+    :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
+        generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
+        fails for good. Templated.
+    :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend.
+    :param dry_run: render, read and check everything, log the request, and send nothing; downloads and sensors
+        downstream are skipped. ``[vidu] dry_run`` does so for all tasks.
+    :raises ViduBudgetError: when ``max_credits`` or ``budget`` is exceeded.
     :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.
     :raises ViduSubmitUnknownError: when it is unknown whether a create was carried out.
@@ -103,7 +108,7 @@ class ViduGenerateOperator(SignedURLOperator):
     """
 
     template_fields: Sequence[str] = (
-        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id"
+        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id", "max_credits"
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
     operator_extra_links = (ViduWatchLink(),)
@@ -128,13 +133,12 @@ class ViduGenerateOperator(SignedURLOperator):
         durable: bool = True,
         on_clear: Literal["new", "resume"] = "new",
         max_failures: int = 10,
+        max_credits: float | str | None = None,
+        budget: ViduBudget | None = None,
+        dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if body is not None and any(value is not None for value in (prompt, model, images, parameters)):
-            raise ViduConfigError("body replaces prompt, model, images and parameters: give one or the other.")
-        if body is None and all(value is None for value in (prompt, images, parameters)):
-            raise ViduConfigError("There is nothing to submit: give prompt, images, parameters or body.")
         if on_clear not in ("new", "resume"):
             raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
         self.prompt = prompt
@@ -153,8 +157,13 @@ class ViduGenerateOperator(SignedURLOperator):
         self.durable = checked_flag("durable", durable)
         self.on_clear = on_clear
         self.max_failures = checked_count("max_failures", max_failures)
+        self.max_credits = max_credits
+        self._has_cap = max_credits is not None
+        self.budget = checked_budget(budget)
+        # Not dry_run, which is a method of Airflow's operators.
+        self.is_dry_run = checked_flag("dry_run", dry_run)
+        check_arguments(self._arguments())
         self._required = required_arguments(self._arguments())
-        check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._facts: Mapping[str, Any] | None = None
@@ -164,7 +173,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
             # Set here, not as an argument, which would replace a callback from default_args.
             given: Any = self.on_success_callback or []
-            self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
+            self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), forget_order]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or pick up what an earlier try submitted; publish the id; wait."""
@@ -183,10 +192,15 @@ class ViduGenerateOperator(SignedURLOperator):
 
         context = {} if context is None else context  # in a user's unit test
         hook = self._hook()
-        self._config = self._checked_config(hook, context)
+        self._config = checked_config(hook, context, self.log, is_durable=self.durable)
         fields, endpoint = request_of(self._arguments(), self._required), self._endpoint()
         # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
+        prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
+        spending = self._spending(context)
+        if is_dry(self.is_dry_run):
+            check_downstream(self, self.log)
+            return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
         slot = self._slot_wait(hook, context, turn)
 
@@ -203,15 +217,16 @@ class ViduGenerateOperator(SignedURLOperator):
             on_clear=self.on_clear,
             before_order=before_order,
             before_send=self._check_wanted,
+            spending=spending,
         )
-        storage = text("storage_conn_id", self.storage_conn_id)
-        with self._explained_not_found(is_synchronous):
-            generation = slot.submitted(lambda: submission.generation(Prepared(fields, storage), endpoint))
+        with explained_not_found(is_synchronous):
+            generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
+        submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
         if generation.failed:  # some creates are answered with the failure at once
@@ -244,20 +259,14 @@ class ViduGenerateOperator(SignedURLOperator):
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
         wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
-        with self._explained_failure(wait.hook, wait.generation_id):
+        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
             return self._finished(context, wait.resume(event))
 
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
         super().post_execute(context, result)
-        if not self.durable or context is None or not is_task_instance(context.get("ti")):
-            return
-        from airflow_provider_vidu.orders.records import store_for
-
-        try:
-            store_for(context, keeps=self.on_clear == "resume").returned()
-        except Exception as error:  # noqa: BLE001 - the result is paid for; without the record a later clear may reuse it
-            self.log.warning("Could not record that the result was returned: %s", redacted(error))
+        if self.durable and context is not None and is_task_instance(context.get("ti")) and not is_dry(self.is_dry_run):
+            record_returned(context, self.log, keeps=self.on_clear == "resume")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
@@ -270,7 +279,7 @@ class ViduGenerateOperator(SignedURLOperator):
                 conn_id=self.vidu_conn_id,
             )
         wait = self._resumed_wait(generation_id)
-        with self._explained_failure(wait.hook, wait.generation_id):
+        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
     def _check_wanted(self) -> None:
@@ -301,7 +310,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _wait(self, hook: ViduHook, generation_id: str, seconds: float) -> Generation:
         try:
-            with self._explained_failure(hook, generation_id):
+            with explained_failure(hook, generation_id, self._endpoint(), self.log):
                 return hook.wait(
                     generation_id,
                     timeout=seconds,
@@ -340,59 +349,20 @@ class ViduGenerateOperator(SignedURLOperator):
             self._cancel("the task was killed")
         return self._deferred_wait(hook, generation_id)
 
-    @contextmanager
-    def _explained_not_found(self, is_synchronous: bool) -> Iterator[None]:
-        """Explain that the result of a synchronous product was only in the answer to an earlier try.
+    def _spending(self, context: Context) -> Spending:
+        """Return the limits on credits that this task keeps."""
+        from airflow_provider_vidu.orders.spending import Spending
 
-        It is not documented whether the query of other generations returns it, so that is tried first.
-        """
-        try:
-            yield
-        except ViduNotFoundError as error:
-            if error.generation_id is None:
-                raise
-            if not is_synchronous:
-                raise not_resumed(error, error.generation_id) from error
-            message = (
-                "An earlier try submitted this request, and the result was only in the answer to that try: the service "
-                "does not keep it. Clear the task to submit, and pay for, a new generation."
-            )
-            raise from_details({**error.details(), "message": message}) from error
-
-    @contextmanager
-    def _explained_failure(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
-        """Raise the error of a failed generation as retryable if a new submit may succeed."""
-        try:
-            yield
-        except ViduGenerationFailedError as error:
-            try:
-                generation = hook.get_generation(generation_id, endpoint=self._endpoint())
-            except ViduError as unanswered:
-                self.log.warning("Could not re-fetch the failed generation %s: %s", generation_id, unanswered)
-                raise error from None
-            if generation.failed:
-                from airflow_provider_vidu.orders.submission import failed
-
-                raise failed(hook, generation) from error
-            raise
-
-    def _checked_config(self, hook: ViduHook, context: Context) -> ViduConfig:
-        """Return the connection; an unusable one is a retryable error if this order was already submitted."""
-        try:
-            return hook.config
-        except ViduConfigError as error:
-            from airflow_provider_vidu.orders.records import submitted_id
-
-            has_store = self.durable and is_task_instance(context.get("ti"))
-            if has_store and (generation_id := submitted_id(context, self.log)):
-                raise not_resumed(error, generation_id) from error
-            raise
+        return Spending(context, self, self.budget, checked_cap(self.max_credits, self._has_cap), self.log)
 
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         if generation.credits is not None:
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
+        if self._facts.get("credits") is None:
+            with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
+                self._spending(context).named_late(generation, self._facts.get("created_at"))
         return as_result(*completed(generation, self._arguments(), self._facts))
 
     def _cancel(self, why: str) -> None:
@@ -422,13 +392,3 @@ def _pulled(context: Context, key: str) -> Any:
     """Return an XCom that an earlier leg of this try pushed."""
     ti: Any = context.get("ti")
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if ti is not None else None
-
-
-def _forget_order(context: Context) -> None:
-    """Forget the order on success, not in ``execute``: a try that fails after that still needs it.
-
-    Airflow 3 calls this after it has recorded the success, Airflow 2 right before.
-    """
-    from airflow_provider_vidu.orders.records import store_for
-
-    store_for(context).finished()

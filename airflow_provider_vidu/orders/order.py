@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_vidu.common.values import number
+from airflow_provider_vidu.common.values import number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,9 @@ class Record:
     ``handed_over`` whether the task ended without waiting, so that the job is no longer its own; ``request`` a digest
     of the request. ``began`` is the time of the first send; ``looks`` a ``lost_create.Likeness`` as JSON, for the
     search on the list; ``clears`` and ``try_number`` belong to the latest try that handled the order; ``returned`` is
-    whether a try has returned the result to Airflow.
+    whether a try has returned the result to Airflow. ``credits`` is the price of the generation, None if the service
+    named none; ``spent`` is what the task instance's earlier generations cost. ``refused`` is whether the price exceeds
+    ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
     """
 
     order: int
@@ -75,6 +77,10 @@ class Record:
     clears: int | None = None
     try_number: int = 1
     returned: bool = False
+    credits: int | float | None = None
+    spent: int | float = 0
+    refused: bool = False
+    refunded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -88,7 +94,13 @@ class Record:
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
         # A Variable may have been edited.
         known |= {name: number(known.get(name)) or 0.0 for name in ("at", "began")}
+        known |= {"credits": whole(known.get("credits")), "spent": whole(known.get("spent")) or 0}
         return cls(**{"marker": "", **known})
+
+    @property
+    def total(self) -> int | float:
+        """The credits that the task instance has spent on all of its generations, as far as they are known."""
+        return self.spent + (0 if self.refunded else self.credits or 0)
 
     @property
     def is_searchable(self) -> bool:

@@ -32,10 +32,11 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduSubmitUnknownError,
 )
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.spending import Unlimited
 from airflow_provider_vidu.polling.watch import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
 
@@ -64,6 +65,7 @@ class Submission:
     :param before_order: called once before anything is uploaded, recorded or sent; raises if the result could not be
         stored.
     :param before_send: called right before each send of a create; raises if the create is no longer wanted.
+    :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Submission:
         on_clear: OnClear = "new",
         before_order: Callable[[], None] = lambda: None,
         before_send: Callable[[], None] = lambda: None,
+        spending: Unlimited | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -87,9 +90,11 @@ class Submission:
         self._on_clear = on_clear
         self._before_order = before_order
         self._before_send = before_send
+        self._spending = Unlimited() if spending is None else spending
         self._sleep = sleep
         self._endpoint: str | None = None
         self._loaded: Record | None = None
+        self._refused: Record | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
         self.is_of_another_request = False
@@ -110,6 +115,8 @@ class Submission:
         try:
             record = self._loaded = self._store.load()
             request = self._digest_of(prepared, endpoint, record)
+            if record is not None and record.credits and not record.refunded:
+                self._spending.paid(record)  # an earlier try may have ended before it could
             if record is None:
                 earlier = None
             elif record.was_cleared(self._order, request):
@@ -120,6 +127,18 @@ class Submission:
             return earlier or self._submit(prepared, endpoint, request)
         finally:
             prepared.close()
+
+    def check_price(self) -> None:
+        """Cancel the order's generation if it costs more than the task allows; no try may use it then.
+
+        :raises ViduBudgetError: with the price, the limit and the outcome of the cancel.
+        """
+        if (record := self._refused) is None:
+            return
+        error, is_refunded = self._spending.refuse(self._hook, record, self._endpoint)
+        if is_refunded:
+            self._store.save(replace(record, refunded=True))
+        raise error
 
     def handed_over(self) -> None:
         """Record that the task ends without waiting: a later clear must not cancel the generation."""
@@ -138,6 +157,9 @@ class Submission:
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
+        if record.refused and record.generation_id is not None:
+            self._refused = record
+            return _priced(record, record.generation_id)
         generation_id = record.generation_id or find_lost(self._hook, record, self._log, self._sleep)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
@@ -145,6 +167,10 @@ class Submission:
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
+        if record.credits is None and generation.credits:  # of a create whose answer was lost
+            priced = replace(self._with_counters(record), generation_id=generation_id, credits=generation.credits)
+            self._store.save(priced)
+            self._spending.paid(priced)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
@@ -188,6 +214,7 @@ class Submission:
         raise AssertionError("not reached")
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        self._spending.check()
         self._before_order()
         # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
@@ -198,6 +225,7 @@ class Submission:
         def before_send() -> None:
             nonlocal sends
             self._before_send()
+            self._spending.check()  # again: meanwhile, others may have spent
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._store.save(replace(record, at=time.time()))
@@ -217,7 +245,11 @@ class Submission:
             if isinstance(error, ViduError) or not sends:
                 self._forget_intent()
             raise
-        self._store.save(replace(record, generation_id=generation.id))
+        is_refused = self._spending.exceeds(generation)
+        paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
+        self._store.save(paid)
+        self._spending.paid(paid)
+        self._refused = paid if is_refused else None
         return generation
 
     def _forget_intent(self) -> None:
@@ -239,7 +271,10 @@ class Submission:
             looks = Likeness.of(body, path, is_listed=is_listed).to_json()
         now = time.time()
         is_marked = marked is not None
-        record = Record(self._order.number, marker, now, is_marked, request=request, began=now, looks=looks)
+        spent = 0 if self._loaded is None else self._loaded.total
+        record = Record(
+            self._order.number, marker, now, is_marked, request=request, began=now, looks=looks, spent=spent
+        )
         return self._with_counters(record), marked or body
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
@@ -258,7 +293,8 @@ class Submission:
                 raise
         if generation_id is None:
             return None
-        wants_it = (was_lost or self._on_clear == "resume") and not record.differs(request)
+        is_wanted = was_lost or (self._on_clear == "resume" and not record.refused)
+        wants_it = is_wanted and not record.differs(request)
         generation = self._before_the_clear(generation_id, record, wants_it)
         if generation is not None and wants_it and not generation.failed:
             self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
@@ -311,6 +347,11 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
     if not generation.is_transient:
         return error
     return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
+
+
+def _priced(record: Record, generation_id: str) -> Generation:
+    """Return what the record knows about a generation that is not queried, because no try may use it."""
+    return Generation(id=generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
 
 
 def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:

@@ -14,7 +14,7 @@ PINNED = Path(__file__).parent.parent / "fixtures" / "public_api.txt"
 PUBLIC = {
     "airflow_provider_vidu.hooks": ["ViduHook"],
     "airflow_provider_vidu.sensors": ["ViduGenerationSensor"],
-    "airflow_provider_vidu.operators": ["ViduGenerateOperator", "ViduDownloadOperator"],
+    "airflow_provider_vidu.operators": ["ViduGenerateOperator", "ViduDownloadOperator", "ViduBudget"],
     "airflow_provider_vidu.triggers": ["ViduGenerationTrigger", "ViduSlotTrigger"],
     "airflow_provider_vidu.event_triggers": ["ViduGenerationFinishedTrigger"],
     "airflow_provider_vidu.events": ["read_event"],
