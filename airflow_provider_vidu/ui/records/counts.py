@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import JSON, Float, String, and_, case, cast, func, literal, not_, or_, select, true, type_coerce
+from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, literal, not_, or_, select, true, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -93,7 +93,7 @@ def count(
         return Counted(dict.fromkeys(STAGES, 0), (0.0, 0), [], is_cut=False)
     clips = _clips(is_id, is_cut=tasks > MAX_TASKS)
     numbers = (func.count().label("clips"), func.sum(clips.c.credits).label("cost"), func.count(clips.c.credits))
-    stages = session.execute(select(clips.c.stage, *numbers).group_by(clips.c.stage)).all()
+    stages = list(session.execute(select(clips.c.stage, *numbers).group_by(clips.c.stage)))
     counted: dict[str, int] = {row.stage: row.clips for row in stages}
     prices = [(row.cost or 0.0, row[3]) for row in stages if stage in (None, row.stage)]
     page = select(clips.c.id).order_by(*_ordered(clips, order)).offset(offset).limit(limit)
@@ -249,4 +249,4 @@ def _credits(note: Any) -> Any:
             cast(type_coerce(note.value, JSON)["credits"].as_string(), String(40)),
         )
     )
-    return case((named.regexp_match(r"^[0-9]{1,9}([.][0-9]{1,6})?$"), cast(named, Float)))
+    return case((named.regexp_match(r"^[0-9]{1,9}([.][0-9]{1,6})?$"), cast(named, Numeric(15, 6, asdecimal=False))))

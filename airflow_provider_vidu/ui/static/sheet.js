@@ -85,8 +85,6 @@ function setDense(wanted) {
 
 function showGrid(clips) {
   const kept = new Map([...parts.grid.children].map((card) => [card.dataset.id, card]));
-  // While no clip has a picture, a row of empty frames would only push the facts out of sight.
-  parts.grid.classList.toggle("is-bare", !clips.some((clip) => clip.can_play || clip.has_cover));
   parts.grid.replaceChildren(
     ...clips.map((clip) => {
       const id = clip.generation_id ?? clipPath(clip);
@@ -105,7 +103,7 @@ function clipPath(clip) {
 /** The name of a clip: Airflow's rendered map index where there is one, else task and map index. */
 function clipName(clip) {
   const name = clip.label ? `${clip.task_id} · ${clip.label}` : taskName(clip);
-  return clip.number > 1 ? `${name} (${clip.number})` : name;
+  return clip.number > 1 ? `${name}, generation ${clip.number}` : name;
 }
 
 function cardOf(clip) {
@@ -128,7 +126,7 @@ function cardOf(clip) {
     clip.medium === "audio" && clip.can_play && sound(clip),
     clip.can_download && download(`${here}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
   ];
-  return [link, actions.some(Boolean) && el("div.card-actions", {}, actions)];
+  return [link, el("div.card-actions", {}, actions)];
 }
 
 function progress(percent) {
@@ -188,24 +186,29 @@ function sound(clip) {
   return audio;
 }
 
+/** What stands for a clip; a clip without a picture has a slim line instead of an empty frame. */
 function thumb(clip) {
   const path = here + clipPath(clip);
+  const empty = (shown) => shown.replaceWith(el("span.no-picture"));
   if (clip.medium === "audio" && clip.can_play) return el("div.note", { "aria-hidden": "true" }, "♪");
-  if (clip.has_cover) return picture(`${path}/cover`);
-  if (!clip.can_play) return null;
-  if (clip.medium === "image") return picture(`${path}/file`);
-  // No cover: the first picture of the clip, fetched when the card comes into view.
+  const still = () => (clip.medium === "image" ? picture(`${path}/file`, empty) : firstPicture(`${path}/file`, empty));
+  if (clip.has_cover) return picture(`${path}/cover`, (shown) => (clip.can_play ? shown.replaceWith(still()) : empty(shown)));
+  return clip.can_play ? still() : el("span.no-picture");
+}
+
+/** The first picture of a clip without a cover, fetched when the card comes into view. */
+function firstPicture(src, failed) {
   const video = el("video", { muted: true, playsinline: true, preload: "metadata", tabindex: "-1", "aria-hidden": "true" });
-  video.dataset.src = `${path}/file#t=0.1`;
+  video.dataset.src = `${src}#t=0.1`;
   // The name of a file tells little: what does not play may be a picture.
-  video.addEventListener("error", () => video.replaceWith(picture(`${path}/file`)));
+  video.addEventListener("error", () => video.replaceWith(picture(src, failed)));
   seen.observe(video);
   return video;
 }
 
-function picture(src) {
+function picture(src, failed) {
   const image = el("img", { src, alt: "", loading: "lazy" });
-  image.addEventListener("error", () => image.remove());
+  image.addEventListener("error", () => failed(image));
   return image;
 }
 

@@ -60,7 +60,7 @@ def test_the_database_sorts_as_the_pages_do(pages):
     now, facts = datetime.now(UTC), []
     states = ["success", "failed", "running"]
     for index in range(40):
-        prices = [80, 2.5, None, "12", "much", -5, "8e3", [1], 10**12]
+        prices = [80, 2.5, None, "12", "much", -5, "eight", [1], 10**12]
         note = {**MADE, "credits": prices[index % len(prices)], "created_at": index}
         label = f"label {index * 7 % 20:02}" if index % 4 else None
         at, state = now - timedelta(seconds=index * 13 % 41), states[index % 3]
