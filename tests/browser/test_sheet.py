@@ -193,7 +193,7 @@ def test_alone_it_has_airflows_colours(visit, pages, filled, theme):  # noqa: F8
     """Without a frame around it the page has the same ground, text and line as Airflow's own."""
     page = visit("/", theme=theme)
     page.locator(f"html.{theme}").wait_for()
-    names = ("bg", "fg", "fg-muted", "border", "bg-muted")
+    names = ("bg", "fg", "fg-muted", "border", "bg-emphasized")
     # A canvas makes the same bytes of the same colour, however it is written.
     paint = """(values) => values.map((value) => {
         const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
@@ -235,29 +235,10 @@ def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):  # noqa: F811
     assert page.locator(".skeleton").count() == 0
 
 
-def test_zz_pictures(visit, filled):
-    """Temporary."""
-    import time
-
-    for theme in ("light", "dark"):
-        for framed in (False, True):
-            page = visit(filled, theme=theme, framed=framed)
-            place = page.frame_locator("iframe") if framed else page
-            place.locator(".card").first.wait_for()
-            time.sleep(1.5)
-            page.screenshot(path=f"/tmp/19b/{theme}-{'framed' if framed else 'alone'}.png")
-    page = visit(filled, size=PHONE)
-    page.locator(".card").first.wait_for()
-    time.sleep(1)
-    page.screenshot(path="/tmp/19b/phone.png")
-    page.get_by_role("button", name="Dense").click()
-    page.screenshot(path="/tmp/19b/phone-dense.png")
-    page = visit(filled)
-    page.get_by_role("button", name="Dense").click()
-    time.sleep(1)
-    page.screenshot(path="/tmp/19b/dense.png")
-    for index, size in ((4, None), (2, None), (0, None), (0, PHONE), (4, PHONE)):
-        page = visit(f"{filled}/tasks/scene/mapped/{index}", theme="dark" if index else "light", size=size)
-        page.locator(".state .badge").first.wait_for()
-        time.sleep(1)
-        page.screenshot(path=f"/tmp/19b/clip-{index}-{'phone' if size else 'wide'}.png")
+def test_on_a_phone_the_state_comes_first(visit, filled):
+    """The page of a clip says how it is before it repeats the prompt; what cannot be played takes little room."""
+    page = visit(f"{filled}/tasks/scene/mapped/2", size=PHONE)
+    page.locator(".state .badge").wait_for()
+    top = "(name) => document.querySelector(name).getBoundingClientRect().top"
+    assert page.evaluate(top, ".alerts") < page.evaluate(top, ".state") < page.evaluate(top, ".texts")
+    assert page.evaluate("document.querySelector('.stage').offsetHeight") < 160

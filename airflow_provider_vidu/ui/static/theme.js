@@ -10,7 +10,7 @@
     "--line": "border",
     "--text": "fg",
     "--quiet": "fg-muted",
-    "--plain-soft": "bg-muted",
+    "--plain-soft": "bg-emphasized",
     "--brand": "brand-fg",
     "--brand-soft": "brand-subtle",
   };
