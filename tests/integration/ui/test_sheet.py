@@ -76,7 +76,7 @@ def test_the_database_sorts_as_the_pages_do(pages):
         assert [clip["generation_id"] for clip in told["clips"]] == [
             clip.generation_id for clip in in_order(expected, order)
         ], order
-    assert told["credits"] == {"sum": 80 * 5 + 2.5 * 5 + 12 * 4, "clips": 14}
+    assert told["credits"] == {"sum": 80 * 5 + 2.5 * 5 + 12 * 5, "clips": 15}
     path = pages.at("mixed", dag="orders").partition("/tasks")[0]
     assert pages.get(f"{path}/clips.json?order=any", user="admin").status_code == 422
 
