@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import web_url
+from airflow_provider_vidu.common.values import web_url, whole
 from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
@@ -45,6 +46,8 @@ PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
 MAPPED: Final = TASK + "/mapped/{map_index}"
+NUMBERED: Final = "/generations/{number}"
+"""Behind a task: which of the generations that it has published; the first one needs no number."""
 
 # XComs and rendered fields are shown: whoever may read both in Airflow's own pages may read this one.
 _GUARDS: Final = [
@@ -99,6 +102,18 @@ def clip_page(dag_id: str, run_id: str, task_id: str) -> HTMLResponse:
     return HTMLResponse(shell("clip", 5, "Vidu clip"))
 
 
+@router.get(TASK + NUMBERED)
+def numbered_clip_page(dag_id: str, run_id: str, task_id: str, number: int) -> HTMLResponse:
+    """Return the page of another clip of a task."""
+    return HTMLResponse(shell("clip", 7, "Vidu clip"))
+
+
+@router.get(MAPPED + NUMBERED)
+def numbered_mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: int) -> HTMLResponse:
+    """Return the page of another clip of a mapped task instance."""
+    return HTMLResponse(shell("clip", 9, "Vidu clip"))
+
+
 @router.get(MAPPED)
 def mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> HTMLResponse:
     """Return the page of a mapped task instance's clip."""
@@ -116,12 +131,13 @@ async def sheet_data(
     stage: Annotated[str | None, Query(pattern=f"^({'|'.join(STAGES)})$")] = None,
     offset: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
+    order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the clips of a DAG run, and how many there are in each stage."""
     sheets: Shared[store.Sheet | None] = request.app.state.sheets
     sheet, cost = await sheets.get(
-        (dag_id, run_id, stage, offset, limit),
-        lambda: store.read_sheet(dag_id, run_id, stage, offset, limit),
+        (dag_id, run_id, stage, offset, limit, order),
+        lambda: store.read_sheet(dag_id, run_id, stage, offset, limit, order),
     )
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
@@ -138,14 +154,20 @@ def _sheet_answer(
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
     told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    cost, priced = sheet.credits
+    told["credits"] = {"sum": whole(cost), "clips": priced}
     return JSONResponse({**here, **told, "clips": clips})
 
 
 @router.get(TASK + "/clip.json")
 @router.get(MAPPED + "/clip.json")
-async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JSONResponse:
+@router.get(TASK + NUMBERED + "/clip.json")
+@router.get(MAPPED + NUMBERED + "/clip.json")
+async def clip_data(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, number: int = 1
+) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    page, cost = await _page(request, dag_id, run_id, task_id, map_index)
+    page, cost = await _page(request, dag_id, run_id, task_id, map_index, number)
     live = await _live(request, page.clip)
     stored = await _stored(request, [page.clip])
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
@@ -165,25 +187,45 @@ def _page_answer(
 
 @router.api_route(TASK + "/file", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/file", methods=["GET", "HEAD"])
+@router.api_route(TASK + NUMBERED + "/file", methods=["GET", "HEAD"])
+@router.api_route(MAPPED + NUMBERED + "/file", methods=["GET", "HEAD"])
 async def file(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    number: int = 1,
+    piece: PieceIndex = 0,
+    download: bool = False,
 ) -> Response:
-    """Send a piece of the clip from storage, or lead to the service's own URL while that is valid."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
-    return await _media(request, page.clip, piece, cover=False)
+    """Send a piece of the clip from storage, or lead to the service's own URL while that is valid.
+
+    With ``download``, a browser keeps a stored file instead of playing it.
+    """
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
+    return await _media(request, page.clip, piece, cover=False, attached=download)
 
 
 @router.api_route(TASK + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(TASK + NUMBERED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(MAPPED + NUMBERED + "/cover", methods=["GET", "HEAD"])
 async def cover(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    number: int = 1,
+    piece: PieceIndex = 0,
 ) -> Response:
     """Send the cover in the same way."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
     return await _media(request, page.clip, piece, cover=True)
 
 
-async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
+async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
     states: LiveStates = request.app.state.live
     reads: Reads = request.app.state.reads
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
@@ -195,7 +237,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
         if (place := place_of(record.uri)) is not None:
             try:
                 preview: Preview = await reads.run(place, open_preview, record.uri, record.size)
-                return file_response(request, preview, reads)
+                return file_response(request, preview, reads, attached_as=record.name if attached else None)
             except PreviewError as error:
                 told = str(error)
     who = asker(request.headers)
@@ -242,10 +284,13 @@ async def _service_url(request: Request, clip: Clip, piece: Piece, *, cover: boo
 # -- shared -------------------------------------------------------------------------------------
 
 
-async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[store.Page, float]:
+async def _page(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, number: int
+) -> tuple[store.Page, float]:
     pages: Shared[store.Page | None] = request.app.state.pages
     page, cost = await pages.get(
-        (dag_id, run_id, task_id, map_index), lambda: store.read_page(dag_id, run_id, task_id, map_index)
+        (dag_id, run_id, task_id, map_index, number),
+        lambda: store.read_page(dag_id, run_id, task_id, map_index, number),
     )
     if page is None:
         raise HTTPException(404, "This task instance knows no generation (yet).")
@@ -329,4 +374,5 @@ def _asked_for(request: Request) -> str:
 def _depth(request: Request) -> int | None:
     """Return how many folders below the root a page lies, or None for what is no page."""
     path = getattr(request.scope.get("route"), "path", "")
-    return {RUN: 3, TASK: 5, MAPPED: 7}.get(path)
+    depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9}
+    return depths.get(path)

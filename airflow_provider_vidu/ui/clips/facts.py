@@ -16,6 +16,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ui.clips.parameters import parameters_in, rendered_prompt
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
 
 MAX_TEXT_CHARS: Final = 20_000
@@ -36,6 +37,8 @@ class TaskFacts:
     ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
     ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
     ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
+    ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
+    rendered map index.
     """
 
     dag_id: str
@@ -54,6 +57,8 @@ class TaskFacts:
     record: Record | None = None
     result_at: datetime | None = None
     is_too_large: bool = False
+    number: int = 1
+    label: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -146,18 +151,18 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
     """
     groups: dict[object, list[TaskFacts]] = {}
     for task in tasks:
-        groups.setdefault(task.generation_id or task.key, []).append(task)
+        groups.setdefault(task.generation_id or (*task.key, task.number), []).append(task)
     clips = [Clip(group[0].generation_id, sorted(group, key=_age), run_is_over) for group in groups.values()]
     began: dict[str, float] = {}
     for clip in clips:
         name = clip.main.task_id
         began[name] = min(began.get(name, _age(clip.main)[0]), _age(clip.main)[0])
-    return sorted(clips, key=lambda clip: (began[clip.main.task_id], clip.main.task_id, clip.main.map_index))
+    return sorted(clips, key=lambda clip: (began[clip.main.task_id], *_age(clip.main)[1:]))
 
 
-def _age(task: TaskFacts) -> tuple[float, str, int]:
+def _age(task: TaskFacts) -> tuple[float, str, int, int]:
     since = task.announced_at.timestamp() if task.announced_at else float("inf")
-    return since, task.task_id, task.map_index
+    return since, task.task_id, task.map_index, task.number
 
 
 def role_in(watch: Any) -> str | None:
@@ -211,7 +216,9 @@ def decoded(value: Any) -> Any:
 def note_in(value: Any) -> Mapping[str, Any]:
     """Return what the pages need of a task's note: read once, and no more of it than they look at."""
     known = mapping(decoded(value))
-    noted = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
+    noted = {
+        name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed")
+    }
     return {
         name: found
         for name, found in noted.items()
@@ -228,7 +235,11 @@ def fields_in(value: Any) -> Mapping[str, Any]:
         "model": text(fields.get("model")) or text(body.get("model")),
         "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
     }
-    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
+    kept: dict[str, Any] = {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
+    if "prompt" in kept:
+        kept["prompt"] = rendered_prompt(kept["prompt"])
+    plain = parameters_in(parameters, body)
+    return {**kept, "parameters": plain} if plain else kept
 
 
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
@@ -243,6 +254,8 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     generation, record = None, None
     if value.get("id") == task.generation_id:
         generation = _generation(value)
+        if parameters := parameters_in(value.get("parameters")):
+            task = replace(task, fields={**mapping(task.fields), "parameters": parameters})
     if value.get("generation_id") == task.generation_id:
         record = _record(value, mapping(decoded(task.watch)).get("artifact"), at)
     return replace(task, generation=generation, record=record, result_at=at)

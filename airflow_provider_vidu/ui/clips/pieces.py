@@ -47,6 +47,11 @@ class Record:
     source: str | None = None
 
     @property
+    def name(self) -> str:
+        """The file's name, the last part of its address; empty where it has none."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
     def is_cover(self) -> bool:
         """Whether it is the picture that stands for a clip."""
         return self.artifact == "cover"

@@ -12,6 +12,7 @@ from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.ui.clips.cards import card_facts
 from airflow_provider_vidu.ui.clips.facts import MAKING, MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 
@@ -156,20 +157,21 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     generation = _generation(clip, live)
     status = generation.status if generation else None
     main, first = clip.main, pieces(clip, live)[0]
+    source = source_of(clip, live, first, stored=stored, cover=False, now=now)
     return {
+        **card_facts(clip, generation),
         "generation_id": _line(clip.generation_id, 300),
         "task_id": main.task_id,
         "map_index": main.map_index,
-        "prompt": _line(prompt_of(clip, generation), 300),
         "model": _line(model_of(clip, generation)),
-        "credits": generation.credits if generation else None,
         "state": _state(clip, status),
         "stage": clip.stage,
         "progress": generation.progress if generation and not generation.is_done else None,
         "error": _failure(generation, clip),
         "notice": _notice(clip, live),
         "medium": first.medium(stored),
-        "can_play": source_of(clip, live, first, stored=stored, cover=False, now=now).kind is not None,
+        "can_play": source.kind is not None,
+        "can_download": source.kind == "storage",
         "has_cover": source_of(clip, live, first, stored=stored, cover=True, now=now).kind is not None,
     }
 

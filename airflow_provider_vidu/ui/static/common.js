@@ -135,6 +135,7 @@ export function copyable(value, label) {
 
 /** The bar above: where one is, and the way back. In Airflow's frame only the way back: the rest stands around it. */
 export function topBar(crumbs, actions) {
+  actions = [...actions, isFramed && crumb("Open alone", here)];
   const trail = [crumb("Airflow", airflow.pathname), ...crumbs];
   return [
     !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),
@@ -157,6 +158,7 @@ function openAround(event) {
   const outer = window.top.document;
   const link = outer.createElement("a");
   link.href = event.currentTarget.href;
+  if (event.currentTarget.hasAttribute("download")) link.download = "";
   outer.body.append(link);
   link.click();
   link.remove();
@@ -227,4 +229,11 @@ function trouble(error, pause) {
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
   main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again)));
+}
+
+/** A button that keeps a stored file. Airflow's frame may forbid downloads: there a link of the page around it does it. */
+export function download(href, label) {
+  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, "Download");
+  if (isFramed) link.addEventListener("click", openAround);
+  return link;
 }

@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,8 +89,13 @@ class Pages:
         watch: Any = None,
         result: Any = None,
         fields: Any = None,
+        label: str | None = None,
+        more: Sequence[tuple[Any, Any]] = (),
     ) -> None:
-        """Add a task instance with its XComs, as a worker would have left them."""
+        """Add a task instance with its XComs, as a worker would have left them.
+
+        ``more`` are further ids and notes, as a task leaves them that publishes several generations.
+        """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
 
@@ -102,9 +107,12 @@ class Pages:
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
         xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        for number, (another_id, note) in enumerate(more, 2):
+            xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
             own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at, "end_date": at}
+            own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
@@ -118,7 +126,7 @@ class Pages:
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
 
-    def spoil(self, task: str, key: str | None, text: str, *, dag: str) -> None:
+    def spoil(self, task: str, key: str | None, text: str, *, dag: str, index: int = -1) -> None:
         """Write a text over the JSON of an XCom, or over the rendered fields (None)."""
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -133,9 +141,10 @@ class Pages:
         table, tasks = model.__table__, TaskInstance.__table__
         if AIRFLOW >= (3, 4):
             own = select(tasks.c.id).where(tasks.c.dag_id == dag, tasks.c.task_id == task)
+            own = own.where(tasks.c.region_index == index)
             change = table.update().where(table.c.task_instance_id.in_(own))
         else:
-            change = table.update().where(table.c.dag_id == dag, table.c.task_id == task)
+            change = table.update().where(table.c.dag_id == dag, table.c.task_id == task, table.c.map_index == index)
         if key is not None:
             change = change.where(table.c.key == key)
         with self.engine.begin() as database:
