@@ -23,6 +23,7 @@ from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
+from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
@@ -133,7 +134,7 @@ async def sheet_data(
 
 
 def _sheet_answer(
-    sheet: store.Sheet, lives: Sequence[views.Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
+    sheet: store.Sheet, lives: Sequence[Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
@@ -154,10 +155,11 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
 
 
 def _page_answer(
-    page: store.Page, live: views.Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
+    page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    return JSONResponse({**view, **here, "before": page.before, "after": page.after})
+    before, after = ({"task_id": key[0], "map_index": key[1]} if key else None for key in (page.before, page.after))
+    return JSONResponse({**view, **here, "before": before, "after": after, "place": page.place})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_in
     return page, cost
 
 
-async def _live(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
+async def _live(request: Request, clip: Clip, patience: float | None = None) -> Live:
     """Ask the service, where only it knows how far the generation is."""
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
@@ -260,7 +262,7 @@ async def _live(request: Request, clip: Clip, patience: float | None = None) -> 
     return states.seen(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
 
 
-async def _asked(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
+async def _asked(request: Request, clip: Clip, patience: float | None = None) -> Live:
     states: LiveStates = request.app.state.live
     assert clip.conn_id is not None
     assert clip.generation_id is not None

@@ -21,9 +21,8 @@ from airflow_provider_vidu.exceptions import (
     ViduRateLimitError,
     ViduTransportError,
 )
-from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.ui.clips.facts import chars_of, slim
-from airflow_provider_vidu.ui.clips.views import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, Trust
 
 log = logging.getLogger(__name__)
@@ -172,8 +171,8 @@ class LiveStates:
             line.trusted_until = time.monotonic() + TRUST_SECONDS
 
     def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
-        """Return when the generation was seen running, for a result that does not say; nothing is requested."""
-        return Live(running_since=self.known(conn_id, generation_id, endpoint).running_since)
+        """Return when the generation was seen in its states, for a result that does not say; nothing is requested."""
+        return self.known(conn_id, generation_id, endpoint).seen()
 
     def known(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return what the service said last, however long ago; nothing is requested."""
@@ -241,7 +240,7 @@ class LiveStates:
             line.failed(error, key[0])
         else:
             line.answered()
-        kept.live = replace(kept.live, error=error, asked_at=datetime.now(UTC))
+        kept.live = kept.live.failed(error, datetime.now(UTC))
         kept.good_until = time.monotonic() + _lifetime(kept.live)
 
 
@@ -275,10 +274,7 @@ async def _asked(key: _Key, before: Live) -> Live:
     conn_id, generation_id, endpoint = key
     await _check_type(conn_id)
     generation = slim(await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0))
-    now = datetime.now(UTC)
-    running = before.running_since or (now if generation.status is GenerationStatus.RUNNING else None)
-    done = before.done_since or (now if generation.is_done else None)
-    return Live(generation, None, now, running, done)
+    return before.answered(generation, datetime.now(UTC))
 
 
 def _bare(error: Exception) -> ViduError:

@@ -18,11 +18,15 @@ from sqlalchemy.orm import Session, aliased
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING
+from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
 
+TaskKey = tuple[str, int]
+"""Task id and map index."""
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
 """The most task instances of a run that a contact sheet looks at."""
+MAX_PLACED: Final = 2_000
+"""The most task instances with an id in a run whose clips a page counts to find its neighbours."""
 MAX_SMALL_CHARS: Final = 8_000
 """The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
@@ -42,6 +46,16 @@ class Counted:
     counts: Mapping[str, int]
     ids: Sequence[str]
     is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a clip among those of its run, from 1 on, and the main tasks of the clips beside it."""
+
+    number: int
+    total: int
+    before: TaskKey | None
+    after: TaskKey | None
 
 
 def same_task(model: Any, other: Any) -> Any:
@@ -70,8 +84,7 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     :param offset: how many clips to skip.
     :param limit: the most ids to return.
     """
-    own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id)
-    is_id = (*own, XComModel.key == ID_KEY, IS_SMALL, _MAY_BE_ID)
+    is_id = _ids(dag_id, run_id)
     tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
     if not tasks:
         return Counted(dict.fromkeys(STAGES, 0), [], is_cut=False)
@@ -84,6 +97,30 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     return Counted(
         {name: counted.get(name, 0) for name in STAGES}, list(session.scalars(page)), is_cut=tasks > MAX_TASKS
     )
+
+
+def place_of(session: Session, main: TaskFacts) -> Place | None:
+    """Return the place of a clip in the order of the sheet; None in a run with too many of them.
+
+    :param main: the task instance that stands for the clip.
+    """
+    is_id = _ids(main.dag_id, main.run_id)
+    tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
+    if tasks > MAX_PLACED:
+        return None
+    clips = _clips(is_id, is_cut=False)
+    query = select(clips.c.task_id, clips.c.map_index).order_by(clips.c.began, clips.c.task_id, clips.c.map_index)
+    keys: list[TaskKey] = [(row.task_id, row.map_index) for row in session.execute(query)]
+    if main.key not in keys:
+        return None
+    at = keys.index(main.key)
+    after = keys[at + 1] if at + 1 < len(keys) else None
+    return Place(at + 1, len(keys), keys[at - 1] if at else None, after)
+
+
+def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
+    """Return the conditions that a row is the id of a generation in a run."""
+    return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == ID_KEY, IS_SMALL, _MAY_BE_ID)
 
 
 def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:

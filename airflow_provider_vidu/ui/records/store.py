@@ -13,9 +13,10 @@ from typing import Any, Final
 from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, cast, func, select, tuple_
+from sqlalchemy import String, and_, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
@@ -32,6 +33,8 @@ from airflow_provider_vidu.ui.clips.facts import (
     with_result,
 )
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
+from airflow_provider_vidu.ui.records.counts import TaskKey
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
 
 RETURN_KEY: Final = "return_value"
@@ -42,19 +45,21 @@ MAX_RESOLVED_TASKS: Final = 2_000
 MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
 """The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
-TaskKey = tuple[str, int]
-"""Task id and map index."""
 _OVER: Final = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One task instance's clip, with the map indexes before and after it that have one too."""
+    """One task instance's clip, with the task instances whose clips stand before and after it on the sheet.
+
+    ``place`` is its place among the clips of the run and how many there are; None where these are not counted.
+    """
 
     clip: Clip
     task: TaskFacts
-    before: int | None
-    after: int | None
+    before: TaskKey | None
+    after: TaskKey | None
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,12 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | 
             return None
         full = reader.with_results([own, *(task for task in reader.relatives(own) if task.key != own.key)])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        before, after = _neighbours(session, own)
-        return Page(clip, full[0], before, after)
+        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
+        place = None if reader.must_resolve() else counts.place_of(session, clip.main)
+        if place is None:
+            before, after = _neighbours(session, own)
+            return Page(clip, full[0], before, after)
+        return Page(clip, full[0], place.before, place.after, (place.number, place.total))
 
 
 def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: int) -> Sheet | None:
@@ -167,8 +176,11 @@ class _Reader:
                 TaskInstance.try_number,
                 TaskInstance.start_date,
                 TaskInstance.end_date,
+                Trigger.created_date.label("deferred_at"),
+                Trigger.triggerer_id,
             )
             .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
             .where(
                 XComModel.dag_id == dag_id,
                 XComModel.run_id == run_id,
@@ -195,6 +207,8 @@ class _Reader:
                 started_at=row.start_date,
                 ended_at=row.end_date,
                 watch=notes.get((row.task_id, row.map_index)),
+                deferred_at=row.deferred_at,
+                has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
             )
             for row, generation_id, _ in rows
         ]
@@ -320,7 +334,8 @@ def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskK
     return fits
 
 
-def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
+def _neighbours(session: Session, task: TaskFacts) -> tuple[TaskKey | None, TaskKey | None]:
+    """Return the map indexes before and after a task instance that have an id, too."""
     if task.map_index < 0:
         return None, None
     column = XComModel.map_index
@@ -332,7 +347,8 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | No
     )
     before = session.scalar(query.where(column < task.map_index).order_by(column.desc()).limit(1))
     after = session.scalar(query.where(column > task.map_index).order_by(column).limit(1))
-    return before, after
+    near = [None if index is None else (task.task_id, index) for index in (before, after)]
+    return near[0], near[1]
 
 
 def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
