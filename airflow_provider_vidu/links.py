@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -12,6 +13,8 @@ from airflow_provider_vidu.defaults import ID_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+
+log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a logger that every Airflow shows
 
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: which connection knows the generation, and what the task does with it."""
@@ -51,16 +54,19 @@ def publish(
     conn_id: str,
     role: Role,
     artifact: str | None = None,
+    announce: bool = True,
     **known: Any,
 ) -> None:
-    """Publish a task's generation, so that its page can be opened from now on.
+    """Publish a task's generation, so that its page can be opened from now on, and log the page's address.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
     :param generation_id: the id at Vidu.
     :param conn_id: the connection that knows it.
     :param role: what the task does with it.
     :param artifact: which file a download keeps.
-    :param known: further facts: the endpoint, and the fields that only the answer to its create holds.
+    :param announce: whether to log the address; not for a task that publishes again and again.
+    :param known: further facts: the endpoint, the fields that only the answer to its create holds, and of a wait its
+        ``deadline`` (epoch seconds) and ``poll_interval`` (seconds) or that it is ``adaptive``.
     """
     ti = context.get("ti")
     if ti is None:
@@ -72,6 +78,8 @@ def publish(
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+    if announce and is_task_instance(ti) and has_pages():
+        log.info("Watch: %s%s%s", _base("api"), PAGE_PREFIX, _task_path(ti))
 
 
 def is_task_instance(ti: Any) -> bool:

@@ -13,7 +13,10 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -38,7 +41,15 @@ SHEET_PATIENCE_SECONDS: Final = 3.0
 STORE_PATIENCE_SECONDS: Final = 3.0
 """A page does not wait longer to learn what stored files are; their names must do."""
 LINK_FAILS: Final = (
-    "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
+    "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
+)
+NO_SUCH_PAGE: Final = (
+    "There is no page at this address. The clips of a DAG run are on its tab “Vidu clips”; the link “Watch” of a task "
+    "opens the page of its clip."
+)
+NO_GENERATION: Final = (
+    "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
+    "the task's log says how far it is."
 )
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
@@ -62,7 +73,9 @@ def make_app() -> Any:
     app.include_router(router)
     # The same files as in the published package, and nothing about anybody's clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
-    app.add_exception_handler(HTTPException, _refused)
+    # Starlette's own class: that is what its router raises for an address without a route.
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
 
@@ -250,7 +263,7 @@ async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_in
         (dag_id, run_id, task_id, map_index), lambda: store.read_page(dag_id, run_id, task_id, map_index)
     )
     if page is None:
-        raise HTTPException(404, "This task instance knows no generation (yet).")
+        raise HTTPException(404, NO_GENERATION)
     return page, cost
 
 
@@ -306,9 +319,11 @@ def _busy(request: Request, error: Exception) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer in the way of the asker: a page gets a page or the login, everything else JSON."""
-    assert isinstance(error, HTTPException)
+    """Answer as the request expects: a page gets a page or the login, everything else JSON."""
+    assert isinstance(error, StarletteHTTPException)
     depth = _depth(request)
+    if depth is None and error.status_code == 404 and _wants_page(request):
+        return _no_such_page(request)
     if depth is None:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     if error.status_code == 401:
@@ -317,6 +332,25 @@ async def _refused(request: Request, error: Exception) -> Response:
     title = "No access" if error.status_code == 403 else "Not found"
     sentence = "You may not see the clips of this DAG." if error.status_code == 403 else redacted(error.detail)
     return HTMLResponse(refusal(depth, title, sentence), status_code=error.status_code)
+
+
+async def _misspelt(request: Request, error: Exception) -> Response:
+    """Answer an address with a wrong parameter, such as a map index that is not a number."""
+    assert isinstance(error, RequestValidationError)
+    if _depth(request) is not None:
+        return _no_such_page(request)
+    return await request_validation_exception_handler(request, error)
+
+
+def _no_such_page(request: Request) -> HTMLResponse:
+    """Return a page that explains an unknown address and, by its script, offers links out of it."""
+    # The address is no secret, and it names nothing that the browser has not sent: no login is needed.
+    folders = request.scope["path"].removeprefix(request.scope.get("root_path", "")).count("/") - 1
+    return HTMLResponse(refusal(max(folders, 0), "Not found", NO_SUCH_PAGE), status_code=404)
+
+
+def _wants_page(request: Request) -> bool:
+    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
 def _asked_for(request: Request) -> str:

@@ -71,7 +71,7 @@ def shell(script: str, depth: int, title: str) -> str:
 
 
 def refusal(depth: int, title: str, sentence: str) -> str:
-    """Return a page that says no, and nothing else."""
+    """Return a page that explains a refusal; its script adds links that lead on."""
     return _page("../" * depth, title, "refusal", escape(sentence))
 
 

@@ -14,13 +14,16 @@ from pydantic import ValidationError
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, number, percent, text, trace_id, whole
+from airflow_provider_vidu.defaults import LONGEST_SECONDS
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
 
 MAX_TEXT_CHARS: Final = 20_000
 MAX_NOTE_CHARS: Final = 300
-NOTED: Final = ("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "deadline", "poll_interval")
+NOTED: Final = (
+    *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "deadline", "poll_interval", "adaptive"),
+)
 """What the pages read of a task's note."""
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BESIDE: Final = frozenset({"cover", "speech", "sound"})
@@ -93,8 +96,14 @@ class TaskFacts:
 
     @property
     def poll_interval(self) -> float | None:
-        """The seconds between its polls, as the task noted them; None where the adaptive schedule decides."""
-        return number(mapping(decoded(self.watch)).get("poll_interval"))
+        """The seconds between its polls, as the task noted them."""
+        seconds = number(mapping(decoded(self.watch)).get("poll_interval"))
+        return seconds if seconds is not None and 0 < seconds <= LONGEST_SECONDS else None
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the adaptive schedule decides when it polls."""
+        return mapping(decoded(self.watch)).get("adaptive") is True
 
     @property
     def timed_out(self) -> bool:

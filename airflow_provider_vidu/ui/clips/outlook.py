@@ -45,7 +45,7 @@ def _waiting(
         "map_index": task.map_index,
         "waits": _place(task),
         "waiting_since": iso(task.deferred_at),
-        "is_adaptive": task.poll_interval is None,
+        "is_adaptive": task.is_adaptive,
         "interval": _interval(task, clip, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": iso(task.deadline),
@@ -60,13 +60,10 @@ def _place(task: TaskFacts) -> str | None:
 
 
 def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: Live, now: datetime) -> float | None:
-    """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age.
-
-    A task that has noted no deadline is of an older version, which noted no interval either.
-    """
-    if task.deadline is None or task.state not in ("deferred", "running"):
+    """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age."""
+    if task.state not in ("deferred", "running"):
         return None
-    if task.poll_interval is not None:
+    if not task.is_adaptive:
         return task.poll_interval
     if generation is None or generation.is_done:
         return None
@@ -82,7 +79,7 @@ def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: 
 
 def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:
     """Return between which times the trigger's first poll falls, while it is still to come."""
-    if task.state != "deferred" or task.deferred_at is None or task.deadline is None:
+    if task.state != "deferred" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
         return None
     policy = PollPolicy.for_trigger(task.poll_interval)
     earliest = task.deferred_at + timedelta(seconds=policy.first_delay(rng=lambda: 0.0))

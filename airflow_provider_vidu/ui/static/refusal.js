@@ -1,4 +1,5 @@
-// A page that has said no offers the way back.
-import { airflow, el, isFramed } from "./common.js";
+// A page that has nothing to show offers the ways out of it.
+import { isFramed, waysOut } from "./common.js";
 
-if (!isFramed) document.getElementById("main").append(el("p", {}, el("a", { href: airflow.pathname }, "Back to Airflow")));
+if (isFramed) document.documentElement.dataset.framed = "true";
+document.getElementById("main").append(...waysOut());

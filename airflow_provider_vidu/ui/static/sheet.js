@@ -1,7 +1,6 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, announce, badge, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, taskName, taskPath, topBar } from "./common.js";
+import { airflow, announce, badge, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, STAGES, taskName, taskPath, topBar } from "./common.js";
 
-const STAGES = { working: "In progress", ready: "Ready", stored: "Stored", failed: "Failed" };
 const SIZE = 24;
 const main = document.getElementById("main");
 const parts = {};
@@ -56,7 +55,7 @@ function cardOf(clip) {
   const link = el(
     "a",
     { href: here + taskPath(clip) },
-    el("div.thumb", {}, thumb(clip), badge(clip.state), clip.progress !== null && el("span.percent", {}, `${clip.progress} %`)),
+    el("div.thumb", {}, thumb(clip), badge(clip.state, clip.qualifier), clip.progress !== null && el("span.percent", {}, `${clip.progress} %`)),
     el("div.card-text", {}, el("p.card-prompt", {}, clip.prompt ?? clip.generation_id ?? name), el("p.quiet", {}, [name, clip.model].filter(Boolean).join(" · "))),
     clip.error && el("p.card-error", {}, clip.error.code ?? clip.error.message),
   );

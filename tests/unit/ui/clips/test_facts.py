@@ -104,28 +104,6 @@ def test_a_finished_clip():
     ]
 
 
-def test_a_start_that_was_seen_is_a_step():
-    """The service does not tell when it began; when this server has seen it running, that is shown."""
-    live = Live(running_since=NOW - timedelta(seconds=20))
-    shown = view(task(result=made(), result_at=NOW, watch={"role": "generate"}), live=live)
-    assert [(step["name"], step["seconds"], step["is_exact"]) for step in shown["timeline"]][:3] == [
-        ("queued", None, True), ("running", None, False), ("done", 30, True),
-    ]  # fmt: skip
-
-
-def test_what_was_only_seen_is_no_fact():
-    """Where the service tells no times, the earliest moment by which it had ended stands there, marked as seen."""
-    failed = Generation.model_validate(made(status=GenerationStatus.FAILED, created_at=None, completed_at=None))
-    live = Live(failed, done_since=NOW + timedelta(minutes=13))
-    film = task(state="failed", watch={"role": "generate"}, ended_at=NOW + timedelta(seconds=5))
-    steps = {step["name"]: step for step in view(film, live=live)["timeline"]}
-    assert (steps["queued"]["is_exact"], steps["failed"]["is_exact"]) == (False, False)
-    assert steps["failed"]["at"] == (NOW + timedelta(seconds=5)).isoformat()
-    assert steps["failed"]["seconds"] is None
-    told = view(task(watch={"role": "generate", "created_at": "2026-01-02T11:59:00+00:00"}), live=live)["timeline"][0]
-    assert (told["at"], told["is_exact"]) == ("2026-01-02T11:59:00+00:00", True)
-
-
 def test_no_signed_url_is_ever_shown():
     """URLs of the service stand neither in the texts nor in the fields that the page gets."""
     film = task(
