@@ -13,6 +13,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 
+CLEARING: Final = " Clearing the task submits a new generation."
 FAILED_STATES: Final = ("failed", "upstream_failed")
 
 
@@ -44,7 +45,8 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "code": code,
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
         "trace_id": line(text(generation.raw.get("trace_id"))),
-        "advice": "" if cancelled else failure_advice(generation),
+        # What a clear does is said below, with the task's name and the price.
+        "advice": "" if cancelled else failure_advice(generation).removesuffix(CLEARING),
         "cost": f"{_charged(clip, generation)} {_cost_of_clear(clip)}".strip(),
     }
 
@@ -92,9 +94,9 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
     paying = clip.paying
     if paying is None:
         return "No task of this run submitted it, so clearing a task here submits nothing."
-    price = "" if clip.credits is None else f" (this one: {_credits(clip.credits)})"
+    price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
     unless = ' unless it has on_clear="resume"' if failed is not None else ""
-    return f"Clearing {name_of(paying)} submits a new generation, and pays again{price}{unless}."
+    return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
 
 
 def _charged(clip: Clip, generation: Generation) -> str:

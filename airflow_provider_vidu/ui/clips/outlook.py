@@ -61,7 +61,7 @@ def _place(task: TaskFacts) -> str | None:
 
 def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: Live, now: datetime) -> float | None:
     """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age."""
-    if task.state not in ("deferred", "running"):
+    if _place(task) not in ("triggerer", "worker"):
         return None
     if not task.is_adaptive:
         return task.poll_interval

@@ -206,7 +206,7 @@ function state(view) {
 
 const PLACES = {
   triggerer: "in the triggerer",
-  unassigned: "no triggerer has taken it up yet",
+  unassigned: "for a triggerer: none has taken it up yet",
   worker: "in a worker",
 };
 
@@ -216,13 +216,19 @@ function outlook(view) {
   if (!found) return [];
   const rows = [
     ["Elapsed", found.since.at && el("span", { "data-elapsed": found.since.at }, "")],
-    ["Last poll", found.answered_at ? time(found.answered_at) : found.asked_at ? "failed" : "none by this page yet"],
+    ["Last poll", lastPoll(found)],
     ["Next poll", nextPoll(view)],
     ["Should end", shouldEnd(found)],
-    ["Airflow waits", found.waits && el("span", {}, PLACES[found.waits], found.waiting_since && [", since ", time(found.waiting_since)])],
+    ["Waits", found.waits && el("span", {}, PLACES[found.waits], found.waiting_since && [", since ", time(found.waiting_since)])],
     ["Timeout", found.deadline && time(found.deadline)],
   ];
   return [el("h2", {}, `Now (times in ${zoneName()})`), list(rows)];
+}
+
+function lastPoll({ asked_at: asked, answered_at: answered }) {
+  if (!asked) return "none by this page yet";
+  if (asked === answered) return time(asked);
+  return el("span", {}, time(asked), ", failed", answered && ["; last answer ", time(answered)]);
 }
 
 function nextPoll(view) {
@@ -231,7 +237,7 @@ function nextPoll(view) {
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
     : interval
-      ? `by Airflow every ${seconds(interval)}${isAdaptive ? " or so, as the state and the age are now" : ""}`
+      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}`
       : null;
   const parts = [own, theirs].filter(Boolean);
   return parts.length ? el("span", {}, parts[0], parts.length > 1 && ["; ", parts[1]]) : null;
@@ -345,7 +351,7 @@ function facts(view) {
 function taskItem(view, task) {
   const href = new URL(runPath(view), airflow).pathname + taskPath(task);
   const tried = task.try_number > 1 ? `, try ${task.try_number}` : "";
-  const [word, at] = task.ended_at ? ["ended", task.ended_at] : task.deferred_at ? ["deferred", task.deferred_at] : ["started", task.started_at];
+  const [word, at] = task.ended_at ? ["ended", task.ended_at] : task.deferred_at ? ["since", task.deferred_at] : ["started", task.started_at];
   return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`, at && [", ", word, " ", time(at)]));
 }
 

@@ -241,6 +241,8 @@ function trouble(error, pause) {
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
   const ways = status === 404 || status === 403 ? waysOut() : [];
+  const top = document.getElementById("top");
+  if (!top.hasChildNodes()) fill(top, "trouble", () => topBar([], []));
   main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again), ...ways));
 }
 

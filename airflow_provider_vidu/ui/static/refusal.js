@@ -1,5 +1,8 @@
 // A page that has nothing to show offers the ways out of it.
-import { isFramed, waysOut } from "./common.js";
+import { el, fill, isFramed, topBar, waysOut } from "./common.js";
 
 if (isFramed) document.documentElement.dataset.framed = "true";
-document.getElementById("main").append(...waysOut());
+fill(document.getElementById("top"), "refusal", () => topBar([], []));
+const main = document.getElementById("main");
+main.prepend(el("h1", {}, document.title));
+main.append(...waysOut());

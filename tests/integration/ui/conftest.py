@@ -91,12 +91,14 @@ class Pages:
         fields: Any = None,
         ended: datetime | None = None,
         deferred: datetime | None = None,
+        triggerer: int | None = None,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
         :param at: when it began and published.
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
+        :param triggerer: the triggerer that has taken the trigger up.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -115,7 +117,7 @@ class Pages:
             own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
-                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred}
+                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred, "triggerer_id": triggerer}
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id

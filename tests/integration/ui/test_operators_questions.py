@@ -71,7 +71,7 @@ def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
 
 
 def test_a_wait_says_who_polls_and_until_when(pages, generation):
-    """A deferred task shows its trigger's age, that no triggerer has it, its interval and its deadline."""
+    """A deferred task shows since when its trigger waits, its interval, its first poll and its deadline."""
     now = datetime.now(UTC)
     generation_id, _ = generation(states=[["processing", 0]])
     watch = {**MADE, "deadline": int(now.timestamp()) + 3600, "poll_interval": 40.0}
@@ -79,9 +79,11 @@ def test_a_wait_says_who_polls_and_until_when(pages, generation):
         pages.add(
             "fast", f"other-{index}", dag="waits", index=index, watch=MADE, at=now, ended=now + timedelta(seconds=60)
         )
-    pages.add("fast", generation_id, dag="waits", index=0, state="deferred", watch=watch, at=now, deferred=now)
+    pages.add(
+        "fast", generation_id, dag="waits", index=0, state="deferred", watch=watch, at=now, deferred=now, triggerer=1
+    )
     shown = pages.get(pages.at("fast", dag="waits", index=0, then="/clip.json"), user="admin").json()["outlook"]
-    assert (shown["waits"], shown["interval"], shown["is_adaptive"]) == ("unassigned", 40.0, False)
+    assert (shown["waits"], shown["interval"], shown["is_adaptive"]) == ("triggerer", 40.0, False)
     assert datetime.fromisoformat(shown["waiting_since"]) == now
     first = [datetime.fromisoformat(shown["next_poll"][name]) - now for name in ("since", "at")]
     assert first == [timedelta(seconds=20), timedelta(seconds=60)]

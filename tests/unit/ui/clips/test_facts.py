@@ -28,6 +28,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, fields_in, grouped, note_in, usable_id, with_result
+from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -143,9 +144,9 @@ def test_an_expired_link_tells_where_the_file_is():
 @pytest.mark.parametrize(
     ("code", "is_transient", "advice"),
     [
-        ("CreationPolicyViolation", False, f"{ViduPolicyError.advice} Clearing the task"),
+        ("CreationPolicyViolation", False, ViduPolicyError.advice),
         ("a word of a gateway's own", True, ViduGenerationInterruptedError.advice),
-        ("x", False, ViduGenerationFailedError.advice),
+        ("x", False, "Change what the reason names"),
     ],
 )
 def test_a_failure_is_explained(code, is_transient, advice):
@@ -176,7 +177,7 @@ def test_a_failure_of_a_gateway_gets_the_advice_of_its_class(error, kind, is_sto
     generation = ViduNative().read_generation("g", ApiAnswer(200, {}, body))
     failed = task(state="failed", watch={"conn_id": "c"}, result=generation.as_xcom() if is_stored else None)
     shown = view(failed, live=NOT_ASKED if is_stored else Live(generation))
-    assert shown["error"]["advice"].startswith(kind.advice)
+    assert shown["error"]["advice"].startswith(kind.advice.removesuffix(CLEARING))
 
 
 def test_a_service_that_cannot_be_asked_is_told():

@@ -28,7 +28,9 @@ def test_a_failure_has_its_trace_id_and_its_price():
     stored = view(task(state="failed", watch=WATCH, result=failed.as_xcom()))["error"]
     assert (stored["code"], stored["trace_id"]) == ("CreationPolicyViolation", "trace-7")
     assert "content policy" in stored["advice"]
-    assert "Clearing film submits a new generation, and pays again (this one: 20 credits)." in stored["cost"]
+    assert (
+        "Clearing film submits a new generation and pays for it (the price of this one: 20 credits)." in stored["cost"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
     assert error["title"] == title
     assert 'generation_id="g"' in error["advice"]
     assert advised in error["advice"]
-    assert 'pays again (this one: 20 credits) unless it has on_clear="resume"' in error["cost"]
+    assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in error["cost"]
     assert shown["qualifier"] == ("task failed" if status else None)
 
 
