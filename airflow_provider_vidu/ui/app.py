@@ -39,7 +39,7 @@ from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Thr
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 STORE_PATIENCE_SECONDS: Final = 3.0
-"""A page does not wait longer to learn what stored files are; their names must do."""
+"""A page waits no longer for the content types of stored files; then their names decide."""
 LINK_FAILS: Final = (
     "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
 )
@@ -58,7 +58,7 @@ RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
 MAPPED: Final = TASK + "/mapped/{map_index}"
 
-# XComs and rendered fields are shown: whoever may read both in Airflow's own pages may read this one.
+# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
 _GUARDS: Final = [
     Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
     Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
@@ -71,7 +71,7 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
-    # The same files as in the published package, and nothing about anybody's clips.
+    # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
     app.add_exception_handler(StarletteHTTPException, _refused)
@@ -90,7 +90,7 @@ def prepare(state: Any) -> None:
 
 
 class _Static(StaticFiles):
-    """Scripts and styles; browsers keep them and ask whether they have changed."""
+    """Scripts and styles; browsers keep them and revalidate."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -226,7 +226,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
     if who == "script":
         return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
-    # This server never fetches it: a DAG could make it ask hosts that only it can reach.
+    # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 
 
@@ -268,7 +268,7 @@ async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_in
 
 
 async def _live(request: Request, clip: Clip, patience: float | None = None) -> Live:
-    """Ask the service, where only it knows how far the generation is."""
+    """Query the service if no result holds the end of the generation."""
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
     states: LiveStates = request.app.state.live
@@ -284,7 +284,7 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
 
 
 async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | None]:
-    """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
+    """Return the stored files that may be shown, with their proven content type if no record names one."""
     reads: Reads = request.app.state.reads
     found, asked = await request.app.state.views.run(_shown_files, clips)
     nothing: dict[str, str | None] = {}
@@ -298,7 +298,7 @@ async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | No
 
 
 def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
-    """Return the stored files that may be shown, and by their root those whose content type nothing tells."""
+    """Return the stored files that may be shown, and by their root those without a recorded content type."""
     found: dict[str, str | None] = {}
     asked: dict[Hashable, list[str]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
@@ -310,7 +310,7 @@ def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Has
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    """Tell a page to ask again: its look at the database, or at a store, has waited too long for its turn."""
+    """Ask a page to retry: its query of the database, or of a store, has waited too long for its turn."""
     return JSONResponse(
         {"detail": str(error)},
         status_code=503,
@@ -344,7 +344,7 @@ async def _misspelt(request: Request, error: Exception) -> Response:
 
 def _no_such_page(request: Request) -> HTMLResponse:
     """Return a page that explains an unknown address and, by its script, offers links out of it."""
-    # The address is no secret, and it names nothing that the browser has not sent: no login is needed.
+    # The page names nothing that the browser has not sent, so no login is needed.
     folders = request.scope["path"].removeprefix(request.scope.get("root_path", "")).count("/") - 1
     return HTMLResponse(refusal(max(folders, 0), "Not found", NO_SUCH_PAGE), status_code=404)
 
@@ -354,7 +354,7 @@ def _wants_page(request: Request) -> bool:
 
 
 def _asked_for(request: Request) -> str:
-    """Return the path that the browser has asked for, as it is written there."""
+    """Return the path that the browser has requested, in its own spelling."""
     raw = request.scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(request.scope["path"])
     base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
@@ -363,6 +363,6 @@ def _asked_for(request: Request) -> str:
 
 
 def _depth(request: Request) -> int | None:
-    """Return how many folders below the root a page lies, or None for what is no page."""
+    """Return how many folders below the root a page is, or None for other routes."""
     path = getattr(request.scope.get("route"), "path", "")
     return {RUN: 3, TASK: 5, MAPPED: 7}.get(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,3 +77,20 @@ def test_a_download_that_fails_has_its_link(connect, ti, tmp_path):
     with pytest.raises(ViduError):
         operator.execute({"ti": ti})
     check(ti, "nothing", "download", "cover")
+
+
+@pytest.mark.parametrize(
+    ("interval", "noted"), [(None, {"adaptive": True}), (30, {"poll_interval": 30.0})], ids=["adaptive", "fixed"]
+)
+def test_the_note_says_how_the_task_waits(sandbox, connect, ti, interval, noted):
+    """Deadline and interval of the wait are noted for the clip's page; an interval that was set, as it was set."""
+    connect()
+    began = time.time()
+    operator = ViduGenerateOperator(
+        task_id="t", prompt="p", model="m", deferrable=True, durable=False, timeout=600, poll_interval=interval
+    )
+    with pytest.raises(TaskDeferred):
+        operator.execute({"ti": ti})
+    note = ti.pushed["vidu_watch"]
+    assert {name: note[name] for name in ("adaptive", "poll_interval") if name in note} == noted
+    assert began + 599 <= note["deadline"] <= time.time() + 601

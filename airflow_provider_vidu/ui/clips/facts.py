@@ -39,8 +39,8 @@ class TaskFacts:
     """One task instance that works with a generation.
 
     ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
-    ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
-    ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
+    ``watch`` and ``fields`` (rendered) are what the database holds: any JSON value. ``fields``, ``generation`` and
+    ``record`` are None where they were not read; ``is_too_large`` says that the result was omitted for its size.
     ``deferred_at`` is when a deferred task left the worker, ``has_triggerer`` whether a triggerer has taken it up.
     """
 
@@ -80,7 +80,7 @@ class TaskFacts:
 
     @property
     def conn_id(self) -> str | None:
-        """The connection that knows the generation: as the task noted it, or else in its rendered fields."""
+        """The connection of the generation: as the task noted it, or else in its rendered fields."""
         conn_id = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
         return conn_id if conn_id and len(conn_id) <= 250 and conn_id.isprintable() else None
 
@@ -142,7 +142,7 @@ class Clip:
 
     @property
     def main(self) -> TaskFacts:
-        """The task instance that stands for the clip: the one that knew it first."""
+        """The task instance that represents the clip: the first one that published its id."""
         return self.tasks[0]
 
     @property
@@ -164,7 +164,7 @@ class Clip:
 
     @property
     def conn_id(self) -> str | None:
-        """The connection that knows the generation."""
+        """The connection of the generation."""
         return next((task.conn_id for task in self.tasks if task.conn_id), None)
 
     @property
@@ -177,7 +177,7 @@ class Clip:
     def endpoint(self) -> str | None:
         """Where it was submitted, by the name of a product: some have a query of their own.
 
-        Not a path: it comes from an XCom, and the API server asks with the key of the connection.
+        Not a path: it comes from an XCom, and the API server's query carries the connection's key.
         """
         noted = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
         return next((name for name in noted if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
@@ -249,13 +249,13 @@ def usable_id(value: Any) -> str | None:
 
 
 def is_reference(value: Any) -> bool:
-    """Whether an XCom's value looks like the address of what an XCom back end keeps elsewhere; no id looks so."""
+    """Whether an XCom's value looks like an address in an XCom back end; ids do not."""
     value = decoded(value)
     return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
 def parsed(stored: str | None) -> Any:
-    """Return what JSON text in the database stands for; None where it is none that Python reads.
+    """Return the value of JSON text in the database; None if Python cannot parse it.
 
     One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
     """
@@ -287,7 +287,7 @@ def note_in(value: Any) -> Mapping[str, Any]:
 
 
 def fields_in(value: Any) -> Mapping[str, Any]:
-    """Return what the pages need of rendered fields: connection, model, and the prompt wherever it stands."""
+    """Return what the pages need of rendered fields: connection, model and prompt."""
     fields = mapping(value)
     body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
     wanted = {
@@ -301,7 +301,7 @@ def fields_in(value: Any) -> Mapping[str, Any]:
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     """Return the task with what its return value says of its generation, and no more of it than the pages show.
 
-    :param value: the return value, as it stands in the database: anything at all.
+    :param value: the return value as stored in the database: any JSON value.
     :param at: when it was stored.
     """
     value = decoded(value)

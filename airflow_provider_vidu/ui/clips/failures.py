@@ -103,8 +103,8 @@ def _charged(clip: Clip, generation: Generation) -> str:
     """Say whether the credits of a failed generation came back, as far as the service reports it."""
     price, now = clip.credits, generation.credits
     if now == 0:
-        were = f" The {_credits(price)} of its create were returned." if price else ""
-        return f"The service reports a cost of 0 credits.{were}"
+        was = f" ({price:g} at its create): they were returned, or never charged" if price else ""
+        return f"The service reports a cost of 0 credits{was}."
     if now is not None:
         return f"The service reports a cost of {_credits(now)}; it does not say whether they were returned."
     return "The service does not report whether the credits were returned: compare the balance."

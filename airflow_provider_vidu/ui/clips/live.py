@@ -1,4 +1,4 @@
-"""Asking the service how far a generation is, once for all who are watching it."""
+"""Polls the service for the state of a generation, once for all pages that show it."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 5.0
 """The same generation is queried no more often than this, however many pages show it."""
 ERROR_SECONDS: Final = 15.0
-"""After a failure the next question comes no sooner; after each further failure of a connection twice as late."""
+"""After a failure the next query waits this long; the pause doubles with each further failure of a connection."""
 MAX_ERROR_SECONDS: Final = 120.0
 DONE_SECONDS: Final = 600.0
 """A finished generation is queried again after this time: its URLs are new then."""
 PATIENCE_SECONDS: Final = 6.0
-"""A page does not wait longer for the service; the answer is there when it asks again."""
+"""A page waits no longer for the service; its next refresh shows the answer."""
 ANSWER_SECONDS: Final = 20.0
-"""A query without an answer after this time has failed, whatever timeout the connection has."""
+"""A query without an answer after this time has failed, even if the connection's timeout is longer."""
 NO_ANSWER: Final = f"No answer within {ANSWER_SECONDS:.0f} s."
 WANTED_SECONDS: Final = 15.0
 """A query whose turn comes later than this after a page last wanted its answer is dropped."""
 MAX_AT_ONCE: Final = 4
-"""Questions under way for one connection; other connections have their own."""
+"""Concurrent queries for one connection; other connections have their own."""
 MAX_WAITING: Final = 500
-"""Questions that wait for one connection; for more clips the pages show what is known."""
+"""Queries that wait for one connection; for more clips the pages show the last known state."""
 MAX_STRANGERS: Final = 2
 """Look-ups under way for connections that have not been found yet: a DAG may name thousands of them, and
 Airflow looks connections up in one thread."""
@@ -59,7 +59,7 @@ _OF_CONNECTION: Final = (ViduTransportError, ViduAuthError, ViduConfigError, Vid
 
 
 _Key = tuple[str, str, str | None]
-"""Connection, id and endpoint: a DAG that names the wrong endpoint spoils its own view alone."""
+"""Connection, id and endpoint: a DAG that names the wrong endpoint breaks only its own view."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class _Line:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its last failure stands for the next question, too; one question at a time tries again."""
+        """Whether its last failure also answers the next query; one query at a time retries."""
         return self.error is not None and (self.is_tried or time.monotonic() < self.silent_until)
 
     def answered(self) -> None:
@@ -95,9 +95,9 @@ class _Line:
         self.error, self.failures = None, 0
 
     def failed(self, error: ViduError, conn_id: str) -> None:
-        """Note a failure that stands for all generations of the connection for a while."""
+        """Note a failure that applies to all generations of the connection for a while."""
         if self.error is None or self.error.reason != error.reason:
-            log.warning("The clip pages cannot ask the service of connection %r: %s", conn_id, error)
+            log.warning("The clip pages cannot query the service of connection %r: %s", conn_id, error)
         pause = min(ERROR_SECONDS * 2 ** min(self.failures, 10), MAX_ERROR_SECONDS)
         pause = max(pause, min(error.retry_after or 0.0, DONE_SECONDS))
         self.error, self.failures, self.silent_until = error, self.failures + 1, time.monotonic() + pause
@@ -193,7 +193,7 @@ class LiveStates:
         self._lines.move_to_end(conn_id)
         if len(self._lines) > MAX_LINES:
             idle = [name for name, at in self._lines.items() if not at.users and at is not line]
-            # Names of no connection go first: there is no end to them.
+            # Names that are not connections go first: there may be any number of them.
             idle.sort(key=lambda name: self._lines[name].is_found)
             for name in idle[: len(self._lines) - MAX_LINES]:
                 del self._lines[name]
@@ -215,7 +215,7 @@ class LiveStates:
                 kept.chars = chars
 
     async def _attempt(self, kept: _Kept, line: _Line, key: _Key, step: _Step) -> None:
-        """Take a step towards an answer, unless no page waits for it or the connection's last failure stands for it."""
+        """Take a step towards an answer, unless no page waits for it or the connection's last failure answers it."""
         if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
             return
         if line.is_closed:
@@ -285,11 +285,11 @@ def _bare(error: Exception) -> ViduError:
 
 
 async def _check_type(conn_id: str) -> None:
-    """Refuse other connections: a DAG could name one whose password is none of Vidu's business."""
+    """Refuse other connections: a DAG could name one whose password must not reach Vidu."""
     kind = await connection_type(conn_id)
     if kind != CONNECTION_TYPE:
         raise ViduConfigError(
             f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r} (such as "
-            f"{DEFAULT_CONN_ID!r}): nothing was asked.",
+            f"{DEFAULT_CONN_ID!r}): nothing was sent.",
             conn_id=conn_id,
         )

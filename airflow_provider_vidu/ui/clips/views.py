@@ -18,9 +18,9 @@ from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
 
 URL_LIFE: Final = timedelta(hours=24)
-"""How long the service's URLs live at the most."""
+"""The service's URLs live at most this long."""
 SURE_URL_LIFE: Final = timedelta(minutes=45)
-"""How long they live at the least: some products hand out an hour."""
+"""They live at least this long: those of some products expire after an hour."""
 
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
@@ -35,7 +35,7 @@ class Source:
 
 
 def must_ask(clip: Clip) -> bool:
-    """Whether only the service knows how far the generation is: no result holds its end yet."""
+    """Whether the service must be queried for the state: no result holds the end yet."""
     result = clip.result
     return may_ask(clip) and not (result and result[0].is_done)
 
@@ -53,7 +53,7 @@ def url_of(generation: Generation | None, piece: Piece, *, cover: bool) -> str |
 
 
 def is_surely_fresh(url: str, since: datetime | None, now: datetime) -> bool:
-    """Whether a URL of that age is valid beyond doubt, and whole (a signature stands in the query)."""
+    """Whether a URL of that age is certainly valid, and complete (its query holds the signature)."""
     return since is not None and now - since < SURE_URL_LIFE and "?" in url
 
 
@@ -63,7 +63,7 @@ def may_be_valid(since: datetime | None, now: datetime) -> bool:
 
 
 def pieces(clip: Clip, live: Live) -> list[Piece]:
-    """Return what there is to see and hear of a clip; one piece at the least."""
+    """Return what there is to see and hear of a clip; at least one piece."""
     return pieces_of(clip.records, _generation(clip, live)) or [Piece(0)]
 
 
@@ -81,7 +81,7 @@ def source_of(
     if generation is None or not generation.succeeded:
         return Source(None)
     if url_of(generation, piece, cover=cover) is None:
-        return Source(None, None if cover else "The service reports success, but it handed out no file.")
+        return Source(None, None if cover else "The service reports success, but it returned no file.")
     if live.generation or may_ask(clip) or may_be_valid(since, now):
         return Source("service")
     return Source(None, expired(clip))
@@ -185,7 +185,7 @@ def _state(clip: Clip, status: GenerationStatus | None) -> str:
 
 
 def _refresh(clip: Clip, *, done: bool) -> int | None:
-    """Return after how many seconds the page should ask again; None when nothing will change by itself."""
+    """Return the seconds until the page should refresh; None when nothing will change by itself."""
     busy = any(not task.has_ended for task in clip.tasks)
     if clip.run_is_over and (done or not may_ask(clip)):
         return None

@@ -1,7 +1,8 @@
-"""How many clips a DAG run has in each stage, and which stand on a page of its sheet: counted by the database.
+"""How many clips a DAG run has in each stage, and which are on a page of its sheet: counted by the database.
 
-A run may have 50,000 mapped tasks, and every viewer looks again every few seconds. Only the ids of one page leave the
-database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the two.
+A run may have 50,000 mapped tasks, and the page of every viewer refreshes every few seconds. Only the ids of one page
+leave the database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ TaskKey = tuple[str, int]
 """Task id and map index."""
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
-"""The most task instances of a run that a contact sheet looks at."""
+"""A contact sheet covers at most this many task instances of a run."""
 MAX_PLACED: Final = 2_000
 """The most task instances with an id in a run whose clips a page counts to find its neighbours."""
 MAX_SMALL_CHARS: Final = 8_000
 """The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
 ID_TEXT: Final = cast(XComModel.value, String)
-"""A value as the JSON text that stands in the database."""
+"""A value as the JSON text in the database."""
 # Text, or the number that some versions of Airflow make of an id of digits.
 _MAY_BE_ID: Final = and_(
     ID_TEXT.not_like("{%"), ID_TEXT.not_like("[%"), ID_TEXT.not_in(["null", "true", "false", '""'])

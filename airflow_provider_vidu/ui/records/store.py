@@ -39,9 +39,9 @@ from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
-"""The most task instances of one clip; more would be somebody's joke."""
+"""At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
-"""The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+"""At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
 MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
 """The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
@@ -143,7 +143,7 @@ class _Reader:
         self._resolver = Resolver(dag_id, run_id)
 
     def must_resolve(self) -> bool:
-        """Whether ids or notes of this run are kept elsewhere, so that the database cannot tell clips apart."""
+        """Whether ids or notes of this run are kept elsewhere, so that the database cannot distinguish clips."""
         if self._resolver.reads_everything:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
@@ -276,7 +276,7 @@ def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey
 
 
 def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
-    """Do so since Airflow 3.4: they belong to one try there, and only Airflow knows where those from before lie."""
+    """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
     rows = session.execute(
         select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
@@ -357,7 +357,7 @@ def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
 
 
 def _are_names(*names: str) -> bool:
-    """Whether the database can be asked for these names: some refuse a zero byte with an error."""
+    """Whether a query may contain these names: some databases reject a zero byte with an error."""
     return not any("\0" in name for name in names)
 
 

@@ -134,7 +134,7 @@ function player(place, piece, index) {
   const label = index ? `Piece ${index + 1}` : "The clip";
   place.classList.toggle("is-audio", piece.medium === "audio");
   const failed = async (shown) => {
-    // The name of a file tells little: what does not play may be a picture.
+    // The name of a file proves little: what does not play may be a picture.
     if (piece.from === "service" && shown.tagName === "VIDEO") shown.replaceWith(picture(src, label, failed));
     else shown.replaceWith(still("!", await whyNot(src)));
   };
@@ -163,10 +163,10 @@ function picture(src, label, failed) {
 async function whyNot(src) {
   let reason = "This browser cannot play the clip.";
   try {
-    // Two bytes are enough to know; where a link would be followed, this is told without following it.
+    // Two bytes are enough; a link to elsewhere is reported without following it.
     const answer = await fetch(src, { headers: { Range: "bytes=0-1" }, redirect: "manual" });
     if (answer.type === "opaqueredirect") {
-      reason = "The service's link to this clip no longer works. Reload the page to ask for a new one.";
+      reason = "The service's link to this clip no longer works. Reload the page to request a new one.";
     } else if (!answer.ok) {
       reason = (await answer.json()).detail;
     }

@@ -1,4 +1,4 @@
-// What both pages share. Everything shown goes through textContent: clips come from whoever writes a DAG.
+// What both pages share. Everything shown goes through textContent: DAG authors control what a clip holds.
 
 const root = new URL(document.querySelector('meta[name="vidu-root"]').content, location.href);
 export const airflow = new URL("..", root);
@@ -18,7 +18,7 @@ export const STATES = {
 /** The stages of the sheet's filter: the same words, and one for all that have not ended. */
 export const STAGES = { working: "In progress", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
 
-/** Make an element; children are elements or text, absent ones are left out. */
+/** Make an element; children are elements or text, absent ones are omitted. */
 export function el(tag, attributes = {}, ...children) {
   const [name, ...classes] = tag.split(".");
   const made = document.createElement(name);
@@ -176,7 +176,7 @@ function openAround(event) {
   link.remove();
 }
 
-/** Ask again and again while the page is seen: `load` returns the seconds until next time, or null for never. */
+/** Refresh while the page is visible: `load` returns the seconds until the next refresh, or null for none. */
 export function keepAsking(load) {
   let timer = null;
   let failures = 0;

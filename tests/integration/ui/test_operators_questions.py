@@ -55,7 +55,7 @@ def test_who_cancelled_a_clip(pages, generation, event, extra, of_task, told):
     shown = pages.get(pages.at("killed", dag=dag, index=4, then="/clip.json"), user="admin").json()
     assert (shown["state"], shown["qualifier"]) == ("failed", "cancelled")
     assert told in shown["error"]["message"]
-    assert "20 credits of its create were returned" in shown["error"]["cost"]
+    assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
 
 
 def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):

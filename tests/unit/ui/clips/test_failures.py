@@ -67,7 +67,7 @@ def test_a_timeout_that_cancelled():
     shown = view(film, live=Live(generation("failed", error_code="UserCancelled", credits=0)))
     assert (shown["qualifier"], shown["error"]["title"]) == ("cancelled", "The generation was cancelled")
     assert "the timeout of the task film expired" in shown["error"]["message"]
-    assert "The 20 credits of its create were returned" in shown["error"]["cost"]
+    assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def running(progress: int | None = None) -> Generation:
 def seen(now: datetime, live: Live, usual: tuple[float, int] | None = None, **more: Any) -> dict[str, Any]:
     """Return the outlook of a deferred task."""
     watch = {"role": "generate", **more.pop("watch", {"adaptive": True, "deadline": at(3600).timestamp()})}
-    film = task(state="deferred", watch=watch, deferred_at=NOW, has_triggerer=True, started_at=NOW, **more)
+    known = {"state": "deferred", "deferred_at": NOW, "has_triggerer": True, "started_at": NOW, **more}
+    film = task(watch=watch, **known)
     return outlook(Clip("g", [film], usual=usual), live.generation, live, now)
 
 
@@ -71,6 +72,20 @@ def test_a_note_of_an_earlier_version_claims_nothing():
     """It named neither deadline nor interval; the wait itself is still shown."""
     found = seen(at(5), Live(running()), watch={})
     assert [found[name] for name in ("waits", "interval", "next_poll", "deadline")] == ["triggerer", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("more", "place", "polls"),
+    [
+        ({"has_triggerer": False}, "unassigned", False),
+        ({"state": "running", "deferred_at": None}, "worker", True),
+        ({"state": "up_for_retry", "deferred_at": None}, None, False),
+    ],
+)
+def test_where_the_wait_is(more, place, polls):
+    """A trigger that no triggerer has taken up polls nothing, nor does a task between two attempts."""
+    found = seen(at(60), Live(running()), **more)
+    assert (found["waits"], found["interval"] is not None) == (place, polls)
 
 
 def test_the_first_poll_of_a_trigger():
