@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -12,6 +13,8 @@ from airflow_provider_vidu.defaults import ID_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+
+log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a logger that every Airflow shows
 
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""
@@ -53,9 +56,10 @@ def publish(
     role: Role,
     artifact: str | None = None,
     number: int = 1,
+    announce: bool = True,
     **known: Any,
 ) -> None:
-    """Publish a task's generation as XComs, so that its page can be opened from now on.
+    """Publish a task's generation as XComs, so that its page can be opened from now on, and log the page's address.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
     :param generation_id: the id at Vidu.
@@ -63,7 +67,9 @@ def publish(
     :param role: how the task uses it.
     :param artifact: which file a download keeps.
     :param number: which generation of the task it is (:func:`published_number`); the link Watch opens the first one.
-    :param known: further facts: the endpoint, and the fields that only the create's answer holds.
+    :param announce: whether to log the address; not for a task that publishes again and again.
+    :param known: further facts: the endpoint, the fields that only the create's answer holds, and of a wait its
+        ``deadline`` (epoch seconds) and ``poll_interval`` (seconds) or that it is ``adaptive``.
     """
     ti = context.get("ti")
     if ti is None:
@@ -78,6 +84,9 @@ def publish(
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+    if announce and is_task_instance(ti) and has_pages():
+        page = f"{_base('api')}{PAGE_PREFIX}{_task_path(ti)}"
+        log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
 
 
 def numbered(key: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -197,7 +198,8 @@ class ViduGenerateOperator(SignedURLOperator):
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
-        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
+        noted = {**self._facts, **(self._wait_facts() if self.wait_for_completion else {})}
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
         if generation.failed:  # some creates are answered with the failure at once
@@ -264,6 +266,11 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.timeout is not None:
             return self.timeout
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
+
+    def _wait_facts(self) -> dict[str, Any]:
+        """Return what the clip's page shows of the wait."""
+        polls = {"adaptive": True} if self.poll_interval is None else {"poll_interval": self.poll_interval}
+        return {"deadline": round(time.time() + self._seconds()), **polls}
 
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
         try:

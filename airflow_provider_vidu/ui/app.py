@@ -13,7 +13,10 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -24,21 +27,30 @@ from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
+from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 from airflow_provider_vidu.ui.records import store
-from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
+from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES, ClipKey
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 STORE_PATIENCE_SECONDS: Final = 3.0
-"""A page does not wait longer to learn what stored files are; their names must do."""
+"""A page waits no longer for the content types of stored files; then their names decide."""
 LINK_FAILS: Final = (
-    "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
+    "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
+)
+NO_SUCH_PAGE: Final = (
+    "There is no page at this address. The clips of a DAG run are on its tab “Vidu clips”; the link “Watch” of a task "
+    "opens the page of its clip."
+)
+NO_GENERATION: Final = (
+    "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
+    "the task's log says how far it is."
 )
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
@@ -49,7 +61,7 @@ MAPPED: Final = TASK + "/mapped/{map_index}"
 NUMBERED: Final = "/generations/{number}"
 """Behind a task: which of the generations that it has published; the first one needs no number."""
 
-# XComs and rendered fields are shown: whoever may read both in Airflow's own pages may read this one.
+# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
 _GUARDS: Final = [
     Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
     Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
@@ -62,9 +74,11 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
-    # The same files as in the published package, and nothing about anybody's clips.
+    # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
-    app.add_exception_handler(HTTPException, _refused)
+    # Starlette's own class: that is what its router raises for an address without a route.
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
 
@@ -79,7 +93,7 @@ def prepare(state: Any) -> None:
 
 
 class _Static(StaticFiles):
-    """Scripts and styles; browsers keep them and ask whether they have changed."""
+    """Scripts and styles; browsers keep them and revalidate."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -149,7 +163,7 @@ async def sheet_data(
 
 
 def _sheet_answer(
-    sheet: store.Sheet, lives: Sequence[views.Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
+    sheet: store.Sheet, lives: Sequence[Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
@@ -175,11 +189,20 @@ async def clip_data(
     return made
 
 
+def _beside(key: ClipKey | None) -> dict[str, Any] | None:
+    """Return what the address of the clip before or after this one is made of."""
+    if key is None:
+        return None
+    task_id, map_index, number = key
+    return {"task_id": task_id, "map_index": map_index, **({"number": number} if number > 1 else {})}
+
+
 def _page_answer(
-    page: store.Page, live: views.Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
+    page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    return JSONResponse({**view, **here, "before": page.before, "after": page.after})
+    before, after = (_beside(key) for key in (page.before, page.after))
+    return JSONResponse({**view, **here, "before": before, "after": after, "place": page.place})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -253,7 +276,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attac
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
     if who == "script":
         return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
-    # This server never fetches it: a DAG could make it ask hosts that only it can reach.
+    # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 
 
@@ -293,19 +316,19 @@ async def _page(
         lambda: store.read_page(dag_id, run_id, task_id, map_index, number),
     )
     if page is None:
-        raise HTTPException(404, "This task instance knows no generation (yet).")
+        raise HTTPException(404, NO_GENERATION)
     return page, cost
 
 
-async def _live(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
-    """Ask the service, where only it knows how far the generation is."""
+async def _live(request: Request, clip: Clip, patience: float | None = None) -> Live:
+    """Query the service if no result holds the end of the generation."""
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
     states: LiveStates = request.app.state.live
     return states.seen(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
 
 
-async def _asked(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
+async def _asked(request: Request, clip: Clip, patience: float | None = None) -> Live:
     states: LiveStates = request.app.state.live
     assert clip.conn_id is not None
     assert clip.generation_id is not None
@@ -314,7 +337,7 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
 
 
 async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | None]:
-    """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
+    """Return the stored files that may be shown, with their proven content type if no record names one."""
     reads: Reads = request.app.state.reads
     found, asked = await request.app.state.views.run(_shown_files, clips)
     nothing: dict[str, str | None] = {}
@@ -328,7 +351,7 @@ async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | No
 
 
 def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
-    """Return the stored files that may be shown, and by their root those whose content type nothing tells."""
+    """Return the stored files that may be shown, and by their root those without a recorded content type."""
     found: dict[str, str | None] = {}
     asked: dict[Hashable, list[str]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
@@ -340,7 +363,7 @@ def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Has
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    """Tell a page to ask again: its look at the database, or at a store, has waited too long for its turn."""
+    """Ask a page to retry: its query of the database, or of a store, has waited too long for its turn."""
     return JSONResponse(
         {"detail": str(error)},
         status_code=503,
@@ -349,9 +372,11 @@ def _busy(request: Request, error: Exception) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer in the way of the asker: a page gets a page or the login, everything else JSON."""
-    assert isinstance(error, HTTPException)
+    """Answer as the request expects: a page gets a page or the login, everything else JSON."""
+    assert isinstance(error, StarletteHTTPException)
     depth = _depth(request)
+    if depth is None and error.status_code == 404 and _wants_page(request):
+        return _no_such_page(request)
     if depth is None:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     if error.status_code == 401:
@@ -362,8 +387,27 @@ async def _refused(request: Request, error: Exception) -> Response:
     return HTMLResponse(refusal(depth, title, sentence), status_code=error.status_code)
 
 
+async def _misspelt(request: Request, error: Exception) -> Response:
+    """Answer an address with a wrong parameter, such as a map index that is not a number."""
+    assert isinstance(error, RequestValidationError)
+    if _depth(request) is not None:
+        return _no_such_page(request)
+    return await request_validation_exception_handler(request, error)
+
+
+def _no_such_page(request: Request) -> HTMLResponse:
+    """Return a page that explains an unknown address and, by its script, offers links out of it."""
+    # The page names nothing that the browser has not sent, so no login is needed.
+    folders = request.scope["path"].removeprefix(request.scope.get("root_path", "")).count("/") - 1
+    return HTMLResponse(refusal(max(folders, 0), "Not found", NO_SUCH_PAGE), status_code=404)
+
+
+def _wants_page(request: Request) -> bool:
+    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+
+
 def _asked_for(request: Request) -> str:
-    """Return the path that the browser has asked for, as it is written there."""
+    """Return the path that the browser has requested, in its own spelling."""
     raw = request.scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(request.scope["path"])
     base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
@@ -372,7 +416,7 @@ def _asked_for(request: Request) -> str:
 
 
 def _depth(request: Request) -> int | None:
-    """Return how many folders below the root a page lies, or None for what is no page."""
+    """Return how many folders below the root a page is, or None for other routes."""
     path = getattr(request.scope.get("route"), "path", "")
     depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9}
     return depths.get(path)

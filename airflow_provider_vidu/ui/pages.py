@@ -70,7 +70,7 @@ def shell(script: str, depth: int, title: str) -> str:
     """Return a page that fills itself.
 
     :param script: the module that fills it.
-    :param depth: how many folders below the plugin's root the page lies: its addresses are relative, so that
+    :param depth: how many folders below the plugin's root the page is: its addresses are relative, so that
         they hold under whatever path Airflow is deployed.
     """
     body = _SKELETON.format(script=script)
@@ -78,7 +78,7 @@ def shell(script: str, depth: int, title: str) -> str:
 
 
 def refusal(depth: int, title: str, sentence: str) -> str:
-    """Return a page that says no, and nothing else."""
+    """Return a page that explains a refusal; its script adds links that lead on."""
     return _page("../" * depth, title, "refusal", f'<p class="quiet">{escape(sentence)}</p>')
 
 
@@ -106,7 +106,7 @@ class GuardHeaders:
             await send(message)
 
         # A page's addresses are relative: a browser counts fewer folders here than the routes do, and would load
-        # scripts from whatever lies above Airflow. No name holds a slash.
+        # scripts from what is served above Airflow. No name contains a slash.
         is_disguised = b"%2f" in (scope.get("raw_path") or b"").lower()
         app = JSONResponse({"detail": "Not Found"}, status_code=404) if is_disguised else self._app
         await app(scope, receive, send_guarded)

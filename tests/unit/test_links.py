@@ -77,6 +77,17 @@ def test_what_is_published_has_no_secret_and_no_url():
     }
 
 
+@pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
+@pytest.mark.parametrize("announce", [True, False])
+def test_the_log_names_the_page(base_url, caplog, announce):
+    """One line with the whole address, which the log view makes a link; a rescheduled sensor logs none."""
+    ti = key(3, xcom_push=lambda key, value: None)
+    with caplog.at_level("INFO", logger="airflow.task"):
+        links.publish({"ti": ti}, "g-1", conn_id="vidu_default", role="generate", announce=announce)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"Watch: https://tools.example.com{links.watch_page(ti)}"] * announce
+
+
 def test_outside_a_task_nothing_is_published():
     """An operator that is executed by hand, with an empty context, goes on."""
     links.publish({}, "g-1", conn_id="vidu_default", role="wait")

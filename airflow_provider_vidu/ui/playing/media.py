@@ -66,7 +66,7 @@ def piece_size(transfers: int) -> int:
 
 
 def file_response(request: Request, preview: Preview, reads: Reads, attached_as: str | None = None) -> Response:
-    """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response.
+    """Answer a GET or HEAD with the requested part of the file; the file is closed with the response.
 
     :param reads: the threads that read it.
     :param attached_as: the name under which a browser is to keep the file; None lets it play.
@@ -75,7 +75,7 @@ def file_response(request: Request, preview: Preview, reads: Reads, attached_as:
         response = _answer(request, preview, reads)
         if attached_as is not None:
             response.headers["Content-Disposition"] = attachment(attached_as)
-    except BaseException:  # whatever ends it, the file may not stay open
+    except BaseException:  # in every case the file is closed
         preview.close()
         raise
     if not isinstance(response, FileResponse):
@@ -99,7 +99,7 @@ def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
         "Content-Length": str(part.stop - part.start),
         "Accept-Ranges": "bytes",
         "ETag": preview.etag,
-        # Airflow compresses whatever does not say that it is encoded: a range of that would be useless.
+        # Airflow compresses every answer without a Content-Encoding: a range of that would be useless.
         "Content-Encoding": "identity",
         "Cache-Control": "private, no-cache",
     }
@@ -108,7 +108,7 @@ def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
     if part.status == 416 or request.method == "HEAD":
         return Response(status_code=part.status, headers=headers)
     if _is_known(request, preview):
-        # As of the answer that it stands for: the browser takes these over, and no-store would forget the file.
+        # As of the full answer: the browser adopts these headers, and no-store would drop the file from its cache.
         kept = {name: headers[name] for name in ("ETag", "Cache-Control", "Content-Encoding")}
         return Response(status_code=304, headers=kept)
     return FileResponse(preview, part, headers, reads)

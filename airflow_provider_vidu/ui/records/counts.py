@@ -1,7 +1,8 @@
-"""How many clips a DAG run has in each stage, and which stand on a page of its sheet: counted by the database.
+"""How many clips a DAG run has in each stage, and which are on a page of its sheet: counted by the database.
 
-A run may have 50,000 mapped tasks, and every viewer looks again every few seconds. Only the ids of one page leave the
-database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the two.
+A run may have 50,000 mapped tasks, and the page of every viewer refreshes every few seconds. Only the ids of one page
+leave the database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -22,16 +23,22 @@ from sqlalchemy.types import Boolean
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
-from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING
+from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
 
+TaskKey = tuple[str, int]
+"""Task id and map index."""
+ClipKey = tuple[str, int, int]
+"""Task id, map index, and the number of the generation among those of the task."""
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
-"""The most task instances of a run that a contact sheet looks at."""
+"""A contact sheet covers at most this many task instances of a run."""
+MAX_PLACED: Final = 2_000
+"""The most task instances with an id in a run whose clips a page counts to find its neighbours."""
 MAX_SMALL_CHARS: Final = 8_000
 """The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
 ID_TEXT: Final = cast(XComModel.value, String)
-"""A value as the JSON text that stands in the database."""
+"""A value as the JSON text in the database."""
 # Text, or the number that some versions of Airflow make of an id of digits.
 _MAY_BE_ID: Final = and_(
     ID_TEXT.not_like("{%"), ID_TEXT.not_like("[%"), ID_TEXT.not_in(["null", "true", "false", '""'])
@@ -55,6 +62,16 @@ class Counted:
     credits: tuple[float, int]
     ids: Sequence[str]
     is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a clip among those of its run, from 1 on, and the main tasks of the clips beside it."""
+
+    number: int
+    total: int
+    before: ClipKey | None
+    after: ClipKey | None
 
 
 def same_task(model: Any, other: Any) -> Any:
@@ -86,8 +103,7 @@ def count(
     :param limit: the most ids to return.
     :param order: one of :data:`.ORDERS`.
     """
-    own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id)
-    is_id = (*own, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
+    is_id = _ids(dag_id, run_id)
     tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
     if not tasks:
         return Counted(dict.fromkeys(STAGES, 0), (0.0, 0), [], is_cut=False)
@@ -122,6 +138,30 @@ def _ordered(clips: Any, order: str) -> list[Any]:
         "label": [columns.label],
     }.get(order, [])
     return [*([_flag(unknown.is_(None))] if unknown is not None else []), *first, *scene]
+
+
+def place_of(session: Session, main: TaskFacts) -> Place | None:
+    """Return the place of a clip in the order of the sheet; None in a run with too many of them.
+
+    :param main: the task instance that stands for the clip.
+    """
+    is_id = _ids(main.dag_id, main.run_id)
+    tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
+    if tasks > MAX_PLACED:
+        return None
+    clips = _clips(is_id, is_cut=False)
+    query = select(clips.c.task_id, clips.c.map_index, clips.c.key).order_by(*_ordered(clips, "scene"))
+    keys: list[ClipKey] = [(row[0], row[1], ID_KEYS.index(row[2]) + 1) for row in session.execute(query)]
+    if (own := (*main.key, main.number)) not in keys:
+        return None
+    at = keys.index(own)
+    after = keys[at + 1] if at + 1 < len(keys) else None
+    return Place(at + 1, len(keys), keys[at - 1] if at else None, after)
+
+
+def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
+    """Return the conditions that a row is the id of a generation in a run."""
+    return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
 
 
 def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, cast, func, select, tuple_
+from sqlalchemy import String, and_, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
@@ -33,32 +34,36 @@ from airflow_provider_vidu.ui.clips.facts import (
     with_result,
 )
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
+from airflow_provider_vidu.ui.records.counts import TaskKey
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
-"""The most task instances of one clip; more would be somebody's joke."""
+"""At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
-"""The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+"""At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
 MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
 """The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
 _NUMBERS: Final = {
     numbered(key, number): number for key in (ID_KEY, WATCH_KEY) for number in range(1, MAX_PUBLISHED + 1)
 }
-TaskKey = tuple[str, int]
-"""Task id and map index."""
 _OVER: Final = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One task instance's clip, with the map indexes before and after it that have one too."""
+    """One task instance's clip, with the task instances whose clips stand before and after it on the sheet.
+
+    ``place`` is its place among the clips of the run and how many there are; None where these are not counted.
+    """
 
     clip: Clip
     task: TaskFacts
-    before: int | None
-    after: int | None
+    before: counts.ClipKey | None
+    after: counts.ClipKey | None
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,12 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: in
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        before, after = _neighbours(session, own)
-        return Page(clip, full[0], before, after)
+        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
+        place = None if reader.must_resolve() else counts.place_of(session, clip.main)
+        if place is None:
+            before, after = _neighbours(session, own)
+            return Page(clip, full[0], before, after)
+        return Page(clip, full[0], place.before, place.after, (place.number, place.total))
 
 
 def read_sheet(
@@ -153,7 +162,7 @@ class _Reader:
         self._resolver = Resolver(dag_id, run_id)
 
     def must_resolve(self) -> bool:
-        """Whether ids or notes of this run are kept elsewhere, so that the database cannot tell clips apart."""
+        """Whether ids or notes of this run are kept elsewhere, so that the database cannot distinguish clips."""
         if self._resolver.reads_everything:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
@@ -188,8 +197,11 @@ class _Reader:
                 TaskInstance.try_number,
                 TaskInstance.start_date,
                 TaskInstance.end_date,
+                Trigger.created_date.label("deferred_at"),
+                Trigger.triggerer_id,
             )
             .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
             .where(
                 XComModel.dag_id == dag_id,
                 XComModel.run_id == run_id,
@@ -218,6 +230,8 @@ class _Reader:
                 watch=notes.get(((row.task_id, row.map_index), _NUMBERS[row.key])),
                 number=_NUMBERS[row.key],
                 label=row.label,
+                deferred_at=row.deferred_at,
+                has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
             )
             for row, generation_id, _ in rows
         ]
@@ -294,7 +308,7 @@ def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey
 
 
 def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
-    """Do so since Airflow 3.4: they belong to one try there, and only Airflow knows where those from before lie."""
+    """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
     rows = session.execute(
         select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
@@ -352,7 +366,8 @@ def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskK
     return fits
 
 
-def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
+def _neighbours(session: Session, task: TaskFacts) -> tuple[counts.ClipKey | None, counts.ClipKey | None]:
+    """Return the map indexes before and after a task instance that have an id, too."""
     if task.map_index < 0:
         return None, None
     column = XComModel.map_index
@@ -364,7 +379,8 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | No
     )
     before = session.scalar(query.where(column < task.map_index).order_by(column.desc()).limit(1))
     after = session.scalar(query.where(column > task.map_index).order_by(column).limit(1))
-    return before, after
+    near = [None if index is None else (task.task_id, index, 1) for index in (before, after)]
+    return near[0], near[1]
 
 
 def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
@@ -373,7 +389,7 @@ def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
 
 
 def _are_names(*names: str) -> bool:
-    """Whether the database can be asked for these names: some refuse a zero byte with an error."""
+    """Whether a query may contain these names: some databases reject a zero byte with an error."""
     return not any("\0" in name for name in names)
 
 

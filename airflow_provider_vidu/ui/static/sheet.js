@@ -1,7 +1,6 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, announce, badge, bytes, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds, taskName, taskPath, time, topBar } from "./common.js";
+import { airflow, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds, STAGES, taskName, time, topBar } from "./common.js";
 
-const STAGES = { working: "In progress", ready: "Ready", stored: "Stored", failed: "Failed" };
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
 const DENSE = "vidu-sheet-dense";
 const SIZE = 24;
@@ -93,11 +92,6 @@ function showGrid(clips) {
       return card;
     }),
   );
-}
-
-/** The path of a clip's page below the run: a task may have published several generations. */
-function clipPath(clip) {
-  return taskPath(clip) + (clip.number > 1 ? `/generations/${clip.number}` : "");
 }
 
 /** The name of a clip: Airflow's rendered map index where there is one, else task and map index. */
