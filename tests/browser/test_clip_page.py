@@ -95,7 +95,7 @@ def test_a_clip_in_the_frame_leads_on(visit, pages, generation):  # noqa: F811
     frame.locator(".alert.is-error").wait_for()
     assert frame.locator(".crumbs").count() == 0
     names = [link.inner_text() for link in frame.locator("#top .actions a").all()]
-    assert names[2:] == ["All clips", "Task", "Log", "Run"]
+    assert names[2:] == ["All clips", "Task", "Log", "Run", "Open alone"]
     assert [frame.get_by_role("link", name=f"{side} clip").count() for side in ("Previous", "Next")] == [1, 1]
     for name, path in (
         ("Task", "/tasks/framed/mapped/1/details"),

@@ -1,6 +1,6 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
-  airflow, announce, badge, bytes, clipPath, copyable, copyButton, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath,
+  airflow, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath,
   seconds, STATES, stateText, taskName, taskPath, time, topBar, zoneName,
 } from "./common.js";
 
@@ -61,8 +61,8 @@ function show(view) {
   fill(parts.outlook, [view.outlook, view.refresh, zoneName()], () => outlook(view));
   tick();
   fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => timeline(steps));
-  fill(parts.facts, [view.model, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
-  fill(parts.files, view.files, files);
+  fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
+  fill(parts.files, [view.files, view.can_download], () => files(view));
   const told = `${stateText(view.state, view.qualifier)}${view.progress === null ? "" : `, ${view.progress} percent`}`;
   if (lastState !== null && lastState !== told) announce(told);
   lastState = told;
@@ -336,9 +336,13 @@ function facts(view) {
   const details = view.pieces[0];
   const size = details.width && details.height ? `${details.width} × ${details.height}` : null;
   const length = details.duration ? seconds(details.duration) : null;
+  const parameters = Object.entries(view.parameters).map(([name, value]) => el("li", {}, `${name}: ${value}`));
   const rows = [
+    ["Label", view.label],
     ["Model", view.model],
+    ["Parameters", parameters.length ? el("ul.tasks", {}, parameters) : null],
     ["Credits", view.credits],
+    ["Took", view.seconds === null ? null : `${seconds(view.seconds)} from the submit to the ${view.files.length ? "stored file" : "end"}`],
     ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
     ["Reported as", view.provider_status && el("q", {}, view.provider_status)],
     ["Generation", view.generation_id && copyable(view.generation_id, "the id")],
@@ -355,7 +359,7 @@ function taskItem(view, task) {
   return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`, at && [", ", word, " ", time(at)]));
 }
 
-function files(found) {
+function files({ files: found, can_download: canDownload }) {
   if (!found.length) return [];
   const item = (file) =>
     list([
@@ -364,7 +368,8 @@ function files(found) {
       ["Type", file.content_type],
       ["SHA-256", file.sha256 && copyable(file.sha256, "the SHA-256")],
     ]);
-  return [el("h2", {}, found.length > 1 ? "Files" : "File"), ...found.map(item)];
+  const keep = canDownload && el("div.actions", {}, download(`${here}/file?download=1`, "Download the stored clip"));
+  return [el("h2", {}, found.length > 1 ? "Files" : "File"), ...found.map(item), keep].filter(Boolean);
 }
 
 function list(rows) {
