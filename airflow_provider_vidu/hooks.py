@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import BaseHook, get_current_context
 
 from airflow_provider_vidu.api import connection_form
 from airflow_provider_vidu.api.calls import Call, checked_body, unknown_outcome
@@ -31,6 +31,7 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
+from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
@@ -127,6 +128,47 @@ class ViduHook(BaseHook):
             raise ViduConfigError("create_generation needs either the fields of the request or body=, not both.")
         given = {name: value for name, value in fields.items() if value is not None} if body is None else body
         return self._submit(given, endpoint)
+
+    def publish(
+        self,
+        generation: Generation | str,
+        context: Mapping[str, Any] | None = None,
+        *,
+        endpoint: str | None = None,
+    ) -> None:
+        """Show a generation on the clip pages, as one of the ``@task`` that runs this.
+
+        Operators and sensors do it themselves. A task may publish up to 24 generations; each has a page of its own::
+
+            generation = hook.create_generation(model="viduq3-turbo", prompt="a cat with wings")
+            hook.publish(generation)
+            hook.publish(hook.wait(generation.id, timeout=1800))  # the sheet counts it as ready
+
+        :param generation: the generation, or its id.
+        :param context: the task's context; if omitted, that of the running task.
+        :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
+        :raises ViduConfigError: when it is called outside a task and without a context.
+        """
+        ti = (_running_context() if context is None else context).get("ti")
+        if not is_task_instance(ti):  # a unit test of the user's
+            return
+        known = generation if isinstance(generation, Generation) else None
+        generation_id = checked_id(known.id if known else generation)
+        number, note = published_number(ti, generation_id)
+        if number is None:
+            self.log.warning(
+                "Generation %s has no page: the task has already published %d generations.",
+                generation_id,
+                MAX_PUBLISHED,
+            )
+            return
+        # Later answers omit what only the create's says, and an earlier call has noted it.
+        facts = {"endpoint": endpoint, **(_facts_of(known) if known else {})}
+        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed") if name in note}
+        facts = {**noted, **{name: value for name, value in facts.items() if value is not None}}
+        has_succeeded = known.succeeded if known else note.get("role") == "generate"
+        role: Role = "generate" if has_succeeded else "submit"
+        publish({"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, **facts)
 
     def _submit(
         self,
@@ -404,3 +446,24 @@ class ViduHook(BaseHook):
         :raises ViduError: when the upload failed.
         """
         return self._client.upload(content, size, content_type)
+
+
+def _running_context() -> Mapping[str, Any]:
+    """Return the context of the running task.
+
+    :raises ViduConfigError: when no task runs.
+    """
+    try:
+        return cast("Mapping[str, Any]", get_current_context())
+    except Exception as error:  # its class differs between the versions of Airflow
+        raise ViduConfigError("publish() found no running task: call it in a @task, or pass context=.") from error
+
+
+def _facts_of(generation: Generation) -> dict[str, Any]:
+    """Return what an answer says of the order, as plain JSON."""
+    seed = generation.raw.get("seed")
+    return {
+        "created_at": generation.created_at.isoformat() if generation.created_at else None,
+        "credits": generation.credits,
+        "seed": seed if isinstance(seed, int) else None,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -13,8 +14,13 @@ from airflow_provider_vidu.defaults import ID_KEY
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
+log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a logger that every Airflow shows
+
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""
+
+MAX_PUBLISHED: Final = 24
+"""The most generations of one task that have a page: those that a ``@task`` publishes through the hook."""
 
 PAGE_PREFIX: Final = "/vidu"
 """The path of the plugin's pages in the API server."""
@@ -51,27 +57,59 @@ def publish(
     conn_id: str,
     role: Role,
     artifact: str | None = None,
+    number: int = 1,
+    announce: bool = True,
     **known: Any,
 ) -> None:
-    """Publish a task's generation as XComs, so that its page can be opened from now on.
+    """Publish a task's generation as XComs, so that its page can be opened from now on, and log the page's address.
 
     :param context: the task's context; with an empty one, outside a task, nothing is published.
     :param generation_id: the id at Vidu.
     :param conn_id: its Airflow connection.
     :param role: how the task uses it.
     :param artifact: which file a download keeps.
-    :param known: further facts: the endpoint, and the fields that only the create's answer holds.
+    :param number: which generation of the task it is (:func:`published_number`); the link Watch opens the first one.
+    :param announce: whether to log the address; not for a task that publishes again and again.
+    :param known: further facts: the endpoint, the fields that only the create's answer holds, and of a wait its
+        ``deadline`` (epoch seconds) and ``poll_interval`` (seconds) or that it is ``adaptive``.
     """
     ti = context.get("ti")
     if ti is None:
         return
-    ti.xcom_push(key=ID_KEY, value=generation_id)
+    ti.xcom_push(key=numbered(ID_KEY, number), value=generation_id)
     more = {name: value for name, value in known.items() if value}
-    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": role, "artifact": artifact, **more})
+    note = {"conn_id": conn_id, "role": role, "artifact": artifact, **more}
+    ti.xcom_push(key=numbered(WATCH_KEY, number), value=note)
+    if number > 1:
+        return
     # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
     key = getattr(ViduWatchLink(), "xcom_key", None)
     if key and is_task_instance(ti):
         ti.xcom_push(key=key, value=watch_page(ti))
+    if announce and is_task_instance(ti) and has_pages():
+        page = f"{_base('api')}{PAGE_PREFIX}{_task_path(ti)}"
+        log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
+
+
+def numbered(key: str, number: int) -> str:
+    """Return the key of an XCom that a task pushes once for each of its generations: ``generation_id.02``."""
+    return key if number == 1 else f"{key}.{number:02}"
+
+
+def published_number(ti: Any, generation_id: str) -> tuple[int | None, Mapping[str, Any]]:
+    """Return the number of a generation among those that the task has published, and its note so far.
+
+    A new generation gets the next number and an empty note; None as its number if there are already too many.
+    """
+    own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+    for number in range(1, MAX_PUBLISHED + 1):
+        found = ti.xcom_pull(key=numbered(ID_KEY, number), **own)
+        if found is None:
+            return number, {}
+        if str(found) == generation_id:
+            note = ti.xcom_pull(key=numbered(WATCH_KEY, number), **own)
+            return number, note if isinstance(note, Mapping) else {}
+    return None, {}
 
 
 def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> None:

@@ -108,7 +108,16 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         context = {} if context is None else context  # in a user's unit test
         skip_after_dry_run(self._id())
-        publish(context, self._id(), conn_id=self.vidu_conn_id, role="wait", endpoint=self.endpoint)
+        more = {} if self.reschedule else self._wait_facts()
+        publish(
+            context,
+            self._id(),
+            conn_id=self.vidu_conn_id,
+            role="wait",
+            endpoint=self.endpoint,
+            announce=not self.reschedule,  # that mode executes at every poke
+            **more,
+        )
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
@@ -152,6 +161,15 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             if not was_given_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
             return self._result(self._deferred_wait().give_up(next_kwargs, self.execution_timeout))
+
+    def _wait_facts(self) -> dict[str, Any]:
+        """Return what the clip's page shows of the wait; an interval that grows is not among it."""
+        polls: dict[str, Any] = {}
+        if self.deferrable and self._adaptive:
+            polls = {"adaptive": True}
+        elif not self.exponential_backoff:
+            polls = {"poll_interval": self.poke_interval}
+        return {"deadline": round(time.time() + self.timeout), **polls}
 
     def _id(self) -> str:
         """Return the id that the arguments name once their templates are rendered."""

@@ -225,7 +225,8 @@ class ViduGenerateOperator(SignedURLOperator):
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
-        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
+        noted = {**self._facts, **(self._wait_facts(slot.deadline) if self.wait_for_completion else {})}
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
         submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
@@ -307,6 +308,11 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.timeout is not None:
             return self.timeout
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
+
+    def _wait_facts(self, deadline: float) -> dict[str, Any]:
+        """Return what the clip's page shows of the wait."""
+        polls = {"adaptive": True} if self.poll_interval is None else {"poll_interval": self.poll_interval}
+        return {"deadline": round(deadline), **polls}
 
     def _wait(self, hook: ViduHook, generation_id: str, seconds: float) -> Generation:
         try:

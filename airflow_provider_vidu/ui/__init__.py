@@ -5,8 +5,8 @@ Its floors, each of which imports only those below it:
 - ``plugin`` is what every Airflow process imports; ``app`` holds the routes.
 - ``records`` reads from Airflow's database what tasks have left there (``store``, ``counts``), and from an XCom back
   end what it keeps elsewhere (``references``).
-- ``clips`` makes of it what a page shows, without I/O but for ``live``, which asks the service.
+- ``clips`` makes of it what a page shows, without I/O except in ``live``, which polls the service.
 - ``playing`` checks and opens stored files (``preview``), sends them (``media``) and decides on redirects.
-- ``pages`` holds the HTML shell and its headers, ``shared`` spares database and service repeated questions, and
+- ``pages`` holds the HTML shell and its headers, ``shared`` saves repeated queries, and
   ``threads`` keeps blocking work off the event loop.
 """

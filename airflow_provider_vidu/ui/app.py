@@ -13,31 +13,44 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import web_url
+from airflow_provider_vidu.common.values import web_url, whole
 from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
+from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 from airflow_provider_vidu.ui.records import store
-from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
+from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES, ClipKey
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 
 PAGE_SIZE: Final = 24
 SHEET_PATIENCE_SECONDS: Final = 3.0
 STORE_PATIENCE_SECONDS: Final = 3.0
-"""A page does not wait longer to learn what stored files are; their names must do."""
+"""A page waits no longer for the content types of stored files; then their names decide."""
 LINK_FAILS: Final = (
-    "The service's link to this clip no longer works, or not in this browser. Reload the page to ask for a new one."
+    "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
+)
+NO_SUCH_PAGE: Final = (
+    "There is no page at this address. The clips of a DAG run are on its tab “Vidu clips”; the link “Watch” of a task "
+    "opens the page of its clip."
+)
+NO_GENERATION: Final = (
+    "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
+    "the task's log says how far it is."
 )
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
@@ -45,8 +58,10 @@ PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
 MAPPED: Final = TASK + "/mapped/{map_index}"
+NUMBERED: Final = "/generations/{number}"
+"""Behind a task: which of the generations that it has published; the first one needs no number."""
 
-# XComs and rendered fields are shown: whoever may read both in Airflow's own pages may read this one.
+# The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
 _GUARDS: Final = [
     Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
     Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
@@ -59,9 +74,11 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
-    # The same files as in the published package, and nothing about anybody's clips.
+    # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
-    app.add_exception_handler(HTTPException, _refused)
+    # Starlette's own class: that is what its router raises for an address without a route.
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(BusyError, _busy)
     return GuardHeaders(app)
 
@@ -76,7 +93,7 @@ def prepare(state: Any) -> None:
 
 
 class _Static(StaticFiles):
-    """Scripts and styles; browsers keep them and ask whether they have changed."""
+    """Scripts and styles; browsers keep them and revalidate."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -99,6 +116,18 @@ def clip_page(dag_id: str, run_id: str, task_id: str) -> HTMLResponse:
     return HTMLResponse(shell("clip", 5, "Vidu clip"))
 
 
+@router.get(TASK + NUMBERED)
+def numbered_clip_page(dag_id: str, run_id: str, task_id: str, number: int) -> HTMLResponse:
+    """Return the page of another clip of a task."""
+    return HTMLResponse(shell("clip", 7, "Vidu clip"))
+
+
+@router.get(MAPPED + NUMBERED)
+def numbered_mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: int) -> HTMLResponse:
+    """Return the page of another clip of a mapped task instance."""
+    return HTMLResponse(shell("clip", 9, "Vidu clip"))
+
+
 @router.get(MAPPED)
 def mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> HTMLResponse:
     """Return the page of a mapped task instance's clip."""
@@ -116,12 +145,13 @@ async def sheet_data(
     stage: Annotated[str | None, Query(pattern=f"^({'|'.join(STAGES)})$")] = None,
     offset: Annotated[int, Query(ge=0, le=MAX_TASKS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
+    order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the clips of a DAG run, and how many there are in each stage."""
     sheets: Shared[store.Sheet | None] = request.app.state.sheets
     sheet, cost = await sheets.get(
-        (dag_id, run_id, stage, offset, limit),
-        lambda: store.read_sheet(dag_id, run_id, stage, offset, limit),
+        (dag_id, run_id, stage, offset, limit, order),
+        lambda: store.read_sheet(dag_id, run_id, stage, offset, limit, order),
     )
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
@@ -133,19 +163,25 @@ async def sheet_data(
 
 
 def _sheet_answer(
-    sheet: store.Sheet, lives: Sequence[views.Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
+    sheet: store.Sheet, lives: Sequence[Live], stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
     told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    cost, priced = sheet.credits
+    told["credits"] = {"sum": whole(cost), "clips": priced}
     return JSONResponse({**here, **told, "clips": clips})
 
 
 @router.get(TASK + "/clip.json")
 @router.get(MAPPED + "/clip.json")
-async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JSONResponse:
+@router.get(TASK + NUMBERED + "/clip.json")
+@router.get(MAPPED + NUMBERED + "/clip.json")
+async def clip_data(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, number: int = 1
+) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    page, cost = await _page(request, dag_id, run_id, task_id, map_index)
+    page, cost = await _page(request, dag_id, run_id, task_id, map_index, number)
     live = await _live(request, page.clip)
     stored = await _stored(request, [page.clip])
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
@@ -153,11 +189,20 @@ async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, ma
     return made
 
 
+def _beside(key: ClipKey | None) -> dict[str, Any] | None:
+    """Return what the address of the clip before or after this one is made of."""
+    if key is None:
+        return None
+    task_id, map_index, number = key
+    return {"task_id": task_id, "map_index": map_index, **({"number": number} if number > 1 else {})}
+
+
 def _page_answer(
-    page: store.Page, live: views.Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
+    page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    return JSONResponse({**view, **here, "before": page.before, "after": page.after})
+    before, after = (_beside(key) for key in (page.before, page.after))
+    return JSONResponse({**view, **here, "before": before, "after": after, "place": page.place})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -165,25 +210,45 @@ def _page_answer(
 
 @router.api_route(TASK + "/file", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/file", methods=["GET", "HEAD"])
+@router.api_route(TASK + NUMBERED + "/file", methods=["GET", "HEAD"])
+@router.api_route(MAPPED + NUMBERED + "/file", methods=["GET", "HEAD"])
 async def file(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    number: int = 1,
+    piece: PieceIndex = 0,
+    download: bool = False,
 ) -> Response:
-    """Send a piece of the clip from storage, or lead to the service's own URL while that is valid."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
-    return await _media(request, page.clip, piece, cover=False)
+    """Send a piece of the clip from storage, or lead to the service's own URL while that is valid.
+
+    With ``download``, a browser keeps a stored file instead of playing it.
+    """
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
+    return await _media(request, page.clip, piece, cover=False, attached=download)
 
 
 @router.api_route(TASK + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(TASK + NUMBERED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(MAPPED + NUMBERED + "/cover", methods=["GET", "HEAD"])
 async def cover(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    number: int = 1,
+    piece: PieceIndex = 0,
 ) -> Response:
     """Send the cover in the same way."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
     return await _media(request, page.clip, piece, cover=True)
 
 
-async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Response:
+async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
     states: LiveStates = request.app.state.live
     reads: Reads = request.app.state.reads
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
@@ -195,7 +260,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
         if (place := place_of(record.uri)) is not None:
             try:
                 preview: Preview = await reads.run(place, open_preview, record.uri, record.size)
-                return file_response(request, preview, reads)
+                return file_response(request, preview, reads, attached_as=record.name if attached else None)
             except PreviewError as error:
                 told = str(error)
     who = asker(request.headers)
@@ -211,7 +276,7 @@ async def _media(request: Request, clip: Clip, index: int, *, cover: bool) -> Re
         return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
     if who == "script":
         return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
-    # This server never fetches it: a DAG could make it ask hosts that only it can reach.
+    # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 
 
@@ -242,25 +307,28 @@ async def _service_url(request: Request, clip: Clip, piece: Piece, *, cover: boo
 # -- shared -------------------------------------------------------------------------------------
 
 
-async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[store.Page, float]:
+async def _page(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, number: int
+) -> tuple[store.Page, float]:
     pages: Shared[store.Page | None] = request.app.state.pages
     page, cost = await pages.get(
-        (dag_id, run_id, task_id, map_index), lambda: store.read_page(dag_id, run_id, task_id, map_index)
+        (dag_id, run_id, task_id, map_index, number),
+        lambda: store.read_page(dag_id, run_id, task_id, map_index, number),
     )
     if page is None:
-        raise HTTPException(404, "This task instance knows no generation (yet).")
+        raise HTTPException(404, NO_GENERATION)
     return page, cost
 
 
-async def _live(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
-    """Ask the service, where only it knows how far the generation is."""
+async def _live(request: Request, clip: Clip, patience: float | None = None) -> Live:
+    """Query the service if no result holds the end of the generation."""
     if views.must_ask(clip):
         return await _asked(request, clip, patience)
     states: LiveStates = request.app.state.live
     return states.seen(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
 
 
-async def _asked(request: Request, clip: Clip, patience: float | None = None) -> views.Live:
+async def _asked(request: Request, clip: Clip, patience: float | None = None) -> Live:
     states: LiveStates = request.app.state.live
     assert clip.conn_id is not None
     assert clip.generation_id is not None
@@ -269,7 +337,7 @@ async def _asked(request: Request, clip: Clip, patience: float | None = None) ->
 
 
 async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | None]:
-    """Return the stored files that may be shown, with the content type that their bytes prove where nothing tells."""
+    """Return the stored files that may be shown, with their proven content type if no record names one."""
     reads: Reads = request.app.state.reads
     found, asked = await request.app.state.views.run(_shown_files, clips)
     nothing: dict[str, str | None] = {}
@@ -283,7 +351,7 @@ async def _stored(request: Request, clips: Iterable[Clip]) -> dict[str, str | No
 
 
 def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
-    """Return the stored files that may be shown, and by their root those whose content type nothing tells."""
+    """Return the stored files that may be shown, and by their root those without a recorded content type."""
     found: dict[str, str | None] = {}
     asked: dict[Hashable, list[str]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
@@ -295,7 +363,7 @@ def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Has
 
 
 def _busy(request: Request, error: Exception) -> Response:
-    """Tell a page to ask again: its look at the database, or at a store, has waited too long for its turn."""
+    """Ask a page to retry: its query of the database, or of a store, has waited too long for its turn."""
     return JSONResponse(
         {"detail": str(error)},
         status_code=503,
@@ -304,9 +372,11 @@ def _busy(request: Request, error: Exception) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer in the way of the asker: a page gets a page or the login, everything else JSON."""
-    assert isinstance(error, HTTPException)
+    """Answer as the request expects: a page gets a page or the login, everything else JSON."""
+    assert isinstance(error, StarletteHTTPException)
     depth = _depth(request)
+    if depth is None and error.status_code == 404 and _wants_page(request):
+        return _no_such_page(request)
     if depth is None:
         return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     if error.status_code == 401:
@@ -317,8 +387,27 @@ async def _refused(request: Request, error: Exception) -> Response:
     return HTMLResponse(refusal(depth, title, sentence), status_code=error.status_code)
 
 
+async def _misspelt(request: Request, error: Exception) -> Response:
+    """Answer an address with a wrong parameter, such as a map index that is not a number."""
+    assert isinstance(error, RequestValidationError)
+    if _depth(request) is not None:
+        return _no_such_page(request)
+    return await request_validation_exception_handler(request, error)
+
+
+def _no_such_page(request: Request) -> HTMLResponse:
+    """Return a page that explains an unknown address and, by its script, offers links out of it."""
+    # The page names nothing that the browser has not sent, so no login is needed.
+    folders = request.scope["path"].removeprefix(request.scope.get("root_path", "")).count("/") - 1
+    return HTMLResponse(refusal(max(folders, 0), "Not found", NO_SUCH_PAGE), status_code=404)
+
+
+def _wants_page(request: Request) -> bool:
+    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+
+
 def _asked_for(request: Request) -> str:
-    """Return the path that the browser has asked for, as it is written there."""
+    """Return the path that the browser has requested, in its own spelling."""
     raw = request.scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(request.scope["path"])
     base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
@@ -327,6 +416,7 @@ def _asked_for(request: Request) -> str:
 
 
 def _depth(request: Request) -> int | None:
-    """Return how many folders below the root a page lies, or None for what is no page."""
+    """Return how many folders below the root a page is, or None for other routes."""
     path = getattr(request.scope.get("route"), "path", "")
-    return {RUN: 3, TASK: 5, MAPPED: 7}.get(path)
+    depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9}
+    return depths.get(path)

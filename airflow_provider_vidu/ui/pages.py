@@ -52,27 +52,34 @@ _SHELL: Final = """<!doctype html>
 <body>
 <a class="skip" href="#main">Skip to the content</a>
 <header class="top" id="top"></header>
-<main id="main" tabindex="-1"><p class="quiet">{body}</p></main>
+<main id="main" tabindex="-1">{body}</main>
 <div id="announcer" class="hidden" role="status" aria-live="polite"></div>
 </body>
 </html>
 """
+
+# What is about to appear, in outline; a screen reader is told in words.
+_SKELETON: Final = (
+    '<div class="loading"><span class="hidden">Loading…</span>'
+    '<div class="skeleton is-{script}" aria-hidden="true">' + "<i></i>" * 8 + "</div></div>"
+    "<noscript>This page needs JavaScript.</noscript>"
+)
 
 
 def shell(script: str, depth: int, title: str) -> str:
     """Return a page that fills itself.
 
     :param script: the module that fills it.
-    :param depth: how many folders below the plugin's root the page lies: its addresses are relative, so that
+    :param depth: how many folders below the plugin's root the page is: its addresses are relative, so that
         they hold under whatever path Airflow is deployed.
     """
-    body = '<span class="loading">Loading…</span><noscript>This page needs JavaScript.</noscript>'
+    body = _SKELETON.format(script=script)
     return _page("../" * depth, title, script, body)
 
 
 def refusal(depth: int, title: str, sentence: str) -> str:
-    """Return a page that says no, and nothing else."""
-    return _page("../" * depth, title, "refusal", escape(sentence))
+    """Return a page that explains a refusal; its script adds links that lead on."""
+    return _page("../" * depth, title, "refusal", f'<p class="quiet">{escape(sentence)}</p>')
 
 
 def _page(root: str, title: str, script: str, body: str) -> str:
@@ -99,7 +106,7 @@ class GuardHeaders:
             await send(message)
 
         # A page's addresses are relative: a browser counts fewer folders here than the routes do, and would load
-        # scripts from whatever lies above Airflow. No name holds a slash.
+        # scripts from what is served above Airflow. No name contains a slash.
         is_disguised = b"%2f" in (scope.get("raw_path") or b"").lower()
         app = JSONResponse({"detail": "Not Found"}, status_code=404) if is_disguised else self._app
         await app(scope, receive, send_guarded)

@@ -1,4 +1,4 @@
-"""The plugin that Airflow finds: imported by every one of its processes, so it loads next to nothing.
+"""The plugin that Airflow loads in each of its processes, so it imports next to nothing.
 
 The application behind it is built at the first request, which only the API server ever gets.
 """

@@ -1,7 +1,7 @@
-"""One look at the database for all who want the same, fewer looks the longer they take, and few at once.
+"""One database query for all pages that need the same answer, fewer queries the longer they take, and few at once.
 
-The API server answers everybody from forty threads. Looks have threads of their own, and those of one DAG a few of
-them: a reader who asks for a hundred dear pages delays the pages of that DAG, and nothing else.
+The API server has forty threads for all requests. These queries have threads of their own, and each DAG may use a few
+of them: a reader who requests a hundred expensive pages delays the pages of that DAG, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from airflow_provider_vidu.ui.threads import BusyError, Threads
 T = TypeVar("T")
 
 CHEAP_SECONDS: Final = 0.1
-"""What takes no longer is looked at whenever somebody asks."""
+"""A query that takes no longer is repeated at every request."""
 KEPT_FOR: Final = 5.0
-"""A dearer answer is good for this many times as long as it took."""
+"""A more expensive answer is kept for this many times as long as it took."""
 MAX_KEPT: Final = 64
 MAX_KEPT_CHARS: Final = 16_000_000
-"""How much text of answers is kept: one sheet may hold as much as the database was asked for."""
+"""At most this much text of answers is kept: one sheet may hold as much as a query may read."""
 MAX_AT_ONCE: Final = 2
-"""Looks under way for one DAG; other DAGs have their own."""
+"""Concurrent queries for one DAG; other DAGs have their own."""
 WANTED_SECONDS: Final = 10.0
-"""A look whose turn comes later than this after somebody last wanted it is dropped: nobody waits for it."""
+"""A query whose turn comes later than this after the last request for it is dropped."""
 MIN_PAUSE: Final = 5
 MAX_PAUSE: Final = 120
 PAUSE_FOR: Final = 20.0
-"""A page asks again after this many times as long as its answer took: one viewer costs a twentieth of a core."""
+"""A page refreshes after this many times as long as its answer took: one viewer costs a twentieth of a core."""
 
 _Key = tuple[Any, ...]
 
@@ -57,7 +57,7 @@ class _Lane:
 
 
 class Shared(Generic[T]):
-    """Answers of a slow function, shared by all who ask for the same at the same time. Lives on one event loop.
+    """Answers of a slow function, shared by all simultaneous requests for the same key. Lives on one event loop.
 
     :param threads: where the function runs.
     :param weigh: returns how many characters an answer holds, about.
@@ -125,9 +125,9 @@ class Shared(Generic[T]):
 
 
 async def _turn(lane: _Lane, own: _Look[Any]) -> None:
-    """Wait for a slot, as long as somebody wants the answer.
+    """Wait for a slot, as long as a request waits for the answer.
 
-    :raises BusyError: when nobody has wanted it for a while.
+    :raises BusyError: when no request has waited for it for a while.
     """
     while True:
         left = own.wanted_at + WANTED_SECONDS - time.monotonic()
@@ -138,11 +138,11 @@ async def _turn(lane: _Lane, own: _Look[Any]) -> None:
                 return
             lane.slots.release()
         if time.monotonic() - own.wanted_at >= WANTED_SECONDS:
-            raise BusyError("Too much is asked of this DAG's clips at once; try again in a moment.")
+            raise BusyError("Too many requests for the clips of this DAG at once; try again in a moment.")
 
 
 def pause_after(cost: float) -> int:
-    """Return the seconds after which a page should ask again, at the earliest.
+    """Return the seconds until a page may refresh, at the earliest.
 
     :param cost: the seconds that the database took to answer.
     """

@@ -1,4 +1,4 @@
-"""Threads of the clip pages' own: the API server answers everybody else from forty that it shares with them."""
+"""Threads for the clip pages alone: the API server shares forty threads among all other requests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 LOOKS: Final = 8
 """Threads that read the database."""
 VIEWS: Final = 4
-"""Threads that make answers of what was read: a hundred clips with all their texts take a while."""
+"""Threads that build answers from what was read: a hundred clips with all their texts take a while."""
 READS_EACH: Final = 8
-"""Threads that read the files of one place: a store may be slow, or silent for ever."""
+"""Threads that read the files of one place: a store may be slow, or never answer."""
 TURN_SECONDS: Final = 10.0
-"""What waits longer than this for its turn is given up."""
+"""Work that waits longer than this for its turn is dropped."""
 
 
 class BusyError(Exception):
-    """Too much waits for its turn; the message says at what, and is fit for the page."""
+    """Too much work waits for its turn; the message says where, and may be shown on the page."""
 
 
 class Threads:

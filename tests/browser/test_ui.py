@@ -161,7 +161,7 @@ def test_the_tab_of_the_run(open_page, story, film, airflow):
     # No dead end: the next clip by one key, back to all clips, and out to the task in Airflow itself.
     frame.locator("body").press("ArrowRight")
     frame.get_by_role("link", name="Previous clip").wait_for()
-    frame.get_by_role("link", name="All clips of this run").click()
+    frame.get_by_role("link", name="All clips").click()
     frame.locator(".card a").first.click()
     frame.locator(".tasks a").first.click()
     page.wait_for_url(f"**{page_of(story, prefix='')}/tasks/scene.**")

@@ -67,3 +67,19 @@ def test_nothing_is_ordered_for_a_destination_that_cannot_be(sandbox, told):
     assert told["states"]["refused[-1]"] == "failed"
     assert told["states"]["nowhere[-1]"] == "upstream_failed"
     assert [create for create in sandbox.creates if create.body.get("prompt") == "refused"] == []
+
+
+def test_a_task_publishes_what_it_submits_with_the_hook(sandbox, told):
+    """Each generation has an id and a note of its own; what the create's answer alone says outlives a second call."""
+    pages = told["published"]
+    assert told["states"]["published[-1]"] == "success"
+    ours = [create.body["prompt"] for create in sandbox.creates if "with wings" in str(create.body.get("prompt"))]
+    assert ours == ["a cat with wings", "a dog with wings"]
+    first, second = pages["vidu_watch"], pages["vidu_watch.02"]
+    assert str(pages["generation_id.02"]) == str(pages["return_value"]) != str(pages["generation_id"])
+    assert pages["generation_id.03"] is None
+    assert (first["role"], second["role"]) == ("submit", "generate")
+    for note in (first, second):
+        assert note["conn_id"] == "in_the_database"
+        assert note["credits"] > 0
+        assert note["created_at"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,8 @@ def ti() -> Recorder:
 def check(ti: Recorder, generation_id: str, role: str, artifact: str | None = None) -> None:
     """Compare what was published with what the page needs."""
     assert ti.pushed["generation_id"] == generation_id
-    told = {name: value for name, value in ti.pushed["vidu_watch"].items() if name not in ("created_at", "asked")}
+    own = ("created_at", "asked", "credits", "seed", "deadline", "adaptive", "poll_interval")
+    told = {name: value for name, value in ti.pushed["vidu_watch"].items() if name not in own}
     assert told == {"conn_id": "vidu_default", "role": role, "artifact": artifact}
     if AIRFLOW >= (3, 0):  # Airflow 2 asks the link itself when somebody looks
         assert ti.pushed["_link_ViduWatchLink"] == watch_page(ti)
@@ -75,3 +77,20 @@ def test_a_download_that_fails_has_its_link(connect, ti, tmp_path):
     with pytest.raises(ViduError):
         operator.execute({"ti": ti})
     check(ti, "nothing", "download", "cover")
+
+
+@pytest.mark.parametrize(
+    ("interval", "noted"), [(None, {"adaptive": True}), (30, {"poll_interval": 30.0})], ids=["adaptive", "fixed"]
+)
+def test_the_note_says_how_the_task_waits(sandbox, connect, ti, interval, noted):
+    """Deadline and interval of the wait are noted for the clip's page; an interval that was set, as it was set."""
+    connect()
+    began = time.time()
+    operator = ViduGenerateOperator(
+        task_id="t", prompt="p", model="m", deferrable=True, durable=False, timeout=600, poll_interval=interval
+    )
+    with pytest.raises(TaskDeferred):
+        operator.execute({"ti": ti})
+    note = ti.pushed["vidu_watch"]
+    assert {name: note[name] for name in ("adaptive", "poll_interval") if name in note} == noted
+    assert began + 599 <= note["deadline"] <= time.time() + 601

@@ -10,6 +10,9 @@ from airflow.providers.common.compat import version_compat
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_vidu import links
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.models import Generation
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
 QUOTED = "manual__2026-01-01T00%3A00%3A00%2B00%3A00"
@@ -74,6 +77,61 @@ def test_what_is_published_has_no_secret_and_no_url():
     }
 
 
+@pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
+@pytest.mark.parametrize("announce", [True, False])
+def test_the_log_names_the_page(base_url, caplog, announce):
+    """One line with the whole address, which the log view makes a link; a rescheduled sensor logs none."""
+    ti = key(3, xcom_push=lambda key, value: None)
+    with caplog.at_level("INFO", logger="airflow.task"):
+        links.publish({"ti": ti}, "g-1", conn_id="vidu_default", role="generate", announce=announce)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"Watch: https://tools.example.com{links.watch_page(ti)}"] * announce
+
+
 def test_outside_a_task_nothing_is_published():
     """An operator that is executed by hand, with an empty context, goes on."""
     links.publish({}, "g-1", conn_id="vidu_default", role="wait")
+
+
+class Xcoms(SimpleNamespace):
+    """A task instance that keeps what is pushed."""
+
+    def __init__(self) -> None:
+        super().__init__(dag_id="d", run_id="r", task_id="t", map_index=-1, kept={})
+
+    def xcom_push(self, *, key: str, value: Any) -> None:
+        """Keep a value."""
+        self.kept[key] = value
+
+    def xcom_pull(self, *, key: str, task_ids: str, map_indexes: int) -> Any:
+        """Return a value of this task instance."""
+        assert (task_ids, map_indexes) == ("t", -1)
+        return self.kept.get(key)
+
+
+def test_a_hook_publishes_several_generations_of_a_task(mocker):
+    """Each gets a number once, a second call keeps it and its price, and the one too many is only logged."""
+    hook, ti = ViduHook("studio"), Xcoms()
+    made = Generation(id="7", status="waiting", credits=80, created_at="2026-01-01T00:00:00Z", raw={"seed": 5})
+    hook.publish(made, {"ti": ti})
+    hook.publish(Generation(id="7", status="succeeded"), {"ti": ti})
+    hook.publish("8", {"ti": ti})
+    assert ti.kept["vidu_watch"] == {
+        "conn_id": "studio", "role": "generate", "artifact": None,
+        "created_at": "2026-01-01T00:00:00+00:00", "credits": 80, "seed": 5,
+    }  # fmt: skip
+    assert (ti.kept["generation_id"], ti.kept["generation_id.02"]) == ("7", "8")
+    assert ti.kept["vidu_watch.02"]["role"] == "submit"
+    warn = mocker.patch.object(hook.log, "warning")
+    for number in range(100, 100 + links.MAX_PUBLISHED - 1):
+        hook.publish(str(number), {"ti": ti})
+    assert sum(key.startswith("generation_id") for key in ti.kept) == links.MAX_PUBLISHED
+    warn.assert_called_once()
+    assert "has no page" in warn.call_args.args[0]
+
+
+def test_publishing_outside_a_task_says_so():
+    """Without a task there is nowhere to publish to; the mock of a user's unit test gets nothing, and no error."""
+    with pytest.raises(ViduConfigError, match="pass context="):
+        ViduHook().publish("7")
+    ViduHook().publish("7", {"ti": object()})

@@ -13,13 +13,30 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, moment, percent, text, whole
+from airflow_provider_vidu.common.values import mapping, moment, number, percent, text, trace_id, whole
+from airflow_provider_vidu.defaults import LONGEST_SECONDS
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ui.clips.parameters import parameters_in, rendered_prompt
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
 
 MAX_TEXT_CHARS: Final = 20_000
 MAX_NOTE_CHARS: Final = 300
+NOTED: Final = (
+    *(
+        "conn_id",
+        "role",
+        "artifact",
+        "endpoint",
+        "created_at",
+        "credits",
+        "seed",
+        "deadline",
+        "poll_interval",
+        "adaptive",
+    ),
+)
+"""What the pages read of a task's note."""
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 BESIDE: Final = frozenset({"cover", "speech", "sound"})
 """Artifacts that stand beside a result: a download of one of them has not stored the clip."""
@@ -34,8 +51,11 @@ class TaskFacts:
     """One task instance that works with a generation.
 
     ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
-    ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
-    ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
+    ``watch`` and ``fields`` (rendered) are what the database holds: any JSON value. ``fields``, ``generation`` and
+    ``record`` are None where they were not read; ``is_too_large`` says that the result was omitted for its size.
+    ``deferred_at`` is when a deferred task left the worker, ``has_triggerer`` whether a triggerer has taken it up.
+    ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
+    rendered map index.
     """
 
     dag_id: str
@@ -54,6 +74,10 @@ class TaskFacts:
     record: Record | None = None
     result_at: datetime | None = None
     is_too_large: bool = False
+    number: int = 1
+    label: str | None = None
+    deferred_at: datetime | None = None
+    has_triggerer: bool | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -72,7 +96,7 @@ class TaskFacts:
 
     @property
     def conn_id(self) -> str | None:
-        """The connection that knows the generation: as the task noted it, or else in its rendered fields."""
+        """The connection of the generation: as the task noted it, or else in its rendered fields."""
         conn_id = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
         return conn_id if conn_id and len(conn_id) <= 250 and conn_id.isprintable() else None
 
@@ -81,23 +105,82 @@ class TaskFacts:
         """Whether the task instance will do nothing more by itself."""
         return self.state in ENDED
 
+    @property
+    def deadline(self) -> datetime | None:
+        """When its timeout expires, as the task noted it."""
+        return moment(mapping(decoded(self.watch)).get("deadline"))
+
+    @property
+    def poll_interval(self) -> float | None:
+        """The seconds between its polls, as the task noted them."""
+        seconds = number(mapping(decoded(self.watch)).get("poll_interval"))
+        return seconds if seconds is not None and 0 < seconds <= LONGEST_SECONDS else None
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the adaptive schedule decides when it polls."""
+        return mapping(decoded(self.watch)).get("adaptive") is True
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it ended without success after its deadline."""
+        ended_at, deadline = self.ended_at, self.deadline
+        return self.state in ("failed", "skipped") and bool(ended_at and deadline and ended_at >= deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How a user ended a task.
+
+    :param state: what it was marked as: ``failed`` or ``success``.
+    :param at: when.
+    :param of_run: whether it was done to the whole run.
+    """
+
+    state: str
+    at: datetime
+    of_run: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A generation and all task instances of one DAG run that work with it, the earliest first."""
+    """A generation and all task instances of one DAG run that work with it, the earliest first.
+
+    ``actions`` are how users ended its task; ``usual`` is how many seconds other map
+    indexes of its task took (the median), and how many these are.
+    """
 
     generation_id: str | None
     tasks: Sequence[TaskFacts]
     run_is_over: bool = False
+    actions: Sequence[Action] = ()
+    usual: tuple[float, int] | None = None
 
     @property
     def main(self) -> TaskFacts:
-        """The task instance that stands for the clip: the one that knew it first."""
+        """The task instance that represents the clip: the first one that published its id."""
         return self.tasks[0]
 
     @property
+    def kills(self) -> Sequence[Action]:
+        """How users ended the task since the generation was submitted, the newest first."""
+        since = self.main.announced_at
+        return [action for action in self.actions if since is None or action.at >= since]
+
+    @property
+    def paying(self) -> TaskFacts | None:
+        """The task instance that submitted the generation; None where it is in another run."""
+        return next((task for task in self.tasks if task.role in ("generate", "submit")), None)
+
+    @property
+    def credits(self) -> int | float | None:
+        """What the answer to the create named as its price."""
+        noted = (whole(mapping(decoded(task.watch)).get("credits")) for task in self.tasks)
+        return next((found for found in noted if found is not None), None)
+
+    @property
     def conn_id(self) -> str | None:
-        """The connection that knows the generation."""
+        """The connection of the generation."""
         return next((task.conn_id for task in self.tasks if task.conn_id), None)
 
     @property
@@ -110,7 +193,7 @@ class Clip:
     def endpoint(self) -> str | None:
         """Where it was submitted, by the name of a product: some have a query of their own.
 
-        Not a path: it comes from an XCom, and the API server asks with the key of the connection.
+        Not a path: it comes from an XCom, and the API server's query carries the connection's key.
         """
         noted = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
         return next((name for name in noted if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
@@ -146,18 +229,18 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
     """
     groups: dict[object, list[TaskFacts]] = {}
     for task in tasks:
-        groups.setdefault(task.generation_id or task.key, []).append(task)
+        groups.setdefault(task.generation_id or (*task.key, task.number), []).append(task)
     clips = [Clip(group[0].generation_id, sorted(group, key=_age), run_is_over) for group in groups.values()]
     began: dict[str, float] = {}
     for clip in clips:
         name = clip.main.task_id
         began[name] = min(began.get(name, _age(clip.main)[0]), _age(clip.main)[0])
-    return sorted(clips, key=lambda clip: (began[clip.main.task_id], clip.main.task_id, clip.main.map_index))
+    return sorted(clips, key=lambda clip: (began[clip.main.task_id], *_age(clip.main)[1:]))
 
 
-def _age(task: TaskFacts) -> tuple[float, str, int]:
+def _age(task: TaskFacts) -> tuple[float, str, int, int]:
     since = task.announced_at.timestamp() if task.announced_at else float("inf")
-    return since, task.task_id, task.map_index
+    return since, task.task_id, task.map_index, task.number
 
 
 def role_in(watch: Any) -> str | None:
@@ -182,13 +265,13 @@ def usable_id(value: Any) -> str | None:
 
 
 def is_reference(value: Any) -> bool:
-    """Whether an XCom's value looks like the address of what an XCom back end keeps elsewhere; no id looks so."""
+    """Whether an XCom's value looks like an address in an XCom back end; ids do not."""
     value = decoded(value)
     return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
 def parsed(stored: str | None) -> Any:
-    """Return what JSON text in the database stands for; None where it is none that Python reads.
+    """Return the value of JSON text in the database; None if Python cannot parse it.
 
     One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
     """
@@ -211,7 +294,7 @@ def decoded(value: Any) -> Any:
 def note_in(value: Any) -> Mapping[str, Any]:
     """Return what the pages need of a task's note: read once, and no more of it than they look at."""
     known = mapping(decoded(value))
-    noted = {name: known.get(name) for name in ("conn_id", "role", "artifact", "endpoint", "created_at")}
+    noted = {name: known.get(name) for name in NOTED}
     return {
         name: found
         for name, found in noted.items()
@@ -220,7 +303,7 @@ def note_in(value: Any) -> Mapping[str, Any]:
 
 
 def fields_in(value: Any) -> Mapping[str, Any]:
-    """Return what the pages need of rendered fields: connection, model, and the prompt wherever it stands."""
+    """Return what the pages need of rendered fields: connection, model and prompt."""
     fields = mapping(value)
     body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
     wanted = {
@@ -228,13 +311,17 @@ def fields_in(value: Any) -> Mapping[str, Any]:
         "model": text(fields.get("model")) or text(body.get("model")),
         "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
     }
-    return {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
+    kept: dict[str, Any] = {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
+    if "prompt" in kept:
+        kept["prompt"] = rendered_prompt(kept["prompt"])
+    plain = parameters_in(parameters, body)
+    return {**kept, "parameters": plain} if plain else kept
 
 
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     """Return the task with what its return value says of its generation, and no more of it than the pages show.
 
-    :param value: the return value, as it stands in the database: anything at all.
+    :param value: the return value as stored in the database: any JSON value.
     :param at: when it was stored.
     """
     value = decoded(value)
@@ -243,6 +330,8 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     generation, record = None, None
     if value.get("id") == task.generation_id:
         generation = _generation(value)
+        if parameters := parameters_in(value.get("parameters")):
+            task = replace(task, fields={**mapping(task.fields), "parameters": parameters})
     if value.get("generation_id") == task.generation_id:
         record = _record(value, mapping(decoded(task.watch)).get("artifact"), at)
     return replace(task, generation=generation, record=record, result_at=at)
@@ -277,7 +366,8 @@ def _record(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Rec
 def slim(generation: Generation) -> Generation:
     """Return what the pages show of a generation: bounded, with finite numbers and times that can be compared.
 
-    The rest of the answer is forgotten: it may be megabytes, and thousands of generations are remembered.
+    The rest of the answer is forgotten, but for the trace id of a failure: it may be megabytes, and thousands of
+    generations are remembered.
     """
     times = {name: _aware(getattr(generation, name)) for name in ("created_at", "updated_at", "completed_at")}
     numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
@@ -286,8 +376,20 @@ def slim(generation: Generation) -> Generation:
         for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
         if (value := getattr(generation, name)) is not None
     }
-    more: dict[str, Any] = {"artifacts": generation.artifacts[:MAX_PIECES], "raw": {}}
+    trace = trace_of(generation)
+    more: dict[str, Any] = {
+        "artifacts": generation.artifacts[:MAX_PIECES],
+        "raw": {"trace_id": trace[:MAX_NOTE_CHARS]} if trace else {},
+    }
     return generation.model_copy(update={**times, **numbers, **texts, **more})
+
+
+def trace_of(generation: Generation) -> str | None:
+    """Return the id under which the service's support finds a failure, where the answer names one."""
+    if not generation.failed:
+        return None
+    data = mapping(generation.raw.get("data"))
+    return next(filter(None, map(trace_id, (generation.raw, data, mapping(data.get("data"))))), None)
 
 
 def chars_of(*found: TaskFacts | Generation | None) -> int:

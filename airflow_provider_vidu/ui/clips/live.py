@@ -1,4 +1,4 @@
-"""Asking the service how far a generation is, once for all who are watching it."""
+"""Polls the service for the state of a generation, once for all pages that show it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from airflow_provider_vidu.exceptions import (
     ViduRateLimitError,
     ViduTransportError,
 )
-from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.ui.clips.facts import chars_of, slim
-from airflow_provider_vidu.ui.clips.views import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, Trust
 
 log = logging.getLogger(__name__)
@@ -31,21 +30,21 @@ log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 5.0
 """The same generation is queried no more often than this, however many pages show it."""
 ERROR_SECONDS: Final = 15.0
-"""After a failure the next question comes no sooner; after each further failure of a connection twice as late."""
+"""After a failure the next query waits this long; the pause doubles with each further failure of a connection."""
 MAX_ERROR_SECONDS: Final = 120.0
 DONE_SECONDS: Final = 600.0
 """A finished generation is queried again after this time: its URLs are new then."""
 PATIENCE_SECONDS: Final = 6.0
-"""A page does not wait longer for the service; the answer is there when it asks again."""
+"""A page waits no longer for the service; its next refresh shows the answer."""
 ANSWER_SECONDS: Final = 20.0
-"""A query without an answer after this time has failed, whatever timeout the connection has."""
+"""A query without an answer after this time has failed, even if the connection's timeout is longer."""
 NO_ANSWER: Final = f"No answer within {ANSWER_SECONDS:.0f} s."
 WANTED_SECONDS: Final = 15.0
 """A query whose turn comes later than this after a page last wanted its answer is dropped."""
 MAX_AT_ONCE: Final = 4
-"""Questions under way for one connection; other connections have their own."""
+"""Concurrent queries for one connection; other connections have their own."""
 MAX_WAITING: Final = 500
-"""Questions that wait for one connection; for more clips the pages show what is known."""
+"""Queries that wait for one connection; for more clips the pages show the last known state."""
 MAX_STRANGERS: Final = 2
 """Look-ups under way for connections that have not been found yet: a DAG may name thousands of them, and
 Airflow looks connections up in one thread."""
@@ -60,7 +59,7 @@ _OF_CONNECTION: Final = (ViduTransportError, ViduAuthError, ViduConfigError, Vid
 
 
 _Key = tuple[str, str, str | None]
-"""Connection, id and endpoint: a DAG that names the wrong endpoint spoils its own view alone."""
+"""Connection, id and endpoint: a DAG that names the wrong endpoint breaks only its own view."""
 
 
 @dataclass(slots=True)
@@ -88,7 +87,7 @@ class _Line:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its last failure stands for the next question, too; one question at a time tries again."""
+        """Whether its last failure also answers the next query; one query at a time retries."""
         return self.error is not None and (self.is_tried or time.monotonic() < self.silent_until)
 
     def answered(self) -> None:
@@ -96,9 +95,9 @@ class _Line:
         self.error, self.failures = None, 0
 
     def failed(self, error: ViduError, conn_id: str) -> None:
-        """Note a failure that stands for all generations of the connection for a while."""
+        """Note a failure that applies to all generations of the connection for a while."""
         if self.error is None or self.error.reason != error.reason:
-            log.warning("The clip pages cannot ask the service of connection %r: %s", conn_id, error)
+            log.warning("The clip pages cannot query the service of connection %r: %s", conn_id, error)
         pause = min(ERROR_SECONDS * 2 ** min(self.failures, 10), MAX_ERROR_SECONDS)
         pause = max(pause, min(error.retry_after or 0.0, DONE_SECONDS))
         self.error, self.failures, self.silent_until = error, self.failures + 1, time.monotonic() + pause
@@ -172,8 +171,8 @@ class LiveStates:
             line.trusted_until = time.monotonic() + TRUST_SECONDS
 
     def seen(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
-        """Return when the generation was seen running, for a result that does not say; nothing is requested."""
-        return Live(running_since=self.known(conn_id, generation_id, endpoint).running_since)
+        """Return when the generation was seen in its states, for a result that does not say; nothing is requested."""
+        return self.known(conn_id, generation_id, endpoint).seen()
 
     def known(self, conn_id: str, generation_id: str, endpoint: str | None = None) -> Live:
         """Return what the service said last, however long ago; nothing is requested."""
@@ -194,7 +193,7 @@ class LiveStates:
         self._lines.move_to_end(conn_id)
         if len(self._lines) > MAX_LINES:
             idle = [name for name, at in self._lines.items() if not at.users and at is not line]
-            # Names of no connection go first: there is no end to them.
+            # Names that are not connections go first: there may be any number of them.
             idle.sort(key=lambda name: self._lines[name].is_found)
             for name in idle[: len(self._lines) - MAX_LINES]:
                 del self._lines[name]
@@ -216,7 +215,7 @@ class LiveStates:
                 kept.chars = chars
 
     async def _attempt(self, kept: _Kept, line: _Line, key: _Key, step: _Step) -> None:
-        """Take a step towards an answer, unless no page waits for it or the connection's last failure stands for it."""
+        """Take a step towards an answer, unless no page waits for it or the connection's last failure answers it."""
         if time.monotonic() - kept.wanted_at > WANTED_SECONDS:
             return
         if line.is_closed:
@@ -241,7 +240,7 @@ class LiveStates:
             line.failed(error, key[0])
         else:
             line.answered()
-        kept.live = replace(kept.live, error=error, asked_at=datetime.now(UTC))
+        kept.live = kept.live.failed(error, datetime.now(UTC))
         kept.good_until = time.monotonic() + _lifetime(kept.live)
 
 
@@ -275,10 +274,7 @@ async def _asked(key: _Key, before: Live) -> Live:
     conn_id, generation_id, endpoint = key
     await _check_type(conn_id)
     generation = slim(await ViduHook(conn_id).aget_generation(generation_id, endpoint=endpoint, retries=0))
-    now = datetime.now(UTC)
-    running = before.running_since or (now if generation.status is GenerationStatus.RUNNING else None)
-    done = before.done_since or (now if generation.is_done else None)
-    return Live(generation, None, now, running, done)
+    return before.answered(generation, datetime.now(UTC))
 
 
 def _bare(error: Exception) -> ViduError:
@@ -289,11 +285,11 @@ def _bare(error: Exception) -> ViduError:
 
 
 async def _check_type(conn_id: str) -> None:
-    """Refuse other connections: a DAG could name one whose password is none of Vidu's business."""
+    """Refuse other connections: a DAG could name one whose password must not reach Vidu."""
     kind = await connection_type(conn_id)
     if kind != CONNECTION_TYPE:
         raise ViduConfigError(
             f"The connection {conn_id!r} is of type {kind or 'none'!r}, not {CONNECTION_TYPE!r} (such as "
-            f"{DEFAULT_CONN_ID!r}): nothing was asked.",
+            f"{DEFAULT_CONN_ID!r}): nothing was sent.",
             conn_id=conn_id,
         )

@@ -16,7 +16,7 @@ MAX_PIECES: Final = 12
 
 Medium = Literal["video", "image", "audio"]
 _MEDIA: Final = ("video", "image", "audio")
-# By the names of files; what is not here is taken for a video, and the page looks again when that does not play.
+# By the names of files; every other name counts as a video, and the page tries a picture if that does not play.
 _BY_EXTENSION: Final[Mapping[str, Medium]] = {
     **dict.fromkeys(("png", "jpg", "jpeg", "webp", "gif", "avif", "heic", "heif", "bmp"), "image"),
     **dict.fromkeys(("mp3", "wav", "m4a", "aac", "ogg", "oga", "opus", "flac"), "audio"),
@@ -47,8 +47,13 @@ class Record:
     source: str | None = None
 
     @property
+    def name(self) -> str:
+        """The file's name, the last part of its address; empty where it has none."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
     def is_cover(self) -> bool:
-        """Whether it is the picture that stands for a clip."""
+        """Whether it is the cover of a clip."""
         return self.artifact == "cover"
 
     @property
@@ -58,7 +63,7 @@ class Record:
 
     @property
     def medium(self) -> Medium | None:
-        """What it is by its proven content type or by what was asked for; None where neither says so."""
+        """Its medium by its proven content type or by the artifact requested; None if neither says so."""
         medium = (self.content_type or "").partition("/")[0].lower()
         if medium in _MEDIA:
             return cast("Medium", medium)
@@ -79,7 +84,7 @@ class Piece:
     artifact: Artifact | None = None
 
     def medium(self, proven: Mapping[str, str | None]) -> Medium:
-        """Return its medium: as a stored file tells, as its bytes prove, or as the name of the file suggests.
+        """Return its medium: by the record of a stored file, by its bytes, or by the name of the file.
 
         :param proven: content types that were read from stored files, by their URI.
         """

@@ -7,38 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
-from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.ui.clips.facts import MAKING, MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.cards import card_facts
+from airflow_provider_vidu.ui.clips.facts import MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
+from airflow_provider_vidu.ui.clips.outlook import outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
+from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.times import iso, timeline
 
 URL_LIFE: Final = timedelta(hours=24)
-"""How long the service's URLs live at the most."""
+"""The service's URLs live at most this long."""
 SURE_URL_LIFE: Final = timedelta(minutes=45)
-"""How long they live at the least: some products hand out an hour."""
+"""They live at least this long: those of some products expire after an hour."""
 
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """What the service last said: a generation or an error, and when.
-
-    ``running_since`` and ``done_since`` are when this server first saw it so: the service does not always say.
-    """
-
-    generation: Generation | None = None
-    error: ViduError | None = None
-    asked_at: datetime | None = None
-    running_since: datetime | None = None
-    done_since: datetime | None = None
-
-
-NOT_ASKED: Final = Live()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +36,7 @@ class Source:
 
 
 def must_ask(clip: Clip) -> bool:
-    """Whether only the service knows how far the generation is: no result holds its end yet."""
+    """Whether the service must be queried for the state: no result holds the end yet."""
     result = clip.result
     return may_ask(clip) and not (result and result[0].is_done)
 
@@ -68,7 +54,7 @@ def url_of(generation: Generation | None, piece: Piece, *, cover: bool) -> str |
 
 
 def is_surely_fresh(url: str, since: datetime | None, now: datetime) -> bool:
-    """Whether a URL of that age is valid beyond doubt, and whole (a signature stands in the query)."""
+    """Whether a URL of that age is certainly valid, and complete (its query holds the signature)."""
     return since is not None and now - since < SURE_URL_LIFE and "?" in url
 
 
@@ -78,7 +64,7 @@ def may_be_valid(since: datetime | None, now: datetime) -> bool:
 
 
 def pieces(clip: Clip, live: Live) -> list[Piece]:
-    """Return what there is to see and hear of a clip; one piece at the least."""
+    """Return what there is to see and hear of a clip; at least one piece."""
     return pieces_of(clip.records, _generation(clip, live)) or [Piece(0)]
 
 
@@ -96,7 +82,7 @@ def source_of(
     if generation is None or not generation.succeeded:
         return Source(None)
     if url_of(generation, piece, cover=cover) is None:
-        return Source(None, None if cover else "The service reports success, but it handed out no file.")
+        return Source(None, None if cover else "The service reports success, but it returned no file.")
     if live.generation or may_ask(clip) or may_be_valid(since, now):
         return Source("service")
     return Source(None, expired(clip))
@@ -137,16 +123,18 @@ def clip_view(
     return {
         **card_view(clip, live, stored=stored, now=now),
         "task": _task(task),
-        "conn_id": _line(clip.conn_id),
-        "provider_status": _line(generation.provider_status) if generation else None,
+        "conn_id": line(clip.conn_id),
+        "provider_status": line(generation.provider_status) if generation else None,
         "prompt": prompt,
         "enhanced_prompt": enhanced if enhanced != prompt else None,
         "pieces": [_piece(clip, live, piece, stored=stored, now=now) for piece in pieces(clip, live)],
         "files": [_file(record) for record in sorted(clip.records, key=lambda record: record.is_cover)],
-        "timeline": _timeline(clip, generation, live),
+        "timeline": timeline(clip, generation, live),
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
-        "asked_at": _iso(live.asked_at),
+        "now": iso(now),
+        "outlook": None if done else outlook(clip, generation, live, now),
+        "support": support(clip, task, generation, live),
         "refresh": _refresh(clip, done=done),
     }
 
@@ -156,20 +144,22 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     generation = _generation(clip, live)
     status = generation.status if generation else None
     main, first = clip.main, pieces(clip, live)[0]
+    source = source_of(clip, live, first, stored=stored, cover=False, now=now)
     return {
-        "generation_id": _line(clip.generation_id, 300),
+        **card_facts(clip, generation),
+        "generation_id": line(clip.generation_id, 300),
         "task_id": main.task_id,
         "map_index": main.map_index,
-        "prompt": _line(prompt_of(clip, generation), 300),
-        "model": _line(model_of(clip, generation)),
-        "credits": generation.credits if generation else None,
+        "model": line(model_of(clip, generation)),
         "state": _state(clip, status),
         "stage": clip.stage,
         "progress": generation.progress if generation and not generation.is_done else None,
-        "error": _failure(generation, clip),
-        "notice": _notice(clip, live),
+        "qualifier": qualifier(clip, generation),
+        "error": failure(clip, generation, live),
+        "notice": notice(clip, live),
         "medium": first.medium(stored),
-        "can_play": source_of(clip, live, first, stored=stored, cover=False, now=now).kind is not None,
+        "can_play": source.kind is not None,
+        "can_download": source.kind == "storage",
         "has_cover": source_of(clip, live, first, stored=stored, cover=True, now=now).kind is not None,
     }
 
@@ -182,7 +172,7 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
         "from": source.kind,
         "reason": source.reason,
         "has_cover": source_of(clip, live, piece, stored=stored, cover=True, now=now).kind is not None,
-        "name": _line(redacted(piece.records[0].uri, 4096).rpartition("/")[2], 120) if piece.records else None,
+        "name": line(redacted(piece.records[0].uri, 4096).rpartition("/")[2], 120) if piece.records else None,
         **{name: whole(getattr(made, name)) if made else None for name in ("duration", "fps", "width", "height")},
     }
 
@@ -196,122 +186,8 @@ def _state(clip: Clip, status: GenerationStatus | None) -> str:
     return "failed" if clip.stage == "failed" else "unknown"
 
 
-def _failure(generation: Generation | None, clip: Clip) -> dict[str, Any] | None:
-    if generation is not None and generation.failed:
-        code = _line(generation.error_code)
-        return {
-            "title": "The generation failed",
-            "code": code,
-            "message": _line(generation.error_message, 1000) or ("" if code else "The service gave no reason."),
-            "advice": failure_advice(generation),
-        }
-    lost = [task for task in clip.tasks if task.state in ("failed", "upstream_failed") and task.role is not None]
-    if not lost or clip.stage in ("stored", "working"):
-        return None
-    failed = lost[0]
-    if failed.role == "download":
-        return {
-            "title": "The clip is not stored",
-            "code": None,
-            "message": f"The task {_line(failed.task_id)} failed; its log says why.",
-            "advice": "Clear that task: the clip is paid for, and downloading it again costs nothing.",
-        }
-    return {
-        "title": "The task failed",
-        "code": None,
-        "message": f"The task {_line(failed.task_id)} failed; its log says why. The generation itself may live on.",
-        "advice": "",
-    }
-
-
-def _notice(clip: Clip, live: Live) -> dict[str, str] | None:
-    """Say in plain words why the state is not known, and nothing of the connection that its readers may not see."""
-    if live.error is not None:
-        # The class's words, not the error's own: host, port and type of a connection are not for every reader.
-        return {"message": live.error.advice, "advice": "The page retries." if live.error.retryable else ""}
-    if clip.generation_id is None:
-        return {
-            "message": "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
-            "advice": "The API server needs the settings of the back end, its packages and access to its store.",
-        }
-    if any(task.is_too_large for task in clip.tasks) and live.generation is None and not clip.result:
-        return {"message": "The result of the task is too large, or kept where it cannot be read here.", "advice": ""}
-    if clip.conn_id or clip.result:
-        return None
-    return {"message": "The state is not known: no task has named the connection to ask.", "advice": ""}
-
-
-def _timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
-    """Return the steps of a clip with their times, and whether these are facts or only when a page saw it."""
-    records = [record for record in clip.records if not record.is_cover]
-    status = generation.status if generation else None
-    done = bool(generation and generation.is_done)
-    queued = _queued_at(clip, generation)
-    running = _Time(live.running_since, is_exact=False)
-    if running.at is not None and queued.at is not None and running.at < queued.at:
-        running = _NO_TIME
-    ended = _ended_at(clip, generation, live) if generation and done else _NO_TIME
-    failed = status is GenerationStatus.FAILED
-    reached = {
-        "queued": True,
-        # The service does not say when it began: a row without a time says nothing once it is over.
-        **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
-        "failed" if failed else "done": done,
-        **({} if failed else {"stored": bool(records)}),
-    }
-    stored = _Time(records[0].stored_at) if records else _NO_TIME
-    times = {"queued": queued, "running": running, "done": ended, "failed": ended, "stored": stored}
-    return _with_durations([(name, times[name], is_reached) for name, is_reached in reached.items()])
-
-
-@dataclass(frozen=True, slots=True)
-class _Time:
-    """A moment; one that is not exact is when it was seen, and it happened before."""
-
-    at: datetime | None
-    is_exact: bool = True
-
-
-_NO_TIME: Final = _Time(None)
-
-
-def _with_durations(steps: list[tuple[str, _Time, bool]]) -> list[dict[str, Any]]:
-    shown_steps: list[dict[str, Any]] = []
-    before: datetime | None = None
-    current = max((index for index, (_, _, reached) in enumerate(steps) if reached), default=0)
-    for index, (name, time, reached) in enumerate(steps):
-        exact = time.at if time.is_exact else None
-        seconds = (exact - before).total_seconds() if exact and before else None
-        shown_steps.append(
-            {
-                "name": name,
-                "at": _iso(time.at),
-                "is_exact": time.is_exact,
-                "seconds": max(round(seconds, 1), 0) if seconds is not None else None,
-                "reached": reached,
-                "current": index == current,
-            }
-        )
-        before = exact or before
-    return shown_steps
-
-
-def _queued_at(clip: Clip, generation: Generation | None) -> _Time:
-    created_at = (generation.created_at if generation else None) or clip.created_at
-    return _Time(created_at) if created_at else _Time(clip.main.announced_at, is_exact=False)
-
-
-def _ended_at(clip: Clip, generation: Generation, live: Live) -> _Time:
-    """Return when the generation ended: as the service says, or the earliest time by which it had ended."""
-    if ended_at := generation.completed_at or generation.updated_at:
-        return _Time(ended_at)
-    waited = [task.ended_at for task in clip.tasks if task.role in MAKING and task.has_ended]
-    known = [clip.result[1] if clip.result else None, live.done_since, *waited]
-    return _Time(min((at for at in known if at), default=None), is_exact=False)
-
-
 def _refresh(clip: Clip, *, done: bool) -> int | None:
-    """Return after how many seconds the page should ask again; None when nothing will change by itself."""
+    """Return the seconds until the page should refresh; None when nothing will change by itself."""
     busy = any(not task.has_ended for task in clip.tasks)
     if clip.run_is_over and (done or not may_ask(clip)):
         return None
@@ -320,20 +196,15 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")}
+    return {
+        **{name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")},
+        **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
+    }
 
 
 def _file(record: Record) -> dict[str, Any]:
     return {
-        "uri": _line(record.uri, 2000),
+        "uri": line(record.uri, 2000),
         **{name: getattr(record, name) for name in ("size", "sha256", "content_type")},
-        "stored_at": _iso(record.stored_at),
+        "stored_at": iso(record.stored_at),
     }
-
-
-def _line(value: Any, limit: int = 200) -> str | None:
-    return redacted(value, limit) or None if value is not None else None
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from airflow_provider_vidu.common import ranges
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.stores.base import MIB
 from airflow_provider_vidu.ui.playing.preview import Preview
 from airflow_provider_vidu.ui.threads import Reads
@@ -18,6 +20,7 @@ MAX_HELD_BYTES: Final = 64 * MIB
 MIN_PIECE: Final = 64 * 1024
 TURN_SECONDS: Final = 60.0
 """How long a transfer that has begun waits for its next piece's turn."""
+MAX_NAME_CHARS: Final = 150
 MAX_TAGS_CHARS: Final = 1_000
 """What is read of the entity tags that a browser has; it sends the one that it was given."""
 
@@ -62,19 +65,29 @@ def piece_size(transfers: int) -> int:
     return max(MAX_HELD_BYTES // max(transfers, 1), MIN_PIECE)
 
 
-def file_response(request: Request, preview: Preview, reads: Reads) -> Response:
-    """Answer a GET or HEAD with the part of the file that is asked for; the file is closed with the response.
+def file_response(request: Request, preview: Preview, reads: Reads, attached_as: str | None = None) -> Response:
+    """Answer a GET or HEAD with the requested part of the file; the file is closed with the response.
 
     :param reads: the threads that read it.
+    :param attached_as: the name under which a browser is to keep the file; None lets it play.
     """
     try:
         response = _answer(request, preview, reads)
-    except BaseException:  # whatever ends it, the file may not stay open
+        if attached_as is not None:
+            response.headers["Content-Disposition"] = attachment(attached_as)
+    except BaseException:  # in every case the file is closed
         preview.close()
         raise
     if not isinstance(response, FileResponse):
         preview.close()
     return response
+
+
+def attachment(name: str) -> str:
+    """Return the header value that has a browser keep a file under its name (RFC 6266), whatever characters it has."""
+    name = sanitized(name, MAX_NAME_CHARS).strip(". ") or "clip"
+    plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_. ") else "_" for sign in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
@@ -86,7 +99,7 @@ def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
         "Content-Length": str(part.stop - part.start),
         "Accept-Ranges": "bytes",
         "ETag": preview.etag,
-        # Airflow compresses whatever does not say that it is encoded: a range of that would be useless.
+        # Airflow compresses every answer without a Content-Encoding: a range of that would be useless.
         "Content-Encoding": "identity",
         "Cache-Control": "private, no-cache",
     }
@@ -95,7 +108,7 @@ def _answer(request: Request, preview: Preview, reads: Reads) -> Response:
     if part.status == 416 or request.method == "HEAD":
         return Response(status_code=part.status, headers=headers)
     if _is_known(request, preview):
-        # As of the answer that it stands for: the browser takes these over, and no-store would forget the file.
+        # As of the full answer: the browser adopts these headers, and no-store would drop the file from its cache.
         kept = {name: headers[name] for name in ("ETag", "Cache-Control", "Content-Encoding")}
         return Response(status_code=304, headers=kept)
     return FileResponse(preview, part, headers, reads)

@@ -37,11 +37,11 @@ MAX_PROVEN: Final = 2_000
 _proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
 _lock = threading.Lock()
 _VERSIONS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated")
-_OUTSIDE: Final = "The file does not lie beneath one of this deployment's preview roots."
+_OUTSIDE: Final = "The file is not beneath one of this deployment's preview roots."
 
 
 class PreviewError(Exception):
-    """The file cannot be shown; the message says why and is fit for the page."""
+    """The file cannot be shown; the message says why, and may be shown on the page."""
 
 
 class Preview(ABC):
@@ -50,7 +50,7 @@ class Preview(ABC):
     :param size: its size in bytes.
     :param etag: an entity tag that changes with the content.
     :param piece: how many bytes are read at a time.
-    :param place: the root that it lies beneath.
+    :param place: the root that it is beneath.
     """
 
     place: Root | None = None
@@ -93,7 +93,7 @@ def _roots_in(setting: str) -> tuple[Root, ...]:
 
 
 def place_of(uri: str) -> Root | None:
-    """Return the root that a stored file lies beneath, by its name; None where it lies beneath none."""
+    """Return the root that a stored file is beneath, by its name; None if there is none."""
     found = root_of(uri, roots())
     return found[0] if found else None
 
@@ -101,7 +101,7 @@ def place_of(uri: str) -> Root | None:
 def open_preview(uri: str, size: int | None = None) -> Preview:
     """Open a stored file.
 
-    :param uri: where an XCom says that it lies; not trusted.
+    :param uri: where it is, by an XCom; not trusted.
     :param size: how many bytes were stored, where that is known.
     :raises PreviewError: when it lies beneath no root, is not there, is another file by now, or nothing to play.
     """
@@ -114,7 +114,7 @@ def open_preview(uri: str, size: int | None = None) -> Preview:
         if size is not None and preview.size != size:
             raise PreviewError("Another file has replaced the stored one: its size is not the one that was stored.")
         preview.sniff()
-    except BaseException:  # whatever ends it, the file may not stay open
+    except BaseException:  # in every case the file is closed
         preview.close()
         raise
     return preview
@@ -159,7 +159,7 @@ def _proven_type(uri: str) -> str | None:
 
 
 def open_beneath(root: Root, spot: Spot) -> Preview:
-    """Open a file that lies beneath a root by its name, whatever it holds; ``content_type`` is not known yet.
+    """Open a file beneath a root by its name; its content is not checked, and ``content_type`` is not known yet.
 
     :raises PreviewError: when it really lies elsewhere, is no file, or cannot be read.
     """
@@ -167,16 +167,16 @@ def open_beneath(root: Root, spot: Spot) -> Preview:
 
 
 class _LocalFile(Preview):
-    """A local file, judged by what the descriptor really stands for: links and races cannot lead it astray."""
+    """A local file, checked by its open descriptor, so that links and races cannot redirect it."""
 
     piece = LOCAL_PIECE
 
     def __init__(self, root: Root, spot: Spot) -> None:
         try:
-            # Before it is opened, too: to open and close a pipe ends whoever writes into it, and a device may act.
+            # Also before it is opened: opening and closing a pipe ends its writer, and a device may act.
             if not stat.S_ISREG(Path(spot.path).stat().st_mode):
                 raise PreviewError(_OUTSIDE)
-            # Without O_NONBLOCK a pipe of that name would hold the thread until somebody writes.
+            # Without O_NONBLOCK a pipe of that name would hold the thread until something is written.
             self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise PreviewError(_why(error)) from None
@@ -186,7 +186,7 @@ class _LocalFile(Preview):
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode) or not is_really_beneath(self._descriptor, spot.path, root):
                 raise PreviewError(_OUTSIDE)
-        except BaseException:  # whatever ends it, the descriptor may not stay open
+        except BaseException:  # in every case the descriptor is closed
             self.close()
             raise
         self.size = status.st_size
@@ -214,12 +214,12 @@ class _RemoteFile(Preview):
             path: Any = ObjectStoragePath(spot.uri, conn_id=root.conn_id)
             self._store, self._path = path.fs, str(path.path)
             known = self._store.info(self._path)
-        except Exception as error:  # whatever a provider or its client library raises
+        except Exception as error:  # any error of a provider or its client library
             raise PreviewError(_why(error)) from error
         if known.get("type") != "file" or not isinstance(known.get("size"), int):
-            raise PreviewError("There is no file of that name.")
+            raise PreviewError("The stored file does not exist.")
         self.size = known["size"]
-        # Where a store tells nothing that changes with the content, no two answers are the same file.
+        # Where a store reports nothing that changes with the content, each answer counts as another file.
         version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
         self.etag = f'"{hashlib.sha256(repr((version, self.size)).encode()).hexdigest()[:32]}"'
 
@@ -227,14 +227,14 @@ class _RemoteFile(Preview):
         """Fetch one piece."""
         try:
             data: bytes = self._store.cat_file(self._path, start=start, end=min(start + length, self.size))
-        except Exception as error:  # whatever a client library raises
+        except Exception as error:  # any error of a client library
             raise PreviewError(_why(error)) from error
         return data
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "The stored file is no longer there."
+        return "The stored file no longer exists."
     if isinstance(error, PermissionError):
         return "The API server may not read the stored file: permission denied."
     return f"The stored file cannot be read ({type(error).__name__})."

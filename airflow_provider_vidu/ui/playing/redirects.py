@@ -46,7 +46,7 @@ NO_TRUST: Final = Trust()
 
 
 def asker(headers: Mapping[str, str]) -> Asker:
-    """Return who asks for a file: an element that plays or shows it, a script of the page, or anything else.
+    """Return what requests a file: an element that plays or shows it, a script of the page, or anything else.
 
     Browsers say so (``Sec-Fetch-*``), but not to servers on plain http: there a navigation is known by its ``Accept``.
 
@@ -70,7 +70,7 @@ def own_hosts(headers: Mapping[str, str], base_url: str) -> frozenset[str]:
 
 
 def _in_ascii(url: str) -> str:
-    """Return a URL with its host as browsers ask for it: a name with an umlaut begins with ``xn--`` there."""
+    """Return a URL with its host as browsers send it: a name with an umlaut begins with ``xn--`` there."""
     try:
         host = urlsplit(url).hostname or ""
         return url if host.isascii() else f"//{host.encode('idna').decode()}"
@@ -81,7 +81,7 @@ def _in_ascii(url: str) -> str:
 def location(url: str) -> str:
     """Return a URL as the value of ``Location``: verbatim but for what no header can hold.
 
-    Quoting a signed URL anew would break its signature.
+    Quoting a signed URL again would break its signature.
     """
     return quote(url, safe=_ASCII)
 

@@ -1,7 +1,8 @@
-"""How many clips a DAG run has in each stage, and which stand on a page of its sheet: counted by the database.
+"""How many clips a DAG run has in each stage, and which are on a page of its sheet: counted by the database.
 
-A run may have 50,000 mapped tasks, and every viewer looks again every few seconds. Only the ids of one page leave the
-database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the two.
+A run may have 50,000 mapped tasks, and the page of every viewer refreshes every few seconds. Only the ids of one page
+leave the database. :attr:`.Clip.stage` decides what a stage is; the same is said here in SQL, and a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -13,35 +14,64 @@ from typing import Any, Final
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import String, and_, case, cast, func, literal, not_, or_, select
+from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, literal, not_, or_, select, true, type_coerce
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import Boolean
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING
+from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
+from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
+from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
 
+TaskKey = tuple[str, int]
+"""Task id and map index."""
+ClipKey = tuple[str, int, int]
+"""Task id, map index, and the number of the generation among those of the task."""
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
-"""The most task instances of a run that a contact sheet looks at."""
+"""A contact sheet covers at most this many task instances of a run."""
+MAX_PLACED: Final = 2_000
+"""The most task instances with an id in a run whose clips a page counts to find its neighbours."""
 MAX_SMALL_CHARS: Final = 8_000
 """The longest id or note that is read: 1,024 characters of an id may be spelt with six each."""
 
 ID_TEXT: Final = cast(XComModel.value, String)
-"""A value as the JSON text that stands in the database."""
+"""A value as the JSON text in the database."""
 # Text, or the number that some versions of Airflow make of an id of digits.
 _MAY_BE_ID: Final = and_(
     ID_TEXT.not_like("{%"), ID_TEXT.not_like("[%"), ID_TEXT.not_in(["null", "true", "false", '""'])
 )
+ID_KEYS: Final = [numbered(ID_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
+"""The keys of the ids that a task publishes; in this order as text, too."""
+WATCH_KEYS: Final = [numbered(WATCH_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
+LABEL: Final = TaskInstance.__table__.c.rendered_map_index
+"""Airflow's rendered map index, if the task has a template for it."""
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many clips there are in each stage, and the ids of one page as JSON text, in their order."""
+    """How many clips there are in each stage, and the ids of one page as JSON text, in their order.
+
+    ``credits`` is the sum of what the clips of the chosen stage cost, and of how many of them that is known.
+    """
 
     counts: Mapping[str, int]
+    credits: tuple[float, int]
     ids: Sequence[str]
     is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a clip among those of its run, from 1 on, and the main tasks of the clips beside it."""
+
+    number: int
+    total: int
+    before: ClipKey | None
+    after: ClipKey | None
 
 
 def same_task(model: Any, other: Any) -> Any:
@@ -56,38 +86,86 @@ def has_references(session: Session, dag_id: str, run_id: str) -> bool:
     query = select(literal(1)).where(
         XComModel.dag_id == dag_id,
         XComModel.run_id == run_id,
-        XComModel.key.in_((ID_KEY, WATCH_KEY)),
+        XComModel.key.in_([*ID_KEYS, *WATCH_KEYS]),
         IS_SMALL,
         or_(ID_TEXT.like('"%://%'), ID_TEXT.like('"/%')),
     )
     return session.execute(query.limit(1)).first() is not None
 
 
-def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset: int, limit: int) -> Counted:
+def count(
+    session: Session, dag_id: str, run_id: str, stage: str | None, offset: int, limit: int, order: str = "scene"
+) -> Counted:
     """Count the clips of a run, and return the ids of a page of them.
 
     :param stage: only ids of clips in this stage; None for all.
     :param offset: how many clips to skip.
     :param limit: the most ids to return.
+    :param order: one of :data:`.ORDERS`.
     """
-    own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id)
-    is_id = (*own, XComModel.key == ID_KEY, IS_SMALL, _MAY_BE_ID)
+    is_id = _ids(dag_id, run_id)
     tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
     if not tasks:
-        return Counted(dict.fromkeys(STAGES, 0), [], is_cut=False)
+        return Counted(dict.fromkeys(STAGES, 0), (0.0, 0), [], is_cut=False)
     clips = _clips(is_id, is_cut=tasks > MAX_TASKS)
-    stages = session.execute(select(clips.c.stage, func.count().label("clips")).group_by(clips.c.stage))
+    numbers = (func.count().label("clips"), func.sum(clips.c.credits).label("cost"), func.count(clips.c.credits))
+    stages = list(session.execute(select(clips.c.stage, *numbers).group_by(clips.c.stage)))
     counted: dict[str, int] = {row.stage: row.clips for row in stages}
-    page = select(clips.c.id).order_by(clips.c.began, clips.c.task_id, clips.c.map_index).offset(offset).limit(limit)
+    prices = [(row.cost or 0.0, row[3]) for row in stages if stage in (None, row.stage)]
+    page = select(clips.c.id).order_by(*_ordered(clips, order)).offset(offset).limit(limit)
     if stage is not None:
         page = page.where(clips.c.stage == stage)
     return Counted(
-        {name: counted.get(name, 0) for name in STAGES}, list(session.scalars(page)), is_cut=tasks > MAX_TASKS
+        {name: counted.get(name, 0) for name in STAGES},
+        (float(sum(cost for cost, _ in prices)), sum(known for _, known in prices)),
+        list(session.scalars(page)),
+        is_cut=tasks > MAX_TASKS,
     )
 
 
+def _ordered(clips: Any, order: str) -> list[Any]:
+    """Return what the clips are sorted by: as :func:`.in_order` does, and by their scenes where that leaves them equal.
+
+    Databases differ in where they sort what is unknown: it comes last.
+    """
+    columns = clips.c
+    scene = [columns.began, columns.task_id, columns.map_index, columns.key]
+    unknown = {"cost": columns.credits, "label": columns.label}.get(order)
+    first = {
+        "newest": [columns.at.desc()],
+        "cost": [columns.credits.desc()],
+        "state": [case(STAGE_RANK, value=columns.stage, else_=len(STAGE_RANK))],
+        "label": [columns.label],
+    }.get(order, [])
+    return [*([_flag(unknown.is_(None))] if unknown is not None else []), *first, *scene]
+
+
+def place_of(session: Session, main: TaskFacts) -> Place | None:
+    """Return the place of a clip in the order of the sheet; None in a run with too many of them.
+
+    :param main: the task instance that stands for the clip.
+    """
+    is_id = _ids(main.dag_id, main.run_id)
+    tasks = session.scalar(select(func.count()).select_from(XComModel).where(*is_id)) or 0
+    if tasks > MAX_PLACED:
+        return None
+    clips = _clips(is_id, is_cut=False)
+    query = select(clips.c.task_id, clips.c.map_index, clips.c.key).order_by(*_ordered(clips, "scene"))
+    keys: list[ClipKey] = [(row[0], row[1], ID_KEYS.index(row[2]) + 1) for row in session.execute(query)]
+    if (own := (*main.key, main.number)) not in keys:
+        return None
+    at = keys.index(own)
+    after = keys[at + 1] if at + 1 < len(keys) else None
+    return Place(at + 1, len(keys), keys[at - 1] if at else None, after)
+
+
+def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
+    """Return the conditions that a row is the id of a generation in a run."""
+    return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
+
+
 def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
-    """Return a subquery with one row for each clip: its id, its main task, its stage and when its task began."""
+    """Return a subquery with one row for each clip: id, main task, label, cost, stage and when its task began."""
     note = aliased(XComModel)
     note_text = cast(note.value, String)
 
@@ -102,7 +180,10 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             ID_TEXT.label("id"),
             XComModel.task_id,
             XComModel.map_index,
+            XComModel.key.label("key"),
             XComModel.timestamp.label("at"),
+            LABEL.label("label"),
+            _credits(note).label("credits"),
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(made, success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
@@ -111,21 +192,24 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .join(TaskInstance, same_task(XComModel, TaskInstance))
         .outerjoin(
             note,
-            and_(same_task(XComModel, note), note.key == WATCH_KEY, func.length(note_text) <= MAX_SMALL_CHARS),
+            and_(same_task(XComModel, note), note.key == _note_key(), func.length(note_text) <= MAX_SMALL_CHARS),
         )
         .where(*is_id)
     )
     if is_cut:
-        tasks = tasks.order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index).limit(MAX_TASKS)
+        tasks = tasks.order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index, XComModel.key).limit(
+            MAX_TASKS
+        )
     each = tasks.subquery()
 
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
 
     has_failed = and_(of_clip(func.max(each.c.failed)) == 1, of_clip(func.min(each.c.ended)) == 1)
-    order = [each.c.at, each.c.task_id, each.c.map_index]
+    order = [each.c.at, each.c.task_id, each.c.map_index, each.c.key]
     ranked = select(
-        *each.c,
+        *(column for column in each.c if column.name != "credits"),
+        of_clip(func.max(each.c.credits)).label("credits"),
         of_clip(func.row_number(), order_by=order).label("place"),
         case(
             (of_clip(func.max(each.c.stored)) == 1, "stored"),
@@ -139,6 +223,10 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             ranked.c.id,
             ranked.c.task_id,
             ranked.c.map_index,
+            ranked.c.key,
+            ranked.c.at,
+            ranked.c.label,
+            ranked.c.credits,
             ranked.c.stage,
             func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began"),
         )
@@ -160,3 +248,45 @@ def _says(text: Any, name: str, word: str) -> Any:
 
 def _flag(condition: Any) -> Any:
     return case((condition, 1), else_=0)
+
+
+def _note_key() -> Any:
+    """Return the key of the note beside an id."""
+    return case((XComModel.key == ID_KEY, WATCH_KEY), else_=func.replace(XComModel.key, ID_KEY, WATCH_KEY))
+
+
+class is_json(GenericFunction[bool]):  # noqa: N801 - the name of a function in SQL
+    """Whether a text is JSON that the database can parse: what Python writes (``NaN``) may not be."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(is_json)
+def _always_json(element: Any, compiler: Any, **more: Any) -> str:
+    # PostgreSQL's type holds nothing else.
+    return str(compiler.process(true(), **more))
+
+
+@compiles(is_json, "sqlite")
+@compiles(is_json, "mysql")
+@compiles(is_json, "mariadb")
+def _json_valid(element: Any, compiler: Any, **more: Any) -> str:
+    return f"json_valid({compiler.process(element.clauses, **more)}) = 1"
+
+
+def _credits(note: Any) -> Any:
+    """Return what a note says that its generation costs, as a number; NULL where it names none.
+
+    Nor does a note that Airflow stored as text within JSON: such a clip is missing in the sum, which says of how many
+    clips it is.
+    """
+    whole_note = cast(note.value, String)
+    # Nested: no database looks for a name in what is not JSON, or makes a number of what is none.
+    named = case(
+        (
+            and_(whole_note.like("{%"), is_json(whole_note)),
+            cast(type_coerce(note.value, JSON)["credits"].as_string(), String(40)),
+        )
+    )
+    return case((named.regexp_match(r"^[0-9]{1,9}([.][0-9]{1,6})?$"), cast(named, Numeric(15, 6, asdecimal=False))))

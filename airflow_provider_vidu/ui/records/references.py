@@ -1,4 +1,4 @@
-"""XComs that a back end keeps elsewhere: resolved with care, or unknown.
+"""XComs that a back end keeps elsewhere: resolved within limits, or unknown.
 
 Airflow's ``XComObjectStorageBackend`` leaves the address of an object in the database where a value exceeds its
 threshold; other back ends leave what only they can read. Such an address comes from a column that whoever writes a DAG
@@ -37,7 +37,7 @@ MAX_VALUE_BYTES: Final = 256 * 1024
 MAX_KEPT: Final = 2_000
 MAX_KEPT_CHARS: Final = 16_384
 MAX_AT_ONCE: Final = 4
-"""Reads under way: they hold threads of all looks at the database, and a silent store holds them for minutes."""
+"""Concurrent reads: each holds a thread that database queries need, and a silent store holds it for minutes."""
 TURN_SECONDS: Final = 2.0
 """A look that waits longer than this for its read reads nothing more."""
 LOOK_SECONDS: Final = 10.0
@@ -116,7 +116,7 @@ class Resolver:
             if not self._keeps_objects:
                 return self._backend.deserialize_value(SimpleNamespace(value=value))
             return self._object(value)
-        except Exception as error:  # whatever a back end and its client library raise
+        except Exception as error:  # any error of a back end or its client library
             log.warning("An XCom value could not be resolved through the XCom back end (%s).", type(error).__name__)
             log.debug("The XCom back end failed.", exc_info=True)
             return UNKNOWN
@@ -139,7 +139,7 @@ class Resolver:
         return UNKNOWN if packed is None else _unpacked(spot.parts[-1], packed)
 
     def _is_own(self, spot: Spot, folder: Spot) -> bool:
-        """Whether a value lies in the folder of this very run: the permission to read another was not checked."""
+        """Whether a value is in the folder of this run: the permission to read another was not checked."""
         found = spot.parts[len(folder.parts) :]
         return (
             spot.is_beneath(folder)

@@ -13,13 +13,15 @@ from typing import Any, Final
 from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, cast, func, select, tuple_
+from sqlalchemy import String, and_, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
+from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
 from airflow_provider_vidu.ui.clips.facts import (
     Clip,
     TaskFacts,
@@ -32,36 +34,44 @@ from airflow_provider_vidu.ui.clips.facts import (
     with_result,
 )
 from airflow_provider_vidu.ui.records import counts
+from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
+from airflow_provider_vidu.ui.records.counts import TaskKey
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
-"""The most task instances of one clip; more would be somebody's joke."""
+"""At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
-"""The most task instances of a run that are looked at where the database alone cannot tell their clips apart."""
+"""At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
 MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
 """The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
-TaskKey = tuple[str, int]
-"""Task id and map index."""
+_NUMBERS: Final = {
+    numbered(key, number): number for key in (ID_KEY, WATCH_KEY) for number in range(1, MAX_PUBLISHED + 1)
+}
 _OVER: Final = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One task instance's clip, with the map indexes before and after it that have one too."""
+    """One task instance's clip, with the task instances whose clips stand before and after it on the sheet.
+
+    ``place`` is its place among the clips of the run and how many there are; None where these are not counted.
+    """
 
     clip: Clip
     task: TaskFacts
-    before: int | None
-    after: int | None
+    before: counts.ClipKey | None
+    after: counts.ClipKey | None
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """A page of the clips of a run, with their results, and how many there are in each stage.
 
-    ``total`` counts the clips of the chosen stage; ``is_cut`` says that there are more tasks than were looked at.
+    ``total`` counts the clips of the chosen stage; ``credits`` is the sum of their cost, and of how many of them it is
+    known; ``is_cut`` says that there are more tasks than were looked at.
     """
 
     clips: Sequence[Clip]
@@ -69,6 +79,7 @@ class Sheet:
     total: int
     is_cut: bool
     is_over: bool
+    credits: tuple[float, int] = (0.0, 0)
 
 
 def weight(found: Page | Sheet | None) -> int:
@@ -77,27 +88,39 @@ def weight(found: Page | Sheet | None) -> int:
     return chars_of(*(task for clip in clips for task in clip.tasks))
 
 
-def read_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> Page | None:
-    """Return the clip of a task instance; None when there is no such task instance or it has no id (yet)."""
+def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: int = 1) -> Page | None:
+    """Return the clip of a task instance; None when there is no such task instance or it has no id (yet).
+
+    :param number: which of the generations that the task has published.
+    """
     if not -1 <= map_index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
     with create_session() as session:
         reader = _Reader(session, dag_id, run_id)
-        own = next(iter(reader.tasks(_are([(task_id, map_index)]), limit=1)), None)
+        where = (_are([(task_id, map_index)]), XComModel.key == numbered(ID_KEY, number))
+        own = next(iter(reader.tasks(*where, limit=1)), None)
         if own is None:
             return None
-        full = reader.with_results([own, *(task for task in reader.relatives(own) if task.key != own.key)])
+        others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
+        full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
-        before, after = _neighbours(session, own)
-        return Page(clip, full[0], before, after)
+        clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
+        place = None if reader.must_resolve() else counts.place_of(session, clip.main)
+        if place is None:
+            before, after = _neighbours(session, own)
+            return Page(clip, full[0], before, after)
+        return Page(clip, full[0], place.before, place.after, (place.number, place.total))
 
 
-def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: int) -> Sheet | None:
+def read_sheet(
+    dag_id: str, run_id: str, stage: str | None, offset: int, limit: int, order: str = "scene"
+) -> Sheet | None:
     """Return a page of the clips of a run; None when there is no such run.
 
     :param stage: only clips in this stage; None for all.
     :param offset: how many clips to skip.
     :param limit: the most clips to return.
+    :param order: one of :data:`.ORDERS`.
     """
     if not _are_names(dag_id, run_id):
         return None
@@ -112,17 +135,22 @@ def read_sheet(dag_id: str, run_id: str, stage: str | None, offset: int, limit: 
             clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
             counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
             chosen = [clip for clip in clips if stage in (None, clip.stage)]
-            page, is_cut = chosen[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
+            prices = [cost for clip in chosen if (cost := noted_credits(clip)) is not None]
+            price = (float(sum(prices)), len(prices))
+            page, is_cut = in_order(chosen, order)[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
         else:
-            found = counts.count(session, dag_id, run_id, stage, offset, limit)
-            counted, is_cut = dict(found.counts), found.is_cut
+            found = counts.count(session, dag_id, run_id, stage, offset, limit, order)
+            counted, is_cut, price = dict(found.counts), found.is_cut, found.credits
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
             place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
-        known = {task.key: task for task in full}
-        clips = [replace(clip, tasks=[known[task.key] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page]
-        return Sheet(clips, counted, sum(counted.values()) if stage is None else counted[stage], is_cut, is_over)
+        known = {(task.key, task.number): task for task in full}
+        clips = [
+            replace(clip, tasks=[known[task.key, task.number] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page
+        ]
+        total = sum(counted.values()) if stage is None else counted[stage]
+        return Sheet(clips, counted, total, is_cut, is_over, price)
 
 
 class _Reader:
@@ -134,7 +162,7 @@ class _Reader:
         self._resolver = Resolver(dag_id, run_id)
 
     def must_resolve(self) -> bool:
-        """Whether ids or notes of this run are kept elsewhere, so that the database cannot tell clips apart."""
+        """Whether ids or notes of this run are kept elsewhere, so that the database cannot distinguish clips."""
         if self._resolver.reads_everything:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
@@ -161,27 +189,32 @@ class _Reader:
             select(
                 XComModel.task_id,
                 XComModel.map_index,
+                XComModel.key,
                 counts.ID_TEXT.label("text"),
                 XComModel.timestamp,
+                counts.LABEL.label("label"),
                 TaskInstance.state,
                 TaskInstance.try_number,
                 TaskInstance.start_date,
                 TaskInstance.end_date,
+                Trigger.created_date.label("deferred_at"),
+                Trigger.triggerer_id,
             )
             .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
             .where(
                 XComModel.dag_id == dag_id,
                 XComModel.run_id == run_id,
-                XComModel.key == ID_KEY,
+                XComModel.key.in_(counts.ID_KEYS),
                 counts.IS_SMALL,
                 *where,
             )
-            .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
+            .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index, XComModel.key)
             .limit(limit)
         )
         rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
         rows = [found for found in rows if found[2]]
-        notes = self._notes([(row.task_id, row.map_index) for row, _, _ in rows])
+        notes = self._notes(dict.fromkeys((row.task_id, row.map_index) for row, _, _ in rows))
         return [
             TaskFacts(
                 dag_id=dag_id,
@@ -194,7 +227,11 @@ class _Reader:
                 try_number=row.try_number or 0,
                 started_at=row.start_date,
                 ended_at=row.end_date,
-                watch=notes.get((row.task_id, row.map_index)),
+                watch=notes.get(((row.task_id, row.map_index), _NUMBERS[row.key])),
+                number=_NUMBERS[row.key],
+                label=row.label,
+                deferred_at=row.deferred_at,
+                has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
             )
             for row, generation_id, _ in rows
         ]
@@ -203,21 +240,25 @@ class _Reader:
         """Return the same task instances with their results and rendered fields, where these are not too large."""
         if not tasks:
             return []
-        keys = [task.key for task in tasks]
+        keys = list(dict.fromkeys(task.key for task in tasks))
         fields = _rendered(self._session, *self._run, keys)
-        found = {task.key: replace(task, fields=fields.get(task.key)) for task in tasks}
+        found = [replace(task, fields=fields.get(task.key)) for task in tasks]
         own = self._of(XComModel, RETURN_KEY)
         sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(keys)))
         stored = {(row.task_id, row.map_index): row for row in sizes}
         fits = _fitting(keys, {key: row.size for key, row in stored.items()})
-        for key in stored.keys() - fits:
-            found[key] = replace(found[key], result_at=stored[key].timestamp, is_too_large=True)
+        for index, task in enumerate(found):
+            if task.key in stored and task.key not in fits:
+                found[index] = replace(task, result_at=stored[task.key].timestamp, is_too_large=True)
+        places: dict[TaskKey, list[int]] = {}
+        for index, task in enumerate(found):
+            places.setdefault(task.key, []).append(index)
         # One after the other: of each only what the pages show is kept.
         texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(fits))
         for row in self._session.execute(texts) if fits else ():
-            key = (row.task_id, row.map_index)
-            found[key] = self._with_result(found[key], row)
-        return [found[key] for key in keys]
+            for index in places[row.task_id, row.map_index]:
+                found[index] = self._with_result(found[index], row)
+        return found
 
     def _with_result(self, task: TaskFacts, row: Any) -> TaskFacts:
         value = self._resolver.value(parsed(row.text), row.timestamp)
@@ -232,14 +273,19 @@ class _Reader:
         generation_id = usable_id(value)
         return generation_id, generation_id is not None
 
-    def _notes(self, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+    def _notes(self, keys: Iterable[TaskKey]) -> dict[tuple[TaskKey, int], Any]:
+        """Return what tasks have noted beside each of their ids."""
         if not keys:
             return {}
-        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(
-            *self._of(XComModel, WATCH_KEY), counts.IS_SMALL, _are(keys)
+        dag_id, run_id = self._run
+        own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.WATCH_KEYS))
+        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
+            *own, counts.IS_SMALL, _are(keys)
         )
         return {
-            (row.task_id, row.map_index): note_in(self._resolver.value(parsed(row.text), row.timestamp))
+            ((row.task_id, row.map_index), _NUMBERS[row.key]): note_in(
+                self._resolver.value(parsed(row.text), row.timestamp)
+            )
             for row in self._session.execute(query)
         }
 
@@ -262,7 +308,7 @@ def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey
 
 
 def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
-    """Do so since Airflow 3.4: they belong to one try there, and only Airflow knows where those from before lie."""
+    """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
     rows = session.execute(
         select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
@@ -320,7 +366,8 @@ def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskK
     return fits
 
 
-def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | None]:
+def _neighbours(session: Session, task: TaskFacts) -> tuple[counts.ClipKey | None, counts.ClipKey | None]:
+    """Return the map indexes before and after a task instance that have an id, too."""
     if task.map_index < 0:
         return None, None
     column = XComModel.map_index
@@ -332,7 +379,8 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[int | None, int | No
     )
     before = session.scalar(query.where(column < task.map_index).order_by(column.desc()).limit(1))
     after = session.scalar(query.where(column > task.map_index).order_by(column).limit(1))
-    return before, after
+    near = [None if index is None else (task.task_id, index, 1) for index in (before, after)]
+    return near[0], near[1]
 
 
 def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
@@ -341,7 +389,7 @@ def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
 
 
 def _are_names(*names: str) -> bool:
-    """Whether the database can be asked for these names: some refuse a zero byte with an error."""
+    """Whether a query may contain these names: some databases reject a zero byte with an error."""
     return not any("\0" in name for name in names)
 
 

@@ -1,13 +1,13 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
-  airflow, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
-  STATES, taskName, taskPath, time, topBar, zoneName,
+  airflow, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath,
+  seconds, STATES, stateText, taskName, taskPath, time, topBar, zoneName,
 } from "./common.js";
 
-const STEPS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", stored: "Stored" };
+const STEPS = { queued: "Submitted", running: STATES.running, done: STATES.succeeded, failed: STATES.failed, stored: STATES.stored };
 const WAITS = {
-  waiting: "In the service's queue",
-  running: "Being made",
+  waiting: "Waiting in the service's queue",
+  running: "Running: the service is making the clip",
   unknown: "The state is not known yet",
   failed: "There is no clip",
   succeeded: "There is no clip to play",
@@ -17,6 +17,8 @@ const WAITS = {
 const main = document.getElementById("main");
 const parts = {};
 let lastState = null;
+let shown = null;
+let clock = 0; // milliseconds that the server's clock is ahead of this one
 
 function build() {
   const part = (name, tag, attributes) => (parts[name] = el(tag, attributes));
@@ -36,7 +38,8 @@ function build() {
       el(
         "aside.clip-side",
         { "aria-label": "About this clip" },
-        part("state", "section.state", {}),
+        part("state", "section.state", { "aria-label": "State" }),
+        part("outlook", "section.panel", {}),
         part("timeline", "section.panel", {}),
         part("facts", "section.panel", {}),
         part("files", "section.panel", {}),
@@ -46,17 +49,21 @@ function build() {
 }
 
 function show(view) {
+  shown = view;
   if (!parts.stage) build();
-  document.title = `${STATES[view.state] ?? ""} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
-  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.task, view.before, view.after], () => bar(view));
+  document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.task.task_id, view.task.map_index, view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
   fill(parts.alerts, [view.error, view.notice], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
-  fill(parts.state, [view.state, view.progress, view.refresh === null], () => state(view));
-  fill(parts.timeline, view.timeline, timeline);
-  fill(parts.facts, [view.model, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks], () => facts(view));
-  fill(parts.files, view.files, files);
-  const told = `${STATES[view.state] ?? view.state}${view.progress === null ? "" : `, ${view.progress} percent`}`;
+  fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
+  clock = Date.parse(view.now) - Date.now();
+  fill(parts.outlook, [view.outlook, view.refresh, zoneName()], () => outlook(view));
+  tick();
+  fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => timeline(steps));
+  fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
+  fill(parts.files, [view.files, view.can_download], () => files(view));
+  const told = `${stateText(view.state, view.qualifier)}${view.progress === null ? "" : `, ${view.progress} percent`}`;
   if (lastState !== null && lastState !== told) announce(told);
   lastState = told;
 }
@@ -64,19 +71,38 @@ function show(view) {
 function bar(view) {
   const run = new URL(runPath(view), airflow).pathname;
   const sheet = here.slice(0, here.indexOf("/tasks/"));
-  const task = { ...view, ...view.task };
-  const step = (index, label, sign) =>
-    index === null
-      ? null
-      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip`, title: `${label} clip (${sign === "‹" ? "←" : "→"})`, rel: label === "Next" ? "next" : "prev" }, sign);
+  const own = { ...view, ...view.task };
+  const log = `${run}${taskPath(own)}?try_number=${view.task.try_number || 1}`;
+  const step = (key, label, sign, letter) =>
+    el(
+      key ? "a.plain" : "span.plain.is-off",
+      key
+        ? { href: sheet + clipPath(key), "aria-label": `${label} clip`, title: `${label} clip (${letter} or ${label === "Next" ? "→" : "←"})`, rel: label === "Next" ? "next" : "prev" }
+        : { "aria-hidden": "true" },
+      sign,
+    );
+  const steps = view.before || view.after ? [step(view.before, "Previous", "‹", "p"), view.place && el("span.place", {}, `${view.place[0]} of ${view.place[1]}`), step(view.after, "Next", "›", "n")] : [];
   return topBar(
     [
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
       crumb(view.run_id, run),
-      crumb(taskName(task), run + taskPath(task)),
+      crumb(taskName(own), run + taskPath(own)),
     ],
-    [step(view.before, "Previous", "‹"), step(view.after, "Next", "›"), el("a.plain", { href: sheet }, "All clips of this run")],
+    [
+      ...steps,
+      el("a.plain", { href: sheet, rel: "up", title: "All clips of this run (u or Esc)" }, "All clips"),
+      plainCrumb("Task", `${run}${taskPath(own)}/details`, "The task in Airflow"),
+      plainCrumb("Log", log, "The task's log in Airflow"),
+      plainCrumb("Run", run, "The DAG run in Airflow"),
+    ],
   );
+}
+
+function plainCrumb(text, href, title) {
+  const link = crumb(text, href);
+  link.className = "plain";
+  link.title = title;
+  return link;
 }
 
 function showStage(view) {
@@ -108,7 +134,7 @@ function player(place, piece, index) {
   const label = index ? `Piece ${index + 1}` : "The clip";
   place.classList.toggle("is-audio", piece.medium === "audio");
   const failed = async (shown) => {
-    // The name of a file tells little: what does not play may be a picture.
+    // The name of a file proves little: what does not play may be a picture.
     if (piece.from === "service" && shown.tagName === "VIDEO") shown.replaceWith(picture(src, label, failed));
     else shown.replaceWith(still("!", await whyNot(src)));
   };
@@ -137,10 +163,10 @@ function picture(src, label, failed) {
 async function whyNot(src) {
   let reason = "This browser cannot play the clip.";
   try {
-    // Two bytes are enough to know; where a link would be followed, this is told without following it.
+    // Two bytes are enough; a link to elsewhere is reported without following it.
     const answer = await fetch(src, { headers: { Range: "bytes=0-1" }, redirect: "manual" });
     if (answer.type === "opaqueredirect") {
-      reason = "The service's link to this clip no longer works. Reload the page to ask for a new one.";
+      reason = "The service's link to this clip no longer works. Reload the page to request a new one.";
     } else if (!answer.ok) {
       reason = (await answer.json()).detail;
     }
@@ -166,7 +192,7 @@ function state(view) {
     el(
       "div.state-line",
       {},
-      badge(view.state),
+      badge(view.state, view.qualifier),
       view.refresh !== null && el("span.live", { title: "This page refreshes by itself" }, "live"),
     ),
     view.progress !== null &&
@@ -176,6 +202,61 @@ function state(view) {
         progressBar(view.progress),
       ),
   ];
+}
+
+const PLACES = {
+  triggerer: "in the triggerer",
+  unassigned: "for a triggerer: none has taken it up yet",
+  worker: "in a worker",
+};
+
+/** What an operator asks while it runs: how long already, when was it polled, when next, when should it end. */
+function outlook(view) {
+  const found = view.outlook;
+  if (!found) return [];
+  const rows = [
+    ["Elapsed", found.since.at && el("span", { "data-elapsed": found.since.at }, "")],
+    ["Last poll", lastPoll(found)],
+    ["Next poll", nextPoll(view)],
+    ["Should end", shouldEnd(found)],
+    ["Waits", found.waits && el("span", {}, PLACES[found.waits], found.waiting_since && [", since ", time(found.waiting_since)])],
+    ["Timeout", found.deadline && time(found.deadline)],
+  ];
+  return [el("h2", {}, `Now (times in ${zoneName()})`), list(rows)];
+}
+
+function lastPoll({ asked_at: asked, answered_at: answered }) {
+  if (!asked) return "none by this page yet";
+  if (asked === answered) return time(asked);
+  return el("span", {}, time(asked), ", failed", answered && ["; last answer ", time(answered)]);
+}
+
+function nextPoll(view) {
+  const { interval, is_adaptive: isAdaptive, next_poll: next } = view.outlook;
+  const own = view.refresh === null ? null : `by this page within ${seconds(Math.max(view.refresh, view.pause))}`;
+  const theirs = next
+    ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
+    : interval
+      ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}`
+      : null;
+  const parts = [own, theirs].filter(Boolean);
+  return parts.length ? el("span", {}, parts[0], parts.length > 1 && ["; ", parts[1]]) : null;
+}
+
+function shouldEnd(found) {
+  if (!found.ends) return null;
+  const usual = found.usual && `${found.usual.count} other ${found.usual.count === 1 ? "clip" : "clips"} of this task took ${seconds(found.usual.seconds)}${found.usual.count > 1 ? " (median)" : ""}`;
+  const isLate = Date.parse(found.ends.at) < Date.now() + clock;
+  if (found.ends.by === "progress") return el("span", {}, "about ", time(found.ends.at), ", by its progress");
+  return isLate ? `later than usual: ${usual}` : el("span", {}, "about ", time(found.ends.at), `: ${usual}`);
+}
+
+/** Let the elapsed time run between two answers of the server. */
+function tick() {
+  for (const place of document.querySelectorAll("[data-elapsed]")) {
+    const left = (Date.now() + clock - Date.parse(place.dataset.elapsed)) / 1000;
+    place.textContent = (shown.outlook.since.is_exact ? "" : "at least ") + seconds(Math.max(0, Math.round(left)));
+  }
 }
 
 function progressBar(percent) {
@@ -193,17 +274,37 @@ function alerts(view) {
         { role: "alert" },
         el("h2", {}, error.title),
         el("p", {}, error.code && el("code", {}, error.code), error.code && error.message ? " · " : "", error.message),
+        error.trace_id && el("p", {}, "Trace id: ", el("code", {}, error.trace_id)),
         error.advice && el("p.quiet", {}, error.advice),
+        error.cost && el("p.quiet", {}, error.cost),
+        ways(view),
       ),
     notice &&
       el(
         "div.alert.is-notice",
         { role: "status" },
-        el("h2", {}, "The state is not known"),
-        el("p", {}, notice.message),
+        el("h2", {}, notice.is_old ? "The state is the last known one: the service could not be queried since" : "The state is not known"),
+        el("p", {}, notice.code && el("code", {}, notice.code), notice.code && " · ", notice.message),
+        notice.trace_id && el("p", {}, "Trace id: ", el("code", {}, notice.trace_id)),
         notice.advice && el("p.quiet", {}, notice.advice),
+        !error && ways(view),
       ),
   ];
+}
+
+/** What helps next: the log of each task that failed (or else of the page's own), and a text for whoever is asked. */
+function ways(view) {
+  const run = new URL(runPath(view), airflow).pathname;
+  const failed = view.tasks.filter((task) => ["failed", "upstream_failed"].includes(task.state));
+  const logs = (failed.length ? failed : [view.task]).slice(0, 3);
+  const text = el("pre.support", { tabindex: "0", "aria-label": "Text for support" }, view.support);
+  const more = el("details", {}, el("summary", {}, "Show what is copied"), text);
+  const copy = copyButton("Copy for support", "the text for support", view.support, () => {
+    more.open = true;
+    return text;
+  });
+  const links = logs.map((task) => plainCrumb(`Log of ${taskName(task)}`, `${run}${taskPath(task)}?try_number=${task.try_number || 1}`, "The task's log in Airflow"));
+  return el("div", {}, el("div.actions", {}, ...links, copy), more);
 }
 
 function texts(view) {
@@ -217,19 +318,31 @@ function timeline(steps) {
       `li${step.reached ? ".reached" : ""}${step.current ? ".current" : ""}${step.name === "failed" ? ".failed" : ""}`,
       { "aria-current": step.current ? "step" : null },
       el("span.step", {}, STEPS[step.name]),
-      el("span.when", {}, step.at ? time(step.at, step.is_exact) : step.reached ? "–" : ""),
       el("span.took", {}, step.seconds ? `+ ${seconds(step.seconds)}` : ""),
+      el("span.when", {}, ...when(step)),
     );
-  return [el("h2", {}, `Timeline (${zoneName()})`), el("ol.timeline", {}, steps.map(item))];
+  return [el("h2", {}, `Timeline (times in ${zoneName()})`), el("ol.timeline", {}, steps.map(item))];
+}
+
+/** A moment: a fact, or the bounds that observations give it. */
+function when(moment) {
+  if (!moment.at) return [moment.reached ? "time not known" : ""];
+  if (moment.is_exact) return [time(moment.at)];
+  if (!moment.since) return [el("span", { title: "It had happened by then" }, "seen at "), time(moment.at)];
+  return ["between ", time(moment.since), " and ", time(moment.at)];
 }
 
 function facts(view) {
   const details = view.pieces[0];
   const size = details.width && details.height ? `${details.width} × ${details.height}` : null;
   const length = details.duration ? seconds(details.duration) : null;
+  const parameters = Object.entries(view.parameters).map(([name, value]) => el("li", {}, `${name}: ${value}`));
   const rows = [
+    ["Label", view.label],
     ["Model", view.model],
+    ["Parameters", parameters.length ? el("ul.tasks", {}, parameters) : null],
     ["Credits", view.credits],
+    ["Took", view.seconds === null ? null : `${seconds(view.seconds)} from the submit to the ${view.files.length ? "stored file" : "end"}`],
     ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
     ["Reported as", view.provider_status && el("q", {}, view.provider_status)],
     ["Generation", view.generation_id && copyable(view.generation_id, "the id")],
@@ -242,10 +355,11 @@ function facts(view) {
 function taskItem(view, task) {
   const href = new URL(runPath(view), airflow).pathname + taskPath(task);
   const tried = task.try_number > 1 ? `, try ${task.try_number}` : "";
-  return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`));
+  const [word, at] = task.ended_at ? ["ended", task.ended_at] : task.deferred_at ? ["since", task.deferred_at] : ["started", task.started_at];
+  return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`, at && [", ", word, " ", time(at)]));
 }
 
-function files(found) {
+function files({ files: found, can_download: canDownload }) {
   if (!found.length) return [];
   const item = (file) =>
     list([
@@ -254,7 +368,8 @@ function files(found) {
       ["Type", file.content_type],
       ["SHA-256", file.sha256 && copyable(file.sha256, "the SHA-256")],
     ]);
-  return [el("h2", {}, found.length > 1 ? "Files" : "File"), ...found.map(item)];
+  const keep = canDownload && el("div.actions", {}, download(`${here}/file?download=1`, "Download the stored clip"));
+  return [el("h2", {}, found.length > 1 ? "Files" : "File"), ...found.map(item), keep].filter(Boolean);
 }
 
 function list(rows) {
@@ -262,14 +377,27 @@ function list(rows) {
   return el("dl", {}, kept.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value)))));
 }
 
-// Thirty clips are reviewed with thirty keys; a player keeps its own.
+// Thirty clips are reviewed with thirty keys; arrows and Esc stay a player's own.
+const KEYS = { n: "next", ArrowRight: "next", p: "prev", ArrowLeft: "prev", u: "up", Escape: "up" };
+
 document.addEventListener("keydown", (event) => {
-  const wanted = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
-  const isTaken = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.closest("video, audio, input");
-  if (wanted && !isTaken) document.querySelector(`.actions a[rel=${wanted}]`)?.click();
+  const wanted = KEYS[event.key];
+  if (!wanted || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+  if (event.key.length > 1 && (document.fullscreenElement || event.target.closest("video, audio"))) return;
+  const link = document.querySelector(`.actions a[rel=${wanted}]`);
+  if (link) {
+    event.preventDefault();
+    link.click();
+  } else if (wanted !== "up") {
+    announce(wanted === "next" ? "This is the last clip" : "This is the first clip");
+  }
 });
 
 if (isFramed) document.documentElement.dataset.framed = "true";
+setInterval(() => shown?.outlook && tick(), 1000);
+// The zone is chosen in Airflow's own pages, on the same origin.
+window.addEventListener("storage", (event) => event.key === "timezone" && shown && show(shown));
 keepAsking(async () => {
   const view = await getJson(`${here}/clip.json`);
   show(view);

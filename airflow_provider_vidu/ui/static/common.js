@@ -1,20 +1,24 @@
-// What both pages share. Everything shown goes through textContent: clips come from whoever writes a DAG.
+// What both pages share. Everything shown goes through textContent: DAG authors control what a clip holds.
 
 const root = new URL(document.querySelector('meta[name="vidu-root"]').content, location.href);
 export const airflow = new URL("..", root);
 export const here = location.pathname.replace(/\/+$/, "");
 export const isFramed = window.self !== window.top;
 
+/** The words of a state: those of the task logs (waiting, running, …), and Stored for a clip whose file is kept. */
 export const STATES = {
   waiting: "Waiting",
   running: "Running",
-  succeeded: "Done",
+  succeeded: "Succeeded",
   stored: "Stored",
   failed: "Failed",
   unknown: "Unknown",
 };
 
-/** Make an element; children are elements or text, absent ones are left out. */
+/** The stages of the sheet's filter: the same words, and one for all that have not ended. */
+export const STAGES = { working: "In progress", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
+
+/** Make an element; children are elements or text, absent ones are omitted. */
 export function el(tag, attributes = {}, ...children) {
   const [name, ...classes] = tag.split(".");
   const made = document.createElement(name);
@@ -38,12 +42,23 @@ export function fill(element, value, make) {
   element.replaceChildren(...[make(value)].flat().filter(Boolean));
 }
 
-export function badge(state) {
-  return el(`span.badge.is-${state in STATES ? state : "unknown"}`, {}, STATES[state] ?? STATES.unknown);
+/** A state as the task logs write it: "Failed (cancelled)". */
+export function stateText(state, qualifier = null) {
+  return (STATES[state] ?? STATES.unknown) + (qualifier ? ` (${qualifier})` : "");
+}
+
+export function badge(state, qualifier = null) {
+  const shown = qualifier === "task failed" ? "failed" : state in STATES ? state : "unknown";
+  return el(`span.badge.is-${shown}`, {}, stateText(state, qualifier));
 }
 
 export function taskName(view) {
   return view.map_index >= 0 ? `${view.task_id} [${view.map_index}]` : view.task_id;
+}
+
+/** The path of a clip's page below the run: a task may have published several generations. */
+export function clipPath(clip) {
+  return taskPath(clip) + (clip.number > 1 ? `/generations/${clip.number}` : "");
 }
 
 export function taskPath(view) {
@@ -74,8 +89,9 @@ export function bytes(size) {
 
 export function seconds(value) {
   if (value < 60) return `${value < 10 ? Math.round(value * 10) / 10 : Math.round(value)} s`;
-  const minutes = Math.floor(value / 60);
-  if (minutes < 60) return `${minutes} min ${Math.round(value % 60)} s`;
+  const whole = Math.round(value);
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
@@ -91,9 +107,9 @@ function chosenZone() {
   }
 }
 
-function inZone(moment, options) {
+function inZone(moment, options, zone = chosenZone()) {
   // Sweden writes dates as Airflow does: 2026-01-02 14:06:00.
-  return new Intl.DateTimeFormat("sv-SE", { timeZone: chosenZone(), hourCycle: "h23", ...options }).format(moment);
+  return new Intl.DateTimeFormat("sv-SE", { timeZone: zone, hourCycle: "h23", ...options }).format(moment);
 }
 
 /** The short name of the zone in which times are shown, such as "CET". */
@@ -102,19 +118,22 @@ export function zoneName() {
   return format.formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
 }
 
-/** A moment in Airflow's format and zone; one that was only seen is marked as such, because it happened before. */
-export function time(iso, isExact = true) {
+/** A moment in Airflow's format and zone; Airflow shows UTC in a tooltip, too. */
+export function time(iso) {
   const moment = new Date(iso);
-  const whole = inZone(moment, { dateStyle: "short", timeStyle: "medium" });
-  const isToday = inZone(moment, { dateStyle: "short" }) === inZone(new Date(), { dateStyle: "short" });
-  const shown = isToday ? inZone(moment, { timeStyle: "medium" }) : whole;
-  const title = `${isExact ? "" : "It had happened by "}${whole} ${zoneName()}`;
-  return el("time", { datetime: iso, title }, isExact ? shown : `by ${shown}`);
+  const title = `${inZone(moment, { dateStyle: "short", timeStyle: "medium" }, "UTC")} UTC`;
+  return el("time", { datetime: iso, title }, inZone(moment, { dateStyle: "short", timeStyle: "medium" }));
 }
 
 /** A value with a button that copies it. */
 export function copyable(value, label) {
-  const button = el("button.copy", { type: "button", "aria-label": `Copy ${label}` }, "Copy");
+  const code = el("code", {}, value);
+  return el("span.copyable", {}, code, copyButton("Copy", label, value, () => code));
+}
+
+/** A button that copies a text; `shown` returns the element that holds it, for browsers without a clipboard. */
+export function copyButton(text, label, value, shown) {
+  const button = el("button.copy", { type: "button", "aria-label": `Copy ${label}` }, text);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(value);
@@ -123,19 +142,20 @@ export function copyable(value, label) {
     } catch {
       // No clipboard on plain http: select it instead, so that one key is left to press.
       const range = document.createRange();
-      range.selectNodeContents(button.previousElementSibling);
+      range.selectNodeContents(shown());
       getSelection().removeAllRanges();
       getSelection().addRange(range);
       button.textContent = "Selected";
     }
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    setTimeout(() => (button.textContent = text), 2000);
   });
-  return el("span.copyable", {}, el("code", {}, value), button);
+  return button;
 }
 
-/** The bar above: where one is, and the way back. In Airflow's frame only the way back: the rest stands around it. */
+/** The bar above: where one is, and the ways out. In Airflow's frame only these: the rest stands around it. */
 export function topBar(crumbs, actions) {
-  const trail = [crumb("Airflow", airflow.pathname), ...crumbs];
+  actions = [...actions, isFramed && crumb("Open alone", here)];
+  const trail = [home(), ...crumbs];
   return [
     !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),
     actions.some(Boolean) && el("div.actions", {}, actions),
@@ -153,16 +173,17 @@ export function crumb(text, href) {
 function openAround(event) {
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  // The frame itself may open no page above it; a link of the page above may.
+  // Airflow's frame may neither navigate its parent nor open windows; a link of the page above may.
   const outer = window.top.document;
   const link = outer.createElement("a");
   link.href = event.currentTarget.href;
+  if (event.currentTarget.hasAttribute("download")) link.download = "";
   outer.body.append(link);
   link.click();
   link.remove();
 }
 
-/** Ask again and again while the page is seen: `load` returns the seconds until next time, or null for never. */
+/** Refresh while the page is visible: `load` returns the seconds until the next refresh, or null for none. */
 export function keepAsking(load) {
   let timer = null;
   let failures = 0;
@@ -221,10 +242,51 @@ function trouble(error, pause) {
         ? "You may not see the clips of this DAG."
         : status === 404
           ? error.message
-          : `Airflow does not answer; trying again in ${pause} s.`;
+          : `Airflow does not answer; the page retries in ${pause} s.`;
   const again = status === 401 && el("button.plain", { type: "button", onclick: () => location.reload() }, "Log in");
   const main = document.getElementById("main");
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
-  main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again)));
+  const ways = status === 404 || status === 403 ? waysOut() : [];
+  const top = document.getElementById("top");
+  if (!top.hasChildNodes()) fill(top, "trouble", () => topBar([], []));
+  main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again), ...ways));
+}
+
+/** Airflow's own logo and name, which lead to its home page. */
+function home() {
+  const link = crumb("Airflow", airflow.pathname);
+  const logo = el("img.logo", { src: new URL("static/pin_32.png", airflow).pathname, alt: "", width: "18", height: "18" });
+  logo.addEventListener("error", () => logo.remove());
+  link.prepend(logo);
+  return link;
+}
+
+/** The names in the address of a page: what of DAG, run, task and map index it holds, as they are written there. */
+function namesInAddress() {
+  const [, dag, run, task, index] =
+    /\/dags\/([^/]+)(?:\/runs\/([^/]+)(?:\/tasks\/([^/]+)(?:\/mapped\/(\d+))?)?)?/.exec(location.pathname) ?? [];
+  return { dag, run, task, index };
+}
+
+/** Links that lead on from a page that has nothing to show, by what its address names. */
+export function waysOut() {
+  const { dag, run, task, index } = namesInAddress();
+  const base = new URL("dags/", airflow).pathname;
+  const own = dag && run && `${base}${dag}/runs/${run}`;
+  const links = [
+    own && task && crumb("The task in Airflow", `${own}/tasks/${task}${index ? `/mapped/${index}` : ""}`),
+    own && el("a", { href: `${root.pathname}dags/${dag}/runs/${run}` }, "All clips of this run"),
+    own && crumb("The run in Airflow", own),
+    dag && crumb("The DAG in Airflow", `${base}${dag}`),
+    crumb("Airflow's home page", airflow.pathname),
+  ].filter((link) => link && link.pathname !== location.pathname);
+  return [el("ul.ways", {}, links.map((link) => el("li", {}, link)))];
+}
+
+/** A button that keeps a stored file. Airflow's frame may forbid downloads: there a link of the page around it does it. */
+export function download(href, label) {
+  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, "Download");
+  if (isFramed) link.addEventListener("click", openAround);
+  return link;
 }

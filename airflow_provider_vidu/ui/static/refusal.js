@@ -1,4 +1,8 @@
-// A page that has said no offers the way back.
-import { airflow, el, isFramed } from "./common.js";
+// A page that has nothing to show offers the ways out of it.
+import { el, fill, isFramed, topBar, waysOut } from "./common.js";
 
-if (!isFramed) document.getElementById("main").append(el("p", {}, el("a", { href: airflow.pathname }, "Back to Airflow")));
+if (isFramed) document.documentElement.dataset.framed = "true";
+fill(document.getElementById("top"), "refusal", () => topBar([], []));
+const main = document.getElementById("main");
+main.prepend(el("h1", {}, document.title));
+main.append(...waysOut());

@@ -1,12 +1,15 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, announce, badge, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, taskName, taskPath, topBar } from "./common.js";
+import { airflow, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds, STAGES, taskName, time, topBar } from "./common.js";
 
-const STAGES = { working: "In progress", ready: "Ready", stored: "Stored", failed: "Failed" };
+const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
+const DENSE = "vidu-sheet-dense";
 const SIZE = 24;
+const HOVER_MS = 250;
 const main = document.getElementById("main");
 const parts = {};
 const asked = new URLSearchParams(location.search);
 let stage = asked.get("stage") in STAGES ? asked.get("stage") : null;
+let order = asked.get("order") in ORDERS ? asked.get("order") : "scene";
 let offset = Math.max(0, Number.parseInt(asked.get("offset") ?? "0", 10) || 0);
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -19,12 +22,13 @@ const seen = new IntersectionObserver((entries) => {
 function build() {
   const part = (name, tag, attributes) => (parts[name] = el(tag, attributes));
   main.replaceChildren(
-    el("h1", {}, "Clips of this run"),
-    part("filters", "div.filters", { role: "group", "aria-label": "Show" }),
+    el("div.sheet-head", {}, el("h1", {}, "Clips of this run"), part("sum", "p.quiet.sum", {})),
+    el("div.tools", {}, part("filters", "div.filters", { role: "group", "aria-label": "Show" }), part("views", "div.views", {})),
     part("grid", "ul.grid", {}),
     part("empty", "div", {}),
     part("pages", "nav.pages", { "aria-label": "Pages" }),
   );
+  parts.grid.classList.toggle("is-dense", isDense());
 }
 
 function show(view) {
@@ -34,16 +38,55 @@ function show(view) {
   );
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
+  fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
+  fill(parts.sum, [view.total, view.credits, stage], () => sum(view));
   showGrid(view.clips);
   fill(parts.empty, [all, view.total, view.is_over, view.is_cut], () => empty(view, all));
   fill(parts.pages, [view.total, view.offset], () => pages(view));
+}
+
+/** How many clips there are, and what they cost, as far as the service has named a price. */
+function sum(view) {
+  const { sum: cost, clips } = view.credits;
+  if (!view.total) return [];
+  const known = clips && clips < view.total ? `, known of ${clips}` : "";
+  const title = "What the service named as the price when the clips were submitted. What it gave back for failed or cancelled ones is not deducted.";
+  return [
+    `${view.total} ${view.total === 1 ? "clip" : "clips"}`,
+    clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${known}`) : null,
+  ];
+}
+
+function views() {
+  const options = Object.entries(ORDERS).map(([key, text]) => el("option", { value: key, selected: key === order }, text));
+  const select = el("select.plain", { "aria-label": "Sort", onchange: () => go(stage, 0, select.value) }, options);
+  const dense = el("button.plain", { type: "button", "aria-pressed": String(isDense()), onclick: () => setDense(!isDense()) }, "Dense");
+  return [select, dense];
+}
+
+function isDense() {
+  try {
+    return localStorage.getItem(DENSE) === "yes";
+  } catch {
+    return parts.grid?.classList.contains("is-dense") ?? false;
+  }
+}
+
+function setDense(wanted) {
+  try {
+    localStorage.setItem(DENSE, wanted ? "yes" : "no");
+  } catch {
+    // No storage in a sandboxed frame: the choice lasts as long as the page.
+  }
+  parts.grid.classList.toggle("is-dense", wanted);
+  parts.views.querySelector("button").setAttribute("aria-pressed", String(wanted));
 }
 
 function showGrid(clips) {
   const kept = new Map([...parts.grid.children].map((card) => [card.dataset.id, card]));
   parts.grid.replaceChildren(
     ...clips.map((clip) => {
-      const id = clip.generation_id ?? taskPath(clip);
+      const id = clip.generation_id ?? clipPath(clip);
       const card = kept.get(id) ?? el("li.card", { "data-id": id });
       fill(card, clip, cardOf);
       return card;
@@ -51,43 +94,115 @@ function showGrid(clips) {
   );
 }
 
+/** The name of a clip: Airflow's rendered map index where there is one, else task and map index. */
+function clipName(clip) {
+  const name = clip.label ? `${clip.task_id} · ${clip.label}` : taskName(clip);
+  return clip.number > 1 ? `${name}, generation ${clip.number}` : name;
+}
+
 function cardOf(clip) {
-  const name = taskName(clip);
+  const prompt = clip.prompt ?? clip.generation_id ?? clipName(clip);
   const link = el(
     "a",
-    { href: here + taskPath(clip) },
-    el("div.thumb", {}, thumb(clip), badge(clip.state), clip.progress !== null && el("span.percent", {}, `${clip.progress} %`)),
-    el("div.card-text", {}, el("p.card-prompt", {}, clip.prompt ?? clip.generation_id ?? name), el("p.quiet", {}, [name, clip.model].filter(Boolean).join(" · "))),
-    clip.error && el("p.card-error", {}, clip.error.code ?? clip.error.message),
+    { href: here + clipPath(clip) },
+    el("div.thumb", {}, thumb(clip), badge(clip.state, clip.qualifier), clip.progress !== null && progress(clip.progress)),
+    el(
+      "div.card-text",
+      {},
+      el("p.card-name", { title: `${taskName(clip)}${clip.began_at ? "" : ", not submitted yet"}` }, clipName(clip)),
+      el("p.card-prompt", { title: prompt }, prompt),
+      el("p.quiet.card-facts", {}, facts(clip)),
+      clip.error && el("p.card-error", {}, clip.error.code ?? clip.error.message),
+    ),
   );
-  return [link, clip.medium === "audio" && clip.can_play && sound(clip)];
+  if (clip.can_play && clip.medium === "video") playOnHover(link, clip);
+  const actions = [
+    clip.medium === "audio" && clip.can_play && sound(clip),
+    clip.can_download && download(`${here}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
+  ];
+  return [link, el("div.card-actions", {}, actions)];
+}
+
+function progress(percent) {
+  const filled = el("div.progress-filled");
+  filled.style.width = `${percent}%`;
+  return [el("span.percent", {}, `${percent} %`), el("div.progress", { "aria-hidden": "true" }, filled)];
+}
+
+/** What distinguishes a clip from the next one, the most telling first. */
+function facts(clip) {
+  const { seed, duration, ...more } = clip.parameters;
+  const shown = [
+    clip.model,
+    seed !== undefined && `seed ${seed}`,
+    duration !== undefined && `${duration} s long`,
+    ...Object.entries(more).map(([name, value]) => (typeof value === "string" ? value : `${name} ${value}`)),
+  ];
+  const measured = [
+    clip.credits !== null && `${clip.credits.toLocaleString("en")} credits`,
+    clip.seconds !== null && `took ${seconds(clip.seconds)}`,
+    clip.size !== null && bytes(clip.size),
+  ];
+  const all = Object.entries(clip.parameters).map(([name, value]) => `${name}: ${value}`);
+  return [
+    el("span", { title: all.join("\n") }, shown.filter(Boolean).join(" · ")),
+    el("span.measured", {}, measured.filter(Boolean).join(" · ")),
+    clip.began_at && el("span.began", {}, time(clip.began_at)),
+  ];
+}
+
+/** A clip plays without sound while the pointer rests on its card; nothing is fetched for a pointer that passes. */
+function playOnHover(link, clip) {
+  if (!matchMedia("(hover: hover)").matches || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  let timer = null;
+  const stop = () => {
+    clearTimeout(timer);
+    link.querySelector(".preview")?.remove();
+  };
+  link.addEventListener("pointerenter", () => {
+    stop();
+    timer = setTimeout(() => {
+      const video = el("video.preview", { playsinline: true, loop: true, tabindex: "-1", "aria-hidden": "true" });
+      video.muted = true;
+      video.addEventListener("error", stop);
+      link.querySelector(".thumb").prepend(video);
+      video.src = `${here}${clipPath(clip)}/file`;
+      video.play().catch(stop);
+    }, HOVER_MS);
+  });
+  link.addEventListener("pointerleave", stop);
 }
 
 /** Sound is played on the card itself; nothing is fetched before. */
 function sound(clip) {
-  const audio = el("audio", { controls: true, preload: "none", src: `${here}${taskPath(clip)}/file`, "aria-label": "The clip" });
+  const audio = el("audio", { controls: true, preload: "none", src: `${here}${clipPath(clip)}/file`, "aria-label": "The clip" });
   audio.addEventListener("error", () => audio.remove());
   return audio;
 }
 
+/** What stands for a clip; a clip without a picture has a slim line instead of an empty frame. */
 function thumb(clip) {
-  const path = here + taskPath(clip);
+  const path = here + clipPath(clip);
+  const empty = (shown) => shown.replaceWith(el("span.no-picture"));
   if (clip.medium === "audio" && clip.can_play) return el("div.note", { "aria-hidden": "true" }, "♪");
-  if (clip.has_cover) return picture(`${path}/cover`);
-  if (!clip.can_play) return null;
-  if (clip.medium === "image") return picture(`${path}/file`);
-  // No cover: the first picture of the clip, fetched when the card comes into view.
+  const still = () => (clip.medium === "image" ? picture(`${path}/file`, empty) : firstPicture(`${path}/file`, empty));
+  if (clip.has_cover) return picture(`${path}/cover`, (shown) => (clip.can_play ? shown.replaceWith(still()) : empty(shown)));
+  return clip.can_play ? still() : el("span.no-picture");
+}
+
+/** The first picture of a clip without a cover, fetched when the card comes into view. */
+function firstPicture(src, failed) {
   const video = el("video", { muted: true, playsinline: true, preload: "metadata", tabindex: "-1", "aria-hidden": "true" });
-  video.dataset.src = `${path}/file#t=0.1`;
+  video.dataset.src = `${src}#t=0.1`;
   // The name of a file tells little: what does not play may be a picture.
-  video.addEventListener("error", () => video.replaceWith(picture(`${path}/file`)));
+  video.addEventListener("error", () => video.replaceWith(picture(src, failed)));
   seen.observe(video);
   return video;
 }
 
-function picture(src) {
+function picture(src, failed) {
   const image = el("img", { src, alt: "", loading: "lazy" });
-  image.addEventListener("error", () => image.remove());
+  image.addEventListener("error", () => failed(image));
   return image;
 }
 
@@ -106,6 +221,7 @@ function empty(view, all) {
     {},
     el("h2", {}, view.is_over ? "This run has made no clips" : "No clips yet"),
     el("p", {}, "Clips of ViduGenerateOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
+    el("p", {}, "A @task that submits with ViduHook is not seen from here: it publishes its generation itself, with ", el("code", {}, "hook.publish(generation)"), "."),
   );
 }
 
@@ -120,11 +236,13 @@ function pages(view) {
   ];
 }
 
-function go(wantedStage, wantedOffset) {
+function go(wantedStage, wantedOffset, wantedOrder = order) {
   stage = wantedStage;
   offset = wantedOffset;
+  order = wantedOrder;
   const query = new URLSearchParams();
   if (stage) query.set("stage", stage);
+  if (order !== "scene") query.set("order", order);
   if (offset) query.set("offset", String(offset));
   history.replaceState(null, "", `${here}${query.size ? `?${query}` : ""}`);
   again().then(() => announce(parts.pages.querySelector("span")?.textContent || "Shown"));
@@ -132,7 +250,7 @@ function go(wantedStage, wantedOffset) {
 
 if (isFramed) document.documentElement.dataset.framed = "true";
 const again = keepAsking(async () => {
-  const query = new URLSearchParams({ offset: String(offset), limit: String(SIZE), ...(stage ? { stage } : {}) });
+  const query = new URLSearchParams({ offset: String(offset), limit: String(SIZE), order, ...(stage ? { stage } : {}) });
   const view = await getJson(`${here}/clips.json?${query}`);
   show(view);
   const isBusy = !view.is_over || view.clips.some((clip) => clip.progress !== null);

@@ -1,6 +1,7 @@
 """What Airflow hands from task to task, in a DAG that is run by ``dag.test()``: the connection is in its database.
 
-Prints one JSON object: the state of every task instance, and the result of each download.
+Prints one JSON object: the state of every task instance, the result of each download, and what a ``@task`` has
+published through the hook.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
 
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 
@@ -54,6 +56,18 @@ with DAG("handed_over", schedule=None, render_template_as_native_obj=True) as da
 
     results(keep.output, wait.output)
 
+    @task
+    def published() -> str:
+        """Submit two generations with the hook, and wait for the second: both have a page of this task's."""
+        hook = ViduHook("in_the_database")
+        for prompt in ("a cat with wings", "a dog with wings"):
+            generation = hook.create_generation(model="viduq2", prompt=prompt, duration=4)
+            hook.publish(generation)
+        hook.publish(hook.wait(generation.id, timeout=120, poll_interval=0.5))
+        return generation.id
+
+    published()
+
     refused = ViduGenerateOperator(task_id="refused", prompt="refused", model="viduq2", **DATABASE)
     refused >> ViduDownloadOperator(task_id="nowhere", destination="nowhere://clips/", generation_id="1")
 
@@ -62,4 +76,6 @@ if __name__ == "__main__":
     instances = run.get_task_instances()
     told = next(instance for instance in instances if instance.task_id == "results")
     states = {f"{instance.task_id}[{instance.map_index}]": str(instance.state) for instance in instances}
-    print(json.dumps({"states": states, "results": told.xcom_pull(task_ids="results")}))
+    keys = ("generation_id", "generation_id.02", "generation_id.03", "vidu_watch", "vidu_watch.02", "return_value")
+    pages = {key: told.xcom_pull(task_ids="published", key=key) for key in keys}
+    print(json.dumps({"states": states, "results": told.xcom_pull(task_ids="results"), "published": pages}))

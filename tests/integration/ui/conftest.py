@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,10 +89,24 @@ class Pages:
         watch: Any = None,
         result: Any = None,
         fields: Any = None,
+        label: str | None = None,
+        more: Sequence[tuple[Any, Any]] = (),
+        ended: datetime | None = None,
+        deferred: datetime | None = None,
+        triggerer: int | None = None,
     ) -> None:
-        """Add a task instance with its XComs, as a worker would have left them."""
+        """Add a task instance with its XComs, as a worker would have left them.
+
+        :param label: Airflow's rendered map index.
+        :param more: further ids and notes, as a task leaves them that publishes several generations.
+        :param at: when it began and published.
+        :param ended: when it ended; right then if omitted, unless its state says that it has not.
+        :param deferred: when its trigger was made; it is deferred then.
+        :param triggerer: the triggerer that has taken the trigger up.
+        """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
+        from airflow.models.trigger import Trigger
 
         if AIRFLOW >= (3, 4):
             from airflow.models.xcom import XComModelV2 as XComModel
@@ -102,9 +116,16 @@ class Pages:
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
         xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        for number, (another_id, note) in enumerate(more, 2):
+            xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
-            own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at, "end_date": at}
+            own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
+            own["end_date"] = None if state in ("running", "deferred") else ended or at
+            if deferred is not None:
+                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred, "triggerer_id": triggerer}
+                own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
+            own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
@@ -118,7 +139,17 @@ class Pages:
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
 
-    def spoil(self, task: str, key: str | None, text: str, *, dag: str) -> None:
+    def act(
+        self, event: str, extra: dict[str, Any], *, dag: str = "film", at: datetime, task: str | None = None
+    ) -> None:
+        """Add a line of the audit log, as a route of Airflow leaves it."""
+        from airflow.models.log import Log
+
+        row = {"dag_id": dag, "run_id": RUN, "task_id": task, "event": event, "dttm": at, "extra": json.dumps(extra)}
+        with self.engine.begin() as database:
+            database.execute(Log.__table__.insert().values(**row))
+
+    def spoil(self, task: str, key: str | None, text: str, *, dag: str, index: int = -1) -> None:
         """Write a text over the JSON of an XCom, or over the rendered fields (None)."""
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -133,9 +164,10 @@ class Pages:
         table, tasks = model.__table__, TaskInstance.__table__
         if AIRFLOW >= (3, 4):
             own = select(tasks.c.id).where(tasks.c.dag_id == dag, tasks.c.task_id == task)
+            own = own.where(tasks.c.region_index == index)
             change = table.update().where(table.c.task_instance_id.in_(own))
         else:
-            change = table.update().where(table.c.dag_id == dag, table.c.task_id == task)
+            change = table.update().where(table.c.dag_id == dag, table.c.task_id == task, table.c.map_index == index)
         if key is not None:
             change = change.where(table.c.key == key)
         with self.engine.begin() as database:
@@ -151,6 +183,12 @@ class Pages:
             row = {"dag_id": dag, "run_id": RUN, "run_type": "manual", "state": "success", "run_after": now}
             found = database.execute(table.insert().values(**row)).inserted_primary_key[0]
         return found
+
+
+def _insert(model: Any, row: dict[str, Any]) -> Any:
+    """Return the statement that adds a row, by the names of the model's attributes."""
+    columns = model.__mapper__.columns
+    return model.__table__.insert().values({columns[name].name: value for name, value in row.items()})
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,100 @@
+"""What tells the clips of a run apart on its contact sheet: prompt, parameters, label, cost, time and size. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import mapping, text, whole
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ui.clips.facts import Clip, decoded, prompt_of
+from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETER_CHARS, prompt_start
+
+ORDERS: Final = ("scene", "newest", "cost", "state", "label")
+"""The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""
+STAGE_RANK: Final[Mapping[str, int]] = {"failed": 0, "working": 1, "ready": 2, "stored": 3}
+
+
+def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
+    """Return what only the card shows, as plain JSON.
+
+    :param clip: the clip.
+    :param generation: what is known of it, or None.
+    """
+    files = [record for record in clip.records if not record.is_cover]
+    return {
+        "number": clip.main.number,
+        "label": redacted(clip.main.label, 250) if clip.main.label else None,
+        "prompt": prompt_start(prompt_of(clip, generation)),
+        "parameters": parameters_of(clip),
+        "credits": generation.credits if generation and generation.credits is not None else noted_credits(clip),
+        "size": files[0].size if files else None,
+        **_times(clip, generation),
+    }
+
+
+def parameters_of(clip: Clip) -> dict[str, Any]:
+    """Return the parameters of a clip's request, with the seed that the service chose; text is redacted."""
+    fields = (mapping(task.fields) for task in clip.tasks)
+    known = next((mapping(each.get("parameters")) for each in fields if each.get("parameters")), {})
+    seeds = (whole(mapping(decoded(task.watch)).get("seed")) for task in clip.tasks)
+    seed = next((found for found in seeds if found), None)
+    found = {
+        **({"seed": seed} if seed else {}),
+        **{name: value for name, value in known.items() if (name, value) != ("seed", 0)},
+    }
+    return {
+        redacted(name, MAX_PARAMETER_CHARS): redacted(value, MAX_PARAMETER_CHARS) if isinstance(value, str) else value
+        for name, value in found.items()
+    }
+
+
+def noted_credits(clip: Clip) -> int | float | None:
+    """Return what the answer to the create named as the price."""
+    noted = (whole(mapping(decoded(task.watch)).get("credits")) for task in clip.tasks)
+    return max((found for found in noted if found is not None and 0 <= found < 10**9), default=None)
+
+
+def _times(clip: Clip, generation: Generation | None) -> dict[str, Any]:
+    """Return when the clip was submitted, and the seconds until it was stored, or else made; None if not known."""
+    began = (generation and generation.created_at) or clip.created_at
+    stored = [record.stored_at for record in clip.records if not record.is_cover and record.stored_at]
+    made = (generation.completed_at or generation.updated_at) if generation and generation.is_done else None
+    ended = min(stored, default=made)
+    seconds = max((ended - began).total_seconds(), 0.0) if began and ended else None
+    at: datetime | None = began or clip.main.announced_at
+    return {"began_at": at.isoformat() if at else None, "seconds": None if seconds is None else round(seconds, 1)}
+
+
+def in_order(clips: Iterable[Clip], order: str) -> list[Clip]:
+    """Return the clips of a run in an order of the sheet, where the database cannot do so.
+
+    :param clips: in the order ``scene``.
+    :param order: one of :data:`ORDERS`.
+    """
+    return sorted(clips, key=_SORTED_BY[order])
+
+
+def _newest(clip: Clip) -> Sequence[Any]:
+    return (-(clip.main.announced_at.timestamp() if clip.main.announced_at else float("inf")),)
+
+
+def _cost(clip: Clip) -> Sequence[Any]:
+    known = noted_credits(clip)
+    return (known is None, -(known or 0))
+
+
+def _label(clip: Clip) -> Sequence[Any]:
+    label = text(clip.main.label)
+    return (label is None, label or "")
+
+
+_SORTED_BY: Final[Mapping[str, Callable[[Clip], Any]]] = {
+    "scene": lambda clip: 0,
+    "newest": _newest,
+    "cost": _cost,
+    "state": lambda clip: STAGE_RANK[clip.stage],
+    "label": _label,
+}

@@ -1,0 +1,203 @@
+"""What went wrong with a clip, what to do about it and what that costs, in plain words. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from airflow_provider_vidu import __version__
+from airflow_provider_vidu.api.dialects.errors import failure_advice
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import text
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
+from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
+
+CLEARING: Final = " Clearing the task submits a new generation."
+FAILED_STATES: Final = ("failed", "upstream_failed")
+
+
+def qualifier(clip: Clip, generation: Generation | None) -> str | None:
+    """Return what the state's word does not say: ``cancelled``, or that the task has failed beside it."""
+    if generation is None or clip.stage == "stored":
+        return None
+    if generation.failed:
+        return "cancelled" if generation.was_cancelled else None
+    return "task failed" if clip.stage == "failed" else None
+
+
+def failure(clip: Clip, generation: Generation | None, live: Live) -> dict[str, Any] | None:
+    """Return what failed, why, what to do and what a clear costs; None where nothing did."""
+    if generation is not None and generation.failed:
+        return _of_generation(clip, generation)
+    lost = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    if lost is None or clip.stage in ("stored", "working"):
+        return None
+    return _of_download(lost) if lost.role == "download" else _of_task(clip, lost, generation, live)
+
+
+def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
+    code = line(generation.error_code)
+    reason = line(generation.error_message, 1000) or ("" if code else "The service gave no reason.")
+    cancelled = generation.was_cancelled
+    return {
+        "title": "The generation was cancelled" if cancelled else "The generation failed",
+        "code": code,
+        "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
+        "trace_id": line(text(generation.raw.get("trace_id"))),
+        # What a clear does is said below, with the task's name and the price.
+        "advice": "" if cancelled else failure_advice(generation).removesuffix(CLEARING),
+        "cost": f"{_charged(clip, generation)} {_cost_of_clear(clip)}".strip(),
+    }
+
+
+def _of_download(task: TaskFacts) -> dict[str, Any]:
+    return {
+        "title": "The clip is not stored",
+        "code": None,
+        "message": f"The task {name_of(task)} failed; its log says why.",
+        "trace_id": None,
+        "advice": "Clear that task: the clip is paid for, and downloading it again costs nothing.",
+        "cost": "",
+    }
+
+
+def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
+    """Say that a task failed whose generation did not, and how to get the clip without paying again."""
+    why = f"The task {name_of(task)} failed; its log says why."
+    if task.timed_out:
+        why = f"The task {name_of(task)} failed: its timeout expired."
+    elif clip.kills and clip.kills[0].state == "failed":
+        why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
+    known = f'generation_id="{line(clip.generation_id, 300)}"'
+    wait, download = f"ViduGenerationSensor({known})", f"ViduDownloadOperator({known}, destination=…)"
+    if generation is not None and generation.succeeded:
+        title, state = "The task failed, the clip is fine", "The generation itself succeeded and is paid for."
+        advice = f"To use it without paying again, run {download}, or continue from {wait}."
+    elif generation is not None and live.error is None:
+        title, state = "The task failed, the generation continues", "The generation itself is still under way."
+        advice = f"To wait for it without paying again, run {wait}, then {download}."
+    else:
+        title, state = "The task failed", "The state of the generation itself is not known; it may be fine."
+        advice = f"To wait for it without paying again, run {wait}."
+    cost = _cost_of_clear(clip, task)
+    return {"title": title, "code": None, "message": f"{why} {state}", "trace_id": None, "advice": advice, "cost": cost}
+
+
+def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
+    """Say what clearing costs.
+
+    :param failed: the task that would be cleared, where its generation is fine; None where the generation failed.
+    """
+    if failed is not None and failed.role == "wait":
+        return f"Clearing {name_of(failed)} costs nothing: it only waits."
+    paying = clip.paying
+    if paying is None:
+        return "No task of this run submitted it, so clearing a task here submits nothing."
+    price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"
+    unless = ' unless it has on_clear="resume"' if failed is not None else ""
+    return f"Clearing {name_of(paying)} submits a new generation and pays for it{price}{unless}."
+
+
+def _charged(clip: Clip, generation: Generation) -> str:
+    """Say whether the credits of a failed generation came back, as far as the service reports it."""
+    price, now = clip.credits, generation.credits
+    if now == 0:
+        was = f" ({price:g} at its create): they were returned, or never charged" if price else ""
+        return f"The service reports a cost of 0 credits{was}."
+    if now is not None:
+        return f"The service reports a cost of {_credits(now)}; it does not say whether they were returned."
+    return "The service does not report whether the credits were returned: compare the balance."
+
+
+def _canceller(clip: Clip) -> str:
+    """Say who cancelled a generation, as far as Airflow's records show it."""
+    if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
+        return f"Airflow cancelled it: the timeout of the task {name_of(task)} expired."
+    if clip.kills:
+        action = clip.kills[0]
+        what = "run" if action.of_run else f"task {name_of(clip.paying or clip.main)}"
+        return f"Airflow cancelled it: a user marked the {what} as {action.state}."
+    paying = clip.paying
+    if paying is None:
+        return (
+            "No task of this run submitted it, or that task was cleared since: it was cancelled by the clear, in "
+            "another run, or at the service."
+        )
+    if paying.state == "skipped":
+        return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
+    return (
+        "Airflow's records show neither a timeout nor an action of a user that ended the wait: it was cancelled at the "
+        f"service, or its worker was stopped. The log of {name_of(paying)} says more."
+    )
+
+
+def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
+    """Say in plain words why the state is not known, and nothing of the connection that its readers may not see."""
+    if live.error is not None:
+        # The class's words, not the error's own: host, port and type of a connection are not for every reader.
+        return _notice(
+            live.error.advice,
+            "The page retries." if live.error.retryable else "",
+            code=line(live.error.code),
+            trace_id=line(live.error.trace_id),
+            is_old=live.generation is not None,
+        )
+    if clip.generation_id is None:
+        return _notice(
+            "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
+            "The API server needs the settings of the back end, its packages and access to its store.",
+        )
+    if any(task.is_too_large for task in clip.tasks) and live.generation is None and not clip.result:
+        return _notice("The result of the task is too large, or kept where it cannot be read here.")
+    if clip.conn_id or clip.result:
+        return None
+    return _notice("No task has noted the connection to query.")
+
+
+def _notice(message: str, advice: str = "", **more: Any) -> dict[str, Any]:
+    return {"message": message, "advice": advice, "code": None, "trace_id": None, "is_old": False, **more}
+
+
+def support(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> str:
+    """Return the facts that the service's support, or a colleague, needs: no prompt, no URL, no key; times in UTC."""
+    error = failure(clip, generation, live) or {}
+    known = notice(clip, live) or {}
+    end = ended(clip, generation, live) if generation is not None and generation.is_done else Moment(None)
+    rows = [
+        ("Generation", line(clip.generation_id, 300)),
+        ("State", line(generation.describe()) if generation else None),
+        ("Error", " · ".join(filter(None, (error.get("code") or known.get("code"), error.get("message")))) or None),
+        ("Trace id", error.get("trace_id") or known.get("trace_id")),
+        ("Model", line(model_of(clip, generation))),
+        ("Submitted", _told(submitted(clip, generation))),
+        ("Ended", _told(end)),
+        ("Connection", line(clip.conn_id)),
+        ("DAG run", f"{task.dag_id} / {task.run_id}"),
+        ("Task", f"{name_of(task)}, try {task.try_number}, {task.state or 'no status'}"),
+        ("Provider", f"airflow-provider-vidu {__version__}"),
+    ]
+    return "\n".join(f"{name}: {value}" for name, value in rows if value)
+
+
+def _told(moment: Moment) -> str | None:
+    if moment.at is None:
+        return None
+    at = f"{moment.at:%Y-%m-%d %H:%M:%S} UTC"
+    if moment.is_exact:
+        return at
+    return f"between {moment.since:%Y-%m-%d %H:%M:%S} and {at}" if moment.since else f"seen at {at}"
+
+
+def name_of(task: TaskFacts) -> str:
+    """Return a task's name as the pages write it."""
+    return f"{task.task_id} [{task.map_index}]" if task.map_index >= 0 else task.task_id
+
+
+def line(value: Any, limit: int = 200) -> str | None:
+    """Return a value as one redacted line, or None where there is nothing."""
+    return redacted(value, limit) or None if value is not None else None
+
+
+def _credits(count: float) -> str:
+    return f"{count:g} credit{'' if count == 1 else 's'}"

@@ -1,0 +1,109 @@
+"""What an operator wants to know while a generation is under way: who polls, when next, until when. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.polling.schedule import PollHistory, interval
+from airflow_provider_vidu.polling.watch import PollPolicy
+from airflow_provider_vidu.ui.clips.facts import MAKING, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.times import iso, submitted
+
+LONGEST_ESTIMATE: Final = timedelta(hours=12)
+"""An end that is further away is not worth a guess."""
+
+
+def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
+    """Return what is known of a wait that goes on; what is not known is None.
+
+    ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment), ``next_poll`` the
+    bounds of its first one after a deferral, ``deadline`` when its timeout expires.
+    """
+    task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
+    begun = submitted(clip, generation)
+    return {
+        "since": begun.as_json(),
+        "asked_at": iso(live.asked_at),
+        "answered_at": iso(live.answered_at),
+        **_waiting(task, clip, generation, live, now),
+        "ends": _end(clip, generation, live, now),
+        "usual": {"seconds": clip.usual[0], "count": clip.usual[1]} if clip.usual else None,
+    }
+
+
+def _waiting(
+    task: TaskFacts | None, clip: Clip, generation: Generation | None, live: Live, now: datetime
+) -> dict[str, Any]:
+    """Return how Airflow waits for the generation: in which task, since when, and how often it polls."""
+    if task is None:
+        return dict.fromkeys(("task_id", "map_index", "waits", "waiting_since", "interval", "next_poll", "deadline"))
+    return {
+        "task_id": task.task_id,
+        "map_index": task.map_index,
+        "waits": _place(task),
+        "waiting_since": iso(task.deferred_at),
+        "is_adaptive": task.is_adaptive,
+        "interval": _interval(task, clip, generation, live, now),
+        "next_poll": _first_poll(task, now),
+        "deadline": iso(task.deadline),
+    }
+
+
+def _place(task: TaskFacts) -> str | None:
+    """Return where the wait is: ``triggerer``, ``unassigned`` (no triggerer has it yet), ``worker``, or None."""
+    if task.state == "deferred":
+        return "unassigned" if task.has_triggerer is False else "triggerer"
+    return "worker" if task.state == "running" else None
+
+
+def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: Live, now: datetime) -> float | None:
+    """Return the seconds between polls: as set, or as the adaptive schedule has them in this state and at this age."""
+    if _place(task) not in ("triggerer", "worker"):
+        return None
+    if not task.is_adaptive:
+        return task.poll_interval
+    if generation is None or generation.is_done:
+        return None
+    begun = task.deferred_at or task.announced_at
+    if begun is None:
+        return None
+    age = max((now - begun).total_seconds(), 0.0)
+    if generation.status is GenerationStatus.WAITING:
+        return round(interval(PollHistory(age=age, queued_at=age)))
+    since = live.waiting_until or begun
+    return round(interval(PollHistory(age=age, started=min(max((since - begun).total_seconds(), 0.0), age))))
+
+
+def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:
+    """Return between which times the trigger's first poll falls, while it is still to come."""
+    if task.state != "deferred" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
+        return None
+    policy = PollPolicy.for_trigger(task.poll_interval)
+    earliest = task.deferred_at + timedelta(seconds=policy.first_delay(rng=lambda: 0.0))
+    latest = task.deferred_at + timedelta(seconds=policy.first_delay(rng=lambda: 1.0))
+    return {"since": iso(earliest), "at": iso(latest)} if now < latest else None
+
+
+def _end(clip: Clip, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any] | None:
+    """Return when the generation should end: by its progress, else by the other clips of its task."""
+    progress = generation.progress if generation and not generation.is_done else None
+    if progress is not None and live.first_progress is not None and live.answered_at is not None:
+        first, seen_at = live.first_progress
+        if first < progress < 100:
+            left = (live.answered_at - seen_at) / (progress - first) * (100 - progress)
+            at = live.answered_at + left
+            if now < at < now + LONGEST_ESTIMATE:
+                return {"at": iso(_minute_free(at)), "by": "progress"}
+    begun = clip.main.started_at
+    if clip.usual is not None and begun is not None:
+        at = begun + timedelta(seconds=clip.usual[0])
+        return {"at": iso(_minute_free(at)), "by": "others"}
+    return None
+
+
+def _minute_free(moment: datetime) -> datetime:
+    """Return an estimate without the fractions of a second that it does not have."""
+    return moment.astimezone(UTC).replace(microsecond=0)

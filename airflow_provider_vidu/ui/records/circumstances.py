@@ -1,0 +1,103 @@
+"""What Airflow has recorded around a clip: what users did to its task, and how long its siblings took.
+
+Each is one small query, and only for a clip that needs it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from airflow.models.log import Log
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_provider_vidu.common.values import mapping, objects
+from airflow_provider_vidu.ui.clips.facts import MAKING, Action, Clip, TaskFacts, parsed
+
+MAX_ACTIONS: Final = 50
+"""The most lines of the audit log that are read for a clip."""
+MAX_SIBLINGS: Final = 50
+MAX_EXTRA_CHARS: Final = 16_000
+PROMPT_WITHIN: Final = timedelta(seconds=60)
+"""A task ends so soon after it was marked. Airflow also logs what it then refuses, so the times are compared."""
+
+# The names of Airflow's routes (core_api/routes/public), under which it logs who changed a state.
+_OF_RUN: Final = "patch_dag_run"
+_EVENTS: Final = (_OF_RUN, "patch_task_instance", "patch_task_group_instances", "bulk_task_instances")
+
+
+def actions_on(session: Session, clip: Clip) -> list[Action]:
+    """Return how users ended a clip's task, the newest first; nothing is read where no task has failed.
+
+    Airflow's audit log also names the user. Not everyone who may see a clip may see that, so it is not read.
+    """
+    task = clip.paying or clip.main
+    if not task.has_ended or all(each.state == "success" for each in clip.tasks):
+        return []
+    query = (
+        select(Log.event, Log.dttm, Log.task_id, Log.extra)
+        .where(
+            Log.dag_id == task.dag_id,
+            Log.run_id == task.run_id,
+            or_(Log.task_id == task.task_id, Log.task_id.is_(None)),
+            Log.event.in_(_EVENTS),
+            func.length(Log.extra) <= MAX_EXTRA_CHARS,
+        )
+        .order_by(Log.dttm.desc())
+        .limit(MAX_ACTIONS)
+    )
+    found = ((row, _new_state(row, task)) for row in session.execute(query))
+    return [
+        Action(state, row.dttm, of_run=row.event == _OF_RUN)
+        for row, state in found
+        if state is not None and _ended_it(task, state, row.dttm)
+    ]
+
+
+def _ended_it(task: TaskFacts, state: str, at: datetime | None) -> bool:
+    """Whether a task instance has ended as it was marked, and right after that."""
+    return bool(at and task.state == state and task.ended_at and abs(task.ended_at - at) <= PROMPT_WITHIN)
+
+
+def _new_state(row: Any, task: TaskFacts) -> str | None:
+    """Return the state that a line of the audit log gives to a task instance, or None."""
+    extra = mapping(parsed(row.extra))
+    state: Any = None
+    if row.event == _OF_RUN:
+        state = extra.get("state")
+    elif row.task_id == task.task_id:
+        state = extra.get("new_state") if _is_of(extra, task) else None
+    elif isinstance(group := extra.get("group_id"), str):
+        state = extra.get("new_state") if task.task_id.startswith(f"{group}.") else None
+    else:
+        entities = (each for action in objects(extra.get("actions")) for each in objects(action.get("entities")))
+        named = (each for each in entities if each.get("task_id") == task.task_id and _is_of(each, task))
+        state = next((each.get("new_state") for each in named), None)
+    return state if state in ("failed", "success") else None
+
+
+def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
+    """Whether a change of a task is one of this map index; without an index it is one of all."""
+    index = entity.get("map_index")
+    return index is None or str(index) in (str(task.map_index), "-1")
+
+
+def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
+    """Return the median of the seconds that other map indexes of a running clip's task took, and their number."""
+    task = clip.main
+    if task.has_ended or task.map_index < 0 or task.role not in MAKING:
+        return None
+    query = select(TaskInstance.start_date, TaskInstance.end_date).where(
+        TaskInstance.dag_id == task.dag_id,
+        TaskInstance.run_id == task.run_id,
+        TaskInstance.task_id == task.task_id,
+        TaskInstance.map_index != task.map_index,
+        TaskInstance.state == "success",
+    )
+    rows = session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_SIBLINGS))
+    took = [(row.end_date - row.start_date).total_seconds() for row in rows if row.start_date and row.end_date]
+    return (statistics.median(took), len(took)) if took else None

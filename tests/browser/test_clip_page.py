@@ -1,0 +1,191 @@
+"""The clip page as an operator uses it: by keyboard, in Airflow's frame, in their time zone, when something failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.sandbox.media.pictures import png
+from tests.integration.ui.conftest import Pages, generation, pages, s3  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
+MADE = {"conn_id": "vidu_default", "role": "generate", "credits": 20}
+KEPT = {"conn_id": "vidu_default", "role": "download"}
+# As Airflow makes it for a plugin's tab: the frame may neither open a window nor navigate the page around it.
+FRAME = '<iframe sandbox="allow-scripts allow-same-origin allow-forms allow-downloads" src="{src}"></iframe>'
+AROUND = "<!doctype html><style>body{{margin:0}}iframe{{border:0;width:100vw;height:100vh}}</style>" + FRAME
+
+
+@pytest.fixture
+def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
+    """Return a function that opens a path as a logged-in viewer, alone or in a frame like Airflow's."""
+    pages.get("/vidu/static/vidu.css")
+    token = pages.sessions["vera"].cookies["_token"]
+    opened = []
+
+    def visit(path: str, *, framed: bool = False, kept: dict[str, str] | None = None, **more: Any) -> Any:
+        more = {"viewport": {"width": 1280, "height": 900}, "locale": "en-US", "timezone_id": "UTC", **more}
+        context = browser.new_context(**more)
+        opened.append(context)
+        context.add_cookies([{"name": "_token", "value": token, "domain": "localhost", "path": "/", "sameSite": "Lax"}])
+        context.set_default_timeout(20_000)
+        for name, value in (kept or {}).items():
+            context.add_init_script(f"try {{ localStorage.setItem('{name}', '{value}') }} catch {{}}")
+        page = context.new_page()
+        around = f"{pages.url}/around"
+        page.route(
+            around, lambda route: route.fulfill(body=AROUND.format(src=pages.url + path), content_type="text/html")
+        )
+        page.route(
+            f"{pages.url}/dags/**", lambda route: route.fulfill(body="Airflow's own page", content_type="text/html")
+        )
+        page.goto(around if framed else pages.url + path)
+        return page.frame_locator("iframe") if framed else page
+
+    yield visit
+    for context in opened:
+        context.close()
+
+
+@pytest.fixture
+def album(pages) -> str:  # noqa: F811
+    """Add a run of eight clips of two tasks; return the path of the first one's page."""
+    run = "album"
+    now = datetime.now(UTC)
+    keys = [("opening", -1), *(("scene", index) for index in range(7))]
+    for number, (task, index) in enumerate(keys):
+        name = f"{run}-{number}"
+        (pages.root / f"{name}.png").write_bytes(png(name))
+        record = {"uri": f"file://{pages.root}/{name}.png", "size": (pages.root / f"{name}.png").stat().st_size}
+        pages.add(
+            task, name, dag="film", index=index, watch=KEPT, at=now + timedelta(seconds=number),
+            result={**record, "generation_id": name, "content_type": "image/png"},
+        )  # fmt: skip
+    return pages.at("opening")
+
+
+def test_clips_are_reviewed_by_keyboard(visit, album):
+    """One key leads to the next clip, across tasks; p and the arrows lead back, u and Esc to the sheet."""
+    page = visit(album)
+    first = int(page.locator(".place").inner_text().partition(" ")[0])  # other tests have clips in this run, too
+    keys = ["n"] * 5 + ["ArrowRight", "p", "ArrowLeft"]
+    for key, place in zip(keys, (1, 2, 3, 4, 5, 6, 5, 4), strict=True):
+        page.keyboard.press(key)
+        page.locator(".place").get_by_text(f"{first + place} of ").wait_for()
+    assert "/tasks/scene/mapped/3" in page.url
+    page.keyboard.press("Escape")
+    page.locator(".card").first.wait_for()
+    page.go_back()
+    page.locator(".place").wait_for()
+    page.keyboard.press("u")
+    page.locator(".card").first.wait_for()
+
+
+def test_a_clip_in_the_frame_leads_on(visit, pages, generation):  # noqa: F811
+    """In the frame of the run's tab there are previous, next and all clips, and links out to task, log and run."""
+    generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
+    for index in range(3):
+        pages.add("framed", generation_id if index == 1 else f"framed-{index}", index=index, state="failed", watch=MADE)
+    frame = visit(pages.at("framed", index=0), framed=True)
+    frame.locator("body").press("n")
+    frame.locator(".alert.is-error").wait_for()
+    assert frame.locator(".crumbs").count() == 0
+    names = [link.inner_text() for link in frame.locator("#top .actions a").all()]
+    assert names[2:] == ["All clips", "Task", "Log", "Run", "Open alone"]
+    assert [frame.get_by_role("link", name=f"{side} clip").count() for side in ("Previous", "Next")] == [1, 1]
+    for name, path in (
+        ("Task", "/tasks/framed/mapped/1/details"),
+        ("Log", "/tasks/framed/mapped/1?try_number=1"),
+        ("Run", ""),
+        ("Log of framed [1]", "/tasks/framed/mapped/1?try_number=1"),
+    ):
+        frame = visit(pages.at("framed", index=1), framed=True)
+        page = frame.owner.page
+        frame.get_by_role("link", name=name, exact=True).click()
+        page.get_by_text("Airflow's own page").wait_for()
+        assert page.url.endswith(path or page.url.rpartition("/")[2])
+        assert page.url.startswith(f"{pages.url}/dags/film/runs/")
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown", "named"),
+    [("America/New_York", "2026-01-02 08:53:20", "EST"), ('"Asia/Tokyo"', "2026-01-02 22:53:20", "GMT+9")],
+)
+def test_times_as_in_airflow(visit, pages, zone, shown, named):  # noqa: F811
+    """The zone that was chosen in Airflow's own pages, its format with 24 hours, and the zone's name."""
+    at = datetime(2026, 1, 2, 13, 53, 20, tzinfo=UTC)
+    task = f"zone-{named}"
+    pages.add(task, task, watch={**MADE, "created_at": at.isoformat()}, result={"id": task, "status": "failed"})
+    page = visit(pages.at(task), kept={"timezone": zone})
+    page.locator(".timeline").get_by_text(shown).wait_for()
+    assert f"times in {named}" in page.locator(".clip-side").inner_text()
+    assert page.locator(".timeline time").first.get_attribute("title") == "2026-01-02 13:53:20 UTC"
+
+
+def test_what_is_copied_for_support(visit, pages, generation):  # noqa: F811
+    """One button copies ids, state, code and times; they are the same that the page shows on demand."""
+    generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
+    pages.add("supported", generation_id, state="failed", watch=MADE)
+    page = visit(pages.at("supported"), permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the text for support").click()
+    page.get_by_role("button", name="Copy the text for support").get_by_text("Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert f"Generation: {generation_id}" in copied.splitlines()
+    assert "CreationPolicyViolation" in copied
+    page.get_by_text("Show what is copied").click()
+    assert page.locator(".support").inner_text().strip() == copied
+
+
+def test_a_running_clip_answers_first_things_first(visit, pages, generation):  # noqa: F811
+    """State, elapsed time, polls and the expected end are there at once; the elapsed time runs by itself."""
+    generation_id, _ = generation(states=[["processing", 0]])
+    now = datetime.now(UTC)
+    watch = {**MADE, "created_at": (now - timedelta(seconds=70)).isoformat(), "adaptive": True}
+    began = {"at": now - timedelta(seconds=70)}
+    pages.add("usual", "usual-1", index=1, watch=MADE, **began, ended=now + timedelta(seconds=30))
+    deferred = now - timedelta(seconds=69)
+    pages.add("usual", generation_id, index=0, state="deferred", watch=watch, **began, deferred=deferred, triggerer=1)
+    page = visit(pages.at("usual", index=0))
+    page.locator(".badge.is-running").wait_for()
+    panel = page.locator(".clip-side").inner_text()
+    for told in ("Elapsed", "Last poll", "by this page within 5 s", "by Airflow about every 11 s", "1 other clip"):
+        assert told in panel
+    elapsed = page.locator("[data-elapsed]")
+    before = elapsed.inner_text()
+    page.wait_for_timeout(1_500)
+    assert elapsed.inner_text() != before
+
+
+def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
+    """A task without a clip, and an address that is none, offer the links that their address names."""
+    page = visit(pages.at("no-such-task"))
+    page.get_by_text("This task has no generation yet").wait_for()
+    ways = [link.inner_text() for link in page.locator(".ways a").all()]
+    of_names = ["The task in Airflow", "All clips of this run", "The run in Airflow", "The DAG in Airflow"]
+    assert ways == [*of_names, "Airflow's home page"]
+    page.get_by_role("link", name="All clips of this run").click()
+    page.wait_for_url(f"{pages.url}{pages.at('x').partition('/tasks')[0]}")
+    page = visit("/vidu/dags/film")
+    page.get_by_text("There is no page at this address").wait_for()
+    page.get_by_role("link", name="The DAG in Airflow").click()
+    page.get_by_text("Airflow's own page").wait_for()
+
+
+@pytest.mark.parametrize(("task_state", "status", "badge"), [
+    ("failed", "success", "Succeeded (task failed)"), ("failed", "failed", "Failed (cancelled)"),
+])  # fmt: skip
+def test_one_vocabulary(visit, pages, generation, task_state, status, badge):  # noqa: F811
+    """The badge is the same on page and sheet, with what the state's word does not say."""
+    generation_id, _ = generation(states=[[status, 0]], error="UserCancelled")
+    task = f"word-{status}"
+    pages.add(task, generation_id, state=task_state, watch=MADE)
+    page = visit(pages.at(task))
+    assert page.locator(".state .badge").inner_text() == badge
+    assert page.title().startswith(badge)
+    page.keyboard.press("u")
+    card = page.locator(".card").filter(has_text=task)
+    assert card.locator(".badge").inner_text() == badge

@@ -1,0 +1,244 @@
+"""The contact sheet in a browser: alone and in a frame of Airflow's own page, wide and narrow, in both modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+from airflow_provider_vidu.sandbox.media.pictures import png
+from private_airflow import wait_for
+from tests.integration.ui.conftest import Pages, pages, s3  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
+PHONE = {"width": 360, "height": 740}
+# As Airflow 3.3 frames a tab of a plugin.
+FRAME = """(address) => {
+    const frame = document.createElement("iframe");
+    frame.sandbox = "allow-scripts allow-same-origin allow-forms allow-downloads";
+    frame.src = address;
+    frame.style.cssText = "position: fixed; inset: 60px 0 0 80px; border: 0; z-index: 9999; " +
+        "width: calc(100% - 80px); height: calc(100% - 60px)";
+    document.body.append(frame);
+}"""
+
+
+def until(page: Any, condition: str, seconds: float = 20) -> None:
+    """Wait until a JavaScript expression holds; the pages forbid what Playwright's own wait would do in them."""
+    assert wait_for(lambda: page.evaluate(condition), seconds, every=0.1), condition
+
+
+@pytest.fixture(scope="module")
+def filled(pages) -> str:  # noqa: F811
+    """Fill a run with clips in all states; return the path of its sheet."""
+    began = datetime.now(UTC) - timedelta(minutes=30)
+    clip = pages.sandbox.file_bytes(pages.sandbox.add_generation("8001", dialect="ent-v2", states=[["success", 0]]))
+    for index in range(7):
+        id_, at = "8004" if index == 4 else f"sheet-{index}", began + timedelta(seconds=index)
+        note = {"conn_id": "vidu_default", "role": "generate", "created_at": at.isoformat(), "credits": 40 + 20 * index}
+        fields = {
+            "prompt": f"Scene {index}: " + "a red kite above a calm sea at dawn, slow camera, soft light. " * 8,
+            "model": "viduq3-turbo",
+            "parameters": {"duration": 4 + index, "resolution": "720p", "aspect_ratio": "16:9"},
+        }
+        state, result = "success", {"id": id_, "status": "succeeded"}
+        if index == 2:
+            state, result = "failed", {"id": id_, "status": "failed", "error_code": "CreationPolicyViolation"}
+        if index == 4:
+            pages.sandbox.add_generation(id_, dialect="ent-v2", states=[["processing", 0]])
+            state, result = "deferred", None
+        label = f"lighthouse {index}" if index < 5 else None
+        more = [("sheet-6b", {**note, "seed": 12})] if index == 6 else []
+        pages.add(
+            "scene", id_, dag="sheet-ui", index=index, state=state, watch={**note, "seed": 4711 + index},
+            result=result, fields=fields, label=label, at=at, more=more,
+        )  # fmt: skip
+        if index in (0, 1, 5):
+            (pages.root / f"{id_}.mp4").write_bytes(clip)
+            record = {
+                "uri": f"file://{pages.root}/{id_}.mp4",
+                "size": len(clip),
+                "generation_id": id_,
+                "content_type": "video/mp4",
+            }
+            watch = {"conn_id": "vidu_default", "role": "download"}
+            pages.add(
+                "keep",
+                id_,
+                dag="sheet-ui",
+                index=index,
+                result=record,
+                watch=watch,
+                at=at + timedelta(seconds=70 + index),
+            )
+    (pages.root / "cover.png").write_bytes(png("a cover"))
+    cover = {
+        "uri": f"file://{pages.root}/cover.png",
+        "size": 9,
+        "generation_id": "sheet-1",
+        "content_type": "image/png",
+    }
+    pages.add("cover", "sheet-1", dag="sheet-ui", result=cover, watch={"role": "download", "artifact": "cover"})
+    return pages.at("scene", dag="sheet-ui").partition("/tasks")[0]
+
+
+@pytest.fixture
+def visit(browser, pages) -> Iterator[Callable[..., Any]]:  # noqa: F811
+    """Return a function that opens a path as admin, in a colour mode and a size, framed if asked."""
+    pages.get("/vidu/static/vidu.css", user="admin")
+    token = pages.sessions["admin"].cookies["_token"]
+    opened = []
+
+    def visit(
+        path: str, *, theme: str = "light", size: dict[str, int] | None = None, framed: bool = False, **more: Any
+    ) -> Any:
+        context = browser.new_context(
+            locale="en-GB", timezone_id="UTC", viewport=size or {"width": 1280, "height": 800}, **more
+        )
+        opened.append(context)
+        context.add_cookies([{"name": "_token", "value": token, "domain": "localhost", "path": "/", "sameSite": "Lax"}])
+        context.set_default_timeout(20_000)
+        context.add_init_script(f"try {{ localStorage.theme ??= '{theme}' }} catch {{}}")
+        page = context.new_page()
+        if framed:
+            page.goto(f"{pages.url}/")
+            page.locator(f"html.{theme}").wait_for()
+            page.evaluate(FRAME, pages.url + path)
+        else:
+            page.goto(pages.url + path)
+        return page
+
+    yield visit
+    for context in opened:
+        context.close()
+
+
+def test_the_card_says_what_distinguishes_the_clip(visit, filled):
+    """Label, seed, parameters, cost, time and size are on the card; the sum above; the whole prompt in the title."""
+    page = visit(filled)
+    card = page.locator(".card").first
+    card.wait_for()
+    for told in ("lighthouse 0", "seed 4711", "4 s long", "720p", "40 credits", "took 1 min 10 s", "kB"):
+        assert told in card.inner_text(), told
+    assert card.locator(".card-prompt").get_attribute("title").count("kite") == 8
+    assert page.locator(".card").count() == 8
+    assert "8 clips · 860 credits" in page.locator(".sum").inner_text()
+    page.get_by_role("button", name="Failed").click()
+    until(page, "document.querySelectorAll('.card').length === 1")
+    assert "1 clip · 80 credits" in page.locator(".sum").inner_text()
+
+
+def test_sorting_and_the_dense_view(visit, filled):
+    """The order is part of the address, and a reload keeps it and the dense view."""
+    page = visit(filled)
+    page.get_by_label("Sort").select_option("cost")
+    until(page, "document.querySelector('.card')?.innerText.includes('160 credits')")
+    page.get_by_role("button", name="Dense").click()
+    assert page.url.endswith("?order=cost")
+    page.reload()
+    until(page, "document.querySelector('.card')?.innerText.includes('160 credits')")
+    until(page, "document.querySelector('.card').offsetHeight < 90")
+    assert page.get_by_role("button", name="Dense").get_attribute("aria-pressed") == "true"
+
+
+def test_a_clip_plays_under_the_pointer(visit, filled):
+    """Nothing is fetched before; without sound while the pointer rests on the card; gone when it leaves."""
+    page = visit(filled)
+    card = page.locator(".card").nth(1)
+    card.locator("img").wait_for()
+    assert page.locator(".preview").count() == 0
+    card.locator(".thumb").hover()
+    until(page, "document.querySelector('.preview')?.currentTime > 0.1")
+    assert page.evaluate("document.querySelector('.preview').muted") is True
+    page.get_by_role("heading", name="Clips of this run").hover()
+    until(page, "!document.querySelector('.preview')")
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["alone", "framed"])
+def test_the_download_button(visit, filled, framed):
+    """It keeps the stored file under its own name, also in Airflow's frame, and the page stays."""
+    page = visit(filled, framed=framed)
+    place = page.frame_locator("iframe") if framed else page
+    button = place.get_by_role("link", name="Download the clip").first
+    with page.expect_download() as kept:
+        button.click()
+    assert kept.value.suggested_filename == "sheet-0.mp4"
+    assert kept.value.failure() is None
+    assert place.locator(".card").count() == 8
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_seam_in_the_tab(visit, filled, theme):
+    """In the frame ground and text have Airflow's own colours, and follow when the mode changes there."""
+    page = visit(filled, theme=theme, framed=True)
+    frame = page.frame_locator("iframe")
+    frame.locator(".card").first.wait_for()
+    # Airflow paints its ground on the root, and the pages theirs on the body.
+    colours = """[document.body, document.documentElement].map((e) => getComputedStyle(e).backgroundColor)
+        .filter((colour) => colour !== "rgba(0, 0, 0, 0)").concat(getComputedStyle(document.body).color)"""
+    inner = next(found for found in page.frames if found != page.main_frame)
+    assert inner.evaluate(colours) == page.evaluate(colours)
+    other = "dark" if theme == "light" else "light"
+    page.evaluate(f"document.documentElement.className = '{other}'; localStorage.setItem('theme', '{other}')")
+    assert wait_for(lambda: inner.evaluate(colours) == page.evaluate(colours), 10, every=0.2)
+    frame.get_by_role("link", name="Open alone").click()
+    page.wait_for_url(f"**{filled}")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_alone_it_has_airflows_colours(visit, pages, filled, theme):  # noqa: F811
+    """Without a frame around it the page has the same ground, text and line as Airflow's own."""
+    page = visit("/", theme=theme)
+    page.locator(f"html.{theme}").wait_for()
+    names = ("bg", "fg", "fg-muted", "border", "bg-emphasized")
+    # A canvas makes the same bytes of the same colour, however it is written.
+    paint = """(values) => values.map((value) => {
+        const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+        pen.fillStyle = value; pen.fillRect(0, 0, 1, 1);
+        return [...pen.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+    })"""
+    read = "(names) => names.map((name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim())"
+    theirs = page.evaluate(paint, page.evaluate(read, [f"--chakra-colors-{name}" for name in names]))
+    page.goto(pages.url + filled)
+    page.locator(".card").first.wait_for()
+    ours = page.evaluate(paint, page.evaluate(read, ["--ground", "--text", "--quiet", "--line", "--plain-soft"]))
+    for name, own, outer in zip(names, ours, theirs, strict=True):
+        assert all(abs(a - b) <= 2 for a, b in zip(own, outer, strict=True)), (name, own, outer)
+
+
+def test_on_a_phone_the_sheet_fits(visit, filled):
+    """At 360 pixels nothing scrolls sideways, in neither view, and what is pressed is large enough."""
+    page = visit(filled, size=PHONE)
+    page.locator(".card").first.wait_for()
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        small = "[...document.querySelectorAll('button, select, .download')].filter((b) => b.offsetHeight < 24).length"
+        assert page.evaluate(small) == 0
+        page.get_by_role("button", name="Dense").click()
+
+
+def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):  # noqa: F811
+    """An outline stands in until the first answer; a run without clips says how a @task gets onto its sheet."""
+    pages.add("other", None, dag="empty-ui")
+    empty = pages.at("other", dag="empty-ui").partition("/tasks")[0]
+    page = visit("/vidu/static/icon.svg")
+    held: list[Any] = []
+    page.route("**/clips.json**", lambda route: held.insert(0, route))
+    page.goto(pages.url + empty)
+    page.locator(".skeleton i").first.wait_for()
+    assert wait_for(lambda: bool(held), 10, every=0.1)
+    held[0].continue_()
+    page.get_by_text("hook.publish(generation)").wait_for()
+    assert page.locator(".skeleton").count() == 0
+
+
+def test_on_a_phone_the_state_comes_first(visit, filled):
+    """The page of a clip says how it is before it repeats the prompt; what cannot be played takes little room."""
+    page = visit(f"{filled}/tasks/scene/mapped/2", size=PHONE)
+    page.locator(".state .badge").wait_for()
+    top = "(name) => document.querySelector(name).getBoundingClientRect().top"
+    assert page.evaluate(top, ".alerts") < page.evaluate(top, ".state") < page.evaluate(top, ".texts")
+    assert page.evaluate("document.querySelector('.stage').offsetHeight") < 160

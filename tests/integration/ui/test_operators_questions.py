@@ -1,0 +1,139 @@
+"""What an operator looks for first: who ended a wait, who polls, the next clip, and a way out of every page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages"),
+]
+MADE = {"conn_id": "vidu_default", "role": "generate", "credits": 20}
+KEPT = {"conn_id": "vidu_default", "role": "download"}
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("event", "extra", "of_task", "told"),
+    [
+        ("patch_task_instance", {"new_state": "failed", "map_index": "4"}, True, "a user marked the task killed [4]"),
+        ("patch_task_instance", {"new_state": "failed"}, True, "a user marked the task killed [4]"),
+        ("patch_dag_run", {"state": "failed"}, False, "a user marked the run as failed"),
+        (
+            "bulk_task_instances",
+            {"actions": [{"entities": [{"task_id": "killed", "map_index": 4, "new_state": "failed"}]}]},
+            False,
+            "a user marked the task killed [4]",
+        ),
+        ("patch_task_instance", {"new_state": "failed", "map_index": "3"}, True, "neither a timeout nor an action"),
+        ("patch_task_instance", {"new_state": "success"}, True, "neither a timeout nor an action"),
+        ("patch_task_instance", {"note": "failed"}, True, "neither a timeout nor an action"),
+    ],
+)
+def test_who_cancelled_a_clip(pages, generation, event, extra, of_task, told):
+    """Airflow's audit log says that a user ended this very map index; the page names the action and not the user."""
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    ended = began + timedelta(minutes=2)
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    dag = f"cancelled-{generation_id}"
+    pages.add(
+        "killed",
+        generation_id,
+        dag=dag,
+        index=4,
+        state="failed",
+        watch=MADE,
+        at=began,
+        ended=ended + timedelta(seconds=1),
+    )
+    pages.act(event, extra, dag=dag, at=ended, task="killed" if of_task else None)
+    shown = pages.get(pages.at("killed", dag=dag, index=4, then="/clip.json"), user="admin").json()
+    assert (shown["state"], shown["qualifier"]) == ("failed", "cancelled")
+    assert told in shown["error"]["message"]
+    assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
+
+
+def test_an_action_long_before_the_end_is_not_the_cause(pages, generation):
+    """Airflow logs actions that it refuses, too: one that the task outlived has not ended it."""
+    began = datetime.now(UTC) - timedelta(hours=1)
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    pages.add("outlived", generation_id, dag="outlived", state="failed", watch=MADE, at=began, ended=datetime.now(UTC))
+    pages.act(
+        "patch_task_instance", {"new_state": "failed"}, dag="outlived", at=began + timedelta(seconds=9), task="outlived"
+    )
+    shown = pages.get(pages.at("outlived", dag="outlived", then="/clip.json"), user="admin").json()
+    assert "neither a timeout nor an action" in shown["error"]["message"]
+
+
+def test_a_wait_says_who_polls_and_until_when(pages, generation):
+    """A deferred task shows since when its trigger waits, its interval, its first poll and its deadline."""
+    now = datetime.now(UTC)
+    generation_id, _ = generation(states=[["processing", 0]])
+    watch = {**MADE, "deadline": int(now.timestamp()) + 3600, "poll_interval": 40.0}
+    for index in range(1, 4):
+        pages.add(
+            "fast", f"other-{index}", dag="waits", index=index, watch=MADE, at=now, ended=now + timedelta(seconds=60)
+        )
+    pages.add(
+        "fast", generation_id, dag="waits", index=0, state="deferred", watch=watch, at=now, deferred=now, triggerer=1
+    )
+    shown = pages.get(pages.at("fast", dag="waits", index=0, then="/clip.json"), user="admin").json()["outlook"]
+    assert (shown["waits"], shown["interval"], shown["is_adaptive"]) == ("triggerer", 40.0, False)
+    assert datetime.fromisoformat(shown["waiting_since"]) == now
+    first = [datetime.fromisoformat(shown["next_poll"][name]) - now for name in ("since", "at")]
+    assert first == [timedelta(seconds=20), timedelta(seconds=60)]
+    assert datetime.fromisoformat(shown["deadline"]).timestamp() == watch["deadline"]
+    assert shown["usual"] == {"seconds": 60.0, "count": 3}
+    assert shown["ends"]["by"] == "others"
+
+
+def test_neighbours_cross_from_task_to_task(pages):
+    """Previous and next follow the sheet: over all tasks, and never to a second task of the same clip."""
+    now = datetime.now(UTC)
+    for number, (task, index) in enumerate([("opening", -1), ("scene", 0), ("scene", 1), ("credits", -1)]):
+        at = now + timedelta(seconds=10 * number)
+        pages.add(task, f"n-{number}", dag="album", index=index, watch=MADE, at=at)
+        pages.add(f"keep-{task}", f"n-{number}", dag="album", index=index, watch=KEPT, at=at + timedelta(seconds=5))
+    seen, key = [], {"task_id": "opening", "map_index": -1}
+    while key is not None:
+        at = pages.at(key["task_id"], dag="album", index=key["map_index"], then="/clip.json")
+        view = pages.get(at, user="admin").json()
+        seen.append((key["task_id"], key["map_index"], *view["place"]))
+        key = view["after"]
+    assert seen == [("opening", -1, 1, 4), ("scene", 0, 2, 4), ("scene", 1, 3, 4), ("credits", -1, 4, 4)]
+    assert view["before"] == {"task_id": "scene", "map_index": 1}
+    kept = pages.get(pages.at("keep-scene", dag="album", index=0, then="/clip.json"), user="admin").json()
+    assert (kept["place"], kept["after"]) == ([2, 4], {"task_id": "scene", "map_index": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("/vidu/nothing", ""),
+        ("/vidu/dags/film", "../"),
+        ("/vidu/dags/film/runs/{run}/", "../../../../"),
+        ("/vidu/dags/film/runs/{run}/tasks/make/mapped/two", "../" * 7),
+    ],
+)
+def test_an_unknown_address_explains_itself(pages, path, root):
+    """A browser gets a page with this plugin's own script for the ways out; a program gets JSON."""
+    path = path.format(run=quote(pages.run, safe=""))
+    answer = pages.get(path, headers=HTML)
+    assert answer.status_code == 404
+    assert "Watch" in answer.text
+    assert f'<meta name="vidu-root" content="{root}">' in answer.text
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    if "mapped" not in path:
+        assert pages.get(path, headers={"Accept": "application/json"}).json() == {"detail": "Not Found"}
+
+
+def test_a_task_without_a_generation_says_when_it_has_one(pages):
+    """The page of such a task explains what it waits for."""
+    answer = pages.get(pages.at("nothing-yet", then="/clip.json"))
+    assert answer.status_code == 404
+    assert "as soon as the task has submitted one" in answer.json()["detail"]

@@ -1,0 +1,123 @@
+"""What went wrong, what to do and what it costs: never advice that pays twice for a clip that is fine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduRateLimitError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.ui.clips.facts import slim
+from airflow_provider_vidu.ui.clips.service import Live
+from tests.unit.ui.clips.test_facts import NOW, made, task, view
+
+WATCH = {"conn_id": "c", "role": "generate", "credits": 20}
+TRACE = {"metadata": {"trace_id": "trace-7"}}
+
+
+def generation(status: str, **more: Any) -> Generation:
+    """Return a generation in a state."""
+    return Generation.model_validate({**made(), "status": status, **more})
+
+
+def test_a_failure_has_its_trace_id_and_its_price():
+    """Reason, code, trace id, advice and the cost of a clear; the trace id is kept of a stored answer, too."""
+    failed = generation("failed", error_code="CreationPolicyViolation", error_message="no", raw=TRACE)
+    stored = view(task(state="failed", watch=WATCH, result=failed.as_xcom()))["error"]
+    assert (stored["code"], stored["trace_id"]) == ("CreationPolicyViolation", "trace-7")
+    assert "content policy" in stored["advice"]
+    assert (
+        "Clearing film submits a new generation and pays for it (the price of this one: 20 credits)." in stored["cost"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "title", "advised"),
+    [
+        ("succeeded", "The task failed, the clip is fine", "ViduDownloadOperator"),
+        ("running", "The task failed, the generation continues", "ViduGenerationSensor"),
+        (None, "The task failed", "ViduGenerationSensor"),
+    ],
+)
+def test_a_task_failed_beside_its_clip(status, title, advised):
+    """The page says how to get the clip without paying again, and that a clear of the task would pay."""
+    live = Live(generation(status) if status else None)
+    shown = view(task(state="failed", watch=WATCH, ended_at=NOW), live=live)
+    error = shown["error"]
+    assert error["title"] == title
+    assert 'generation_id="g"' in error["advice"]
+    assert advised in error["advice"]
+    assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in error["cost"]
+    assert shown["qualifier"] == ("task failed" if status else None)
+
+
+def test_a_sensor_that_failed_costs_nothing():
+    """Clearing a task that only waits submits nothing."""
+    tasks = task("make", watch={"role": "submit"}), task("wait", state="failed", watch={"conn_id": "c", "role": "wait"})
+    error = view(*tasks, live=Live(generation("succeeded")))["error"]
+    assert error["cost"] == "Clearing wait costs nothing: it only waits."
+
+
+def test_a_timeout_that_cancelled():
+    """A generation that was cancelled after the task's deadline was cancelled by that timeout."""
+    deadline = (NOW + timedelta(minutes=5)).timestamp()
+    film = task(state="failed", watch={**WATCH, "deadline": deadline}, ended_at=NOW + timedelta(minutes=6))
+    shown = view(film, live=Live(generation("failed", error_code="UserCancelled", credits=0)))
+    assert (shown["qualifier"], shown["error"]["title"]) == ("cancelled", "The generation was cancelled")
+    assert "the timeout of the task film expired" in shown["error"]["message"]
+    assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        (None, "does not report whether the credits were returned"),
+        (20, "reports a cost of 20 credits; it does not say whether they were returned"),
+        (0, "reports a cost of 0 credits."),
+    ],
+)
+def test_whether_credits_came_back(price, told):
+    """Only what the service reports is claimed."""
+    shown = view(task(state="failed", watch={"role": "generate"}), live=Live(generation("failed", credits=price)))
+    assert told in shown["error"]["cost"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ([task(state="failed", watch=WATCH)], "neither a timeout nor an action"),
+        ([task(state="skipped", watch=WATCH)], "as when a run's timeout expires"),
+        ([task("wait", state="failed", watch={"role": "wait"})], "No task of this run submitted it"),
+    ],
+)
+def test_who_cancelled_is_not_guessed(tasks, told):
+    """Without a record of a timeout or a kill the page says so."""
+    assert told in view(*tasks, live=Live(generation("failed", error_code="UserCancelled")))["error"]["message"]
+
+
+def test_the_text_for_support():
+    """Ids, state, code, trace id and times in UTC; neither the prompt nor anything signed."""
+    failed = generation("failed", error_code="Unknown", raw=TRACE, completed_at=None, model="viduq3")
+    film = task(3 * "x", 7, state="failed", watch=WATCH, try_number=2, ended_at=NOW, fields={"prompt": "a secret cat"})
+    text = view(film, live=Live(slim(failed), busy_until=NOW - timedelta(seconds=9), done_since=NOW))["support"]
+    for line in (
+        "Generation: g",
+        "Trace id: trace-7",
+        "Model: viduq3",
+        "Submitted: 2026-01-02 11:59:30 UTC",
+        "Ended: between 2026-01-02 11:59:51 and 2026-01-02 12:00:00 UTC",
+        "Task: xxx [7], try 2, failed",
+    ):
+        assert line in text.splitlines()
+    assert "cat" not in text
+    assert "hush" not in text
+
+
+def test_an_old_state_is_told_as_such():
+    """While the service cannot be queried the last known state stays, with the code and trace id of the refusal."""
+    error = ViduRateLimitError("slow down", code="TooManyRequests", trace_id="t-9")
+    live = Live(generation("running")).failed(error, NOW)
+    notice = view(task(state="deferred", watch=WATCH), live=live, over=False)["notice"]
+    assert (notice["is_old"], notice["code"], notice["trace_id"]) == (True, "TooManyRequests", "t-9")

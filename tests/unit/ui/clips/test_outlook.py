@@ -1,0 +1,102 @@
+"""What is known of a wait that goes on, and that nothing else is claimed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.ui.clips.facts import Clip
+from airflow_provider_vidu.ui.clips.outlook import outlook
+from airflow_provider_vidu.ui.clips.service import Live
+from tests.unit.ui.clips.test_facts import NOW, task, view
+
+
+def at(seconds: float) -> datetime:
+    """Return a moment after the submit."""
+    return NOW + timedelta(seconds=seconds)
+
+
+def running(progress: int | None = None) -> Generation:
+    """Return a generation that runs."""
+    return Generation(id="g", status=GenerationStatus.RUNNING, progress=progress)
+
+
+def seen(now: datetime, live: Live, usual: tuple[float, int] | None = None, **more: Any) -> dict[str, Any]:
+    """Return the outlook of a deferred task."""
+    watch = {"role": "generate", **more.pop("watch", {"adaptive": True, "deadline": at(3600).timestamp()})}
+    known = {"state": "deferred", "deferred_at": NOW, "has_triggerer": True, "started_at": NOW, **more}
+    film = task(watch=watch, **known)
+    return outlook(Clip("g", [film], usual=usual), live.generation, live, now)
+
+
+def test_the_end_by_progress():
+    """Twenty percent in ten seconds leave thirty seconds for the rest; one progress alone says nothing."""
+    first = Live().answered(running(20), at(60))
+    assert seen(at(60), first)["ends"] is None
+    assert seen(at(71), first.answered(running(40), at(70)))["ends"] == {"at": at(100).isoformat(), "by": "progress"}
+
+
+@pytest.mark.parametrize(("progress", "answered"), [(19, 70), (100, 70), (21, 86_400)])
+def test_a_progress_that_predicts_nothing(progress, answered):
+    """It went back, is complete, or is so slow that a guess would mislead."""
+    live = Live().answered(running(20), at(60)).answered(running(progress), at(answered))
+    assert seen(at(answered), live)["ends"] is None
+
+
+def test_the_end_by_the_other_clips():
+    """Without a progress the median of the task's other map indexes is the estimate, also when it has passed."""
+    found = seen(at(90), Live(running()), usual=(65.0, 12))
+    assert found["ends"] == {"at": at(65).isoformat(), "by": "others"}
+    assert found["usual"] == {"seconds": 65.0, "count": 12}
+
+
+def test_the_adaptive_interval_follows_state_and_age():
+    """The interval shown is the schedule's own: rare in a queue, denser while it runs."""
+    waiting = Live().answered(Generation(id="g", status=GenerationStatus.WAITING), at(4000))
+    assert seen(at(4000), waiting)["interval"] == 100
+    assert seen(at(4030), waiting.answered(running(), at(4030)))["interval"] == 20
+    assert seen(at(5), Live())["interval"] is None
+
+
+@pytest.mark.parametrize("interval", [-1, 0, "soon", 1e300, True])
+def test_an_interval_that_is_none(interval):
+    """A note is whatever a DAG has written."""
+    found = seen(at(5), Live(running()), watch={"poll_interval": interval, "deadline": "never"})
+    assert (found["interval"] or 1.0, found["deadline"]) == (1.0, None)
+
+
+def test_a_note_of_an_earlier_version_claims_nothing():
+    """It named neither deadline nor interval; the wait itself is still shown."""
+    found = seen(at(5), Live(running()), watch={})
+    assert [found[name] for name in ("waits", "interval", "next_poll", "deadline")] == ["triggerer", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("more", "place", "polls"),
+    [
+        ({"has_triggerer": False}, "unassigned", False),
+        ({"state": "running", "deferred_at": None}, "worker", True),
+        ({"state": "up_for_retry", "deferred_at": None}, None, False),
+    ],
+)
+def test_where_the_wait_is(more, place, polls):
+    """A trigger that no triggerer has taken up polls nothing, nor does a task between two attempts."""
+    found = seen(at(60), Live(running()), **more)
+    assert (found["waits"], found["interval"] is not None) == (place, polls)
+
+
+def test_the_first_poll_of_a_trigger():
+    """Until it has come, its bounds are shown: the schedule's own."""
+    first = seen(at(20), Live(running()))["next_poll"]
+    assert first == {"since": at(12.5).isoformat(), "at": at(37.5).isoformat()}
+    assert seen(at(40), Live(running()))["next_poll"] is None
+
+
+def test_a_finished_clip_has_no_outlook():
+    """It is shown while something is still to come, and only then."""
+    assert view(task(state="deferred", watch={"role": "generate"}), over=False)["outlook"]["waits"] == "triggerer"
+    done = Live(Generation(id="g", status=GenerationStatus.FAILED))
+    assert view(task(state="failed"), live=done)["outlook"] is None
