@@ -107,7 +107,7 @@ def variables(monkeypatch) -> Variables:
     monkeypatch.setattr(records, "Variable", found)
     monkeypatch.setattr(ledger, "Variable", found)
     # Any Airflow lists these names, in its own way.
-    monkeypatch.setattr("airflow_provider_vidu.orders.spending.ledger", lambda: ledger.ListedLedger(found.keys))
+    monkeypatch.setattr("airflow_provider_vidu.orders.money.spending.ledger", lambda: ledger.ListedLedger(found.keys))
     return found
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.generate import ViduGenerateOperator
-from airflow_provider_vidu.orders.budget import ViduBudget
+from airflow_provider_vidu.orders.money.budget import ViduBudget
 
 __all__ = ["ViduBudget", "ViduDownloadOperator", "ViduGenerateOperator"]

@@ -23,9 +23,9 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.events import Turn, id_in, read_slot_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
-from airflow_provider_vidu.orders.budget import ViduBudget, checked_budget, checked_cap
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
 from airflow_provider_vidu.orders.explained import explained_failure, explained_not_found
+from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget, checked_cap
 from airflow_provider_vidu.orders.request import (
     NAMES,
     check_arguments,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
-    from airflow_provider_vidu.orders.spending import Spending
+    from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.tasks.slot_wait import SlotWait
 
 
@@ -357,7 +357,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _spending(self, context: Context) -> Spending:
         """Return the limits on credits that this task keeps."""
-        from airflow_provider_vidu.orders.spending import Spending
+        from airflow_provider_vidu.orders.money.spending import Spending
 
         return Spending(context, self, self.budget, checked_cap(self.max_credits, self._has_cap), self.log)
 

@@ -35,8 +35,8 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
 from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.orders.spending import Unlimited
 from airflow_provider_vidu.polling.watch import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
 

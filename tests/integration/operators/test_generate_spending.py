@@ -17,7 +17,7 @@ from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order, spending
-from airflow_provider_vidu.orders.ledger import ListedLedger
+from airflow_provider_vidu.orders.money.ledger import ListedLedger
 from airflow_provider_vidu.orders.records import StateStore
 from tests.integration.operators.test_generate import Task
 

@@ -10,7 +10,14 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
 from airflow_provider_vidu.operators import ViduBudget
-from airflow_provider_vidu.orders.budget import Scope, amount, check_budget, checked_budget, checked_cap, price_refused
+from airflow_provider_vidu.orders.money.budget import (
+    Scope,
+    amount,
+    check_budget,
+    checked_budget,
+    checked_cap,
+    price_refused,
+)
 
 RUN = Scope("run", "d", "r", datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
 DAY = dataclasses.replace(RUN, per="day")

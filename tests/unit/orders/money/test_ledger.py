@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.orders import ledger
-from airflow_provider_vidu.orders.ledger import ListedLedger, SharedLedger
+from airflow_provider_vidu.orders.money.ledger import ListedLedger, SharedLedger
 
 PREFIX = "vidu_spent_d_202601_r_"
 

@@ -12,8 +12,8 @@ from airflow_provider_vidu.common.values import moment
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.models import Cancellation, Generation
-from airflow_provider_vidu.orders.budget import Period, Scope, ViduBudget, amount, check_budget, price_refused
-from airflow_provider_vidu.orders.ledger import ledger
+from airflow_provider_vidu.orders.money.budget import Period, Scope, ViduBudget, amount, check_budget, price_refused
+from airflow_provider_vidu.orders.money.ledger import ledger
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
