@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.orders import ledger
+from airflow_provider_vidu.orders.money import ledger
 from airflow_provider_vidu.orders.money.ledger import ListedLedger, SharedLedger
 
 PREFIX = "vidu_spent_d_202601_r_"
