@@ -26,6 +26,7 @@ from airflow_provider_vidu.common.text import redacted, without_query
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, DEFER_MARGIN_SECONDS, checked_count, checked_seconds
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
+from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
 
@@ -343,7 +344,10 @@ class ViduHook(BaseHook):
             wrong = error
         if wrong is not None:
             return False, problem(wrong, self._config)
-        return True, f"Fine: {self.config.base_url} speaks {self.config.dialect.name} and accepts the key."
+        config = self.config
+        proxy = proxy_for(config.base_url, config.proxy)
+        through = f" (through the proxy {without_login(proxy)})" if proxy else ""
+        return True, f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
 
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
