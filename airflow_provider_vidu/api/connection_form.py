@@ -78,13 +78,14 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
 }
 
 UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
-    # The port is shown: Airflow 3.3 tests a stored connection only if it knows host and port.
+    # The port is shown: Airflow 3.3.2 tests a stored connection without one as if its port were 0, and refuses that as
+    # another destination (_same_endpoint in its core_api/routes/public/connections.py).
     "hidden-fields": ["login", "schema", "extra"],
     "relabeling": {"host": "Host (base URL)", "password": "API key"},
     "placeholders": {
-        "host": "https://api.vidu.com, https://api.vidu.cn (China) or https://gateway.example.com/prefix",
+        "host": "https://api.vidu.com, https://api.vidu.cn (China) or your gateway",
         "password": "the key of your account",
-        "port": "empty: the host's",
+        "port": "443 (Airflow's Test button needs a port)",
     },
 }
 

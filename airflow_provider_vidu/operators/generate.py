@@ -42,6 +42,7 @@ from airflow_provider_vidu.orders.request import (
     text,
 )
 from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
+from airflow_provider_vidu.tasks.endings import Observed, end_line, page_of, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._facts: Mapping[str, Any] | None = None
+        self._times: Mapping[str, Any] | None = None
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -165,6 +167,7 @@ class ViduGenerateOperator(SignedURLOperator):
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
 
+    @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or pick up what an earlier try submitted; publish the id; wait."""
         from airflow_provider_vidu.operators.preflight import check_downstream
@@ -198,6 +201,8 @@ class ViduGenerateOperator(SignedURLOperator):
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **self._facts)
+        if page := page_of(context):
+            self.log.info("Watch generation %s at %s", generation.id, page)
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
         if generation.failed:  # some creates are answered with the failure at once
@@ -212,12 +217,13 @@ class ViduGenerateOperator(SignedURLOperator):
             self._deferred_wait(hook, generation.id).defer()
         return self._finished(context, self._wait(hook, generation.id))
 
+    @without_known_causes
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
         wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
         with self._explained_failure(wait.hook, wait.generation_id):
-            return self._finished(context, wait.resume(event))
+            return self._finished(context, wait.resume(event), event)
 
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
@@ -231,6 +237,7 @@ class ViduGenerateOperator(SignedURLOperator):
         except Exception as error:  # noqa: BLE001 - the result is paid for; without the record a later clear may reuse it
             self.log.warning("Could not record that the result was returned: %s", redacted(error))
 
+    @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
         if not was_given_up(next_method, next_kwargs):
@@ -266,16 +273,20 @@ class ViduGenerateOperator(SignedURLOperator):
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
 
     def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
+        observed = Observed()
         try:
             with self._explained_failure(hook, generation_id):
-                return hook.wait(
+                generation = hook.wait(
                     generation_id,
                     timeout=self._seconds(),
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
+                    on_change=observed,
                     endpoint=self._endpoint(),
                     known=True,
                 )
+            self._times = observed.times()
+            return generation
         except ViduTimeoutError:
             self._cancel("the timeout expired")
             raise
@@ -354,12 +365,14 @@ class ViduGenerateOperator(SignedURLOperator):
                 raise not_resumed(error, generation_id) from error
             raise
 
-    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
-        if generation.credits is not None:
-            self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
+    def _finished(
+        self, context: Context, generation: Generation, event: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
-        return as_result(*completed(generation, self._arguments(), self._facts))
+        generation, parameters = completed(generation, self._arguments(), self._facts)
+        self.log.info("%s", end_line(generation, context, self._times if event is None else event))
+        return as_result(generation, parameters)
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""
