@@ -32,7 +32,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
-from airflow_provider_vidu.tasks.endings import end_line, page_of, without_known_causes
+from airflow_provider_vidu.tasks.endings import log_end, page_of, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         self, context: Mapping[str, Any] | None, generation: Generation, times: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         generation, parameters = continued(generation, self.generation)
-        self.log.info("%s", end_line(generation, context, times))
+        log_end(self.log, generation, context, times)
         return as_result(generation, parameters)
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:

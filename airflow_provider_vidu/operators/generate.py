@@ -42,7 +42,7 @@ from airflow_provider_vidu.orders.request import (
     text,
 )
 from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
-from airflow_provider_vidu.tasks.endings import Observed, end_line, page_of, without_known_causes
+from airflow_provider_vidu.tasks.endings import Observed, log_end, page_of, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
         generation, parameters = completed(generation, self._arguments(), self._facts)
-        self.log.info("%s", end_line(generation, context, self._times if event is None else event))
+        log_end(self.log, generation, context, self._times if event is None else event)
         return as_result(generation, parameters)
 
     def _cancel(self, why: str) -> None:

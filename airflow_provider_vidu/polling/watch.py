@@ -329,7 +329,7 @@ class Watch:
         self._without_url += 1
         if self._without_url <= self.policy.missing_url_polls:
             if self._without_url == 1:
-                note = note or "success is reported without a URL"
+                note = f"{note or generation.describe()}, but without a URL"
             return self._wait(self.policy.delay(self._polls, self._rng), now, note, trouble=True)
         error = exceptions.ViduMissingVideoError(
             f"The service reports {generation.provider_status!r}, but {self._without_url} answers in a row held no "

@@ -54,9 +54,12 @@ class Observed:
         return {"seen_at": time.time() if self._saw_it_unfinished else None, "queued": self._queued}
 
 
-def end_line(generation: Generation, context: Mapping[str, Any] | None, times: Mapping[str, Any] | None = None) -> str:
-    """Return the last line about a generation, such as ``Generation 9: 80 credits, 1 min 5 s (about 15 s queued)``.
+def log_end(
+    log: Any, generation: Generation, context: Mapping[str, Any] | None, times: Mapping[str, Any] | None = None
+) -> None:
+    """Log what a generation took, such as ``Generation 9: 80 credits, 1 min 5 s (about 15 s queued)``, if it is known.
 
+    :param log: the task's logger.
     :param generation: with the facts of its order, as far as they are known.
     :param context: the task's context, which leads to the clip's page.
     :param times: a trigger's event, or :meth:`Observed.times`: when the end was seen, and the time in the queue.
@@ -64,8 +67,9 @@ def end_line(generation: Generation, context: Mapping[str, Any] | None, times: M
     spent = generation.credits
     cost = "" if spent is None else f"{spent:g} credit{'' if spent == 1 else 's'}"
     facts = ", ".join(filter(None, (cost, _time_taken(generation, mapping(times)))))
-    page = page_of(context)
-    return f"Generation {generation.id}: {facts or generation.describe()}{f'. Watch it: {page}' if page else ''}"
+    if facts:
+        page = page_of(context)
+        log.info("Generation %s: %s%s", generation.id, facts, f". Watch it: {page}" if page else "")
 
 
 def _time_taken(generation: Generation, times: Mapping[str, Any]) -> str:
