@@ -372,7 +372,9 @@ def _proxy(read: _Fields) -> Secret | None:
         socks = " (SOCKS is not supported)" if value.lower().startswith("socks") else ""
         raise read.error("proxy", f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
     proxy = Secret(value)
-    return proxy if password is None else read.checked("proxy_password", partial(with_password, proxy), Secret(password))
+    return (
+        proxy if password is None else read.checked("proxy_password", partial(with_password, proxy), Secret(password))
+    )
 
 
 def _headers(read: _Fields) -> tuple[tuple[str, Secret], ...]:

@@ -17,7 +17,9 @@ SCREEN = 25
 
 def lines(capsys) -> list[str]:
     """Return the messages of the provider's modules, as Airflow prints them."""
-    printed = re.findall(r"\[(?:info|warning|error) *\] (.*?) *\[[^]]*airflow_provider_vidu[^]]*\]", capsys.readouterr().out)
+    printed = re.findall(
+        r"\[(?:info|warning|error) *\] (.*?) *\[[^]]*airflow_provider_vidu[^]]*\]", capsys.readouterr().out
+    )
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in printed]
 
 
@@ -32,7 +34,8 @@ def test_a_good_run(dialect, sandbox, deferrable, capsys):
     assert len([line for line in told if re.search(r"running .* \d+ %", line)]) <= 5
     # A gateway names no price, and its whole seconds are too coarse for this speed.
     assert dialect == "vidu-native" or re.fullmatch(
-        rf"Generation {re.escape(found['id'])}: 80 credits, [\d.]+ s( \(about [\d.]+ s queued\))?\. Watch it: \S+", told[-1]
+        rf"Generation {re.escape(found['id'])}: 80 credits, [\d.]+ s( \(about [\d.]+ s queued\))?\. Watch it: \S+",
+        told[-1],
     ), told[-1]
     polls = len(sandbox.requests(kind="query", id=found["id"]))
     assert polls > 10, "there were too few polls to be quiet about"
