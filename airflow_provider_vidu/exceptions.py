@@ -33,8 +33,8 @@
         └── ViduStorageError          ↻ the destination could not be written
 
 ``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot help: the class is also ``AirflowFailException``,
-so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; in the message of
-an error answer it follows the service's own words.
+so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it ends the
+message of an error answer, after the service's own words.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("blank", [None, "", "  "])
 @pytest.mark.parametrize(
     "field",
-    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers", "query_path", "create_path",
-     "allowed_hosts"],
+    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers",
+     "query_path", "create_path", "allowed_hosts"],
 )  # fmt: skip
 def test_blank_extras_are_absent(field: str, blank: Any) -> None:
     """The form stores empty fields as null or empty text."""

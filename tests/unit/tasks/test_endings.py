@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from airflow_provider_vidu import exceptions as E
+from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.tasks import endings
 from airflow_provider_vidu.tasks.endings import Observed, log_end, page_of, without_known_causes
@@ -94,14 +94,14 @@ def raised(cause: BaseException | None) -> str:
 
     @without_known_causes
     def method() -> None:
-        raise E.ViduAuthError("the key was refused") from cause
+        raise exceptions.ViduAuthError("the key was refused") from cause
 
-    with pytest.raises(E.ViduAuthError) as caught:
+    with pytest.raises(exceptions.ViduAuthError) as caught:
         method()
     return "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("cause", [None, E.ViduError("ours"), OSError("refused"), TimeoutError("late")])
+@pytest.mark.parametrize("cause", [None, exceptions.ViduError("ours"), OSError("refused"), TimeoutError("late")])
 def test_known_causes_are_hidden(cause: BaseException | None) -> None:
     """The message says it already: one traceback is enough."""
     assert raised(cause).count("Traceback") == 1
@@ -109,7 +109,7 @@ def test_known_causes_are_hidden(cause: BaseException | None) -> None:
 
 def test_an_unknown_cause_stays() -> None:
     """A fault that nobody expected must be found, also behind an error of ours."""
-    between = E.ViduError("between")
+    between = exceptions.ViduError("between")
     between.__cause__ = KeyError("bug")
     assert "KeyError: 'bug'" in raised(between)
 
@@ -122,9 +122,9 @@ def test_a_context_counts_as_a_cause() -> None:
         try:
             raise fault
         except Exception:  # noqa: BLE001 - the context is what is tested
-            raise E.ViduError("ours")  # noqa: B904
+            raise exceptions.ViduError("ours")  # noqa: B904
 
-    for fault, parts in ((E.ViduError("before"), 1), (ZeroDivisionError("bug"), 2)):
-        with pytest.raises(E.ViduError) as caught:
+    for fault, parts in ((exceptions.ViduError("before"), 1), (ZeroDivisionError("bug"), 2)):
+        with pytest.raises(exceptions.ViduError) as caught:
             method(fault)
         assert "".join(traceback.format_exception(caught.value)).count("Traceback") == parts
