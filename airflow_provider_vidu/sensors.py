@@ -202,8 +202,6 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         )
 
     def _poll(self, watch: Watch) -> PollResult:
-        from airflow_provider_vidu.polling.watch import Wait
-
         hook, config = self._hook(), None
         try:
             config = hook.config
@@ -212,8 +210,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             result = watch.missed(error, time.time(), has_connection=config is not None)
         else:
             result = watch.saw(generation, time.time())
-        # A deferrable sensor leaves the line about the state to its trigger, which adds when it looks next.
-        if result.note and not (self.deferrable and isinstance(result, Wait) and not result.trouble):
+        if result.note:
             self.log.info("Generation %s: %s", self._id(), result.note)
         return result
 
