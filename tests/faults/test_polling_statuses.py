@@ -67,7 +67,7 @@ FAULTS = [
     Fault("403 in HTML, a firewall's", answered(403, HTML), E.ViduResponseError, FRONT),
     Fault("404 in plain text, an ingress's", answered(404, "default backend - 404"), E.ViduResponseError, FRONT),
     Fault("408", answered(408), E.ViduServerError, PASSES),
-    final("409", official(409, "Conflict"), E.ViduConflictError, r"^The service said: said the service.*not in a state"),
+    final("409", official(409, "Conflict"), E.ViduConflictError, r"^The service said: said.*not in a state"),
     final("413", answered(413, HTML), E.ViduRequestError, r"will be refused again.*HTTP status 413"),
     Fault("429 without Retry-After", answered(429, gateway("rate_limit", "slow down")), E.ViduRateLimitError, SLOWER),
     Fault("429, empty", answered(429), E.ViduRateLimitError, r"gave no reason.*HTTP status 429"),
