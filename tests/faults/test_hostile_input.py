@@ -254,7 +254,11 @@ def test_no_answer_is_rendered_a_second_time(vidu_connection, context, tmp_path,
     with DAG("d", schedule=None, template_undefined=jinja2.StrictUndefined):
         wait = ViduGenerationSensor(task_id="w", generation_id="{{ told }}")
         order = ViduGenerateOperator(
-            task_id="g", prompt="{{ generation.enhanced_prompt }}", model="viduq2", wait_for_completion=False, durable=False
+            task_id="g",
+            prompt="{{ generation.enhanced_prompt }}",
+            model="viduq2",
+            wait_for_completion=False,
+            durable=False,
         )
         fetch = ViduDownloadOperator(
             task_id="f", destination=f"{tmp_path}/{{{{ told }}}}/", generation_id="{{ generation.raw.id }}"
