@@ -34,8 +34,8 @@
         └── ViduStorageError          ↻ the destination could not be written
 
 ``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot help: the class is also ``AirflowFailException``,
-so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it begins the
-message of an error answer.
+so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it ends the
+message of an error answer, after the service's own words.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ViduError(AirflowException):
 
     retryable: ClassVar[bool] = True
     advice: ClassVar[str] = "The log names the reason."
-    """What to do about errors of the class: begins the message of an error answer, and is shown on the clip pages.
+    """What to do about errors of the class: ends the message of an error answer, and is shown on the clip pages.
 
     It names no host, connection or secret, because everyone who may see a clip can read it.
     """

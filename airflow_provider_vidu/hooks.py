@@ -33,6 +33,7 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
+from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
 
@@ -404,7 +405,10 @@ class ViduHook(BaseHook):
             wrong = error
         if wrong is not None:
             return False, problem(wrong, self._config)
-        return True, f"Fine: {self.config.base_url} speaks {self.config.dialect.name} and accepts the key."
+        config = self.config
+        proxy = proxy_for(config.base_url, config.proxy)
+        through = f" (through the proxy {without_login(proxy)})" if proxy else ""
+        return True, f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
 
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None

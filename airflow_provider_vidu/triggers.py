@@ -48,6 +48,9 @@ class ViduGenerationTrigger(BaseTrigger):
          "generation_id": "…", "status": "succeeded", "provider_status": "completed",
          "error": None | {"type": "ViduAuthError", "message": "…", …}, "since": 1774494600.5, "deadline": None | …}
 
+    A success also holds ``seen_at``, the epoch seconds of the poll that saw it, and ``queued``, about how many seconds
+    the generation waited in a queue (None if unknown).
+
     Read it with :func:`airflow_provider_vidu.events.read_event`. Airflow stores all arguments as plain text in the
     metadata database, so they contain neither keys nor URLs.
 
@@ -211,7 +214,8 @@ class ViduGenerationTrigger(BaseTrigger):
                 self.log.info("Generation %s: %s", self.generation_id, result.note)
             if not isinstance(result, Wait):
                 error = result.error if isinstance(result, Failed) else None
-                return make_event(self.generation_id, watch.last, error)
+                event = make_event(self.generation_id, watch.last, error)
+                return event if error else {**event, "seen_at": time.time(), "queued": watch.queued}
             delay = self._hurried(result.delay)
             del result  # thousands of triggers sleep here
 

@@ -101,7 +101,8 @@ class Variables:
 @pytest.fixture
 def variables(monkeypatch) -> Variables:
     """Stand in for Airflow's Variables, which records of orders live in where a clear discards a task's state."""
-    from airflow_provider_vidu.orders import ledger, records
+    from airflow_provider_vidu.orders import records
+    from airflow_provider_vidu.orders.money import ledger
 
     found = Variables()
     monkeypatch.setattr(records, "Variable", found)

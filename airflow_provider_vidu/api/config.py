@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
+from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect, EntV2
 from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, TransportFailure, check_template
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.common.text import redacted, sanitized
@@ -24,7 +25,7 @@ from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
-from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
+from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of, with_password
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 NO_SCHEME: Final = "none"
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _MIN_REDACTED_CHARS: Final = 8
 """Shorter secrets are redacted in error answers only."""
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
+_OFFICIAL_HOST: Final = re.compile(r"(?i)(https?://)?api\.vidu\.(com|cn)([:/].*)?")
 _PASTED_SCHEME: Final = re.compile(r"(?i)(bearer|token)\s")
 
 
@@ -96,7 +98,7 @@ class ViduConfig:
         :raises ViduConfigError: naming the connection and the field that is wrong.
         """
         read = _Fields(conn_id, extra)
-        dialect = _dialect(read)
+        dialect = _dialect(read, conn)
         auth_scheme = _auth_scheme(read, dialect)
         return cls(
             conn_id=conn_id,
@@ -275,8 +277,10 @@ class _Fields:
             raise self.error(name, error.reason) from None
 
 
-def _dialect(read: _Fields) -> Dialect:
-    name = (read.word("dialect") or DEFAULT_DIALECT).lower()
+def _dialect(read: _Fields, conn: AirflowConnection) -> Dialect:
+    """Return the dialect that is set; if none is, the one that the official hosts speak, or else the default."""
+    default = EntV2.name if _OFFICIAL_HOST.fullmatch((conn.host or "").strip()) else DEFAULT_DIALECT
+    name = (read.word("dialect") or default).lower()
     if name not in DIALECTS:
         raise read.error("dialect", f"must be one of {', '.join(DIALECTS)}, not {sanitized(name, 40)!r}.")
     kind, create_path = DIALECTS[name], read.word("create_path")
@@ -376,13 +380,18 @@ def _verify(read: _Fields) -> bool | str:
 
 
 def _proxy(read: _Fields) -> Secret | None:
-    value = read.word("proxy")
+    value, password = read.word("proxy"), read.word("proxy_password")
     if value is None:
+        if password is not None:
+            raise read.error("proxy_password", "is set, but proxy is empty. Set the proxy, or remove its password.")
         return None
     if origin_of(value) is None:
         socks = " (SOCKS is not supported)" if value.lower().startswith("socks") else ""
         raise read.error("proxy", f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
-    return Secret(value)
+    proxy = Secret(value)
+    return (
+        proxy if password is None else read.checked("proxy_password", partial(with_password, proxy), Secret(password))
+    )
 
 
 def _headers(read: _Fields) -> tuple[tuple[str, Secret], ...]:

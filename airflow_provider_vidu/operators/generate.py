@@ -39,6 +39,7 @@ from airflow_provider_vidu.orders.request import (
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
+from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._facts: Mapping[str, Any] | None = None
+        self._times: Mapping[str, Any] | None = None
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -175,10 +177,12 @@ class ViduGenerateOperator(SignedURLOperator):
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), forget_order]
 
+    @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or pick up what an earlier try submitted; publish the id; wait."""
         return self._submitted(context, None)
 
+    @without_known_causes
     def execute_admitted(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the wait for a free slot: submit."""
         return self._submitted(context, read_slot_event(event))
@@ -256,12 +260,13 @@ class ViduGenerateOperator(SignedURLOperator):
             check=self._check_wanted,
         )
 
+    @without_known_causes
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
         wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
         with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
-            return self._finished(context, wait.resume(event))
+            return self._finished(context, wait.resume(event), event)
 
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
@@ -269,6 +274,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.durable and context is not None and is_task_instance(context.get("ti")) and not is_dry(self.is_dry_run):
             record_returned(context, self.log, keeps=self.on_clear == "resume")
 
+    @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
         if not was_given_up(next_method, next_kwargs):
@@ -315,16 +321,20 @@ class ViduGenerateOperator(SignedURLOperator):
         return {"deadline": round(deadline), **polls}
 
     def _wait(self, hook: ViduHook, generation_id: str, seconds: float) -> Generation:
+        observed = Observed()
         try:
             with explained_failure(hook, generation_id, self._endpoint(), self.log):
-                return hook.wait(
+                generation = hook.wait(
                     generation_id,
                     timeout=seconds,
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
+                    on_change=observed,
                     endpoint=self._endpoint(),
                     known=True,
                 )
+            self._times = observed.times()
+            return generation
         except ViduTimeoutError:
             self._cancel("the timeout expired")
             raise
@@ -361,15 +371,17 @@ class ViduGenerateOperator(SignedURLOperator):
 
         return Spending(context, self, self.budget, checked_cap(self.max_credits, self._has_cap), self.log)
 
-    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
-        if generation.credits is not None:
-            self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
+    def _finished(
+        self, context: Context, generation: Generation, event: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
         if self._facts.get("credits") is None:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
                 self._spending(context).named_late(generation, self._facts.get("created_at"))
-        return as_result(*completed(generation, self._arguments(), self._facts))
+        generation, parameters = completed(generation, self._arguments(), self._facts)
+        log_end(self.log, generation, context, self._times if event is None else event)
+        return as_result(generation, parameters)
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import id_in, is_slot_event, read_event
@@ -168,7 +169,8 @@ class DeferredWait:
                 raise not_resumed(error, self.generation_id) from error
             self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
         if generation is not None and generation.succeeded and generation.video_url:
-            self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
+            if not has_ended:  # otherwise the trigger has logged it
+                self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
             return generation
         if not has_ended and (generation is None or not generation.is_done):
             self.defer(*_times(event))
@@ -207,8 +209,8 @@ def not_resumed(error: ViduError, generation_id: str) -> ViduError:
     The generation is paid for, so neither a deleted connection nor a refused key fails the task permanently.
     """
     message = (
-        f"Cannot continue to wait for a generation that is already submitted: {error.reason.rstrip('.')}. A retry "
-        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
+        f"{sentence(error.reason)} The wait for a generation that is already submitted has stopped. A retry resumes it "
+        "once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
     )
     plain = {"type": ViduError.__name__, "message": message, "generation_id": generation_id}
     return from_details({**error.details(), **plain})

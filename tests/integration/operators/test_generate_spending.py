@@ -16,7 +16,8 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
-from airflow_provider_vidu.orders import lost_order, spending
+from airflow_provider_vidu.orders import lost_order
+from airflow_provider_vidu.orders.money import spending
 from airflow_provider_vidu.orders.money.ledger import ListedLedger
 from airflow_provider_vidu.orders.records import StateStore
 from tests.integration.operators.test_generate import Task
