@@ -4,8 +4,8 @@ The waits are deferred, so a hundred of them need no worker. A prompt that is re
 others.
 
 `max_active_tis_per_dag` limits how many tasks submit at the same moment; it does not limit the generations in flight,
-because a submit ends before its generation does. For accounts with a limit use `ViduGenerateOperator`, which waits for a
-free slot.
+because a submit ends before its generation does. For accounts with a limit use `ViduGenerateOperator`, which waits for
+a free slot.
 """
 
 from __future__ import annotations

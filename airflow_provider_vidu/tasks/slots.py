@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
 from airflow_provider_vidu.tasks.clients import shared_client
@@ -114,12 +115,21 @@ class SlotQueue:
                     reported = place
             await admission
         finally:
-            self._gate.leave(waiter.key)
+            # After a clear, the task's next try may have joined under the same key already.
             if self._admissions.get(waiter.key) is admission:
                 del self._admissions[waiter.key]
+                self._gate.leave(waiter.key)
             self._changed.set()
 
     async def _serve(self) -> None:
+        try:
+            await self._serve_with_client()
+        except Exception as error:  # the boundary: those who wait must learn of it
+            log.exception("The queue of connection %s broke.", self.conn_id)
+            fault = error if isinstance(error, ViduError) else ViduError(f"The queue broke: {redacted(error)}")
+            self._refuse(fault)
+
+    async def _serve_with_client(self) -> None:
         async with await shared_client(self.conn_id) as client:
             while self._admissions:
                 try:

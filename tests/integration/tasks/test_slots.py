@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_vidu import triggers
 from airflow_provider_vidu.events import read_slot_event
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduTimeoutError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 
@@ -98,6 +98,30 @@ async def test_the_deadline_ends_the_wait(sandbox, connect):
     with pytest.raises(ViduTimeoutError, match="No slot was free within 1 min 0 s: nothing was submitted"):
         read_slot_event(event)
     assert len(sandbox.requests("create")) == 1
+
+
+@pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse")
+async def test_the_trigger_of_a_cleared_try_leaves_the_next_one_in_the_queue(sandbox, connect):
+    """Both have the same key; the old one is cancelled after the new one has joined."""
+    connect("ent-v2")
+    first = await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="viduq2")
+    old = asyncio.create_task(fired(slot_trigger("film", refused_at=time.time())))
+    await asyncio.sleep(0.2)
+    new = asyncio.create_task(fired(slot_trigger("film", refused_at=time.time())))
+    await asyncio.sleep(0.2)
+    old.cancel()
+    sandbox.advance(100)
+    await asyncio.to_thread(ViduHook().wait, first.id, poll_interval=0.05)
+    assert read_slot_event(await asyncio.wait_for(new, 20)) is not None
+
+
+async def test_a_queue_that_breaks_ends_the_waits(sandbox, connect, monkeypatch):
+    """A fault of the queue itself is reported at once, not at the deadline of each task."""
+    connect("ent-v2")
+    monkeypatch.setenv("AIRFLOW__VIDU__MAX_CONNECTIONS", "many")
+    event = await asyncio.wait_for(fired(slot_trigger("film")), 20)
+    with pytest.raises(ViduError, match="max_connections"):
+        read_slot_event(event)
 
 
 async def test_a_missing_connection_waits_for_it(connect):
