@@ -16,12 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_vidu.api.dialects.lost_create import Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -33,7 +31,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
+from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.polling.watch import failure, is_doubtful
@@ -129,7 +127,7 @@ class Submission:
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
-            return _digest(prepared.identity(), endpoint)
+            return digest_of(prepared.identity(), endpoint)
         except ViduError as error:
             if record is None or record.order != self._order.number or record.generation_id is None:
                 raise
@@ -229,18 +227,15 @@ class Submission:
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker."""
-        # A random marker: names would be the same in another Airflow, or in a recreated run.
-        marker = f"airflow:{uuid.uuid4().hex}"
-        dialect = self._hook.config.dialect
-        marked = dialect.marked(body, marker, endpoint) if self._store.is_durable else None
-        looks = None
-        if self._store.is_durable and dialect.has_list:
-            path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
-            looks = Likeness.of(body, path, is_listed=is_listed).to_json()
-        now = time.time()
-        is_marked = marked is not None
-        record = Record(self._order.number, marker, now, is_marked, request=request, began=now, looks=looks)
-        return self._with_counters(record), marked or body
+        record, sent = intent_of(
+            self._hook.config.dialect,
+            body,
+            endpoint,
+            number=self._order.number,
+            request=request,
+            is_durable=self._store.is_durable,
+        )
+        return self._with_counters(record), sent
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
@@ -313,7 +308,7 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
     return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
 
 
-def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
+def digest_of(body: Mapping[str, Any], endpoint: str | None) -> str:
     """Return a short digest of a request."""
     # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
     plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))

@@ -1,0 +1,162 @@
+"""The manifest of a batch: one line of JSON per row that has ended, and the summary. Decisions, no I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.state import FAILED, STORED, BatchState, Line, Open
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.stores.base import StoredRecord
+
+GROWTH: Final = 1.1
+"""The manifest is written when it has grown by this factor, so that a long batch does not write it at every leg."""
+_FACTS: Final = ("duration", "fps", "width", "height")
+
+
+def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecord, ended: float, now: float) -> Line:
+    """Return the line of a row whose file is stored.
+
+    :param job: the row's generation, as it was submitted.
+    :param generation: as it was last fetched.
+    :param ended: when it was seen to have ended, in epoch seconds.
+    :param now: epoch seconds.
+    """
+    creation = generation.creations[0]
+    facts = {name: getattr(creation, name) for name in _FACTS}
+    return {
+        **_of(row, STORED),
+        "generation_id": job.id,
+        "uri": record.uri,
+        "size": record.size,
+        "sha256": record.sha256,
+        "content_type": record.content_type,
+        **{name: value for name, value in facts.items() if value is not None},
+        **_spent(job, generation),
+        **_times(job, ended, now),
+        "request": job.request,
+        "error": None,
+    }
+
+
+def failed_line(
+    row: Row,
+    error: ViduError,
+    now: float,
+    *,
+    job: Open | None = None,
+    generation: Generation | None = None,
+    is_paid: bool = False,
+) -> Line:
+    """Return the line of a row that has failed.
+
+    :param error: why.
+    :param job: its generation, if it was submitted.
+    :param is_paid: whether the generation itself has succeeded, so that only its file is missing.
+    """
+    details = {name: value for name, value in error.details().items() if value is not None}
+    line = {
+        **_of(row, FAILED),
+        "generation_id": job.id if job is not None else error.generation_id,
+        "error": {**details, "retryable": error.retryable},
+    }
+    if job is not None:
+        line |= {**_spent(job, generation), **_times(job, None, now), "request": job.request}
+        line |= {"endpoint": job.endpoint, "paid": True} if is_paid else {}
+    return line
+
+
+def reused_line(row: Row, earlier: Mapping[str, Any]) -> Line:
+    """Return the line of a row that is served by the file of an equal order."""
+    copied = {name: value for name, value in earlier.items() if name not in ("key", "index", "took")}
+    return {**_of(row, STORED), **copied, "reused_from": earlier.get("reused_from") or earlier.get("generation_id")}
+
+
+def reopened(line: Mapping[str, Any]) -> Open | None:
+    """Return the generation of a failed row that is paid for and has a result; None if it must be ordered again."""
+    if not line.get("paid") or not line.get("generation_id"):
+        return None
+    at = datetime.fromisoformat(line["submitted_at"]).timestamp()
+    known = {name: line.get(name) for name in ("credits", "seed", "endpoint")}
+    return Open(line["generation_id"], at, request=line.get("request", ""), **known)
+
+
+def _of(row: Row, status: str) -> Line:
+    return {"key": row.key, "index": row.index, "status": status}
+
+
+def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:
+    price, seed = job.credits, job.seed
+    if generation is not None:
+        price = price if generation.credits is None else generation.credits
+        seed = seed or _seed(generation)
+    return {"credits": price, "seed": seed}
+
+
+def _seed(generation: Generation) -> int | None:
+    seed = generation.raw.get("seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def job_of(generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
+    """Return what is kept of a generation that was just submitted."""
+    return Open(generation.id, now, generation.credits, _seed(generation), endpoint, request)
+
+
+def _times(job: Open, ended: float | None, now: float) -> dict[str, Any]:
+    times: dict[str, Any] = {"submitted_at": _iso(job.at)}
+    if ended is not None:
+        times |= {"ended_at": _iso(ended), "took": round(max(ended - job.at, 0.0), 1)}
+    return {**times, "finished_at": _iso(now)}
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def manifest(lines: Mapping[str, Line], rows: Sequence[Row]) -> bytes:
+    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines."""
+    ordered = [lines[row.key] for row in rows if row.key in lines]
+    return b"".join(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in ordered)
+
+
+def is_due(before: int, now: int) -> bool:
+    """Whether a manifest with ``before`` lines is to be written again, now that there are ``now``."""
+    return _step(now) > _step(before)
+
+
+def _step(count: int) -> int:
+    return math.floor(math.log(count, GROWTH)) if count else -1
+
+
+def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destination: str) -> dict[str, Any]:
+    """Return the summary of a batch as plain JSON: counts, credits and where the manifest is, never the rows."""
+    counted = [state.lines[row.key] for row in rows if row.key in state.lines]
+    stored = [line for line in counted if line["status"] == STORED]
+    failed = [line for line in counted if line["status"] != STORED]
+    return {
+        "batch": batch,
+        "rows": len(rows),
+        "stored": len(stored),
+        "failed": len(failed),
+        "reused": sum("reused_from" in line for line in stored),
+        "left": len(rows) - len(counted),
+        "credits": state.credits,
+        "bytes": sum(line["size"] for line in stored),
+        "errors": dict(Counter(line["error"]["type"] for line in failed).most_common()),
+        "manifest": uri,
+        "destination": destination,
+    }
+
+
+def first_errors(lines: Iterable[Line], most: int = 3) -> str:
+    """Return the first errors of failed rows, for a message."""
+    failed = [line for line in lines if line["status"] != STORED]
+    shown = "; ".join(f"{line['key']}: {line['error']['message']}" for line in failed[:most])
+    return shown + (f"; and {len(failed) - most} more" if len(failed) > most else "")
