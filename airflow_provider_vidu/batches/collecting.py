@@ -277,8 +277,8 @@ class Collector:
 
         :param delay: of the policy; None before the first poll.
         """
-        if delay is not None and (is_trouble or self._settings.poll_interval is not None):
-            return now + delay
+        if self._settings.poll_interval is not None or (is_trouble and delay is not None):
+            return now + (self._policy.delay() if delay is None else delay)
         usual, age = self._usual(), now - one.job.at
         if usual is None:
             pause = EARLY_POLL_SECONDS if age < EARLY_SECONDS else self._policy.delay()

@@ -149,7 +149,9 @@ def wake_at(
     return min(times)
 
 
-def stays(ages: Iterable[float], usual: float | None, wanted: int, *, idle: float, in_leg: float) -> bool:
+def stays(
+    ages: Iterable[float], usual: float | None, wanted: int, *, idle: float, in_leg: float, is_first: bool
+) -> bool:
     """Return whether a leg stays in the worker, because deferring would take longer than what it waits for.
 
     Before it is known how long generations take, the first leg stays for a moment: pictures and sounds take seconds.
@@ -159,9 +161,10 @@ def stays(ages: Iterable[float], usual: float | None, wanted: int, *, idle: floa
     :param wanted: how many ends the task would be woken for.
     :param idle: seconds since something has ended, or since the leg began.
     :param in_leg: seconds since the leg began.
+    :param is_first: whether the leg is the first of its try.
     """
     if usual is None:
-        return in_leg < STAY_SECONDS
+        return is_first and in_leg < STAY_SECONDS
     if idle > LONGEST_STAY_SECONDS:
         return False
     due = sum(usual - STAY_SECONDS <= age < 2 * usual + STAY_SECONDS for age in ages)

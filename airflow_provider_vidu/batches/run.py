@@ -176,8 +176,6 @@ class BatchRun:
 
     def _prepare(self, ended: Collection[str] | None, *, was_resumed: bool) -> None:
         state = self.state
-        if unsent := state.unsent():
-            self._journal.append({"e": "back", "keys": unsent})
         for intent in state.intents.values():  # a process ended in the middle of this create
             intent.is_lost = True
         now = time.time()
@@ -339,9 +337,8 @@ class BatchRun:
         jobs = self._collector.open_jobs()
         ages = [now - job.at for job in jobs]
         idle, in_leg = now - max(self._collector.last_end, self._leg.began), now - self._leg.began
-        if self.state.usual_seconds is None and self._was_resumed:
-            return True
-        return not plan.stays(ages, self.state.usual_seconds, self._wanted(), idle=idle, in_leg=in_leg)
+        usual, is_first = self.state.usual_seconds, not self._was_resumed
+        return not plan.stays(ages, usual, self._wanted(), idle=idle, in_leg=in_leg, is_first=is_first)
 
     def _wanted(self) -> int:
         has_more = bool(self._pending) and self._stop.error is None

@@ -122,14 +122,6 @@ class BatchState:
         """Whether a row is not pending."""
         return key in self.lines or key in self.open or key in self.intents
 
-    def unsent(self) -> list[str]:
-        """Return the rows of intents whose creates were never sent, although a process ended in between.
-
-        Creates are sent one after the other, each after the outcome of the one before is recorded. So only the first
-        intent without an outcome may have been sent.
-        """
-        return [key for key, intent in self.intents.items() if not intent.is_lost][1:]
-
     def failed_keys(self, *, retryable_only: bool) -> list[str]:
         """Return the rows that have failed and may be ordered again."""
         failed = [line for line in self.lines.values() if line["status"] != STORED]

@@ -80,7 +80,6 @@ class BatchTask:
         path, stored = deferred.trigger.serialize()
         assert path == "airflow_provider_vidu.triggers.ViduBatchTrigger"
         trigger = type(deferred.trigger)(**json.loads(json.dumps(stored)))
-        trigger.task_instance = self.context()["ti"]
 
         async def first_event() -> Any:
             async for event in trigger.run():
