@@ -31,6 +31,7 @@ from airflow_provider_vidu.exceptions import (
     from_details,
 )
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
+from airflow_provider_vidu.operators.storing import ResultStore, report_stored
 from airflow_provider_vidu.orders.request import (
     NAMES,
     check_endpoint,
@@ -41,11 +42,13 @@ from airflow_provider_vidu.orders.request import (
     required_arguments,
     text,
 )
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
+from airflow_provider_vidu.stores.naming import checked_destination, is_template, path_text
 from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
@@ -96,6 +99,11 @@ class ViduGenerateOperator(SignedURLOperator):
         it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
         keeps one Variable per task instance.
     :param max_failures: consecutive failed polls that are tolerated.
+    :param destination: store the file in this task: a path or URL for ``ObjectStoragePath``, as for
+        :class:`ViduDownloadOperator`. The returned generation then has the file's record as ``file``. A retry after a
+        failed download continues with the generation that is paid for. Templated.
+    :param artifact: with ``destination``: which file to store; the result, whatever its medium, if omitted.
+    :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
     :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.
     :raises ViduSubmitUnknownError: when it is unknown whether a create was carried out.
@@ -103,7 +111,7 @@ class ViduGenerateOperator(SignedURLOperator):
     """
 
     template_fields: Sequence[str] = (
-        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id"
+        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id", "destination"
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
     operator_extra_links = (ViduWatchLink(),)
@@ -128,6 +136,9 @@ class ViduGenerateOperator(SignedURLOperator):
         durable: bool = True,
         on_clear: Literal["new", "resume"] = "new",
         max_failures: int = 10,
+        destination: str | ObjectStoragePath | None = None,
+        artifact: Artifact | None = None,
+        max_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -153,6 +164,12 @@ class ViduGenerateOperator(SignedURLOperator):
         self.durable = checked_flag("durable", durable)
         self.on_clear = on_clear
         self.max_failures = checked_count("max_failures", max_failures)
+        self.destination = destination
+        self.artifact = artifact
+        self.max_bytes = max_bytes
+        self._written_destination: Any = destination  # before templates are rendered
+        self._store: ResultStore | None = None
+        self._check_storing()
         self._required = required_arguments(self._arguments())
         check_endpoint(self._arguments())
         self._generation_id: str | None = None
@@ -189,6 +206,8 @@ class ViduGenerateOperator(SignedURLOperator):
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
         is_recorded = is_task_instance(context.get("ti"))
         slot = self._slot_wait(hook, context, turn)
+        if self.destination is not None:
+            self._result_store().check_mapping(self, context, self._written_destination)
 
         def before_order() -> None:
             check_downstream(self, self.log)
@@ -281,8 +300,29 @@ class ViduGenerateOperator(SignedURLOperator):
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
         self._killed = True
+        if self._store is not None:
+            self._store.cancel()
         if self._generation_id is not None:
             self._cancel("the task was killed")
+
+    def _check_storing(self) -> None:
+        """Refuse at parse time arguments that make no sense with, or without, a destination."""
+        if self.destination is None and (self.artifact is not None or self.max_bytes is not None):
+            raise ViduConfigError("artifact and max_bytes need a destination: without one, nothing is stored.")
+        if self.artifact not in (None, *ARTIFACTS):
+            raise ViduConfigError(f"artifact must be one of {', '.join(ARTIFACTS)}, not {self.artifact!r}.")
+        if self.destination is not None and not self.wait_for_completion:
+            raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
+        path = path_text(self.destination)
+        if path is not None and not is_template(path):
+            checked_destination(self.destination)
+
+    def _result_store(self) -> ResultStore:
+        if self._store is None:
+            storage = text("storage_conn_id", self.storage_conn_id)
+            named = None if storage is None or storage.strip() in ("", "None") else storage.strip()
+            self._store = ResultStore(self.destination, named, self.artifact, self.max_bytes, self.log)
+        return self._store
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
@@ -393,7 +433,12 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
-        return as_result(*completed(generation, self._arguments(), self._facts))
+        whole, parameters = completed(generation, self._arguments(), self._facts)
+        result = as_result(whole, parameters)
+        if self.destination is not None:
+            result["file"] = self._result_store().store(generation, self._hook(self._config), self._endpoint())
+            report_stored(self, context, result["file"], whole)
+        return result
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""

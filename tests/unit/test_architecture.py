@@ -25,6 +25,7 @@ IO = frozenset(
 
 
 SHELLS = {
+    "batches.trigger",
     "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "triggers",

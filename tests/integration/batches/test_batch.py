@@ -278,7 +278,8 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
     if ending == "csv":
         path.write_text('key,prompt,duration\na,"a cat, red",4\nb,a dog,\n', "utf-8")
     else:
-        path.write_text('{"key": "a", "prompt": "a cat, red", "duration": 4}\n\n{"key": "b", "prompt": "a dog"}\n{oops\n')
+        lines = ['{"key": "a", "prompt": "a cat, red", "duration": 4}', "", '{"key": "b", "prompt": "a dog"}', "{oops"]
+        path.write_text("\n".join(lines), "utf-8")
     task = BatchTask(tmp_path / "out", str(path), min_success=2)
     assert task.run()["stored"] == 2
     assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
