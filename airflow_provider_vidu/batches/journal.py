@@ -64,7 +64,7 @@ class Journal:
 
         :raises ViduStorageError: when the store cannot be reached.
         """
-        stored = _content(self._file("state.json.gz"))
+        stored = content_of(self._file("state.json.gz"))
         self._leg = 0
         if stored is not None:
             snapshot = json.loads(gzip.decompress(stored))
@@ -133,7 +133,7 @@ class Journal:
         return is_ended
 
     def _objects(self) -> Iterator[list[Event]]:
-        while (content := _content(self._object(self._leg, self._next))) is not None:
+        while (content := content_of(self._object(self._leg, self._next))) is not None:
             yield [json.loads(line) for line in content.decode().splitlines()]
 
     def _claim(self) -> bool:
@@ -183,7 +183,7 @@ class Journal:
             _write(file, content, "application/x-ndjson", replace=False)
         except DestinationExistsError:
             # Either an earlier attempt whose answer was lost, or another process.
-            if _content(file) != content:
+            if content_of(file) != content:
                 raise _TakenError(
                     f"Another process has taken over the batch (see {file.uri}), so this one stops and orders nothing "
                     "more."
@@ -218,7 +218,7 @@ def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool
         raise
 
 
-def _content(file: StoredFile) -> bytes | None:
+def content_of(file: StoredFile) -> bytes | None:
     """Return the content of a small file; None if there is none."""
     try:
         return b"".join(file.read())

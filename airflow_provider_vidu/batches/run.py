@@ -9,19 +9,24 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
 from airflow_provider_vidu.batches.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.manifest import (
     failed_line,
     is_due,
     manifest,
+    progress,
     reopened,
+    repeatable,
+    stopped,
     stored_line,
     summary,
+    timed_out,
+    too_few,
 )
-from airflow_provider_vidu.batches.outcome import progress, repeatable, stopped, timed_out, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import BatchState, Event, Open
+from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open
 from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at, opened
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduError
@@ -92,6 +97,7 @@ class BatchRun:
         self._killed = False
         self._balance_at = 0.0
         self._was_resumed = False
+        self._twins: Twins | None = None
         self._in_use: int | None = None
         self._stop = _Stop()
         self._leg = _Leg()
@@ -122,7 +128,13 @@ class BatchRun:
         if was_cleared and is_anew and self._settings.cancel_on_kill and state.open:
             self._cancel(list(state.open.values()), "the task was cleared")
         number_of_try = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
-        event = {"e": "order", "anew": is_anew, "since": now, "deadline": now + self._settings.timeout}
+        event = {
+            "e": "order",
+            "anew": is_anew,
+            "again": is_anew and was_cleared,
+            "since": now,
+            "deadline": now + self._settings.timeout,
+        }
         events: list[Event] = [{**event, "order": number_of_try.to_json()}]
         if not is_anew:
             events += self._again(was_cleared=was_cleared)
@@ -187,6 +199,10 @@ class BatchRun:
             self._collector.watch(row, job, poll_at=now if is_reported else None)
         self._pending.extend(row for row in self._rows if not state.knows(row.key))
         self._was_resumed = was_resumed
+        if self._settings.reuse == "identical" and not state.is_again:
+            service = f"{self._config.dialect.name} {self._config.base_url}"
+            catalogue = Catalogue(self._destination, service, self._settings.artifact, self._log)
+            self._twins = Twins(catalogue, state, self._submitter.digest)
 
     def _step(self) -> None:
         self._collect()
@@ -201,6 +217,14 @@ class BatchRun:
         if events:
             self._journal.append(*events)
             self._check_failures()
+            for line in (event["line"] for event in events if event["e"] == "line"):
+                if self._twins is not None and line["status"] == STORED:
+                    self._twins.stored(line)
+        if self._twins is not None:
+            reused, again = self._twins.settled()
+            if reused:
+                self._journal.append(*reused)
+            self._pending.extend(again)
         if self._collector.trouble is not None and self._stop.error is None:
             self._stop.error = self._collector.trouble
 
@@ -244,9 +268,18 @@ class BatchRun:
             except ViduError as error:
                 self._stop.error = error
                 return
-            self._submit(self._pending.popleft())
+            row = self._pending.popleft()
+            if not self._is_reused(row):
+                self._submit(row)
             self._collect()
             self._collector.poll_due()
+
+    def _is_reused(self, row: Row) -> bool:
+        """Whether an equal order serves a row, now or soon."""
+        taken = None if self._twins is None else self._twins.taken(row)
+        if isinstance(taken, dict):
+            self._journal.append(taken)
+        return taken is not None
 
     def _submit(self, row: Row) -> None:
         result = self._submitter.submit(row)
@@ -326,7 +359,7 @@ class BatchRun:
             return False
         if self._stop.error is not None:
             return True
-        return not self._pending and not self.state.intents
+        return not self._pending and not self.state.intents and not self._twins
 
     def _may_defer(self) -> bool:
         now = time.time()

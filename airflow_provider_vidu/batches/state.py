@@ -73,6 +73,8 @@ class BatchState:
     """How many times the batch was ordered anew: 1 after its first try."""
     order: Record | None = None
     """Which order of the task instance the batch belongs to (see ``orders.order``)."""
+    is_again: bool = False
+    """Whether the order follows a clear that orders everything anew, so that no earlier file is reused."""
     since: float = 0.0
     deadline: float = 0.0
     intents: dict[str, Intent] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class BatchState:
         if event.get("anew"):
             self.intents, self.open, self.lines = {}, {}, {}
             self.orders += 1
+            self.is_again = bool(event.get("again"))
         self.order = Record.from_json(event.get("order"))
         self.since, self.deadline = float(event["since"]), float(event["deadline"])
 
@@ -168,6 +171,7 @@ class BatchState:
         return {
             "version": STATE_VERSION,
             "orders": self.orders,
+            "again": self.is_again,
             "order": None if self.order is None else self.order.to_json(),
             "since": self.since,
             "deadline": self.deadline,
@@ -184,6 +188,7 @@ class BatchState:
         """Read what :meth:`to_json` wrote."""
         state = cls(
             orders=int(stored["orders"]),
+            is_again=bool(stored.get("again")),
             order=Record.from_json(stored.get("order")),
             since=float(stored["since"]),
             deadline=float(stored["deadline"]),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vidu.batches.events import TOKEN_KEY, make_batch_event
-from airflow_provider_vidu.batches.plan import wake_at
+from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.retries import Attempts
@@ -33,7 +32,7 @@ _cancelling: set[asyncio.Task[None]] = set()
 class ViduBatchTrigger(BaseTrigger):
     """Watches the open generations of a batch; fires once, when the task has enough to do.
 
-    The event names the generations that have ended (see ``batches.events``). The arguments are stored in Airflow's
+    The event names the generations that have ended (see ``batches.plan``). The arguments are stored in Airflow's
     database as plain text: ids and times only.
 
     :param vidu_conn_id: the Airflow connection.

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.events import TOKEN_KEY, ended_in
-from airflow_provider_vidu.batches.plan import MOST_IN_FLIGHT, Pending, checked_min_success
+from airflow_provider_vidu.batches.plan import MOST_IN_FLIGHT, TOKEN_KEY, Pending, checked_min_success, ended_in
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized

@@ -317,3 +317,32 @@ def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
         patch.setattr(plan, "stays", lambda *_, **__: True)
         assert task.wake(deferred, {"kind": "batch", "token": "other", "ended": ["1"]})["stored"] == 2
     assert len(sandbox.creates) == 2
+
+
+def test_identical_rows_share_a_file(connect, sandbox, tmp_path):
+    """Within a batch and with an earlier run in the same destination; not after a clear that orders anew."""
+    connect("ent-v2")
+    rows = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "x"}, {"key": "c", "prompt": "y"}]
+    task = BatchTask(tmp_path, rows, reuse="identical", on_clear="new")
+    found = task.run()
+    assert (found["stored"], found["reused"], len(sandbox.creates)) == (3, 1, 2)
+    first, second, _ = task.lines
+    assert second["reused_from"] == first["generation_id"]
+    assert second["uri"] == first["uri"]
+
+    task.run_id = "another"
+    assert task.run()["reused"] == 3
+    assert len(sandbox.creates) == 2
+    task.clear()
+    assert task.run()["reused"] == 0
+    assert len(sandbox.creates) == 5
+
+
+def test_a_failed_twin_does_not_fail_the_others(connect, sandbox, tmp_path):
+    """The next equal row is ordered instead."""
+    connect("ent-v2")
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    rows = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "x"}]
+    task = BatchTask(tmp_path, rows, reuse="identical", min_success=0)
+    assert task.run()["failed"] == 2
+    assert len(sandbox.creates) == 2
