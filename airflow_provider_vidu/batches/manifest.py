@@ -87,15 +87,6 @@ def reused_line(row: Row, earlier: Mapping[str, Any]) -> Line:
     return {**_of(row, STORED), **copied, "reused_from": earlier.get("reused_from") or earlier.get("generation_id")}
 
 
-def reopened(line: Mapping[str, Any]) -> Open | None:
-    """Return the generation of a failed row that is paid for and has a result; None if it must be ordered again."""
-    if not line.get("paid") or not line.get("generation_id"):
-        return None
-    at = datetime.fromisoformat(line["submitted_at"]).timestamp()
-    known = {name: line.get(name) for name in ("credits", "seed", "endpoint")}
-    return Open(line["generation_id"], at, request=line.get("request", ""), **known)
-
-
 def _of(row: Row, status: str) -> Line:
     return {"key": row.key, "index": row.index, "status": status}
 

@@ -16,7 +16,6 @@ from airflow_provider_vidu.batches.manifest import (
     is_due,
     manifest,
     progress,
-    reopened,
     repeatable,
     stopped,
     stored_line,
@@ -26,12 +25,12 @@ from airflow_provider_vidu.batches.manifest import (
 )
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open
-from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at, opened
+from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open, begun
+from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.tasks.slots import check_balance
 
 if TYPE_CHECKING:
@@ -121,36 +120,11 @@ class BatchRun:
 
         :param order: which order of the task instance the try belongs to.
         """
-        now = time.time()
-        state, record = self.state, self.state.order
-        was_cleared = record is not None and record.was_cleared(order, "")
-        is_anew = record is None or (was_cleared and self._settings.on_clear == "new")
-        if was_cleared and is_anew and self._settings.cancel_on_kill and state.open:
+        settings, state = self._settings, self.state
+        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=settings.on_clear == "new")
+        if is_new and settings.cancel_on_kill:
             self._cancel(list(state.open.values()), "the task was cleared")
-        number_of_try = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
-        event = {
-            "e": "order",
-            "anew": is_anew,
-            "again": is_anew and was_cleared,
-            "since": now,
-            "deadline": now + self._settings.timeout,
-        }
-        events: list[Event] = [{**event, "order": number_of_try.to_json()}]
-        if not is_anew:
-            events += self._again(was_cleared=was_cleared)
-        self._journal.append(*events)
-
-    def _again(self, *, was_cleared: bool) -> list[Event]:
-        """Return the events that order failed rows again; those with a paid result only need their files."""
-        events: list[Event] = []
-        back: list[str] = []
-        for key in self.state.failed_keys(retryable_only=not was_cleared):
-            job = reopened(self.state.lines[key])
-            if job is None:
-                back.append(key)
-            else:
-                events.append(opened(key, job))
-        return [*events, {"e": "back", "keys": back}] if back else events
+        self._journal.append(*again)
 
     def run(self, ended: Collection[str] | None, *, was_resumed: bool) -> dict[str, Any] | plan.Pending:
         """Work until the batch is finished, or until it is to be deferred.

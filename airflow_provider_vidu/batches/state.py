@@ -9,10 +9,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_vidu.common.values import number, whole
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import Order, Record
 
 STATE_VERSION: Final = 1
 Event = dict[str, Any]
@@ -200,3 +201,45 @@ class BatchState:
         for one in stored["intents"]:
             state._on_intent(one)
         return state
+
+
+def opened(key: str, job: Open) -> Event:
+    """Return the event of a row's generation."""
+    return {"e": "id", "key": key, **asdict(job)}
+
+
+def reopened(line: Mapping[str, Any]) -> Open | None:
+    """Return the generation of a failed row that is paid for and has a result; None if it must be ordered again."""
+    if not line.get("paid") or not line.get("generation_id"):
+        return None
+    at = datetime.fromisoformat(line["submitted_at"]).timestamp()
+    known = {name: line.get(name) for name in ("credits", "seed", "endpoint")}
+    return Open(line["generation_id"], at, request=line.get("request", ""), **known)
+
+
+def begun(state: BatchState, order: Order, now: float, timeout: float, *, is_new: bool) -> tuple[list[Event], bool]:
+    """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
+
+    :param order: which order of the task instance the try belongs to.
+    :param now: epoch seconds.
+    :param timeout: seconds that the batch may take.
+    :param is_new: whether a clear orders everything anew.
+    """
+    was_cleared = state.order is not None and state.order.was_cleared(order, "")
+    is_anew = state.order is None or (was_cleared and is_new)
+    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
+    event = {"e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json()}
+    events: list[Event] = [{**event, "since": now, "deadline": now + timeout}]
+    return (events, was_cleared) if is_anew else ([*events, *_ordered_again(state, was_cleared=was_cleared)], False)
+
+
+def _ordered_again(state: BatchState, *, was_cleared: bool) -> list[Event]:
+    """Return the events that order failed rows again; those with a paid result only need their files."""
+    events: list[Event] = []
+    back: list[str] = []
+    for key in state.failed_keys(retryable_only=not was_cleared):
+        if (job := reopened(state.lines[key])) is not None:
+            events.append(opened(key, job))
+        else:
+            back.append(key)
+    return [*events, {"e": "back", "keys": back}] if back else events

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.batches.manifest import failed_line, job_of
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.state import Event, Open
+from airflow_provider_vidu.batches.state import Event, Open, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
@@ -188,8 +188,3 @@ def is_searchable_at(record: Record) -> float:
 
 def _intent(row: Row, endpoint: str | None, record: Record, *, is_lost: bool = False) -> Event:
     return {"e": "intent", "key": row.key, "record": record.to_json(), "endpoint": endpoint, "lost": is_lost}
-
-
-def opened(key: str, job: Open) -> Event:
-    """Return the event of a row's generation."""
-    return {"e": "id", "key": key, **asdict(job)}
