@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -18,7 +19,7 @@ from tests.integration.batches.batch_task import BatchTask
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.usefixtures("no_first_wait", "quick_backoff"),
-    pytest.mark.vidu_sandbox(concurrency=50),
+    pytest.mark.vidu_sandbox(concurrency=None, balance=10_000_000),
 ]
 
 
@@ -80,6 +81,12 @@ def lives(task: BatchTask) -> int:
             return deaths
 
 
+@pytest.mark.fault(
+    "orders",
+    "a worker dies at any step of a batch",
+    outcome="survived",
+    seen="the retry pays for no row twice, and every row has one whole file and one line of the manifest",
+)
 def test_a_death_at_every_step(dies, sandbox, tmp_path):
     """Whatever the last thing is that a worker does, its retry pays for nothing twice."""
     step, deaths = 0, 0
@@ -98,19 +105,27 @@ def test_a_death_at_every_step(dies, sandbox, tmp_path):
     assert deaths > 10
 
 
-def test_deaths_at_random_steps(dies, sandbox, tmp_path, monkeypatch):
-    """Again and again, with several generations open, and deferrals in between."""
+@pytest.mark.parametrize(
+    ("count", "in_flight", "chance"),
+    [(40, 8, 0.02), pytest.param(5000, 50, 0.0003, marks=pytest.mark.nightly)],
+    ids=["40 rows", "5,000 rows"],
+)
+def test_deaths_at_random_steps(dies, sandbox, tmp_path, monkeypatch, count, in_flight, chance):
+    """Again and again, with several generations open, and deferrals in between; memory stays flat."""
     rng = random.Random(21)
     monkeypatch.setattr(plan, "stays", lambda *_, **__: rng.random() < 0.5)
-    monkeypatch.setattr(journal, "SNAPSHOT_EVENTS", 10)
+    monkeypatch.setattr(journal, "SNAPSHOT_EVENTS", 10 if count < 100 else 64)
     sandbox.set_speed(200)
-    dies(lambda: rng.random() < 0.02)
-    task = BatchTask(tmp_path, rows(40), max_in_flight=8)
-    assert lives(task) > 2
+    dies(lambda: rng.random() < chance)
+    task = BatchTask(tmp_path, rows(count), max_in_flight=in_flight, timeout=3600)
+    before = psutil.Process().memory_info().rss
+    assert lives(task) > 1
     dies(lambda: False)
     task.clear()
     task.run()
-    check(task, sandbox, 40)
+    check(task, sandbox, count)
+    # The sandbox runs in this process, too, and keeps a record of each generation.
+    assert psutil.Process().memory_info().rss - before < 64 * 2**20 + count * 40_000
 
 
 def test_a_leg_that_is_taken_over_orders_nothing_more(dies, sandbox, tmp_path, monkeypatch):
