@@ -22,7 +22,9 @@ HOLD_SECONDS: Final = 45.0
 """How long a finished generation waits for others before the task is woken for it alone."""
 STAY_SECONDS: Final = 20.0
 """What a deferral takes at least: ten seconds before an event may fire, and the start of a worker."""
-LONGEST_STAY_SECONDS: Final = 60.0
+START_SECONDS: Final = 5.0
+"""From an event to the running task."""
+LONGEST_STAY_SECONDS: Final = 45.0
 """How long a leg stays without anything that has ended."""
 PROBE_SECONDS: Final = 20.0
 """Before a refused account is tried again, doubled with each refusal."""
@@ -97,12 +99,12 @@ def room(
     return max(free, 0)
 
 
-def check_credits(limit: float | None, spent: float, price: float | None, unpriced: int, ended: int) -> bool:
+def check_credits(limit: float, spent: float, price: float | None, unpriced: int, ended: int) -> bool:
     """Return whether one more generation may be ordered now; False waits for the price of an open one.
 
     Each generation without a known price counts as the most expensive one so far.
 
-    :param limit: ``max_credits`` of the batch; None for no limit.
+    :param limit: ``max_credits`` of the batch.
     :param spent: the known credits of all generations of the batch.
     :param price: the highest known price; None before one is known.
     :param unpriced: generations that are open and have no known price.
@@ -110,8 +112,6 @@ def check_credits(limit: float | None, spent: float, price: float | None, unpric
     :raises ViduBudgetError: when one more may exceed the limit.
     :raises ViduConfigError: when the service reports no prices.
     """
-    if limit is None:
-        return True
     if price is None:
         if not unpriced and ended:
             raise ViduConfigError(
@@ -177,6 +177,25 @@ def stays(
         return False
     due = sum(usual - STAY_SECONDS <= age < 2 * usual + STAY_SECONDS for age in ages)
     return due >= wanted
+
+
+def expected_at(submitted: Iterable[float], usual: float | None, wanted: int, now: float) -> float | None:
+    """Return when to be back in the worker, because a few generations are about to end; None if that is unknown.
+
+    The event of an end comes seconds after it, and a worker starts seconds after the event: meanwhile slots idle.
+
+    :param submitted: when the open generations were submitted, in epoch seconds.
+    :param usual: how long a generation usually takes, in seconds; None if unknown.
+    :param wanted: how many ends the task is woken for.
+    :param now: epoch seconds.
+    """
+    if usual is None:
+        return None
+    ends = sorted(at + usual for at in submitted)
+    if len(ends) < wanted:
+        return None
+    back = ends[wanted - 1] - START_SECONDS
+    return back if back > now + STAY_SECONDS - START_SECONDS else None
 
 
 def probe_delay(refusals: int, retry_after: float | None) -> float:

@@ -297,10 +297,10 @@ class BatchRun:
         """
         if self._config.min_balance is not None:
             self._account_in_use()
-        state = self.state
-        return plan.check_credits(
-            self._settings.max_credits, state.credits, state.price, state.unpriced, ended=state.stored
-        )
+        state, limit = self.state, self._settings.max_credits
+        if limit is None:
+            return True
+        return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
 
     def _account_in_use(self) -> int | None:
         """Return how many generations the account has in flight, if the service reports it; checks its floor, too."""
@@ -359,8 +359,10 @@ class BatchRun:
         self._end_leg()
         searches = [is_searchable_at(intent.record) for intent in self.state.intents.values()]
         times = [*searches, *([] if self._stop.resume_at is None or not self._pending else [self._stop.resume_at])]
-        resume_at = min(times, default=None)
-        return plan.Pending(self._collector.open_jobs(), self._wanted(), self.state.deadline, resume_at, self.token)
+        jobs, wanted = self._collector.open_jobs(), self._wanted()
+        expected = plan.expected_at((job.at for job in jobs), self.state.usual_seconds, wanted, time.time())
+        resume_at = min([*times, *([] if expected is None else [expected])], default=None)
+        return plan.Pending(jobs, wanted, self.state.deadline, resume_at, self.token)
 
     def _finished(self) -> dict[str, Any]:
         error = self._stop.error

@@ -43,7 +43,6 @@ def test_whom_a_refusal_blames(error, blamed):
 
 def test_credits():
     """The first generation tells the price; open ones without a price count as the most expensive one."""
-    assert plan.check_credits(None, 1e9, None, 5, 0)
     assert plan.check_credits(100, 0, None, 0, 0)
     assert not plan.check_credits(100, 0, None, 1, 0)
     assert plan.check_credits(100, 50, 25, 1, 2)
@@ -92,6 +91,15 @@ def test_a_leg_does_not_stay_forever():
     assert plan.stays([], None, 1, idle=0.0, in_leg=1.0, is_first=True)
     assert not plan.stays([], None, 1, idle=0.0, in_leg=plan.STAY_SECONDS, is_first=True)
     assert not plan.stays([], None, 1, idle=0.0, in_leg=1.0, is_first=False)
+
+
+def test_when_a_few_are_expected_to_end():
+    """The task is back a little before; not for what is overdue, or unknown."""
+    submitted = [100.0, 101.0, 102.0, 103.0, 150.0]
+    assert plan.expected_at(submitted, 300.0, 4, 160.0) == 403.0 - plan.START_SECONDS
+    assert plan.expected_at(submitted, None, 4, 160.0) is None
+    assert plan.expected_at(submitted, 300.0, 4, 395.0) is None
+    assert plan.expected_at(submitted, 300.0, 6, 160.0) is None
 
 
 def test_min_success():
