@@ -49,6 +49,7 @@ def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecor
         **{name: value for name, value in facts.items() if value is not None},
         **_spent(job, generation),
         **_times(job, ended, now),
+        "took": round(_took(job, generation, ended), 1),
         "request": job.request,
         "error": None,
     }
@@ -112,8 +113,17 @@ def job_of(generation: Generation, endpoint: str | None, request: str, now: floa
 def _times(job: Open, ended: float | None, now: float) -> dict[str, Any]:
     times: dict[str, Any] = {"submitted_at": _iso(job.at)}
     if ended is not None:
-        times |= {"ended_at": _iso(ended), "took": round(max(ended - job.at, 0.0), 1)}
+        times["ended_at"] = _iso(ended)
     return {**times, "finished_at": _iso(now)}
+
+
+def _took(job: Open, generation: Generation, ended: float) -> float:
+    """Return how long a generation took, in seconds: by the service's own times, or else until its end was seen."""
+    seen = max(ended - job.at, 0.0)
+    if generation.created_at is None or generation.completed_at is None:
+        return seen
+    reported = (generation.completed_at - generation.created_at).total_seconds()
+    return reported if 0 < reported <= seen else seen
 
 
 def _iso(seconds: float) -> str:
