@@ -25,6 +25,8 @@
     ├── ViduSubmitUncertainError      ↻ the same, but the next try searches for the generation first
     ├── ViduGenerationFailedError     × the service reports that the generation failed
     ├── ViduGenerationInterruptedError ↻ it failed for a reason that is often temporary; a new submit may succeed
+    ├── ViduBatchFailedError          × too many rows of a batch failed for good
+    ├── ViduBatchIncompleteError      ↻ too many rows of a batch failed; a retry orders the temporary ones again
     ├── ViduMissingVideoError         × success was reported without a usable URL
     ├── ViduTimeoutError              – the timeout expired (Airflow does not retry it)
     └── ViduDownloadError             ↻ the file could not be fetched or stored
@@ -272,6 +274,18 @@ class ViduGenerationInterruptedError(ViduError):
     """The generation failed for an often temporary reason: a new submit may succeed."""
 
     advice = "This failure is often temporary: a retry, or clearing the task, submits a new generation."
+
+
+class ViduBatchFailedError(_Final, ViduError):
+    """Too many rows of a batch failed, and a retry would not change that."""
+
+    advice = "Correct the rows that the manifest names, then clear the task: rows with a file are not ordered again."
+
+
+class ViduBatchIncompleteError(ViduError):
+    """Too many rows of a batch failed, some of them for an often temporary reason."""
+
+    advice = "A retry, or clearing the task, orders the failed rows again. Rows with a file are kept."
 
 
 class ViduMissingVideoError(_Final, ViduError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
 from airflow_provider_vidu.events import Outcome, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
@@ -31,6 +32,8 @@ from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, no_slot, slot_que
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
+
+__all__ = ["ViduBatchTrigger", "ViduGenerationTrigger", "ViduSlotTrigger"]
 
 CANCEL_RETRIES = 5
 """An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""

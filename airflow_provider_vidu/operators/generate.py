@@ -23,6 +23,7 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.events import Turn, id_in, read_slot_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
+from airflow_provider_vidu.operators.storing import ResultStore, check_storing, report_stored
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
 from airflow_provider_vidu.orders.explained import explained_failure, explained_not_found
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget, checked_cap
@@ -38,12 +39,14 @@ from airflow_provider_vidu.orders.request import (
     text,
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
+from airflow_provider_vidu.stores.artifacts import Artifact
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
 from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
+from airflow_provider_vidu.tasks.slots import no_triggerer
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
@@ -95,6 +98,11 @@ class ViduGenerateOperator(SignedURLOperator):
         it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
         keeps one Variable per task instance.
     :param max_failures: consecutive failed polls that are tolerated.
+    :param destination: store the file in this task: a path or URL for ``ObjectStoragePath``, as for
+        :class:`ViduDownloadOperator`. The returned generation then has the file's record as ``file``. A retry after a
+        failed download continues with the generation that is paid for. Templated.
+    :param artifact: with ``destination``: which file to store; the result, whatever its medium, if omitted.
+    :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
     :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
         generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
         fails for good. Templated.
@@ -109,7 +117,8 @@ class ViduGenerateOperator(SignedURLOperator):
     """
 
     template_fields: Sequence[str] = (
-        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id", "max_credits"
+        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id", "max_credits",
+        "destination",
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
     operator_extra_links = (ViduWatchLink(),)
@@ -137,6 +146,9 @@ class ViduGenerateOperator(SignedURLOperator):
         max_credits: float | str | None = None,
         budget: ViduBudget | None = None,
         dry_run: bool = False,
+        destination: str | ObjectStoragePath | None = None,
+        artifact: Artifact | None = None,
+        max_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -164,6 +176,12 @@ class ViduGenerateOperator(SignedURLOperator):
         # Not dry_run, which is a method of Airflow's operators.
         self.is_dry_run = checked_flag("dry_run", dry_run)
         check_arguments(self._arguments())
+        self.destination = destination
+        self.artifact = artifact
+        self.max_bytes = max_bytes
+        self._written_destination: Any = destination  # before templates are rendered
+        self._store: ResultStore | None = None
+        check_storing(destination, artifact, max_bytes, waits=self.wait_for_completion)
         self._required = required_arguments(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
@@ -207,6 +225,8 @@ class ViduGenerateOperator(SignedURLOperator):
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
         slot = self._slot_wait(hook, context, turn)
+        if self.destination is not None:
+            self._result_store().check_mapping(self, context, self._written_destination)
 
         def before_order() -> None:
             check_downstream(self, self.log)
@@ -280,11 +300,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
         if (generation_id := self._published_id(context)) is None:
-            raise ViduTimeoutError(
-                "Gave up waiting for a free slot: no triggerer has taken the wait up in time ([triggerer] capacity). "
-                "Nothing was submitted.",
-                conn_id=self.vidu_conn_id,
-            )
+            raise no_triggerer(self.vidu_conn_id)
         wait = self._resumed_wait(generation_id)
         with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
@@ -297,8 +313,17 @@ class ViduGenerateOperator(SignedURLOperator):
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
         self._killed = True
+        if self._store is not None:
+            self._store.cancel()
         if self._generation_id is not None:
             self._cancel("the task was killed")
+
+    def _result_store(self) -> ResultStore:
+        if self._store is None:
+            named = (text("storage_conn_id", self.storage_conn_id) or "").strip()
+            storage = None if named in ("", "None") else named
+            self._store = ResultStore(self.destination, storage, self.artifact, self.max_bytes, self.log)
+        return self._store
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
@@ -379,9 +404,13 @@ class ViduGenerateOperator(SignedURLOperator):
         if self._facts.get("credits") is None:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
                 self._spending(context).named_late(generation, self._facts.get("created_at"))
-        generation, parameters = completed(generation, self._arguments(), self._facts)
-        log_end(self.log, generation, context, self._times if event is None else event)
-        return as_result(generation, parameters)
+        whole, parameters = completed(generation, self._arguments(), self._facts)
+        log_end(self.log, whole, context, self._times if event is None else event)
+        result = as_result(whole, parameters)
+        if self.destination is not None:
+            result["file"] = self._result_store().store(generation, self._hook(self._config), self._endpoint())
+            report_stored(self, context, result["file"], whole)
+        return result
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""

@@ -16,12 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_vidu.api.dialects.lost_create import Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -33,7 +31,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
+from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
@@ -148,7 +146,7 @@ class Submission:
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
-            return _digest(prepared.identity(), endpoint)
+            return digest_of(prepared.identity(), endpoint)
         except ViduError as error:
             if record is None or record.order != self._order.number or record.generation_id is None:
                 raise
@@ -261,21 +259,16 @@ class Submission:
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker."""
-        # A random marker: names would be the same in another Airflow, or in a recreated run.
-        marker = f"airflow:{uuid.uuid4().hex}"
-        dialect = self._hook.config.dialect
-        marked = dialect.marked(body, marker, endpoint) if self._store.is_durable else None
-        looks = None
-        if self._store.is_durable and dialect.has_list:
-            path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
-            looks = Likeness.of(body, path, is_listed=is_listed).to_json()
-        now = time.time()
-        is_marked = marked is not None
-        spent = 0 if self._loaded is None else self._loaded.total
-        record = Record(
-            self._order.number, marker, now, is_marked, request=request, began=now, looks=looks, spent=spent
+        record, sent = intent_of(
+            self._hook.config.dialect,
+            body,
+            endpoint,
+            number=self._order.number,
+            request=request,
+            is_durable=self._store.is_durable,
         )
-        return self._with_counters(record), marked or body
+        spent = 0 if self._loaded is None else self._loaded.total
+        return self._with_counters(replace(record, spent=spent)), sent
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
@@ -354,7 +347,7 @@ def _priced(record: Record, generation_id: str) -> Generation:
     return Generation(id=generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
 
 
-def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
+def digest_of(body: Mapping[str, Any], endpoint: str | None) -> str:
     """Return a short digest of a request."""
     # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
     plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))

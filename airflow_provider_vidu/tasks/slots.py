@@ -227,3 +227,12 @@ def no_slot(conn_id: str, seconds: float) -> ViduTimeoutError:
         "generations at a time.",
         conn_id=conn_id,
     )
+
+
+def no_triggerer(conn_id: str) -> ViduTimeoutError:
+    """Return the error of a wait for a slot that Airflow gave up, because no triggerer ran it."""
+    return ViduTimeoutError(
+        "Gave up waiting for a free slot: no triggerer ran the trigger in time ([triggerer] capacity). Nothing was "
+        "submitted.",
+        conn_id=conn_id,
+    )

@@ -145,6 +145,7 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     started["example_two_operators"] = airflow.trigger(
         "vidu_generate_and_download", {"prompt": "a mill", "folder": "two"}
     )
+    started["example_batch"] = airflow.trigger("vidu_batch", {"folder": "batch"})
     started["example_storyboard"] = airflow.trigger("vidu_storyboard", {"scenes": ["dawn", "dusk"], "folder": "story"})
     known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
     sandbox.add_generation("e2e-outlets", states=[["completed", 0]])

@@ -25,6 +25,7 @@ IO = frozenset(
 
 
 SHELLS = {
+    "batches.trigger",
     "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "triggers",
@@ -77,7 +78,7 @@ def test_decisions_do_no_io() -> None:
 COMES_WITH_AIRFLOW = frozenset(
     {"airflow", "anyio", "asgiref", "fastapi", "fsspec", "jinja2", "sqlalchemy", "starlette"}
 )
-OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
+OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pyarrow", "pytest"})
 """Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 
 

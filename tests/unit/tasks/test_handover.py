@@ -40,7 +40,7 @@ def looks(monkeypatch, *seen):
     """Let the task instance look like each of ``seen`` in turn, the last one for ever."""
     script = list(seen)
 
-    def look(_ti):
+    def look(_ti, _key):
         found = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(found, Exception):
             raise found
@@ -78,7 +78,7 @@ async def test_a_look_without_an_answer_is_given_up(monkeypatch):
     done = threading.Event()
     seen = []
 
-    def look(_ti):
+    def look(_ti, _key):
         seen.append(1)
         if len(seen) == 1:
             done.wait(30)
