@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -45,6 +46,8 @@ PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
 MAPPED: Final = TASK + "/mapped/{map_index}"
+# A task instance in a loop (Airflow 3.4): the map index, or the iteration, is an index within its region.
+LOOPED: Final = TASK + "/regions/{region_id}/{map_index}"
 
 # XComs and rendered fields are shown: whoever may read both in Airflow's own pages may read this one.
 _GUARDS: Final = [
@@ -105,6 +108,12 @@ def mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> 
     return HTMLResponse(shell("clip", 7, "Vidu clip"))
 
 
+@router.get(LOOPED)
+def looped_clip_page(dag_id: str, run_id: str, task_id: str, region_id: UUID, map_index: int) -> HTMLResponse:
+    """Return the page of the clip of a task instance in a loop."""
+    return HTMLResponse(shell("clip", 8, "Vidu clip"))
+
+
 # -- JSON ---------------------------------------------------------------------------------------
 
 
@@ -143,9 +152,12 @@ def _sheet_answer(
 
 @router.get(TASK + "/clip.json")
 @router.get(MAPPED + "/clip.json")
-async def clip_data(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> JSONResponse:
+@router.get(LOOPED + "/clip.json")
+async def clip_data(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, region_id: UUID | None = None
+) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    page, cost = await _page(request, dag_id, run_id, task_id, map_index)
+    page, cost = await _page(request, dag_id, run_id, task_id, map_index, region_id)
     live = await _live(request, page.clip)
     stored = await _stored(request, [page.clip])
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
@@ -165,21 +177,35 @@ def _page_answer(
 
 @router.api_route(TASK + "/file", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/file", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + "/file", methods=["GET", "HEAD"])
 async def file(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    piece: PieceIndex = 0,
 ) -> Response:
     """Send a piece of the clip from storage, or lead to the service's own URL while that is valid."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, region_id)
     return await _media(request, page.clip, piece, cover=False)
 
 
 @router.api_route(TASK + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + "/cover", methods=["GET", "HEAD"])
 async def cover(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, piece: PieceIndex = 0
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    piece: PieceIndex = 0,
 ) -> Response:
     """Send the cover in the same way."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, region_id)
     return await _media(request, page.clip, piece, cover=True)
 
 
@@ -242,11 +268,12 @@ async def _service_url(request: Request, clip: Clip, piece: Piece, *, cover: boo
 # -- shared -------------------------------------------------------------------------------------
 
 
-async def _page(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[store.Page, float]:
+async def _page(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None
+) -> tuple[store.Page, float]:
     pages: Shared[store.Page | None] = request.app.state.pages
-    page, cost = await pages.get(
-        (dag_id, run_id, task_id, map_index), lambda: store.read_page(dag_id, run_id, task_id, map_index)
-    )
+    place = (dag_id, run_id, task_id, map_index, region_id)
+    page, cost = await pages.get(place, lambda: store.read_page(*place))
     if page is None:
         raise HTTPException(404, "This task instance knows no generation (yet).")
     return page, cost
@@ -329,4 +356,4 @@ def _asked_for(request: Request) -> str:
 def _depth(request: Request) -> int | None:
     """Return how many folders below the root a page lies, or None for what is no page."""
     path = getattr(request.scope.get("route"), "path", "")
-    return {RUN: 3, TASK: 5, MAPPED: 7}.get(path)
+    return {RUN: 3, TASK: 5, MAPPED: 7, LOOPED: 8}.get(path)

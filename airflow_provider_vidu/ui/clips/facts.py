@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -36,6 +36,8 @@ class TaskFacts:
     ``generation_id`` is None where the task has published an id that cannot be read here (:func:`usable_id`).
     ``watch`` and ``fields`` (rendered) are what the database holds: anything at all. ``fields``, ``generation`` and
     ``record`` are None where they were not read; ``is_too_large`` says that the result was left out for its size.
+    ``iteration`` (from 0) and ``region_id`` place a task instance in a loop of Airflow 3.4, and are None outside loops;
+    ``instance`` is its id, where Airflow identifies it by that.
     """
 
     dag_id: str
@@ -54,11 +56,21 @@ class TaskFacts:
     record: Record | None = None
     result_at: datetime | None = None
     is_too_large: bool = False
+    iteration: int | None = None
+    region_id: str | None = None
+    instance: Hashable | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        """Task id and map index: its name within the run."""
-        return self.task_id, self.map_index
+    def key(self) -> Hashable:
+        """Its name within the run: its id, or task id and map index."""
+        return self.instance or (self.task_id, self.map_index)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it stands in its run, as addresses and names of it need that."""
+        index = self.map_index if self.map_index >= 0 or self.iteration is None else self.iteration
+        loop = {"iteration": self.iteration, "region_id": self.region_id, "region_index": index}
+        return {"task_id": self.task_id, "map_index": self.map_index, **loop}
 
     @property
     def role(self) -> str | None:
@@ -152,12 +164,12 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
     for clip in clips:
         name = clip.main.task_id
         began[name] = min(began.get(name, _age(clip.main)[0]), _age(clip.main)[0])
-    return sorted(clips, key=lambda clip: (began[clip.main.task_id], clip.main.task_id, clip.main.map_index))
+    return sorted(clips, key=lambda clip: (began[clip.main.task_id], *_age(clip.main)[1:]))
 
 
-def _age(task: TaskFacts) -> tuple[float, str, int]:
+def _age(task: TaskFacts) -> tuple[float, str, int, int]:
     since = task.announced_at.timestamp() if task.announced_at else float("inf")
-    return since, task.task_id, task.map_index
+    return since, task.task_id, -1 if task.iteration is None else task.iteration, task.map_index
 
 
 def role_in(watch: Any) -> str | None:

@@ -158,8 +158,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     main, first = clip.main, pieces(clip, live)[0]
     return {
         "generation_id": _line(clip.generation_id, 300),
-        "task_id": main.task_id,
-        "map_index": main.map_index,
+        **main.place,
         "prompt": _line(prompt_of(clip, generation), 300),
         "model": _line(model_of(clip, generation)),
         "credits": generation.credits if generation else None,
@@ -320,7 +319,7 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 
 def _task(task: TaskFacts) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")}
+    return {**task.place, **{name: getattr(task, name) for name in ("state", "try_number", "role")}}
 
 
 def _file(record: Record) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, aliased
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
 from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING
+from airflow_provider_vidu.ui.records.instances import iteration_column, map_index_column, placed, same_task
 
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
@@ -32,6 +33,8 @@ ID_TEXT: Final = cast(XComModel.value, String)
 _MAY_BE_ID: Final = and_(
     ID_TEXT.not_like("{%"), ID_TEXT.not_like("[%"), ID_TEXT.not_in(["null", "true", "false", '""'])
 )
+PLACES: Final = ("began", "task_id", "iteration", "map_index")
+"""The order of clips: by the time at which the first clip of their task began, then as the tasks run."""
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
 
 
@@ -42,13 +45,6 @@ class Counted:
     counts: Mapping[str, int]
     ids: Sequence[str]
     is_cut: bool
-
-
-def same_task(model: Any, other: Any) -> Any:
-    """Return the condition that two rows belong to one task instance."""
-    return and_(
-        *(getattr(model, name) == getattr(other, name) for name in ("dag_id", "run_id", "task_id", "map_index"))
-    )
 
 
 def has_references(session: Session, dag_id: str, run_id: str) -> bool:
@@ -78,7 +74,7 @@ def count(session: Session, dag_id: str, run_id: str, stage: str | None, offset:
     clips = _clips(is_id, is_cut=tasks > MAX_TASKS)
     stages = session.execute(select(clips.c.stage, func.count().label("clips")).group_by(clips.c.stage))
     counted: dict[str, int] = {row.stage: row.clips for row in stages}
-    page = select(clips.c.id).order_by(clips.c.began, clips.c.task_id, clips.c.map_index).offset(offset).limit(limit)
+    page = select(clips.c.id).order_by(*(clips.c[name] for name in PLACES)).offset(offset).limit(limit)
     if stage is not None:
         page = page.where(clips.c.stage == stage)
     return Counted(
@@ -97,11 +93,12 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     made = says("role", *MAKING)
     stored = and_(says("role", "download"), not_(says("artifact", *sorted(BESIDE))))
     success = TaskInstance.state == "success"
-    tasks = (
+    tasks = placed(
         select(
             ID_TEXT.label("id"),
             XComModel.task_id,
-            XComModel.map_index,
+            iteration_column.label("iteration"),
+            map_index_column.label("map_index"),
             XComModel.timestamp.label("at"),
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(made, success)).label("made"),
@@ -123,7 +120,7 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         return value.over(partition_by=each.c.id, **more)
 
     has_failed = and_(of_clip(func.max(each.c.failed)) == 1, of_clip(func.min(each.c.ended)) == 1)
-    order = [each.c.at, each.c.task_id, each.c.map_index]
+    order = [each.c.at, each.c.task_id, each.c.iteration, each.c.map_index]
     ranked = select(
         *each.c,
         of_clip(func.row_number(), order_by=order).label("place"),
@@ -138,6 +135,7 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         select(
             ranked.c.id,
             ranked.c.task_id,
+            ranked.c.iteration,
             ranked.c.map_index,
             ranked.c.stage,
             func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began"),

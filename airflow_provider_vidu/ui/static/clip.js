@@ -1,6 +1,6 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
-  airflow, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
+  airflow, airflowTaskPath, announce, badge, bytes, copyable, crumb, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds,
   STATES, taskName, taskPath, time, topBar, zoneName,
 } from "./common.js";
 
@@ -65,15 +65,15 @@ function bar(view) {
   const run = new URL(runPath(view), airflow).pathname;
   const sheet = here.slice(0, here.indexOf("/tasks/"));
   const task = { ...view, ...view.task };
-  const step = (index, label, sign) =>
-    index === null
+  const step = (other, label, sign) =>
+    other === null
       ? null
-      : el("a.plain", { href: sheet + taskPath({ ...task, map_index: index }), "aria-label": `${label} clip`, title: `${label} clip (${sign === "‹" ? "←" : "→"})`, rel: label === "Next" ? "next" : "prev" }, sign);
+      : el("a.plain", { href: sheet + taskPath(other), "aria-label": `${label} clip`, title: `${label} clip (${sign === "‹" ? "←" : "→"})`, rel: label === "Next" ? "next" : "prev" }, sign);
   return topBar(
     [
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
       crumb(view.run_id, run),
-      crumb(taskName(task), run + taskPath(task)),
+      crumb(taskName(task), run + airflowTaskPath(task)),
     ],
     [step(view.before, "Previous", "‹"), step(view.after, "Next", "›"), el("a.plain", { href: sheet }, "All clips of this run")],
   );
@@ -240,7 +240,7 @@ function facts(view) {
 }
 
 function taskItem(view, task) {
-  const href = new URL(runPath(view), airflow).pathname + taskPath(task);
+  const href = new URL(runPath(view), airflow).pathname + airflowTaskPath(task);
   const tried = task.try_number > 1 ? `, try ${task.try_number}` : "";
   return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`));
 }

@@ -42,13 +42,23 @@ export function badge(state) {
   return el(`span.badge.is-${state in STATES ? state : "unknown"}`, {}, STATES[state] ?? STATES.unknown);
 }
 
+/** A task instance's name; in a loop, iterations count from 0 as in Airflow's own pages. */
 export function taskName(view) {
-  return view.map_index >= 0 ? `${view.task_id} [${view.map_index}]` : view.task_id;
+  const name = view.region_id ? `${view.task_id} · iteration ${view.iteration}` : view.task_id;
+  return view.map_index >= 0 ? `${name} [${view.map_index}]` : name;
 }
 
+/** The path of a task instance's clip below its run. In a loop, names and map index do not identify it. */
 export function taskPath(view) {
+  if (!view.region_id) return airflowTaskPath(view);
+  return `/tasks/${encodeURIComponent(view.task_id)}/regions/${view.region_id}/${view.region_index}`;
+}
+
+/** The path of a task instance's own page below its run, in Airflow's UI. */
+export function airflowTaskPath(view) {
   const mapped = view.map_index >= 0 ? `/mapped/${view.map_index}` : "";
-  return `/tasks/${encodeURIComponent(view.task_id)}${mapped}`;
+  const region = view.region_id ? `?region_id=${view.region_id}&region_index=${view.region_index}` : "";
+  return `/tasks/${encodeURIComponent(view.task_id)}${mapped}${region}`;
 }
 
 export function runPath(view) {
