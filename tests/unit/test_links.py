@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat import version_compat
@@ -44,6 +45,31 @@ def test_the_clip_page_lies_below_the_path_of_the_deployment(base_url, map_index
     """The link is a path: it holds for every host name, and under the path that Airflow is deployed at."""
     found = links.watch_page(key(map_index))
     assert found == f"/airflow/vidu/dags/my%20dag/runs/{QUOTED}/tasks/film{mapped}"
+
+
+REGION = UUID("01a214e2-78c9-77ba-b44a-0d05ac08079a")
+LOOP = SimpleNamespace(parent_group=SimpleNamespace(max_iterations=3, parent_group=None))
+PLAIN = SimpleNamespace(parent_group=None)
+
+
+@pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
+@pytest.mark.parametrize(
+    ("map_index", "group", "region_id", "region_index", "place"),
+    [
+        (-1, LOOP, REGION, 2, f"/regions/{REGION}/2"),
+        (1, LOOP, REGION, 1, f"/regions/{REGION}/1"),
+        (1, PLAIN, REGION, 1, "/mapped/1"),
+        (1, None, REGION, 1, "/mapped/1"),
+        (-1, PLAIN, UUID(int=0), -1, ""),
+        (-1, PLAIN, None, None, ""),
+    ],
+    ids=["unmapped", "mapped", "mapped outside", "mapped in no group", "outside", "before 3.4"],
+)
+def test_each_iteration_of_a_loop_has_a_page_of_its_own(map_index, group, region_id, region_index, place):
+    """Iterations share task id and map index, so a region tells them apart; outside loops, nothing changes."""
+    task = SimpleNamespace(task_group=group)
+    ti = key(map_index, task=task, region_id=region_id, region_index=region_index)
+    assert links.watch_page(ti).endswith(f"/tasks/film{place}")
 
 
 @pytest.mark.parametrize(("version", "has_page"), [((2, 11, 0), False), ((3, 1, 0), False), ((3, 1, 1), True)])

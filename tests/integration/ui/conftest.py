@@ -49,6 +49,7 @@ class Pages:
     pid: int = 0
     run: str = RUN
     sessions: dict[str | None, requests.Session] = field(default_factory=dict)
+    regions: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
     def get(self, path: str, user: str | None = "vera", method: str = "GET", **more: Any) -> requests.Response:
         """Ask as a user (None: anonymous); redirects are not followed."""
@@ -66,14 +67,16 @@ class Pages:
             method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **more
         )
 
-    def at(self, task: str, *, dag: str = "film", index: int = -1, then: str = "") -> str:
+    def at(self, task: str, *, dag: str = "film", index: int = -1, region: Any = None, then: str = "") -> str:
         """Return the path of a clip's page, or of something below it."""
-        mapped = f"/mapped/{index}" if index >= 0 else ""
-        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{mapped}{then}"
+        place = f"/mapped/{index}" if index >= 0 else ""
+        if region is not None:
+            place = f"/regions/{quote(str(region))}/{index}"
+        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{place}{then}"
 
-    def clip(self, task: str, **where: Any) -> Any:
+    def clip(self, task: str, user: str = "vera", **where: Any) -> Any:
         """Return what the page of a clip gets as JSON."""
-        answer = self.get(self.at(task, then="/clip.json", **where))
+        answer = self.get(self.at(task, then="/clip.json", **where), user)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -89,8 +92,10 @@ class Pages:
         watch: Any = None,
         result: Any = None,
         fields: Any = None,
+        region: Any = None,
+        live: bool = True,
     ) -> None:
-        """Add a task instance with its XComs, as a worker would have left them."""
+        """Add a task instance with its XComs, as a worker would have left them; archived if it is not live."""
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
 
@@ -108,6 +113,8 @@ class Pages:
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
+                own |= {} if region is None else {"region_id": region}
+                own |= {} if live else {"working_set": None}
             made = database.execute(TaskInstance.__table__.insert().values(**own)).inserted_primary_key[0]
             if AIRFLOW >= (3, 4):
                 owner = names = {"task_instance_id": made}
@@ -117,6 +124,26 @@ class Pages:
                     database.execute(XComModel.__table__.insert().values(**row))
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
+
+    def add_region(
+        self, dag: str, node: str, *, parent: Any = None, forked_from: Any = None, resumes_from: int = 0
+    ) -> Any:
+        """Add a region of Airflow 3.4: an execution of a loop, or the mapping of a task; return its id."""
+        from airflow.models.dynamic_region import DynamicRegion
+        from sqlalchemy.orm import Session
+
+        with self.engine.begin() as database:
+            self._run(database, dag)
+        region_id, index = parent or (None, None)
+        with Session(self.engine) as session, session.begin():
+            region = DynamicRegion(
+                dag_id=dag, run_id=RUN, node_id=node, parent_region_id=region_id, parent_region_index=index,
+                forked_from_region_id=forked_from, resumes_from_index=resumes_from,
+            )  # fmt: skip
+            session.add(region)
+            session.flush()
+            self.regions[node, index] = region.id
+            return region.id
 
     def spoil(self, task: str, key: str | None, text: str, *, dag: str) -> None:
         """Write a text over the JSON of an XCom, or over the rendered fields (None)."""
