@@ -12,7 +12,9 @@ with DAG("matrix_loop", schedule=None):
     def takes() -> None:
         """Make the films of one iteration."""
         waiting = {"model": "m", "deferrable": True, "poll_interval": 1, "timeout": 900}
-        film = ViduGenerateOperator(task_id="film", prompt="loop {{ loop.index }}", **waiting)
+        # What waits at this one stays queued, where it can be cancelled.
+        conn_id = "{{ 'vidu_patient' if loop.index == 1 else 'vidu_default' }}"
+        film = ViduGenerateOperator(task_id="film", prompt="loop {{ loop.index }}", vidu_conn_id=conn_id, **waiting)
         reels = ViduGenerateOperator.partial(task_id="reel", **waiting).expand(
             prompt=[f"loop {{{{ loop.index }}}} reel {index}" for index in range(2)]
         )
