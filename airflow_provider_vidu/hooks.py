@@ -169,7 +169,9 @@ class ViduHook(BaseHook):
         facts = {**noted, **{name: value for name, value in facts.items() if value is not None}}
         has_succeeded = known.succeeded if known else note.get("role") == "generate"
         role: Role = "generate" if has_succeeded else "submit"
-        publish({"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, **facts)
+        publish(
+            {"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, announce=not note, **facts
+        )
 
     def _submit(
         self,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
@@ -80,14 +81,14 @@ def publish(
     more = {name: value for name, value in known.items() if value}
     note = {"conn_id": conn_id, "role": role, "artifact": artifact, **more}
     ti.xcom_push(key=numbered(WATCH_KEY, number), value=note)
-    if number > 1:
+    if not is_task_instance(ti):
         return
     # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
     key = getattr(ViduWatchLink(), "xcom_key", None)
-    if key and is_task_instance(ti):
+    if key and number == 1:
         ti.xcom_push(key=key, value=watch_page(ti))
-    if announce and is_task_instance(ti) and has_pages():
-        page = f"{_base('api')}{PAGE_PREFIX}{_task_path(ti)}"
+    if announce and has_pages():
+        page = f"{_base('api')}{PAGE_PREFIX}{_clip_path(ti)}"
         log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
 
 
@@ -142,7 +143,27 @@ def watch_page(ti_key: Any) -> str:
     if not has_pages():
         return xcom_page(ti_key)
     # The path alone is valid for every host name (and tunnel) of the UI.
-    return urlsplit(_base("api")).path + PAGE_PREFIX + _task_path(ti_key)
+    return urlsplit(_base("api")).path + PAGE_PREFIX + _clip_path(ti_key)
+
+
+def region_of(ti_key: Any) -> tuple[UUID, int] | None:
+    """Return the region of a task instance in a loop, and its index there; None outside loops and before Airflow 3.4.
+
+    A mapped task outside loops has a region, too, but its map index says all.
+    """
+    region_id, index = (getattr(ti_key, name, None) for name in ("region_id", "region_index"))
+    if not isinstance(region_id, UUID) or not region_id.int or not isinstance(index, int):
+        return None
+    return (region_id, index) if ti_key.map_index in (None, -1) or _is_in_loop(ti_key) else None
+
+
+def _is_in_loop(ti_key: Any) -> bool:
+    group = getattr(getattr(ti_key, "task", None), "task_group", None)
+    while group is not None:
+        if hasattr(group, "max_iterations"):  # its class is private
+            return True
+        group = getattr(group, "parent_group", None)
+    return False
 
 
 def xcom_page(ti_key: Any) -> str:
@@ -159,9 +180,16 @@ def _base(section: str) -> str:
     return str(conf.get(section, "base_url", fallback="")).rstrip("/")
 
 
-def _task_path(ti_key: Any) -> str:
+def _clip_path(ti_key: Any) -> str:
+    if (region := region_of(ti_key)) is None:
+        return _task_path(ti_key)
+    return f"{_task_path(ti_key, map_index=-1)}/regions/{region[0]}/{region[1]}"
+
+
+def _task_path(ti_key: Any, map_index: int | None = None) -> str:
     dag, run, task = _quoted(ti_key)
-    mapped = "" if ti_key.map_index is None or ti_key.map_index < 0 else f"/mapped/{ti_key.map_index}"
+    index = ti_key.map_index if map_index is None else map_index
+    mapped = "" if index is None or index < 0 else f"/mapped/{index}"
     return f"/dags/{dag}/runs/{run}/tasks/{task}{mapped}"
 
 

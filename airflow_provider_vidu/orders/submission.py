@@ -303,7 +303,8 @@ class Submission:
         return replace(self._with_counters(record), order=self._order.number, returned=False)
 
     def _with_counters(self, record: Record) -> Record:
-        return replace(record, clears=self._order.clears, try_number=self._order.try_number)
+        order = self._order
+        return replace(record, clears=order.clears, try_number=order.try_number, region=order.region)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log its state.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Final
+from uuid import UUID
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
@@ -82,7 +83,16 @@ def _state(ti: Any) -> str | None:
     # A mapped task is listed by its id and index.
     names = (ti.task_id, f"{ti.task_id}_{ti.map_index}")
     state = next((of_run[name] for name in names if name in of_run), None)
-    return None if state is None else str(getattr(state, "value", state))
+    state = None if state is None else str(getattr(state, "value", state))
+    # Of a task in a loop (Airflow 3.4), Airflow reports the latest iteration. If an earlier one was cleared alone, that
+    # has succeeded long ago while this one waits, and a triggerer that shuts down must not cancel the job.
+    return None if state == "success" and _is_iteration(ti) else state
+
+
+def _is_iteration(ti: Any) -> bool:
+    """Whether a task instance is an iteration: an unmapped one in a region. A mapped one may be outside loops."""
+    region_id = getattr(ti, "region_id", None)
+    return isinstance(region_id, UUID) and region_id.int != 0 and ti.map_index in (None, -1)
 
 
 def _published(ti: Any, key: str) -> Any:

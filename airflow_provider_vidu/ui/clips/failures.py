@@ -191,7 +191,8 @@ def _told(moment: Moment) -> str | None:
 
 def name_of(task: TaskFacts) -> str:
     """Return a task's name as the pages write it."""
-    return f"{task.task_id} [{task.map_index}]" if task.map_index >= 0 else task.task_id
+    name = task.task_id if task.region_id is None else f"{task.task_id} · iteration {task.iteration}"
+    return f"{name} [{task.map_index}]" if task.map_index >= 0 else name
 
 
 def line(value: Any, limit: int = 200) -> str | None:

@@ -146,10 +146,9 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     main, first = clip.main, pieces(clip, live)[0]
     source = source_of(clip, live, first, stored=stored, cover=False, now=now)
     return {
+        **main.place,
         **card_facts(clip, generation),
         "generation_id": line(clip.generation_id, 300),
-        "task_id": main.task_id,
-        "map_index": main.map_index,
         "model": line(model_of(clip, generation)),
         "state": _state(clip, status),
         "stage": clip.stage,
@@ -197,7 +196,8 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 def _task(task: TaskFacts) -> dict[str, Any]:
     return {
-        **{name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")},
+        **task.place,
+        **{name: getattr(task, name) for name in ("state", "try_number", "role")},
         **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
     }
 

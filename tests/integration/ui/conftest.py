@@ -49,6 +49,7 @@ class Pages:
     pid: int = 0
     run: str = RUN
     sessions: dict[str | None, requests.Session] = field(default_factory=dict)
+    regions: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
     def get(self, path: str, user: str | None = "vera", method: str = "GET", **more: Any) -> requests.Response:
         """Ask as a user (None: anonymous); redirects are not followed."""
@@ -66,14 +67,16 @@ class Pages:
             method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **more
         )
 
-    def at(self, task: str, *, dag: str = "film", index: int = -1, then: str = "") -> str:
+    def at(self, task: str, *, dag: str = "film", index: int = -1, region: Any = None, then: str = "") -> str:
         """Return the path of a clip's page, or of something below it."""
-        mapped = f"/mapped/{index}" if index >= 0 else ""
-        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{mapped}{then}"
+        place = f"/mapped/{index}" if index >= 0 else ""
+        if region is not None:
+            place = f"/regions/{quote(str(region))}/{index}"
+        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{place}{then}"
 
-    def clip(self, task: str, **where: Any) -> Any:
+    def clip(self, task: str, user: str = "vera", **where: Any) -> Any:
         """Return what the page of a clip gets as JSON."""
-        answer = self.get(self.at(task, then="/clip.json", **where))
+        answer = self.get(self.at(task, then="/clip.json", **where), user)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -94,6 +97,8 @@ class Pages:
         ended: datetime | None = None,
         deferred: datetime | None = None,
         triggerer: int | None = None,
+        region: Any = None,
+        live: bool = True,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -103,6 +108,8 @@ class Pages:
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
         :param triggerer: the triggerer that has taken the trigger up.
+        :param region: its region, in which ``index`` counts; for Airflow 3.4.
+        :param live: False for an archived one.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -129,6 +136,8 @@ class Pages:
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
+                own |= {} if region is None else {"region_id": region}
+                own |= {} if live else {"working_set": None}
             made = database.execute(TaskInstance.__table__.insert().values(**own)).inserted_primary_key[0]
             if AIRFLOW >= (3, 4):
                 owner = names = {"task_instance_id": made}
@@ -148,6 +157,26 @@ class Pages:
         row = {"dag_id": dag, "run_id": RUN, "task_id": task, "event": event, "dttm": at, "extra": json.dumps(extra)}
         with self.engine.begin() as database:
             database.execute(Log.__table__.insert().values(**row))
+
+    def add_region(
+        self, dag: str, node: str, *, parent: Any = None, forked_from: Any = None, resumes_from: int = 0
+    ) -> Any:
+        """Add a region of Airflow 3.4: an execution of a loop, or the mapping of a task; return its id."""
+        from airflow.models.dynamic_region import DynamicRegion
+        from sqlalchemy.orm import Session
+
+        with self.engine.begin() as database:
+            self._run(database, dag)
+        region_id, index = parent or (None, None)
+        with Session(self.engine) as session, session.begin():
+            region = DynamicRegion(
+                dag_id=dag, run_id=RUN, node_id=node, parent_region_id=region_id, parent_region_index=index,
+                forked_from_region_id=forked_from, resumes_from_index=resumes_from,
+            )  # fmt: skip
+            session.add(region)
+            session.flush()
+            self.regions[node, index] = region.id
+            return region.id
 
     def spoil(self, task: str, key: str | None, text: str, *, dag: str, index: int = -1) -> None:
         """Write a text over the JSON of an XCom, or over the rendered fields (None)."""

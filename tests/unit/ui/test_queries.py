@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -13,7 +14,7 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records import counts, store
+from airflow_provider_vidu.ui.records import counts, instances, store
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""
@@ -46,7 +47,7 @@ class Database:
 
 
 @pytest.mark.parametrize("dialect", [sqlite, postgresql, mysql], ids=["sqlite", "postgresql", "mysql"])
-def test_every_statement_compiles_and_is_bounded(dialect):
+def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
     """The largest sheet and page make statements that each database can read, with few enough parameters."""
     database: Any = Database()
     for stage in (None, "stored"):
@@ -55,10 +56,15 @@ def test_every_statement_compiles_and_is_bounded(dialect):
     reader = store._Reader(database, "d", "r")
     ids = [f'"{"x" * 1_000}{number}"' for number in range(100)]
     reader.tasks(counts.ID_TEXT.in_(ids), limit=100 * store.MAX_RELATIVES)
+    for region_id in (None, UUID(int=7)):
+        reader.tasks(instances.stands_at("t", 3, region_id), limit=1)
+    instances.is_in_loop(database, "d", "r", "t")
     tasks = [TaskFacts("d", "r", f"task-{number}", number, "g") for number in range(100 * store.MAX_RELATIVES)]
     reader.with_results(tasks)
     reader._notes([task.key for task in tasks])
     store._neighbours(database, tasks[1])
+    monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
+    assert counts.place_of(database, tasks[1]) is None
     assert len(database.asked) >= 12
     for statement in database.asked:
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
