@@ -65,8 +65,8 @@ class Record:
     search on the list; ``clears`` and ``try_number`` belong to the latest try that handled the order; ``returned`` is
     whether a try has returned the result to Airflow. ``credits`` is the price of the generation, None if the service
     named none; ``spent`` is what the task instance's earlier generations cost. ``refused`` is whether the price exceeds
-    ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost. ``region``
-    is the order's.
+    ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
+    ``region`` is the order's.
     """
 
     order: int
