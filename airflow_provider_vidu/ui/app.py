@@ -28,6 +28,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
@@ -202,6 +203,7 @@ def _page_answer(
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
     before, after = (_beside(key) for key in (page.before, page.after))
+    view |= slot_view(page.task, page.queue)
     return JSONResponse({**view, **here, "before": before, "after": after, "place": page.place})
 
 
@@ -251,6 +253,8 @@ async def cover(
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
     states: LiveStates = request.app.state.live
     reads: Reads = request.app.state.reads
+    if clip.main.waiting_since is not None:
+        raise HTTPException(404, NO_GENERATION)
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:

@@ -37,6 +37,7 @@ from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
 from airflow_provider_vidu.ui.records.counts import TaskKey
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
@@ -57,6 +58,7 @@ class Page:
     """One task instance's clip, with the task instances whose clips stand before and after it on the sheet.
 
     ``place`` is its place among the clips of the run and how many there are; None where these are not counted.
+    ``queue`` is the place of a task that waits for a free slot, and has no generation yet.
     """
 
     clip: Clip
@@ -64,6 +66,7 @@ class Page:
     before: counts.ClipKey | None
     after: counts.ClipKey | None
     place: tuple[int, int] | None = None
+    queue: QueuePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: in
         where = (_are([(task_id, map_index)]), XComModel.key == numbered(ID_KEY, number))
         own = next(iter(reader.tasks(*where, limit=1)), None)
         if own is None:
-            return None
+            return _waiting_page(session, reader, task_id, map_index) if number == 1 else None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
         (clip,) = grouped(full, run_is_over=_is_over(session, dag_id, run_id))
@@ -110,6 +113,14 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: in
             before, after = _neighbours(session, own)
             return Page(clip, full[0], before, after)
         return Page(clip, full[0], place.before, place.after, (place.number, place.total))
+
+
+def _waiting_page(session: Session, reader: _Reader, task_id: str, map_index: int) -> Page | None:
+    task = reader.waiters().one(task_id, map_index)
+    if task is None:
+        return None
+    (full,) = reader.with_results([task])
+    return Page(Clip(None, [full]), full, *_neighbours(session, full), queue=queue_place(session, full))
 
 
 def read_sheet(
@@ -144,6 +155,12 @@ def read_sheet(
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
             place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
+        # Tasks that wait for a slot come after the clips, in each order of the sheet.
+        waiters, clips_before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
+        if stage in (None, "working"):
+            waiting = waiters.page(max(offset - clips_before, 0), limit - len(page))
+            page = [*page, *(Clip(None, [task], is_over) for task in waiting)]
+        counted["working"] += waiters.count()
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
         known = {(task.key, task.number): task for task in full}
         clips = [
@@ -166,6 +183,10 @@ class _Reader:
         if self._resolver.reads_everything:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
+
+    def waiters(self) -> Waiters:
+        """Return the tasks of the run that wait for a free slot."""
+        return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

@@ -7,6 +7,7 @@ export const isFramed = window.self !== window.top;
 
 /** The words of a state: those of the task logs (waiting, running, …), and Stored for a clip whose file is kept. */
 export const STATES = {
+  slot: "Waiting for a slot",
   waiting: "Waiting",
   running: "Running",
   succeeded: "Succeeded",

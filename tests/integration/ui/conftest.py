@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 PATH = "/tools/airflow"
 KEY = "sk-clip-pages-7d21"
 RUN = "manual__2026-01-01T00:00:00+00:00"
+FERNET_KEY = base64.urlsafe_b64encode(b"made up for the tests of pages..").decode()
+"""With it, Airflow encrypts the arguments of triggers."""
 PASSWORDS = {"admin": "a-word", "vera": "another", "nobody": "a third"}
 
 
@@ -94,6 +97,7 @@ class Pages:
         ended: datetime | None = None,
         deferred: datetime | None = None,
         triggerer: int | None = None,
+        waits: str | None = None,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -103,6 +107,7 @@ class Pages:
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
         :param triggerer: the triggerer that has taken the trigger up.
+        :param waits: the stored arguments of a trigger that waits for a free slot.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -123,7 +128,9 @@ class Pages:
             own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
-                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred, "triggerer_id": triggerer}
+                path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"
+                row = {"classpath": path, "encrypted_kwargs": waits or "{}", "created_date": deferred}
+                row["triggerer_id"] = triggerer
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
@@ -242,6 +249,7 @@ def _start(
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__UNIT_TEST_MODE": "False",
+        "CORE__FERNET_KEY": FERNET_KEY,
         "CORE__DAGS_FOLDER": str(home),
         "CORE__AUTH_MANAGER": "vidu_test_auth.PerDagAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",
