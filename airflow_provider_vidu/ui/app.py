@@ -36,6 +36,7 @@ from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES, ClipKey
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
+from airflow_provider_vidu.ui.spending import routes as spending
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 
 PAGE_SIZE: Final = 24
@@ -75,6 +76,7 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
+    app.include_router(spending.router)
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
@@ -91,6 +93,7 @@ def prepare(state: Any) -> None:
     state.sheets, state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
     state.reads = Reads()
     state.views = Threads(VIEWS)
+    spending.prepare(state)
 
 
 class _Static(StaticFiles):
@@ -422,5 +425,5 @@ def _asked_for(request: Request) -> str:
 def _depth(request: Request) -> int | None:
     """Return how many folders below the root a page is, or None for other routes."""
     path = getattr(request.scope.get("route"), "path", "")
-    depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9}
+    depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9, spending.SPENDING: 0}
     return depths.get(path)

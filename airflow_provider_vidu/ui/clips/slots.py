@@ -17,19 +17,12 @@ def slot_view(task: TaskFacts, place: Any) -> dict[str, Any]:
     if task.waiting_since is None:
         return {}
     known = {
+        "since": iso(task.waiting_since),
+        "has_triggerer": task.has_triggerer,
+        "is_queued": place is not None,
         "place": place and place.place,
         "length": place and place.length,
         "deadline": iso(place.deadline) if place else None,
     }
-    return {
-        "slot": {
-            "since": iso(task.waiting_since),
-            "has_triggerer": task.has_triggerer,
-            "is_queued": bool(place),
-            **known,
-        },
-        # Nothing was submitted: there is no step to show, nothing to poll, and nothing to ask support about.
-        "timeline": [],
-        "outlook": None,
-        "support": "",
-    }
+    # Nothing was submitted: there is no step to show, nothing to poll, and nothing to ask support about.
+    return {"slot": known, "timeline": [], "outlook": None, "support": ""}

@@ -286,8 +286,8 @@ export function waysOut() {
 }
 
 /** A button that keeps a stored file. Airflow's frame may forbid downloads: there a link of the page around it does it. */
-export function download(href, label) {
-  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, "Download");
+export function download(href, label, text = "Download") {
+  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, text);
   if (isFramed) link.addEventListener("click", openAround);
   return link;
 }

@@ -98,6 +98,7 @@ class Pages:
         deferred: datetime | None = None,
         triggerer: int | None = None,
         waits: str | None = None,
+        spent: float | None = None,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -107,6 +108,7 @@ class Pages:
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
         :param triggerer: the triggerer that has taken the trigger up.
+        :param spent: the credits of all of its orders.
         :param waits: the stored arguments of a trigger that waits for a free slot.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
@@ -120,7 +122,7 @@ class Pages:
 
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
-        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result, "vidu_spent": spent}
         for number, (another_id, note) in enumerate(more, 2):
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:

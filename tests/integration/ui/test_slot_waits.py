@@ -70,7 +70,7 @@ def test_the_place_in_the_queue(pages):
 
 
 def test_the_turn_has_come(pages):
-    """Between the trigger's event and the submit there is no place; a task that has ended or was cleared has no page."""
+    """Between the trigger's event and the submit there is no place; one that has ended or was cleared has no page."""
     note = {"conn_id": "c", "role": "generate", "waiting_since": SINCE.timestamp()}
     pages.add("goes", None, dag="film", state="running", watch=note)
     page = pages.clip("goes")
@@ -82,7 +82,7 @@ def test_the_turn_has_come(pages):
 
 
 def test_the_sheet_counts_them_as_in_progress(pages):
-    """They come after the clips, in each order and over the pages; the filter has them, and the other filters do not."""
+    """They come after the clips, in each order and over the pages; only the filter "In progress" has them."""
     made = {"conn_id": "full", "role": "generate", "credits": 40}
     for index in range(3):
         pages.add("scene", f"w-{index}", dag="waits", index=index, watch=made, at=SINCE, result={"id": f"w-{index}"})

@@ -67,9 +67,9 @@ print(json.dumps(found))
 
 
 def test_what_it_registers(tmp_path):
-    """On Airflow 3.1.1 and later one app and one tab; before that nothing at all."""
+    """On Airflow 3.1.1 and later one app, one tab and one page; before that nothing at all."""
     assert fresh(REGISTERED, tmp_path) == {
-        "(3, 1, 1)": [["/vidu"], ["dag_run"]],
+        "(3, 1, 1)": [["/vidu"], ["dag_run", "nav"]],
         "(3, 1, 0)": [[], []],
         "(2, 11, 0)": [[], []],
     }

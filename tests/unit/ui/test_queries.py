@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records import counts, store
+from airflow_provider_vidu.ui.records import counts, store, waiting
+from airflow_provider_vidu.ui.spending import records
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""
@@ -59,7 +61,12 @@ def test_every_statement_compiles_and_is_bounded(dialect):
     reader.with_results(tasks)
     reader._notes([task.key for task in tasks])
     store._neighbours(database, tasks[1])
-    assert len(database.asked) >= 12
+    waiters = waiting.Waiters(database, "d", "r", None)
+    waiters.count()
+    waiters.page(counts.MAX_TASKS, 100)
+    waiting.queue_place(database, tasks[1])
+    records.account(database, datetime(2026, 1, 1, tzinfo=UTC))
+    assert len(database.asked) >= 19
     for statement in database.asked:
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
         assert str(made)
