@@ -65,7 +65,7 @@ def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
     picture(page, "queue-clip")
     index = page.url.rpartition("/")[2]
     _submit(pages, int(index), "queue-late")
-    page.get_by_text("queue-late").wait_for()
+    page.get_by_text("queue-late", exact=True).wait_for()
     assert page.get_by_text("free slot").count() == 0
     phone = visit(f"{queue}/tasks/scene/mapped/4", size=PHONE)
     phone.get_by_text("Waiting for a free slot").wait_for()

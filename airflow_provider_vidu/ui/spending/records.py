@@ -78,10 +78,10 @@ def account(session: Session, since: datetime) -> Account:
 
     :param since: the begin of the first day.
     """
-    recent = (XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since)
-    is_object = cast(XComModel.value, String).like("{%")
-    unread = session.scalar(select(func.count()).select_from(XComModel).where(*recent, ~is_object)) or 0
-    notes = session.scalar(select(func.count()).select_from(XComModel).where(*recent, is_object)) or 0
+    is_object = case((cast(XComModel.value, String).like("{%"), 1), else_=0)
+    notes, readable = session.execute(
+        select(func.count(), func.sum(is_object)).where(XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since)
+    ).one()
     each = _generations(since).subquery()
     spent = each.c.price
     query = (
@@ -98,20 +98,23 @@ def account(session: Session, since: datetime) -> Account:
         Spent(row.day, row.dag_id, row.model, row.outcome, row.generations, row.priced, float(row.credits or 0))
         for row in session.execute(query)
     ]
-    is_cut = len(rows) > MAX_GROUPS or notes > MAX_GENERATIONS
-    return Account(tuple(rows[:MAX_GROUPS]), is_cut, unread)
+    is_cut = len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
+    return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0))
 
 
 def _generations(since: datetime) -> Any:
     """Select the generations that tasks have submitted, with their prices; ``place`` is 1 for one row of each."""
+    role = text_field(XComModel.value, "role", 20)
+    # What a limited subquery selects is computed once, not at each use.
     newest = (
-        select(XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index, XComModel.key)
-        .add_columns(XComModel.timestamp, XComModel.value)
-        .where(
-            XComModel.key.in_(WATCH_KEYS),
-            XComModel.timestamp >= since,
-            text_field(XComModel.value, "role").in_(("generate", "submit")),
+        select(
+            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "key", "timestamp")),
+            role.label("role"),
+            text_field(XComModel.value, "created_at", 40).label("created_at"),
+            text_field(XComModel.value, "credits", 40).label("credits"),
+            text_field(XComModel.value, "model", MAX_MODEL_CHARS).label("model"),
         )
+        .where(XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since, role.in_(("generate", "submit")))
         .order_by(XComModel.timestamp.desc())
         .limit(MAX_GENERATIONS)
     ).subquery()
@@ -120,25 +123,24 @@ def _generations(since: datetime) -> Any:
     fields = aliased(rendered.RenderedTaskInstanceFields)
     is_first = note.key == WATCH_KEY
     id_text = cast(ids.value, String)
-    created_at = text_field(note.value, "created_at", 40)
-    is_day = created_at.regexp_match(r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T.*([+]00:00|Z)$")
+    is_day = or_(*(note.created_at.like(f"20__-__-__T%{zone}") for zone in ("+00:00", "Z")))
     price = func.coalesce(
         as_number(cast(spent.value, String)),
-        as_number(text_field(note.value, "credits", 40)),
+        as_number(note.credits),
         as_number(text_field(result.value, "credits", 40, within=MAX_RESULT_CHARS)),
     )
     model = func.coalesce(
-        text_field(note.value, "model", MAX_MODEL_CHARS),
+        note.model,
         text_field(result.value, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
         text_field(fields.rendered_fields, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
     )
     order = [case((price.is_(None), 1), else_=0), note.timestamp, note.task_id, note.map_index]
     return (
         select(
-            case((is_day, func.substr(created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
+            case((is_day, func.substr(note.created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
             note.dag_id.label("dag_id"),
             model.label("model"),
-            _outcome(text_field(note.value, "role")).label("outcome"),
+            _outcome(note.role).label("outcome"),
             price.label("price"),
             func.row_number().over(partition_by=(note.dag_id, note.run_id, id_text), order_by=order).label("place"),
         )

@@ -15,22 +15,21 @@ function place({ place: own, length }) {
 /** One sentence: how it waits, or that its turn has come. */
 export function slotText(slot) {
   if (!slot.is_queued) return "A slot is free: the task is about to submit";
-  return `Waiting for a free slot, ${place(slot)}`;
+  return [`Waiting for a free slot, ${place(slot)}, since `, time(slot.since)];
 }
 
 /** The panel beside it; `list` makes a list of its rows. */
-export function slotPanel({ slot, conn_id: connection, refresh, pause }, list) {
+export function slotPanel({ slot, refresh, pause }, list) {
   const rows = [
     ["Place", slot.is_queued && place(slot)],
     ["Waits", el("span", {}, "since ", time(slot.since))],
     ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none has taken the wait up yet"],
     ["Timeout", slot.deadline && time(slot.deadline)],
-    ["Connection", connection],
     ["Next look", refresh === null ? null : `by this page within ${Math.max(refresh, pause)} s`],
   ];
   return [
     el("h2", {}, `Waiting for a slot (times in ${zoneName()})`),
     list(rows.filter(([, value]) => value)),
-    el("p.quiet", {}, "The account is full, or its connection limits how many generations run at once. Nothing is submitted or paid yet."),
+    el("p.quiet.slot-note", {}, "The account is full, or its connection limits how many generations run at once. Nothing is submitted or paid yet."),
   ];
 }
