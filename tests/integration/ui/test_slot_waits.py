@@ -85,22 +85,26 @@ def test_the_sheet_counts_them_as_in_progress(pages):
     """They come after the clips, in each order and over the pages; only the filter "In progress" has them."""
     made = {"conn_id": "full", "role": "generate", "credits": 40}
     for index in range(3):
-        pages.add("scene", f"w-{index}", dag="waits", index=index, watch=made, at=SINCE, result={"id": f"w-{index}"})
+        pages.add(
+            "scene", f"w-{index}", dag="slot-sheet", index=index, watch=made, at=SINCE, result={"id": f"w-{index}"}
+        )
     for index in range(3, 8):
         fields = {"prompt": f"Scene {index}"}
-        waiting(pages, "scene", "waits", dag="waits", index=index, seconds=index, label=f"scene {index}", fields=fields)
-    told = sheet(pages, "waits", "?order=newest")
+        waiting(
+            pages, "scene", "waits", dag="slot-sheet", index=index, seconds=index, label=f"scene {index}", fields=fields
+        )
+    told = sheet(pages, "slot-sheet", "?order=newest")
     assert (told["total"], told["counts"]["working"], told["counts"]["ready"]) == (8, 5, 3)
     assert [card["map_index"] for card in told["clips"]][3:] == [3, 4, 5, 6, 7]
     assert [card["state"] for card in told["clips"]][3:] == ["slot"] * 5
     assert (told["clips"][3]["label"], told["clips"][3]["prompt"]) == ("scene 3", "Scene 3")
     assert told["clips"][3]["began_at"] is None
     assert told["credits"] == {"sum": 120, "clips": 3}
-    second = sheet(pages, "waits", "?limit=4&offset=4")
+    second = sheet(pages, "slot-sheet", "?limit=4&offset=4")
     assert [card["map_index"] for card in second["clips"]] == [4, 5, 6, 7]
-    alone = sheet(pages, "waits", "?stage=working&limit=2&offset=1")
+    alone = sheet(pages, "slot-sheet", "?stage=working&limit=2&offset=1")
     assert (alone["total"], [card["map_index"] for card in alone["clips"]]) == (5, [4, 5])
-    assert sheet(pages, "waits", "?stage=ready")["total"] == 3
+    assert sheet(pages, "slot-sheet", "?stage=ready")["total"] == 3
 
 
 def test_a_note_that_a_back_end_keeps(pages):
