@@ -85,14 +85,11 @@ def test_the_sheet_counts_them_as_in_progress(pages):
     """They come after the clips, in each order and over the pages; only the filter "In progress" has them."""
     made = {"conn_id": "full", "role": "generate", "credits": 40}
     for index in range(3):
-        pages.add(
-            "scene", f"w-{index}", dag="slot-sheet", index=index, watch=made, at=SINCE, result={"id": f"w-{index}"}
-        )
+        known = {"index": index, "watch": made, "result": {"id": f"w-{index}"}}
+        pages.add("scene", f"w-{index}", dag="slot-sheet", at=SINCE, **known)
     for index in range(3, 8):
-        fields = {"prompt": f"Scene {index}"}
-        waiting(
-            pages, "scene", "waits", dag="slot-sheet", index=index, seconds=index, label=f"scene {index}", fields=fields
-        )
+        known = {"index": index, "label": f"scene {index}", "fields": {"prompt": f"Scene {index}"}}
+        waiting(pages, "scene", "waits", dag="slot-sheet", seconds=index, **known)
     told = sheet(pages, "slot-sheet", "?order=newest")
     assert (told["total"], told["counts"]["working"], told["counts"]["ready"]) == (8, 5, 3)
     assert [card["map_index"] for card in told["clips"]][3:] == [3, 4, 5, 6, 7]
