@@ -123,7 +123,17 @@ def test_the_static_files_are_part_of_the_package():
     """Scripts and styles lie beside the code, so the wheel brings them."""
     static = files("airflow_provider_vidu.ui") / "static"
     names = {entry.name for entry in static.iterdir()}
-    assert {"vidu.css", "theme.js", "common.js", "clip.js", "sheet.js", "refusal.js", "icon.svg"} <= names
+    assert {
+        "vidu.css",
+        "theme.js",
+        "common.js",
+        "clip.js",
+        "slot.js",
+        "sheet.js",
+        "spending.js",
+        "refusal.js",
+        "icon.svg",
+    } <= names
     for name in names:
         text = (static / name).read_text("utf-8")
         assert "innerHTML" not in text
