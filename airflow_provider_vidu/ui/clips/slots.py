@@ -20,6 +20,7 @@ def slot_view(task: TaskFacts, place: Any) -> dict[str, Any]:
         "since": iso(task.waiting_since),
         "has_triggerer": task.has_triggerer,
         "is_queued": place is not None,
+        "in_worker": task.state == "running",
         "place": place and place.place,
         "length": place and place.length,
         "deadline": iso(place.deadline) if place else None,

@@ -14,6 +14,8 @@ function place({ place: own, length }) {
 
 /** One sentence: how it waits, or that its turn has come. */
 export function slotText(slot) {
+  // With deferrable=False it waits there; else its turn has come. Both are true of both.
+  if (slot.in_worker) return ["In a worker: the task submits as soon as a slot is free. Waiting since ", time(slot.since)];
   if (!slot.is_queued) return "A slot is free: the task is about to submit";
   return [`Waiting for a free slot, ${place(slot)}, since `, time(slot.since)];
 }

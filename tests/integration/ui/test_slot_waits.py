@@ -75,6 +75,7 @@ def test_the_turn_has_come(pages):
     pages.add("goes", None, dag="film", state="running", watch=note)
     page = pages.clip("goes")
     assert (page["state"], page["slot"]["is_queued"], page["slot"]["place"]) == ("slot", False, None)
+    assert page["slot"]["in_worker"] is True
     pages.add("killed", None, dag="film", state="failed", watch=note)
     pages.add("cleared", None, dag="film", state="queued", watch=note)
     for task in ("killed", "cleared"):
