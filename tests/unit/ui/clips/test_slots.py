@@ -28,8 +28,8 @@ def test_a_waiting_task():
     assert (card["state"], card["stage"], card["notice"], card["began_at"]) == ("slot", "working", None, None)
     view = slot_view(WAITING, QueuePlace(NOW, 7, 31))
     assert view["slot"] == {
-        "since": NOW.isoformat(), "has_triggerer": True, "is_queued": True, "in_worker": False, "place": 7, "length": 31,
-        "deadline": NOW.isoformat(),
+        "since": NOW.isoformat(), "has_triggerer": True, "is_queued": True, "in_worker": False, "place": 7,
+        "length": 31, "deadline": NOW.isoformat(),
     }  # fmt: skip
 
 
