@@ -165,7 +165,7 @@ class ViduHook(BaseHook):
             return
         # Later answers omit what only the create's says, and an earlier call has noted it.
         facts = {"endpoint": endpoint, **(_facts_of(known) if known else {})}
-        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed") if name in note}
+        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed", "model") if name in note}
         facts = {**noted, **{name: value for name, value in facts.items() if value is not None}}
         has_succeeded = known.succeeded if known else note.get("role") == "generate"
         role: Role = "generate" if has_succeeded else "submit"
@@ -472,4 +472,5 @@ def _facts_of(generation: Generation) -> dict[str, Any]:
         "created_at": generation.created_at.isoformat() if generation.created_at else None,
         "credits": generation.credits,
         "seed": seed if isinstance(seed, int) else None,
+        "model": generation.model,
     }

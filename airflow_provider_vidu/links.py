@@ -83,13 +83,17 @@ def publish(
     ti.xcom_push(key=numbered(WATCH_KEY, number), value=note)
     if not is_task_instance(ti):
         return
-    # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
-    key = getattr(ViduWatchLink(), "xcom_key", None)
-    if key and number == 1:
-        ti.xcom_push(key=key, value=watch_page(ti))
+    if number == 1:
+        _publish_link(ti)
     if announce and has_pages():
         page = f"{_base('api')}{PAGE_PREFIX}{_clip_path(ti)}"
         log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
+
+
+def _publish_link(ti: Any) -> None:
+    # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
+    if key := getattr(ViduWatchLink(), "xcom_key", None):
+        ti.xcom_push(key=key, value=watch_page(ti))
 
 
 def numbered(key: str, number: int) -> str:
@@ -124,6 +128,7 @@ def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> N
     if ti is None:
         return
     ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": "generate", "waiting_since": since})
+    _publish_link(ti)
 
 
 def is_task_instance(ti: Any) -> bool:

@@ -249,7 +249,8 @@ class ViduGenerateOperator(SignedURLOperator):
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
-        noted = {**self._facts, **(self._wait_facts(slot.deadline) if self.wait_for_completion else {})}
+        model = generation.model or terms_of(self._arguments())["model"]
+        noted = {**self._facts, "model": model, **(self._wait_facts(slot.deadline) if self.wait_for_completion else {})}
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
         submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel

@@ -120,6 +120,8 @@ class SlotWait:
             self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)
             self.on_wait(self.since)
             self._defer(self.trigger, refusal)
+        if not self._failures:
+            self.on_wait(self.since)
         self._failures += 1
         delay = min(IN_WORKER.delay(self._failures, refusal), self.deadline - now)
         self.operator.log.info("%s: trying again in %.0f s.", why, delay)

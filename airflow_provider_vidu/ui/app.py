@@ -29,6 +29,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
@@ -36,6 +37,7 @@ from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
+from airflow_provider_vidu.ui.spending import routes as spending
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 
 PAGE_SIZE: Final = 24
@@ -75,6 +77,7 @@ _DEPTHS: Final = {
     TASK + NUMBERED: 7,
     MAPPED + NUMBERED: 9,
     LOOPED + NUMBERED: 10,
+    spending.SPENDING: 0,
 }
 
 # The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
@@ -90,6 +93,7 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
+    app.include_router(spending.router)
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
@@ -106,6 +110,7 @@ def prepare(state: Any) -> None:
     state.sheets, state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
     state.reads = Reads()
     state.views = Threads(VIEWS)
+    spending.prepare(state)
 
 
 class _Static(StaticFiles):
@@ -231,6 +236,7 @@ def _page_answer(
     page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
+    view |= slot_view(page.task, page.queue)
     return JSONResponse({**view, **here, "before": page.before, "after": page.after, "place": page.place})
 
 
@@ -286,6 +292,8 @@ async def cover(
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
     states: LiveStates = request.app.state.live
     reads: Reads = request.app.state.reads
+    if clip.main.waiting_since is not None:
+        raise HTTPException(404, NO_GENERATION)
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:

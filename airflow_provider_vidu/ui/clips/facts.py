@@ -34,6 +34,7 @@ NOTED: Final = (
         "deadline",
         "poll_interval",
         "adaptive",
+        "waiting_since",
     ),
 )
 """What the pages read of a task's note."""
@@ -132,6 +133,11 @@ class TaskFacts:
         """The seconds between its polls, as the task noted them."""
         seconds = number(mapping(decoded(self.watch)).get("poll_interval"))
         return seconds if seconds is not None and 0 < seconds <= LONGEST_SECONDS else None
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when it waits for a free slot; None once it has submitted."""
+        return moment(mapping(decoded(self.watch)).get("waiting_since")) if self.generation_id is None else None
 
     @property
     def is_adaptive(self) -> bool:

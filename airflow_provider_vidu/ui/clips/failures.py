@@ -143,6 +143,8 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
             trace_id=line(live.error.trace_id),
             is_old=live.generation is not None,
         )
+    if clip.main.waiting_since is not None:
+        return None
     if clip.generation_id is None:
         return _notice(
             "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",

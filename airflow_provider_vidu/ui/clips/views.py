@@ -177,11 +177,13 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
 
 
 def _state(clip: Clip, status: GenerationStatus | None) -> str:
-    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``unknown``: one word for the badge."""
+    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``slot``, ``unknown``: for the badge."""
     if clip.stage == "stored":
         return "stored"
     if status is not None:
         return status.value
+    if clip.main.waiting_since is not None:
+        return "slot"
     return "failed" if clip.stage == "failed" else "unknown"
 
 

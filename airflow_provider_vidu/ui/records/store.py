@@ -52,6 +52,7 @@ from airflow_provider_vidu.ui.records.instances import (
     stands_at,
 )
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
@@ -73,7 +74,8 @@ class Page:
     """One task instance's clip, with the places of the clips before and after it on the sheet.
 
     ``before`` and ``after`` are as :attr:`.TaskFacts.place` has them. ``place`` is its place among the clips of the run
-    and how many there are; None where these are not counted.
+    and how many there are; None where these are not counted. ``queue`` is the place of a task that waits for a free
+    slot, and has no generation yet.
     """
 
     clip: Clip
@@ -81,6 +83,7 @@ class Page:
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
     place: tuple[int, int] | None = None
+    queue: QueuePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,10 @@ def read_page(
         # While a clear ends them, instances of both regions may be there.
         own = next(reversed(reader.tasks(*where, limit=MAX_RELATIVES)), None)
         if own is None:
+            if (
+                waiting := _waiting_page(session, reader, task_id, index, region_id) if number == 1 else None
+            ) is not None:
+                return waiting
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
             return None
@@ -136,6 +143,14 @@ def read_page(
             before, after = _neighbours(session, own)
             return Page(clip, full[0], before, after)
         return Page(clip, full[0], place.before, place.after, (place.number, place.total))
+
+
+def _waiting_page(session: Session, reader: _Reader, task_id: str, index: int, region_id: UUID | None) -> Page | None:
+    task = reader.waiters().one(task_id, index, region_id)
+    if task is None:
+        return None
+    (full,) = reader.with_results([task])
+    return Page(Clip(None, [full]), full, *_neighbours(session, full), queue=queue_place(session, full))
 
 
 def read_sheet(
@@ -170,6 +185,12 @@ def read_sheet(
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
             place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
+        # Tasks that wait for a slot come after the clips, in each order of the sheet.
+        waiters, clips_before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
+        if stage in (None, "working"):
+            waiting = waiters.page(max(offset - clips_before, 0), limit - len(page))
+            page = [*page, *(Clip(None, [task], is_over) for task in waiting)]
+        counted["working"] += waiters.count()
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
         known = {(task.key, task.number): task for task in full}
         clips = [
@@ -192,6 +213,10 @@ class _Reader:
         if self._resolver.reads_everything:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
+
+    def waiters(self) -> Waiters:
+        """Return the tasks of the run that wait for a free slot."""
+        return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

@@ -3,6 +3,7 @@ import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
   keepAsking, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
+import { slotPanel, slotText } from "./slot.js";
 
 const STEPS = { queued: "Submitted", running: STATES.running, done: STATES.succeeded, failed: STATES.failed, stored: STATES.stored };
 const WAITS = {
@@ -58,9 +59,9 @@ function show(view) {
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
-  fill(parts.outlook, [view.outlook, view.refresh, zoneName()], () => outlook(view));
+  fill(parts.outlook, [view.outlook, view.refresh, view.slot, zoneName()], () => (view.slot ? slotPanel(view, list) : outlook(view)));
   tick();
-  fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => timeline(steps));
+  fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => (steps.length ? timeline(steps) : []));
   fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
   fill(parts.files, [view.files, view.can_download], () => files(view));
   const told = `${stateText(view.state, view.qualifier)}${view.progress === null ? "" : `, ${view.progress} percent`}`;
@@ -114,7 +115,7 @@ function showStage(view) {
     fill(parts.stage, [first.from, first.medium], () => player(parts.stage, first, 0));
   } else {
     parts.stage.classList.remove("is-audio");
-    fill(parts.stage, [view.state, view.progress, first, view.done], () => placeholder(view, first));
+    fill(parts.stage, [view.state, view.progress, first, view.done, view.slot], () => placeholder(view, first));
   }
   fill(parts.more, others.map((piece) => [piece.from, piece.medium, piece.reason]), () => others.map((piece, at) => another(piece, at + 1)));
 }
@@ -177,7 +178,7 @@ async function whyNot(src) {
 }
 
 function placeholder(view, piece) {
-  const text = piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  const text = view.slot ? slotText(view.slot) : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
   if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
   return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null ? "" : ` · ${view.progress} %`));
 }

@@ -7,6 +7,7 @@ export const isFramed = window.self !== window.top;
 
 /** The words of a state: those of the task logs (waiting, running, …), and Stored for a clip whose file is kept. */
 export const STATES = {
+  slot: "Waiting for a slot",
   waiting: "Waiting",
   running: "Running",
   succeeded: "Succeeded",
@@ -298,8 +299,8 @@ export function waysOut() {
 }
 
 /** A button that keeps a stored file. Airflow's frame may forbid downloads: there a link of the page around it does it. */
-export function download(href, label) {
-  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, "Download");
+export function download(href, label, text = "Download") {
+  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, text);
   if (isFramed) link.addEventListener("click", openAround);
   return link;
 }

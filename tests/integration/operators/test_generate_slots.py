@@ -87,8 +87,10 @@ def test_the_timeout_ends_the_wait_of_a_worker(dialect, sandbox, monkeypatch):
     sandbox.set_speed(0)
     ViduHook().create_generation(prompt="a dog", model="m")
     with pytest.raises(exceptions.ViduTimeoutError, match=r"No slot was free within .*: nothing"):
-        Task(deferrable=False, timeout=0.5).run()
+        (task := Task(deferrable=False, timeout=0.5)).run()
     assert len(sandbox.creates) == 1
+    assert task.xcoms["vidu_watch"]["waiting_since"] > 0  # its page said so meanwhile
+    assert "generation_id" not in task.xcoms
 
 
 def test_a_limit_of_the_users_own_is_held_before_anything_is_sent(dialect, sandbox, connect):

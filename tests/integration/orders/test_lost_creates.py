@@ -161,9 +161,9 @@ def test_the_time_of_the_latest_send_counts(service, monkeypatch):
     monkeypatch.setattr(store, "save", lambda record: (saved.append(record), save(record)))
     sent = ViduHook._submit
 
-    def twice(hook: ViduHook, body: Any, endpoint: Any, before_send: Any) -> Any:
+    def twice(hook: ViduHook, body: Any, endpoint: Any, before_send: Any, **options: Any) -> Any:
         before_send()
-        return sent(hook, body, endpoint, before_send)
+        return sent(hook, body, endpoint, before_send, **options)
 
     monkeypatch.setattr(ViduHook, "_submit", twice)
     run(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 PATH = "/tools/airflow"
 KEY = "sk-clip-pages-7d21"
 RUN = "manual__2026-01-01T00:00:00+00:00"
+FERNET_KEY = base64.urlsafe_b64encode(b"made up for the tests of pages..").decode()
+"""With it, Airflow encrypts the arguments of triggers."""
 PASSWORDS = {"admin": "a-word", "vera": "another", "nobody": "a third"}
 
 
@@ -99,6 +102,8 @@ class Pages:
         triggerer: int | None = None,
         region: Any = None,
         live: bool = True,
+        waits: str | None = None,
+        spent: float | None = None,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -110,6 +115,8 @@ class Pages:
         :param triggerer: the triggerer that has taken the trigger up.
         :param region: its region, in which ``index`` counts; for Airflow 3.4.
         :param live: False for an archived one.
+        :param spent: the credits of all of its orders.
+        :param waits: the stored arguments of a trigger that waits for a free slot.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -122,7 +129,7 @@ class Pages:
 
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
-        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result, "vidu_spent": spent}
         for number, (another_id, note) in enumerate(more, 2):
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
@@ -130,7 +137,9 @@ class Pages:
             own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
-                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred, "triggerer_id": triggerer}
+                path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"
+                row = {"classpath": path, "encrypted_kwargs": waits or "{}", "created_date": deferred}
+                row["triggerer_id"] = triggerer
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
@@ -271,6 +280,7 @@ def _start(
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__UNIT_TEST_MODE": "False",
+        "CORE__FERNET_KEY": FERNET_KEY,
         "CORE__DAGS_FOLDER": str(home),
         "CORE__AUTH_MANAGER": "vidu_test_auth.PerDagAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",

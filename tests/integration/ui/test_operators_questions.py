@@ -115,7 +115,7 @@ def test_neighbours_cross_from_task_to_task(pages):
 @pytest.mark.parametrize(
     ("path", "root"),
     [
-        ("/vidu/nothing", ""),
+        ("/vidu/nothing", "./"),
         ("/vidu/dags/film", "../"),
         ("/vidu/dags/film/runs/{run}/", "../../../../"),
         ("/vidu/dags/film/runs/{run}/tasks/make/mapped/two", "../" * 7),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,8 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records import counts, instances, store
+from airflow_provider_vidu.ui.records import counts, instances, store, waiting
+from airflow_provider_vidu.ui.spending import records
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""
@@ -25,6 +27,10 @@ class Rows(list[Any]):
 
     def first(self) -> None:
         """Return that there is none."""
+
+    def one(self) -> tuple[int, int]:
+        """Return two numbers, as a query for two sums does."""
+        return 10**6, 10**6
 
 
 class Database:
@@ -65,7 +71,12 @@ def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
     store._neighbours(database, tasks[1])
     monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
     assert counts.place_of(database, tasks[1]) is None
-    assert len(database.asked) >= 12
+    waiters = waiting.Waiters(database, "d", "r", None)
+    waiters.count()
+    waiters.page(counts.MAX_TASKS, 100)
+    waiting.queue_place(database, tasks[1])
+    records.account(database, datetime(2026, 1, 1, tzinfo=UTC))
+    assert len(database.asked) >= 18
     for statement in database.asked:
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
         assert str(made)
