@@ -130,6 +130,10 @@ class SlotQueue:
             self._refuse(fault)
 
     async def _serve_with_client(self) -> None:
+        while self._admissions:  # again: one may have joined while the client was closed
+            await self._serve_until_empty()
+
+    async def _serve_until_empty(self) -> None:
         async with await shared_client(self.conn_id) as client:
             while self._admissions:
                 try:
@@ -184,10 +188,10 @@ class SlotQueue:
             log.info("Connection %s: the free slots are unknown: %s", self.conn_id, error)
         else:
             check_balance(config, balance)
-            if balance.concurrency_limit is None or balance.in_use is None:
+            if (limit := _limit(config, balance)) is None or balance.in_use is None:
                 self._gate.unreported()
             else:
-                self._gate.reported(balance.concurrency_limit, balance.in_use, now)
+                self._gate.reported(limit, max(balance.in_use, 0), now)
 
     def _refuse(self, error: ViduError) -> None:
         for admission in self._admissions.values():
@@ -201,6 +205,13 @@ class _Watching:
 
     is_over = False
     """Whether the generation has ended."""
+
+
+def _limit(config: ViduConfig, balance: Credits) -> int | None:
+    """Return how many generations may run at once, by the account and by the user; None if neither is known."""
+    # [?] A limit of 0 or less (some systems mean "none" with it) would keep every task waiting for ever.
+    limits = (balance.concurrency_limit, config.max_in_flight)
+    return min((limit for limit in limits if limit is not None and limit > 0), default=None)
 
 
 def check_balance(config: ViduConfig, balance: Credits) -> None:
