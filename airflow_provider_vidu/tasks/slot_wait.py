@@ -71,8 +71,11 @@ class SlotWait:
         :raises ViduConfigError: when a worker cannot hold the limit, because the service reports no balance.
         :raises ViduTimeoutError: when the timeout expires first.
         """
+        if self.turn is not None:
+            self._check_time()  # the worker may have started long after the turn was given
+            return
         config = self.hook.config
-        if self.turn is not None or (config.max_in_flight is None and config.min_balance is None):
+        if config.max_in_flight is None and config.min_balance is None:
             return
         if self.trigger is not None:
             self._wait(None)
@@ -111,10 +114,13 @@ class SlotWait:
             )
         return in_use < config.max_in_flight
 
-    def _wait(self, refusal: ViduRateLimitError | None) -> None:
-        now = time.time()
-        if now >= self.deadline:
+    def _check_time(self, refusal: ViduRateLimitError | None = None) -> None:
+        if time.time() >= self.deadline:
             raise no_slot(self.hook.vidu_conn_id, self.deadline - self.since) from refusal
+
+    def _wait(self, refusal: ViduRateLimitError | None) -> None:
+        self._check_time(refusal)
+        now = time.time()
         why = f"The account is full ({refusal.reason})" if refusal is not None else "The connection has a limit"
         if self.trigger is not None:
             self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.common.text import redacted, sentence
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduResponseError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
 from airflow_provider_vidu.tasks.clients import shared_client
 
@@ -71,6 +71,8 @@ class SlotQueue:
         self._server: asyncio.Task[None] | None = None
         self._report_at = 0.0
         self._places: dict[str, int] = {}
+        self.trouble: str | None = None
+        """Why nobody can be admitted at all at the moment; None while the queue works."""
 
     @property
     def is_hurried(self) -> bool:
@@ -138,11 +140,13 @@ class SlotQueue:
             while self._admissions:
                 try:
                     await self._learn(client)
+                    self.trouble = None
                 except ViduBudgetError as error:
                     self._refuse(error)
                     continue
                 except Exception as error:  # noqa: BLE001 - the boundary: each waiter has a deadline of its own
-                    log.warning("The queue of connection %s could not be served: %s", self.conn_id, error)
+                    self.trouble = redacted(error)
+                    log.warning("The queue of connection %s could not be served: %s", self.conn_id, self.trouble)
                     await asyncio.sleep(UNREPORTED_SECONDS)
                     continue
                 now = time.time()
@@ -218,9 +222,18 @@ def check_balance(config: ViduConfig, balance: Credits) -> None:
     """Refuse to submit below the connection's floor.
 
     :raises ViduBudgetError: when the balance is lower than ``min_balance``.
+    :raises ViduResponseError: when the answer names no balance to compare with.
     """
     floor, remaining = config.min_balance, balance.remaining
-    if floor is not None and remaining is not None and remaining < floor:
+    if floor is None:
+        return
+    if remaining is None:
+        raise ViduResponseError(
+            "The service's answer names no balance, so the connection's min_balance cannot be checked: nothing was "
+            "submitted. Remove min_balance if this service reports none.",
+            conn_id=config.conn_id,
+        )
+    if remaining < floor:
         raise ViduBudgetError(
             f"The balance of {remaining:g} credits is below the connection's min_balance of {floor:g}: nothing was "
             "submitted. Top up the account, or lower min_balance.",
@@ -228,13 +241,15 @@ def check_balance(config: ViduConfig, balance: Credits) -> None:
         )
 
 
-def no_slot(conn_id: str, seconds: float) -> ViduTimeoutError:
+def no_slot(conn_id: str, seconds: float, trouble: str | None = None) -> ViduTimeoutError:
     """Return the error of a task whose timeout expired before a slot was free.
 
     :param seconds: how long it has waited.
+    :param trouble: what kept the queue from looking for one, if something did.
     """
+    advice = "Raise the timeout, or submit fewer generations at a time."
     return ViduTimeoutError(
-        f"No slot was free within {duration(seconds)}: nothing was submitted. Raise the timeout, or submit fewer "
-        "generations at a time.",
+        f"No slot was free within {duration(seconds)}: nothing was submitted. "
+        + (f"The last attempt to find one failed: {sentence(trouble)}" if trouble else advice),
         conn_id=conn_id,
     )

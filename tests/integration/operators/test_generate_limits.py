@@ -1,0 +1,93 @@
+"""The edges of the limits on slots and credits: lost creates, late turns, balances that nobody reports."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.operators import ViduBudget
+from airflow_provider_vidu.orders import lost_order
+from tests.integration.operators.test_generate import Task
+from tests.integration.operators.test_generate_slots import deferred_by
+from tests.integration.operators.test_generate_spending import PRICE, Spender, names, official
+
+__all__ = ["official"]
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables"),
+    pytest.mark.vidu_sandbox(price=PRICE),
+]
+
+
+@pytest.fixture
+def lost(official, monkeypatch):
+    """Return a function that loses the answer of a task's create."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0, raising=False)
+
+    def lose(task: Spender) -> None:
+        official.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+        with pytest.raises(exceptions.ViduError, match="outcome is unknown"):
+            task.start()
+
+    return lose
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "another"], ids=["resumed", "abandoned"])
+def test_a_lost_create_that_a_clear_finds_is_counted(official, lost, variables, prompt):
+    """It is paid for, whether the cleared task resumes it or submits another request."""
+    task = Spender(budget=ViduBudget(credits=100))
+    lost(task)
+    task.kwargs["prompt"] = prompt
+    task.clear()
+    task.submit()
+    assert len(names(variables)) == len(official.creates)
+
+
+def test_a_turn_that_comes_after_the_timeout_submits_nothing(official, connect):
+    """The slot came in time, and the worker started too late: a generation would be paid for and given up at once."""
+    connect("ent-v2", max_in_flight=1)
+    task = Task(deferrable=True, timeout=60)
+    waiting = deferred_by(task)
+    turn = {"kind": "slot", "outcome": "succeeded", "since": time.time() - 61, "deadline": time.time() - 1}
+    with pytest.raises(exceptions.ViduTimeoutError, match="nothing was submitted"):
+        task.wake(waiting, turn)
+    assert official.creates == []
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_balance_that_is_not_reported_is_below_every_floor(official, connect, deferrable):
+    """Without a balance ``min_balance`` cannot be held, so nothing is submitted."""
+    connect("ent-v2", min_balance=100)
+    answer = {"remains": [{"concurrency_limit": 5, "current_concurrency": 0}]}
+    official.add_fault({"match": {"kind": "credits"}, "times": 99, "action": {"status": 200, "body": answer}})
+    task = Task(deferrable=deferrable, timeout=1)
+    with pytest.raises(exceptions.ViduError, match="min_balance"):
+        task.run()
+    assert official.creates == []
+
+
+def test_a_refusal_that_names_a_generation_does_not_queue(official):
+    """The create may have been carried out: the intent stays, so that the retry looks for the job first."""
+    body = {"task_id": "g1", "code": "QuotaExceeded"}
+    official.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 429, "body": body}})
+    task = Task(deferrable=True)
+    with pytest.raises(exceptions.ViduError, match="outcome is unknown"):
+        task.start()
+    assert task.store
+
+
+def test_a_retry_whose_query_is_refused_does_not_queue(official):
+    """The job is submitted and needs no slot; the next retry resumes it."""
+    task = Task(deferrable=True)
+    first = deferred_by(task)
+    official.add_fault({"match": {"kind": "query"}, "times": 99, "action": {"status": 429}})
+    with pytest.raises(exceptions.ViduRateLimitError) as caught:
+        task.start()
+    assert caught.value.retryable
+    assert caught.value.generation_id == first.trigger.generation_id
+    official.clear_faults()
+    assert deferred_by(task).trigger.generation_id == first.trigger.generation_id
+    assert len(official.creates) == 1
