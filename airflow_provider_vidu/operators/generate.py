@@ -206,7 +206,7 @@ class ViduGenerateOperator(SignedURLOperator):
             check_downstream(self, self.log)
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
-        slot = self._slot_wait(hook, context, turn)
+        slot = self._slot_wait(hook, context, turn, is_watched=self.wait_for_completion and not is_synchronous)
 
         def before_order() -> None:
             check_downstream(self, self.log)
@@ -246,7 +246,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
         return self._finished(context, self._wait(hook, generation.id, slot.left))
 
-    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None) -> SlotWait:
+    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
         from airflow_provider_vidu.tasks.slot_wait import SlotWait
         from airflow_provider_vidu.triggers import ViduSlotTrigger
 
@@ -255,7 +255,7 @@ class ViduGenerateOperator(SignedURLOperator):
             hook=hook,
             turn=turn,
             timeout=self._seconds(),
-            trigger=partial(ViduSlotTrigger, is_watched=self.wait_for_completion) if self.deferrable else None,
+            trigger=partial(ViduSlotTrigger, is_watched=is_watched) if self.deferrable else None,
             on_wait=lambda since: publish_wait(context, conn_id=self.vidu_conn_id, since=since),
             check=self._check_wanted,
         )

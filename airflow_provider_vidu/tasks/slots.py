@@ -19,6 +19,7 @@ from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduResponseError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
+from airflow_provider_vidu.polling.watch import earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ class SlotQueue:
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
-        self._gate = Gate()
+        self._gate = Gate(settled_at=earliest_event(time.time()))
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._server: asyncio.Task[None] | None = None
         self._report_at = 0.0
+        self._is_below_floor: ViduBudgetError | None = None
         self._places: dict[str, int] = {}
         self.trouble: str | None = None
         """Why nobody can be admitted at all at the moment; None while the queue works."""
@@ -175,9 +177,13 @@ class SlotQueue:
         config = await client.config()
         self._gate.limit = config.max_in_flight
         now = time.time()
-        if now < self._report_at or not self._gate.is_ready(now):
+        if not self._gate.is_ready(now):
             return
-        self._report_at = now + REPORT_SECONDS
+        if 0 < self._report_at - now <= UNREPORTED_SECONDS:  # later, the clock was set back
+            if self._is_below_floor is not None:
+                raise self._is_below_floor
+            return
+        self._report_at, self._is_below_floor = now + REPORT_SECONDS, None
         if not config.dialect.has_balance:
             self._report_at = now + UNREPORTED_SECONDS
             self._gate.unreported()
@@ -191,11 +197,18 @@ class SlotQueue:
                 raise
             log.info("Connection %s: the free slots are unknown: %s", self.conn_id, error)
         else:
-            check_balance(config, balance)
+            self._check_floor(config, balance)
             if (limit := _limit(config, balance)) is None or balance.in_use is None:
                 self._gate.unreported()
             else:
                 self._gate.reported(limit, max(balance.in_use, 0), now)
+
+    def _check_floor(self, config: ViduConfig, balance: Credits) -> None:
+        try:
+            check_balance(config, balance)
+        except ViduBudgetError as error:
+            self._is_below_floor = error
+            raise
 
     def _refuse(self, error: ViduError) -> None:
         for admission in self._admissions.values():

@@ -91,3 +91,12 @@ def test_a_retry_whose_query_is_refused_does_not_queue(official):
     official.clear_faults()
     assert deferred_by(task).trigger.generation_id == first.trigger.generation_id
     assert len(official.creates) == 1
+
+
+def test_a_synchronous_product_is_not_watched(official, connect):
+    """Its result is in the create's answer: no watch will show the generation, so the slot is not kept for one."""
+    connect("ent-v2", max_in_flight=1)
+    speech = {"text": "hello", "voice_setting_voice_id": "v"}
+    task = Task(deferrable=True, prompt=None, model=None, endpoint="audio-tts", parameters=speech)
+    assert deferred_by(task).trigger.is_watched is False
+    assert deferred_by(Task(deferrable=True)).trigger.is_watched is True
