@@ -38,7 +38,7 @@ from airflow_provider_vidu.orders.request import (
     text,
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
-from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
+from airflow_provider_vidu.tasks.deferral import DeferredWait, check_execution_timeout, was_given_up
 from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
@@ -280,8 +280,10 @@ class ViduGenerateOperator(SignedURLOperator):
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
         if (generation_id := self._published_id(context)) is None:
+            nothing = "The task was waiting for a free slot, and nothing was submitted."
+            check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), nothing)
             raise ViduTimeoutError(
-                "Gave up waiting for a free slot: no triggerer has taken the wait up in time ([triggerer] capacity). "
+                "Gave up waiting for a free slot: no triggerer ran the trigger in time ([triggerer] capacity). "
                 "Nothing was submitted.",
                 conn_id=self.vidu_conn_id,
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import Turn
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduRateLimitError
+from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.tasks.slots import check_balance, no_slot
 
@@ -72,7 +73,7 @@ class SlotWait:
         :raises ViduTimeoutError: when the timeout expires first.
         """
         if self.turn is not None:
-            self._check_time()  # the worker may have started long after the turn was given
+            self._check_turn(self.turn)
             return
         config = self.hook.config
         if config.max_in_flight is None and config.min_balance is None:
@@ -106,6 +107,8 @@ class SlotWait:
             in_use = balance.in_use
         if config.max_in_flight is None:
             return True
+        if in_use is None and self.turn is not None:  # the triggerer has counted
+            return True
         if in_use is None:
             raise ViduConfigError(
                 "The connection limits the generations in flight (max_in_flight), and this service does not report how "
@@ -113,6 +116,16 @@ class SlotWait:
                 conn_id=self.hook.vidu_conn_id,
             )
         return in_use < config.max_in_flight
+
+    def _check_turn(self, turn: Turn) -> None:
+        """Wait again if the worker has started so late that the queue may have given the slot to another task."""
+        self._check_time()
+        config = self.hook.config
+        is_late = turn.given_at is not None and time.time() - turn.given_at >= ADMITTED_SECONDS
+        # A gateway reports nothing to check; waiting again there might never end if every worker starts late.
+        is_checked = config.dialect.has_balance and (config.max_in_flight is not None or config.min_balance is not None)
+        while is_late and is_checked and not self._is_allowed():
+            self._wait(None)
 
     def _check_time(self, refusal: ViduRateLimitError | None = None) -> None:
         if time.time() >= self.deadline:

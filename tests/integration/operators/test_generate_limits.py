@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders import lost_order
+from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 from tests.integration.operators.test_generate import Task
 from tests.integration.operators.test_generate_slots import deferred_by
 from tests.integration.operators.test_generate_spending import PRICE, Spender, names, official
@@ -100,3 +104,27 @@ def test_a_synchronous_product_is_not_watched(official, connect):
     task = Task(deferrable=True, prompt=None, model=None, endpoint="audio-tts", parameters=speech)
     assert deferred_by(task).trigger.is_watched is False
     assert deferred_by(Task(deferrable=True)).trigger.is_watched is True
+
+
+@pytest.mark.parametrize("late", [0, 200])
+def test_a_late_turn_is_checked_against_the_account(official, connect, late):
+    """The queue has given the slot of a worker that starts minutes later to another task: this one waits again."""
+    connect("ent-v2", max_in_flight=1)
+    ViduHook().create_generation(prompt="a dog", model="m")
+    task = Task(deferrable=True, timeout=900)
+    waiting = deferred_by(task)
+    now = time.time()
+    turn = {"kind": "slot", "outcome": "succeeded", "since": now - 300, "deadline": now + 600, "given_at": now - late}
+    with pytest.raises(TaskDeferred) as next_wait:
+        task.wake(waiting, turn)
+    assert isinstance(next_wait.value.trigger, ViduSlotTrigger if late else ViduGenerationTrigger)
+    assert len(official.creates) == (1 if late else 2)
+
+
+def test_an_execution_timeout_while_waiting_for_a_slot_is_named(official, connect):
+    """Airflow 2 reports it in the words of a trigger that nobody ran: the advice must not be about triggerers."""
+    connect("ent-v2", max_in_flight=1)
+    task = Task(deferrable=True, execution_timeout=timedelta(seconds=5))
+    deferred_by(task)
+    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 5 s expired.*nothing was submitted"):
+        task.operator.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, task.context())
