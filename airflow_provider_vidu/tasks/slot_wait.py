@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import Turn
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduRateLimitError
-from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS
+from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.tasks.slots import check_balance, no_slot
 
@@ -140,7 +140,7 @@ class SlotWait:
             self.on_wait(self.since)
             self._defer(self.trigger, refusal)
         self._failures += 1
-        delay = min(IN_WORKER.delay(self._failures, refusal), self.deadline - now)
+        delay = min(IN_WORKER.delay(self._failures, refusal), LONGEST_HOLD_SECONDS, self.deadline - now)
         self.operator.log.info("%s: trying again in %.0f s.", why, delay)
         self.sleep(delay)
         self.check()
