@@ -271,7 +271,9 @@ class ViduGenerateOperator(SignedURLOperator):
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
         super().post_execute(context, result)
-        if self.durable and context is not None and is_task_instance(context.get("ti")) and not is_dry(self.is_dry_run):
+        # Not [vidu] dry_run, which may have changed since: the result itself shows what it is of.
+        is_paid = mapping(result).get("dry_run") is not True
+        if self.durable and is_paid and context is not None and is_task_instance(context.get("ti")):
             record_returned(context, self.log, keeps=self.on_clear == "resume")
 
     @without_known_causes

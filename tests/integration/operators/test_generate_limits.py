@@ -128,3 +128,15 @@ def test_an_execution_timeout_while_waiting_for_a_slot_is_named(official, connec
     deferred_by(task)
     with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 5 s expired.*nothing was submitted"):
         task.operator.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, task.context())
+
+
+@pytest.mark.parametrize("flag", ["maybe", "True"])
+def test_a_dry_run_that_is_switched_on_meanwhile_loses_no_result(official, monkeypatch, flag):
+    """The generation was paid for: its order is recorded as returned, whatever the setting says by now."""
+    task = Task(deferrable=True)
+    waiting = deferred_by(task)
+    official.set_speed(50)
+    found = task.resume(waiting)
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", flag)
+    task.operator.post_execute(task.context(), found)
+    assert [record["returned"] for record in task.store.values()] == [True]
