@@ -140,3 +140,19 @@ def test_a_dry_run_that_is_switched_on_meanwhile_loses_no_result(official, monke
     monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", flag)
     task.operator.post_execute(task.context(), found)
     assert [record["returned"] for record in task.store.values()] == [True]
+
+
+@pytest.mark.parametrize("is_cleared", [False, True], ids=["retry", "clear"])
+def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cleared):
+    """A queue would say in the end that nothing was submitted; the next retry searches again, and finds the job."""
+    task = Task(deferrable=True)
+    lost(task)
+    official.add_fault({"match": {"kind": "list"}, "times": 99, "action": {"status": 429}})
+    if is_cleared:
+        task.clear()
+    with pytest.raises(exceptions.ViduSubmitUncertainError, match="could not be read") as caught:
+        task.start()
+    assert caught.value.retryable
+    official.clear_faults()
+    assert deferred_by(task).trigger.generation_id == official.creates[0].id
+    assert len(official.creates) == 1
