@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -59,10 +60,12 @@ class Turn:
 
     :param since: when the wait began, in epoch seconds.
     :param deadline: when the task's timeout expires, in epoch seconds.
+    :param given_at: when the turn was given, in epoch seconds; None if another version gave it.
     """
 
     since: float
     deadline: float
+    given_at: float | None = None
 
 
 def make_slot_event(error: ViduError | None, since: float, deadline: float) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def make_slot_event(error: ViduError | None, since: float, deadline: float) -> d
         "outcome": Outcome.of(error).value,
         "since": since,
         "deadline": deadline,
+        "given_at": time.time(),
         "error": error.details() if error else None,
     }
 
@@ -97,7 +101,7 @@ def read_slot_event(event: Mapping[str, Any] | None) -> Turn | None:
     if event.get("outcome") != Outcome.SUCCEEDED:
         raise from_details(mapping(event.get("error")))
     since, deadline = number(event.get("since")), number(event.get("deadline"))
-    return None if since is None or deadline is None else Turn(since, deadline)
+    return None if since is None or deadline is None else Turn(since, deadline, number(event.get("given_at")))
 
 
 def id_in(event: object) -> str | None:

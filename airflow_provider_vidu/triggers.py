@@ -298,7 +298,8 @@ class ViduSlotTrigger(BaseTrigger):
             async with asyncio.timeout(max(self.deadline - time.time(), 0)):
                 await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place)
         except TimeoutError:
-            error = no_slot(self.vidu_conn_id, self.deadline - self.since)
+            trouble = slot_queue(self.vidu_conn_id).trouble
+            error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
         except ViduError as refusal:
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.

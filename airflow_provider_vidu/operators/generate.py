@@ -40,7 +40,7 @@ from airflow_provider_vidu.orders.request import (
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
 from airflow_provider_vidu.stores.artifacts import Artifact
-from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
+from airflow_provider_vidu.tasks.deferral import DeferredWait, check_execution_timeout, was_given_up
 from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 from airflow_provider_vidu.tasks.slots import no_triggerer
@@ -224,7 +224,7 @@ class ViduGenerateOperator(SignedURLOperator):
             check_downstream(self, self.log)
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
-        slot = self._slot_wait(hook, context, turn)
+        slot = self._slot_wait(hook, context, turn, is_watched=self.wait_for_completion and not is_synchronous)
         if self.destination is not None:
             self._result_store().check_mapping(self, context, self._written_destination)
 
@@ -267,7 +267,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
         return self._finished(context, self._wait(hook, generation.id, slot.left))
 
-    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None) -> SlotWait:
+    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
         from airflow_provider_vidu.tasks.slot_wait import SlotWait
         from airflow_provider_vidu.triggers import ViduSlotTrigger
 
@@ -276,7 +276,7 @@ class ViduGenerateOperator(SignedURLOperator):
             hook=hook,
             turn=turn,
             timeout=self._seconds(),
-            trigger=partial(ViduSlotTrigger, is_watched=self.wait_for_completion) if self.deferrable else None,
+            trigger=partial(ViduSlotTrigger, is_watched=is_watched) if self.deferrable else None,
             on_wait=lambda since: publish_wait(context, conn_id=self.vidu_conn_id, since=since),
             check=self._check_wanted,
         )
@@ -292,7 +292,9 @@ class ViduGenerateOperator(SignedURLOperator):
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
         super().post_execute(context, result)
-        if self.durable and context is not None and is_task_instance(context.get("ti")) and not is_dry(self.is_dry_run):
+        # Not [vidu] dry_run, which may have changed since: the result itself shows what it is of.
+        is_paid = mapping(result).get("dry_run") is not True
+        if self.durable and is_paid and context is not None and is_task_instance(context.get("ti")):
             record_returned(context, self.log, keeps=self.on_clear == "resume")
 
     @without_known_causes
@@ -301,6 +303,8 @@ class ViduGenerateOperator(SignedURLOperator):
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
         if (generation_id := self._published_id(context)) is None:
+            nothing = "The task was waiting for a free slot, and nothing was submitted."
+            check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), nothing)
             raise no_triggerer(self.vidu_conn_id)
         wait = self._resumed_wait(generation_id)
         with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):

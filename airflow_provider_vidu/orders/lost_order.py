@@ -12,6 +12,7 @@ from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduError,
     ViduNotFoundError,
+    ViduRateLimitError,
     ViduRequestError,
     ViduResponseError,
     ViduServerError,
@@ -91,6 +92,13 @@ def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
             created_to=record.at + longest,
             like=Likeness.from_json(record.looks),
         )
+    except ViduRateLimitError as error:
+        # Not "the account is full": a task that waited for a slot would report that nothing was submitted.
+        message = (
+            f"The list of generations could not be read: {error.reason.rstrip('.')}. An earlier create may have been "
+            "carried out, so nothing is resubmitted. A retry searches for it again."
+        )
+        raise error.restated(ViduSubmitUncertainError, message) from error
     except ViduError as error:
         if not _has_no_list(error):
             raise

@@ -165,10 +165,7 @@ class Submission:
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
-        if record.credits is None and generation.credits:  # of a create whose answer was lost
-            priced = replace(self._with_counters(record), generation_id=generation_id, credits=generation.credits)
-            self._store.save(priced)
-            self._spending.paid(priced)
+        self._price_late(self._with_counters(record), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
@@ -186,6 +183,15 @@ class Submission:
             self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
+
+    def _price_late(self, record: Record, generation: Generation) -> Record:
+        """Return the record with the price of a generation whose create's answer was lost, made visible to others."""
+        if record.credits is None and generation.credits:
+            record = replace(record, generation_id=generation.id, credits=generation.credits)
+            self._loaded = record  # what follows may submit again, and must not forget what was spent
+            self._store.save(record)
+            self._spending.paid(record)
+        return record
 
     def _known(self, generation_id: str, record: Record) -> Generation:
         """Query a generation; right after its create the service may not find it yet."""
@@ -289,6 +295,8 @@ class Submission:
         is_wanted = was_lost or (self._on_clear == "resume" and not record.refused)
         wants_it = is_wanted and not record.differs(request)
         generation = self._before_the_clear(generation_id, record, wants_it)
+        if generation is not None:
+            record = self._price_late(replace(record, generation_id=generation_id), generation)
         if generation is not None and wants_it and not generation.failed:
             self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
             self._store.save(replace(self._taken(record), generation_id=generation_id))

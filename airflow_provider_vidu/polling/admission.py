@@ -21,6 +21,8 @@ PROBE_SECONDS: Final = 15.0
 """Between a refusal and the next probe, doubled with each refused probe."""
 LONGEST_PROBE_SECONDS: Final = 120.0
 LARGEST_PROBE: Final = 16
+LONGEST_HOLD_SECONDS: Final = 900.0
+"""The most of a Retry-After: it is about one request, and here it holds all tasks of the connection."""
 ADMITTED_SECONDS: Final = 120.0
 """After so long, an admitted task that shows no generation no longer holds a slot: it has failed."""
 UNWATCHED_SECONDS: Final = 20.0
@@ -69,9 +71,14 @@ class _Report:
 
 
 class Gate:
-    """Decides who goes next on one connection. All times are epoch seconds and are handed in."""
+    """Decides who goes next on one connection. All times are epoch seconds and are handed in.
 
-    def __init__(self) -> None:
+    :param settled_at: when the generations that ran before the gate existed are counted: after a restart, their
+        watches begin at the same time as those of the waiting tasks.
+    """
+
+    def __init__(self, settled_at: float = 0.0) -> None:
+        self._settled_at = settled_at
         self.limit: int | None = None
         """The user's own limit (``max_in_flight``)."""
         self._waiting: dict[str, Waiter] = {}
@@ -106,10 +113,11 @@ class Gate:
         self._waiting[waiter.key] = waiter
         if waiter.refused_at is None:
             return
+        refused_at = min(waiter.refused_at, now)  # the worker's clock may be ahead
         if waiter.retry_after is not None:
-            self._held_until = max(self._held_until, waiter.refused_at + waiter.retry_after)
+            self._held_until = max(self._held_until, refused_at + min(waiter.retry_after, LONGEST_HOLD_SECONDS))
         # The slots of what ended before the refusal were taken already.
-        self._ends = [end for end in self._ends if end > waiter.refused_at]
+        self._ends = [end for end in self._ends if end > refused_at]
         if was_admitted:
             self._is_refused = True
             self._probe = max(self._probe // 2, 1)
@@ -117,7 +125,7 @@ class Gate:
             self._contradicted_until = self._probe_at
             self._pause = min(self._pause * 2, LONGEST_PROBE_SECONDS)
         else:
-            self._probe_at = max(self._probe_at, waiter.refused_at + PROBE_SECONDS)
+            self._probe_at = max(self._probe_at, refused_at + PROBE_SECONDS)
 
     def leave(self, key: str) -> None:
         """Take a task out of the queue: it was killed, or its time is up."""
@@ -208,6 +216,7 @@ class Gate:
             self._held_until,
             self._probe_at,
             self._contradicted_until,
+            self._settled_at,
             *(one.until for one in self._admitted.values()),
         )
         return min((time for time in times if time > now), default=math.inf)
@@ -240,7 +249,8 @@ class Gate:
     def _room(self, now: float) -> tuple[int, bool]:
         """Return how many tasks may submit now, and whether that is beyond what is known to be free."""
         self._expire(now)
-        if now < self._held_until:
+        is_counted = self.limit is None or self._report is not None or now >= self._settled_at
+        if now < self._held_until or not is_counted:
             return 0, False
         pending = self._pending()
         room, is_probe = math.inf, False

@@ -52,6 +52,26 @@ def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> boo
     return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
 
 
+def check_execution_timeout(
+    next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None, timeout: float, state: str
+) -> None:
+    """Raise if Airflow gave a wait up because the task's ``execution_timeout`` expired.
+
+    Airflow 2 includes the deferred wait in it, and reports both in the same words.
+
+    :param timeout: seconds that the wait itself may last.
+    :param state: a sentence about what is left behind.
+    :raises AirflowTaskTimeout: Airflow's own error, which may be retried.
+    """
+    seconds = execution_timeout.total_seconds() if execution_timeout else None
+    is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
+    if is_airflow_2 and seconds is not None and seconds < timeout + DEFER_MARGIN_SECONDS:
+        raise AirflowTaskTimeout(
+            f"The execution_timeout of {seconds:.0f} s expired, which in this Airflow includes the deferred wait. "
+            f"{state}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeferredWait:
     """The wait for a submitted generation outside of the worker, even while its connection is unusable.
@@ -141,13 +161,10 @@ class DeferredWait:
         if generation.is_done:
             return self._refetch()
         self.on_timeout()
-        seconds = execution_timeout.total_seconds() if execution_timeout else None
-        is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
-        if is_airflow_2 and seconds is not None and seconds < self.timeout + DEFER_MARGIN_SECONDS:
-            raise AirflowTaskTimeout(
-                f"The execution_timeout of {seconds:.0f} s expired, which in this Airflow includes the deferred wait. "
-                f"The last known state of generation {generation.id} is {generation.describe()}."
-            )
+        check_execution_timeout(
+            *(next_kwargs, execution_timeout, self.timeout),
+            f"The last known state of generation {generation.id} is {generation.describe()}.",
+        )
         raise ViduTimeoutError(
             f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer "
             f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. The "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
 from airflow_provider_vidu.events import Turn
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduRateLimitError
+from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.tasks.slots import check_balance, no_slot
 
@@ -71,8 +72,11 @@ class SlotWait:
         :raises ViduConfigError: when a worker cannot hold the limit, because the service reports no balance.
         :raises ViduTimeoutError: when the timeout expires first.
         """
+        if self.turn is not None:
+            self._check_turn(self.turn)
+            return
         config = self.hook.config
-        if self.turn is not None or (config.max_in_flight is None and config.min_balance is None):
+        if config.max_in_flight is None and config.min_balance is None:
             return
         if self.trigger is not None:
             self._wait(None)
@@ -103,6 +107,8 @@ class SlotWait:
             in_use = balance.in_use
         if config.max_in_flight is None:
             return True
+        if in_use is None and self.turn is not None:  # the triggerer has counted
+            return True
         if in_use is None:
             raise ViduConfigError(
                 "The connection limits the generations in flight (max_in_flight), and this service does not report how "
@@ -111,10 +117,23 @@ class SlotWait:
             )
         return in_use < config.max_in_flight
 
-    def _wait(self, refusal: ViduRateLimitError | None) -> None:
-        now = time.time()
-        if now >= self.deadline:
+    def _check_turn(self, turn: Turn) -> None:
+        """Wait again if the worker has started so late that the queue may have given the slot to another task."""
+        self._check_time()
+        config = self.hook.config
+        is_late = turn.given_at is not None and time.time() - turn.given_at >= ADMITTED_SECONDS
+        # A gateway reports nothing to check; waiting again there might never end if every worker starts late.
+        is_checked = config.dialect.has_balance and (config.max_in_flight is not None or config.min_balance is not None)
+        while is_late and is_checked and not self._is_allowed():
+            self._wait(None)
+
+    def _check_time(self, refusal: ViduRateLimitError | None = None) -> None:
+        if time.time() >= self.deadline:
             raise no_slot(self.hook.vidu_conn_id, self.deadline - self.since) from refusal
+
+    def _wait(self, refusal: ViduRateLimitError | None) -> None:
+        self._check_time(refusal)
+        now = time.time()
         why = f"The account is full ({refusal.reason})" if refusal is not None else "The connection has a limit"
         if self.trigger is not None:
             self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)
@@ -123,7 +142,7 @@ class SlotWait:
         if not self._failures:
             self.on_wait(self.since)
         self._failures += 1
-        delay = min(IN_WORKER.delay(self._failures, refusal), self.deadline - now)
+        delay = min(IN_WORKER.delay(self._failures, refusal), LONGEST_HOLD_SECONDS, self.deadline - now)
         self.operator.log.info("%s: trying again in %.0f s.", why, delay)
         self.sleep(delay)
         self.check()

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.common.text import redacted, sentence
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduResponseError, ViduTimeoutError
 from airflow_provider_vidu.polling.admission import Gate, Waiter
+from airflow_provider_vidu.polling.watch import earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 
 if TYPE_CHECKING:
@@ -65,12 +66,15 @@ class SlotQueue:
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
-        self._gate = Gate()
+        self._gate = Gate(settled_at=earliest_event(time.time()))
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._server: asyncio.Task[None] | None = None
         self._report_at = 0.0
+        self._is_below_floor: ViduBudgetError | None = None
         self._places: dict[str, int] = {}
+        self.trouble: str | None = None
+        """Why nobody can be admitted at all at the moment; None while the queue works."""
 
     @property
     def is_hurried(self) -> bool:
@@ -130,15 +134,21 @@ class SlotQueue:
             self._refuse(fault)
 
     async def _serve_with_client(self) -> None:
+        while self._admissions:  # again: one may have joined while the client was closed
+            await self._serve_until_empty()
+
+    async def _serve_until_empty(self) -> None:
         async with await shared_client(self.conn_id) as client:
             while self._admissions:
                 try:
                     await self._learn(client)
+                    self.trouble = None
                 except ViduBudgetError as error:
                     self._refuse(error)
                     continue
                 except Exception as error:  # noqa: BLE001 - the boundary: each waiter has a deadline of its own
-                    log.warning("The queue of connection %s could not be served: %s", self.conn_id, error)
+                    self.trouble = redacted(error)
+                    log.warning("The queue of connection %s could not be served: %s", self.conn_id, self.trouble)
                     await asyncio.sleep(UNREPORTED_SECONDS)
                     continue
                 now = time.time()
@@ -167,9 +177,13 @@ class SlotQueue:
         config = await client.config()
         self._gate.limit = config.max_in_flight
         now = time.time()
-        if now < self._report_at or not self._gate.is_ready(now):
+        if not self._gate.is_ready(now):
             return
-        self._report_at = now + REPORT_SECONDS
+        if 0 < self._report_at - now <= UNREPORTED_SECONDS:  # later, the clock was set back
+            if self._is_below_floor is not None:
+                raise self._is_below_floor
+            return
+        self._report_at, self._is_below_floor = now + REPORT_SECONDS, None
         if not config.dialect.has_balance:
             self._report_at = now + UNREPORTED_SECONDS
             self._gate.unreported()
@@ -183,11 +197,18 @@ class SlotQueue:
                 raise
             log.info("Connection %s: the free slots are unknown: %s", self.conn_id, error)
         else:
-            check_balance(config, balance)
-            if balance.concurrency_limit is None or balance.in_use is None:
+            self._check_floor(config, balance)
+            if (limit := _limit(config, balance)) is None or balance.in_use is None:
                 self._gate.unreported()
             else:
-                self._gate.reported(balance.concurrency_limit, balance.in_use, now)
+                self._gate.reported(limit, max(balance.in_use, 0), now)
+
+    def _check_floor(self, config: ViduConfig, balance: Credits) -> None:
+        try:
+            check_balance(config, balance)
+        except ViduBudgetError as error:
+            self._is_below_floor = error
+            raise
 
     def _refuse(self, error: ViduError) -> None:
         for admission in self._admissions.values():
@@ -203,13 +224,29 @@ class _Watching:
     """Whether the generation has ended."""
 
 
+def _limit(config: ViduConfig, balance: Credits) -> int | None:
+    """Return how many generations may run at once, by the account and by the user; None if neither is known."""
+    # [?] A limit of 0 or less (some systems mean "none" with it) would keep every task waiting for ever.
+    limits = (balance.concurrency_limit, config.max_in_flight)
+    return min((limit for limit in limits if limit is not None and limit > 0), default=None)
+
+
 def check_balance(config: ViduConfig, balance: Credits) -> None:
     """Refuse to submit below the connection's floor.
 
     :raises ViduBudgetError: when the balance is lower than ``min_balance``.
+    :raises ViduResponseError: when the answer names no balance to compare with.
     """
     floor, remaining = config.min_balance, balance.remaining
-    if floor is not None and remaining is not None and remaining < floor:
+    if floor is None:
+        return
+    if remaining is None:
+        raise ViduResponseError(
+            "The service's answer names no balance, so the connection's min_balance cannot be checked: nothing was "
+            "submitted. Remove min_balance if this service reports none.",
+            conn_id=config.conn_id,
+        )
+    if remaining < floor:
         raise ViduBudgetError(
             f"The balance of {remaining:g} credits is below the connection's min_balance of {floor:g}: nothing was "
             "submitted. Top up the account, or lower min_balance.",
@@ -217,14 +254,16 @@ def check_balance(config: ViduConfig, balance: Credits) -> None:
         )
 
 
-def no_slot(conn_id: str, seconds: float) -> ViduTimeoutError:
+def no_slot(conn_id: str, seconds: float, trouble: str | None = None) -> ViduTimeoutError:
     """Return the error of a task whose timeout expired before a slot was free.
 
     :param seconds: how long it has waited.
+    :param trouble: what kept the queue from looking for one, if something did.
     """
+    advice = "Raise the timeout, or submit fewer generations at a time."
     return ViduTimeoutError(
-        f"No slot was free within {duration(seconds)}: nothing was submitted. Raise the timeout, or submit fewer "
-        "generations at a time.",
+        f"No slot was free within {duration(seconds)}: nothing was submitted. "
+        + (f"The last attempt to find one failed: {sentence(trouble)}" if trouble else advice),
         conn_id=conn_id,
     )
 

@@ -168,7 +168,7 @@ def price_refused(generation_id: str, price: float, cap: float | None, cancelled
 def amount(price: float) -> str:
     """Return a number of credits as text: ``4``, ``2.5``."""
     rounded = whole(round(price, 4))
-    return f"{rounded:.4f}".rstrip("0") if isinstance(rounded, float) else str(rounded)
+    return f"{rounded:.4f}".rstrip("0").rstrip(".") if isinstance(rounded, float) else str(rounded)
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import moment
+from airflow_provider_vidu.common.values import mapping, moment
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.models import Cancellation, Generation
@@ -174,10 +174,22 @@ class Spending(Unlimited):
 def _periods(dag: Any, budget: ViduBudget | None) -> list[Period]:
     """Return the periods that any budget of a DAG counts: all of its tasks write their entries for them."""
     tasks: Mapping[str, Any] = getattr(dag, "task_dict", None) or {}
-    found: set[Period] = set() if budget is None else {budget.per}
+    default = mapping(getattr(dag, "default_args", None)).get("budget")
+    found = [one for one in (budget, default) if isinstance(one, ViduBudget)]
     for task in tasks.values():
-        arguments = getattr(task, "partial_kwargs", None)
-        other = getattr(task, "budget", None) if arguments is None else arguments.get("budget")
-        if isinstance(other, ViduBudget):
-            found.add(other.per)
-    return sorted(found)
+        found += _budgets_of(task)
+    return sorted({one.per for one in found})
+
+
+def _budgets_of(task: Any) -> list[ViduBudget]:
+    """Return the budgets of a task of any operator, or of the instances of a mapped one, as far as parsing shows."""
+    arguments = getattr(task, "partial_kwargs", None)
+    if arguments is None:
+        found = [getattr(task, "budget", None)]
+    else:
+        expanded = getattr(getattr(task, "expand_input", None), "value", None)
+        each = expanded if isinstance(expanded, list | tuple) else ()  # of expand_kwargs
+        of_expand = mapping(expanded).get("budget")
+        found = [arguments.get("budget"), *(mapping(one).get("budget") for one in each)]
+        found += of_expand if isinstance(of_expand, list | tuple) else ()
+    return [one for one in found if isinstance(one, ViduBudget)]

@@ -110,6 +110,7 @@ def test_a_limit_of_the_users_own_is_held_before_anything_is_sent(dialect, sandb
 def test_a_retry_needs_no_slot_for_what_is_submitted_already(dialect, sandbox, connect):
     """Only a create waits: a job that an earlier try has submitted is resumed at once."""
     connect(dialect, max_in_flight=1)
+    sandbox.set_speed(0)
     task = Task(deferrable=True)
     waiting = deferred_by(task)
     with pytest.raises(TaskDeferred):

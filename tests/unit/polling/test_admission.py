@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_vidu.polling.admission import (
     ADMITTED_SECONDS,
+    LONGEST_HOLD_SECONDS,
     LONGEST_PROBE_SECONDS,
     PROBE_SECONDS,
     UNWATCHED_SECONDS,
@@ -267,3 +268,27 @@ def test_three_hundred_tasks_beside_foreign_jobs(reports):
     assert sum(account.refusals.values()) <= 1.6 * account.tasks
     waited = [task - place for place, task in enumerate(account.order)]
     assert max(waited) < 60  # nobody overtakes more than a few
+
+
+def test_a_retry_after_of_a_day_does_not_stop_the_connection():
+    """It may be about one model, or one key's quota; the gate tries again now and then."""
+    gate = gate_with(waiter("a", retry_after=86_400.0))
+    assert gate.next_at(20.0) == LONGEST_HOLD_SECONDS
+    assert names(gate.admit(LONGEST_HOLD_SECONDS)) == ["a"]
+
+
+def test_a_worker_whose_clock_is_ahead_does_not_delay_the_queue():
+    """Its refusal was at the latest when the task joined."""
+    gate = gate_with(waiter("a", refused_at=3600.0, retry_after=1.0))
+    assert names(gate.admit(PROBE_SECONDS)) == ["a"]
+
+
+def test_after_a_restart_the_limit_waits_until_the_running_generations_are_counted():
+    """Waiting tasks and watches start together: a gate that has seen no watch yet must not admit beyond the limit."""
+    gate = Gate(settled_at=12.0)
+    gate.limit = 1
+    gate.join(waiter("a", refused_at=None), 5.0)
+    assert gate.admit(11.0) == []
+    assert gate.next_at(11.0) == 12.0
+    gate.submitted("g", None, 11.5)
+    assert gate.admit(12.0) == []

@@ -120,7 +120,9 @@ def test_a_refused_price_says_what_became_of_it(cancelled, says):
         raise error
 
 
-@pytest.mark.parametrize(("price", "text"), [(4, "4"), (4.0, "4"), (2.5, "2.5"), (0.1 + 0.2, "0.3"), (1e6, "1000000")])
+@pytest.mark.parametrize(
+    ("price", "text"), [(4, "4"), (4.0, "4"), (2.5, "2.5"), (0.1 + 0.2, "0.3"), (1e6, "1000000"), (1e30, f"{1e30:.0f}")]
+)
 def test_an_amount_is_text_that_reads_back(price, text):
     """It stands in names and in messages."""
     assert amount(price) == text
