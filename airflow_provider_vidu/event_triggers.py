@@ -17,8 +17,8 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
 from airflow_provider_vidu.polling.watch import PollPolicy
+from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.completions import CompletionTracker, named
-from airflow_provider_vidu.triggers import shared_client
 
 try:
     from airflow.triggers.base import BaseEventTrigger

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping
+from airflow_provider_vidu.common.values import mapping, number
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduTimeoutError, from_details
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.models import Generation, Snapshot
 
 EVENT_VERSION: Final = 1
+SLOT_KIND: Final = "slot"
 
 
 class Outcome(enum.StrEnum):
@@ -49,6 +52,56 @@ def make_event(generation_id: str, generation: Generation | Snapshot | None, err
         "provider_status": redacted(generation.provider_status) if generation else None,
         "error": error.details() if error else None,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a task keeps of its wait for a free slot.
+
+    :param since: when the wait began, in epoch seconds.
+    :param deadline: when the task's timeout expires, in epoch seconds.
+    :param given_at: when the turn was given, in epoch seconds; None if another version gave it.
+    """
+
+    since: float
+    deadline: float
+    given_at: float | None = None
+
+
+def make_slot_event(error: ViduError | None, since: float, deadline: float) -> dict[str, Any]:
+    """Return the event of a wait for a free slot as plain JSON.
+
+    :param error: what ended the wait; None if the task may submit.
+    :param since: when the wait began, in epoch seconds.
+    :param deadline: when the task's timeout expires, in epoch seconds.
+    """
+    return {
+        "version": EVENT_VERSION,
+        "kind": SLOT_KIND,
+        "outcome": Outcome.of(error).value,
+        "since": since,
+        "deadline": deadline,
+        "given_at": time.time(),
+        "error": error.details() if error else None,
+    }
+
+
+def is_slot_event(event: object) -> bool:
+    """Whether an event is of a wait for a free slot."""
+    return isinstance(event, Mapping) and event.get("kind") == SLOT_KIND
+
+
+def read_slot_event(event: Mapping[str, Any] | None) -> Turn | None:
+    """Return the turn that an event gives to a task; None for an event of another kind, which means no more than "now".
+
+    :raises ViduError: the error that ended the wait.
+    """
+    if event is None or not is_slot_event(event):
+        return None
+    if event.get("outcome") != Outcome.SUCCEEDED:
+        raise from_details(mapping(event.get("error")))
+    since, deadline = number(event.get("since")), number(event.get("deadline"))
+    return None if since is None or deadline is None else Turn(since, deadline, number(event.get("given_at")))
 
 
 def id_in(event: object) -> str | None:

@@ -20,10 +20,13 @@
     │   ├── ViduAuthError             × the key was refused
     │   ├── ViduCreditError           × no credits or quota left
     │   └── ViduNotFoundError         × the service does not find this generation
+    ├── ViduBudgetError               × a limit on credits was reached: nothing more is submitted
     ├── ViduSubmitUnknownError        × a create was sent and its outcome is unknown: never repeat it blindly
     ├── ViduSubmitUncertainError      ↻ the same, but the next try searches for the generation first
     ├── ViduGenerationFailedError     × the service reports that the generation failed
     ├── ViduGenerationInterruptedError ↻ it failed for a reason that is often temporary; a new submit may succeed
+    ├── ViduBatchFailedError          × too many rows of a batch failed for good
+    ├── ViduBatchIncompleteError      ↻ too many rows of a batch failed; a retry orders the temporary ones again
     ├── ViduMissingVideoError         × success was reported without a usable URL
     ├── ViduTimeoutError              – the timeout expired (Airflow does not retry it)
     └── ViduDownloadError             ↻ the file could not be fetched or stored
@@ -33,8 +36,8 @@
         └── ViduStorageError          ↻ the destination could not be written
 
 ``↻`` a retry may help (``retryable`` is true). ``×`` a retry cannot help: the class is also ``AirflowFailException``,
-so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it begins the
-message of an error answer.
+so Airflow fails the task at once whatever ``retries`` says. The ``advice`` of a class says what to do; it ends the
+message of an error answer, after the service's own words.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class ViduError(AirflowException):
 
     retryable: ClassVar[bool] = True
     advice: ClassVar[str] = "The log names the reason."
-    """What to do about errors of the class: begins the message of an error answer, and is shown on the clip pages.
+    """What to do about errors of the class: ends the message of an error answer, and is shown on the clip pages.
 
     It names no host, connection or secret, because everyone who may see a clip can read it.
     """
@@ -243,6 +246,12 @@ class ViduNotFoundError(_Final, ViduAPIError):
     advice = "The service does not find this: check the id (for a create, the endpoint) and the connection's host."
 
 
+class ViduBudgetError(_Final, ViduError):
+    """A limit that the user has set on credits was reached."""
+
+    advice = "A limit on credits was reached: raise it if the money is to be spent, then clear the task."
+
+
 class ViduSubmitUnknownError(_Final, ViduError):
     """A create was sent, and it is unknown whether it was carried out (and billed)."""
 
@@ -265,6 +274,18 @@ class ViduGenerationInterruptedError(ViduError):
     """The generation failed for an often temporary reason: a new submit may succeed."""
 
     advice = "This failure is often temporary: a retry, or clearing the task, submits a new generation."
+
+
+class ViduBatchFailedError(_Final, ViduError):
+    """Too many rows of a batch failed, and a retry would not change that."""
+
+    advice = "Correct the rows that the manifest names, then clear the task: rows with a file are not ordered again."
+
+
+class ViduBatchIncompleteError(ViduError):
+    """Too many rows of a batch failed, some of them for an often temporary reason."""
+
+    advice = "A retry, or clearing the task, orders the failed rows again. Rows with a file are kept."
 
 
 class ViduMissingVideoError(_Final, ViduError):

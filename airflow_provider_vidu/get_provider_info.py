@@ -74,6 +74,14 @@ _OPTIONS = {
         "with or without a Vidu connection: minio.internal, or 198.18.0.0/15 if a local DNS proxy answers with such "
         "addresses.",
     ),
+    "dry_run": _option(
+        "boolean",
+        "False",
+        "True",
+        "Whether generate tasks send nothing: they render, read and check everything, log the request, and return what "
+        "would have been submitted. Sensors and downloads of these generations are skipped. Takes effect on the "
+        "workers.",
+    ),
     "run_tab": _option("boolean", "True", None, "Whether every DAG run has the tab 'Vidu clips'."),
 }
 """Section ``[vidu]`` of the Airflow configuration: each option with its type, default, example and meaning."""

@@ -33,6 +33,7 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
 from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
+from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
 
@@ -164,16 +165,26 @@ class ViduHook(BaseHook):
             return
         # Later answers omit what only the create's says, and an earlier call has noted it.
         facts = {"endpoint": endpoint, **(_facts_of(known) if known else {})}
-        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed") if name in note}
+        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed", "model") if name in note}
         facts = {**noted, **{name: value for name, value in facts.items() if value is not None}}
         has_succeeded = known.succeeded if known else note.get("role") == "generate"
         role: Role = "generate" if has_succeeded else "submit"
-        publish({"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, **facts)
+        publish(
+            {"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, announce=not note, **facts
+        )
 
     def _submit(
-        self, body: Mapping[str, Any], endpoint: str | None = None, before_send: Callable[[], None] = lambda: None
+        self,
+        body: Mapping[str, Any],
+        endpoint: str | None = None,
+        before_send: Callable[[], None] = lambda: None,
+        *,
+        queues: bool = False,
     ) -> Generation:
-        """Submit a generation; ``before_send`` runs before each send, and an exception from it prevents the send."""
+        """Submit a generation; ``before_send`` runs before each send, and an exception from it prevents the send.
+
+        :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
+        """
         body = checked_body(body)
 
         def submit(dialect: Dialect) -> Call[Generation]:
@@ -188,7 +199,7 @@ class ViduHook(BaseHook):
             for line in request_lines(body):
                 self.log.info("%s", self.config.redact(line))
             self.log.info("::endgroup::")
-            generation = self._client.carry(submit)
+            generation = self._client.carry(submit, queues=queues)
         except ViduError as error:
             if outcome_is_unknown(error):
                 raise unknown_outcome(error, self.vidu_conn_id) from error
@@ -396,7 +407,10 @@ class ViduHook(BaseHook):
             wrong = error
         if wrong is not None:
             return False, problem(wrong, self._config)
-        return True, f"Fine: {self.config.base_url} speaks {self.config.dialect.name} and accepts the key."
+        config = self.config
+        proxy = proxy_for(config.base_url, config.proxy)
+        through = f" (through the proxy {without_login(proxy)})" if proxy else ""
+        return True, f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
 
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None
@@ -458,4 +472,5 @@ def _facts_of(generation: Generation) -> dict[str, Any]:
         "created_at": generation.created_at.isoformat() if generation.created_at else None,
         "credits": generation.credits,
         "seed": seed if isinstance(seed, int) else None,
+        "model": generation.model,
     }

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
@@ -44,8 +45,10 @@ class ViduWatchLink(BaseOperatorLink):
     name = "Watch"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address of the clip's page, or an empty text while there is no id."""
-        return watch_page(ti_key) if XCom.get_value(ti_key=ti_key, key=ID_KEY) else ""
+        """Return the address of the clip's page, or an empty text before the task has submitted or waits for a slot."""
+        if not any(XCom.get_value(ti_key=ti_key, key=key) for key in (ID_KEY, WATCH_KEY)):
+            return ""
+        return watch_page(ti_key)
 
 
 def publish(
@@ -78,15 +81,19 @@ def publish(
     more = {name: value for name, value in known.items() if value}
     note = {"conn_id": conn_id, "role": role, "artifact": artifact, **more}
     ti.xcom_push(key=numbered(WATCH_KEY, number), value=note)
-    if number > 1:
+    if not is_task_instance(ti):
         return
-    # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
-    key = getattr(ViduWatchLink(), "xcom_key", None)
-    if key and is_task_instance(ti):
-        ti.xcom_push(key=key, value=watch_page(ti))
-    if announce and is_task_instance(ti) and has_pages():
-        page = f"{_base('api')}{PAGE_PREFIX}{_task_path(ti)}"
+    if number == 1:
+        _publish_link(ti)
+    if announce and has_pages():
+        page = f"{_base('api')}{PAGE_PREFIX}{_clip_path(ti)}"
         log.info("Watch: %s", page if number == 1 else f"{page}/generations/{number}")
+
+
+def _publish_link(ti: Any) -> None:
+    # Airflow 3 stores links only when a leg ends; a task that waits in the worker would have none until then.
+    if key := getattr(ViduWatchLink(), "xcom_key", None):
+        ti.xcom_push(key=key, value=watch_page(ti))
 
 
 def numbered(key: str, number: int) -> str:
@@ -110,6 +117,20 @@ def published_number(ti: Any, generation_id: str) -> tuple[int | None, Mapping[s
     return None, {}
 
 
+def publish_wait(context: Mapping[str, Any], *, conn_id: str, since: float) -> None:
+    """Publish that a task waits for a free slot, so that its page says so.
+
+    :param context: the task's context; with an empty one, outside a task, nothing is published.
+    :param conn_id: the connection that is full.
+    :param since: when the wait began, in epoch seconds.
+    """
+    ti = context.get("ti")
+    if ti is None:
+        return
+    ti.xcom_push(key=WATCH_KEY, value={"conn_id": conn_id, "role": "generate", "waiting_since": since})
+    _publish_link(ti)
+
+
 def is_task_instance(ti: Any) -> bool:
     """Whether this is a real task instance, not None or the mock of a user's unit test."""
     return all(isinstance(getattr(ti, name, None), str) for name in ("dag_id", "run_id", "task_id"))
@@ -127,7 +148,27 @@ def watch_page(ti_key: Any) -> str:
     if not has_pages():
         return xcom_page(ti_key)
     # The path alone is valid for every host name (and tunnel) of the UI.
-    return urlsplit(_base("api")).path + PAGE_PREFIX + _task_path(ti_key)
+    return urlsplit(_base("api")).path + PAGE_PREFIX + _clip_path(ti_key)
+
+
+def region_of(ti_key: Any) -> tuple[UUID, int] | None:
+    """Return the region of a task instance in a loop, and its index there; None outside loops and before Airflow 3.4.
+
+    A mapped task outside loops has a region, too, but its map index says all.
+    """
+    region_id, index = (getattr(ti_key, name, None) for name in ("region_id", "region_index"))
+    if not isinstance(region_id, UUID) or not region_id.int or not isinstance(index, int):
+        return None
+    return (region_id, index) if ti_key.map_index in (None, -1) or _is_in_loop(ti_key) else None
+
+
+def _is_in_loop(ti_key: Any) -> bool:
+    group = getattr(getattr(ti_key, "task", None), "task_group", None)
+    while group is not None:
+        if hasattr(group, "max_iterations"):  # its class is private
+            return True
+        group = getattr(group, "parent_group", None)
+    return False
 
 
 def xcom_page(ti_key: Any) -> str:
@@ -144,9 +185,16 @@ def _base(section: str) -> str:
     return str(conf.get(section, "base_url", fallback="")).rstrip("/")
 
 
-def _task_path(ti_key: Any) -> str:
+def _clip_path(ti_key: Any) -> str:
+    if (region := region_of(ti_key)) is None:
+        return _task_path(ti_key)
+    return f"{_task_path(ti_key, map_index=-1)}/regions/{region[0]}/{region[1]}"
+
+
+def _task_path(ti_key: Any, map_index: int | None = None) -> str:
     dag, run, task = _quoted(ti_key)
-    mapped = "" if ti_key.map_index is None or ti_key.map_index < 0 else f"/mapped/{ti_key.map_index}"
+    index = ti_key.map_index if map_index is None else map_index
+    mapped = "" if index is None or index < 0 else f"/mapped/{index}"
     return f"/dags/{dag}/runs/{run}/tasks/{task}{mapped}"
 
 

@@ -173,6 +173,11 @@ class Credits(BaseModel):
     queue_count: int | None = None
     raw: dict[str, Any] = Field(default_factory=dict, repr=False)
 
+    @property
+    def in_use(self) -> int | None:
+        """How many generations run or wait at the service."""
+        return None if self.current_concurrency is None else self.current_concurrency + (self.queue_count or 0)
+
 
 class Cancellation(BaseModel):
     """The outcome of a cancel request; true if the service accepted it.

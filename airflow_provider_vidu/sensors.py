@@ -30,8 +30,10 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
+from airflow_provider_vidu.tasks.endings import log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
 
 if TYPE_CHECKING:
@@ -103,9 +105,11 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         self._adaptive = poke_interval is None and not self.exponential_backoff
         self._watch: Watch | None = None
 
+    @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         context = {} if context is None else context  # in a user's unit test
+        skip_after_dry_run(self._id())
         more = {} if self.reschedule else self._wait_facts()
         publish(
             context,
@@ -146,19 +150,22 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if isinstance(result, Failed):
             raise result.error
         if isinstance(result, Done):
-            return PokeReturnValue(is_done=True, xcom_value=self._result(result.generation))
+            times = {"queued": watch.queued}
+            return PokeReturnValue(is_done=True, xcom_value=self._result(context, result.generation, times))
         return False
 
+    @without_known_causes
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
-        return self._result(self._deferred_wait().resume(event))
+        return self._result(context, self._deferred_wait().resume(event), event)
 
+    @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, poll once more."""
         with self._softened():
             if not was_given_up(next_method, next_kwargs):
                 return super().resume_execution(next_method, next_kwargs, context)
-            return self._result(self._deferred_wait().give_up(next_kwargs, self.execution_timeout))
+            return self._result(context, self._deferred_wait().give_up(next_kwargs, self.execution_timeout))
 
     def _wait_facts(self) -> dict[str, Any]:
         """Return what the clip's page shows of the wait; an interval that grows is not among it."""
@@ -175,8 +182,12 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
 
         return checked_id(stripped(self.generation_id) if self.generation is None else id_of(self.generation))
 
-    def _result(self, generation: Generation) -> dict[str, Any]:
-        return as_result(*continued(generation, self.generation))
+    def _result(
+        self, context: Mapping[str, Any] | None, generation: Generation, times: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        generation, parameters = continued(generation, self.generation)
+        log_end(self.log, generation, context, times)
+        return as_result(generation, parameters)
 
     def _execute_deferrable(self, context: Context) -> dict[str, Any]:
         from airflow_provider_vidu.polling.watch import Done, Wait
@@ -187,7 +198,7 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if isinstance(result, Wait):
             self._deferred_wait().defer(watch.since, watch.deadline, known=watch.is_known)
         if isinstance(result, Done):
-            return self._result(result.generation)
+            return self._result(context, result.generation)
         raise result.error
 
     def _deferred_wait(self) -> DeferredWait:

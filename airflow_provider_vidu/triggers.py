@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from datetime import timedelta
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
-from airflow_provider_vidu.events import make_event
+from airflow_provider_vidu.events import Outcome, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.polling.admission import Waiter
 from airflow_provider_vidu.polling.retries import Attempts
-from airflow_provider_vidu.polling.watch import Failed, PollPolicy, PollResult, Wait, Watch
+from airflow_provider_vidu.polling.watch import (
+    Failed,
+    PollPolicy,
+    PollResult,
+    Wait,
+    Watch,
+    earliest_event,
+)
+from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
 
+__all__ = ["ViduBatchTrigger", "ViduGenerationTrigger", "ViduSlotTrigger"]
+
 CANCEL_RETRIES = 5
 """An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
 
-_client_module: ModuleType | None = None
-
 _cancelling: set[asyncio.Task[None]] = set()
 """Keeps references: a task without one may be collected before it has run."""
-
-
-async def shared_client(conn_id: str) -> AbstractAsyncContextManager[AsyncClient]:
-    """Return the event loop's shared client of a connection, for ``async with``."""
-    global _client_module
-    if _client_module is None:
-        # The first import of the HTTP client would block the loop for too long.
-        _client_module = await asyncio.to_thread(importlib.import_module, "airflow_provider_vidu.api.async_client")
-    client: AbstractAsyncContextManager[AsyncClient] = _client_module.async_client(conn_id)
-    return client
 
 
 class ViduGenerationTrigger(BaseTrigger):
@@ -51,6 +50,9 @@ class ViduGenerationTrigger(BaseTrigger):
         {"version": 1, "outcome": "succeeded" | "failed" | "timeout" | "error",
          "generation_id": "…", "status": "succeeded", "provider_status": "completed",
          "error": None | {"type": "ViduAuthError", "message": "…", …}, "since": 1774494600.5, "deadline": None | …}
+
+    A success also holds ``seen_at``, the epoch seconds of the poll that saw it, and ``queued``, about how many seconds
+    the generation waited in a queue (None if unknown).
 
     Read it with :func:`airflow_provider_vidu.events.read_event`. Airflow stores all arguments as plain text in the
     metadata database, so they contain neither keys nor URLs.
@@ -134,8 +136,10 @@ class ViduGenerationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch ends; yield one event."""
         try:
-            async with await shared_client(self.vidu_conn_id) as client:
-                event = await self._watch(client)
+            with slot_queue(self.vidu_conn_id).watching(self.generation_id, self.task_instance) as watching:
+                async with await shared_client(self.vidu_conn_id) as client:
+                    event = await self._watch(client)
+                watching.is_over = event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED)
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):
                 await self.on_kill()  # before Airflow 3.3 nothing else reports a kill
@@ -213,9 +217,15 @@ class ViduGenerationTrigger(BaseTrigger):
                 self.log.info("Generation %s: %s", self.generation_id, result.note)
             if not isinstance(result, Wait):
                 error = result.error if isinstance(result, Failed) else None
-                return make_event(self.generation_id, watch.last, error)
-            delay = result.delay
+                event = make_event(self.generation_id, watch.last, error)
+                return event if error else {**event, "seen_at": time.time(), "queued": watch.queued}
+            delay = self._hurried(result.delay)
             del result  # thousands of triggers sleep here
+
+    def _hurried(self, delay: float) -> float:
+        """Return a shorter delay of the adaptive schedule while a task waits for the slot of this generation."""
+        is_hurried = self.adaptive and slot_queue(self.vidu_conn_id).is_hurried
+        return min(delay, HURRIED_SECONDS) if is_hurried else delay
 
     async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
         config = None
@@ -225,6 +235,79 @@ class ViduGenerationTrigger(BaseTrigger):
         except ViduError as error:
             return watch.missed(error, time.time(), has_connection=config is not None)
         return watch.saw(generation, time.time())
+
+
+class ViduSlotTrigger(BaseTrigger):
+    """Waits until a task may submit: the account is full, or its connection limits how many generations run at once.
+
+    Fires once, with an event of :func:`airflow_provider_vidu.events.make_slot_event`. Nothing is submitted here, so a
+    kill has nothing to cancel.
+
+    :param vidu_conn_id: the Airflow connection, whose triggers share one queue in each triggerer.
+    :param since: epoch seconds at which the task began to wait. It keeps its age when it is refused again.
+    :param deadline: epoch seconds after which a ``timeout`` event fires.
+    :param queued_at: epoch seconds of this deferral.
+    :param priority: higher goes first.
+    :param refused_at: epoch seconds at which the service refused the create; None if none was sent.
+    :param retry_after: seconds that the refusal asked to wait.
+    :param is_watched: whether a :class:`ViduGenerationTrigger` watches the generation once it is submitted.
+    """
+
+    def __init__(
+        self,
+        *,
+        vidu_conn_id: str,
+        since: float,
+        deadline: float,
+        queued_at: float,
+        priority: int = 1,
+        refused_at: float | None = None,
+        retry_after: float | None = None,
+        is_watched: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.vidu_conn_id = vidu_conn_id
+        self.since = since
+        self.deadline = deadline
+        self.queued_at = queued_at
+        self.priority = priority
+        self.refused_at = refused_at
+        self.retry_after = retry_after
+        self.is_watched = is_watched
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments, to be stored in the metadata database."""
+        names = (
+            "vidu_conn_id", "since", "deadline", "queued_at", "priority", "refused_at", "retry_after", "is_watched"
+        )  # fmt: skip
+        return "airflow_provider_vidu.triggers.ViduSlotTrigger", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for a slot; yield one event."""
+        waiter = Waiter(
+            key=task_key(self.task_instance) or f"trigger {id(self)}",
+            priority=self.priority,
+            since=self.since,
+            ready_at=earliest_event(self.queued_at),
+            refused_at=self.refused_at,
+            retry_after=self.retry_after,
+            is_watched=self.is_watched,
+        )
+        error: ViduError | None = None
+        try:
+            async with asyncio.timeout(max(self.deadline - time.time(), 0)):
+                await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place)
+        except TimeoutError:
+            trouble = slot_queue(self.vidu_conn_id).trouble
+            error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
+        except ViduError as refusal:
+            error = refusal.with_context(conn_id=self.vidu_conn_id)
+        # Airflow marks a task failed whose event fires within a few seconds of its deferral.
+        await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
+        yield TriggerEvent(make_slot_event(error, self.since, self.deadline))  # type: ignore[no-untyped-call]
+
+    def _log_place(self, place: int, length: int) -> None:
+        self.log.info("Waiting for a free slot on connection %s: place %d of %d.", self.vidu_conn_id, place, length)
 
 
 @functools.cache

@@ -1,8 +1,11 @@
 """Many prompts at once: one mapped chain of submit, wait and download for each prompt.
 
 The waits are deferred, so a hundred of them need no worker. A prompt that is refused or fails does not delay the
-others. `max_active_tis_per_dag` limits how many are submitted at a time, because accounts have a limit on concurrent
-generations.
+others.
+
+`max_active_tis_per_dag` limits how many tasks submit at the same moment; it does not limit the generations in flight,
+because a submit ends before its generation does. For accounts with a limit use `ViduGenerateOperator`, which waits for
+a free slot.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A storyboard: one generation for each scene; the video and the cover of each scene are stored.
 
-The scenes are mapped, so there may be any number of them, and the waits hold no worker. `max_active_tis_per_dag`
-limits how many are submitted at a time: accounts have a limit on concurrent generations, and the service queues the
-rest.
+The scenes are mapped, so there may be any number of them, and the waits hold no worker. If the account is full, further
+scenes wait in the triggerer for a free slot; the connection's `max_in_flight` sets a limit of your own.
 """
 
 from __future__ import annotations
@@ -55,7 +54,6 @@ def vidu_storyboard() -> None:
             poll_interval=5,
             timeout=timedelta(hours=1),
             retries=2,
-            max_active_tis_per_dag=8,
         )
         # Both downloads use the id, so both can be repeated later, and the two file names match.
         for artifact in ("video", "cover"):

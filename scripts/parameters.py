@@ -19,6 +19,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 PAGES: Final = {
     "generate.md": "operators.ViduGenerateOperator",
+    "batch.md": "operators.ViduBatchOperator",
     "download.md": "operators.ViduDownloadOperator",
     "sensor.md": "sensors.ViduGenerationSensor",
     "ecosystem.md": "event_triggers.ViduGenerationFinishedTrigger",

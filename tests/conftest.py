@@ -93,14 +93,22 @@ class Variables:
         """Remove a Variable."""
         del self.kept[key]
 
+    def keys(self, prefix: str) -> list[str]:
+        """Return the names that begin with a prefix (Airflow ≥ 3.3)."""
+        return [key for key in list(self.kept) if key.startswith(prefix)]
+
 
 @pytest.fixture
 def variables(monkeypatch) -> Variables:
     """Stand in for Airflow's Variables, which records of orders live in where a clear discards a task's state."""
     from airflow_provider_vidu.orders import records
+    from airflow_provider_vidu.orders.money import ledger
 
     found = Variables()
     monkeypatch.setattr(records, "Variable", found)
+    monkeypatch.setattr(ledger, "Variable", found)
+    # Any Airflow lists these names, in its own way.
+    monkeypatch.setattr("airflow_provider_vidu.orders.money.spending.ledger", lambda: ledger.ListedLedger(found.keys))
     return found
 
 

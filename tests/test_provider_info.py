@@ -143,7 +143,7 @@ def test_every_field_is_explained(form):
 
 def test_fields_that_may_hold_secrets_are_hidden(form):
     """A proxy's password and further headers are not shown in clear."""
-    for name in ("proxy", "headers"):
+    for name in ("proxy_password", "headers"):
         assert form["conn-fields"][name]["schema"]["format"] == "password"
 
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect
+from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS, Dialect, EntV2
 from airflow_provider_vidu.api.messages import PLAIN_HTTP, ApiAnswer, ApiRequest, TransportFailure, check_template
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
 from airflow_provider_vidu.common.text import redacted, sanitized
@@ -24,7 +25,7 @@ from airflow_provider_vidu.network.allowed_hosts import parse_allowed
 from airflow_provider_vidu.network.bodies import SINGLE
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, TOTAL_TIMEOUTS, USER_AGENT
 from airflow_provider_vidu.network.origins import Origin, is_loopback, origin_of
-from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of
+from airflow_provider_vidu.network.proxies import environment_secrets, secrets_of, with_password
 from airflow_provider_vidu.network.target import DownloadAccess, deployment_hosts
 
 NO_SCHEME: Final = "none"
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _MIN_REDACTED_CHARS: Final = 8
 """Shorter secrets are redacted in error answers only."""
 _RESERVED_HEADERS: Final = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
+_OFFICIAL_HOST: Final = re.compile(r"(?i)(https?://)?api\.vidu\.(com|cn)([:/].*)?")
 _PASTED_SCHEME: Final = re.compile(r"(?i)(bearer|token)\s")
 
 
@@ -62,6 +64,8 @@ class ViduConfig:
     :param proxy: URL of an HTTP proxy; may hold a password.
     :param headers: further headers of every API request; may hold tokens.
     :param allowed_hosts: hosts and networks that downloads may come from although their addresses are private.
+    :param max_in_flight: how many generations may run at once; None leaves it to the service.
+    :param min_balance: credits below which nothing is submitted; None for no floor.
     """
 
     conn_id: str
@@ -75,6 +79,8 @@ class ViduConfig:
     proxy: Secret | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
+    max_in_flight: int | None = None
+    min_balance: float | None = None
     # Computed once: both are needed several times per poll.
     _secrets: tuple[Secret, ...] = field(init=False, compare=False, repr=False)
     _redactor: Redactor = field(init=False, compare=False, repr=False)
@@ -92,7 +98,7 @@ class ViduConfig:
         :raises ViduConfigError: naming the connection and the field that is wrong.
         """
         read = _Fields(conn_id, extra)
-        dialect = _dialect(read)
+        dialect = _dialect(read, conn)
         auth_scheme = _auth_scheme(read, dialect)
         return cls(
             conn_id=conn_id,
@@ -106,6 +112,8 @@ class ViduConfig:
             proxy=_proxy(read),
             headers=_headers(read),
             allowed_hosts=read.checked("allowed_hosts", parse_allowed, read.raw("allowed_hosts")) or frozenset(),
+            max_in_flight=_max_in_flight(read),
+            min_balance=_min_balance(read, dialect),
         )
 
     def access(self) -> DownloadAccess:
@@ -269,8 +277,10 @@ class _Fields:
             raise self.error(name, error.reason) from None
 
 
-def _dialect(read: _Fields) -> Dialect:
-    name = (read.word("dialect") or DEFAULT_DIALECT).lower()
+def _dialect(read: _Fields, conn: AirflowConnection) -> Dialect:
+    """Return the dialect that is set; if none is, the one that the official hosts speak, or else the default."""
+    default = EntV2.name if _OFFICIAL_HOST.fullmatch((conn.host or "").strip()) else DEFAULT_DIALECT
+    name = (read.word("dialect") or default).lower()
     if name not in DIALECTS:
         raise read.error("dialect", f"must be one of {', '.join(DIALECTS)}, not {sanitized(name, 40)!r}.")
     kind, create_path = DIALECTS[name], read.word("create_path")
@@ -282,6 +292,20 @@ def _dialect(read: _Fields) -> Dialect:
         ),
         read.checked("create_path", lambda path: check_template("create_path", path), create_path),
     )
+
+
+def _max_in_flight(read: _Fields) -> int | None:
+    if read.raw("max_in_flight") is None:
+        return None
+    return int(read.number("max_in_flight", 1, above=0, most=100_000, whole=True))
+
+
+def _min_balance(read: _Fields, dialect: Dialect) -> float | None:
+    if read.raw("min_balance") is None:
+        return None
+    if not dialect.has_balance:
+        raise read.error("min_balance", f"the dialect {dialect.name} has no balance to compare with.")
+    return read.number("min_balance", 0, above=-1, most=1e15)
 
 
 def _auth_scheme(read: _Fields, dialect: Dialect) -> str:
@@ -356,13 +380,18 @@ def _verify(read: _Fields) -> bool | str:
 
 
 def _proxy(read: _Fields) -> Secret | None:
-    value = read.word("proxy")
+    value, password = read.word("proxy"), read.word("proxy_password")
     if value is None:
+        if password is not None:
+            raise read.error("proxy_password", "is set, but proxy is empty. Set the proxy, or remove its password.")
         return None
     if origin_of(value) is None:
         socks = " (SOCKS is not supported)" if value.lower().startswith("socks") else ""
         raise read.error("proxy", f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
-    return Secret(value)
+    proxy = Secret(value)
+    return (
+        proxy if password is None else read.checked("proxy_password", partial(with_password, proxy), Secret(password))
+    )
 
 
 def _headers(read: _Fields) -> tuple[tuple[str, Secret], ...]:

@@ -19,10 +19,12 @@ def _field(label: str, description: str, kind: str = "string", **schema: Any) ->
 CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
     "dialect": _field(
         "Dialect",
-        "vidu-native for gateways; ent-v2 for the official API and its resellers. The official API has two "
-        "platforms with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China).",
+        "ent-v2 for the official API and its resellers, vidu-native for gateways. The official API has two platforms "
+        "with separate keys: https://api.vidu.com (global) and https://api.vidu.cn (China). Empty: ent-v2 for these "
+        "two hosts, vidu-native for any other.",
         enum=["vidu-native", "ent-v2"],
-        default="vidu-native",
+        # Airflow 3 shows a section's title without a click, and the fields without a section below it.
+        section="Dialect: ent-v2 (api.vidu.com, api.vidu.cn) or vidu-native (gateways)",
     ),
     "auth_scheme": _field(
         "Authorization scheme",
@@ -43,14 +45,38 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         minimum=0,
         maximum=100,
     ),
-    "verify": _field("Verify TLS", "true, false, or the path of a CA bundle on the workers. Empty: true."),
+    "verify": _field(
+        "Verify TLS",
+        "true, false, or the path of a CA bundle on the workers. Empty: true.",
+        # Proposals, not an enum: Airflow 3 lists them in the field, which still accepts a path.
+        examples=["true", "false", "/etc/ssl/certs/ca-certificates.crt"],
+    ),
     "proxy": _field(
-        "Proxy", "URL of an HTTP proxy, such as http://proxy.example.com:3128.", format="password"
-    ),  # hidden: it may hold a password
+        "Proxy",
+        "URL of an HTTP proxy, such as http://user@proxy.example.com:3128. Enter its password below. Airflow masks a "
+        "stored proxy; the Test button names the one in use.",
+    ),
+    "proxy_password": _field(
+        "Proxy password", "The password of the user in the proxy's URL, not percent-encoded.", format="password"
+    ),
     "headers": _field(
         "Further headers",
         'JSON object of headers sent with every API request, such as {"X-Team": "media"}.',
         format="password",
+    ),
+    "max_in_flight": _field(
+        "Generations in flight",
+        "How many generations may run at once; further tasks wait for a free slot. Empty: as many as the account "
+        "accepts.",
+        "integer",
+        minimum=1,
+        maximum=100_000,
+    ),
+    "min_balance": _field(
+        "Least balance (credits)",
+        "With ent-v2: nothing is submitted while the account has fewer credits. Empty: no floor.",
+        "number",
+        minimum=0,
     ),
     "query_path": _field(
         "Query path",
@@ -66,11 +92,14 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
 }
 
 UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
-    "hidden-fields": ["login", "schema", "port", "extra"],
+    # The port is shown: Airflow 3.3.2 tests a stored connection without one as if its port were 0, and refuses that as
+    # another destination (_same_endpoint in its core_api/routes/public/connections.py).
+    "hidden-fields": ["login", "schema", "extra"],
     "relabeling": {"host": "Host (base URL)", "password": "API key"},
     "placeholders": {
-        "host": "https://gateway.example.com/prefix (empty with ent-v2: https://api.vidu.com; China: https://api.vidu.cn)",
+        "host": "https://api.vidu.com, https://api.vidu.cn (China) or your gateway",
         "password": "the key of your account",
+        "port": "443 (Airflow's Test button needs a port)",
     },
 }
 

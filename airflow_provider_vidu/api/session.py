@@ -30,6 +30,7 @@ class Session(Generic[T]):
     :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
     :param generation_id: the generation that the call is about; errors name it.
     :param conn_id: the connection; errors name it, too.
+    :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
     :param patience: seconds that all waits may take together, whatever ``Retry-After`` says; None for no limit.
     """
 
@@ -37,6 +38,7 @@ class Session(Generic[T]):
     retries: int | None
     generation_id: str | None
     conn_id: str
+    queues: bool = False
     patience: float | None = None
     _request: ApiRequest | None = None
     _attempts: Attempts | None = None
@@ -79,7 +81,8 @@ class Session(Generic[T]):
         if error.code == TOO_LARGE and self._request is not None and self._request.lists:
             raise error
         if self._attempts is None:
-            self._attempts = Attempts(self.retries or 0, bills=self._request is not None and self._request.bills)
+            bills = self._request is not None and self._request.bills
+            self._attempts = Attempts(self.retries or 0, bills=bills, queues=self.queues)
         delay = self._attempts.after(error)
         if self.patience is not None:
             self.patience -= delay

@@ -68,6 +68,8 @@ class SyncClient:
         make: Callable[[Dialect], Call[T]],
         generation_id: str | None = None,
         retries: int | None = None,
+        *,
+        queues: bool = False,
         patience: float | None = None,
     ) -> T:
         """Send a call, retry it as its session decides, and return its result.
@@ -75,10 +77,11 @@ class SyncClient:
         :param make: makes the call for the connection's dialect, once per attempt.
         :param generation_id: the generation that it is about; errors name it.
         :param retries: how often a failed call is retried; None for the connection's ``max_retries``.
+        :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
         :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: naming the generation and the connection.
         """
-        session = Session(make, retries, generation_id, self._conn_id, patience)
+        session = Session(make, retries, generation_id, self._conn_id, queues, patience)
         while True:
             try:
                 config = self._look_up(session.refused is not None)

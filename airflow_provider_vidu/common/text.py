@@ -161,3 +161,8 @@ def redacted_lines(value: str, limit: int) -> str:
         lambda run: "".join(char if char in "\t\n" else " " for char in run[0]), text.replace("\r\n", "\n")
     )
     return text[:limit].strip()
+
+
+def sentence(text: str) -> str:
+    """Return ``text`` with a full stop, unless it already ends like a sentence."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

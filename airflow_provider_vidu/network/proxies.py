@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.common.text import sanitized
@@ -85,6 +85,29 @@ def environment_secrets(environ: Mapping[str, str] | None = None) -> set[str]:
     values = {environ.get(name, "").strip() for kind in kinds for name in (kind, kind.upper())}
     found = {secret for value in values if "@" in value for secret in secrets_of(Secret(value))}
     return {secret for secret in found if len(secret) >= _SHORTEST}
+
+
+def with_password(proxy: Secret, password: Secret) -> Secret:
+    """Return a proxy's URL with the password of its user.
+
+    :param proxy: a URL that names a user.
+    :param password: as the user writes it, not percent-encoded.
+    :raises ViduConfigError: when the URL names no user, or already holds a password.
+    """
+    parts = urlsplit(proxy.reveal())
+    if parts.password:
+        raise ViduConfigError("is set, but the URL in proxy holds a password too. Remove one of them.")
+    if not parts.username:
+        raise ViduConfigError("is set, but proxy names no user. Example: http://user@proxy.example.com:3128")
+    user, _, place = parts.netloc.rpartition("@")
+    login = f"{user.removesuffix(':')}:{quote(password.reveal(), safe='')}"
+    return Secret(parts._replace(netloc=f"{login}@{place}").geturl())
+
+
+def without_login(proxy: str) -> str:
+    """Return a proxy's URL without user and password, for messages."""
+    parts = urlsplit(proxy)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _of_environment(url: str, environ: Mapping[str, str]) -> tuple[str, Secret | None]:

@@ -16,8 +16,9 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, stripped, url_of
-from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact, missing
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, stem_of
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
@@ -123,6 +124,7 @@ class ViduDownloadOperator(SignedURLOperator):
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         context = {} if context is None else context  # in a user's unit test
         url, generation_id = self._rendered()
+        skip_after_dry_run(url, generation_id)
         self._check_mapping(context)
         if generation_id is not None:
             publish(
@@ -311,27 +313,12 @@ class ViduDownloadOperator(SignedURLOperator):
 
     def _fresh_url(self, generation_id: str) -> str:
         """Return the file's current URL from the service."""
-        from airflow_provider_vidu.exceptions import ViduBusyError
         from airflow_provider_vidu.hooks import ViduHook
-        from airflow_provider_vidu.polling.watch import failure
+        from airflow_provider_vidu.orders.results import url_in
 
         generation = ViduHook(self.vidu_conn_id).get_generation(generation_id, endpoint=self.endpoint)
         self._generation = generation
-        if generation.failed:
-            raise failure(generation).with_context(conn_id=self.vidu_conn_id)
-        url = generation.url_of(self.artifact, self.creation)
-        if url is not None:
-            return url
-        if not generation.is_done:
-            raise ViduBusyError(
-                f"The generation is not finished: its state is {generation.describe()}. Put a ViduGenerationSensor "
-                "before this task.",
-                generation_id=generation_id,
-                conn_id=self.vidu_conn_id,
-            )
-        raise missing(generation, self.artifact, self.creation).with_context(
-            generation_id=generation_id, conn_id=self.vidu_conn_id
-        )
+        return url_in(generation, self.artifact, self.creation, self.vidu_conn_id)
 
 
 def _is_final(value: object) -> bool:

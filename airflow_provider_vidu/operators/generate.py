@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
@@ -22,35 +20,39 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     checked_seconds,
 )
-from airflow_provider_vidu.events import id_in
-from airflow_provider_vidu.exceptions import (
-    ViduConfigError,
-    ViduError,
-    ViduGenerationFailedError,
-    ViduNotFoundError,
-    ViduTimeoutError,
-    from_details,
-)
-from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish
+from airflow_provider_vidu.events import Turn, id_in, read_slot_event
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
+from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
+from airflow_provider_vidu.operators.storing import ResultStore, check_storing, report_stored
+from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
+from airflow_provider_vidu.orders.explained import explained_failure, explained_not_found
+from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget, checked_cap
 from airflow_provider_vidu.orders.request import (
     NAMES,
-    check_endpoint,
+    check_arguments,
     completed,
     facts_of_create,
     further_fields,
     request_of,
     required_arguments,
+    terms_of,
     text,
 )
-from airflow_provider_vidu.tasks.deferral import DeferredWait, not_resumed, was_given_up
+from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
+from airflow_provider_vidu.stores.artifacts import Artifact
+from airflow_provider_vidu.tasks.deferral import DeferredWait, check_execution_timeout, was_given_up
+from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
+from airflow_provider_vidu.tasks.slots import no_triggerer
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_vidu.api.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.money.spending import Spending
+    from airflow_provider_vidu.tasks.slot_wait import SlotWait
 
 
 class ViduGenerateOperator(SignedURLOperator):
@@ -96,6 +98,18 @@ class ViduGenerateOperator(SignedURLOperator):
         it was submitted with the same request and has not failed. On Airflow before 3.3 and from 3.4 on, ``resume``
         keeps one Variable per task instance.
     :param max_failures: consecutive failed polls that are tolerated.
+    :param destination: store the file in this task: a path or URL for ``ObjectStoragePath``, as for
+        :class:`ViduDownloadOperator`. The returned generation then has the file's record as ``file``. A retry after a
+        failed download continues with the generation that is paid for. Templated.
+    :param artifact: with ``destination``: which file to store; the result, whatever its medium, if omitted.
+    :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
+    :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
+        generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
+        fails for good. Templated.
+    :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend.
+    :param dry_run: render, read and check everything, log the request, and send nothing; downloads and sensors
+        downstream are skipped. ``[vidu] dry_run`` does so for all tasks.
+    :raises ViduBudgetError: when ``max_credits`` or ``budget`` is exceeded.
     :raises ViduGenerationFailedError: when the generation failed permanently.
     :raises ViduGenerationInterruptedError: when its failure is transient.
     :raises ViduSubmitUnknownError: when it is unknown whether a create was carried out.
@@ -103,7 +117,8 @@ class ViduGenerateOperator(SignedURLOperator):
     """
 
     template_fields: Sequence[str] = (
-        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id"
+        "prompt", "model", "images", "endpoint", "parameters", "body", "vidu_conn_id", "storage_conn_id", "max_credits",
+        "destination",
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json", "body": "json"}
     operator_extra_links = (ViduWatchLink(),)
@@ -128,13 +143,15 @@ class ViduGenerateOperator(SignedURLOperator):
         durable: bool = True,
         on_clear: Literal["new", "resume"] = "new",
         max_failures: int = 10,
+        max_credits: float | str | None = None,
+        budget: ViduBudget | None = None,
+        dry_run: bool = False,
+        destination: str | ObjectStoragePath | None = None,
+        artifact: Artifact | None = None,
+        max_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if body is not None and any(value is not None for value in (prompt, model, images, parameters)):
-            raise ViduConfigError("body replaces prompt, model, images and parameters: give one or the other.")
-        if body is None and all(value is None for value in (prompt, images, parameters)):
-            raise ViduConfigError("There is nothing to submit: give prompt, images, parameters or body.")
         if on_clear not in ("new", "resume"):
             raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
         self.prompt = prompt
@@ -153,21 +170,42 @@ class ViduGenerateOperator(SignedURLOperator):
         self.durable = checked_flag("durable", durable)
         self.on_clear = on_clear
         self.max_failures = checked_count("max_failures", max_failures)
+        self.max_credits = max_credits
+        self._has_cap = max_credits is not None
+        self.budget = checked_budget(budget)
+        # Not dry_run, which is a method of Airflow's operators.
+        self.is_dry_run = checked_flag("dry_run", dry_run)
+        check_arguments(self._arguments())
+        self.destination = destination
+        self.artifact = artifact
+        self.max_bytes = max_bytes
+        self._written_destination: Any = destination  # before templates are rendered
+        self._store: ResultStore | None = None
+        check_storing(destination, artifact, max_bytes, waits=self.wait_for_completion)
         self._required = required_arguments(self._arguments())
-        check_endpoint(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
         self._facts: Mapping[str, Any] | None = None
+        self._times: Mapping[str, Any] | None = None
         self._killed = False
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
         if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
             # Set here, not as an argument, which would replace a callback from default_args.
             given: Any = self.on_success_callback or []
-            self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), _forget_order]
+            self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), forget_order]
 
+    @without_known_causes
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit, or pick up what an earlier try submitted; publish the id; wait."""
+        return self._submitted(context, None)
+
+    @without_known_causes
+    def execute_admitted(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Resume after the wait for a free slot: submit."""
+        return self._submitted(context, read_slot_event(event))
+
+    def _submitted(self, context: Context, turn: Turn | None) -> dict[str, Any]:
         from airflow_provider_vidu.operators.preflight import check_downstream
         from airflow_provider_vidu.orders.media import Prepared
         from airflow_provider_vidu.orders.order import Order
@@ -176,11 +214,24 @@ class ViduGenerateOperator(SignedURLOperator):
 
         context = {} if context is None else context  # in a user's unit test
         hook = self._hook()
-        self._config = self._checked_config(hook, context)
+        self._config = checked_config(hook, context, self.log, is_durable=self.durable)
         fields, endpoint = request_of(self._arguments(), self._required), self._endpoint()
         # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
+        prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
+        spending = self._spending(context)
+        if is_dry(self.is_dry_run):
+            check_downstream(self, self.log)
+            return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
+        slot = self._slot_wait(hook, context, turn, is_watched=self.wait_for_completion and not is_synchronous)
+        if self.destination is not None:
+            self._result_store().check_mapping(self, context, self._written_destination)
+
+        def before_order() -> None:
+            check_downstream(self, self.log)
+            slot.before_create()
+
         submission = Submission(
             hook,
             store_for(context, keeps=self.on_clear == "resume") if is_recorded and self.durable else NullStore(),
@@ -188,18 +239,20 @@ class ViduGenerateOperator(SignedURLOperator):
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
-            before_order=partial(check_downstream, self, self.log),
+            before_order=before_order,
             before_send=self._check_wanted,
+            spending=spending,
         )
-        prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
-        with self._explained_not_found(is_synchronous):
-            generation = submission.generation(prepared, endpoint)
+        with explained_not_found(is_synchronous):
+            generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
         self._generation_id = generation.id
         role: Role = "generate" if self.wait_for_completion else "submit"
         arguments = None if submission.is_of_another_request else self._arguments()
         self._facts = facts_of_create(generation, submission.ordered_at, arguments)
-        noted = {**self._facts, **(self._wait_facts() if self.wait_for_completion else {})}
+        model = generation.model or terms_of(self._arguments())["model"]
+        noted = {**self._facts, "model": model, **(self._wait_facts(slot.deadline) if self.wait_for_completion else {})}
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
+        submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
         if generation.failed:  # some creates are answered with the failure at once
@@ -211,34 +264,50 @@ class ViduGenerateOperator(SignedURLOperator):
             # The result of a synchronous product is only in this answer: there may be no query for it.
             return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
-            self._deferred_wait(hook, generation.id).defer()
-        return self._finished(context, self._wait(hook, generation.id))
+            self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
+        return self._finished(context, self._wait(hook, generation.id, slot.left))
 
+    def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
+        from airflow_provider_vidu.tasks.slot_wait import SlotWait
+        from airflow_provider_vidu.triggers import ViduSlotTrigger
+
+        return SlotWait(
+            operator=self,
+            hook=hook,
+            turn=turn,
+            timeout=self._seconds(),
+            trigger=partial(ViduSlotTrigger, is_watched=is_watched) if self.deferrable else None,
+            on_wait=lambda since: publish_wait(context, conn_id=self.vidu_conn_id, since=since),
+            check=self._check_wanted,
+        )
+
+    @without_known_causes
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
         wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
-        with self._explained_failure(wait.hook, wait.generation_id):
-            return self._finished(context, wait.resume(event))
+        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
+            return self._finished(context, wait.resume(event), event)
 
     def post_execute(self, context: Any, result: Any = None) -> None:
         """Record that the result was returned: if the task runs again after its success, it was cleared."""
         super().post_execute(context, result)
-        if not self.durable or context is None or not is_task_instance(context.get("ti")):
-            return
-        from airflow_provider_vidu.orders.records import store_for
+        # Not [vidu] dry_run, which may have changed since: the result itself shows what it is of.
+        is_paid = mapping(result).get("dry_run") is not True
+        if self.durable and is_paid and context is not None and is_task_instance(context.get("ti")):
+            record_returned(context, self.log, keeps=self.on_clear == "resume")
 
-        try:
-            store_for(context, keeps=self.on_clear == "resume").returned()
-        except Exception as error:  # noqa: BLE001 - the result is paid for; without the record a later clear may reuse it
-            self.log.warning("Could not record that the result was returned: %s", redacted(error))
-
+    @without_known_causes
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; if Airflow gave up the wait because no triggerer ran it in time, end it as a timeout."""
         if not was_given_up(next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
-        wait = self._resumed_wait(self._published_id(context) or "")
-        with self._explained_failure(wait.hook, wait.generation_id):
+        if (generation_id := self._published_id(context)) is None:
+            nothing = "The task was waiting for a free slot, and nothing was submitted."
+            check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), nothing)
+            raise no_triggerer(self.vidu_conn_id)
+        wait = self._resumed_wait(generation_id)
+        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
     def _check_wanted(self) -> None:
@@ -249,8 +318,17 @@ class ViduGenerateOperator(SignedURLOperator):
     def on_kill(self) -> None:
         """Cancel the job at the service; Airflow calls this in the worker, from a signal handler."""
         self._killed = True
+        if self._store is not None:
+            self._store.cancel()
         if self._generation_id is not None:
             self._cancel("the task was killed")
+
+    def _result_store(self) -> ResultStore:
+        if self._store is None:
+            named = (text("storage_conn_id", self.storage_conn_id) or "").strip()
+            storage = None if named in ("", "None") else named
+            self._store = ResultStore(self.destination, storage, self.artifact, self.max_bytes, self.log)
+        return self._store
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
@@ -267,22 +345,26 @@ class ViduGenerateOperator(SignedURLOperator):
             return self.timeout
         return OFF_PEAK_WAIT_SECONDS if is_off_peak(further_fields(self._arguments())) else WAIT_SECONDS
 
-    def _wait_facts(self) -> dict[str, Any]:
+    def _wait_facts(self, deadline: float) -> dict[str, Any]:
         """Return what the clip's page shows of the wait."""
         polls = {"adaptive": True} if self.poll_interval is None else {"poll_interval": self.poll_interval}
-        return {"deadline": round(time.time() + self._seconds()), **polls}
+        return {"deadline": round(deadline), **polls}
 
-    def _wait(self, hook: ViduHook, generation_id: str) -> Generation:
+    def _wait(self, hook: ViduHook, generation_id: str, seconds: float) -> Generation:
+        observed = Observed()
         try:
-            with self._explained_failure(hook, generation_id):
-                return hook.wait(
+            with explained_failure(hook, generation_id, self._endpoint(), self.log):
+                generation = hook.wait(
                     generation_id,
-                    timeout=self._seconds(),
+                    timeout=seconds,
                     poll_interval=self.poll_interval,
                     max_failures=self.max_failures,
+                    on_change=observed,
                     endpoint=self._endpoint(),
                     known=True,
                 )
+            self._times = observed.times()
+            return generation
         except ViduTimeoutError:
             self._cancel("the timeout expired")
             raise
@@ -313,60 +395,27 @@ class ViduGenerateOperator(SignedURLOperator):
             self._cancel("the task was killed")
         return self._deferred_wait(hook, generation_id)
 
-    @contextmanager
-    def _explained_not_found(self, is_synchronous: bool) -> Iterator[None]:
-        """Explain that the result of a synchronous product was only in the answer to an earlier try.
+    def _spending(self, context: Context) -> Spending:
+        """Return the limits on credits that this task keeps."""
+        from airflow_provider_vidu.orders.money.spending import Spending
 
-        It is not documented whether the query of other generations returns it, so that is tried first.
-        """
-        try:
-            yield
-        except ViduNotFoundError as error:
-            if error.generation_id is None:
-                raise
-            if not is_synchronous:
-                raise not_resumed(error, error.generation_id) from error
-            message = (
-                "An earlier try submitted this request, and the result was only in the answer to that try: the service "
-                "does not keep it. Clear the task to submit, and pay for, a new generation."
-            )
-            raise from_details({**error.details(), "message": message}) from error
+        return Spending(context, self, self.budget, checked_cap(self.max_credits, self._has_cap), self.log)
 
-    @contextmanager
-    def _explained_failure(self, hook: ViduHook, generation_id: str) -> Iterator[None]:
-        """Raise the error of a failed generation as retryable if a new submit may succeed."""
-        try:
-            yield
-        except ViduGenerationFailedError as error:
-            try:
-                generation = hook.get_generation(generation_id, endpoint=self._endpoint())
-            except ViduError as unanswered:
-                self.log.warning("Could not re-fetch the failed generation %s: %s", generation_id, unanswered)
-                raise error from None
-            if generation.failed:
-                from airflow_provider_vidu.orders.submission import failed
-
-                raise failed(hook, generation) from error
-            raise
-
-    def _checked_config(self, hook: ViduHook, context: Context) -> ViduConfig:
-        """Return the connection; an unusable one is a retryable error if this order was already submitted."""
-        try:
-            return hook.config
-        except ViduConfigError as error:
-            from airflow_provider_vidu.orders.records import submitted_id
-
-            has_store = self.durable and is_task_instance(context.get("ti"))
-            if has_store and (generation_id := submitted_id(context, self.log)):
-                raise not_resumed(error, generation_id) from error
-            raise
-
-    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
-        if generation.credits is not None:
-            self.log.info("Generation %s: %s credits spent", generation.id, generation.credits)
+    def _finished(
+        self, context: Context, generation: Generation, event: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
-        return as_result(*completed(generation, self._arguments(), self._facts))
+        if self._facts.get("credits") is None:
+            with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
+                self._spending(context).named_late(generation, self._facts.get("created_at"))
+        whole, parameters = completed(generation, self._arguments(), self._facts)
+        log_end(self.log, whole, context, self._times if event is None else event)
+        result = as_result(whole, parameters)
+        if self.destination is not None:
+            result["file"] = self._result_store().store(generation, self._hook(self._config), self._endpoint())
+            report_stored(self, context, result["file"], whole)
+        return result
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""
@@ -395,13 +444,3 @@ def _pulled(context: Context, key: str) -> Any:
     """Return an XCom that an earlier leg of this try pushed."""
     ti: Any = context.get("ti")
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if ti is not None else None
-
-
-def _forget_order(context: Context) -> None:
-    """Forget the order on success, not in ``execute``: a try that fails after that still needs it.
-
-    Airflow 3 calls this after it has recorded the success, Airflow 2 right before.
-    """
-    from airflow_provider_vidu.orders.records import store_for
-
-    store_for(context).finished()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.dialects.lost_create import CLOCK_SKEW_SECONDS, Likeness
@@ -11,6 +12,7 @@ from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduError,
     ViduNotFoundError,
+    ViduRateLimitError,
     ViduRequestError,
     ViduResponseError,
     ViduServerError,
@@ -19,15 +21,43 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import SearchResult
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
+from airflow_provider_vidu.orders.order import Record
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.api.dialects import Dialect
     from airflow_provider_vidu.hooks import ViduHook
-    from airflow_provider_vidu.orders.order import Record
 
 SETTLE_SECONDS: Final = 20.0
 """Seconds after a create before a search without a result proves that nothing was created."""
 
 NAMED_CANDIDATES: Final = 20
+
+
+def intent_of(
+    dialect: Dialect,
+    body: Mapping[str, Any],
+    endpoint: str | None,
+    *,
+    number: int,
+    request: str,
+    is_durable: bool = True,
+) -> tuple[Record, Mapping[str, Any]]:
+    """Return the record of a create that is about to be sent, and the body with its marker.
+
+    :param number: of the order.
+    :param request: a digest of the request.
+    :param is_durable: whether the record is stored, so that a later try can search for the create.
+    """
+    # A random marker: names would be the same in another Airflow, or in a recreated run.
+    marker = f"airflow:{uuid.uuid4().hex}"
+    marked = dialect.marked(body, marker, endpoint) if is_durable else None
+    looks = None
+    if is_durable and dialect.has_list:
+        path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
+        looks = Likeness.of(body, path, is_listed=is_listed).to_json()
+    now = time.time()
+    record = Record(number, marker, now, marked is not None, request=request, began=now, looks=looks)
+    return record, marked or body
 
 
 def find_lost(
@@ -62,6 +92,13 @@ def _search(hook: ViduHook, record: Record, log: Any) -> SearchResult:
             created_to=record.at + longest,
             like=Likeness.from_json(record.looks),
         )
+    except ViduRateLimitError as error:
+        # Not "the account is full": a task that waited for a slot would report that nothing was submitted.
+        message = (
+            f"The list of generations could not be read: {error.reason.rstrip('.')}. An earlier create may have been "
+            "carried out, so nothing is resubmitted. A retry searches for it again."
+        )
+        raise error.restated(ViduSubmitUncertainError, message) from error
     except ViduError as error:
         if not _has_no_list(error):
             raise

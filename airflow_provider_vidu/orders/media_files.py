@@ -178,6 +178,19 @@ class MediaFile:
         return ""
 
 
+@contextmanager
+def opened_input(source: Any, where: str, storage_conn_id: str | None) -> Iterator[BinaryIO]:
+    """Open another input file than media, in any store, within the same limits.
+
+    :param source: a local path, a URL of an object store, or a path object of Airflow or ``pathlib``.
+    :param where: the argument that names it, for errors.
+    :raises ViduConfigError: when it is missing or not allowed.
+    :raises ViduStorageError: when its store failed for a possibly transient reason.
+    """
+    with MediaFile(source, "image", where, storage_conn_id)._opened() as file:
+        yield file
+
+
 def _problem(text: str) -> str | None:
     """Return what is wrong with the spelling of a path, in any store; None if nothing."""
     if advice := account_advice(text):

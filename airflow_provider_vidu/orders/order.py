@@ -9,6 +9,7 @@ single counter of Airflow distinguishes the two (read in the sources of 2.11.2, 
   number before 3.1.8; since then only if its worker dies before it obeys.
 * ``DagRun.clear_number`` grows with every clear of *any* task of the run since 3.2, so only "it did not grow" is
   conclusive. Before 3.2 it grows when a run that has ended is cleared, and then no retry of any task is pending.
+* In a task loop (3.4), a clear of an iteration begins the later ones again with a first try, in a new region.
 * ``DagRun.start_date`` is later than the order in a first try only if the run was deleted and recreated under its id.
 
 If all of this is inconclusive, the try counts as a retry: that mistake costs a warning, the other one money.
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_vidu.common.values import number
+from airflow_provider_vidu.common.values import number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Order:
     :param try_number: the number of the try.
     :param retries: the task's current ``retries``; None if unknown.
     :param run_started: when the run started, in epoch seconds; None if unknown.
+    :param region: the region of a task instance in a loop (Airflow 3.4); empty outside loops.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Order:
     try_number: int = 1
     retries: int | None = None
     run_started: float | None = None
+    region: str = ""
 
     def may_follow_a_clear_after(self, earlier_try: int) -> bool:
         """Whether ``max_tries`` is the result of a clear after that try and before this one, with today's ``retries``.
@@ -60,7 +63,10 @@ class Record:
     ``handed_over`` whether the task ended without waiting, so that the job is no longer its own; ``request`` a digest
     of the request. ``began`` is the time of the first send; ``looks`` a ``lost_create.Likeness`` as JSON, for the
     search on the list; ``clears`` and ``try_number`` belong to the latest try that handled the order; ``returned`` is
-    whether a try has returned the result to Airflow.
+    whether a try has returned the result to Airflow. ``credits`` is the price of the generation, None if the service
+    named none; ``spent`` is what the task instance's earlier generations cost. ``refused`` is whether the price exceeds
+    ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
+    ``region`` is the order's.
     """
 
     order: int
@@ -75,6 +81,11 @@ class Record:
     clears: int | None = None
     try_number: int = 1
     returned: bool = False
+    credits: int | float | None = None
+    spent: int | float = 0
+    refused: bool = False
+    refunded: bool = False
+    region: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -88,7 +99,13 @@ class Record:
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
         # A Variable may have been edited.
         known |= {name: number(known.get(name)) or 0.0 for name in ("at", "began")}
+        known |= {"credits": whole(known.get("credits")), "spent": whole(known.get("spent")) or 0}
         return cls(**{"marker": "", **known})
+
+    @property
+    def total(self) -> int | float:
+        """The credits that the task instance has spent on all of its generations, as far as they are known."""
+        return self.spent + (0 if self.refunded else self.credits or 0)
 
     @property
     def is_searchable(self) -> bool:
@@ -112,6 +129,10 @@ class Record:
         """Whether this record's run was deleted, and the try belongs to a new run with the same id."""
         return order.run_started is not None and order.run_started > self.at > 0 and order.try_number <= self.try_number
 
+    def is_of_another_region(self, order: Order) -> bool:
+        """Whether a clear of an earlier iteration of the loop began this record's iteration again."""
+        return "" not in (self.region, order.region) and self.region != order.region
+
     def was_cleared(self, order: Order, request: str) -> bool:
         """Whether the task was cleared after this record, so that the try belongs to another order.
 
@@ -119,7 +140,7 @@ class Record:
         result was returned already or (since 3.2) a task of the run was cleared and the request differs. So a prompt
         that changes with every try pays once, even if other tasks of the run are cleared meanwhile.
         """
-        if self.order != order.number or self.is_of_a_deleted_run(order):
+        if self.order != order.number or self.is_of_a_deleted_run(order) or self.is_of_another_region(order):
             return True
         counts = None not in (self.clears, order.clears)
         if counts and order.counts_every_clear:

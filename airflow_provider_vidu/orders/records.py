@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import Variable
 
@@ -34,6 +36,7 @@ def order_of(context: Context) -> Order:
     ti: Any = context["ti"]
     task = getattr(ti, "task", None)
     run = context.get("dag_run")
+    region = getattr(ti, "region_id", None)
     clears, started = getattr(run, "clear_number", None), getattr(run, "start_date", None)
     return Order(
         number=_count(getattr(ti, "max_tries", None)) or 0,
@@ -42,6 +45,7 @@ def order_of(context: Context) -> Order:
         try_number=_count(getattr(ti, "try_number", None)) or 1,
         retries=_count(getattr(task, "retries", None)),
         run_started=started.timestamp() if isinstance(started, datetime) else None,
+        region=str(region) if isinstance(region, UUID) and _iteration(context) is not None else "",
     )
 
 
@@ -54,12 +58,27 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
 
     ti: Any = context["ti"]
     accessor = context.get("task_state_store")
+    iteration = _iteration(context)
     if accessor is None:
-        return VariableStore(ti, keeps=keeps)
+        return VariableStore(ti, iteration=iteration, keeps=keeps)
     if not AIRFLOW_V_3_4_PLUS:
         return StateStore(accessor)
-    # A first try has nothing that a clear could have discarded, so it need not read a Variable.
-    return ClearedStateStore(accessor, VariableStore(ti, keeps=keeps), may_be_cleared=int(ti.try_number) > 1)
+    variable = VariableStore(ti, iteration=iteration, keeps=keeps)
+    return ClearedStateStore(accessor, variable, may_be_cleared=_may_be_cleared(ti, iteration))
+
+
+def _iteration(context: Context) -> int | None:
+    """Return the iteration of the loop that the task is in (Airflow 3.4); None outside loops."""
+    known: Mapping[str, Any] = context
+    return _count(getattr(known.get("loop"), "index", None))
+
+
+def _may_be_cleared(ti: Any, iteration: int | None) -> bool:
+    """Whether there may have been a clear that discarded a state; if not, no Variable need be read.
+
+    A first try has none to lose, except in a loop: a clear of an earlier iteration begins this one with a first try.
+    """
+    return int(ti.try_number) > 1 or bool(iteration)
 
 
 def submitted_id(context: Context, log: Any) -> str | None:
@@ -69,7 +88,9 @@ def submitted_id(context: Context, log: Any) -> str | None:
     except Exception as error:  # noqa: BLE001 - the caller is about to raise the error that matters
         log.warning("Could not look up the order: %s", redacted(error))
         return None
-    return record.generation_id if record is not None and record.order == order_of(context).number else None
+    order = order_of(context)
+    is_own = record is not None and record.order == order.number and not record.is_of_another_region(order)
+    return record.generation_id if record is not None and is_own else None
 
 
 class RecordStore(ABC):
@@ -182,10 +203,17 @@ class ClearedStateStore(StateStore):
 
 
 class VariableStore(RecordStore):
-    """A Variable named after the task instance (Airflow before 3.3); ``keeps``: it outlives the task's success."""
+    """A Variable named after the task instance (Airflow before 3.3, and beside a state that a clear discards).
 
-    def __init__(self, ti: Any, *, keeps: bool = False) -> None:
-        identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+    :param iteration: which iteration of a loop the task instance belongs to (Airflow 3.4). Not its region: a clear
+        begins later iterations in a new one, and what an earlier try of the same iteration submitted must be found.
+    :param keeps: whether it outlives the task's success.
+    """
+
+    def __init__(self, ti: Any, *, iteration: int | None = None, keeps: bool = False) -> None:
+        names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
+        # Outside loops, the name is the one of earlier versions.
+        identity = "\n".join(names if iteration is None else [*names, f"iteration {iteration}"])
         self._key = VARIABLE_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._keeps = keeps
 

@@ -62,6 +62,20 @@ def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
         yield where, value
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse at parse time arguments that contradict each other, or that are nothing to submit.
+
+    :param arguments: as written, by their names in :data:`NAMES`.
+    :raises ViduConfigError: naming the arguments.
+    """
+    others = [arguments[name] is not None for name in ("prompt", "images", "parameters")]
+    if arguments["body"] is not None and (any(others) or arguments["model"] is not None):
+        raise ViduConfigError("body replaces prompt, model, images and parameters: give one or the other.")
+    if arguments["body"] is None and not any(others):
+        raise ViduConfigError("There is nothing to submit: give prompt, images, parameters or body.")
+    check_endpoint(arguments)
+
+
 def check_endpoint(arguments: Mapping[str, Any]) -> None:
     """Refuse at parse time a request of the official API's structure that fits several endpoints.
 
@@ -189,6 +203,12 @@ def completed(
         parameters["seed"] = facts["seed"]
     known = {name: facts.get(name) for name in ("created_at", "credits")}
     return filled(generation, {**fields, **known}), parameters
+
+
+def terms_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model and parameters of a request as a result repeats them."""
+    fields, parameters = _terms(arguments)
+    return {"model": fields.get("model"), "parameters": parameters}
 
 
 def _terms(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,12 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_vidu.api.dialects.lost_create import Likeness
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduCreditError,
@@ -32,9 +30,10 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
     ViduSubmitUnknownError,
 )
-from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.orders.lost_order import find_lost, uncertain
+from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
 from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.polling.watch import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
@@ -64,6 +63,7 @@ class Submission:
     :param before_order: called once before anything is uploaded, recorded or sent; raises if the result could not be
         stored.
     :param before_send: called right before each send of a create; raises if the create is no longer wanted.
+    :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Submission:
         on_clear: OnClear = "new",
         before_order: Callable[[], None] = lambda: None,
         before_send: Callable[[], None] = lambda: None,
+        spending: Unlimited | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -87,9 +88,11 @@ class Submission:
         self._on_clear = on_clear
         self._before_order = before_order
         self._before_send = before_send
+        self._spending = Unlimited() if spending is None else spending
         self._sleep = sleep
         self._endpoint: str | None = None
         self._loaded: Record | None = None
+        self._refused: Record | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
         self.is_of_another_request = False
@@ -110,6 +113,8 @@ class Submission:
         try:
             record = self._loaded = self._store.load()
             request = self._digest_of(prepared, endpoint, record)
+            if record is not None and record.credits and not record.refunded:
+                self._spending.paid(record)  # an earlier try may have ended before it could
             if record is None:
                 earlier = None
             elif record.was_cleared(self._order, request):
@@ -121,6 +126,18 @@ class Submission:
         finally:
             prepared.close()
 
+    def check_price(self) -> None:
+        """Cancel the order's generation if it costs more than the task allows; no try may use it then.
+
+        :raises ViduBudgetError: with the price, the limit and the outcome of the cancel.
+        """
+        if (record := self._refused) is None:
+            return
+        error, is_refunded = self._spending.refuse(self._hook, record, self._endpoint)
+        if is_refunded:
+            self._store.save(replace(record, refunded=True))
+        raise error
+
     def handed_over(self) -> None:
         """Record that the task ends without waiting: a later clear must not cancel the generation."""
         if (record := self._store.load()) is not None:
@@ -129,7 +146,7 @@ class Submission:
     def _digest_of(self, prepared: Prepared, endpoint: str | None, record: Record | None) -> str:
         """Return the digest of the request; empty if its files are gone, but the order was already submitted."""
         try:
-            return _digest(prepared.identity(), endpoint)
+            return digest_of(prepared.identity(), endpoint)
         except ViduError as error:
             if record is None or record.order != self._order.number or record.generation_id is None:
                 raise
@@ -138,6 +155,9 @@ class Submission:
 
     def _earlier(self, record: Record, request: str) -> Generation | None:
         """Return the generation that an earlier try submitted, or None if a new submit is right."""
+        if record.refused and record.generation_id is not None:
+            self._refused = record
+            return _priced(record, record.generation_id)
         generation_id = record.generation_id or find_lost(self._hook, record, self._log, self._sleep)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
@@ -145,6 +165,7 @@ class Submission:
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
+        self._price_late(self._with_counters(record), generation)
         if not generation.failed:
             self._log.info("Resuming generation %s of an earlier try: %s", generation_id, generation.describe())
             if record.differs(request):
@@ -162,6 +183,15 @@ class Submission:
             self._log.info("Generation %s of an earlier try failed permanently; submitting a new one.", generation_id)
             return None
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
+
+    def _price_late(self, record: Record, generation: Generation) -> Record:
+        """Return the record with the price of a generation whose create's answer was lost, made visible to others."""
+        if record.credits is None and generation.credits:
+            record = replace(record, generation_id=generation.id, credits=generation.credits)
+            self._loaded = record  # what follows may submit again, and must not forget what was spent
+            self._store.save(record)
+            self._spending.paid(record)
+        return record
 
     def _known(self, generation_id: str, record: Record) -> Generation:
         """Query a generation; right after its create the service may not find it yet."""
@@ -188,6 +218,7 @@ class Submission:
         raise AssertionError("not reached")
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        self._spending.check()
         self._before_order()
         # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
@@ -198,12 +229,13 @@ class Submission:
         def before_send() -> None:
             nonlocal sends
             self._before_send()
+            self._spending.check()  # again: meanwhile, others may have spent
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._store.save(replace(record, at=time.time()))
 
         try:
-            generation = self._hook._submit(sent, endpoint, before_send)
+            generation = self._hook._submit(sent, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
             if not self._store.is_durable or not (record.is_searchable or error.generation_id):
                 raise
@@ -217,7 +249,11 @@ class Submission:
             if isinstance(error, ViduError) or not sends:
                 self._forget_intent()
             raise
-        self._store.save(replace(record, generation_id=generation.id))
+        is_refused = self._spending.exceeds(generation)
+        paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
+        self._store.save(paid)
+        self._spending.paid(paid)
+        self._refused = paid if is_refused else None
         return generation
 
     def _forget_intent(self) -> None:
@@ -229,18 +265,16 @@ class Submission:
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
         """Return the record of a create that is about to be sent, and the body with its marker."""
-        # A random marker: names would be the same in another Airflow, or in a recreated run.
-        marker = f"airflow:{uuid.uuid4().hex}"
-        dialect = self._hook.config.dialect
-        marked = dialect.marked(body, marker, endpoint) if self._store.is_durable else None
-        looks = None
-        if self._store.is_durable and dialect.has_list:
-            path, is_listed = dialect.create(body, endpoint).request.path, dialect.is_listed(body, endpoint)
-            looks = Likeness.of(body, path, is_listed=is_listed).to_json()
-        now = time.time()
-        is_marked = marked is not None
-        record = Record(self._order.number, marker, now, is_marked, request=request, began=now, looks=looks)
-        return self._with_counters(record), marked or body
+        record, sent = intent_of(
+            self._hook.config.dialect,
+            body,
+            endpoint,
+            number=self._order.number,
+            request=request,
+            is_durable=self._store.is_durable,
+        )
+        spent = 0 if self._loaded is None else self._loaded.total
+        return self._with_counters(replace(record, spent=spent)), sent
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.
@@ -258,8 +292,11 @@ class Submission:
                 raise
         if generation_id is None:
             return None
-        wants_it = (was_lost or self._on_clear == "resume") and not record.differs(request)
+        is_wanted = was_lost or (self._on_clear == "resume" and not record.refused)
+        wants_it = is_wanted and not record.differs(request)
         generation = self._before_the_clear(generation_id, record, wants_it)
+        if generation is not None:
+            record = self._price_late(replace(record, generation_id=generation_id), generation)
         if generation is not None and wants_it and not generation.failed:
             self._log.info("Resuming the wait for generation %s instead of submitting a new one.", generation_id)
             self._store.save(replace(self._taken(record), generation_id=generation_id))
@@ -274,7 +311,8 @@ class Submission:
         return replace(self._with_counters(record), order=self._order.number, returned=False)
 
     def _with_counters(self, record: Record) -> Record:
-        return replace(record, clears=self._order.clears, try_number=self._order.try_number)
+        order = self._order
+        return replace(record, clears=order.clears, try_number=order.try_number, region=order.region)
 
     def _before_the_clear(self, generation_id: str, record: Record, is_needed: bool) -> Generation | None:
         """Return the generation of the order before the clear, and log its state.
@@ -313,7 +351,12 @@ def failed(hook: ViduHook, generation: Generation) -> ViduError:
     return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")
 
 
-def _digest(body: Mapping[str, Any], endpoint: str | None) -> str:
+def _priced(record: Record, generation_id: str) -> Generation:
+    """Return what the record knows about a generation that is not queried, because no try may use it."""
+    return Generation(id=generation_id, status=GenerationStatus.UNKNOWN, credits=record.credits)
+
+
+def digest_of(body: Mapping[str, Any], endpoint: str | None) -> str:
     """Return a short digest of a request."""
     # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
     plain = json.loads(json.dumps([endpoint, body], default=str, skipkeys=True))

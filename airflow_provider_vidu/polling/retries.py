@@ -106,19 +106,22 @@ class Attempts:
 
     :param max_retries: how often the request is repeated at most.
     :param bills: whether an unconditional repetition could pay twice.
+    :param queues: whether the caller waits for a free slot itself, so that "too many" is not retried here.
     """
 
-    def __init__(self, max_retries: int, *, bills: bool) -> None:
+    def __init__(self, max_retries: int, *, bills: bool, queues: bool = False) -> None:
         self._left = max_retries
         self._failures = 0
         self._bills = bills
+        self._queues = queues
 
     def after(self, error: ViduError) -> float:
         """Return the seconds to wait before the next attempt.
 
         :raises ViduError: ``error`` itself if the request must not be repeated, or not any more.
         """
-        if self._failures >= self._left or not may_repeat(error, bills=self._bills):
+        is_queued = self._queues and isinstance(error, exceptions.ViduRateLimitError)
+        if is_queued or self._failures >= self._left or not may_repeat(error, bills=self._bills):
             raise error
         self._failures += 1
         return Backoff(base=1.0, cap=60.0).delay(self._failures, error)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.progress import duration
-from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.common.urls import unusable_note
 from airflow_provider_vidu.common.values import mapping, trace_id
 from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
@@ -27,6 +27,12 @@ from airflow_provider_vidu.polling.schedule import interval as scheduled
 FIRST_POLL_FLOOR: Final = 10.0
 """Minimum seconds before a trigger's first poll: Airflow fails a task whose event fires within a few seconds of its
 deferral (on a busy 3.3.2 the scheduler lagged 5.6 s behind)."""
+
+
+def earliest_event(deferred_at: float) -> float:
+    """Return the epoch seconds before which no event may fire, for a task that was deferred at ``deferred_at``."""
+    return deferred_at + FIRST_POLL_FLOOR
+
 
 LONGEST_GROWN_INTERVAL: Final = 3600.0
 
@@ -102,7 +108,8 @@ class PollPolicy:
 class Wait:
     """Poll again after ``delay`` seconds.
 
-    ``note`` is a line to log, present only if something changed. ``trouble`` marks a delay caused by an error or a
+    ``note`` is a line to log, present only if there is news: another state, a further quarter of the progress, another
+    error. ``trouble`` marks a delay caused by an error or a
     missing URL, ``paused`` one that ends only when the connection is fixed.
     """
 
@@ -151,8 +158,8 @@ class Watch:
 
     # A triggerer holds thousands of these.
     __slots__ = (
-        "_end_reported", "_failures", "_history", "_known", "_paused_at", "_pauses", "_polls", "_rng", "_trouble",
-        "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since",
+        "_end_reported", "_failures", "_history", "_known", "_paused_at", "_pauses", "_polls", "_quarter", "_rng",
+        "_trouble", "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since",
     )  # fmt: skip
 
     def __init__(
@@ -183,12 +190,18 @@ class Watch:
         self._without_url = 0
         self._unnamed = 0
         self._polls = 0
+        self._quarter = 0
         self._history = BEGINNING
 
     @property
     def is_known(self) -> bool:
         """Whether the generation exists for this connection: submitted with it, or seen by a poll."""
         return self._known or self.last is not None
+
+    @property
+    def queued(self) -> float | None:
+        """About how many seconds the generation waited in a queue, if polls saw it wait and then run."""
+        return self._history.started or None
 
     def saw(self, generation: Generation, now: float) -> PollResult:
         """Record the answer to a poll at ``now`` (epoch seconds) and return what to do."""
@@ -201,18 +214,16 @@ class Watch:
         if generation.succeeded:
             return Done(generation, note) if generation.video_url else self._no_url(generation, now, note)
         self._without_url = 0
-        if self.policy.adaptive:
-            self._history = self._history.after(generation.status, generation.progress, max(now - self.since, 0.0))
+        self._history = self._history.after(generation.status, generation.progress, max(now - self.since, 0.0))
         return self._wait(self.policy.delay(self._polls, self._rng, self._history), now, note)
 
     def _recovery_note(self, generation: Generation) -> str | None:
-        """Count a successful poll and reset the failures; return a line if the state changed."""
+        """Count a successful poll and reset the failures; return a line if there is news."""
         recovered, self._failures = self._failures, 0
         trouble, self._trouble = self._trouble, None
         is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
         self._polls += 1
-        snapshot = generation.sighting()
-        note = None if snapshot == self.last else snapshot.describe()
+        note = generation.describe() if self._is_news(generation) else None
         if is_resumed:
             is_back = isinstance(trouble, exceptions.ViduConfigError)
             back = "the connection is back" if is_back else "the key is accepted again"
@@ -221,11 +232,23 @@ class Watch:
             return f"reachable again after {recovered} failed polls: {generation.describe()}"
         return note
 
+    def _is_news(self, generation: Generation) -> bool:
+        """Whether the state, or the quarter of the progress, is another than at the last poll."""
+        last, quarter = self.last, (generation.progress or 0) // 25
+        is_same = last is not None and (last.status, last.provider_status) == (
+            generation.status,
+            generation.provider_status,
+        )
+        is_news = not is_same or quarter > self._quarter
+        self._quarter = max(quarter, self._quarter) if is_same else quarter
+        return is_news
+
     def missed(self, error: ViduError, now: float, *, has_connection: bool = True) -> PollResult:
         """Record the failure of a poll at ``now`` (epoch seconds) and return what to do.
 
         :param has_connection: False if the poll was not sent because the connection could not be loaded.
         """
+        before = self._trouble
         self._trouble = error.with_context(generation_id=self.generation_id, conn_id=self.conn_id)
         # After a successful poll with the same arguments, the connection must have changed.
         has_connection &= self.last is None and not isinstance(error, exceptions.ViduConnectionNotFoundError)
@@ -241,7 +264,9 @@ class Watch:
         if self._failures > self.policy.max_failures:
             return Failed(self._given_up(error, now))
         delay = self.policy.backoff.delay(self._failures, error, self._rng)
-        note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
+        note = None
+        if before is None or before.reason != error.reason or self._failures == self.policy.max_failures:
+            note = f"poll failed ({self._failures} of {self.policy.max_failures} tolerated): {error}"
         return self._wait(delay, now, note, trouble=True)
 
     def _pause(self, error: ViduError, now: float, until: str) -> PollResult:
@@ -260,7 +285,7 @@ class Watch:
     def timeout_error(self, now: float) -> exceptions.ViduTimeoutError:
         """Return the error of a wait that has passed its deadline, with its duration and the last state."""
         state = self.last.describe() if self.last else "never seen"
-        trouble = f" The last poll failed: {_sentence(self._trouble.reason)}" if self._trouble else ""
+        trouble = f" The last poll failed: {sentence(self._trouble.reason)}" if self._trouble else ""
         return exceptions.ViduTimeoutError(
             f"Gave up waiting after {duration(now - self.since)}; the last known state is {state}.{trouble} The "
             "generation may still finish: wait for it again by its id, or raise the timeout.",
@@ -291,7 +316,7 @@ class Watch:
         summary = f"{self._failures} polls in a row failed; the last one"
         if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
             summary = f"The wait was paused for {duration(now - self._paused_at)}, but the connection is still unusable"
-        return _resumable(error, f"{summary}: {_sentence(error.reason)}")
+        return _resumable(error, f"{summary}: {sentence(error.reason)}")
 
     def _doubted(self, generation: Generation, now: float) -> Wait | None:
         """Return when to poll again after a failure that names no generation, or None to accept the answer."""
@@ -309,7 +334,8 @@ class Watch:
     def _no_url(self, generation: Generation, now: float, note: str | None) -> PollResult:
         self._without_url += 1
         if self._without_url <= self.policy.missing_url_polls:
-            note = note or "success is reported without a URL"
+            if self._without_url == 1:
+                note = f"{note or generation.describe()}, but without a URL"
             return self._wait(self.policy.delay(self._polls, self._rng), now, note, trouble=True)
         error = exceptions.ViduMissingVideoError(
             f"The service reports {generation.provider_status!r}, but {self._without_url} answers in a row held no "
@@ -320,13 +346,14 @@ class Watch:
         return Failed(error, note)
 
     def _wait(self, delay: float, now: float, note: str | None, **marks: bool) -> Wait | Failed:
-        if self.deadline is None:
-            return Wait(delay, note, **marks)
-        left = self.deadline - now
-        if left <= 0:
-            return Failed(self._never_shown(now) if self._end_reported else self.timeout_error(now), note)
-        # One last poll at the deadline itself.
-        return Wait(min(delay, left), note, **marks)
+        if self.deadline is not None:
+            left = self.deadline - now
+            if left <= 0:
+                return Failed(self._never_shown(now) if self._end_reported else self.timeout_error(now), note)
+            delay = min(delay, left)  # one last poll at the deadline itself
+        if note and self.policy.adaptive and not marks.get("paused"):
+            note += f"; next poll in {duration(delay)}"
+        return Wait(delay, note, **marks)
 
 
 def is_doubtful(generation: Generation) -> bool:
@@ -369,7 +396,3 @@ def _resumable(error: ViduError, summary: str) -> ViduError:
     replacement = exceptions.from_details({**error.details(), **retryable})
     replacement.__cause__ = error
     return replacement
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

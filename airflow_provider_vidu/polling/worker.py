@@ -29,12 +29,12 @@ def watched(
     """Poll a generation until it has succeeded, and return it.
 
     :param poll: returns the generation's current state.
-    :param log: gets a line for each change.
+    :param log: gets a line for each state and each quarter of the progress.
     :param generation_id: the id at Vidu; errors name it and the connection ``conn_id``.
     :param timeout: seconds to wait at most; None for no limit.
     :param poll_interval: seconds (or timedelta) between polls; None for the adaptive schedule.
     :param max_failures: failed polls in a row that are tolerated.
-    :param on_change: called with the generation for each logged change.
+    :param on_change: called with the generation for each change of its state or progress.
     :param end_reported: see :class:`Watch`, as for ``known``.
     :raises ViduConfigError: if an argument is invalid.
     :raises ViduError: the error that ended the wait.
@@ -52,7 +52,7 @@ def watched(
         known=known,
     )
     while True:
-        generation: Generation | None = None
+        generation, before = None, watch.last
         try:
             generation = poll()
         except ViduError as error:
@@ -61,8 +61,8 @@ def watched(
             result = watch.saw(generation, time.time())
         if result.note:
             log.info("Generation %s: %s", generation_id, result.note)
-            if on_change and generation:
-                on_change(generation)
+        if on_change and generation and watch.last != before:
+            on_change(generation)
         if isinstance(result, Failed):
             raise result.error
         if isinstance(result, Done):

@@ -34,6 +34,8 @@ __all__ = ["Call", "Core", "Settings"]
 
 _SCHEMES: dict[Dialect, tuple[str, ...]] = {NATIVE: ("bearer",), ENT: ("token", "bearer")}
 
+_DOCUMENTED = frozenset(model for endpoint in CREATES.values() for model in endpoint.models)
+
 
 class Core:
     """State and decisions of one sandbox.
@@ -68,7 +70,7 @@ class Core:
             self._serial = 0
             self.world = World(self.settings, self.clock, self._wall, self._sink)
             self._official = OfficialApi(self.world)
-            self._gateway = GatewayApi(self.world)
+            self._gateway = GatewayApi(self.world, _DOCUMENTED)
 
     # -- for tests and the control API -------------------------------------------------------------------------------
 

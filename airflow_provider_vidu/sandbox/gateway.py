@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from airflow_provider_vidu.sandbox.bodies import native
 from airflow_provider_vidu.sandbox.faults import refusals
@@ -10,16 +11,24 @@ from airflow_provider_vidu.sandbox.faults.actions import Action
 from airflow_provider_vidu.sandbox.messages import answers
 from airflow_provider_vidu.sandbox.messages.answers import UNSET, Answer
 from airflow_provider_vidu.sandbox.messages.calls import NATIVE, Call, Route
+from airflow_provider_vidu.sandbox.settings import ANY_MODEL
 from airflow_provider_vidu.sandbox.world import files
 from airflow_provider_vidu.sandbox.world.generations import triggers
 from airflow_provider_vidu.sandbox.world.world import World
 
+#: The names in the gateways' own examples, beside the vendor's.
+_OWN_MODELS: Final = frozenset({"TC-Vidu", "vidu-2.0"})
+
 
 class GatewayApi:
-    """Answers for ``/vidu-native/…`` and ``/v1/…``."""
+    """Answers for ``/vidu-native/…`` and ``/v1/…``.
 
-    def __init__(self, world: World) -> None:
+    ``models`` are those of the service behind the gateway, which has no channel for any other name.
+    """
+
+    def __init__(self, world: World, models: Collection[str]) -> None:
         self._world = world
+        self._models = _OWN_MODELS.union(models)
 
     def answer(self, call: Call, where: Route, now: float, action: Action, trace_id: str) -> Answer:
         """Return the answer to a request with a valid key."""
@@ -60,13 +69,20 @@ class GatewayApi:
         requested = triggers(prompt).get("refuse") if isinstance(prompt, str) else None
         if requested in refusals.REFUSALS:
             return requested
-        named = settings.named_models()
-        if named is not None and request.get("model") not in named:
+        if not self._has_channel(request.get("model")):
             return "model_not_found"
         limit = settings.gateway_concurrency
         if limit is not None and self._world.unfinished(NATIVE, now) >= limit:
             return settings.gateway_refusal
         return None
+
+    def _has_channel(self, model: Any) -> bool:
+        """Whether the gateway can forward a create of ``model``; whether one may be absent is not documented."""
+        settings = self._world.settings
+        if settings.models == ANY_MODEL:
+            return True
+        named = settings.named_models()
+        return model in named if named is not None else not model or model in self._models
 
     def _query(self, call: Call, where: Route, now: float) -> Answer:
         world = self._world

@@ -97,6 +97,10 @@ class StoredFile(ABC):
         """Yield the content in pieces of bounded size; raises ViduStorageError when it cannot be read."""
 
     @abstractmethod
+    def remove(self) -> None:
+        """Remove the file, if there is one; raises ViduStorageError when that failed."""
+
+    @abstractmethod
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a new version of this file.
 

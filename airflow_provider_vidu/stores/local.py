@@ -91,6 +91,20 @@ class LocalFile(StoredFile):
         except OSError as error:
             raise storage_error("read", self.uri, error) from error
 
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        try:
+            folder = os.open(self._path.parent, _FOLDER)
+            try:
+                check_folder(folder, str(self._path.parent))
+                os.unlink(self.name, dir_fd=folder)
+            finally:
+                os.close(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error("removed", self.uri, error) from error
+
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a temporary file in the same folder, which is created if missing."""
         self.check()

@@ -61,6 +61,15 @@ class RemoteFile(StoredFile):
         except Exception as error:  # each store has its own exceptions
             raise storage_error("read", self.uri, error) from error
 
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        try:
+            self._fs.rm_file(self._path)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # each store has its own exceptions
+            raise storage_error("removed", self.uri, error) from error
+
     def writer(self, total: int | None, *, replace: bool, content_type: str | None = None) -> AtomicWriter:
         """Begin a new file in the way this store can publish it atomically."""
         try:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.events import id_in, read_event
+from airflow_provider_vidu.events import id_in, is_slot_event, read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -49,6 +50,26 @@ def was_given_up(next_method: str, next_kwargs: Mapping[str, Any] | None) -> boo
     Airflow's error for it differs between versions (2 raises only its general one), so a task checks before.
     """
     return next_method == _FAIL and (next_kwargs or {}).get("error") in _GIVEN_UP
+
+
+def check_execution_timeout(
+    next_kwargs: Mapping[str, Any] | None, execution_timeout: timedelta | None, timeout: float, state: str
+) -> None:
+    """Raise if Airflow gave a wait up because the task's ``execution_timeout`` expired.
+
+    Airflow 2 includes the deferred wait in it, and reports both in the same words.
+
+    :param timeout: seconds that the wait itself may last.
+    :param state: a sentence about what is left behind.
+    :raises AirflowTaskTimeout: Airflow's own error, which may be retried.
+    """
+    seconds = execution_timeout.total_seconds() if execution_timeout else None
+    is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
+    if is_airflow_2 and seconds is not None and seconds < timeout + DEFER_MARGIN_SECONDS:
+        raise AirflowTaskTimeout(
+            f"The execution_timeout of {seconds:.0f} s expired, which in this Airflow includes the deferred wait. "
+            f"{state}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +128,7 @@ class DeferredWait:
         :param event: the trigger's event.
         :raises ViduError: the error that ended the wait; it may be retried, unless the generation itself has ended.
         """
-        if (other := id_in(event)) not in (None, self.generation_id):
+        if (other := id_in(event)) not in (None, self.generation_id) or is_slot_event(event):
             self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
             return self._continue({}, has_ended=False)
         try:
@@ -140,13 +161,10 @@ class DeferredWait:
         if generation.is_done:
             return self._refetch()
         self.on_timeout()
-        seconds = execution_timeout.total_seconds() if execution_timeout else None
-        is_airflow_2 = (next_kwargs or {}).get("error") == _GIVEN_UP[0]
-        if is_airflow_2 and seconds is not None and seconds < self.timeout + DEFER_MARGIN_SECONDS:
-            raise AirflowTaskTimeout(
-                f"The execution_timeout of {seconds:.0f} s expired, which in this Airflow includes the deferred wait. "
-                f"The last known state of generation {generation.id} is {generation.describe()}."
-            )
+        check_execution_timeout(
+            *(next_kwargs, execution_timeout, self.timeout),
+            f"The last known state of generation {generation.id} is {generation.describe()}.",
+        )
         raise ViduTimeoutError(
             f"Gave up waiting {DEFER_MARGIN_SECONDS:.0f} s after the timeout of {self.timeout:.0f} s: no triggerer "
             f"ran the trigger in time ([triggerer] capacity); the last known state is {generation.describe()}. The "
@@ -168,7 +186,8 @@ class DeferredWait:
                 raise not_resumed(error, self.generation_id) from error
             self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
         if generation is not None and generation.succeeded and generation.video_url:
-            self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
+            if not has_ended:  # otherwise the trigger has logged it
+                self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
             return generation
         if not has_ended and (generation is None or not generation.is_done):
             self.defer(*_times(event))
@@ -207,8 +226,8 @@ def not_resumed(error: ViduError, generation_id: str) -> ViduError:
     The generation is paid for, so neither a deleted connection nor a refused key fails the task permanently.
     """
     message = (
-        f"Cannot continue to wait for a generation that is already submitted: {error.reason.rstrip('.')}. A retry "
-        "resumes it once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
+        f"{sentence(error.reason)} The wait for a generation that is already submitted has stopped. A retry resumes it "
+        "once that is fixed. Without retries left, wait for it by its id (ViduGenerationSensor)."
     )
     plain = {"type": ViduError.__name__, "message": message, "generation_id": generation_id}
     return from_details({**error.details(), **plain})

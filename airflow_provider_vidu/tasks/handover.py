@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Final
+from uuid import UUID
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
@@ -22,10 +23,12 @@ _QUERY_SECONDS: Final = 20.0
 _ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 
 
-async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS) -> bool:
+async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS, *, key: str = ID_KEY) -> bool:
     """Whether the task instance still works on this generation, in any process.
 
+    :param generation_id: the generation, or what else the task has published under ``key``.
     :param pause: seconds between two queries, while the state is inconclusive.
+    :param key: the XCom's key.
     :raises ViduError: when the state cannot be read; then nothing may be cancelled.
     """
     from asgiref.sync import sync_to_async
@@ -35,7 +38,7 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
         try:
             # In a thread of its own: thread-sensitive calls share one, and one that hangs would block them all.
             async with asyncio.timeout(_QUERY_SECONDS):
-                state, published = await sync_to_async(_look, thread_sensitive=False)(ti)
+                state, published = await sync_to_async(_look, thread_sensitive=False)(ti, key)
         except Exception as error:  # noqa: BLE001 - the API server may be restarting; the answer decides over money
             failed = error
         else:
@@ -63,11 +66,11 @@ def verdict(state: str | None, published: object, generation_id: str) -> bool | 
     return True if (state, published) == ("deferred", generation_id) else None
 
 
-def _look(ti: Any) -> tuple[str | None, Any]:
+def _look(ti: Any, key: str) -> tuple[str | None, Any]:
     """Return the task instance's state and the generation id that it has published."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    return (_state(ti), _published_id(ti)) if AIRFLOW_V_3_0_PLUS else _look_into_database(ti)
+    return (_state(ti), _published(ti, key)) if AIRFLOW_V_3_0_PLUS else _look_into_database(ti, key)
 
 
 def _state(ti: Any) -> str | None:
@@ -80,16 +83,25 @@ def _state(ti: Any) -> str | None:
     # A mapped task is listed by its id and index.
     names = (ti.task_id, f"{ti.task_id}_{ti.map_index}")
     state = next((of_run[name] for name in names if name in of_run), None)
-    return None if state is None else str(getattr(state, "value", state))
+    state = None if state is None else str(getattr(state, "value", state))
+    # Of a task in a loop (Airflow 3.4), Airflow reports the latest iteration. If an earlier one was cleared alone, that
+    # has succeeded long ago while this one waits, and a triggerer that shuts down must not cancel the job.
+    return None if state == "success" and _is_iteration(ti) else state
 
 
-def _published_id(ti: Any) -> Any:
+def _is_iteration(ti: Any) -> bool:
+    """Whether a task instance is an iteration: an unmapped one in a region. A mapped one may be outside loops."""
+    region_id = getattr(ti, "region_id", None)
+    return isinstance(region_id, UUID) and region_id.int != 0 and ti.map_index in (None, -1)
+
+
+def _published(ti: Any, key: str) -> Any:
     from airflow.providers.common.compat.sdk import XCom
 
-    return XCom.get_one(key=ID_KEY, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+    return XCom.get_one(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
 
 
-def _look_into_database(ti: Any) -> tuple[str | None, Any]:
+def _look_into_database(ti: Any, key: str) -> tuple[str | None, Any]:
     """Query the metadata database, to which a triggerer of Airflow 2 has access."""
     from airflow.models import TaskInstance, XCom
     from airflow.utils.session import create_session
@@ -98,4 +110,4 @@ def _look_into_database(ti: Any) -> tuple[str | None, Any]:
     with create_session() as session:
         row = session.query(TaskInstance).filter_by(**where).one_or_none()
         state = str(row.state) if row is not None and row.state else None
-        return state, XCom.get_one(key=ID_KEY, session=session, **where)
+        return state, XCom.get_one(key=key, session=session, **where)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -28,13 +29,15 @@ from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Piece
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.pages import GuardHeaders, refusal, shell
 from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of, proven_types
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 from airflow_provider_vidu.ui.records import store
-from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES, ClipKey
+from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.shared import MAX_PAUSE, Shared, pause_after
+from airflow_provider_vidu.ui.spending import routes as spending
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, BusyError, Reads, Threads
 
 PAGE_SIZE: Final = 24
@@ -52,14 +55,30 @@ NO_GENERATION: Final = (
     "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
     "the task's log says how far it is."
 )
+NO_ITERATION: Final = (
+    "This task is in a loop, so the address of a clip must name the iteration. The link “Watch” of the task instance "
+    "does, and so do the clips of the run on its tab “Vidu clips”."
+)
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
 
 RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASK: Final = RUN + "/tasks/{task_id}"
 MAPPED: Final = TASK + "/mapped/{map_index}"
+LOOPED: Final = TASK + "/regions/{region_id}/{map_index}"
+"""A task instance in a loop (Airflow 3.4): the map index, or the iteration, is an index within its region."""
 NUMBERED: Final = "/generations/{number}"
 """Behind a task: which of the generations that it has published; the first one needs no number."""
+_DEPTHS: Final = {
+    RUN: 3,
+    TASK: 5,
+    MAPPED: 7,
+    LOOPED: 8,
+    TASK + NUMBERED: 7,
+    MAPPED + NUMBERED: 9,
+    LOOPED + NUMBERED: 10,
+    spending.SPENDING: 0,
+}
 
 # The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
 _GUARDS: Final = [
@@ -74,6 +93,7 @@ def make_app() -> Any:
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
     app.include_router(router)
+    app.include_router(spending.router)
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
@@ -90,6 +110,7 @@ def prepare(state: Any) -> None:
     state.sheets, state.pages = Shared[Any](looks, store.weight), Shared[Any](looks, store.weight)
     state.reads = Reads()
     state.views = Threads(VIEWS)
+    spending.prepare(state)
 
 
 class _Static(StaticFiles):
@@ -128,10 +149,24 @@ def numbered_mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index:
     return HTMLResponse(shell("clip", 9, "Vidu clip"))
 
 
+@router.get(LOOPED + NUMBERED)
+def numbered_looped_clip_page(
+    dag_id: str, run_id: str, task_id: str, region_id: UUID, map_index: int, number: int
+) -> HTMLResponse:
+    """Return the page of another clip of a task instance in a loop."""
+    return HTMLResponse(shell("clip", 10, "Vidu clip"))
+
+
 @router.get(MAPPED)
 def mapped_clip_page(dag_id: str, run_id: str, task_id: str, map_index: int) -> HTMLResponse:
     """Return the page of a mapped task instance's clip."""
     return HTMLResponse(shell("clip", 7, "Vidu clip"))
+
+
+@router.get(LOOPED)
+def looped_clip_page(dag_id: str, run_id: str, task_id: str, region_id: UUID, map_index: int) -> HTMLResponse:
+    """Return the page of the clip of a task instance in a loop."""
+    return HTMLResponse(shell("clip", 8, "Vidu clip"))
 
 
 # -- JSON ---------------------------------------------------------------------------------------
@@ -175,13 +210,21 @@ def _sheet_answer(
 
 @router.get(TASK + "/clip.json")
 @router.get(MAPPED + "/clip.json")
+@router.get(LOOPED + "/clip.json")
 @router.get(TASK + NUMBERED + "/clip.json")
 @router.get(MAPPED + NUMBERED + "/clip.json")
+@router.get(LOOPED + NUMBERED + "/clip.json")
 async def clip_data(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, number: int = 1
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    number: int = 1,
 ) -> JSONResponse:
     """Return everything that the page of a clip shows."""
-    page, cost = await _page(request, dag_id, run_id, task_id, map_index, number)
+    page, cost = await _page(request, dag_id, run_id, task_id, map_index, region_id, number)
     live = await _live(request, page.clip)
     stored = await _stored(request, [page.clip])
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
@@ -189,20 +232,12 @@ async def clip_data(
     return made
 
 
-def _beside(key: ClipKey | None) -> dict[str, Any] | None:
-    """Return what the address of the clip before or after this one is made of."""
-    if key is None:
-        return None
-    task_id, map_index, number = key
-    return {"task_id": task_id, "map_index": map_index, **({"number": number} if number > 1 else {})}
-
-
 def _page_answer(
     page: store.Page, live: Live, stored: Mapping[str, str | None], here: Mapping[str, Any]
 ) -> JSONResponse:
     view = views.clip_view(page.clip, page.task, live, stored=stored, now=datetime.now(UTC))
-    before, after = (_beside(key) for key in (page.before, page.after))
-    return JSONResponse({**view, **here, "before": before, "after": after, "place": page.place})
+    view |= slot_view(page.task, page.queue)
+    return JSONResponse({**view, **here, "before": page.before, "after": page.after, "place": page.place})
 
 
 # -- media --------------------------------------------------------------------------------------
@@ -210,14 +245,17 @@ def _page_answer(
 
 @router.api_route(TASK + "/file", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/file", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + "/file", methods=["GET", "HEAD"])
 @router.api_route(TASK + NUMBERED + "/file", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + NUMBERED + "/file", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + NUMBERED + "/file", methods=["GET", "HEAD"])
 async def file(
     request: Request,
     dag_id: str,
     run_id: str,
     task_id: str,
     map_index: int = -1,
+    region_id: UUID | None = None,
     number: int = 1,
     piece: PieceIndex = 0,
     download: bool = False,
@@ -226,31 +264,36 @@ async def file(
 
     With ``download``, a browser keeps a stored file instead of playing it.
     """
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, region_id, number)
     return await _media(request, page.clip, piece, cover=False, attached=download)
 
 
 @router.api_route(TASK + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + "/cover", methods=["GET", "HEAD"])
 @router.api_route(TASK + NUMBERED + "/cover", methods=["GET", "HEAD"])
 @router.api_route(MAPPED + NUMBERED + "/cover", methods=["GET", "HEAD"])
+@router.api_route(LOOPED + NUMBERED + "/cover", methods=["GET", "HEAD"])
 async def cover(
     request: Request,
     dag_id: str,
     run_id: str,
     task_id: str,
     map_index: int = -1,
+    region_id: UUID | None = None,
     number: int = 1,
     piece: PieceIndex = 0,
 ) -> Response:
     """Send the cover in the same way."""
-    page, _ = await _page(request, dag_id, run_id, task_id, map_index, number)
+    page, _ = await _page(request, dag_id, run_id, task_id, map_index, region_id, number)
     return await _media(request, page.clip, piece, cover=True)
 
 
 async def _media(request: Request, clip: Clip, index: int, *, cover: bool, attached: bool = False) -> Response:
     states: LiveStates = request.app.state.live
     reads: Reads = request.app.state.reads
+    if clip.main.waiting_since is not None:
+        raise HTTPException(404, NO_GENERATION)
     live = states.known(clip.conn_id or "", clip.generation_id or "", clip.endpoint)
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
@@ -308,13 +351,14 @@ async def _service_url(request: Request, clip: Clip, piece: Piece, *, cover: boo
 
 
 async def _page(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, number: int
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None, number: int
 ) -> tuple[store.Page, float]:
     pages: Shared[store.Page | None] = request.app.state.pages
-    page, cost = await pages.get(
-        (dag_id, run_id, task_id, map_index, number),
-        lambda: store.read_page(dag_id, run_id, task_id, map_index, number),
-    )
+    place = (dag_id, run_id, task_id, map_index, region_id, number)
+    try:
+        page, cost = await pages.get(place, lambda: store.read_page(*place))
+    except store.NoIterationError as error:
+        raise HTTPException(404, NO_ITERATION) from error
     if page is None:
         raise HTTPException(404, NO_GENERATION)
     return page, cost
@@ -418,5 +462,4 @@ def _asked_for(request: Request) -> str:
 def _depth(request: Request) -> int | None:
     """Return how many folders below the root a page is, or None for other routes."""
     path = getattr(request.scope.get("route"), "path", "")
-    depths = {RUN: 3, TASK: 5, MAPPED: 7, TASK + NUMBERED: 7, MAPPED + NUMBERED: 9}
-    return depths.get(path)
+    return _DEPTHS.get(path)

@@ -83,7 +83,7 @@ def refusal(depth: int, title: str, sentence: str) -> str:
 
 
 def _page(root: str, title: str, script: str, body: str) -> str:
-    return _SHELL.format(root=root, title=escape(title), script=script, body=body, version=__version__)
+    return _SHELL.format(root=root or "./", title=escape(title), script=script, body=body, version=__version__)
 
 
 class GuardHeaders:

@@ -61,10 +61,24 @@ def _run_tab() -> list[dict[str, Any]]:
     ]
 
 
+def _spending_page() -> list[dict[str, Any]]:
+    """Return the page "Vidu" of the navigation."""
+    return [
+        {
+            "name": "Vidu",
+            "href": f"{PAGE_PREFIX[1:]}/spending",
+            "destination": "nav",
+            "url_route": "vidu-credits",
+            "icon": f"{PAGE_PREFIX[1:]}/static/icon.svg",
+            "icon_dark_mode": f"{PAGE_PREFIX[1:]}/static/icon-dark.svg",
+        }
+    ]
+
+
 class ViduPlugin(AirflowPlugin):
     """Mounts the clip pages in the API server (Airflow 3.1.1 and later; elsewhere it registers nothing)."""
 
     name = "vidu"
     if has_pages():
         fastapi_apps = [{"name": "vidu", "app": LateApp(), "url_prefix": PAGE_PREFIX}]
-        external_views = _run_tab()
+        external_views = [*_run_tab(), *_spending_page()]

@@ -231,14 +231,17 @@ def connection(browser, session_state, airflow, sandbox, picture, watcher) -> di
     standard = form.inner_text()
     form.locator("input[name=host]").fill(sandbox.url)
     form.locator("input[name=password]").fill(KEY)
+    form.locator("input[name=port]").fill(sandbox.url.rpartition(":")[2])
     form.get_by_text("Extra Fields", exact=True).click()
     form.get_by_text("Allowed download hosts").wait_for()
     extra = form.inner_text()
+    verify = page.locator("#list_verify option").all_inner_texts()
+    form.locator("#element_verify").fill("true")
     picture(page, "connection-form")
     with page.expect_response(lambda answer: answer.request.method == "POST" and "/connections" in answer.url) as saved:
         form.get_by_role("button", name="Save").click()
     context.close()
-    return {"standard": standard, "extra": extra, "status": saved.value.status}
+    return {"standard": standard, "extra": extra, "verify": verify, "status": saved.value.status}
 
 
 @pytest.fixture(scope="session")

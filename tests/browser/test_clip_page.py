@@ -152,12 +152,11 @@ def test_a_running_clip_answers_first_things_first(visit, pages, generation):  #
     page = visit(pages.at("usual", index=0))
     page.locator(".badge.is-running").wait_for()
     panel = page.locator(".clip-side").inner_text()
-    for told in ("Elapsed", "Last poll", "by this page within 5 s", "by Airflow about every 11 s", "1 other clip"):
+    for told in ("Elapsed", "Last poll", "by this page within", "by Airflow about every 11 s", "1 other clip"):
         assert told in panel
     elapsed = page.locator("[data-elapsed]")
     before = elapsed.inner_text()
-    page.wait_for_timeout(1_500)
-    assert elapsed.inner_text() != before
+    page.wait_for_function("before => document.querySelector('[data-elapsed]').innerText !== before", arg=before)
 
 
 def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811

@@ -67,13 +67,20 @@ def watched() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
+def full() -> Iterator[Sandbox]:
+    """Run an account that makes one clip at a time, and refuses every further create."""
+    with Sandbox(keys=[KEY], queue=0, duration=8, models="any", gateway_concurrency=1) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
     """Return the folder that downloads go to."""
     return tmp_path_factory.mktemp("videos")
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox, watched, videos) -> Iterator[PrivateAirflow]:
+def airflow(tmp_path_factory, sandbox, watched, full, videos) -> Iterator[PrivateAirflow]:
     """Run Airflow with the examples and the DAGs of these tests, connected to the sandbox."""
     home = tmp_path_factory.mktemp("e2e") / "airflow"
     settings = {
@@ -89,7 +96,11 @@ def airflow(tmp_path_factory, sandbox, watched, videos) -> Iterator[PrivateAirfl
         ent = {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}}
         running.add_connection("vidu_ent", ent)
         running.add_connection("vidu_watched", {**ent, "host": watched.url})
-        ours = [f"e2e_{way}" for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified")]
+        running.add_connection("vidu_full", {"conn_type": "vidu", "host": full.url, "password": KEY})
+        ours = [
+            f"e2e_{way}"
+            for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified", "full")
+        ]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
     # Whatever ran, and in whatever order.
@@ -124,6 +135,7 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     }
     sandbox.add_fault({"match": {"kind": "query", "id": "e2e-policy"}, "times": 1, "action": answer})
     started["policy"] = airflow.trigger("e2e_policy", {"generation_id": "e2e-policy"})
+    started["full"] = airflow.trigger("e2e_full")
     started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
     started["example"] = airflow.trigger("vidu_prompt_to_file", {"prompt": "a lighthouse", "folder": "example"})
     started["example_mapped"] = airflow.trigger(
@@ -133,6 +145,7 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     started["example_two_operators"] = airflow.trigger(
         "vidu_generate_and_download", {"prompt": "a mill", "folder": "two"}
     )
+    started["example_batch"] = airflow.trigger("vidu_batch", {"folder": "batch"})
     started["example_storyboard"] = airflow.trigger("vidu_storyboard", {"scenes": ["dawn", "dusk"], "folder": "story"})
     known = sandbox.add_generation("e2e-known", states=[["processing", 0], ["completed", 2]], size=3_000_000)
     sandbox.add_generation("e2e-outlets", states=[["completed", 0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -47,6 +48,18 @@ def test_storyboard(airflow, sandbox, runs, videos):
         assert video.read_bytes() == sandbox.file_bytes(generation_id)
         assert cover.read_bytes() == sandbox.file_bytes(generation_id, "cover")
         assert cover.name.startswith(video.stem)
+
+
+def test_batch(airflow, sandbox, runs, videos):
+    """Twenty rows of a file become twenty files and a manifest, in one task."""
+    run = runs["example_batch"]
+    assert airflow.wait(run, timeout=300) == "success", airflow.task_log(run, "films")[-3000:]
+    found = airflow.xcom(run, "films")
+    assert (found["rows"], found["stored"]) == (20, 20)
+    lines = [json.loads(line) for line in _file({"uri": found["manifest"]}).read_text("utf-8").splitlines()]
+    assert len({line["generation_id"] for line in lines}) == 20
+    for line in lines:
+        assert _file(line).read_bytes() == sandbox.file_bytes(line["generation_id"])
 
 
 def test_one_refused_prompt_does_not_hold_up_the_others(airflow, sandbox, runs, videos):

@@ -126,7 +126,7 @@ def test_a_poll_that_repeats_its_pictures(serve):
     """Pictures do not count, however large: a paid generation is read beside them."""
     serve(whole(b'{"id":"g7","status":"processing","images":["' + PICTURE + b'","' + PICTURE + b'"]}'))
     assert asyncio.run(ViduHook().aget_generation("g7", retries=0)).status == "running"
-    assert ViduHook().create_generation(model="m", prompt="p").id == "g7"
+    assert ViduHook().create_generation(model="viduq2", prompt="p").id == "g7"
 
 
 @pytest.mark.fault("attacks", "the upload service of an https connection names an http:// address", outcome=REFUSED,

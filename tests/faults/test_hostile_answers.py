@@ -119,7 +119,7 @@ def test_a_bomb_as_the_answer_to_a_create(serve, memory, fault_row):
     answer, _ = _explosive()
     server = serve(answer)
     with pytest.raises(ViduSubmitUnknownError, match="larger than") as caught:
-        ViduHook().create_generation(model="m", prompt="p")
+        ViduHook().create_generation(model="viduq2", prompt="p")
     assert memory() < MOST_MEMORY
     assert len(server.requests) == 1
     fault_row(
@@ -202,7 +202,7 @@ def test_a_bomb_of_values(serve, memory, fault_row, side, pack):
 def test_encodings_that_mean_nothing(serve, fault_row, side, encoding):
     """The bytes are JSON, so they are read, whatever the header says of them."""
     serve(fixed(200, RUNNING, Content_Type="application/json", Content_Encoding=encoding))
-    ask = SIDES.get(side, lambda: ViduHook().create_generation(model="m", prompt="p"))
+    ask = SIDES.get(side, lambda: ViduHook().create_generation(model="viduq2", prompt="p"))
     assert ask().id == "g"
     fault = f"Content-Encoding {encoding!r} of plain JSON"
     fault_row("hostile input", fault, side=side, seen="understood", requests=1, outcome=SURVIVED)
@@ -213,7 +213,7 @@ def test_a_create_answered_in_gigabytes(vidu_connection, memory, fault_row):
     action = {"garbage": "huge", "huge_bytes": 1 << 30}
     vidu_connection.add_fault({"match": {"kind": "create"}, "times": None, "action": action})
     with pytest.raises(ViduSubmitUnknownError, match="larger than") as caught:
-        ViduHook().create_generation(model="m", prompt="p")
+        ViduHook().create_generation(model="viduq2", prompt="p")
     assert memory() < MOST_MEMORY
     assert len(vidu_connection.requests(kind="create")) == len(vidu_connection.creates) == 1
     fault_row("hostile input", "answer of 1 GB", side="create", seen=str(caught.value), requests=1, outcome=CLEAR_ERROR)

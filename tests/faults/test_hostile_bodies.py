@@ -56,7 +56,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
 ASKS: dict[str, Callable[[], Any]] = {
     "sync": lambda: ViduHook().get_generation("g7", retries=0),
     "async": lambda: asyncio.run(ViduHook().aget_generation("g7", retries=0)),
-    "create": lambda: ViduHook().create_generation(model="m", prompt="p"),
+    "create": lambda: ViduHook().create_generation(model="viduq2", prompt="p"),
 }
 
 
@@ -119,7 +119,7 @@ def test_damaged_json_is_read_without_an_end_of_the_stack(serve, body):
     """Whatever is broken, the id of a create is found or its outcome is unknown: no RecursionError, no IndexError."""
     serve(whole(body))
     try:
-        found = ViduHook().create_generation(model="m", prompt="p").id
+        found = ViduHook().create_generation(model="viduq2", prompt="p").id
     except ViduSubmitUnknownError:
         assert body[:1] != b"{"
     else:

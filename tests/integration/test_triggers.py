@@ -212,7 +212,7 @@ async def test_cancellation_leaves_nothing_open(connect, sandbox):
 async def test_a_kill_cancels_what_is_not_done(sandbox, monkeypatch, word, cancels):
     """The trigger of an ended task cancels its generation; a late triggerer, whose generation is done, does not."""
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json("ent-v2"))
-    monkeypatch.setattr(handover, "_look", lambda _ti: ("failed", "123"))
+    monkeypatch.setattr(handover, "_look", lambda _ti, _key: ("failed", "123"))
     sandbox.add_generation("123", dialect="ent-v2", states=[[word, 0]])
     trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True)
     trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
@@ -223,7 +223,7 @@ async def test_a_kill_cancels_what_is_not_done(sandbox, monkeypatch, word, cance
 async def test_a_cancel_that_is_refused_for_the_moment_is_repeated(sandbox, monkeypatch):
     """What is not cancelled costs money, and nobody else will ask: a busy service is asked again."""
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json("ent-v2"))
-    monkeypatch.setattr(handover, "_look", lambda _ti: ("failed", "123"))
+    monkeypatch.setattr(handover, "_look", lambda _ti, _key: ("failed", "123"))
     sandbox.add_generation("123", dialect="ent-v2", states=[["created", 0]])
     sandbox.add_fault({"match": {"kind": "cancel"}, "times": 1, "action": {"status": 503, "body": {}}})
     trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True)

@@ -39,7 +39,7 @@ def ti() -> Recorder:
 def check(ti: Recorder, generation_id: str, role: str, artifact: str | None = None) -> None:
     """Compare what was published with what the page needs."""
     assert ti.pushed["generation_id"] == generation_id
-    own = ("created_at", "asked", "credits", "seed", "deadline", "adaptive", "poll_interval")
+    own = ("created_at", "asked", "credits", "seed", "model", "deadline", "adaptive", "poll_interval")
     told = {name: value for name, value in ti.pushed["vidu_watch"].items() if name not in own}
     assert told == {"conn_id": "vidu_default", "role": role, "artifact": artifact}
     if AIRFLOW >= (3, 0):  # Airflow 2 asks the link itself when somebody looks
@@ -59,6 +59,7 @@ def test_generate(sandbox, connect, ti, waits, role):
     except TaskDeferred:
         assert waits
     check(ti, sandbox.creates[0].id, role)
+    assert ti.pushed["vidu_watch"]["model"] == "m"  # for the sums of the page "Vidu"
 
 
 def test_sensor(sandbox, connect, ti):

@@ -190,7 +190,7 @@ def airflow(tmp_path_factory, sandbox, patient, videos) -> Iterator[PrivateAirfl
         if AIRFLOW >= (3, 0):
             for name, fields in connections.items():
                 running.add_connection(name, fields)
-        ours = ["matrix_order", "matrix_retried", "matrix_lost", "matrix_rescheduled"]
+        ours = ["matrix_order", "matrix_retried", "matrix_lost", "matrix_rescheduled", "matrix_loop", "vidu_loop"]
         running.wait_for_dags(["vidu_generate_and_download", "vidu_prompt_to_file", *ours])
         yield running
 
@@ -200,7 +200,13 @@ def begun(airflow, sandbox, patient) -> dict[str, Run]:
     """Start what goes on by itself while other tests run."""
     sandbox.add_fault({"match": {"kind": "create", "dialect": "ent-v2"}, "times": 1, "action": {"lose_answer": True}})
     endless = patient.add_generation("77", dialect="ent-v2", states=[["processing", 0]])
-    return {
+    looped = {}
+    if AIRFLOW >= (3, 4):
+        looped["loop"] = airflow.trigger("matrix_loop")
+        looped["example_loop"] = airflow.trigger(
+            "vidu_loop", {"prompt": "a heron", "folder": "loop", "enough_bytes": 1}
+        )
+    return looped | {
         "retried": airflow.trigger("matrix_retried"),
         "lost": airflow.trigger("matrix_lost"),
         "rescheduled": airflow.trigger("matrix_rescheduled", {"generation_id": endless}),

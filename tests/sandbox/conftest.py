@@ -67,7 +67,7 @@ class Client:
 
     def create(self, prompt: str = "a cat", **body: Any) -> str:
         """Create a native generation and return its id."""
-        return self.call("POST", NATIVE_PATH, json={"prompt": prompt, "model": "m", **body}).json()["id"]
+        return self.call("POST", NATIVE_PATH, json={"prompt": prompt, "model": "viduq2", **body}).json()["id"]
 
     def query(self, generation_id: str) -> dict[str, Any]:
         """Return the body of a native query."""

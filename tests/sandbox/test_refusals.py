@@ -45,10 +45,10 @@ def code_of(body) -> str:
 def test_a_refusal_on_demand(service, name) -> None:
     """By its name alone: the next create gets it, is not performed, and the one after it goes through."""
     service.core.add_rule(name)
-    status, body = service.gateway("POST", NATIVE, {"model": "m", "prompt": "x"})
+    status, body = service.gateway("POST", NATIVE, {"model": "viduq2", "prompt": "x"})
     assert (status, code_of(body)) == EXPECTED[name]
     assert service.core.ledger.creates == {}
-    assert service.gateway("POST", NATIVE, {"model": "m", "prompt": "x"})[0] == 200
+    assert service.gateway("POST", NATIVE, {"model": "viduq2", "prompt": "x"})[0] == 200
 
 
 @pytest.mark.parametrize("path", [NATIVE, "/ent/v2/text2video"])
@@ -94,11 +94,24 @@ def test_a_gateway_may_know_its_models() -> None:
     assert (status, body["error"]["code"]) == (503, "model_not_found")
 
 
+@pytest.mark.parametrize("path", [NATIVE, "/v1/videos", "/v1/video/generations", "/v1/video/create"])
+def test_a_gateway_has_no_channel_for_an_unknown_model(path) -> None:
+    """Any model of the vendor's tables has one, whatever its endpoint; a typo has none, and costs nothing."""
+    service = Service()
+    for model in ("viduq3-mix", "audio1.0", "TC-Vidu"):
+        assert service.gateway("POST", path, {"model": model, "prompt": "x"})[0] == 200
+    before = len(service.core.ledger.creates)
+    status, body = service.gateway("POST", path, {"model": "viduq9-ultra", "prompt": "x"})
+    assert (status, body["error"]["code"]) == (503, "model_not_found")
+    assert len(service.core.ledger.creates) == before
+    assert Service(models="any").gateway("POST", path, {"model": "viduq9-ultra", "prompt": "x"})[0] == 200
+
+
 @pytest.mark.parametrize(("limit", "status"), [(5_000, 400), (None, 200)])
 def test_a_long_prompt_is_refused_by_the_service_behind(limit, status) -> None:
     """The gateway passes the official error on, wrapped in its own message."""
     service = Service(gateway_prompt_limit=limit)
-    found, body = service.gateway("POST", NATIVE, {"model": "m", "prompt": "x" * 5_001})
+    found, body = service.gateway("POST", NATIVE, {"model": "viduq2", "prompt": "x" * 5_001})
     assert found == status
     if status == 400:
         assert (body["code"], code_of(body)) == ("fail_to_fetch_task", "FieldInvalid")

@@ -33,7 +33,7 @@ class TestBooks:
         created = client.create("a cat", own=1)
         (entry,) = sandbox.ledger["creates"]
         assert entry["id"] == created
-        assert entry["body"] == {"prompt": "a cat", "model": "m", "own": 1}
+        assert entry["body"] == {"prompt": "a cat", "model": "viduq2", "own": 1}
         assert (entry["dialect"], entry["charge"], entry["state"]) == ("vidu-native", "charged", "pending")
 
     def test_requests_are_counted_by_kind_and_id(self, client, sandbox) -> None:

@@ -25,13 +25,14 @@ IO = frozenset(
 
 
 SHELLS = {
+    "batches.trigger",
     "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
     "stores.destination", "stores.remote", "stores.uploads",
-    "tasks.handover",
+    "tasks.clients", "tasks.handover", "tasks.slots",
     "ui.app", "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
 }  # fmt: skip
 """The modules that do I/O, or wait for it."""
@@ -77,7 +78,7 @@ def test_decisions_do_no_io() -> None:
 COMES_WITH_AIRFLOW = frozenset(
     {"airflow", "anyio", "asgiref", "fastapi", "fsspec", "jinja2", "sqlalchemy", "starlette"}
 )
-OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pytest"})
+OPTIONAL = frozenset({"azure", "flask_appbuilder", "flask_babel", "openlineage", "pyarrow", "pytest"})
 """Asked for where they are there: Azure's client, the forms of Airflow 2, lineage, the fixture of users' tests."""
 
 

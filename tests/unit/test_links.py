@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat import version_compat
@@ -49,6 +50,31 @@ def test_the_clip_page_lies_below_the_path_of_the_deployment(base_url, map_index
     assert found == f"/airflow/vidu/dags/my%20dag/runs/{QUOTED}/tasks/film{mapped}"
 
 
+REGION = UUID("01a214e2-78c9-77ba-b44a-0d05ac08079a")
+LOOP = SimpleNamespace(parent_group=SimpleNamespace(max_iterations=3, parent_group=None))
+PLAIN = SimpleNamespace(parent_group=None)
+
+
+@pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
+@pytest.mark.parametrize(
+    ("map_index", "group", "region_id", "region_index", "place"),
+    [
+        (-1, LOOP, REGION, 2, f"/regions/{REGION}/2"),
+        (1, LOOP, REGION, 1, f"/regions/{REGION}/1"),
+        (1, PLAIN, REGION, 1, "/mapped/1"),
+        (1, None, REGION, 1, "/mapped/1"),
+        (-1, PLAIN, UUID(int=0), -1, ""),
+        (-1, PLAIN, None, None, ""),
+    ],
+    ids=["unmapped", "mapped", "mapped outside", "mapped in no group", "outside", "before 3.4"],
+)
+def test_each_iteration_of_a_loop_has_a_page_of_its_own(map_index, group, region_id, region_index, place):
+    """Iterations share task id and map index, so a region tells them apart; outside loops, nothing changes."""
+    task = SimpleNamespace(task_group=group)
+    ti = key(map_index, task=task, region_id=region_id, region_index=region_index)
+    assert links.watch_page(ti).endswith(f"/tasks/film{place}")
+
+
 @pytest.mark.parametrize(("version", "has_page"), [((2, 11, 0), False), ((3, 1, 0), False), ((3, 1, 1), True)])
 def test_where_there_is_no_page_the_link_leads_to_the_xcoms(monkeypatch, version, has_page):
     """Airflow 3.1.0 would ask for the login again and again, earlier ones have no such pages at all."""
@@ -78,14 +104,23 @@ def test_what_is_published_has_no_secret_and_no_url():
 
 
 @pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
-@pytest.mark.parametrize("announce", [True, False])
-def test_the_log_names_the_page(base_url, caplog, announce):
+@pytest.mark.parametrize(
+    ("more", "number", "behind"),
+    [({}, 1, ""), ({}, 2, "/generations/2"), ({"task": SimpleNamespace(task_group=LOOP)}, 1, "")],
+    ids=["one", "numbered", "looped"],
+)
+def test_the_log_names_the_page(base_url, caplog, more, number, behind):
     """One line with the whole address, which the log view makes a link; a rescheduled sensor logs none."""
-    ti = key(3, xcom_push=lambda key, value: None)
+    pushed: dict[str, Any] = {}
+    ti = key(3, xcom_push=lambda key, value: pushed.update({key: value}), region_id=REGION, region_index=3, **more)
     with caplog.at_level("INFO", logger="airflow.task"):
-        links.publish({"ti": ti}, "g-1", conn_id="vidu_default", role="generate", announce=announce)
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines == [f"Watch: https://tools.example.com{links.watch_page(ti)}"] * announce
+        for announce in (True, False):
+            links.publish({"ti": ti}, "g-1", conn_id="vidu_default", role="generate", number=number, announce=announce)
+    place = f"/regions/{REGION}/3" if more else "/mapped/3"
+    page = f"/airflow/vidu/dags/my%20dag/runs/{QUOTED}/tasks/film{place}{behind}"
+    assert [record.getMessage() for record in caplog.records] == [f"Watch: https://tools.example.com{page}"]
+    # The link Watch opens the first one.
+    assert [value for value in pushed.values() if str(value).startswith("/airflow")] == [page] * (number == 1)
 
 
 def test_outside_a_task_nothing_is_published():

@@ -14,13 +14,19 @@ PINNED = Path(__file__).parent.parent / "fixtures" / "public_api.txt"
 PUBLIC = {
     "airflow_provider_vidu.hooks": ["ViduHook"],
     "airflow_provider_vidu.sensors": ["ViduGenerationSensor"],
-    "airflow_provider_vidu.operators": ["ViduGenerateOperator", "ViduDownloadOperator"],
-    "airflow_provider_vidu.triggers": ["ViduGenerationTrigger"],
+    "airflow_provider_vidu.operators": [
+        "ViduGenerateOperator",
+        "ViduDownloadOperator",
+        "ViduBatchOperator",
+        "ViduBudget",
+    ],
+    "airflow_provider_vidu.triggers": ["ViduGenerationTrigger", "ViduSlotTrigger", "ViduBatchTrigger"],
     "airflow_provider_vidu.event_triggers": ["ViduGenerationFinishedTrigger"],
     "airflow_provider_vidu.events": ["read_event"],
     "airflow_provider_vidu.links": ["ViduWatchLink"],
     "airflow_provider_vidu.retry_policy": ["vidu_retry_policy"],
     "airflow_provider_vidu.models": ["Artifact", "Cancellation", "Credits", "Generation", "GenerationStatus"],
+    "airflow_provider_vidu.prompts": ["load_prompts"],
     "airflow_provider_vidu.sandbox": ["Sandbox"],
 }
 """What the policy in CONTRIBUTING calls public; the exceptions are added below."""

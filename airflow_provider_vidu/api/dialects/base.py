@@ -39,7 +39,7 @@ from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_s
 from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill
-from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.text import redacted, sanitized, sentence
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation
@@ -49,6 +49,7 @@ _MAX_NAMED_IDS: Final = 5
 _LOCATIONS: Final = ("location", "operation-location", "content-location")
 _SEE_OTHER: Final = 303
 _PROXY_WANTS_PASSWORD: Final = 407
+_MAX_REASON_CHARS: Final = 500
 SMALL_BYTES: Final = 8 * 1024
 """A shorter answer is kept whole: even fully escaped, its JSON is within the limit."""
 # new-api sends its request id in a header, too.
@@ -82,6 +83,8 @@ class Dialect(ABC):
     """The name of the state's field in messages; both names are read."""
     key_hint: ClassVar[str] = ""
     """Further advice on a refused key."""
+    has_balance: ClassVar[bool] = False
+    """Whether :meth:`credits` is available."""
     has_list: ClassVar[bool] = False
     """Whether the service lists the account's generations."""
     has_uploads: ClassVar[bool] = False
@@ -333,7 +336,9 @@ class Dialect(ABC):
             )
         if answer.status == _PROXY_WANTS_PASSWORD:
             return ViduResponseError(
-                "The proxy requires a user name and a password: put them into the proxy's URL.", **facts
+                "The proxy requires a user and a password: set the connection's proxy (http://user@…) and "
+                "proxy_password.",
+                **facts,
             )
         if answer.status in (403, 404) and payload is None and answer.body.strip():
             # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while the gateway
@@ -349,7 +354,10 @@ class Dialect(ABC):
         advice = ADVICE.get((reported.code or "").lower(), kind.advice) if of_create else kind.advice
         if kind is exceptions.ViduAuthError and self.key_hint:
             advice = f"{advice} {self.key_hint}"
-        return kind(f"{advice} It said: {detail}" if detail else f"{advice} It gave no reason.", **facts)
+        if not detail:
+            return kind(f"{advice} It gave no reason.", **facts)
+        # The cause comes first, bounded so that the advice is never cut off.
+        return kind(f"The service said: {sentence(redacted(detail, _MAX_REASON_CHARS))} {advice}", **facts)
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id in an error answer to a create: that generation may have been billed."""

@@ -72,6 +72,7 @@ class EntV2(Dialect):
     default_host: ClassVar[str | None] = "https://api.vidu.com"
     default_query_path: ClassVar[str] = "/ent/v2/tasks/{id}/creations"
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
+    has_balance: ClassVar[bool] = True
     has_list: ClassVar[bool] = True
     has_uploads: ClassVar[bool] = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -34,6 +34,7 @@ NOTED: Final = (
         "deadline",
         "poll_interval",
         "adaptive",
+        "waiting_since",
     ),
 )
 """What the pages read of a task's note."""
@@ -55,7 +56,8 @@ class TaskFacts:
     ``record`` are None where they were not read; ``is_too_large`` says that the result was omitted for its size.
     ``deferred_at`` is when a deferred task left the worker, ``has_triggerer`` whether a triggerer has taken it up.
     ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
-    rendered map index.
+    rendered map index. ``iteration`` (from 0) and ``region_id`` place a task instance in a loop of Airflow 3.4, and are
+    None outside loops; ``instance`` is its id if Airflow identifies it by that.
     """
 
     dag_id: str
@@ -78,11 +80,27 @@ class TaskFacts:
     label: str | None = None
     deferred_at: datetime | None = None
     has_triggerer: bool | None = None
+    iteration: int | None = None
+    region_id: str | None = None
+    instance: Hashable | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        """Task id and map index: its name within the run."""
-        return self.task_id, self.map_index
+    def key(self) -> Hashable:
+        """Its name within the run: its id, or task id and map index."""
+        return self.instance or (self.task_id, self.map_index)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its place in its run, from which its name and the address of its clip are made."""
+        index = self.map_index if self.map_index >= 0 or self.iteration is None else self.iteration
+        return {
+            "task_id": self.task_id,
+            "map_index": self.map_index,
+            "iteration": self.iteration,
+            "region_id": self.region_id,
+            "region_index": index,
+            **({"number": self.number} if self.number > 1 else {}),
+        }
 
     @property
     def role(self) -> str | None:
@@ -115,6 +133,11 @@ class TaskFacts:
         """The seconds between its polls, as the task noted them."""
         seconds = number(mapping(decoded(self.watch)).get("poll_interval"))
         return seconds if seconds is not None and 0 < seconds <= LONGEST_SECONDS else None
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when it waits for a free slot; None once it has submitted."""
+        return moment(mapping(decoded(self.watch)).get("waiting_since")) if self.generation_id is None else None
 
     @property
     def is_adaptive(self) -> bool:
@@ -229,7 +252,7 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
     """
     groups: dict[object, list[TaskFacts]] = {}
     for task in tasks:
-        groups.setdefault(task.generation_id or (*task.key, task.number), []).append(task)
+        groups.setdefault(task.generation_id or (task.key, task.number), []).append(task)
     clips = [Clip(group[0].generation_id, sorted(group, key=_age), run_is_over) for group in groups.values()]
     began: dict[str, float] = {}
     for clip in clips:
@@ -238,9 +261,10 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
     return sorted(clips, key=lambda clip: (began[clip.main.task_id], *_age(clip.main)[1:]))
 
 
-def _age(task: TaskFacts) -> tuple[float, str, int, int]:
+def _age(task: TaskFacts) -> tuple[float, str, int, int, int]:
     since = task.announced_at.timestamp() if task.announced_at else float("inf")
-    return since, task.task_id, task.map_index, task.number
+    iteration = -1 if task.iteration is None else task.iteration
+    return since, task.task_id, iteration, task.map_index, task.number
 
 
 def role_in(watch: Any) -> str | None:

@@ -143,6 +143,8 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
             trace_id=line(live.error.trace_id),
             is_old=live.generation is not None,
         )
+    if clip.main.waiting_since is not None:
+        return None
     if clip.generation_id is None:
         return _notice(
             "The id of the generation is kept by this deployment's XCom back end and cannot be read here.",
@@ -191,7 +193,8 @@ def _told(moment: Moment) -> str | None:
 
 def name_of(task: TaskFacts) -> str:
     """Return a task's name as the pages write it."""
-    return f"{task.task_id} [{task.map_index}]" if task.map_index >= 0 else task.task_id
+    name = task.task_id if task.region_id is None else f"{task.task_id} · iteration {task.iteration}"
+    return f"{name} [{task.map_index}]" if task.map_index >= 0 else name
 
 
 def line(value: Any, limit: int = 200) -> str | None:

@@ -146,10 +146,9 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     main, first = clip.main, pieces(clip, live)[0]
     source = source_of(clip, live, first, stored=stored, cover=False, now=now)
     return {
+        **main.place,
         **card_facts(clip, generation),
         "generation_id": line(clip.generation_id, 300),
-        "task_id": main.task_id,
-        "map_index": main.map_index,
         "model": line(model_of(clip, generation)),
         "state": _state(clip, status),
         "stage": clip.stage,
@@ -178,11 +177,13 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
 
 
 def _state(clip: Clip, status: GenerationStatus | None) -> str:
-    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``unknown``: one word for the badge."""
+    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``slot``, ``unknown``: for the badge."""
     if clip.stage == "stored":
         return "stored"
     if status is not None:
         return status.value
+    if clip.main.waiting_since is not None:
+        return "slot"
     return "failed" if clip.stage == "failed" else "unknown"
 
 
@@ -197,7 +198,8 @@ def _refresh(clip: Clip, *, done: bool) -> int | None:
 
 def _task(task: TaskFacts) -> dict[str, Any]:
     return {
-        **{name: getattr(task, name) for name in ("task_id", "map_index", "state", "try_number", "role")},
+        **task.place,
+        **{name: getattr(task, name) for name in ("state", "try_number", "role")},
         **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
     }
 

@@ -81,21 +81,31 @@ def _new_state(row: Any, task: TaskFacts) -> str | None:
 
 
 def _is_of(entity: Mapping[str, Any], task: TaskFacts) -> bool:
-    """Whether a change of a task is one of this map index; without an index it is one of all."""
+    """Whether a change of a task is one of this instance; without an index it is one of all.
+
+    Airflow 3.4 names a region as well, which alone tells the iterations of a loop apart.
+    """
+    region_id = entity.get("region_id")
+    if task.region_id is not None and region_id is not None:
+        return (str(region_id), str(entity.get("region_index"))) == (task.region_id, str(task.place["region_index"]))
     index = entity.get("map_index")
     return index is None or str(index) in (str(task.map_index), "-1")
 
 
 def usual_seconds(session: Session, clip: Clip) -> tuple[float, int] | None:
-    """Return the median of the seconds that other map indexes of a running clip's task took, and their number."""
+    """Return the median of the seconds that a running clip's task took elsewhere, and how often that was.
+
+    That is at other map indexes, or in other iterations of its loop.
+    """
     task = clip.main
-    if task.has_ended or task.map_index < 0 or task.role not in MAKING:
+    index = task.place["region_index"]  # the stored one: of a task in a loop, the iteration or the map index
+    if task.has_ended or index < 0 or task.role not in MAKING:
         return None
     query = select(TaskInstance.start_date, TaskInstance.end_date).where(
         TaskInstance.dag_id == task.dag_id,
         TaskInstance.run_id == task.run_id,
         TaskInstance.task_id == task.task_id,
-        TaskInstance.map_index != task.map_index,
+        TaskInstance.map_index != index,
         TaskInstance.state == "success",
     )
     rows = session.execute(query.order_by(TaskInstance.end_date.desc()).limit(MAX_SIBLINGS))

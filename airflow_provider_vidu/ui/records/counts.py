@@ -24,11 +24,15 @@ from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
+from airflow_provider_vidu.ui.records.instances import (
+    PLACE,
+    iteration_column,
+    map_index_column,
+    place_in,
+    placed,
+    same_task,
+)
 
-TaskKey = tuple[str, int]
-"""Task id and map index."""
-ClipKey = tuple[str, int, int]
-"""Task id, map index, and the number of the generation among those of the task."""
 STAGES: Final = ("working", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
 """A contact sheet covers at most this many task instances of a run."""
@@ -46,6 +50,8 @@ _MAY_BE_ID: Final = and_(
 ID_KEYS: Final = [numbered(ID_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
 """The keys of the ids that a task publishes; in this order as text, too."""
 WATCH_KEYS: Final = [numbered(WATCH_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
+KEY_NUMBERS: Final = {key: number for keys in (ID_KEYS, WATCH_KEYS) for number, key in enumerate(keys, 1)}
+"""Which generation of its task a key belongs to."""
 LABEL: Final = TaskInstance.__table__.c.rendered_map_index
 """Airflow's rendered map index, if the task has a template for it."""
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
@@ -66,19 +72,15 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a clip among those of its run, from 1 on, and the main tasks of the clips beside it."""
+    """The place of a clip among those of its run, from 1 on, and the main tasks of the clips beside it.
+
+    These are as :attr:`.TaskFacts.place` has them.
+    """
 
     number: int
     total: int
-    before: ClipKey | None
-    after: ClipKey | None
-
-
-def same_task(model: Any, other: Any) -> Any:
-    """Return the condition that two rows belong to one task instance."""
-    return and_(
-        *(getattr(model, name) == getattr(other, name) for name in ("dag_id", "run_id", "task_id", "map_index"))
-    )
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
 
 
 def has_references(session: Session, dag_id: str, run_id: str) -> bool:
@@ -129,7 +131,7 @@ def _ordered(clips: Any, order: str) -> list[Any]:
     Databases differ in where they sort what is unknown: it comes last.
     """
     columns = clips.c
-    scene = [columns.began, columns.task_id, columns.map_index, columns.key]
+    scene = [columns.began, columns.task_id, columns.iteration, columns.map_index, columns.key]
     unknown = {"cost": columns.credits, "label": columns.label}.get(order)
     first = {
         "newest": [columns.at.desc()],
@@ -150,13 +152,17 @@ def place_of(session: Session, main: TaskFacts) -> Place | None:
     if tasks > MAX_PLACED:
         return None
     clips = _clips(is_id, is_cut=False)
-    query = select(clips.c.task_id, clips.c.map_index, clips.c.key).order_by(*_ordered(clips, "scene"))
-    keys: list[ClipKey] = [(row[0], row[1], ID_KEYS.index(row[2]) + 1) for row in session.execute(query)]
-    if (own := (*main.key, main.number)) not in keys:
+    columns = (clips.c[name] for name in ("task_id", "map_index", "iteration", "region_id", "key"))
+    rows = session.execute(select(*columns).order_by(*_ordered(clips, "scene")))
+    places = [
+        TaskFacts(main.dag_id, main.run_id, generation_id=None, number=KEY_NUMBERS[row.key], **place_in(row)).place
+        for row in rows
+    ]
+    if main.place not in places:
         return None
-    at = keys.index(own)
-    after = keys[at + 1] if at + 1 < len(keys) else None
-    return Place(at + 1, len(keys), keys[at - 1] if at else None, after)
+    at = places.index(main.place)
+    after = places[at + 1] if at + 1 < len(places) else None
+    return Place(at + 1, len(places), places[at - 1] if at else None, after)
 
 
 def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
@@ -175,11 +181,11 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     made = says("role", *MAKING)
     stored = and_(says("role", "download"), not_(says("artifact", *sorted(BESIDE))))
     success = TaskInstance.state == "success"
-    tasks = (
+    tasks = placed(
         select(
             ID_TEXT.label("id"),
             XComModel.task_id,
-            XComModel.map_index,
+            *PLACE,
             XComModel.key.label("key"),
             XComModel.timestamp.label("at"),
             LABEL.label("label"),
@@ -197,16 +203,16 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         .where(*is_id)
     )
     if is_cut:
-        tasks = tasks.order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index, XComModel.key).limit(
-            MAX_TASKS
-        )
+        tasks = tasks.order_by(
+            XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key
+        ).limit(MAX_TASKS)
     each = tasks.subquery()
 
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
 
     has_failed = and_(of_clip(func.max(each.c.failed)) == 1, of_clip(func.min(each.c.ended)) == 1)
-    order = [each.c.at, each.c.task_id, each.c.map_index, each.c.key]
+    order = [each.c.at, each.c.task_id, each.c.iteration, each.c.map_index, each.c.key]
     ranked = select(
         *(column for column in each.c if column.name != "credits"),
         of_clip(func.max(each.c.credits)).label("credits"),
@@ -222,7 +228,9 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         select(
             ranked.c.id,
             ranked.c.task_id,
+            ranked.c.iteration,
             ranked.c.map_index,
+            ranked.c.region_id,
             ranked.c.key,
             ranked.c.at,
             ranked.c.label,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from uuid import UUID
 
 from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
@@ -16,11 +17,11 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, cast, func, select, tuple_
+from sqlalchemy import String, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
+from airflow_provider_vidu.links import numbered
 from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
 from airflow_provider_vidu.ui.clips.facts import (
     Clip,
@@ -35,8 +36,23 @@ from airflow_provider_vidu.ui.clips.facts import (
 )
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
-from airflow_provider_vidu.ui.records.counts import TaskKey
+from airflow_provider_vidu.ui.records.instances import (
+    PLACE,
+    Key,
+    are,
+    is_in_loop,
+    iteration_column,
+    key_columns,
+    key_of,
+    map_index_column,
+    place_in,
+    placed,
+    region_id_column,
+    same_task,
+    stands_at,
+)
 from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
@@ -46,24 +62,28 @@ MAX_RESOLVED_TASKS: Final = 2_000
 MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
 """The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
-_NUMBERS: Final = {
-    numbered(key, number): number for key in (ID_KEY, WATCH_KEY) for number in range(1, MAX_PUBLISHED + 1)
-}
 _OVER: Final = frozenset({"success", "failed"})
+
+
+class NoIterationError(LookupError):
+    """The address of a task in a loop names no iteration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One task instance's clip, with the task instances whose clips stand before and after it on the sheet.
+    """One task instance's clip, with the places of the clips before and after it on the sheet.
 
-    ``place`` is its place among the clips of the run and how many there are; None where these are not counted.
+    ``before`` and ``after`` are as :attr:`.TaskFacts.place` has them. ``place`` is its place among the clips of the run
+    and how many there are; None where these are not counted. ``queue`` is the place of a task that waits for a free
+    slot, and has no generation yet.
     """
 
     clip: Clip
     task: TaskFacts
-    before: counts.ClipKey | None
-    after: counts.ClipKey | None
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
     place: tuple[int, int] | None = None
+    queue: QueuePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +108,31 @@ def weight(found: Page | Sheet | None) -> int:
     return chars_of(*(task for clip in clips for task in clip.tasks))
 
 
-def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: int = 1) -> Page | None:
+def read_page(
+    dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None = None, number: int = 1
+) -> Page | None:
     """Return the clip of a task instance; None when there is no such task instance or it has no id (yet).
 
+    :param index: the map index (-1 if not mapped), or the index within the region.
+    :param region_id: the region of a task instance in a loop. A clear may have put the loop's later iterations into a
+        new one since: an address from before leads to the same iteration.
     :param number: which of the generations that the task has published.
+    :raises NoIterationError: when the task is in a loop and there is no region.
     """
-    if not -1 <= map_index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
+    if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
     with create_session() as session:
         reader = _Reader(session, dag_id, run_id)
-        where = (_are([(task_id, map_index)]), XComModel.key == numbered(ID_KEY, number))
-        own = next(iter(reader.tasks(*where, limit=1)), None)
+        where = (stands_at(task_id, index, region_id), XComModel.key == numbered(ID_KEY, number))
+        # While a clear ends them, instances of both regions may be there.
+        own = next(reversed(reader.tasks(*where, limit=MAX_RELATIVES)), None)
         if own is None:
+            if (
+                waiting := _waiting_page(session, reader, task_id, index, region_id) if number == 1 else None
+            ) is not None:
+                return waiting
+            if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
+                raise NoIterationError(task_id)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -110,6 +143,14 @@ def read_page(dag_id: str, run_id: str, task_id: str, map_index: int, number: in
             before, after = _neighbours(session, own)
             return Page(clip, full[0], before, after)
         return Page(clip, full[0], place.before, place.after, (place.number, place.total))
+
+
+def _waiting_page(session: Session, reader: _Reader, task_id: str, index: int, region_id: UUID | None) -> Page | None:
+    task = reader.waiters().one(task_id, index, region_id)
+    if task is None:
+        return None
+    (full,) = reader.with_results([task])
+    return Page(Clip(None, [full]), full, *_neighbours(session, full), queue=queue_place(session, full))
 
 
 def read_sheet(
@@ -144,6 +185,12 @@ def read_sheet(
             tasks = reader.tasks(counts.ID_TEXT.in_(found.ids), limit=limit * MAX_RELATIVES) if found.ids else []
             place = {usable_id(parsed(text)): index for index, text in enumerate(found.ids)}
             page = sorted(grouped(tasks, run_is_over=is_over), key=lambda clip: place.get(clip.generation_id, -1))
+        # Tasks that wait for a slot come after the clips, in each order of the sheet.
+        waiters, clips_before = reader.waiters(), sum(counted.values()) if stage is None else counted[stage]
+        if stage in (None, "working"):
+            waiting = waiters.page(max(offset - clips_before, 0), limit - len(page))
+            page = [*page, *(Clip(None, [task], is_over) for task in waiting)]
+        counted["working"] += waiters.count()
         full = reader.with_results([task for clip in page for task in clip.tasks[:MAX_RELATIVES]])
         known = {(task.key, task.number): task for task in full}
         clips = [
@@ -167,6 +214,10 @@ class _Reader:
             return True
         return self._resolver.has_backend and counts.has_references(self._session, *self._run)
 
+    def waiters(self) -> Waiters:
+        """Return the tasks of the run that wait for a free slot."""
+        return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
+
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""
         if own.generation_id is None:
@@ -185,11 +236,12 @@ class _Reader:
     def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
         """Return the task instances of the run that have published an id, the earliest first."""
         dag_id, run_id = self._run
-        query = (
+        query = placed(
             select(
                 XComModel.task_id,
-                XComModel.map_index,
                 XComModel.key,
+                *key_columns(TaskInstance),
+                *PLACE,
                 counts.ID_TEXT.label("text"),
                 XComModel.timestamp,
                 counts.LABEL.label("label"),
@@ -200,35 +252,34 @@ class _Reader:
                 Trigger.created_date.label("deferred_at"),
                 Trigger.triggerer_id,
             )
-            .join(TaskInstance, counts.same_task(XComModel, TaskInstance))
+            .join(TaskInstance, same_task(XComModel, TaskInstance))
             .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
-            .where(
-                XComModel.dag_id == dag_id,
-                XComModel.run_id == run_id,
-                XComModel.key.in_(counts.ID_KEYS),
-                counts.IS_SMALL,
-                *where,
-            )
-            .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index, XComModel.key)
-            .limit(limit)
+        ).where(
+            XComModel.dag_id == dag_id,
+            XComModel.run_id == run_id,
+            XComModel.key.in_(counts.ID_KEYS),
+            counts.IS_SMALL,
+            *where,
         )
+        order = (XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key)
+        query = query.order_by(*order).limit(limit)
         rows = [(row, *self._id_in(row)) for row in self._session.execute(query)]
         rows = [found for found in rows if found[2]]
-        notes = self._notes(dict.fromkeys((row.task_id, row.map_index) for row, _, _ in rows))
+        notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))
         return [
             TaskFacts(
                 dag_id=dag_id,
                 run_id=run_id,
-                task_id=row.task_id,
-                map_index=row.map_index,
+                **place_in(row),
                 generation_id=generation_id,
                 announced_at=row.timestamp,
                 state=None if row.state is None else str(getattr(row.state, "value", row.state)),
                 try_number=row.try_number or 0,
                 started_at=row.start_date,
                 ended_at=row.end_date,
-                watch=notes.get(((row.task_id, row.map_index), _NUMBERS[row.key])),
-                number=_NUMBERS[row.key],
+                watch=notes.get((key_of(row), counts.KEY_NUMBERS[row.key])),
+                instance=key_of(row),
+                number=counts.KEY_NUMBERS[row.key],
                 label=row.label,
                 deferred_at=row.deferred_at,
                 has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
@@ -244,19 +295,19 @@ class _Reader:
         fields = _rendered(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
         own = self._of(XComModel, RETURN_KEY)
-        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(keys)))
-        stored = {(row.task_id, row.map_index): row for row in sizes}
+        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
+        stored = {key_of(row): row for row in sizes}
         fits = _fitting(keys, {key: row.size for key, row in stored.items()})
         for index, task in enumerate(found):
             if task.key in stored and task.key not in fits:
                 found[index] = replace(task, result_at=stored[task.key].timestamp, is_too_large=True)
-        places: dict[TaskKey, list[int]] = {}
+        places: dict[Key, list[int]] = {}
         for index, task in enumerate(found):
             places.setdefault(task.key, []).append(index)
         # One after the other: of each only what the pages show is kept.
-        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, _are(fits))
+        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
         for row in self._session.execute(texts) if fits else ():
-            for index in places[row.task_id, row.map_index]:
+            for index in places[key_of(row)]:
                 found[index] = self._with_result(found[index], row)
         return found
 
@@ -273,19 +324,17 @@ class _Reader:
         generation_id = usable_id(value)
         return generation_id, generation_id is not None
 
-    def _notes(self, keys: Iterable[TaskKey]) -> dict[tuple[TaskKey, int], Any]:
+    def _notes(self, keys: Iterable[Key]) -> dict[tuple[Key, int], Any]:
         """Return what tasks have noted beside each of their ids."""
         if not keys:
             return {}
         dag_id, run_id = self._run
         own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.WATCH_KEYS))
         query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
-            *own, counts.IS_SMALL, _are(keys)
+            *own, counts.IS_SMALL, are(keys)
         )
         return {
-            ((row.task_id, row.map_index), _NUMBERS[row.key]): note_in(
-                self._resolver.value(parsed(row.text), row.timestamp)
-            )
+            (key_of(row), counts.KEY_NUMBERS[row.key]): note_in(self._resolver.value(parsed(row.text), row.timestamp))
             for row in self._session.execute(query)
         }
 
@@ -294,46 +343,38 @@ class _Reader:
         return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
-def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[Key]) -> dict[Key, Any]:
     """Return what the pages need of the rendered fields of task instances."""
     if hasattr(rendered.RenderedTaskInstanceFields, "get_for_attempt"):
-        return _rendered_by_try(session, dag_id, run_id, keys)
+        return _rendered_by_try(session, keys)
     model = rendered.RenderedTaskInstanceFields
     text = cast(model.rendered_fields, String)
     own = (model.dag_id == dag_id, model.run_id == run_id)
-    rows = session.execute(_sizes(model, text).where(*own, _are(keys, model)))
-    fits = _fitting(keys, {(row.task_id, row.map_index): row.size for row in rows})
-    found = session.execute(_texts(model, text).where(*own, _are(fits, model))) if fits else ()
-    return {(row.task_id, row.map_index): fields_in(parsed(row.text)) for row in found}
+    rows = session.execute(_sizes(model, text).where(*own, are(keys, model)))
+    fits = _fitting(keys, {key_of(row): row.size for row in rows})
+    found = session.execute(_texts(model, text).where(*own, are(fits, model))) if fits else ()
+    return {key_of(row): fields_in(parsed(row.text)) for row in found}
 
 
-def _rendered_by_try(session: Session, dag_id: str, run_id: str, keys: Sequence[TaskKey]) -> dict[TaskKey, Any]:
+def _rendered_by_try(session: Session, keys: Sequence[Key]) -> dict[Key, Any]:
     """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
-    rows = session.execute(
-        select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index).where(
-            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, _are(keys, TaskInstance)
-        )
-    )
-    tries = {row.id: (row.task_id, row.map_index) for row in rows}
     model, before = rendered.RenderedTaskInstanceFields, getattr(rendered, "LegacyRenderedTaskInstanceFields", None)
-    sized: Any = select(model.task_instance_id, func.length(cast(model.rendered_fields, String)).label("size"))
-    sizes = {
-        tries[row.task_instance_id]: row.size for row in session.execute(sized.where(model.task_instance_id.in_(tries)))
-    }
+    text = cast(model.rendered_fields, String)
+    sizes = {key_of(row): row.size for row in session.execute(_sizes(model, text).where(are(keys, model)))}
     if before is not None:
-        of_run = (before.dag_id == dag_id, before.run_id == run_id, _are(keys, before))
-        for row in session.execute(_sizes(before, cast(before.rendered_fields, String)).where(*of_run)):
-            key = (row.task_id, row.map_index)
-            sizes[key] = max(row.size, sizes.get(key, 0))
+        from airflow.models.taskinstance import LegacyTaskDataOwner as Owner  # type: ignore[attr-defined]
+
+        names = ("dag_id", "run_id", "task_id", "map_index")
+        is_own = and_(*(getattr(Owner, name) == getattr(before, name) for name in names))
+        sized = select(*key_columns(Owner), func.length(cast(before.rendered_fields, String)).label("size"))
+        for row in session.execute(sized.join(before, is_own).where(are(keys, Owner))):
+            sizes[key_of(row)] = max(row.size, sizes.get(key_of(row), 0))
     fits = _fitting(keys, sizes)
-    wanted = [try_id for try_id, key in tries.items() if key in fits]
-    stored = select(model.task_instance_id, cast(model.rendered_fields, String).label("text")).where(
-        model.task_instance_id.in_(wanted)
-    )
-    found = {tries[row.task_instance_id]: fields_in(parsed(row.text)) for row in session.execute(stored)}
-    for try_id in wanted if before is not None else ():
-        if tries[try_id] not in found and (fields := _from_before(model, try_id, session)) is not None:
-            found[tries[try_id]] = fields_in(fields)
+    stored = session.execute(_texts(model, text).where(are(fits, model))) if fits else ()
+    found = {key_of(row): fields_in(parsed(row.text)) for row in stored}
+    for key in fits - found.keys() if before is not None else ():
+        if (fields := _from_before(model, key, session)) is not None:
+            found[key] = fields_in(fields)
     return found
 
 
@@ -347,15 +388,15 @@ def _from_before(model: Any, try_id: Any, session: Session) -> Any:
 
 
 def _sizes(model: Any, text: Any, *more: Any) -> Any:
-    return select(model.task_id, model.map_index, func.length(text).label("size"), *more)
+    return select(*key_columns(model), func.length(text).label("size"), *more)
 
 
 def _texts(model: Any, text: Any, *more: Any) -> Any:
     """Select values as the JSON text that they are stored as: what Python cannot parse must not end the query."""
-    return select(model.task_id, model.map_index, text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
+    return select(*key_columns(model), text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
 
 
-def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskKey]:
+def _fitting(keys: Sequence[Key], sizes: Mapping[Key, int]) -> set[Key]:
     """Return the task instances whose values are read: none that is too large, and no more than one look may read."""
     fits, left = set(), MAX_LOOK_CHARS
     for key in keys:
@@ -366,21 +407,28 @@ def _fitting(keys: Sequence[TaskKey], sizes: Mapping[TaskKey, int]) -> set[TaskK
     return fits
 
 
-def _neighbours(session: Session, task: TaskFacts) -> tuple[counts.ClipKey | None, counts.ClipKey | None]:
-    """Return the map indexes before and after a task instance that have an id, too."""
-    if task.map_index < 0:
+def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Return the places of the clips of the same task before and after one: by iteration, then by map index."""
+    iteration, index = -1 if task.iteration is None else task.iteration, task.map_index
+    if iteration < 0 and index < 0:
         return None, None
-    column = XComModel.map_index
-    query = select(column).where(
+    query = placed(select(XComModel.task_id, *PLACE).join(TaskInstance, same_task(XComModel, TaskInstance))).where(
         XComModel.dag_id == task.dag_id,
         XComModel.run_id == task.run_id,
         XComModel.task_id == task.task_id,
         XComModel.key == ID_KEY,
     )
-    before = session.scalar(query.where(column < task.map_index).order_by(column.desc()).limit(1))
-    after = session.scalar(query.where(column > task.map_index).order_by(column).limit(1))
-    near = [None if index is None else (task.task_id, index, 1) for index in (before, after)]
-    return near[0], near[1]
+    is_before = or_(iteration_column < iteration, and_(iteration_column == iteration, map_index_column < index))
+    is_after = or_(iteration_column > iteration, and_(iteration_column == iteration, map_index_column > index))
+    # If a clear has left two of one iteration, the newer region has the greater id.
+    before = query.where(is_before).order_by(iteration_column.desc(), map_index_column.desc(), region_id_column.desc())
+    after = query.where(is_after).order_by(iteration_column, map_index_column, region_id_column.desc())
+    return _place(session, task, before), _place(session, task, after)
+
+
+def _place(session: Session, task: TaskFacts, query: Any) -> Mapping[str, Any] | None:
+    row = session.execute(query.limit(1)).first()
+    return None if row is None else TaskFacts(task.dag_id, task.run_id, generation_id=None, **place_in(row)).place
 
 
 def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
@@ -391,11 +439,3 @@ def _is_over(session: Session, dag_id: str, run_id: str) -> bool:
 def _are_names(*names: str) -> bool:
     """Whether a query may contain these names: some databases reject a zero byte with an error."""
     return not any("\0" in name for name in names)
-
-
-def _are(keys: Iterable[TaskKey], model: Any = XComModel) -> Any:
-    """Return the condition that a row belongs to one of these task instances of a run.
-
-    As a list of pairs: of a chain of a thousand alternatives some databases make no query.
-    """
-    return tuple_(model.task_id, model.map_index).in_(list(keys))

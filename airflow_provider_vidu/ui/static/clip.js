@@ -1,8 +1,9 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
-  airflow, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath,
-  seconds, STATES, stateText, taskName, taskPath, time, topBar, zoneName,
+  airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
+  keepAsking, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
+import { slotPanel, slotText } from "./slot.js";
 
 const STEPS = { queued: "Submitted", running: STATES.running, done: STATES.succeeded, failed: STATES.failed, stored: STATES.stored };
 const WAITS = {
@@ -52,15 +53,15 @@ function show(view) {
   shown = view;
   if (!parts.stage) build();
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
-  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.task.task_id, view.task.map_index, view.task.try_number, view.before, view.after, view.place], () => bar(view));
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
   fill(parts.alerts, [view.error, view.notice], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
-  fill(parts.outlook, [view.outlook, view.refresh, zoneName()], () => outlook(view));
+  fill(parts.outlook, [view.outlook, view.refresh, view.slot, zoneName()], () => (view.slot ? slotPanel(view, list) : outlook(view)));
   tick();
-  fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => timeline(steps));
+  fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => (steps.length ? timeline(steps) : []));
   fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
   fill(parts.files, [view.files, view.can_download], () => files(view));
   const told = `${stateText(view.state, view.qualifier)}${view.progress === null ? "" : `, ${view.progress} percent`}`;
@@ -72,12 +73,11 @@ function bar(view) {
   const run = new URL(runPath(view), airflow).pathname;
   const sheet = here.slice(0, here.indexOf("/tasks/"));
   const own = { ...view, ...view.task };
-  const log = `${run}${taskPath(own)}?try_number=${view.task.try_number || 1}`;
-  const step = (key, label, sign, letter) =>
+  const step = (place, label, sign, letter) =>
     el(
-      key ? "a.plain" : "span.plain.is-off",
-      key
-        ? { href: sheet + clipPath(key), "aria-label": `${label} clip`, title: `${label} clip (${letter} or ${label === "Next" ? "→" : "←"})`, rel: label === "Next" ? "next" : "prev" }
+      place ? "a.plain" : "span.plain.is-off",
+      place
+        ? { href: sheet + clipPath(place), "aria-label": `${label} clip`, title: `${label} clip (${letter} or ${label === "Next" ? "→" : "←"})`, rel: label === "Next" ? "next" : "prev" }
         : { "aria-hidden": "true" },
       sign,
     );
@@ -86,13 +86,13 @@ function bar(view) {
     [
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
       crumb(view.run_id, run),
-      crumb(taskName(own), run + taskPath(own)),
+      crumb(taskName(own), run + airflowTaskPath(own)),
     ],
     [
       ...steps,
       el("a.plain", { href: sheet, rel: "up", title: "All clips of this run (u or Esc)" }, "All clips"),
-      plainCrumb("Task", `${run}${taskPath(own)}/details`, "The task in Airflow"),
-      plainCrumb("Log", log, "The task's log in Airflow"),
+      plainCrumb("Task", run + airflowTaskPath(own, "/details"), "The task in Airflow"),
+      plainCrumb("Log", run + logPath(view.task), "The task's log in Airflow"),
       plainCrumb("Run", run, "The DAG run in Airflow"),
     ],
   );
@@ -115,7 +115,7 @@ function showStage(view) {
     fill(parts.stage, [first.from, first.medium], () => player(parts.stage, first, 0));
   } else {
     parts.stage.classList.remove("is-audio");
-    fill(parts.stage, [view.state, view.progress, first, view.done], () => placeholder(view, first));
+    fill(parts.stage, [view.state, view.progress, first, view.done, view.slot], () => placeholder(view, first));
   }
   fill(parts.more, others.map((piece) => [piece.from, piece.medium, piece.reason]), () => others.map((piece, at) => another(piece, at + 1)));
 }
@@ -178,7 +178,7 @@ async function whyNot(src) {
 }
 
 function placeholder(view, piece) {
-  const text = piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  const text = view.slot ? slotText(view.slot) : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
   if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
   return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null ? "" : ` · ${view.progress} %`));
 }
@@ -292,6 +292,11 @@ function alerts(view) {
   ];
 }
 
+/** The path of the log of a task instance's latest try below its run, in Airflow's UI. */
+function logPath(task) {
+  return airflowTaskPath(task, "", { try_number: task.try_number || 1 });
+}
+
 /** What helps next: the log of each task that failed (or else of the page's own), and a text for whoever is asked. */
 function ways(view) {
   const run = new URL(runPath(view), airflow).pathname;
@@ -303,7 +308,7 @@ function ways(view) {
     more.open = true;
     return text;
   });
-  const links = logs.map((task) => plainCrumb(`Log of ${taskName(task)}`, `${run}${taskPath(task)}?try_number=${task.try_number || 1}`, "The task's log in Airflow"));
+  const links = logs.map((task) => plainCrumb(`Log of ${taskName(task)}`, run + logPath(task), "The task's log in Airflow"));
   return el("div", {}, el("div.actions", {}, ...links, copy), more);
 }
 
@@ -353,7 +358,7 @@ function facts(view) {
 }
 
 function taskItem(view, task) {
-  const href = new URL(runPath(view), airflow).pathname + taskPath(task);
+  const href = new URL(runPath(view), airflow).pathname + airflowTaskPath(task);
   const tried = task.try_number > 1 ? `, try ${task.try_number}` : "";
   const [word, at] = task.ended_at ? ["ended", task.ended_at] : task.deferred_at ? ["since", task.deferred_at] : ["started", task.started_at];
   return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`, at && [", ", word, " ", time(at)]));

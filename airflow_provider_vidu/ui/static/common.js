@@ -7,6 +7,7 @@ export const isFramed = window.self !== window.top;
 
 /** The words of a state: those of the task logs (waiting, running, …), and Stored for a clip whose file is kept. */
 export const STATES = {
+  slot: "Waiting for a slot",
   waiting: "Waiting",
   running: "Running",
   succeeded: "Succeeded",
@@ -52,8 +53,11 @@ export function badge(state, qualifier = null) {
   return el(`span.badge.is-${shown}`, {}, stateText(state, qualifier));
 }
 
-export function taskName(view) {
-  return view.map_index >= 0 ? `${view.task_id} [${view.map_index}]` : view.task_id;
+/** A task instance's name, with its label instead of the map index if given; iterations count from 0 as in Airflow. */
+export function taskName(view, label = null) {
+  const name = view.region_id ? `${view.task_id} · iteration ${view.iteration}` : view.task_id;
+  if (label) return `${name} · ${label}`;
+  return view.map_index >= 0 ? `${name} [${view.map_index}]` : name;
 }
 
 /** The path of a clip's page below the run: a task may have published several generations. */
@@ -61,9 +65,18 @@ export function clipPath(clip) {
   return taskPath(clip) + (clip.number > 1 ? `/generations/${clip.number}` : "");
 }
 
-export function taskPath(view) {
+/** The path of a task instance's first clip below its run. In a loop, names and map index do not identify it. */
+function taskPath(view) {
+  if (!view.region_id) return airflowTaskPath(view);
+  return `/tasks/${encodeURIComponent(view.task_id)}/regions/${view.region_id}/${view.region_index}`;
+}
+
+/** The path of a task instance's own page below its run, in Airflow's UI; `tab` is such as "/details". */
+export function airflowTaskPath(view, tab = "", parameters = {}) {
   const mapped = view.map_index >= 0 ? `/mapped/${view.map_index}` : "";
-  return `/tasks/${encodeURIComponent(view.task_id)}${mapped}`;
+  const region = view.region_id ? { region_id: view.region_id, region_index: view.region_index } : {};
+  const query = String(new URLSearchParams({ ...region, ...parameters }));
+  return `/tasks/${encodeURIComponent(view.task_id)}${mapped}${tab}${query && `?${query}`}`;
 }
 
 export function runPath(view) {
@@ -262,20 +275,21 @@ function home() {
   return link;
 }
 
-/** The names in the address of a page: what of DAG, run, task and map index it holds, as they are written there. */
+/** The names in the address of a page, as they are written there: DAG, run, task, map index, region and index in it. */
 function namesInAddress() {
-  const [, dag, run, task, index] =
-    /\/dags\/([^/]+)(?:\/runs\/([^/]+)(?:\/tasks\/([^/]+)(?:\/mapped\/(\d+))?)?)?/.exec(location.pathname) ?? [];
-  return { dag, run, task, index };
+  const place = String.raw`(?:\/mapped\/(?<index>\d+)|\/regions\/(?<region>[^/]+)\/(?<position>\d+))`;
+  const address = new RegExp(String.raw`\/dags\/(?<dag>[^/]+)(?:\/runs\/(?<run>[^/]+)(?:\/tasks\/(?<task>[^/]+)${place}?)?)?`);
+  return address.exec(location.pathname)?.groups ?? {};
 }
 
 /** Links that lead on from a page that has nothing to show, by what its address names. */
 export function waysOut() {
-  const { dag, run, task, index } = namesInAddress();
+  const { dag, run, task, index, region, position } = namesInAddress();
   const base = new URL("dags/", airflow).pathname;
   const own = dag && run && `${base}${dag}/runs/${run}`;
+  const place = index ? `/mapped/${index}` : region ? `?region_id=${region}&region_index=${position}` : "";
   const links = [
-    own && task && crumb("The task in Airflow", `${own}/tasks/${task}${index ? `/mapped/${index}` : ""}`),
+    own && task && crumb("The task in Airflow", `${own}/tasks/${task}${place}`),
     own && el("a", { href: `${root.pathname}dags/${dag}/runs/${run}` }, "All clips of this run"),
     own && crumb("The run in Airflow", own),
     dag && crumb("The DAG in Airflow", `${base}${dag}`),
@@ -285,8 +299,8 @@ export function waysOut() {
 }
 
 /** A button that keeps a stored file. Airflow's frame may forbid downloads: there a link of the page around it does it. */
-export function download(href, label) {
-  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, "Download");
+export function download(href, label, text = "Download") {
+  const link = el("a.plain.download", { href, download: true, "aria-label": label, title: label }, text);
   if (isFramed) link.addEventListener("click", openAround);
   return link;
 }

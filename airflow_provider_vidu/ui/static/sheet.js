@@ -94,9 +94,9 @@ function showGrid(clips) {
   );
 }
 
-/** The name of a clip: Airflow's rendered map index where there is one, else task and map index. */
+/** The name of a clip: its task with Airflow's rendered map index if there is one, else with the map index. */
 function clipName(clip) {
-  const name = clip.label ? `${clip.task_id} · ${clip.label}` : taskName(clip);
+  const name = taskName(clip, clip.label);
   return clip.number > 1 ? `${name}, generation ${clip.number}` : name;
 }
 

@@ -23,11 +23,11 @@ class MortalOperator(ViduGenerateOperator):
         self._die("start", context)
         create, wait = hooks.ViduHook._submit, hooks.ViduHook.wait
 
-        def mortal_create(hook: Any, *args: Any) -> Any:
+        def mortal_create(hook: Any, *args: Any, **kwargs: Any) -> Any:
             self._die("before_post", context)
             if self._is_due("during_answer", context):
                 threading.Timer(3, _die).start()
-            generation = create(hook, *args)
+            generation = create(hook, *args, **kwargs)
             self._die("after_answer", context)
             return generation
 

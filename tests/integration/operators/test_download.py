@@ -74,7 +74,7 @@ def download(**arguments) -> dict:
         ({"generation_id": "x", "destination": Path("/a/../b/")}, r"'\.\.' segment"),
         ({"video_url": "ftp://x/y?sig=hush"}, "video_url must be an http.*, not 'ftp://x/y'"),
         ({"video_url": "cdn.example.com/a.mp4?sig=hush"}, "not 'cdn.example.com/a.mp4'"),
-        ({"video_url": "https://x/a b.mp4"}, "a blank or a line end in it"),
+        ({"video_url": "https://x/a b.mp4"}, "it contains a space or a line break"),
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):

@@ -348,11 +348,11 @@ def test_a_kill_cancels(connect, sandbox):
     assert len(sandbox.requests("cancel")) == 2
 
 
-def test_a_kill_during_the_backoff_of_a_create(dialect, sandbox, monkeypatch):
-    """A signal that comes while a refused create waits for its repetition: nothing is sent after it."""
+def test_a_kill_during_the_wait_for_a_slot(dialect, sandbox, monkeypatch):
+    """A signal that comes while a worker waits for a free slot: nothing is sent after it."""
     action = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": action})
-    task = Task(deferrable=True)
+    task = Task(deferrable=False)
     # Airflow's supervisor lets the task go on for some seconds after this.
     monkeypatch.setattr(retries.Backoff, "delay", lambda *_, **__: 1.0)
     former = signal.signal(signal.SIGALRM, lambda *_: task.operator.on_kill())
@@ -361,6 +361,7 @@ def test_a_kill_during_the_backoff_of_a_create(dialect, sandbox, monkeypatch):
         with pytest.raises(exceptions.ViduError, match="killed before its create was sent"):
             task.start()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
     assert sandbox.creates == []
     assert task.store == {}

@@ -384,7 +384,7 @@ def test_a_retry_of_another_request_says_so(dialect, sandbox, caplog):
 def test_what_was_killed_is_not_submitted(dialect, sandbox):
     """Whoever no longer wants a create is asked right before it is sent, each time, and nothing is remembered."""
     store = Memory()
-    action = {"status": 429, "body": {"code": 429, "reason": "RateLimited", "message": "later"}}
+    action = {"status": 503, "body": {"code": "get_channel_failed", "message": "later", "data": None}}
     sandbox.add_fault({"match": {"kind": "create"}, "times": None, "action": action})
     asked = []
 

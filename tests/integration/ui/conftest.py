@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 PATH = "/tools/airflow"
 KEY = "sk-clip-pages-7d21"
 RUN = "manual__2026-01-01T00:00:00+00:00"
+FERNET_KEY = base64.urlsafe_b64encode(b"made up for the tests of pages..").decode()
+"""With it, Airflow encrypts the arguments of triggers."""
 PASSWORDS = {"admin": "a-word", "vera": "another", "nobody": "a third"}
 
 
@@ -49,6 +52,7 @@ class Pages:
     pid: int = 0
     run: str = RUN
     sessions: dict[str | None, requests.Session] = field(default_factory=dict)
+    regions: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
     def get(self, path: str, user: str | None = "vera", method: str = "GET", **more: Any) -> requests.Response:
         """Ask as a user (None: anonymous); redirects are not followed."""
@@ -66,14 +70,16 @@ class Pages:
             method, self.url + path, headers=headers, allow_redirects=False, timeout=60, **more
         )
 
-    def at(self, task: str, *, dag: str = "film", index: int = -1, then: str = "") -> str:
+    def at(self, task: str, *, dag: str = "film", index: int = -1, region: Any = None, then: str = "") -> str:
         """Return the path of a clip's page, or of something below it."""
-        mapped = f"/mapped/{index}" if index >= 0 else ""
-        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{mapped}{then}"
+        place = f"/mapped/{index}" if index >= 0 else ""
+        if region is not None:
+            place = f"/regions/{quote(str(region))}/{index}"
+        return f"/vidu/dags/{dag}/runs/{quote(RUN, safe='')}/tasks/{task}{place}{then}"
 
-    def clip(self, task: str, **where: Any) -> Any:
+    def clip(self, task: str, user: str = "vera", **where: Any) -> Any:
         """Return what the page of a clip gets as JSON."""
-        answer = self.get(self.at(task, then="/clip.json", **where))
+        answer = self.get(self.at(task, then="/clip.json", **where), user)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -94,6 +100,10 @@ class Pages:
         ended: datetime | None = None,
         deferred: datetime | None = None,
         triggerer: int | None = None,
+        region: Any = None,
+        live: bool = True,
+        waits: str | None = None,
+        spent: float | None = None,
     ) -> None:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -103,6 +113,10 @@ class Pages:
         :param ended: when it ended; right then if omitted, unless its state says that it has not.
         :param deferred: when its trigger was made; it is deferred then.
         :param triggerer: the triggerer that has taken the trigger up.
+        :param region: its region, in which ``index`` counts; for Airflow 3.4.
+        :param live: False for an archived one.
+        :param spent: the credits of all of its orders.
+        :param waits: the stored arguments of a trigger that waits for a free slot.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -115,7 +129,7 @@ class Pages:
 
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
-        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result}
+        xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result, "vidu_spent": spent}
         for number, (another_id, note) in enumerate(more, 2):
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
@@ -123,12 +137,16 @@ class Pages:
             own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
-                row = {"classpath": "x", "encrypted_kwargs": "{}", "created_date": deferred, "triggerer_id": triggerer}
+                path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"
+                row = {"classpath": path, "encrypted_kwargs": waits or "{}", "created_date": deferred}
+                row["triggerer_id"] = triggerer
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             own["rendered_map_index"] = label
             owner = {**names, "dag_run_id": run_id}
             if AIRFLOW >= (3, 4):  # one row for each try, and what belongs to the try hangs on its id
                 own["region_index"] = own.pop("map_index")
+                own |= {} if region is None else {"region_id": region}
+                own |= {} if live else {"working_set": None}
             made = database.execute(TaskInstance.__table__.insert().values(**own)).inserted_primary_key[0]
             if AIRFLOW >= (3, 4):
                 owner = names = {"task_instance_id": made}
@@ -148,6 +166,26 @@ class Pages:
         row = {"dag_id": dag, "run_id": RUN, "task_id": task, "event": event, "dttm": at, "extra": json.dumps(extra)}
         with self.engine.begin() as database:
             database.execute(Log.__table__.insert().values(**row))
+
+    def add_region(
+        self, dag: str, node: str, *, parent: Any = None, forked_from: Any = None, resumes_from: int = 0
+    ) -> Any:
+        """Add a region of Airflow 3.4: an execution of a loop, or the mapping of a task; return its id."""
+        from airflow.models.dynamic_region import DynamicRegion
+        from sqlalchemy.orm import Session
+
+        with self.engine.begin() as database:
+            self._run(database, dag)
+        region_id, index = parent or (None, None)
+        with Session(self.engine) as session, session.begin():
+            region = DynamicRegion(
+                dag_id=dag, run_id=RUN, node_id=node, parent_region_id=region_id, parent_region_index=index,
+                forked_from_region_id=forked_from, resumes_from_index=resumes_from,
+            )  # fmt: skip
+            session.add(region)
+            session.flush()
+            self.regions[node, index] = region.id
+            return region.id
 
     def spoil(self, task: str, key: str | None, text: str, *, dag: str, index: int = -1) -> None:
         """Write a text over the JSON of an XCom, or over the rendered fields (None)."""
@@ -242,6 +280,7 @@ def _start(
     settings = {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__UNIT_TEST_MODE": "False",
+        "CORE__FERNET_KEY": FERNET_KEY,
         "CORE__DAGS_FOLDER": str(home),
         "CORE__AUTH_MANAGER": "vidu_test_auth.PerDagAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,vera:viewer,nobody:",

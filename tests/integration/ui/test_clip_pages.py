@@ -236,8 +236,9 @@ def test_the_contact_sheet(pages):
     assert [clip["map_index"] for clip in failed["clips"]] == list(range(0, 200, 10))
     assert pages.get(f"{path}/clips.json?stage=any", user="admin").status_code == 422
     middle = pages.get(pages.at("scene", dag="sheet", index=7, then="/clip.json"), user="admin").json()
+    outside = {"iteration": None, "region_id": None}
     assert [middle[side] for side in ("before", "after")] == [
-        {"task_id": "scene", "map_index": index} for index in (6, 8)
+        {"task_id": "scene", "map_index": index, "region_index": index, **outside} for index in (6, 8)
     ]
     assert middle["place"] == [8, 200]
 

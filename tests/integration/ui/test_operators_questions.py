@@ -106,15 +106,16 @@ def test_neighbours_cross_from_task_to_task(pages):
         seen.append((key["task_id"], key["map_index"], *view["place"]))
         key = view["after"]
     assert seen == [("opening", -1, 1, 4), ("scene", 0, 2, 4), ("scene", 1, 3, 4), ("credits", -1, 4, 4)]
-    assert view["before"] == {"task_id": "scene", "map_index": 1}
+    second = {"task_id": "scene", "map_index": 1, "iteration": None, "region_id": None, "region_index": 1}
+    assert view["before"] == second
     kept = pages.get(pages.at("keep-scene", dag="album", index=0, then="/clip.json"), user="admin").json()
-    assert (kept["place"], kept["after"]) == ([2, 4], {"task_id": "scene", "map_index": 1})
+    assert (kept["place"], kept["after"]) == ([2, 4], second)
 
 
 @pytest.mark.parametrize(
     ("path", "root"),
     [
-        ("/vidu/nothing", ""),
+        ("/vidu/nothing", "./"),
         ("/vidu/dags/film", "../"),
         ("/vidu/dags/film/runs/{run}/", "../../../../"),
         ("/vidu/dags/film/runs/{run}/tasks/make/mapped/two", "../" * 7),

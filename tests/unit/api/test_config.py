@@ -65,8 +65,8 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("blank", [None, "", "  "])
 @pytest.mark.parametrize(
     "field",
-    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "headers", "query_path", "create_path",
-     "allowed_hosts"],
+    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers",
+     "query_path", "create_path", "allowed_hosts"],
 )  # fmt: skip
 def test_blank_extras_are_absent(field: str, blank: Any) -> None:
     """The form stores empty fields as null or empty text."""
@@ -211,6 +211,22 @@ def test_hosts_of_ent_v2(host: str) -> None:
 def test_ent_v2_without_a_host(host: str | None) -> None:
     """The official API is the default of its dialect."""
     assert config({"dialect": "ent-v2"}, host=host).base_url == "https://api.vidu.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "dialect"),
+    [
+        ("https://api.vidu.com", "ent-v2"),
+        ("api.vidu.cn", "ent-v2"),
+        ("https://API.vidu.cn:443/ent/v2", "ent-v2"),
+        ("https://api.vidu.com.example.com", "vidu-native"),
+        ("https://gw.example.com/api.vidu.com", "vidu-native"),
+    ],
+)
+def test_the_official_hosts_speak_their_dialect(host: str, dialect: str) -> None:
+    """Without a dialect, only the two official hosts mean ent-v2; a dialect that is set always counts."""
+    assert config({}, host=host).dialect.name == dialect
+    assert config({"dialect": "vidu-native"}, host=host).dialect.name == "vidu-native"
 
 
 def test_a_root_in_the_host_stays_where_the_paths_do_without() -> None:
@@ -540,6 +556,20 @@ def test_a_broken_header_text_does_not_stay_in_the_error() -> None:
     with pytest.raises(ViduConfigError) as caught:
         config({"headers": '{"X-Token": "GEHEIM"'})
     assert caught.value.__context__ is None
+
+
+def test_a_proxy_password_has_a_field_of_its_own() -> None:
+    """It joins the user in the proxy's URL, percent-encoded, and is masked in both spellings."""
+    found = config({"proxy": "http://u@p:3128", "proxy_password": "GEHEIM@/pro:xy"})
+    assert found.proxy == Secret("http://u:GEHEIM%40%2Fpro%3Axy@p:3128")
+    assert {"GEHEIM%40%2Fpro%3Axy", "GEHEIM@/pro:xy"} <= set(found.secrets())
+    assert "GEHEIM" not in repr(found)
+
+
+@pytest.mark.parametrize("proxy", [None, "http://p:3128", "http://u:GEHEIM@p:3128"])
+def test_a_proxy_password_without_its_place_is_refused(proxy: str | None) -> None:
+    """No proxy, no user, or a second password in the URL; none of them is quoted."""
+    refused("proxy_password", {"proxy": proxy, "proxy_password": "GEHEIM-2"})
 
 
 def test_an_encoded_proxy_password_is_masked_in_both_spellings() -> None:

@@ -17,7 +17,7 @@ from airflow_provider_vidu.api.connection_form import (
     form_widgets,
     ui_field_behaviour,
 )
-from airflow_provider_vidu.api.dialects import DEFAULT_DIALECT, DIALECTS
+from airflow_provider_vidu.api.dialects import DIALECTS
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 CONN = SimpleNamespace(host="https://gw.example.com", schema=None, password="k", port=None)
@@ -50,8 +50,8 @@ def test_the_form_shows_what_is_read() -> None:
 def test_the_fields_of_the_contract() -> None:
     """The names are what users type."""
     assert set(CONN_FIELDS) == {
-        "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "headers", "query_path", "create_path",
-        "allowed_hosts",
+        "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers",
+        "query_path", "create_path", "allowed_hosts", "max_in_flight", "min_balance",
     }  # fmt: skip
 
 
@@ -68,11 +68,14 @@ VALUES: dict[str, list[Any]] = {
     "timeout": [1, 3600, 7.5],
     "max_retries": [0, 100],
     "verify": ["true", "false", "/ca.pem"],
-    "proxy": ["http://proxy.example.com:3128"],
+    "proxy": ["http://proxy.example.com:3128", "http://user@proxy.example.com:3128"],
+    "proxy_password": ["p@ss/word"],
     "headers": ['{"X-Team": "media"}'],
     "query_path": ["/vidu/ent/v2/task/{id}/creations", "/v1/video/query?id={id}"],
     "create_path": ["/v/{endpoint}", "/v"],
     "allowed_hosts": ["10.0.0.5, minio.local", "198.18.0.0/15"],
+    "max_in_flight": [1, 100_000],
+    "min_balance": [0, 12.5],
 }
 
 
@@ -84,7 +87,8 @@ def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
     jsonschema.validate(
         value, {key: part for key, part in CONN_FIELDS[name]["schema"].items() if key != "enum" or value}
     )
-    ViduConfig.from_connection("c", CONN, {"dialect": "ent-v2", name: value})
+    more = {"proxy": "http://user@proxy.example.com:3128"} if name == "proxy_password" else {}
+    ViduConfig.from_connection("c", CONN, {"dialect": "ent-v2", **more, name: value})
 
 
 @pytest.mark.parametrize("name", CONN_FIELDS)
@@ -100,15 +104,36 @@ def test_every_field_is_explained(name: str) -> None:
 def test_secret_fields_are_hidden() -> None:
     """What may hold a password or token is a password field."""
     assert {name for name, spec in CONN_FIELDS.items() if spec["schema"].get("format") == "password"} == {
-        "proxy", "headers",
+        "proxy_password", "headers",
     }  # fmt: skip
 
 
 def test_the_dialects_of_the_form() -> None:
-    """The choice is the one that the code has."""
+    """The choice is the one that the code has; none is preselected, so that an official host decides by itself."""
     schema = CONN_FIELDS["dialect"]["schema"]
     assert schema["enum"] == list(DIALECTS)
-    assert schema["default"] == DEFAULT_DIALECT
+    assert "default" not in schema
+
+
+def test_the_dialect_comes_first() -> None:
+    """It has a section of its own above all others, whose title names the choice and both official hosts."""
+    assert next(iter(CONN_FIELDS)) == "dialect"
+    titles = {spec["schema"].get("section") for spec in CONN_FIELDS.values()} - {None}
+    assert titles == {CONN_FIELDS["dialect"]["schema"]["section"]}
+    for word in ("api.vidu.com", "api.vidu.cn", *DIALECTS):
+        assert word in titles.copy().pop()
+
+
+def test_verify_is_a_choice_that_accepts_a_path() -> None:
+    """Proposals for what to enter, but no enum, which would refuse the path of a CA bundle."""
+    schema = CONN_FIELDS["verify"]["schema"]
+    assert schema["examples"][:2] == ["true", "false"]
+    assert "enum" not in schema
+
+
+def test_the_port_is_shown() -> None:
+    """Airflow 3.3 tests a stored connection only with host and port."""
+    assert "port" not in UI_FIELD_BEHAVIOUR["hidden-fields"]
 
 
 def test_both_platforms_are_named() -> None:
@@ -122,7 +147,7 @@ def test_the_behaviour_for_older_versions() -> None:
     """The same words, with underscores."""
     found = ui_field_behaviour()
     assert set(found) == {"hidden_fields", "relabeling", "placeholders"}
-    assert {"login", "schema", "port"} <= set(found["hidden_fields"])
+    assert {"login", "schema"} <= set(found["hidden_fields"])
     assert found["relabeling"]["password"] == "API key"
     assert found["hidden_fields"] == UI_FIELD_BEHAVIOUR["hidden-fields"]
     assert set(UI_FIELD_BEHAVIOUR) == {"hidden-fields", "relabeling", "placeholders"}

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
+from uuid import UUID
 
 import pytest
 
 from airflow_provider_vidu.orders import records
 from airflow_provider_vidu.orders.order import Record
-from airflow_provider_vidu.orders.records import ClearedStateStore, StateStore, VariableStore, order_of, store_for
+from airflow_provider_vidu.orders.records import (
+    ClearedStateStore,
+    StateStore,
+    VariableStore,
+    order_of,
+    store_for,
+    submitted_id,
+)
 
 INTENT = Record(2, "airflow:m", 5.0, marked=True)
 KNOWN = Record(2, "airflow:m", 5.0, marked=True, generation_id="g")
@@ -75,6 +84,47 @@ def test_a_variable_belongs_to_a_task_instance(variables, same):
     for other in ({"map_index": 0}, {"task_id": "u"}, {"run_id": "s"}, {"dag_id": "e"}):
         assert VariableStore(ti(**other)).load() is None
     assert [len(key) for key in variables.kept] == [len(records.VARIABLE_PREFIX) + 32]
+
+
+REGIONS = tuple(UUID(int=number) for number in (1, 2))
+
+
+def in_loop(index: int, region: UUID = REGIONS[0], **fields: Any) -> dict[str, Any]:
+    """Return the context of a try in a loop (Airflow 3.4)."""
+    own = ti(region_id=region, region_index=index, **fields)
+    return {"ti": own, "task_state_store": Accessor(), "loop": SimpleNamespace(index=index)}
+
+
+def test_a_variable_belongs_to_an_iteration(variables, monkeypatch):
+    """Iterations share all names, so each has a Variable of its own; outside loops, the name is the earlier one."""
+    monkeypatch.setattr("airflow.providers.common.compat.version_compat.AIRFLOW_V_3_4_PLUS", True)
+    store_for(in_loop(1)).save(INTENT)
+    assert store_for(in_loop(1, try_number=2)).load() == INTENT
+    assert store_for(in_loop(2)).load() is None
+    assert store_for({"ti": ti(try_number=2), "task_state_store": Accessor()}).load() is None
+    store_for({"ti": ti()}).save(INTENT)
+    earlier = hashlib.sha256(b"d\nr\nt\n-1").hexdigest()[:32]
+    assert records.VARIABLE_PREFIX + earlier in variables.kept
+
+
+def test_an_iteration_that_a_clear_begins_again_finds_what_was_lost(variables, monkeypatch):
+    """A clear of an earlier iteration archives the later ones: their first try in a new region follows a clear."""
+    monkeypatch.setattr("airflow.providers.common.compat.version_compat.AIRFLOW_V_3_4_PLUS", True)
+    first, again = in_loop(2), in_loop(2, REGIONS[1])
+    lost = dataclasses.replace(INTENT, region=order_of(first).region)
+    store_for(first).save(lost)
+    assert store_for(again).load() == lost
+    assert lost.was_cleared(order_of(again), "")
+    assert not lost.was_cleared(order_of(in_loop(2, try_number=2)), "")
+    store_for(first).save(dataclasses.replace(lost, generation_id="g"))
+    assert submitted_id(again, MagicMock()) is None
+
+
+@pytest.mark.parametrize("region", [None, "", MagicMock()])
+def test_outside_loops_there_is_no_region(region):
+    """A mapped task has a region on 3.4, too; its orders are those of earlier versions."""
+    assert order_of({"ti": ti(region_id=region)}).region == ""
+    assert order_of({"ti": ti(region_id=REGIONS[0], map_index=3)}).region == ""
 
 
 def cleared_store(accessor: Accessor, try_number: int = 1) -> ClearedStateStore:

@@ -339,6 +339,50 @@ def test_notes_only_on_change() -> None:
     assert [watch.saw(poll, 0).note for poll, _ in polls] == [note for _, note in polls]
 
 
+def test_progress_is_noted_by_quarters() -> None:
+    """One line for each quarter, also where a poll skips some or the progress jumps back; a new state begins anew."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
+
+    def noted(*percents: int, word: str = "processing") -> list[int]:
+        return [n for n in percents if watch.saw(seen(word, "running", progress=n), 0).note]
+
+    assert noted(0, 3, 24, 26, 30, 24, 26, 80, 99) == [0, 26, 80]
+    assert noted(10, 26, word="video_upsampling") == [10, 26]
+
+
+def test_an_adaptive_wait_says_when_it_looks_next() -> None:
+    """With the first state and each further one; a fixed interval is the user's own and needs no words."""
+    watch = Watch(PollPolicy.for_trigger(None), generation_id="g1", since=0, rng=middle)
+    assert str(watch.saw(RUNNING, 10).note).endswith("; next poll in 25 s")
+    assert watch.saw(RUNNING, 35).note is None
+    assert "next poll" in str(watch.missed(broken(), 36).note)
+    fixed = Watch(PollPolicy.for_trigger(15), generation_id="g1", since=0, rng=middle)
+    assert "next poll" not in str(fixed.saw(RUNNING, 10).note)
+
+
+def test_an_error_that_repeats_is_noted_once() -> None:
+    """And another one, and the last that is tolerated."""
+    watch = Watch(PollPolicy(max_failures=4), generation_id="g1", since=0, rng=middle)
+    other = E.ViduServerError("other")
+    notes = [watch.missed(error, 1).note for error in (broken(), broken(), other, broken())]
+    assert [bool(note) for note in notes] == [True, False, True, True]
+    watch = Watch(PollPolicy(max_failures=3), generation_id="g1", since=0, rng=middle)
+    assert [bool(watch.missed(broken(), 1).note) for _ in range(3)] == [True, False, True]
+
+
+def test_the_time_in_a_queue() -> None:
+    """Half way between the last poll that saw it wait and the first that saw it run; unknown without both."""
+    watch = Watch(PollPolicy(), generation_id="g1", since=100, rng=middle)
+    assert watch.queued is None
+    watch.saw(seen("queueing", "waiting"), 110)
+    assert watch.queued is None
+    watch.saw(RUNNING, 120)
+    assert watch.queued == 15
+    at_once = Watch(PollPolicy(), generation_id="g1", since=100, rng=middle)
+    at_once.saw(RUNNING, 120)
+    assert at_once.queued is None
+
+
 def test_recovery_is_noted() -> None:
     """After failed polls one line says that all is well again."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
@@ -346,7 +390,7 @@ def test_recovery_is_noted() -> None:
     first = watch.missed(broken(), 1)
     second = watch.missed(broken(), 2)
     assert first.note == "poll failed (1 of 10 tolerated): in trouble (generation g1)"
-    assert second.note == "poll failed (2 of 10 tolerated): in trouble (generation g1)"
+    assert second.note is None
     assert watch.saw(RUNNING, 3).note == "reachable again after 2 failed polls: running (processing)"
     assert watch.saw(RUNNING, 4).note is None
 

@@ -168,7 +168,10 @@ def test_a_timeout_is_announced_before_it_is_raised() -> None:
 def test_a_refusal_is_made_resumable() -> None:
     """What a retry cannot fix by itself becomes an error that Airflow retries, with all its details."""
     refused = exceptions.ViduAuthError("no", conn_id="c", status_code=401, code="N", trace_id="t")
-    with pytest.raises(ViduError, match=r"already submitted: no\. A retry resumes it") as caught, resumable("g1"):
+    with (
+        pytest.raises(ViduError, match=r"^no\. The wait for a generation .* A retry resumes it") as caught,
+        resumable("g1"),
+    ):
         raise refused
     assert type(caught.value) is ViduError
     assert caught.value.retryable

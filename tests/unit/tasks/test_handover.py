@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.tasks import handover
+from tests.versions import AIRFLOW
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
 
@@ -36,11 +38,32 @@ def test_verdict(state, published, goes_on):
     assert handover.verdict(state, published, "g") is goes_on
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 reads its database")
+@pytest.mark.parametrize(
+    ("region", "map_index", "reported", "state"),
+    [
+        (7, -1, "success", None),
+        (7, -1, "failed", "failed"),
+        (7, 2, "success", "success"),
+        (0, -1, "success", "success"),
+    ],
+    ids=["an iteration", "a failed one", "mapped", "outside loops"],
+)
+def test_the_success_of_another_iteration_is_none(monkeypatch, region, map_index, reported, state):
+    """Airflow 3.4 reports the latest iteration; an earlier one that was cleared alone may still wait."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    name = "t" if map_index < 0 else f"t_{map_index}"
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"r": {name: reported}}, raising=False)
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=map_index, region_id=UUID(int=region))
+    assert handover._state(ti) == state
+
+
 def looks(monkeypatch, *seen):
     """Let the task instance look like each of ``seen`` in turn, the last one for ever."""
     script = list(seen)
 
-    def look(_ti):
+    def look(_ti, _key):
         found = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(found, Exception):
             raise found
@@ -78,7 +101,7 @@ async def test_a_look_without_an_answer_is_given_up(monkeypatch):
     done = threading.Event()
     seen = []
 
-    def look(_ti):
+    def look(_ti, _key):
         seen.append(1)
         if len(seen) == 1:
             done.wait(30)

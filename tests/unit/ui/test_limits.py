@@ -27,7 +27,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.playing import preview
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
-from airflow_provider_vidu.ui.records import store
+from airflow_provider_vidu.ui.records import instances, store
 from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 
 
@@ -53,12 +53,15 @@ def test_the_results_of_a_look_are_bounded():
 )
 def test_however_many_tasks_fit_into_one_query():
     """A chain of a thousand alternatives is too deep for SQLite; a list of pairs is not."""
-    keys = [(f"task-{index}", index) for index in range(5_000)]
+    keys: list[Any] = [(f"task-{index}", index) for index in range(5_000)]
     row = SimpleNamespace(task_id=literal("task-7"), map_index=literal(7))
+    if instances.HAS_REGIONS:
+        keys = [f"id-{index}" for index in range(5_000)]
+        row = SimpleNamespace(task_instance_id=literal("id-7"))
     engine = create_engine("sqlite://")
     with engine.connect() as database:
-        assert database.scalar(select(literal(1)).where(store._are(keys, row))) == 1
-        assert database.scalar(select(literal(1)).where(store._are(keys[8:], row))) is None
+        assert database.scalar(select(literal(1)).where(instances.are(keys, row))) == 1
+        assert database.scalar(select(literal(1)).where(instances.are(keys[8:], row))) is None
     engine.dispose()
 
 

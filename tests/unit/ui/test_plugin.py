@@ -67,9 +67,9 @@ print(json.dumps(found))
 
 
 def test_what_it_registers(tmp_path):
-    """On Airflow 3.1.1 and later one app and one tab; before that nothing at all."""
+    """On Airflow 3.1.1 and later one app, one tab and one page; before that nothing at all."""
     assert fresh(REGISTERED, tmp_path) == {
-        "(3, 1, 1)": [["/vidu"], ["dag_run"]],
+        "(3, 1, 1)": [["/vidu"], ["dag_run", "nav"]],
         "(3, 1, 0)": [[], []],
         "(2, 11, 0)": [[], []],
     }
@@ -123,7 +123,17 @@ def test_the_static_files_are_part_of_the_package():
     """Scripts and styles lie beside the code, so the wheel brings them."""
     static = files("airflow_provider_vidu.ui") / "static"
     names = {entry.name for entry in static.iterdir()}
-    assert {"vidu.css", "theme.js", "common.js", "clip.js", "sheet.js", "refusal.js", "icon.svg"} <= names
+    assert {
+        "vidu.css",
+        "theme.js",
+        "common.js",
+        "clip.js",
+        "slot.js",
+        "sheet.js",
+        "spending.js",
+        "refusal.js",
+        "icon.svg",
+    } <= names
     for name in names:
         text = (static / name).read_text("utf-8")
         assert "innerHTML" not in text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -13,7 +15,8 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
-from airflow_provider_vidu.ui.records import counts, store
+from airflow_provider_vidu.ui.records import counts, instances, store, waiting
+from airflow_provider_vidu.ui.spending import records
 
 MOST_PARAMETERS = 32_766
 """SQLite's limit; PostgreSQL's is twice as high."""
@@ -24,6 +27,10 @@ class Rows(list[Any]):
 
     def first(self) -> None:
         """Return that there is none."""
+
+    def one(self) -> tuple[int, int]:
+        """Return two numbers, as a query for two sums does."""
+        return 10**6, 10**6
 
 
 class Database:
@@ -46,7 +53,7 @@ class Database:
 
 
 @pytest.mark.parametrize("dialect", [sqlite, postgresql, mysql], ids=["sqlite", "postgresql", "mysql"])
-def test_every_statement_compiles_and_is_bounded(dialect):
+def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
     """The largest sheet and page make statements that each database can read, with few enough parameters."""
     database: Any = Database()
     for stage in (None, "stored"):
@@ -55,11 +62,21 @@ def test_every_statement_compiles_and_is_bounded(dialect):
     reader = store._Reader(database, "d", "r")
     ids = [f'"{"x" * 1_000}{number}"' for number in range(100)]
     reader.tasks(counts.ID_TEXT.in_(ids), limit=100 * store.MAX_RELATIVES)
+    for region_id in (None, UUID(int=7)):
+        reader.tasks(instances.stands_at("t", 3, region_id), limit=1)
+    instances.is_in_loop(database, "d", "r", "t")
     tasks = [TaskFacts("d", "r", f"task-{number}", number, "g") for number in range(100 * store.MAX_RELATIVES)]
     reader.with_results(tasks)
     reader._notes([task.key for task in tasks])
     store._neighbours(database, tasks[1])
-    assert len(database.asked) >= 12
+    monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
+    assert counts.place_of(database, tasks[1]) is None
+    waiters = waiting.Waiters(database, "d", "r", None)
+    waiters.count()
+    waiters.page(counts.MAX_TASKS, 100)
+    waiting.queue_place(database, tasks[1])
+    records.account(database, datetime(2026, 1, 1, tzinfo=UTC))
+    assert len(database.asked) >= 18
     for statement in database.asked:
         made = statement.compile(dialect=dialect.dialect(), compile_kwargs={"render_postcompile": True})
         assert str(made)

@@ -1,0 +1,1 @@
+"""Many generations in one task: rows in, files and a manifest out."""

@@ -1,0 +1,118 @@
+"""Files that equal orders share (``reuse="identical"``): a catalogue beside them, one small object per order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.batches.journal import content_of, write_file
+from airflow_provider_vidu.batches.manifest import reused_line
+from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
+from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line
+from airflow_provider_vidu.common.values import mapping
+from airflow_provider_vidu.exceptions import ViduError
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.stores.artifacts import Artifact
+    from airflow_provider_vidu.stores.destination import Destination
+
+
+class Catalogue:
+    """The catalogue of a destination.
+
+    :param destination: the folder of the files.
+    :param service: names the service: the same request to another one is another order.
+    :param artifact: which file of a generation is stored.
+    :param log: gets a warning if the catalogue cannot be used.
+    """
+
+    def __init__(self, destination: Destination, service: str, artifact: Artifact | None, log: Any) -> None:
+        self._destination = destination
+        self._identity = f"{service}\n{artifact or ''}\n"
+        self._log = log
+
+    def find(self, request: str) -> Line | None:
+        """Return the line of an equal order whose file is still there; None if there is none.
+
+        :param request: the digest of the request.
+        """
+        try:
+            stored = content_of(self._file(request))
+            line: Line = dict(mapping(json.loads(stored))) if stored else {}
+            return line if self._is_there(line) else None
+        except (ViduError, ValueError) as error:
+            self._log.warning("The catalogue of earlier files cannot be read; ordering: %s", error)
+            return None
+
+    def keep(self, line: Line) -> None:
+        """Add the line of a stored file, best effort."""
+        try:
+            content = json.dumps(line, separators=(",", ":")).encode()
+            write_file(self._file(line["request"]), content, "application/json")
+        except ViduError as error:
+            self._log.warning("The file is stored, but later orders will not find it: %s", error)
+
+    def _is_there(self, line: Line) -> bool:
+        folder, uri = self._destination.file("x").uri.removesuffix("x"), str(line.get("uri") or "")
+        if line.get("status") != STORED or not uri.startswith(folder):
+            return False
+        return self._destination.file(uri.removeprefix(folder)).size() == line.get("size")
+
+    def _file(self, request: str) -> Any:
+        digest = hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]
+        return self._destination.file(f"{HIDDEN_FOLDER}/catalogue/{digest}.json")
+
+
+class Twins:
+    """Decides which rows of a batch need no order of their own, because an equal one has a file, or is open.
+
+    :param catalogue: of the destination.
+    :param state: of the batch.
+    :param digest: returns the digest of a row's request; None if the row cannot be ordered.
+    """
+
+    def __init__(self, catalogue: Catalogue, state: BatchState, digest: Callable[[Row], str | None]) -> None:
+        self._catalogue = catalogue
+        self._state = state
+        self._digest = digest
+        self._owners = {job.request: key for key, job in state.open.items()}
+        self._waiting: dict[str, list[Row]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether a row waits for the file of an equal one."""
+        return bool(self._waiting)
+
+    def taken(self, row: Row) -> Event | bool | None:
+        """Return the event of a row that has a file already; True if it waits for an open one; None to order it."""
+        request = self._digest(row)
+        if request is None or self._owners.get(request) == row.key:
+            return None
+        if request in self._owners:
+            self._waiting.setdefault(request, []).append(row)
+            return True
+        if (line := self._catalogue.find(request)) is not None:
+            return {"e": "line", "line": reused_line(row, line)}
+        self._owners[request] = row.key
+        return None
+
+    def settled(self) -> tuple[list[Event], list[Row]]:
+        """Return the events of rows whose equal one now has a file, and the rows to order because it has failed."""
+        events: list[Event] = []
+        again: list[Row] = []
+        for request, rows in list(self._waiting.items()):
+            line = self._state.lines.get(self._owners[request])
+            if line is None:
+                continue
+            del self._waiting[request]
+            if line["status"] == STORED:
+                events += [{"e": "line", "line": reused_line(row, line)} for row in rows]
+            else:
+                del self._owners[request]
+                again += rows
+        return events, again
+
+    def stored(self, line: Line) -> None:
+        """Add a stored file to the catalogue."""
+        self._catalogue.keep(line)

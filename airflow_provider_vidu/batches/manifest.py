@@ -1,0 +1,217 @@
+"""What a batch reports: the manifest with a line of JSON per row, the summary, and what ends it. Decisions, no I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.settings import Settings
+from airflow_provider_vidu.batches.state import FAILED, STORED, BatchState, Line, Open
+from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.exceptions import (
+    ViduBatchFailedError,
+    ViduBatchIncompleteError,
+    ViduError,
+    ViduGenerationInterruptedError,
+    ViduTimeoutError,
+)
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.stores.base import StoredRecord
+
+GROWTH: Final = 1.1
+"""The manifest is written when it has grown by this factor, so that a long batch does not write it at every leg."""
+_FACTS: Final = ("duration", "fps", "width", "height")
+
+
+def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecord, ended: float, now: float) -> Line:
+    """Return the line of a row whose file is stored.
+
+    :param job: the row's generation, as it was submitted.
+    :param generation: as it was last fetched.
+    :param ended: when it was seen to have ended, in epoch seconds.
+    :param now: epoch seconds.
+    """
+    creation = generation.creations[0]
+    facts = {name: getattr(creation, name) for name in _FACTS}
+    return {
+        **_of(row, STORED),
+        "generation_id": job.id,
+        "uri": record.uri,
+        "size": record.size,
+        "sha256": record.sha256,
+        "content_type": record.content_type,
+        **{name: value for name, value in facts.items() if value is not None},
+        **_spent(job, generation),
+        **_times(job, ended, now),
+        "took": round(_took(job, generation, ended), 1),
+        "request": job.request,
+        "error": None,
+    }
+
+
+def failed_line(
+    row: Row,
+    error: ViduError,
+    now: float,
+    *,
+    job: Open | None = None,
+    generation: Generation | None = None,
+    is_paid: bool = False,
+) -> Line:
+    """Return the line of a row that has failed.
+
+    :param error: why.
+    :param job: its generation, if it was submitted.
+    :param is_paid: whether the generation itself has succeeded, so that only its file is missing.
+    """
+    details = {name: value for name, value in error.details().items() if value is not None}
+    line = {
+        **_of(row, FAILED),
+        "generation_id": job.id if job is not None else error.generation_id,
+        "error": {**details, "retryable": error.retryable},
+    }
+    if job is not None:
+        line |= {**_spent(job, generation), **_times(job, None, now), "request": job.request}
+        line |= {"endpoint": job.endpoint, "paid": True} if is_paid else {}
+    return line
+
+
+def reused_line(row: Row, earlier: Mapping[str, Any]) -> Line:
+    """Return the line of a row that is served by the file of an equal order."""
+    copied = {name: value for name, value in earlier.items() if name not in ("key", "index", "took")}
+    return {**_of(row, STORED), **copied, "reused_from": earlier.get("reused_from") or earlier.get("generation_id")}
+
+
+def _of(row: Row, status: str) -> Line:
+    return {"key": row.key, "index": row.index, "status": status}
+
+
+def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:
+    price, seed = job.credits, job.seed
+    if generation is not None:
+        price = price if generation.credits is None else generation.credits
+        seed = seed or _seed(generation)
+    return {"credits": price, "seed": seed}
+
+
+def _seed(generation: Generation) -> int | None:
+    seed = generation.raw.get("seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def job_of(generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
+    """Return what is kept of a generation that was just submitted."""
+    return Open(generation.id, now, generation.credits, _seed(generation), endpoint, request)
+
+
+def _times(job: Open, ended: float | None, now: float) -> dict[str, Any]:
+    times: dict[str, Any] = {"submitted_at": _iso(job.at)}
+    if ended is not None:
+        times["ended_at"] = _iso(ended)
+    return {**times, "finished_at": _iso(now)}
+
+
+def _took(job: Open, generation: Generation, ended: float) -> float:
+    """Return how long a generation took, in seconds: by the service's own times, or else until its end was seen."""
+    seen = max(ended - job.at, 0.0)
+    if generation.created_at is None or generation.completed_at is None:
+        return seen
+    reported = (generation.completed_at - generation.created_at).total_seconds()
+    return reported if 0 < reported <= seen else seen
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def manifest(lines: Mapping[str, Line], rows: Sequence[Row]) -> bytes:
+    """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines."""
+    ordered = [lines[row.key] for row in rows if row.key in lines]
+    return b"".join(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in ordered)
+
+
+def is_due(before: int, now: int) -> bool:
+    """Whether a manifest with ``before`` lines is to be written again, now that there are ``now``."""
+    return _step(now) > _step(before)
+
+
+def _step(count: int) -> int:
+    return math.floor(math.log(count, GROWTH)) if count else -1
+
+
+def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destination: str) -> dict[str, Any]:
+    """Return the summary of a batch as plain JSON: counts, credits and where the manifest is, never the rows."""
+    counted = [state.lines[row.key] for row in rows if row.key in state.lines]
+    stored = [line for line in counted if line["status"] == STORED]
+    failed = [line for line in counted if line["status"] != STORED]
+    return {
+        "batch": batch,
+        "rows": len(rows),
+        "stored": len(stored),
+        "failed": len(failed),
+        "reused": sum("reused_from" in line for line in stored),
+        "left": len(rows) - len(counted),
+        "credits": state.credits,
+        "bytes": sum(line["size"] for line in stored),
+        "errors": dict(Counter(line["error"]["type"] for line in failed).most_common()),
+        "manifest": uri,
+        "destination": destination,
+    }
+
+
+def first_errors(lines: Iterable[Line], most: int = 3) -> str:
+    """Return the first errors of failed rows, for a message."""
+    failed = [line for line in lines if line["status"] != STORED]
+    shown = "; ".join(f"{line['key']}: {line['error']['message']}" for line in failed[:most])
+    return shown + (f"; and {len(failed) - most} more" if len(failed) > most else "")
+
+
+def progress(state: BatchState, rows: Sequence[Row]) -> str:
+    """Return the progress of a batch in one clause."""
+    left = sum(not state.knows(row.key) for row in rows)
+    spent = f", {state.credits:g} credits" if state.credits else ""
+    failed = f", {state.failed} failed" if state.failed else ""
+    is_open = f", {len(state.open)} open" if state.open else ""
+    return f"{state.stored} of {len(rows)} rows stored{failed}{is_open}, {left} to order{spent}"
+
+
+def too_few(state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduError:
+    """Return the error of a batch in which too many rows have failed; a retry helps if one of them may succeed."""
+    is_temporary = bool(state.failed_keys(retryable_only=True))
+    kind = ViduBatchIncompleteError if is_temporary else ViduBatchFailedError
+    least = plan.least_stored(settings.min_success, len(rows))
+    return kind(
+        f"{state.failed} of {len(rows)} rows failed, and min_success needs {least} files. "
+        f"{first_errors(state.lines.values())}. The manifest holds every reason.",
+        conn_id=settings.vidu_conn_id,
+    )
+
+
+def stopped(error: ViduError, state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduError:
+    """Return the error that ends a batch, with the progress in it."""
+    if not isinstance(error, (ViduBatchFailedError, ViduBatchIncompleteError)):
+        error.reason = f"{error.reason.rstrip('.')}. The batch stopped: {progress(state, rows)}. Its files are kept."
+    return error.with_context(conn_id=settings.vidu_conn_id)
+
+
+def timed_out(state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduTimeoutError:
+    """Return the error of a batch whose timeout has expired."""
+    cancelled = " Open generations were cancelled as far as the service allows." if settings.cancel_on_kill else ""
+    return ViduTimeoutError(
+        f"The timeout of {duration(settings.timeout)} expired: {progress(state, rows)}.{cancelled} Raise the timeout "
+        "and clear the task to continue.",
+        conn_id=settings.vidu_conn_id,
+    )
+
+
+def repeatable(error: ViduError, generation: Generation | None) -> ViduError:
+    """Return the error of a failed generation as retryable if a new submit may succeed."""
+    if generation is None or not generation.failed or not (generation.is_transient or generation.was_cancelled):
+        return error
+    return error.restated(ViduGenerationInterruptedError, f"{error.reason}. A retry submits it again.")

@@ -1,0 +1,248 @@
+"""The rows of a batch: their keys, their requests and the names of their files. Decisions, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.common.media_types import without_suffix
+from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.orders.media_fields import read_json
+from airflow_provider_vidu.orders.request import NAMES
+from airflow_provider_vidu.stores.naming import stem_of
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.models import Generation
+
+KEY: Final = "key"
+NAME: Final = "name"
+HIDDEN_FOLDER: Final = ".vidu"
+"""The folder beneath a destination that holds the states of its batches."""
+
+MAX_KEY_CHARS: Final = 200
+MAX_ROWS: Final = 100_000
+DEFAULT_NAMING: Final = "{key}"
+NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
+_UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
+_NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
+_DERIVED_CHARS: Final = 12
+_NAMED_DUPLICATES: Final = 10
+_VERBATIM = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 ._-]*[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d)(?:\..*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One generation of a batch.
+
+    :param key: identifies it in the manifest, over all runs of the task.
+    :param index: its place, from 0.
+    :param arguments: the arguments of its request, by their names in ``orders.request.NAMES``.
+    :param name: the stem of its file that the row itself gives.
+    :param problem: why the row cannot be ordered, if it was unreadable from the start.
+    """
+
+    key: str
+    index: int
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    name: str | None = None
+    problem: ViduError | None = None
+
+
+def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a batch.
+
+    A row is an object with the fields ``key``, ``name``, ``prompt``, ``model``, ``images``, ``endpoint``,
+    ``parameters`` and ``body``; each other field is a parameter of the request (``duration``). A text alone is a
+    prompt. Empty fields count as omitted. A row of another kind becomes a row with a problem.
+
+    :param listed: a list, or another iterable of rows; an exception in it stands for a row that could not be read.
+    :param defaults: arguments of rows that omit them; ``parameters`` are merged, and the row's win.
+    :raises ViduConfigError: when it is not a list, is too long, or two rows have one key.
+    """
+    if isinstance(listed, (str, bytes, Mapping)) or not isinstance(listed, Iterable):
+        raise ViduConfigError(f"rows must be a list of rows, not {type(listed).__name__}.")
+    rows: list[Row] = []
+    seen: Counter[str] = Counter()
+    for index, given in enumerate(listed):
+        if index >= MAX_ROWS:
+            raise ViduConfigError(f"rows holds more than {MAX_ROWS:,} rows: split them into several batches.")
+        rows.append(_row(index, given, defaults, seen))
+    _check_keys(rows)
+    return rows
+
+
+def _row(index: int, given: object, defaults: Mapping[str, Any], seen: Counter[str]) -> Row:
+    derived = f"row-{index + 1}"
+    try:
+        if isinstance(given, ViduError):
+            raise given
+        fields = _fields(given)
+        derived = _derived_key(fields, seen)
+        key = _given_key(fields.pop(KEY, None)) or derived
+        name = fields.pop(NAME, None)
+    except ViduError as error:
+        return Row(derived, index, problem=error)
+    try:
+        return Row(key, index, _arguments(fields, defaults), _stem(name))
+    except ViduError as error:
+        return Row(key, index, problem=error)
+
+
+def _fields(given: object) -> dict[str, Any]:
+    if isinstance(given, str):
+        given = {"prompt": given}
+    if not isinstance(given, Mapping):
+        raise ViduConfigError(f"A row must be an object or a prompt, not {type(given).__name__}.")
+    if wrong := [name for name in given if not isinstance(name, str) or not name.strip()]:
+        raise ViduConfigError(f"A row has a field without a name: {sanitized(wrong[0], 40)!r}.")
+    fields = {name.strip(): value for name, value in given.items()}
+    return {name: value for name, value in fields.items() if not _is_empty(value)}
+
+
+def _is_empty(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value != value  # NaN, which pandas leaves in a gap
+
+
+def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
+    """Return a key of the row's content; equal rows are numbered.
+
+    So it does not change when other rows are inserted, and a resumed batch does not order a row again.
+    """
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+    key = digest.hexdigest()[:_DERIVED_CHARS]
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}-{seen[key]}"
+
+
+def _given_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ViduConfigError(f"The key of a row must be text or a whole number, not {type(value).__name__}.")
+    key = str(value).strip()
+    if len(key) > MAX_KEY_CHARS:
+        raise ViduConfigError(f"The key of a row has {len(key)} characters; at most {MAX_KEY_CHARS} are accepted.")
+    return sanitized(key, MAX_KEY_CHARS)
+
+
+def _arguments(fields: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's arguments; fields without a name of their own are parameters."""
+    from airflow_provider_vidu.api.dialects.endpoints import typed
+
+    own: dict[str, Any] = {name: fields.pop(name) for name in NAMES if name in fields}
+    parameters = {**_object("parameters", own.pop("parameters", None)), **typed(fields)}
+    if own.get("body") is not None:
+        own["body"] = _object("body", own["body"])
+        if parameters or any(name in own for name in ("prompt", "model", "images")):
+            raise ViduConfigError("body replaces all other fields of a request: give one or the other.")
+        return {**_NOTHING, "endpoint": defaults.get("endpoint"), **own}
+    merged = {**_object("parameters", defaults.get("parameters")), **parameters}
+    kept: dict[str, Any] = {name: defaults.get(name) for name in ("prompt", "model", "images", "endpoint")}
+    return {**_NOTHING, **kept, **own, "parameters": merged or None}
+
+
+def _object(name: str, value: object) -> dict[str, Any]:
+    if isinstance(value, str) and value.strip().startswith("{"):
+        value = read_json(name, value, "object")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    if not isinstance(value, Mapping):
+        raise ViduConfigError(f"{name} must be a JSON object, not {type(value).__name__}.")
+    return dict(value)
+
+
+def _check_keys(rows: Sequence[Row]) -> None:
+    if twice := [key for key, count in Counter(row.key for row in rows).items() if count > 1]:
+        raise ViduConfigError(
+            f"Several rows have the same key: {_some(twice)}. Nothing was ordered. Give each row a key of its own."
+        )
+
+
+def check_naming(template: str) -> str:
+    """Return a template for the names of files unchanged.
+
+    :raises ViduConfigError: when it has other fields than those of :data:`NAMING_FIELDS`, or is the same for all rows.
+    """
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except (ValueError, TypeError) as error:
+        raise ViduConfigError(f"naming is not a template: {redacted(error, 100)}.") from None
+    if unknown := names - set(NAMING_FIELDS):
+        raise ViduConfigError(f"naming has an unknown field {min(unknown)!r}; known: {', '.join(NAMING_FIELDS)}.")
+    if not names & _UNIQUE_FIELDS:
+        raise ViduConfigError("naming must contain {key}, {index} or {generation_id}: each row has a file of its own.")
+    return template
+
+
+def stem(row: Row, naming: str, generation: Generation | None) -> str:
+    """Return the name of a row's file within the destination, without its extension.
+
+    :param generation: None before there is one; then ``{generation_id}`` is empty.
+    """
+    if row.name is not None:
+        return row.name
+    known = {
+        "key": row.key,
+        "index": f"{row.index:05d}",
+        "generation_id": generation.id if generation is not None else "",
+        "model": str(row.arguments.get("model") or ""),
+        "prompt": str(row.arguments.get("prompt") or "")[:60],
+    }
+    # A value never makes a folder; a slash in the template does. The other sign leads to a name with a hash.
+    values = {name: value.replace("/", "|") for name, value in known.items()}
+    return _joined(naming.format(**values))
+
+
+def check_names(rows: Sequence[Row], naming: str) -> None:
+    """Refuse rows that would write the same file, as far as that is known before they are ordered.
+
+    :raises ViduConfigError: naming the files.
+    """
+    counts: Counter[str] = Counter()
+    for row in rows:
+        if row.problem is None and (row.name or "generation_id" not in naming):
+            with suppress(ViduConfigError):  # the row itself fails by it
+                counts[stem(row, naming, None).casefold()] += 1
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ViduConfigError(f"Several rows have the same file name: {_some(twice)}. Nothing was ordered.")
+
+
+def _stem(name: object) -> str | None:
+    """Return the stem that a row gives to its file."""
+    if name is None:
+        return None
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise ViduConfigError(f"The name of a row's file must be text, not {type(name).__name__}.")
+    return _joined(without_suffix(str(name).strip()))
+
+
+def _joined(path: str) -> str:
+    segments = [segment.strip() for segment in path.split("/")]
+    if any(segment in ("", ".", "..", HIDDEN_FOLDER) for segment in segments):
+        raise ViduConfigError(
+            f"The file name {sanitized(path, 100)!r} is not usable: it must not be empty, and its folders must not be "
+            f"empty, '.', '..' or {HIDDEN_FOLDER!r}."
+        )
+    return "/".join(map(_segment, segments))
+
+
+def _segment(text: str) -> str:
+    """Return a part of a name that every file system takes: unchanged, or cleaned and with a hash of the original."""
+    is_safe = _VERBATIM.fullmatch(text) and len(text) <= 120 and not _RESERVED.fullmatch(text)
+    return text if is_safe else stem_of(text, None)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_DUPLICATES
+    return ", ".join(map(repr, names[:_NAMED_DUPLICATES])) + (f" and {more} more" if more > 0 else "")

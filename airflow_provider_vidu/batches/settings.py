@@ -1,0 +1,36 @@
+"""What a batch's task has been told, after its templates are rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from airflow_provider_vidu.stores.artifacts import Artifact
+
+OnFailure = Literal["continue", "stop"]
+OnClear = Literal["resume", "new"]
+Reuse = Literal["never", "identical"]
+RowsFormat = Literal["jsonl", "csv", "parquet"]
+FORMATS: Final[tuple[RowsFormat, ...]] = get_args(RowsFormat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of a batch; each has the meaning of the operator's argument of that name."""
+
+    vidu_conn_id: str
+    storage_conn_id: str | None
+    max_in_flight: int
+    max_credits: float | None
+    min_success: float | int
+    on_failure: OnFailure
+    on_clear: OnClear
+    naming: str
+    timeout: float
+    poll_interval: float | None
+    max_failures: int
+    artifact: Artifact | None
+    most: int
+    deferrable: bool
+    cancel_on_kill: bool
+    reuse: Reuse

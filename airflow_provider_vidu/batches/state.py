@@ -1,0 +1,248 @@
+"""What a batch has ordered, has open and has finished, as the sum of its journal's events. No I/O.
+
+A row is *pending* until its intent is recorded; then it has an *intent*, until the answer to its create is recorded;
+then it is *open*, until it has a *line* of the manifest: its file is stored, or it has failed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final
+
+from airflow_provider_vidu.common.values import number, whole
+from airflow_provider_vidu.orders.order import Order, Record
+
+STATE_VERSION: Final = 1
+Event = dict[str, Any]
+Line = dict[str, Any]
+
+STORED: Final = "stored"
+FAILED: Final = "failed"
+
+_RECENT: Final = 50
+"""How many of the latest files decide how long a generation usually takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A generation that is paid for and whose file is not stored.
+
+    :param id: the id at Vidu.
+    :param at: when it was submitted, in epoch seconds.
+    :param credits: its price, if the answer to the create holds it.
+    :param seed: the seed that the service chose.
+    :param endpoint: where it was submitted; None if the fields decided.
+    :param request: the digest of its request.
+    """
+
+    id: str
+    at: float
+    credits: float | int | None = None
+    seed: int | None = None
+    endpoint: str | None = None
+    request: str = ""
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Open:
+        """Read what an event or a snapshot holds."""
+        known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
+        return cls(**{**known, "at": number(stored.get("at")) or 0.0})
+
+
+@dataclass(slots=True)
+class Intent:
+    """A create that is about to be sent, or whose outcome is unknown.
+
+    :param record: the record of the create, for the search.
+    :param endpoint: where it is sent.
+    :param is_lost: whether the create was sent and its outcome is unknown.
+    """
+
+    record: Record
+    endpoint: str | None = None
+    is_lost: bool = False
+
+
+@dataclass(slots=True)
+class BatchState:
+    """The state of a batch, of whatever leg, try or run."""
+
+    orders: int = 0
+    """How many times the batch was ordered anew: 1 after its first try."""
+    order: Record | None = None
+    """Which order of the task instance the batch belongs to (see ``orders.order``)."""
+    is_again: bool = False
+    """Whether the order follows a clear that orders everything anew, so that no earlier file is reused."""
+    since: float = 0.0
+    deadline: float = 0.0
+    intents: dict[str, Intent] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Add an event; unknown ones, of a later version, are ignored."""
+        handler = getattr(self, f"_on_{event.get('e')}", None)
+        if handler is not None:
+            handler(event)
+
+    def _on_order(self, event: Mapping[str, Any]) -> None:
+        if event.get("anew"):
+            self.intents, self.open, self.lines = {}, {}, {}
+            self.orders += 1
+            self.is_again = bool(event.get("again"))
+        self.order = Record.from_json(event.get("order"))
+        self.since, self.deadline = float(event["since"]), float(event["deadline"])
+
+    def _on_returned(self, event: Mapping[str, Any]) -> None:
+        self.order = Record.from_json(event.get("order"))
+
+    def _on_intent(self, event: Mapping[str, Any]) -> None:
+        record = Record.from_json(event["record"])
+        assert record is not None
+        self._drop([event["key"]])
+        self.intents[event["key"]] = Intent(record, event.get("endpoint"), bool(event.get("lost")))
+
+    def _on_back(self, event: Mapping[str, Any]) -> None:
+        """Make rows pending again."""
+        self._drop(event["keys"])
+
+    def _on_id(self, event: Mapping[str, Any]) -> None:
+        self._drop([event["key"]])
+        self.open[event["key"]] = Open.from_json(event)
+
+    def _on_line(self, event: Mapping[str, Any]) -> None:
+        self._drop([event["line"]["key"]])
+        self.lines[event["line"]["key"]] = event["line"]
+
+    def _drop(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            for kept in (self.intents, self.open, self.lines):
+                kept.pop(key, None)
+
+    def knows(self, key: str) -> bool:
+        """Whether a row is not pending."""
+        return key in self.lines or key in self.open or key in self.intents
+
+    def failed_keys(self, *, retryable_only: bool) -> list[str]:
+        """Return the rows that have failed and may be ordered again."""
+        failed = [line for line in self.lines.values() if line["status"] != STORED]
+        return [line["key"] for line in failed if not retryable_only or line["error"].get("retryable")]
+
+    @property
+    def stored(self) -> int:
+        """How many rows have a file."""
+        return sum(line["status"] == STORED for line in self.lines.values())
+
+    @property
+    def failed(self) -> int:
+        """How many rows have failed."""
+        return len(self.lines) - self.stored
+
+    @property
+    def credits(self) -> float | int:
+        """What the batch has spent, as far as it is known: open generations included."""
+        known = [whole(line.get("credits")) for line in self.lines.values() if not line.get("reused_from")]
+        known += [whole(one.credits) for one in self.open.values()]
+        return sum(price for price in known if price is not None)
+
+    @property
+    def price(self) -> float | int | None:
+        """The highest price of a generation so far; None before one is known."""
+        known = [whole(line.get("credits")) for line in self.lines.values()]
+        known += [whole(one.credits) for one in self.open.values()]
+        return max((price for price in known if price is not None), default=None)
+
+    @property
+    def unpriced(self) -> int:
+        """How many open generations have no known price."""
+        return sum(one.credits is None for one in self.open.values()) + len(self.intents)
+
+    @property
+    def usual_seconds(self) -> float | None:
+        """How long a generation takes, by the latest; None before one has ended.
+
+        Three of four take longer: an end is often seen late, never early.
+        """
+        took = [number(line.get("took")) for line in list(self.lines.values())[-_RECENT:]]
+        known = [seconds for seconds in took if seconds is not None]
+        return statistics.quantiles(known, n=4, method="inclusive")[0] if len(known) > 1 else next(iter(known), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as plain JSON."""
+        return {
+            "version": STATE_VERSION,
+            "orders": self.orders,
+            "again": self.is_again,
+            "order": None if self.order is None else self.order.to_json(),
+            "since": self.since,
+            "deadline": self.deadline,
+            "intents": [
+                {"key": key, "record": one.record.to_json(), "endpoint": one.endpoint, "lost": one.is_lost}
+                for key, one in self.intents.items()
+            ],
+            "open": [{"key": key, **asdict(one)} for key, one in self.open.items()],
+            "lines": list(self.lines.values()),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> BatchState:
+        """Read what :meth:`to_json` wrote."""
+        state = cls(
+            orders=int(stored["orders"]),
+            is_again=bool(stored.get("again")),
+            order=Record.from_json(stored.get("order")),
+            since=float(stored["since"]),
+            deadline=float(stored["deadline"]),
+        )
+        for one in stored["lines"]:
+            state.lines[one["key"]] = one
+        for one in stored["open"]:
+            state.open[one["key"]] = Open.from_json(one)
+        for one in stored["intents"]:
+            state._on_intent(one)
+        return state
+
+
+def opened(key: str, job: Open) -> Event:
+    """Return the event of a row's generation."""
+    return {"e": "id", "key": key, **asdict(job)}
+
+
+def reopened(line: Mapping[str, Any]) -> Open | None:
+    """Return the generation of a failed row that is paid for and has a result; None if it must be ordered again."""
+    if not line.get("paid") or not line.get("generation_id"):
+        return None
+    at = datetime.fromisoformat(line["submitted_at"]).timestamp()
+    known = {name: line.get(name) for name in ("credits", "seed", "endpoint")}
+    return Open(line["generation_id"], at, request=line.get("request", ""), **known)
+
+
+def begun(state: BatchState, order: Order, now: float, timeout: float, *, is_new: bool) -> tuple[list[Event], bool]:
+    """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
+
+    :param order: which order of the task instance the try belongs to.
+    :param now: epoch seconds.
+    :param timeout: seconds that the batch may take.
+    :param is_new: whether a clear orders everything anew.
+    """
+    was_cleared = state.order is not None and state.order.was_cleared(order, "")
+    is_anew = state.order is None or (was_cleared and is_new)
+    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
+    event = {"e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json()}
+    events: list[Event] = [{**event, "since": now, "deadline": now + timeout}]
+    return (events, was_cleared) if is_anew else ([*events, *_ordered_again(state, was_cleared=was_cleared)], False)
+
+
+def _ordered_again(state: BatchState, *, was_cleared: bool) -> list[Event]:
+    """Return the events that order failed rows again; those with a paid result only need their files."""
+    events: list[Event] = []
+    back: list[str] = []
+    for key in state.failed_keys(retryable_only=not was_cleared):
+        if (job := reopened(state.lines[key])) is not None:
+            events.append(opened(key, job))
+        else:
+            back.append(key)
+    return [*events, {"e": "back", "keys": back}] if back else events

@@ -1,0 +1,190 @@
+"""Submits the rows of a batch, one after the other: the intent is recorded before each create, the outcome after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.batches.manifest import failed_line, job_of
+from airflow_provider_vidu.batches.plan import Blame, blame
+from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.state import Event, Open, opened
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
+from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.request import request_of, required_arguments, text
+from airflow_provider_vidu.orders.submission import digest_of
+from airflow_provider_vidu.polling.watch import failure
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.order import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a row.
+
+    :param generation: the accepted generation; None if there is none.
+    :param refusal: why the account takes no more for now, or at all.
+    :param is_full: whether it takes none for now only.
+    :param is_lost: whether the outcome of the create is unknown.
+    """
+
+    generation: Generation | None = None
+    refusal: ViduError | None = None
+    is_full: bool = False
+    is_lost: bool = False
+
+
+class Submitter:
+    """Submits rows through one connection.
+
+    :param hook: sends the requests.
+    :param journal: records intents and outcomes.
+    :param storage_conn_id: the Airflow connection of the rows' files.
+    :param log: gets warnings.
+    :param check: raises right before a send if the create is no longer wanted.
+    """
+
+    def __init__(
+        self, hook: ViduHook, journal: Journal, storage_conn_id: str | None, log: Any, check: Callable[[], None]
+    ) -> None:
+        self._hook = hook
+        self._journal = journal
+        self._storage_conn_id = storage_conn_id
+        self._log = log
+        self._check = check
+
+    def digest(self, row: Row) -> str | None:
+        """Return the digest of a row's request; None if the row cannot be ordered, which :meth:`submit` reports."""
+        try:
+            fields, endpoint = self._fields(row)
+            prepared = Prepared(fields, self._storage_conn_id)
+            try:
+                return digest_of(prepared.identity(), endpoint)
+            finally:
+                prepared.close()
+        except ViduError:
+            return None
+
+    def submit(self, row: Row) -> Submitted:
+        """Submit a row, once.
+
+        A row that cannot be ordered, or is refused, gets its line. If the account refuses, the row stays pending.
+
+        :raises ViduError: when the outcome could not be recorded.
+        """
+        try:
+            endpoint, record, body = self._prepared(row)
+        except ViduError as error:
+            about = Blame.ROW if isinstance(error, ViduConfigError) else blame(error)
+            if about is Blame.ROW:
+                self._fail(row, error)
+                return Submitted()
+            return Submitted(refusal=error, is_full=about is Blame.FULL)
+        return self._sent(row, endpoint, record, body)
+
+    def _fields(self, row: Row) -> tuple[dict[str, Any], str | None]:
+        if row.problem is not None:
+            raise row.problem
+        fields = request_of(row.arguments, required_arguments(row.arguments))
+        if not any(value for name, value in fields.items() if name != "model"):
+            raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
+        endpoint = text("endpoint", row.arguments.get("endpoint"))
+        return fields, endpoint and endpoint.strip()
+
+    def _prepared(self, row: Row) -> tuple[str | None, Record, Mapping[str, Any]]:
+        """Return endpoint, intent and body of a row's create; its files are read, and uploaded if they must be."""
+        fields, endpoint = self._fields(row)
+        dialect = self._hook.config.dialect
+        prepared = Prepared(fields, self._storage_conn_id)
+        try:
+            request = digest_of(prepared.identity(), endpoint)
+            body = prepared.resolve(self._hook)
+        finally:
+            prepared.close()
+        dialect.create(body, endpoint)  # refuses what fits no endpoint, before anything is recorded
+        record, marked = intent_of(dialect, body, endpoint, number=0, request=request)
+        return endpoint, record, marked
+
+    def _sent(self, row: Row, endpoint: str | None, record: Record, body: Mapping[str, Any]) -> Submitted:
+        self._journal.append(_intent(row, endpoint, record))
+        sends = 0
+
+        def before_send() -> None:
+            nonlocal sends
+            self._check()
+            sends += 1
+            if sends > 1:  # a repetition may come minutes after the intent
+                self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
+
+        try:
+            generation = self._hook._submit(body, endpoint, before_send, queues=True)
+        except ViduSubmitUnknownError as error:
+            return self._unknown(row, endpoint, record, error)
+        except ViduError as error:
+            about = blame(error)
+            if about is Blame.ROW:
+                self._fail(row, error)
+                return Submitted()
+            self._journal.append({"e": "back", "keys": [row.key]})
+            return Submitted(refusal=error, is_full=about is Blame.FULL)
+        except BaseException:
+            if not sends:
+                self._journal.append({"e": "back", "keys": [row.key]})
+            raise
+        job = job_of(generation, endpoint, record.request, time.time())
+        if generation.failed:  # some creates are answered with the failure at once
+            failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
+            self._fail(row, failed, job=job, generation=generation)
+            return Submitted()
+        self._journal.append(opened(row.key, job))
+        return Submitted(generation)
+
+    def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:
+        if not record.is_searchable and error.generation_id:
+            # Without a list, the id in the error is all there is.
+            job = Open(error.generation_id, time.time(), endpoint=endpoint, request=record.request)
+            self._journal.append(opened(row.key, job))
+            return Submitted(is_lost=True)
+        self._log.warning("Row %s: %s", row.key, error)
+        self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))
+        return Submitted(is_lost=True)
+
+    def search(self, row: Row, endpoint: str | None, record: Record) -> ViduError | None:
+        """Search for the generation of a create of unknown outcome.
+
+        The row gets its generation, becomes pending if there is none, or fails if that cannot be determined.
+
+        :return: an error that prevented the search; None if the row is decided.
+        """
+        try:
+            generation_id = find_lost(self._hook, record, self._log, time.sleep)
+        except ViduSubmitUnknownError as error:
+            self._fail(row, error)
+        except ViduError as error:
+            return error
+        else:
+            if generation_id is None:
+                self._journal.append({"e": "back", "keys": [row.key]})
+            else:
+                job = Open(generation_id, record.began or record.at, endpoint=endpoint, request=record.request)
+                self._journal.append(opened(row.key, job))
+        return None
+
+    def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
+        self._journal.append({"e": "line", "line": failed_line(row, error, time.time(), **known)})
+
+
+def is_searchable_at(record: Record) -> float:
+    """Return when a search for a create can prove that there is none, in epoch seconds."""
+    return record.at + SETTLE_SECONDS if record.is_searchable else 0.0
+
+
+def _intent(row: Row, endpoint: str | None, record: Record, *, is_lost: bool = False) -> Event:
+    return {"e": "intent", "key": row.key, "record": record.to_json(), "endpoint": endpoint, "lost": is_lost}

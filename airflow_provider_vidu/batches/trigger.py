@@ -1,0 +1,196 @@
+"""The trigger that watches the open generations of a batch; its class path is in ``airflow_provider_vidu.triggers``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
+from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
+from airflow_provider_vidu.models import GenerationStatus
+from airflow_provider_vidu.polling.retries import Attempts
+from airflow_provider_vidu.polling.schedule import BEGINNING, interval
+from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, PollResult, Watch, earliest_event
+from airflow_provider_vidu.tasks.clients import shared_client
+from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, slot_queue
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.api.async_client import AsyncClient
+
+CANCEL_RETRIES = 5
+
+_cancelling: set[asyncio.Task[None]] = set()
+"""Keeps references: a task without one may be collected before it has run."""
+
+
+class ViduBatchTrigger(BaseTrigger):
+    """Watches the open generations of a batch; fires once, when the task has enough to do.
+
+    The event names the generations that have ended (see ``batches.plan``). The arguments are stored in Airflow's
+    database as plain text: ids and times only.
+
+    :param vidu_conn_id: the Airflow connection.
+    :param jobs: the time of the submit, in whole epoch seconds, by generation id.
+    :param endpoints: where generations were submitted, by id, for products with a query of their own.
+    :param token: the order of the batch, which the task has published as an XCom.
+    :param wanted: how many generations must have ended before the task is woken at once.
+    :param deadline: epoch seconds at which the batch's timeout expires.
+    :param deferred_at: epoch seconds of this deferral.
+    :param resume_at: epoch seconds at which the task is woken in any case; None for none.
+    :param poll_interval: seconds between polls; None for the adaptive schedule.
+    :param max_failures: consecutive failed polls of a generation that are tolerated.
+    :param cancel_on_kill: cancel the generations when a user kills or clears the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        vidu_conn_id: str,
+        jobs: Mapping[str, float],
+        token: str,
+        wanted: int,
+        deadline: float,
+        deferred_at: float,
+        endpoints: Mapping[str, str] | None = None,
+        resume_at: float | None = None,
+        poll_interval: float | None = None,
+        max_failures: int = 10,
+        cancel_on_kill: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.vidu_conn_id = vidu_conn_id
+        self.jobs = dict(jobs)
+        self.endpoints = dict(endpoints or {})
+        self.token = token
+        self.wanted = wanted
+        self.deadline = deadline
+        self.deferred_at = deferred_at
+        self.resume_at = resume_at
+        self.poll_interval = poll_interval
+        self.max_failures = max_failures
+        self.cancel_on_kill = cancel_on_kill
+        self._ended: dict[str, float] = {}
+        self._changed = asyncio.Event()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments, for the metadata database."""
+        names = (
+            "vidu_conn_id", "jobs", "endpoints", "token", "wanted", "deadline", "deferred_at", "resume_at",
+            "poll_interval", "max_failures", "cancel_on_kill",
+        )  # fmt: skip
+        return "airflow_provider_vidu.triggers.ViduBatchTrigger", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the task has enough to do; yield one event."""
+        problem: str | None = None
+        try:
+            async with await shared_client(self.vidu_conn_id) as client:
+                await self._watched(client)
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                await self.on_kill()  # before Airflow 3.3 nothing else reports a kill
+            raise
+        except Exception as error:  # the boundary: an unknown error must reach the task as an event
+            self.log.exception("The trigger of batch %s failed.", self.token)
+            problem = type(error).__name__
+            # Airflow marks a task failed whose event fires within a few seconds of its deferral.
+            await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
+        yield TriggerEvent(make_batch_event(self.token, self._ended, problem))  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over.
+
+        The work is detached, because Airflow 3.3 cancels this coroutine about a second after it starts.
+        """
+        if self.cancel_on_kill and self.jobs:
+            job = asyncio.create_task(self._cancel_unless_handed_over())
+            _cancelling.add(job)
+            job.add_done_callback(_cancelling.discard)
+            await asyncio.shield(job)
+
+    async def _watched(self, client: AsyncClient) -> None:
+        """Return when the task is to be woken."""
+        watches = [asyncio.create_task(self._watch(client, name, since)) for name, since in self.jobs.items()]
+        try:
+            while (pause := self._wake_time() - time.time()) > 0:
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+
+    def _wake_time(self) -> float:
+        ends = list(self._ended.values())
+        at = wake_at(ends, len(self.jobs), self.wanted, self.deadline, resume_at=self.resume_at)
+        return max(at, earliest_event(self.deferred_at))
+
+    async def _watch(self, client: AsyncClient, generation_id: str, since: float) -> None:
+        """Poll one generation until it has ended, or its polls cannot succeed."""
+        queue = slot_queue(self.vidu_conn_id)
+        with queue.watching(generation_id, self.task_instance) as watching:
+            policy = PollPolicy.for_trigger(self.poll_interval, self.max_failures)
+            watch = Watch(policy, generation_id=generation_id, since=since, conn_id=self.vidu_conn_id, known=True)
+            delay = self._first_delay(since)
+            while True:
+                await asyncio.sleep(delay)
+                result = await self._poll(client, watch)
+                if isinstance(result, (Done, Failed)):
+                    break
+                is_hurried = self.poll_interval is None and queue.is_hurried
+                delay = min(result.delay, HURRIED_SECONDS) if is_hurried else result.delay
+                del result  # a thousand of these sleep here
+            watching.is_over = isinstance(result, Done) or isinstance(result.error, ViduGenerationFailedError)
+        self._ended[generation_id] = time.time()
+        self._changed.set()
+
+    def _first_delay(self, since: float) -> float:
+        """Return the seconds before the first poll: spread over the interval that the age calls for."""
+        age = max(time.time() - since, 0.0)
+        usual = self.poll_interval or interval(BEGINNING.after(GenerationStatus.RUNNING, None, age))
+        return usual * random.random()  # noqa: S311 - a jitter
+
+    async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
+        config = None
+        try:
+            config = await client.config()
+            generation = await client.get_generation(watch.generation_id, self.endpoints.get(watch.generation_id))
+        except ViduError as error:
+            return watch.missed(error, time.time(), has_connection=config is not None)
+        return watch.saw(generation, time.time())
+
+    async def _cancel_unless_handed_over(self) -> None:
+        try:
+            if await is_handed_over(self.task_instance, self.token, key=TOKEN_KEY):
+                self.log.info("Batch %s is handed over to another triggerer.", self.token)
+                return
+            async with await shared_client(self.vidu_conn_id) as client:
+                left = [name for name in self.jobs if name not in self._ended]
+                done = await asyncio.gather(*(self._cancelled(client, name) for name in left))
+            self.log.info("The task was killed: %d of %d open generations were cancelled.", sum(done), len(left))
+        except ViduError as error:  # best effort: no task is left to raise it in
+            self.log.warning("Batch %s was not cancelled: %s", self.token, error)
+
+    async def _cancelled(self, client: AsyncClient, generation_id: str) -> bool:
+        attempts = Attempts(CANCEL_RETRIES, bills=False)
+        while True:
+            try:
+                verdict = await client.cancel_generation(generation_id, self.endpoints.get(generation_id))
+                return verdict.accepted
+            except ViduError as error:
+                try:
+                    delay = attempts.after(error)
+                except ViduError:
+                    self.log.warning("Generation %s was not cancelled: %s", generation_id, error)
+                    return False
+            await asyncio.sleep(delay)

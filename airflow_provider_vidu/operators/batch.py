@@ -1,0 +1,337 @@
+"""``ViduBatchOperator``: thousands of generations in one task, from rows to files and a manifest.
+
+Importing this module does no I/O and loads no HTTP client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vidu.batches.plan import MOST_IN_FLIGHT, TOKEN_KEY, Pending, checked_min_success, ended_in
+from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
+from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.defaults import (
+    DEFAULT_CONN_ID,
+    DEFER_MARGIN_SECONDS,
+    OFF_PEAK_WAIT_SECONDS,
+    WAIT_SECONDS,
+    checked_count,
+    checked_flag,
+    checked_seconds,
+)
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
+from airflow_provider_vidu.tasks.deferral import was_given_up
+from airflow_provider_vidu.tasks.masking import SignedURLOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_vidu.batches.run import BatchRun
+    from airflow_provider_vidu.stores.destination import Destination
+
+LOST_CONNECTION_SECONDS = 300.0
+"""Before a batch checks an unusable connection again, while its generations are open."""
+
+
+class ViduBatchOperator(SignedURLOperator):
+    """Submits a generation per row, waits for all of them in one trigger, and stores the files beside a manifest.
+
+    The return value is a summary: ``{"batch", "rows", "stored", "failed", "reused", "left", "credits", "bytes",
+    "errors", "manifest", "destination"}``. The manifest is a file of JSON lines beside the files, one per row that has
+    ended: ``key``, ``status`` (``stored`` or ``failed``), ``generation_id``, ``uri``, ``size``, ``sha256``,
+    ``content_type``, ``duration``, ``fps``, ``width``, ``height``, ``credits``, ``seed``, times, and ``error``.
+
+    *Paid once per row*: the intent is stored before each create and the id right after it, in ``.vidu/`` beneath the
+    destination. A retry resumes the open generations and looks for a lost create. Clearing the task resumes, too: rows
+    with a file are not ordered again.
+
+    *A bad row fails alone*: a refused prompt or an unreadable file is a line of the manifest. What concerns the whole
+    account (key, credits, ``max_credits``, the connection, the destination) stops further creates; the open generations
+    are waited for and stored, then the task fails.
+
+    *Never left running*: kill, mark-failed and the timeout cancel the open generations, as far as the service allows.
+
+    :param rows: a list of rows, the output of a task, or the path of a file of rows in any storage (JSON lines, CSV,
+        Parquet). A row is an object with ``prompt``, ``model``, ``images``, ``endpoint``, ``parameters`` or ``body`` as
+        for :class:`ViduGenerateOperator`, a ``key`` of its own (if omitted, it is derived from the row's content) and
+        the ``name`` of its file; each other field is a parameter (``duration``). A text alone is a prompt. Templated.
+    :param destination: the folder of the files, for ``ObjectStoragePath``: ``s3://bucket/clips/``. Templated.
+    :param batch: the name of the batch, and of its manifest. If omitted, each task instance has a batch of its own. A
+        given name is one batch over all runs: rows with a file are not ordered again. Templated.
+    :param max_in_flight: how many generations the batch has at the service at once, up to 1,000.
+    :param max_credits: the most credits that the batch may spend, checked before each create. A generation whose price
+        is not known yet counts as the most expensive one so far.
+    :param min_success: what the batch needs to succeed: a share of the rows (``0.9``; ``1.0`` needs all) or their
+        number (``1`` needs one).
+    :param on_failure: ``continue`` orders all rows whatever fails; ``stop`` orders nothing more as soon as
+        ``min_success`` cannot be reached.
+    :param rows_format: ``jsonl``, ``csv`` or ``parquet``; if omitted, the extension of the file decides.
+    :param naming: the names of the files, without extension: ``{key}``, ``{index}``, ``{generation_id}``, ``{model}``
+        and ``{prompt}`` are replaced. A slash makes a folder.
+    :param model: of rows that name none. Templated.
+    :param images: of rows that have none. Templated.
+    :param endpoint: of rows that name none. Templated.
+    :param parameters: further fields of all requests; those of a row win. Templated.
+    :param vidu_conn_id: the Airflow connection. Templated.
+    :param storage_conn_id: the Airflow connection of the storage of rows, media and destination, unless a URL names
+        one. Templated.
+    :param timeout: seconds (or timedelta) that the whole batch may take. If omitted: 24 hours, or 50 hours with
+        ``off_peak`` in ``parameters``.
+    :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
+    :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
+    :param cancel_on_kill: cancel the open generations when the task is killed or times out.
+    :param on_clear: ``resume``: a clear orders only rows without a file. ``new``: it orders everything anew.
+    :param artifact: which file of each generation to keep; the result, whatever its medium, if omitted.
+    :param max_bytes: the largest accepted file, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
+    :param reuse: ``identical`` stores no second file for a row whose request, service and artifact equal those of an
+        earlier one in this destination: its line names that file, and ``reused_from``. Only tasks with ``identical``
+        take part. ``never`` orders each row.
+    :param max_failures: consecutive failed polls of a generation that are tolerated.
+    :raises ViduBatchFailedError: when too few rows have a file and a retry cannot change that.
+    :raises ViduBatchIncompleteError: when too few rows have a file and a retry may help.
+    :raises ViduTimeoutError: after ``timeout`` seconds.
+    """
+
+    template_fields: Sequence[str] = (
+        "rows", "destination", "batch", "model", "images", "endpoint", "parameters", "vidu_conn_id", "storage_conn_id"
+    )  # fmt: skip
+    template_fields_renderers: ClassVar[dict[str, str]] = {"rows": "json", "parameters": "json"}
+    ui_color: str = "#c9e4f8"
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        destination: str | ObjectStoragePath,
+        batch: str | None = None,
+        max_in_flight: int = 10,
+        max_credits: float | None = None,
+        min_success: float = 1.0,
+        on_failure: OnFailure = "continue",
+        rows_format: RowsFormat | None = None,
+        naming: str = DEFAULT_NAMING,
+        model: str | None = None,
+        images: Sequence[Any] | str | None = None,
+        endpoint: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        vidu_conn_id: str = DEFAULT_CONN_ID,
+        storage_conn_id: str | None = None,
+        timeout: timedelta | float | None = None,
+        poll_interval: timedelta | float | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        cancel_on_kill: bool = True,
+        on_clear: OnClear = "resume",
+        artifact: Artifact | None = None,
+        max_bytes: int | None = None,
+        reuse: Reuse = "never",
+        max_failures: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rows = rows
+        self.destination = destination
+        self.batch = batch
+        self.max_in_flight = checked_count("max_in_flight", max_in_flight)
+        self.max_credits = max_credits
+        self.min_success = checked_min_success(min_success)
+        self.on_failure = on_failure
+        self.rows_format = rows_format
+        self.naming = check_naming(naming)
+        self.model = model
+        self.images = images
+        self.endpoint = endpoint
+        self.parameters = parameters
+        self.vidu_conn_id = vidu_conn_id
+        self.storage_conn_id = storage_conn_id
+        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
+        self.poll_interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
+        self.deferrable = checked_flag("deferrable", deferrable)
+        self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
+        self.on_clear = on_clear
+        self.artifact = artifact
+        self.max_bytes = max_bytes
+        self.reuse = reuse
+        self.max_failures = checked_count("max_failures", max_failures)
+        self._run: BatchRun | None = None
+        self._killed = False
+        self._check_arguments()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Begin the batch, or resume what an earlier try or run has left."""
+        return self._leg({} if context is None else context, None, was_resumed=False)
+
+    def execute_resumed(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Resume after the trigger's event, which only says what to poll first."""
+        return self._leg({} if context is None else context, event, was_resumed=True)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; also if Airflow gave up the wait because no triggerer ran it in time."""
+        if was_given_up(next_method, next_kwargs):
+            return self.execute_resumed(context, None)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Stop, and cancel the open generations; Airflow calls this in the worker, from a signal handler."""
+        self._killed = True
+        if self._run is not None:
+            self._run.kill()
+
+    def _leg(self, context: Any, event: Any, *, was_resumed: bool) -> dict[str, Any]:
+        from airflow_provider_vidu.batches.journal import Journal
+        from airflow_provider_vidu.batches.run import BatchRun
+        from airflow_provider_vidu.orders.order import Order
+        from airflow_provider_vidu.orders.records import order_of
+
+        settings, destination, name = self._settings(), self._folder(), self._name(context)
+        rows = self._rows()
+        journal = Journal(destination, name, log=self.log)
+        state = journal.open()
+        try:
+            run = self._run = BatchRun(settings, rows, name, destination, journal, self.log)
+        except ViduConfigError:
+            if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
+                raise
+            self.log.warning("The connection %s is unusable; waiting, because rows are open.", self.vidu_conn_id)
+            journal.end()
+            resume_at = time.time() + LOST_CONNECTION_SECONDS
+            token = f"{name}#{state.orders}"
+            self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
+        if not was_resumed or state.order is None:
+            run.begin(order_of(context) if is_task_instance(context.get("ti")) else Order(0))
+        if (ti := context.get("ti")) is not None:
+            ti.xcom_push(key=TOKEN_KEY, value=run.token)
+        if self._killed:
+            run.kill()
+        result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
+        return self._wait(result) if isinstance(result, Pending) else result
+
+    def _wait(self, pending: Pending) -> NoReturn:
+        """Leave the worker until the trigger's event."""
+        from airflow_provider_vidu.triggers import ViduBatchTrigger
+
+        now = time.time()
+        trigger = ViduBatchTrigger(
+            vidu_conn_id=self.vidu_conn_id,
+            jobs={job.id: round(job.at) for job in pending.jobs},
+            endpoints={job.id: job.endpoint for job in pending.jobs if job.endpoint},
+            token=pending.token,
+            wanted=pending.wanted,
+            deadline=pending.deadline,
+            deferred_at=now,
+            resume_at=pending.resume_at,
+            poll_interval=self.poll_interval,
+            max_failures=self.max_failures,
+            cancel_on_kill=self.cancel_on_kill,
+        )
+        timeout = timedelta(seconds=max(pending.deadline - now, 0) + DEFER_MARGIN_SECONDS)
+        self.defer(trigger=trigger, method_name="execute_resumed", timeout=timeout)
+
+    def _rows(self) -> list[Row]:
+        """Return the checked rows.
+
+        :raises ViduConfigError: when they cannot be read, or cannot be told apart.
+        """
+        from airflow_provider_vidu.batches.reading import read_rows
+
+        given = self.rows
+        if isinstance(given, str) or hasattr(given, "parts"):
+            given = read_rows(given.strip() if isinstance(given, str) else given, self.rows_format, self._storage())
+        defaults = {name: getattr(self, name) for name in ("model", "images", "endpoint", "parameters")}
+        rows = rows_of(given, defaults)
+        check_names(rows, self.naming)
+        if not rows:
+            self.log.warning("There are no rows: nothing is ordered.")
+        return rows
+
+    def _folder(self) -> Destination:
+        from airflow_provider_vidu.stores.destination import Destination, options_of
+        from airflow_provider_vidu.stores.roots import check_destination
+
+        checked = _checked_folder(self.destination)
+        check_destination(checked)
+        return Destination(checked, self._storage(), options_of(self.destination))
+
+    def _name(self, context: Any) -> str:
+        """Return the name of the batch: as given, or of this task instance."""
+        given = self.batch.strip() if isinstance(self.batch, str) else self.batch
+        if given not in (None, "", "None"):
+            return stem_of(str(given), None)
+        ti = context.get("ti")
+        if not is_task_instance(ti):
+            return stem_of(self.task_id, None)
+        identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+        return f"{stem_of(self.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+    def _storage(self) -> str | None:
+        named = (self.storage_conn_id or "").strip()
+        return None if named in ("", "None") else named
+
+    def _settings(self) -> Settings:
+        from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
+        from airflow_provider_vidu.network.target import most_bytes
+
+        parameters = self.parameters if isinstance(self.parameters, Mapping) else {}
+        longest = OFF_PEAK_WAIT_SECONDS if is_off_peak(parameters) else WAIT_SECONDS
+        return Settings(
+            vidu_conn_id=self.vidu_conn_id,
+            storage_conn_id=self._storage(),
+            max_in_flight=self.max_in_flight,
+            max_credits=self.max_credits,
+            min_success=self.min_success,
+            on_failure=self.on_failure,
+            on_clear=self.on_clear,
+            naming=self.naming,
+            timeout=longest if self.timeout is None else self.timeout,
+            poll_interval=self.poll_interval,
+            max_failures=self.max_failures,
+            artifact=self.artifact,
+            most=most_bytes(self.max_bytes),
+            deferrable=self.deferrable,
+            cancel_on_kill=self.cancel_on_kill,
+            reuse=self.reuse,
+        )
+
+    def _check_arguments(self) -> None:
+        """Refuse at parse time what is wrong in every run."""
+        for name, value, words in (
+            ("on_failure", self.on_failure, ("continue", "stop")),
+            ("on_clear", self.on_clear, ("resume", "new")),
+            ("reuse", self.reuse, ("never", "identical")),
+            ("rows_format", self.rows_format, (None, *FORMATS)),
+            ("artifact", self.artifact, (None, *ARTIFACTS)),
+        ):
+            if value not in words:
+                raise ViduConfigError(
+                    f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
+                )
+        if not 1 <= self.max_in_flight <= MOST_IN_FLIGHT:
+            raise ViduConfigError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}, not {self.max_in_flight}.")
+        credits_limit: object = self.max_credits
+        is_number = isinstance(credits_limit, (int, float)) and not isinstance(credits_limit, bool)
+        if credits_limit is not None and not (is_number and credits_limit > 0):  # type: ignore[operator]
+            raise ViduConfigError(f"max_credits must be a number above 0, not {sanitized(credits_limit, 40)!r}.")
+        if self.rows is None:
+            raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
+        text = path_text(self.destination)
+        if text is not None and not is_template(text):
+            _checked_folder(self.destination)
+
+
+def _checked_folder(destination: object) -> str:
+    checked = checked_destination(destination)
+    if not is_folder(checked):
+        raise ViduConfigError(
+            f"destination {sanitized(checked, 120)!r} must be a folder, because a batch stores many files: end it with "
+            "a slash."
+        )
+    return checked

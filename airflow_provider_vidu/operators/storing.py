@@ -1,0 +1,138 @@
+"""Stores the result of a generate task in the task itself (``destination``)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
+from airflow_provider_vidu.stores.artifacts import ARTIFACTS
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.downloads.transfer import Transfer
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.stores.artifacts import Artifact
+    from airflow_provider_vidu.stores.destination import Destination
+    from airflow_provider_vidu.stores.targets import FileTarget
+
+
+def check_storing(destination: object, artifact: object, max_bytes: object, *, waits: bool) -> None:
+    """Refuse at parse time arguments that make no sense with, or without, a destination.
+
+    :param waits: whether the task waits for the result.
+    :raises ViduConfigError: naming the argument.
+    """
+    if destination is None and (artifact is not None or max_bytes is not None):
+        raise ViduConfigError("artifact and max_bytes need a destination: without one, nothing is stored.")
+    if artifact not in (None, *ARTIFACTS):
+        raise ViduConfigError(f"artifact must be one of {', '.join(ARTIFACTS)}, not {artifact!r}.")
+    if destination is not None and not waits:
+        raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
+    path = path_text(destination)
+    if path is not None and not is_template(path):
+        checked_destination(destination)
+
+
+class ResultStore:
+    """The place for the file of a task's generation.
+
+    :param destination: as rendered: a file, or a folder in which the generation names the file.
+    :param storage_conn_id: the Airflow connection of its store.
+    :param artifact: which file; None for the result, whatever its medium.
+    :param max_bytes: the largest accepted file; None for the deployment's limit.
+    :param log: the task's.
+    :raises ViduConfigError: when the destination cannot be written to, as far as that is visible without its store.
+    """
+
+    def __init__(
+        self, destination: Any, storage_conn_id: str | None, artifact: Artifact | None, max_bytes: int | None, log: Any
+    ) -> None:
+        from airflow_provider_vidu.network.target import most_bytes
+        from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
+        from airflow_provider_vidu.stores.local import obstacle
+        from airflow_provider_vidu.stores.roots import check_destination, local_path
+
+        self._text = checked_destination(destination)
+        check_destination(self._text)
+        if (missing := missing_file_system(self._text)) is not None:
+            raise missing
+        path = local_path(self._text)
+        if path is not None and (problem := obstacle(path, is_folder=is_folder(self._text))):
+            raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem}.")
+        self._destination: Destination = Destination(self._text, storage_conn_id, options_of(destination))
+        self._artifact = artifact
+        self._most = most_bytes(max_bytes)
+        self._log = log
+        self._transfer: Transfer | None = None
+        self._is_cancelled = False
+
+    def check_mapping(self, operator: Any, context: Any, written: object) -> None:
+        """Refuse a mapped task whose instances would write the same file.
+
+        :param written: the destination as the DAG's author wrote it.
+        """
+        index = getattr(context.get("ti"), "map_index", -1)
+        if not isinstance(index, int) or index < 0 or is_folder(self._text):
+            return
+        task = getattr(context.get("dag"), "task_dict", {}).get(operator.task_id)
+        if is_shared_in(task, written):
+            raise ViduConfigError(one_file_for_all(written))
+
+    def store(self, generation: Generation, hook: ViduHook, endpoint: str | None) -> dict[str, Any]:
+        """Store the file; return its record, as ``ViduDownloadOperator`` returns it.
+
+        :param generation: just fetched, so that its URLs are valid.
+        :raises ViduError: when the file could not be fetched or stored.
+        """
+        from airflow_provider_vidu.orders.results import store_result
+
+        stored = asdict(
+            store_result(
+                generation,
+                self._target(generation.id),
+                hook=hook,
+                endpoint=endpoint,
+                artifact=self._artifact,
+                most=self._most,
+                log=self._log,
+                on_start=self._began,
+            )
+        )
+        del stored["existed"]
+        facts = f"{stored['size']:,} bytes of {stored['content_type']}, SHA-256 {stored['sha256']}"
+        self._log.info("Stored %s: %s", stored["uri"], facts)
+        return {**stored, "generation_id": generation.id}
+
+    def cancel(self) -> None:
+        """Stop the transfer; may be called from a signal handler."""
+        self._is_cancelled = True
+        if self._transfer is not None:
+            self._transfer.cancel()
+
+    def _began(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        if self._is_cancelled:
+            transfer.cancel()
+
+    def _target(self, generation_id: str) -> FileTarget:
+        from airflow_provider_vidu.stores.targets import FileTarget, FolderTarget
+
+        if not is_folder(self._text):
+            return FileTarget(self._destination, "replace")
+        return FolderTarget(self._destination, "replace", stem_of(generation_id, None), self._artifact)
+
+
+def report_stored(operator: Any, context: Any, record: dict[str, Any], generation: Generation) -> None:
+    """Fill the events of a task's outlets with the record of its file."""
+    if not operator.outlets:
+        return
+    from airflow_provider_vidu.tasks.lineage import event_extra
+    from airflow_provider_vidu.tasks.outlets import fill_outlet_events
+
+    kept = operator.artifact or record["content_type"].partition("/")[0]
+    fill_outlet_events(
+        operator.outlets, context, record["uri"], lambda: event_extra(record, generation, kept), operator.log
+    )

@@ -1,0 +1,1 @@
+"""What orders cost, and the limits on it."""

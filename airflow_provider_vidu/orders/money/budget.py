@@ -1,0 +1,175 @@
+"""A limit on the credits of a DAG run, or of a DAG's day, and how its entries are named. Decisions, no I/O.
+
+A create is allowed only while the known sum is below the limit. Its price is known only from its answer, so the limit
+can be exceeded by the creates that were under way when it was reached, and by nothing else.
+
+Every generation that was paid for is one entry, and its amount is in the entry's *name*: :mod:`.ledger` needs to list
+names only, each writer has names of its own, and writing an entry again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal, get_args
+
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import number, whole
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
+
+Period = Literal["run", "day"]
+
+KEY_PREFIX: Final = "vidu_spent_"
+KEPT_MONTHS: Final = 2
+"""How many months an entry is kept."""
+_NO_MONTH: Final = "000000"
+
+
+@dataclass(frozen=True)
+class ViduBudget:
+    """The most credits that the generate tasks of a DAG may spend, as ``ViduGenerateOperator(budget=…)``.
+
+    It counts what all generate tasks of the DAG have spent, with or without a budget of their own. Above the limit, a
+    task that has the budget fails before its create with a ``ViduBudgetError``, which Airflow does not retry.
+
+    :param credits: the limit.
+    :param per: ``run`` counts the DAG run, its cleared tasks included; ``day`` counts all of the DAG's runs on the UTC
+        day of the create.
+    :raises ViduConfigError: when an argument is wrong.
+    """
+
+    credits: float
+    per: Period = "run"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        if isinstance(self.credits, (bool, str)) or number(self.credits) is None or self.credits <= 0:
+            raise ViduConfigError(f"ViduBudget: credits must be a number above 0, not {sanitized(self.credits, 40)!r}.")
+        if self.per not in get_args(Period):
+            raise ViduConfigError(f"ViduBudget: per must be 'run' or 'day', not {sanitized(self.per, 40)!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The period that a budget counts: a DAG run, or a day of a DAG.
+
+    :param per: the kind of period.
+    :param dag_id: the DAG.
+    :param run_id: the DAG run; ignored for a day.
+    :param at: for a day, the time of the create; for a run, a time that never changes; None if there is none.
+    """
+
+    per: Period
+    dag_id: str
+    run_id: str
+    at: datetime | None
+
+    @property
+    def prefix(self) -> str:
+        """How the names of the period's entries begin. The months are in it so that old entries can be removed."""
+        dag = _digest(self.dag_id)
+        at = None if self.at is None else self.at.astimezone(UTC)
+        month = _NO_MONTH if at is None else f"{at:%Y%m}"
+        own = f"d{at:%d}" if at is not None and self.per == "day" else f"r{_digest(self.run_id)}"
+        return f"{KEY_PREFIX}{dag}_{month}_{own}_"
+
+    @property
+    def expired_prefix(self) -> str | None:
+        """How the names of the DAG's entries begin that are no longer kept; None if there are none."""
+        if self.at is None:
+            return None
+        at = self.at.astimezone(UTC)
+        months = at.year * 12 + at.month - 1 - KEPT_MONTHS
+        return f"{KEY_PREFIX}{_digest(self.dag_id)}_{months // 12:04d}{months % 12 + 1:02d}_"
+
+    def entry(self, generation_id: str, price: float) -> str:
+        """Return the name of a generation's entry: always the same for the same generation."""
+        return f"{self.prefix}{_digest(generation_id)}_{amount(price)}"
+
+    def prices(self, names: Iterable[str]) -> list[float]:
+        """Return the prices in the names of entries; other names, and second ones of a generation, are left out."""
+        found: dict[str, float] = {}
+        for name in names:
+            generation, _, price = name.removeprefix(self.prefix).partition("_")
+            if name.startswith(self.prefix) and (read := number(price)) is not None and read > 0:
+                found[generation] = max(read, found.get(generation, 0.0))
+        return list(found.values())
+
+
+def check_budget(budget: ViduBudget, prices: Sequence[float]) -> None:
+    """Refuse the next create if a budget is spent.
+
+    :param prices: of everything that was paid for within the period.
+    :raises ViduBudgetError: saying spent, limit and what was asked for.
+    """
+    spent = sum(prices)
+    if spent < budget.credits:
+        return
+    whose = "this DAG run" if budget.per == "run" else "this DAG today (UTC)"
+    raise ViduBudgetError(
+        f"The budget of {whose} is spent: {amount(spent)} of {amount(budget.credits)} credits, in {len(prices)} "
+        f"generations. One more was asked for (until now, one has cost up to {amount(max(prices))}). Nothing was "
+        "submitted."
+    )
+
+
+def checked_budget(value: object) -> ViduBudget | None:
+    """Return the argument ``budget``.
+
+    :raises ViduConfigError: when it is something else than a budget.
+    """
+    if value is None or isinstance(value, ViduBudget):
+        return value
+    raise ViduConfigError(
+        f"budget must be a ViduBudget, such as ViduBudget(credits=100), not {sanitized(value, 40)!r}."
+    )
+
+
+def checked_cap(value: object, is_given: bool) -> float | None:
+    """Return ``max_credits`` as a number; None if there is no cap.
+
+    :param value: the rendered argument.
+    :param is_given: whether the author has given one: then a template that renders to nothing must not remove the cap.
+    :raises ViduConfigError: when it is not a number of 0 or more.
+    """
+    if not is_given:
+        return None
+    read = number(value)
+    if read is None or read < 0:
+        raise ViduConfigError(
+            f"max_credits must be a number of 0 or more, not {sanitized(value, 40)!r}: check the XCom or the param "
+            "that it is templated from. Nothing was submitted."
+        )
+    return read
+
+
+def price_refused(generation_id: str, price: float, cap: float | None, cancelled: bool, reason: str) -> ViduBudgetError:
+    """Return the error of a generation that costs more than its task allows.
+
+    :param cap: None if the cap was removed since.
+    :param cancelled: whether the service has accepted the cancel.
+    :param reason: what the service answered to the cancel, in one clause.
+    """
+    outcome = (
+        "The service accepted the cancel: nothing is spent"
+        if cancelled
+        else f"The service did not cancel it ({reason}): {amount(price)} credits are spent"
+    )
+    limit = "was lower" if cap is None or cap >= price else f"is {amount(cap)}"
+    return ViduBudgetError(
+        f"The service asks {amount(price)} credits for this generation, and max_credits {limit}. {outcome}. Clear the "
+        "task with a higher max_credits to submit it again.",
+        generation_id=generation_id,
+    )
+
+
+def amount(price: float) -> str:
+    """Return a number of credits as text: ``4``, ``2.5``."""
+    rounded = whole(round(price, 4))
+    return f"{rounded:.4f}".rstrip("0").rstrip(".") if isinstance(rounded, float) else str(rounded)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,195 @@
+"""What one task spends: the cap on its generation, its budget, and the entries that it writes for the DAG's budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import mapping, moment
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.models import Cancellation, Generation
+from airflow_provider_vidu.orders.money.budget import Period, Scope, ViduBudget, amount, check_budget, price_refused
+from airflow_provider_vidu.orders.money.ledger import ledger
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.order import Record
+
+SPENT_KEY: Final = "vidu_spent"
+"""The XCom with the credits that a task instance has spent, over all of its retries and clears."""
+
+REFUNDED: Final = Cancellation(accepted=True, reason="it was cancelled")
+
+
+class Unlimited:
+    """The spending of a task that has no limit, and that no budget counts."""
+
+    def check(self) -> None:
+        """Refuse a create if the budget is spent.
+
+        :raises ViduBudgetError: when it is.
+        :raises ViduError: when the ledger cannot be read. Nothing has been submitted; a retry may help.
+        """
+
+    def exceeds(self, generation: Generation) -> bool:
+        """Whether a generation costs more than the task allows."""
+        return False
+
+    def paid(self, record: Record) -> None:
+        """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
+
+    def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
+        """Cancel a generation that costs too much; return the error, and whether its credits come back."""
+        raise AssertionError("not reached")
+
+
+class Spending(Unlimited):
+    """The credits of one task instance, and the limits on them.
+
+    :param context: the task's context; in a user's unit test, which has no task instance, only the cap applies.
+    :param task: the task; its DAG's budgets count what it spends.
+    :param budget: the limit on the run or the day; None if there is none.
+    :param cap: the most credits of one generation; None if there is none.
+    :param log: gets one line for each decision.
+    """
+
+    def __init__(
+        self, context: Mapping[str, Any], task: Any, budget: ViduBudget | None, cap: float | None, log: Any
+    ) -> None:
+        self._ti: Any = context.get("ti") if is_task_instance(context.get("ti")) else None
+        self._run: Any = context.get("dag_run")
+        self._budget = budget
+        self._cap = cap
+        self._log = log
+        dag = context.get("dag") or (task.dag if task.has_dag() else None)
+        self._periods = _periods(dag, budget) if self._ti is not None else []
+
+    def check(self) -> None:
+        """Refuse a create if the budget is spent."""
+        if self._budget is None or self._ti is None:
+            return
+        entries, scope = ledger(), self._scope(self._budget.per, time.time())
+        try:
+            prices = scope.prices(entries.names(scope.prefix))
+            if not prices and scope.expired_prefix is not None:
+                entries.forget(scope.expired_prefix)
+        except Exception as error:
+            raise ViduError(
+                f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
+            ) from error
+        check_budget(self._budget, prices)
+
+    def exceeds(self, generation: Generation) -> bool:
+        """Whether a generation costs more than the task allows; one that has failed is not cancelled."""
+        price = generation.credits
+        return self._cap is not None and price is not None and price > self._cap and not generation.failed
+
+    def paid(self, record: Record) -> None:
+        """Make what a generation costs visible to the other tasks.
+
+        A ledger that cannot be written must not lose a generation that is paid for, so that is only logged.
+        """
+        if record.credits is None:
+            if self._cap is not None or self._budget is not None:
+                self._log.warning(
+                    "The service named no price for generation %s: no limit on credits applies to it.",
+                    record.generation_id,
+                )
+            return
+        self._publish(record)
+        self._enter(record.generation_id or "", record.credits, record.began or record.at)
+
+    def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
+        """Cancel a generation that costs too much; return the error, and whether its credits come back."""
+        generation_id, price = record.generation_id or "", record.credits or 0
+        verdict = REFUNDED
+        if not record.refunded:
+            try:
+                verdict = hook.cancel_generation(generation_id, endpoint=endpoint)
+            except ViduError as error:
+                verdict = Cancellation(accepted=False, reason=f"the cancel failed: {error.reason}")
+        if verdict.accepted:
+            self._publish(record, back=price)
+            self._remove(generation_id, price, record.began or record.at)
+        refused = price_refused(generation_id, price, self._cap, verdict.accepted, verdict.reason)
+        return refused.with_context(conn_id=hook.vidu_conn_id), verdict.accepted
+
+    def named_late(self, generation: Generation, ordered_at: object) -> None:
+        """Handle the price of a generation that only a later answer names.
+
+        It is paid for and may have run, so it is kept, even above the cap.
+
+        :param ordered_at: when it was submitted, as ISO 8601; None if unknown.
+        """
+        if generation.credits is None:
+            return
+        if self.exceeds(generation):
+            self._log.warning(
+                "Generation %s cost %s credits, more than max_credits (%s). Only this answer names the price, so the "
+                "generation was not cancelled.",
+                *(generation.id, amount(generation.credits), amount(self._cap or 0)),
+            )
+        at = moment(ordered_at)
+        self._enter(generation.id, generation.credits, time.time() if at is None else at.timestamp())
+
+    def _enter(self, generation_id: str, price: float, at: float) -> None:
+        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}
+        facts |= {"generation_id": generation_id, "credits": price}
+        for scope in self._scopes(at) if price > 0 else ():
+            name = scope.entry(generation_id, price)
+            self._tolerant("enter into the budget", lambda: ledger().add(scope.prefix, name, facts))  # noqa: B023
+
+    def _remove(self, generation_id: str, price: float, at: float) -> None:
+        for scope in self._scopes(at) if price > 0 else ():
+            name = scope.entry(generation_id, price)
+            self._tolerant("remove from the budget", lambda: ledger().remove(scope.prefix, name))  # noqa: B023
+
+    def _publish(self, record: Record, back: float = 0) -> None:
+        """Publish the sum of all orders, unless it is the price of one, which the generation's own facts hold."""
+        if self._ti is not None and (self._periods or record.spent):
+            total = record.total - (0 if record.refunded else back)
+            self._tolerant("publish", lambda: self._ti.xcom_push(key=SPENT_KEY, value=total))
+
+    def _tolerant(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the generation is paid for, and must not be lost for this
+            self._log.warning("Could not %s what the generation costs: %s", what, redacted(error))
+
+    def _scopes(self, at: float) -> list[Scope]:
+        return [self._scope(period, at) for period in self._periods]
+
+    def _scope(self, period: Period, at: float) -> Scope:
+        when: datetime | None = datetime.fromtimestamp(at, UTC)
+        if period == "run":  # whose own dates never change
+            dates = (getattr(self._run, name, None) for name in ("run_after", "logical_date"))
+            when = next((date for date in dates if isinstance(date, datetime)), None)
+        return Scope(period, self._ti.dag_id, self._ti.run_id, when)
+
+
+def _periods(dag: Any, budget: ViduBudget | None) -> list[Period]:
+    """Return the periods that any budget of a DAG counts: all of its tasks write their entries for them."""
+    tasks: Mapping[str, Any] = getattr(dag, "task_dict", None) or {}
+    default = mapping(getattr(dag, "default_args", None)).get("budget")
+    found = [one for one in (budget, default) if isinstance(one, ViduBudget)]
+    for task in tasks.values():
+        found += _budgets_of(task)
+    return sorted({one.per for one in found})
+
+
+def _budgets_of(task: Any) -> list[ViduBudget]:
+    """Return the budgets of a task of any operator, or of the instances of a mapped one, as far as parsing shows."""
+    arguments = getattr(task, "partial_kwargs", None)
+    if arguments is None:
+        found = [getattr(task, "budget", None)]
+    else:
+        expanded = getattr(getattr(task, "expand_input", None), "value", None)
+        each = expanded if isinstance(expanded, list | tuple) else ()  # of expand_kwargs
+        of_expand = mapping(expanded).get("budget")
+        found = [arguments.get("budget"), *(mapping(one).get("budget") for one in each)]
+        found += of_expand if isinstance(of_expand, list | tuple) else ()
+    return [one for one in found if isinstance(one, ViduBudget)]

@@ -1,0 +1,80 @@
+"""Stores the file of a generation: the fresh URL of an artifact, and its way into a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.exceptions import ViduBusyError
+from airflow_provider_vidu.polling.watch import failure
+from airflow_provider_vidu.stores.artifacts import Artifact, missing
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.downloads.transfer import Transfer
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.stores.base import StoredRecord
+    from airflow_provider_vidu.stores.targets import FileTarget
+
+
+def url_in(generation: Generation, artifact: Artifact | None, creation: int, conn_id: str) -> str:
+    """Return the URL of an artifact of a generation that was just fetched.
+
+    :raises ViduGenerationFailedError: when the generation has failed.
+    :raises ViduBusyError: when it is not finished.
+    :raises ViduError: when it has no such artifact.
+    """
+    if generation.failed:
+        raise failure(generation).with_context(conn_id=conn_id)
+    if (url := generation.url_of(artifact, creation)) is not None:
+        return url
+    if not generation.is_done:
+        raise ViduBusyError(
+            f"The generation is not finished: its state is {generation.describe()}. Put a ViduGenerationSensor "
+            "before this task.",
+            generation_id=generation.id,
+            conn_id=conn_id,
+        )
+    raise missing(generation, artifact, creation).with_context(generation_id=generation.id, conn_id=conn_id)
+
+
+def store_result(
+    generation: Generation,
+    target: FileTarget,
+    *,
+    hook: ViduHook,
+    endpoint: str | None,
+    artifact: Artifact | None,
+    most: int,
+    log: Any,
+    on_start: Callable[[Transfer], None] = lambda _: None,
+) -> StoredRecord:
+    """Store a file of a succeeded generation; an expired URL is replaced by a fresh one.
+
+    :param generation: just fetched, so that its URLs are valid.
+    :param target: where the file goes.
+    :param hook: of the generation's connection.
+    :param endpoint: where it was submitted.
+    :param artifact: which file; None for the result, whatever its medium.
+    :param most: the largest accepted file, in bytes.
+    :param on_start: gets the transfer before it begins, to cancel it.
+    :raises ViduError: when it has no such file, or the file could not be fetched or stored.
+    """
+    from airflow_provider_vidu.downloads.transfer import Rules, Transfer
+
+    def fresh_url() -> str:
+        fetched = hook.get_generation(generation.id, endpoint=endpoint)
+        return url_in(fetched, artifact, 0, hook.vidu_conn_id)
+
+    url = url_in(generation, artifact, 0, hook.vidu_conn_id)
+    target.check()
+    transfer = Transfer(
+        url,
+        target.writer,
+        access=hook.config.access(),
+        rules=Rules(artifact=artifact, max_bytes=most),
+        fresh_url=fresh_url,
+        log=log,
+    )
+    on_start(transfer)
+    return transfer.run()

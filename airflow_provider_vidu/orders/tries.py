@@ -1,0 +1,58 @@
+"""The order's record at the edges of a try: before it has a connection, when it returns, and after its success."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.orders.dry_run import is_dry
+from airflow_provider_vidu.tasks.deferral import not_resumed
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.hooks import ViduHook
+
+
+def checked_config(hook: ViduHook, context: Context, log: Any, *, is_durable: bool) -> ViduConfig:
+    """Return the connection; an unusable one is a retryable error if this order was already submitted.
+
+    :param is_durable: whether the task keeps a record.
+    """
+    try:
+        return hook.config
+    except ViduConfigError as error:
+        from airflow_provider_vidu.orders.records import submitted_id
+
+        has_store = is_durable and is_task_instance(context.get("ti"))
+        if has_store and (generation_id := submitted_id(context, log)):
+            raise not_resumed(error, generation_id) from error
+        raise
+
+
+def record_returned(context: Context, log: Any, *, keeps: bool) -> None:
+    """Record that the result was returned: if the task runs again after its success, it was cleared.
+
+    :param keeps: whether the record must outlive the task's success.
+    """
+    from airflow_provider_vidu.orders.records import store_for
+
+    try:
+        store_for(context, keeps=keeps).returned()
+    except Exception as error:  # noqa: BLE001 - the result is paid for; without the record a later clear may reuse it
+        log.warning("Could not record that the result was returned: %s", redacted(error))
+
+
+def forget_order(context: Context) -> None:
+    """Forget the order on success, not in ``execute``: a try that fails after that still needs it.
+
+    Airflow 3 calls this after it has recorded the success, Airflow 2 right before. A dry run has no order, so it leaves
+    that of an earlier try alone.
+    """
+    from airflow_provider_vidu.orders.records import store_for
+
+    if not is_dry(getattr(context.get("task"), "is_dry_run", False) is True):
+        store_for(context).finished()

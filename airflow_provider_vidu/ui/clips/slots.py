@@ -1,0 +1,29 @@
+"""What the page of a task shows that waits for a free slot, and has no generation yet. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.clips.times import iso
+
+
+def slot_view(task: TaskFacts, place: Any) -> dict[str, Any]:
+    """Return what differs from the page of a clip; nothing for a task that does not wait for a slot.
+
+    :param task: the task instance.
+    :param place: its :class:`.QueuePlace`; None once it has its turn.
+    """
+    if task.waiting_since is None:
+        return {}
+    known = {
+        "since": iso(task.waiting_since),
+        "has_triggerer": task.has_triggerer,
+        "is_queued": place is not None,
+        "in_worker": task.state == "running",
+        "place": place and place.place,
+        "length": place and place.length,
+        "deadline": iso(place.deadline) if place else None,
+    }
+    # Nothing was submitted: there is no step to show, nothing to poll, and nothing to ask support about.
+    return {"slot": known, "timeline": [], "outlook": None, "support": ""}

@@ -1,0 +1,174 @@
+"""What generations have cost, added up by the metadata database from the XComs of the tasks that submitted them.
+
+Three places name a price, the first one that does counts: ``vidu_spent`` (the sum of a task's orders, over its retries
+and clears, less what a cancel returned), the note beside the id (the answer to the create), and a small result.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from airflow.models import renderedtifields as rendered
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import String, and_, case, cast, func, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.functions import GenericFunction
+
+from airflow_provider_vidu.defaults import ID_KEY
+from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.orders.money.spending import SPENT_KEY
+from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
+from airflow_provider_vidu.ui.records.instances import same_task
+from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
+from airflow_provider_vidu.ui.spending.account import Account, Spent
+
+MAX_GENERATIONS: Final = 100_000
+"""The most generations that are added up: the newest ones."""
+MAX_GROUPS: Final = 20_000
+"""The most sums (of a day, DAG, model and outcome) that are returned."""
+MAX_RESULT_CHARS: Final = 16_000
+"""A result that is longer is not read for its price: thousands of them would be megabytes."""
+MAX_MODEL_CHARS: Final = 100
+RETURN_KEY: Final = "return_value"
+_ONGOING: Final = (
+    "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred",
+    "awaiting_input",
+)  # fmt: skip
+
+
+class utc_day(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
+    """The day of a moment in UTC, as ``2026-01-31``."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(utc_day)
+def _first_characters(element: Any, compiler: Any, **more: Any) -> str:
+    # SQLite keeps moments as text, in UTC.
+    return f"substr({compiler.process(element.clauses, **more)}, 1, 10)"
+
+
+@compiles(utc_day, "postgresql")
+def _of_postgresql(element: Any, compiler: Any, **more: Any) -> str:
+    return f"to_char(({compiler.process(element.clauses, **more)}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+@compiles(utc_day, "mysql")
+@compiles(utc_day, "mariadb")
+def _of_mysql(element: Any, compiler: Any, **more: Any) -> str:
+    # Airflow's sessions are in UTC. A lone per cent sign would be a placeholder of the driver.
+    return f"date_format({compiler.process(element.clauses, **more)}, '%%Y-%%m-%%d')"
+
+
+def read_account(since: datetime) -> Account:
+    """Return what was spent from a moment on; runs in a thread.
+
+    :param since: the begin of the first day.
+    """
+    with create_session() as session:
+        return account(session, since)
+
+
+def account(session: Session, since: datetime) -> Account:
+    """Return what was spent from a moment on, of all DAGs: the caller removes those that the user may not see.
+
+    :param since: the begin of the first day.
+    """
+    is_object = case((cast(XComModel.value, String).like("{%"), 1), else_=0)
+    notes, readable = session.execute(
+        select(func.count(), func.sum(is_object)).where(XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since)
+    ).one()
+    each = _generations(since).subquery()
+    spent = each.c.price
+    query = (
+        select(
+            each.c.day, each.c.dag_id, each.c.model, each.c.outcome,
+            func.count().label("generations"), func.count(spent).label("priced"), func.sum(spent).label("credits"),
+        )
+        .where(each.c.place == 1, each.c.day >= f"{since:%Y-%m-%d}")
+        .group_by(each.c.day, each.c.dag_id, each.c.model, each.c.outcome)
+        .order_by(each.c.day.desc(), func.sum(spent).desc(), each.c.dag_id)
+        .limit(MAX_GROUPS + 1)
+    )  # fmt: skip
+    rows = [
+        Spent(row.day, row.dag_id, row.model, row.outcome, row.generations, row.priced, float(row.credits or 0))
+        for row in session.execute(query)
+    ]
+    is_cut = len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
+    return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0))
+
+
+def _generations(since: datetime) -> Any:
+    """Select the generations that tasks have submitted, with their prices; ``place`` is 1 for one row of each."""
+    role = text_field(XComModel.value, "role", 20)
+    # What a limited subquery selects is computed once, not at each use.
+    newest = (
+        select(
+            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "key", "timestamp")),
+            role.label("role"),
+            text_field(XComModel.value, "created_at", 40).label("created_at"),
+            text_field(XComModel.value, "credits", 40).label("credits"),
+            text_field(XComModel.value, "model", MAX_MODEL_CHARS).label("model"),
+        )
+        .where(XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since, role.in_(("generate", "submit")))
+        .order_by(XComModel.timestamp.desc())
+        .limit(MAX_GENERATIONS)
+    ).subquery()
+    note = newest.c
+    ids, spent, result = aliased(XComModel), aliased(XComModel), aliased(XComModel)
+    fields = aliased(rendered.RenderedTaskInstanceFields)
+    is_first = note.key == WATCH_KEY
+    id_text = cast(ids.value, String)
+    is_day = or_(*(note.created_at.like(f"20__-__-__T%{zone}") for zone in ("+00:00", "Z")))
+    price = func.coalesce(
+        as_number(cast(spent.value, String)),
+        as_number(note.credits),
+        as_number(text_field(result.value, "credits", 40, within=MAX_RESULT_CHARS)),
+    )
+    model = func.coalesce(
+        note.model,
+        text_field(result.value, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
+        text_field(fields.rendered_fields, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
+    )
+    order = [case((price.is_(None), 1), else_=0), note.timestamp, note.task_id, note.map_index]
+    return (
+        select(
+            case((is_day, func.substr(note.created_at, 1, 10)), else_=utc_day(note.timestamp)).label("day"),
+            note.dag_id.label("dag_id"),
+            model.label("model"),
+            _outcome(note.role).label("outcome"),
+            price.label("price"),
+            func.row_number().over(partition_by=(note.dag_id, note.run_id, id_text), order_by=order).label("place"),
+        )
+        .select_from(newest)
+        .join(TaskInstance, same_task(note, TaskInstance))
+        .join(ids, and_(same_task(note, ids), ids.key == _id_key(note.key), func.length(id_text) <= MAX_SMALL_CHARS))
+        .outerjoin(spent, and_(same_task(note, spent), spent.key == SPENT_KEY, is_first))
+        .outerjoin(result, and_(same_task(note, result), result.key == RETURN_KEY, is_first))
+        .outerjoin(fields, _fields_of(fields, note))
+    )
+
+
+def _fields_of(fields: Any, note: Any) -> Any:
+    """Return the condition that rendered fields belong to a note's task instance."""
+    return same_task(note, fields) if hasattr(fields, "dag_id") else fields.task_instance_id == TaskInstance.id
+
+
+def _id_key(key: Any) -> Any:
+    """Return the key of the id beside a note."""
+    return case((key == WATCH_KEY, ID_KEY), else_=func.replace(key, WATCH_KEY, ID_KEY))
+
+
+def _outcome(role: Any) -> Any:
+    state = TaskInstance.state
+    return case(
+        (or_(state.is_(None), state.in_(_ONGOING)), "working"),
+        (and_(state == "success", role == "submit"), "submitted"),
+        (state == "success", "succeeded"),
+        else_="failed",
+    )

@@ -1,0 +1,37 @@
+// The page of a task that waits for a free slot: what stands on it until there is a generation.
+import { el, time, zoneName } from "./common.js";
+
+/** 1st, 2nd, 3rd, 4th … 11th, 12th, 13th … 21st. */
+function ordinal(number) {
+  const isTeen = number % 100 >= 11 && number % 100 <= 13;
+  return `${number}${isTeen ? "th" : ({ 1: "st", 2: "nd", 3: "rd" }[number % 10] ?? "th")}`;
+}
+
+function place({ place: own, length }) {
+  if (own === null) return `one of more than ${length.toLocaleString("en")}`;
+  return `${ordinal(own)} of ${length.toLocaleString("en")}`;
+}
+
+/** One sentence: how it waits, or that its turn has come. */
+export function slotText(slot) {
+  // With deferrable=False it waits there; else its turn has come. Both are true of both.
+  if (slot.in_worker) return ["In a worker: the task submits as soon as a slot is free. Waiting since ", time(slot.since)];
+  if (!slot.is_queued) return "A slot is free: the task is about to submit";
+  return [`Waiting for a free slot, ${place(slot)}, since `, time(slot.since)];
+}
+
+/** The panel beside it; `list` makes a list of its rows. */
+export function slotPanel({ slot, refresh, pause }, list) {
+  const rows = [
+    ["Place", slot.is_queued && place(slot)],
+    ["Waits", el("span", {}, "since ", time(slot.since))],
+    ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none has taken the wait up yet"],
+    ["Timeout", slot.deadline && time(slot.deadline)],
+    ["Next look", refresh === null ? null : `by this page within ${Math.max(refresh, pause)} s`],
+  ];
+  return [
+    el("h2", {}, `Waiting for a slot (times in ${zoneName()})`),
+    list(rows.filter(([, value]) => value)),
+    el("p.quiet.slot-note", {}, "The account is full, or its connection limits how many generations run at once. Nothing is submitted or paid yet."),
+  ];
+}

@@ -1,0 +1,348 @@
+"""The batch operator against the sandbox: rows in, files and a manifest out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.tasks import handover
+from airflow_provider_vidu.triggers import ViduBatchTrigger
+from tests.integration.batches.batch_task import BatchTask
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+
+
+def prompts(count: int) -> list[dict[str, str]]:
+    """Return rows with keys of their own."""
+    return [{"key": f"clip{n}", "prompt": f"a cat {n}"} for n in range(count)]
+
+
+@pytest.fixture
+def short_stay(monkeypatch) -> None:
+    """Let a leg defer as soon as it has nothing to do."""
+    monkeypatch.setattr(plan, "STAY_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+
+
+def deferred_by(task: BatchTask) -> TaskDeferred:
+    """Start a try that defers; return the deferral."""
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    return deferred.value
+
+
+@pytest.mark.vidu_sandbox(concurrency=50)
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_from_rows_to_files(dialect, sandbox, tmp_path, deferrable):
+    """Each row is ordered once, its file is stored under its key, and its line describes the file."""
+    rows = prompts(5)
+    task = BatchTask(tmp_path, rows, deferrable=deferrable, max_in_flight=2)
+    found = task.run()
+    assert (found["rows"], found["stored"], found["failed"], found["left"]) == (5, 5, 0, 0)
+    assert len(sandbox.creates) == 5
+    assert [line["key"] for line in task.lines] == [row["key"] for row in rows]
+    for line in task.lines:
+        content = Path(line["uri"].removeprefix("file://")).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (line["size"], line["sha256"])
+        assert Path(line["uri"]).name == f"{line['key']}.mp4"
+    assert {line["generation_id"] for line in task.lines} == {create.id for create in sandbox.creates}
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_the_wait_is_one_small_trigger(dialect, sandbox, tmp_path):
+    """Between the legs one trigger watches all ids; neither its row nor an XCom holds a row of the batch."""
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=3)
+    found = task.run()
+    assert found["stored"] == 6
+    assert task.deferrals
+    for deferral in task.deferrals:
+        stored = json.dumps(deferral.trigger.serialize())
+        assert "a cat" not in stored
+        assert len(deferral.trigger.jobs) <= 3
+    assert "a cat" not in json.dumps([found, task.xcoms])
+
+
+def test_a_bad_row_fails_alone(connect, sandbox, tmp_path):
+    """Refused, unreadable and failed rows are lines of the manifest, with their reasons; the others have files."""
+    connect("ent-v2", max_retries=1)
+    rows = [
+        *prompts(2),
+        {"key": "refused", "prompt": "a cat", "nonsense": 1},
+        {"key": "failed", "prompt": "[fail:CreationPolicyViolation]"},
+        {"key": "unreadable", "prompt": "a cat", "images": ["/no/such/file.png"]},
+        {"key": "nothing"},
+        7,
+    ]
+    task = BatchTask(tmp_path, rows, min_success=2)
+    found = task.run()
+    assert (found["stored"], found["failed"]) == (2, 5)
+    errors = {line["key"]: line["error"] for line in task.lines if line["status"] == "failed"}
+    assert set(errors) == {"refused", "failed", "unreadable", "nothing", "row-7"}
+    assert errors["failed"]["type"] == "ViduGenerationFailedError"
+    assert "/no/such/file.png" in errors["unreadable"]["message"]
+    assert not any(error["retryable"] for error in errors.values())
+
+
+def test_too_few_files_fail_the_task_for_good(connect, sandbox, tmp_path):
+    """After everything else is stored; a retry orders nothing, because no reason is temporary."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, [*prompts(2), {"key": "bad", "prompt": "[fail:CreationPolicyViolation]"}])
+    with pytest.raises(exceptions.ViduBatchFailedError, match=r"1 of 3 rows failed.*bad"):
+        task.run()
+    assert [line["status"] for line in task.lines] == ["stored", "stored", "failed"]
+    with pytest.raises(exceptions.ViduBatchFailedError):
+        task.run()
+    assert len(sandbox.creates) == 3
+
+
+def test_a_temporary_failure_is_ordered_again_by_a_retry(connect, sandbox, tmp_path):
+    """And only that row."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, [*prompts(2), {"key": "once", "prompt": "[fail:InternalServiceFailure] a dog"}])
+    with pytest.raises(exceptions.ViduBatchIncompleteError):
+        task.run()
+    task.kwargs["rows"][2] = {"key": "once", "prompt": "a dog"}
+    assert task.run()["stored"] == 3
+    assert len(sandbox.creates) == 4
+
+
+def test_stop_orders_nothing_more_once_the_batch_cannot_succeed(connect, sandbox, tmp_path):
+    """With on_failure="stop"."""
+    connect("ent-v2")
+    rows = [{"key": "bad", "prompt": "[fail:CreationPolicyViolation]"}, *prompts(9)]
+    task = BatchTask(tmp_path, rows, max_in_flight=1, on_failure="stop")
+    with pytest.raises(exceptions.ViduBatchFailedError):
+        task.run()
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.vidu_sandbox(concurrency=2, when_full="refuse", gateway_concurrency=2)
+def test_a_full_account_ends_no_task(dialect, sandbox, tmp_path, monkeypatch):
+    """A refused create is tried again later; nothing is paid twice."""
+    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.2)
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=5)
+    assert task.run()["stored"] == 6
+    assert len(sandbox.creates) == 6
+    assert len(sandbox.requests("create")) > 6
+
+
+@pytest.mark.vidu_sandbox(balance=200)
+def test_without_credits_the_open_generations_are_kept(connect, sandbox, tmp_path):
+    """Nothing more is ordered, what is paid for is stored, then the task fails; after a top-up a clear continues."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(5), max_in_flight=5)
+    with pytest.raises(exceptions.ViduCreditError, match="2 of 5 rows stored"):
+        task.run()
+    assert len(task.lines) == 2
+    sandbox.core.ledger.balance = 10_000
+    task.clear()
+    assert task.run()["stored"] == 5
+    assert len(sandbox.creates) == 5
+
+
+def test_max_credits_is_checked_before_each_create(connect, sandbox, tmp_path):
+    """A generation costs 80: three fit into 250."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(5), max_in_flight=5, max_credits=250)
+    with pytest.raises(exceptions.ViduBudgetError, match="3 of 5 rows stored"):
+        task.run()
+    assert len(sandbox.creates) == 3
+
+
+def test_max_credits_needs_a_service_that_reports_prices(connect, sandbox, tmp_path):
+    """A gateway does not: after the first generation, of which that is seen, nothing more is ordered."""
+    connect("vidu-native")
+    task = BatchTask(tmp_path, prompts(3), max_credits=250)
+    with pytest.raises(exceptions.ViduConfigError, match="max_credits cannot be held"):
+        task.run()
+    assert len(sandbox.creates) == 1
+
+
+def test_a_clear_resumes(dialect, sandbox, tmp_path):
+    """Rows with a file are not ordered again, unless the task is to order everything anew."""
+    task = BatchTask(tmp_path, prompts(3))
+    first = task.run()
+    task.clear()
+    assert task.run() == first
+    assert len(sandbox.creates) == 3
+    task.kwargs["on_clear"] = "new"
+    task.clear()
+    assert task.run()["stored"] == 3
+    assert len(sandbox.creates) == 6
+
+
+def test_runs_with_one_destination_do_not_mix(connect, sandbox, tmp_path):
+    """Another run is another batch, with a manifest of its own; a name makes them one."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2))
+    first = task.run()
+    task.run_id = "another"
+    assert task.run()["manifest"] != first["manifest"]
+    assert len(sandbox.creates) == 4
+    task.kwargs["batch"] = "spring"
+    task.run()
+    task.run_id, task.try_number = "third", 0
+    assert task.run()["manifest"].endswith("/spring.manifest.jsonl")
+    assert len(sandbox.creates) == 6
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_kill_while_deferred_cancels_all(connect, sandbox, tmp_path, monkeypatch):
+    """One check of the task's state, then all cancels; a hand-over cancels none."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    trigger = deferred_by(BatchTask(tmp_path, prompts(4))).trigger
+    seen: list[str] = []
+
+    def state(_ti, key):
+        seen.append(key)
+        return ("deferred" if len(seen) == 1 else "failed"), trigger.token
+
+    monkeypatch.setattr(handover, "_look", state)
+    asyncio.run(trigger.on_kill())
+    assert sandbox.requests("cancel") == []
+    asyncio.run(trigger.on_kill())
+    assert len(sandbox.requests("cancel")) == 4
+    assert seen == ["vidu_batch", "vidu_batch"]
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_kill_of_a_leg_cancels_all_and_a_retry_orders_again(connect, sandbox, tmp_path):
+    """What the kill has cancelled is ordered by the same retry, not by the next one."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = BatchTask(tmp_path, prompts(3))
+    deferred = deferred_by(task)
+    operator = task.operator
+    operator.on_kill()
+    assert len(sandbox.requests("cancel")) == 3
+    del deferred
+    sandbox.set_speed(50)
+    assert task.run()["stored"] == 3
+    assert len(sandbox.creates) == 6
+
+
+def test_the_timeout_cancels_and_keeps(connect, sandbox, tmp_path):
+    """Files are kept; the manifest says which rows timed out, and a clear orders them."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = BatchTask(tmp_path, prompts(2), deferrable=False, timeout=0.5)
+    with pytest.raises(exceptions.ViduTimeoutError, match="0 of 2 rows stored"):
+        task.run()
+    assert len(sandbox.requests("cancel")) == 2
+    assert {line["error"]["type"] for line in task.lines} == {"ViduTimeoutError"}
+    sandbox.set_speed(50)
+    task.kwargs["timeout"] = 60
+    task.clear()
+    assert task.run()["stored"] == 2
+
+
+def test_a_failed_download_does_not_order_again(dialect, sandbox, tmp_path):
+    """A retry stores the file of the generation that is paid for."""
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    task = BatchTask(tmp_path, prompts(2))
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    sandbox.clear_faults()
+    task.clear()
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+def test_a_lost_create_is_found(connect, sandbox, tmp_path, monkeypatch):
+    """The answer to a create is lost: the row's generation is searched for, and paid once."""
+    from airflow_provider_vidu.batches import submitting
+    from airflow_provider_vidu.orders import lost_order
+
+    for module in (submitting, lost_order):
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
+    connect("ent-v2", timeout=2)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "skip": 1, "action": {"lose_answer": True}})
+    task = BatchTask(tmp_path, prompts(4))
+    assert task.run()["stored"] == 4
+    assert len(sandbox.creates) == 4
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
+    """Columns without a name of their own are parameters, with their types."""
+    connect("ent-v2")
+    path = tmp_path / f"rows.{ending}"
+    if ending == "csv":
+        path.write_text('key,prompt,duration\na,"a cat, red",4\nb,a dog,\n', "utf-8")
+    else:
+        lines = ['{"key": "a", "prompt": "a cat, red", "duration": 4}', "", '{"key": "b", "prompt": "a dog"}', "{oops"]
+        path.write_text("\n".join(lines), "utf-8")
+    task = BatchTask(tmp_path / "out", str(path), min_success=2)
+    assert task.run()["stored"] == 2
+    assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
+
+
+def test_wrong_arguments_fail_at_parse_time():
+    """What is wrong in every run is told when the DAG is read."""
+    from airflow_provider_vidu.operators import ViduBatchOperator
+
+    for arguments, words in (
+        ({"destination": "/tmp/a.mp4"}, "must be a folder"),
+        ({"max_in_flight": 0}, "max_in_flight must be from 1"),
+        ({"max_in_flight": 1001}, "max_in_flight must be from 1 to 1,000"),
+        ({"max_credits": 0}, "max_credits"),
+        ({"min_success": 1.5}, "min_success"),
+        ({"naming": "{prompt}"}, "naming must contain"),
+        ({"naming": "{key} {x}"}, "unknown field 'x'"),
+        ({"rows": None}, "rows is None"),
+        ({"on_clear": "maybe"}, "on_clear must be one of"),
+    ):
+        with pytest.raises(exceptions.ViduConfigError, match=words):
+            ViduBatchOperator(**{"task_id": "b", "rows": [], "destination": "/tmp/x/", **arguments})
+
+
+def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
+    """The task reads what is open from its own state, whatever an event says."""
+    task = BatchTask(tmp_path, prompts(2))
+    sandbox.set_speed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "stays", lambda *_, **__: False)
+        deferred = deferred_by(task)
+    assert isinstance(deferred.trigger, ViduBatchTrigger)
+    sandbox.set_speed(50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "stays", lambda *_, **__: True)
+        assert task.wake(deferred, {"kind": "batch", "token": "other", "ended": ["1"]})["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+def test_identical_rows_share_a_file(connect, sandbox, tmp_path):
+    """Within a batch and with an earlier run in the same destination; not after a clear that orders anew."""
+    connect("ent-v2")
+    rows = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "x"}, {"key": "c", "prompt": "y"}]
+    task = BatchTask(tmp_path, rows, reuse="identical", on_clear="new")
+    found = task.run()
+    assert (found["stored"], found["reused"], len(sandbox.creates)) == (3, 1, 2)
+    first, second, _ = task.lines
+    assert second["reused_from"] == first["generation_id"]
+    assert second["uri"] == first["uri"]
+
+    task.run_id = "another"
+    assert task.run()["reused"] == 3
+    assert len(sandbox.creates) == 2
+    task.clear()
+    assert task.run()["reused"] == 0
+    assert len(sandbox.creates) == 5
+
+
+def test_a_failed_twin_does_not_fail_the_others(connect, sandbox, tmp_path):
+    """The next equal row is ordered instead."""
+    connect("ent-v2")
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    rows = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "x"}]
+    task = BatchTask(tmp_path, rows, reuse="identical", min_success=0)
+    assert task.run()["failed"] == 2
+    assert len(sandbox.creates) == 2

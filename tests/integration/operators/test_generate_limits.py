@@ -1,0 +1,158 @@
+"""The edges of the limits on slots and credits: lost creates, late turns, balances that nobody reports."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.operators import ViduBudget
+from airflow_provider_vidu.orders import lost_order
+from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
+from tests.integration.operators.test_generate import Task
+from tests.integration.operators.test_generate_slots import deferred_by
+from tests.integration.operators.test_generate_spending import PRICE, Spender, names, official
+
+__all__ = ["official"]
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables"),
+    pytest.mark.vidu_sandbox(price=PRICE),
+]
+
+
+@pytest.fixture
+def lost(official, monkeypatch):
+    """Return a function that loses the answer of a task's create."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0, raising=False)
+
+    def lose(task: Spender) -> None:
+        official.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+        with pytest.raises(exceptions.ViduError, match="outcome is unknown"):
+            task.start()
+
+    return lose
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "another"], ids=["resumed", "abandoned"])
+def test_a_lost_create_that_a_clear_finds_is_counted(official, lost, variables, prompt):
+    """It is paid for, whether the cleared task resumes it or submits another request."""
+    task = Spender(budget=ViduBudget(credits=100))
+    lost(task)
+    task.kwargs["prompt"] = prompt
+    task.clear()
+    task.submit()
+    assert len(names(variables)) == len(official.creates)
+
+
+def test_a_turn_that_comes_after_the_timeout_submits_nothing(official, connect):
+    """The slot came in time, and the worker started too late: a generation would be paid for and given up at once."""
+    connect("ent-v2", max_in_flight=1)
+    task = Task(deferrable=True, timeout=60)
+    waiting = deferred_by(task)
+    turn = {"kind": "slot", "outcome": "succeeded", "since": time.time() - 61, "deadline": time.time() - 1}
+    with pytest.raises(exceptions.ViduTimeoutError, match="nothing was submitted"):
+        task.wake(waiting, turn)
+    assert official.creates == []
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_balance_that_is_not_reported_is_below_every_floor(official, connect, deferrable):
+    """Without a balance ``min_balance`` cannot be held, so nothing is submitted."""
+    connect("ent-v2", min_balance=100)
+    answer = {"remains": [{"concurrency_limit": 5, "current_concurrency": 0}]}
+    official.add_fault({"match": {"kind": "credits"}, "times": 99, "action": {"status": 200, "body": answer}})
+    task = Task(deferrable=deferrable, timeout=1)
+    with pytest.raises(exceptions.ViduError, match="min_balance"):
+        task.run()
+    assert official.creates == []
+
+
+def test_a_refusal_that_names_a_generation_does_not_queue(official):
+    """The create may have been carried out: the intent stays, so that the retry looks for the job first."""
+    body = {"task_id": "g1", "code": "QuotaExceeded"}
+    official.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 429, "body": body}})
+    task = Task(deferrable=True)
+    with pytest.raises(exceptions.ViduError, match="outcome is unknown"):
+        task.start()
+    assert task.store
+
+
+def test_a_retry_whose_query_is_refused_does_not_queue(official):
+    """The job is submitted and needs no slot; the next retry resumes it."""
+    task = Task(deferrable=True)
+    first = deferred_by(task)
+    official.add_fault({"match": {"kind": "query"}, "times": 99, "action": {"status": 429}})
+    with pytest.raises(exceptions.ViduRateLimitError) as caught:
+        task.start()
+    assert caught.value.retryable
+    assert caught.value.generation_id == first.trigger.generation_id
+    official.clear_faults()
+    assert deferred_by(task).trigger.generation_id == first.trigger.generation_id
+    assert len(official.creates) == 1
+
+
+def test_a_synchronous_product_is_not_watched(official, connect):
+    """Its result is in the create's answer: no watch will show the generation, so the slot is not kept for one."""
+    connect("ent-v2", max_in_flight=1)
+    speech = {"text": "hello", "voice_setting_voice_id": "v"}
+    task = Task(deferrable=True, prompt=None, model=None, endpoint="audio-tts", parameters=speech)
+    assert deferred_by(task).trigger.is_watched is False
+    assert deferred_by(Task(deferrable=True)).trigger.is_watched is True
+
+
+@pytest.mark.parametrize("late", [0, 200])
+def test_a_late_turn_is_checked_against_the_account(official, connect, late):
+    """The queue has given the slot of a worker that starts minutes later to another task: this one waits again."""
+    connect("ent-v2", max_in_flight=1)
+    ViduHook().create_generation(prompt="a dog", model="m")
+    task = Task(deferrable=True, timeout=900)
+    waiting = deferred_by(task)
+    now = time.time()
+    turn = {"kind": "slot", "outcome": "succeeded", "since": now - 300, "deadline": now + 600, "given_at": now - late}
+    with pytest.raises(TaskDeferred) as next_wait:
+        task.wake(waiting, turn)
+    assert isinstance(next_wait.value.trigger, ViduSlotTrigger if late else ViduGenerationTrigger)
+    assert len(official.creates) == (1 if late else 2)
+
+
+def test_an_execution_timeout_while_waiting_for_a_slot_is_named(official, connect):
+    """Airflow 2 reports it in the words of a trigger that nobody ran: the advice must not be about triggerers."""
+    connect("ent-v2", max_in_flight=1)
+    task = Task(deferrable=True, execution_timeout=timedelta(seconds=5))
+    deferred_by(task)
+    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout of 5 s expired.*nothing was submitted"):
+        task.operator.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, task.context())
+
+
+@pytest.mark.parametrize("flag", ["maybe", "True"])
+def test_a_dry_run_that_is_switched_on_meanwhile_loses_no_result(official, monkeypatch, flag):
+    """The generation was paid for: its order is recorded as returned, whatever the setting says by now."""
+    task = Task(deferrable=True)
+    waiting = deferred_by(task)
+    official.set_speed(50)
+    found = task.resume(waiting)
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", flag)
+    task.operator.post_execute(task.context(), found)
+    assert [record["returned"] for record in task.store.values()] == [True]
+
+
+@pytest.mark.parametrize("is_cleared", [False, True], ids=["retry", "clear"])
+def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cleared):
+    """A queue would say in the end that nothing was submitted; the next retry searches again, and finds the job."""
+    task = Task(deferrable=True)
+    lost(task)
+    official.add_fault({"match": {"kind": "list"}, "times": 99, "action": {"status": 429}})
+    if is_cleared:
+        task.clear()
+    with pytest.raises(exceptions.ViduSubmitUncertainError, match="could not be read") as caught:
+        task.start()
+    assert caught.value.retryable
+    official.clear_faults()
+    assert deferred_by(task).trigger.generation_id == official.creates[0].id
+    assert len(official.creates) == 1

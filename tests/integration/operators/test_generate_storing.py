@@ -1,0 +1,59 @@
+"""The generate operator with a destination: one task from the prompt to the stored file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.operators import ViduGenerateOperator
+from airflow_provider_vidu.stores.naming import stem_of
+from tests.integration.operators.test_generate import Task
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
+def test_from_the_prompt_to_the_file(dialect, sandbox, tmp_path, deferrable):
+    """The woken task stores the file and returns the generation with the file's record."""
+    found = Task(deferrable=deferrable, destination=f"{tmp_path}/").run()
+    content = Path(found["file"]["uri"].removeprefix("file://")).read_bytes()
+    assert (found["status"], found["file"]["generation_id"]) == ("succeeded", found["id"])
+    assert found["file"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert Path(found["file"]["uri"]).name == f"{stem_of(found['id'], None)}.mp4"
+
+
+def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
+    """With the generation that is paid for."""
+    sandbox.add_fault({"match": {"kind": "file"}, "times": None, "action": {"status": 404, "body": "gone"}})
+    task = Task(deferrable=True, destination=f"{tmp_path}/clip.mp4")
+    with pytest.raises(exceptions.ViduError):
+        task.run()
+    sandbox.clear_faults()
+    assert task.run()["file"]["uri"] == f"file://{tmp_path}/clip.mp4"
+    assert len(sandbox.creates) == 1
+
+
+def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):
+    """It is checked before the order."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(exceptions.ViduConfigError, match="Nothing was ordered"):
+        Task(destination=f"{tmp_path}/file/clips/").run()
+    assert sandbox.requests("create") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"artifact": "cover"}, "need a destination"),
+        ({"destination": "/tmp/x/", "wait_for_completion": False}, "wait_for_completion"),
+        ({"destination": "/tmp/x/", "artifact": "gif"}, "artifact must be one of"),
+        ({"destination": "/a/../b/"}, r"'\.\.' segment"),
+    ],
+)
+def test_wrong_arguments_fail_at_parse_time(arguments, words):
+    """What is wrong in every run is told when the DAG is read."""
+    with pytest.raises(exceptions.ViduConfigError, match=words):
+        ViduGenerateOperator(**{"task_id": "g", "prompt": "x", **arguments})

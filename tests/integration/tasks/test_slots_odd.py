@@ -1,0 +1,79 @@
+"""The queue for slots under odd answers, closing clients and limits that several triggerers share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from airflow_provider_vidu.api import async_client
+from airflow_provider_vidu.events import read_slot_event
+from airflow_provider_vidu.exceptions import ViduBudgetError
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.triggers import ViduGenerationTrigger
+from tests.integration.tasks.test_slots import admitted, fired, slot_trigger
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.vidu_sandbox(concurrency=9, when_full="refuse")
+async def test_a_limit_of_the_users_own_counts_what_others_run(sandbox, connect):
+    """Another triggerer runs two of three: the account has free slots, and this queue gives away one."""
+    connect("ent-v2", max_in_flight=3)
+    for _ in range(2):
+        await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="viduq2")
+    assert await admitted(*(slot_trigger(name) for name in "abcd"), seconds=1.5) == ["a"]
+
+
+@pytest.mark.parametrize("limit", [0, -1, "none", None])
+async def test_an_account_without_a_usable_limit_is_probed(sandbox, connect, limit):
+    """A task must not wait for ever for a free one of no slots."""
+    connect("ent-v2")
+    answer = {"remains": [{"credit_remain": 500, "concurrency_limit": limit, "current_concurrency": 0}]}
+    sandbox.add_fault({"match": {"kind": "credits"}, "times": 99, "action": {"status": 200, "body": answer}})
+    assert await admitted(slot_trigger("film"), seconds=2) == ["film"]
+
+
+@pytest.mark.vidu_sandbox(concurrency=2, when_full="refuse")
+async def test_a_task_that_joins_while_the_queue_closes_is_served(sandbox, connect, monkeypatch):
+    """The last waiter has gone, and its client is being closed: the next one is not forgotten."""
+    connect("ent-v2")
+    closing, close = asyncio.Event(), async_client.AsyncClient.close
+
+    async def slowly(client: async_client.AsyncClient) -> None:
+        closing.set()
+        await asyncio.sleep(0.3)
+        await close(client)
+
+    monkeypatch.setattr(async_client.AsyncClient, "close", slowly)
+    await fired(slot_trigger("first"))
+    await asyncio.wait_for(closing.wait(), 5)
+    assert await admitted(slot_trigger("second", since=time.time()), seconds=8) == ["second"]
+
+
+@pytest.mark.vidu_sandbox(balance=50)
+async def test_a_floor_holds_for_those_who_join_right_after(sandbox, connect):
+    """After a restart the waiting tasks join one by one: the balance is not asked again, and still refuses them."""
+    connect("ent-v2", min_balance=100)
+    for name in ("first", "second", "third"):
+        with pytest.raises(ViduBudgetError, match="min_balance"):
+            read_slot_event(await fired(slot_trigger(name)))
+    assert len(sandbox.requests("credits")) == 1
+
+
+async def test_a_restart_admits_nobody_before_the_running_generations_are_counted(sandbox, connect):
+    """On a gateway, with all rows loaded at once and the waiting tasks first, ``max_in_flight`` holds."""
+    connect("vidu-native", max_in_flight=1)
+    sandbox.set_speed(0)
+    generation = await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="m")
+    watch = ViduGenerationTrigger(generation_id=generation.id)
+
+    async def watching() -> None:
+        await asyncio.sleep(0.5)  # the triggerer makes its triggers one after the other
+        await anext(watch.run())
+
+    job = asyncio.create_task(watching())
+    assert await admitted(slot_trigger("a"), slot_trigger("b"), seconds=1.5) == []
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)

@@ -1,0 +1,160 @@
+"""The page of the spending before a real API server: its sums, who sees which, and the CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from airflow_provider_vidu.ui.spending import records
+from private_airflow import wait_for
+
+pytestmark = pytest.mark.integration
+NOW = datetime.now(UTC)
+MADE = {"conn_id": "c", "role": "generate", "model": "viduq3-turbo"}
+
+
+def sums(pages, user="admin", days=30):
+    """Return what the page gets as JSON."""
+    answer = pages.get(f"/vidu/spending.json?days={days}", user=user)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def of_dag(told, dag):
+    """Return the sums of one DAG by day, model and outcome: other tests fill the same database."""
+    rows = [row for row in told["rows"] if row["dag_id"] == dag]
+    return {
+        (row["day"], row["model"], row["outcome"]): (row["credits"], row["generations"], row["with_price"])
+        for row in rows
+    }
+
+
+def settled(pages, dag, count):
+    """Wait until so many sums of a DAG are there: an answer that took long is kept for a moment."""
+    assert wait_for(lambda: len(of_dag(sums(pages), dag)) == count, 30, every=0.3), of_dag(sums(pages), dag)
+    return of_dag(sums(pages), dag)
+
+
+def day(ago: float) -> str:
+    """Return a day as the page writes it."""
+    return f"{NOW - timedelta(days=ago):%Y-%m-%d}"
+
+
+def spend(pages, dag, index, note, *, ago=0.0, **more):
+    """Add a task that has submitted a generation."""
+    at = NOW - timedelta(days=ago)
+    known = {"created_at": at.isoformat(), **note}
+    pages.add("make", f"{dag}-{index}", dag=dag, index=index, watch={**MADE, **known}, at=at, **more)
+
+
+def test_the_sums(pages):
+    """By day, model and outcome; a price is counted once, wherever it stands, and none is invented."""
+    dag = "spend-sums"
+    spend(pages, dag, 0, {"credits": 40})
+    spend(pages, dag, 1, {"credits": 2.5})
+    spend(pages, dag, 2, {"credits": 80}, state="failed", ago=2)
+    spend(pages, dag, 3, {"credits": 20}, state="deferred", ago=2)
+    spend(pages, dag, 4, {"credits": 30, "role": "submit"}, ago=2)
+    spend(pages, dag, 5, {}, ago=2)  # no price
+    spend(pages, dag, 6, {"credits": 7}, ago=20)
+    spend(pages, dag, 7, {"credits": 9}, ago=40)
+    # A sensor repeats id and price, and a second task publishes the same generation: neither has paid again.
+    pages.add("wait", f"{dag}-0", dag=dag, watch={**MADE, "role": "wait", "credits": 40}, at=NOW)
+    pages.add("again", f"{dag}-0", dag=dag, watch={**MADE, "credits": 40}, at=NOW)
+    # Several generations of one task, of another model.
+    more = [("s-2", {**MADE, "credits": 5, "model": "viduq1"})]
+    pages.add("loop", "s-1", dag=dag, watch={**MADE, "credits": 6, "model": "viduq1"}, more=more, at=NOW)
+    # A wait for a slot has no price; nonsense is no price.
+    pages.add("waits", None, dag=dag, watch={"role": "generate", "waiting_since": 1.5}, state="deferred", at=NOW)
+    spend(pages, dag, 8, {"credits": "much"}, ago=2)
+    told = settled(pages, dag, 7)
+    assert told == {
+        (day(0), "viduq3-turbo", "succeeded"): (42.5, 2, 2),
+        (day(0), "viduq1", "succeeded"): (11, 2, 2),
+        (day(2), "viduq3-turbo", "succeeded"): (0, 2, 0),
+        (day(2), "viduq3-turbo", "failed"): (80, 1, 1),
+        (day(2), "viduq3-turbo", "working"): (20, 1, 1),
+        (day(2), "viduq3-turbo", "submitted"): (30, 1, 1),
+        (day(20), "viduq3-turbo", "succeeded"): (7, 1, 1),
+    }
+    assert (day(20), "viduq3-turbo", "succeeded") not in of_dag(sums(pages, days=7), dag)
+    assert of_dag(sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
+
+
+def test_where_price_and_model_come_from(pages):
+    """The sum over retries and clears comes before the note, and a small result or the rendered fields fill gaps."""
+    dag, bare = "spend-sources", {"conn_id": "c", "role": "generate"}
+    pages.add("cleared", "c-1", dag=dag, watch={**bare, "credits": 40}, at=NOW, spent=120)
+    pages.add("refunded", "c-2", dag=dag, watch={**bare, "credits": 40}, state="failed", at=NOW, spent=0)
+    pages.add("late", "c-3", dag=dag, watch=bare, result={"id": "c-3", "credits": 15, "model": "viduq2"}, at=NOW)
+    pages.add("fields", "c-4", dag=dag, watch={**bare, "credits": 1}, fields={"model": "viduq2-pro"}, at=NOW)
+    pages.add("large", "c-5", dag=dag, watch=bare, result={"credits": 3, "raw": "x" * 20_000}, at=NOW)
+    pages.add("nan", "c-6", dag=dag, watch={**bare, "credits": 1}, at=NOW)
+    pages.spoil("nan", "vidu_watch", '{"role": "generate", "credits": NaN}', dag=dag)
+    told = settled(pages, dag, 4)
+    assert told == {
+        (day(0), "not known", "succeeded"): (120, 2, 1),
+        (day(0), "not known", "failed"): (0, 1, 1),
+        (day(0), "viduq2", "succeeded"): (15, 1, 1),
+        (day(0), "viduq2-pro", "succeeded"): (1, 1, 1),
+    }
+
+
+def test_each_user_sees_their_own_dags(pages):
+    """Sums, names and CSV hold only DAGs whose clips the user may see; without a login there is nothing."""
+    spend(pages, "film", 900, {"credits": 11, "model": "viduq-of-film"})
+    spend(pages, "spend-secret", 0, {"credits": 1234567, "model": "secret-model"})
+    settled(pages, "spend-secret", 1)
+    vera = sums(pages, "vera")
+    assert [each["name"] for each in vera["dags"]] == ["film"]
+    assert "viduq-of-film" in [each["name"] for each in vera["models"]]
+    assert vera["total"]["credits"] < 1234567
+    assert sum(sum(each["credits"].values()) for each in vera["calendar"]) == vera["total"]["credits"]
+    assert "secret" not in str(vera)
+    assert "secret" not in pages.get("/vidu/spending.csv", user="vera").text
+    stranger = sums(pages, "nobody")
+    assert (stranger["total"], stranger["dags"], stranger["rows"]) == (
+        {"credits": 0, "generations": 0, "with_price": 0}, [], [],
+    )  # fmt: skip
+    for path in ("/vidu/spending.json", "/vidu/spending.csv"):
+        assert pages.get(path, user=None).status_code == 401
+    login = pages.get("/vidu/spending", user=None)
+    assert (login.status_code, login.headers["location"][:26]) == (307, "../api/v2/auth/login?next=")
+    assert pages.get("/vidu/spending", user="vera").status_code == 200
+    assert pages.get("/vidu/spending.json?days=31", user="admin").status_code == 422
+
+
+def test_the_csv_runs_nothing(pages):
+    """What a spreadsheet would take for a formula is text in it; numbers stay numbers."""
+    for index, name in enumerate(('=cmd|"x"', "+1", "-1", "@SUM(1)", "plain,2")):
+        spend(pages, "spend-csv", index, {"credits": index + 1, "model": name})
+    assert wait_for(lambda: len(of_dag(sums(pages, days=7), "spend-csv")) == 5, 30, every=0.3)
+    answer = pages.get("/vidu/spending.csv?days=7", user="admin")
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="vidu-credits-7-days.csv"'
+    rows = [row for row in csv.DictReader(io.StringIO(answer.text)) if row["dag_id"] == "spend-csv"]
+    assert {row["model"]: row["credits"] for row in rows} == {
+        "'=cmd|\"x\"": "1", "'+1": "2", "'-1": "3", "'@SUM(1)": "4", "plain,2": "5",
+    }  # fmt: skip
+    assert {row["day"] for row in rows} == {day(0)}
+
+
+def test_no_more_than_the_newest(pages, monkeypatch):
+    """Beyond the limit the newest generations are added up, and the account says that it is cut."""
+    from sqlalchemy.orm import Session
+
+    for index in range(3):
+        spend(pages, "spend-newest", index, {"credits": 1}, ago=-1 - index / 100)  # newer than all others
+    monkeypatch.setattr(records, "MAX_GENERATIONS", 2)
+    with Session(pages.engine) as session:
+        found = records.account(session, NOW - timedelta(days=1))
+    assert found.is_cut
+    assert sum(row.generations for row in found.rows) == 2

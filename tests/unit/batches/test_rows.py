@@ -1,0 +1,82 @@
+"""The rows of a batch: keys, arguments and names of files."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.batches.rows import Row, check_names, check_naming, rows_of, stem
+from airflow_provider_vidu.exceptions import ViduConfigError
+
+NOTHING = {"prompt": None, "model": None, "images": None, "endpoint": None, "parameters": None, "body": None}
+
+
+def test_a_row_overrides_the_defaults():
+    """Parameters are merged; other fields are parameters; empty ones are omitted; numbers in text become numbers."""
+    defaults = {"model": "m", "images": None, "endpoint": None, "parameters": {"duration": 4, "seed": 1}}
+    given = {"key": "a", "prompt": "x", "duration": "8", "style": "anime", "images": "", "parameters": '{"bgm": true}'}
+    (row,) = rows_of([given], defaults)
+    merged = {"duration": 8, "seed": 1, "style": "anime", "bgm": True}
+    assert (row.key, row.arguments) == ("a", {**NOTHING, "prompt": "x", "model": "m", "parameters": merged})
+
+
+def test_a_derived_key_does_not_depend_on_the_place():
+    """A row that is inserted orders nothing again; equal rows are two rows."""
+    first = rows_of(["a cat", "a dog", "a cat"], {})
+    second = rows_of(["new", "a cat", "a dog", "a cat"], {})
+    assert [row.key for row in second[1:]] == [row.key for row in first]
+    assert len({row.key for row in second}) == 4
+
+
+def test_a_key_that_is_given_twice_is_refused():
+    """Before anything is ordered."""
+    with pytest.raises(ViduConfigError, match="same key: 'a'"):
+        rows_of([{"key": "a", "prompt": "x"}, {"key": "a", "prompt": "y"}], {})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (7, "must be an object or a prompt"),
+        ({"key": 1.5, "prompt": "x"}, "must be text or a whole number"),
+        ({"prompt": "x", "parameters": "[1]"}, "parameters must be a JSON object"),
+        ({"body": {"a": 1}, "prompt": "x"}, "body replaces all other fields"),
+        ({"prompt": "x", "name": "../up"}, "is not usable"),
+        ({"prompt": "x", "name": ".vidu/state"}, "is not usable"),
+        (ViduConfigError("Line 3 is not JSON"), "Line 3"),
+    ],
+)
+def test_a_bad_row_is_a_row_with_a_problem(given, words):
+    """It does not hide the others."""
+    bad, good = rows_of([given, "a cat"], {})
+    assert words in str(bad.problem)
+    assert good.problem is None
+
+
+@pytest.mark.parametrize("given", ["a.csv", {"prompt": "x"}, 7, b"x"])
+def test_rows_that_are_no_list(given):
+    """They are refused as a whole."""
+    with pytest.raises(ViduConfigError, match="must be a list of rows"):
+        rows_of(given, {})
+
+
+def test_names_of_files():
+    """A value makes no folder, a template does; unsafe characters lead to a hash; an own name wins."""
+    row = Row("a/b", 3, {"prompt": "A cat", "model": "m"})
+    assert stem(row, "{model}/{index}", None) == "m/00003"
+    assert stem(row, "{key}", None).startswith("a_b-")
+    assert stem(Row("k", 0, {}, name="films/one"), "{key}", None) == "films/one"
+    assert stem(Row("k", 0, {}), "con/{key}", None) != "con/k"
+
+
+def test_rows_with_the_same_file_are_refused():
+    """Also where a file system ignores case."""
+    with pytest.raises(ViduConfigError, match="same file name: 'clip'"):
+        check_names([Row("a", 0, {}, name="Clip"), Row("clip", 1, {})], "{key}")
+    check_names([Row("a", 0, {}), Row("b", 1, {})], "{generation_id}")
+
+
+@pytest.mark.parametrize("template", ["clip", "{prompt}", "{key", "{nothing}-{key}"])
+def test_a_naming_that_is_wrong_for_all_rows(template):
+    """It is refused when the DAG is parsed."""
+    with pytest.raises(ViduConfigError, match="naming"):
+        check_naming(template)
