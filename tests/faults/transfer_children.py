@@ -140,7 +140,9 @@ def _load_the_rest() -> None:
 
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.network.addresses import system_resolver
+    from airflow_provider_vidu.operators import ViduDownloadOperator
 
+    assert ViduDownloadOperator
     assert ViduHook("vidu_default").config
     assert ObjectStoragePath("/tmp/x").path
     assert system_resolver("localhost", 80)
