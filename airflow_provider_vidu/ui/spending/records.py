@@ -22,7 +22,7 @@ from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
-from airflow_provider_vidu.ui.records.instances import same_task
+from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task
 from airflow_provider_vidu.ui.records.json_fields import as_number, text_field
 from airflow_provider_vidu.ui.spending.account import Account, Spent
 
@@ -110,6 +110,7 @@ def _generations(since: datetime) -> Any:
     newest = (
         select(
             *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "key", "timestamp")),
+            *([XComModel.task_instance_id] if HAS_REGIONS else []),  # what same_task compares there
             role.label("role"),
             text_field(XComModel.value, "created_at", 40).label("created_at"),
             text_field(XComModel.value, "credits", 40).label("credits"),

@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders.money import spending
 from airflow_provider_vidu.orders.money.ledger import ListedLedger
 from airflow_provider_vidu.orders.records import StateStore
 from tests.integration.operators.test_generate import Task
+from tests.versions import AIRFLOW
 
 PRICE = 10
 
@@ -257,8 +258,9 @@ def test_a_ledger_that_cannot_be_read_allows_no_create(official, variables):
 
 def test_a_ledger_that_cannot_be_written_loses_no_job(official, variables, logged):
     """It is paid for: it is logged, and the retry writes the entry."""
-    task, write = Spender(budget=ViduBudget(credits=10)), variables.set
-    variables.set = lambda key, value: 1 / 0
+    task = Spender(budget=ViduBudget(credits=10))
+    write = variables.set
+    variables.set = lambda key, value: 1 / 0 if key.startswith("vidu_spent") else write(key, value)
     first = task.submit()
     assert "Could not enter into the budget what the generation costs" in logged()
     variables.set = write
@@ -310,6 +312,7 @@ def test_a_worker_killed_at_any_step_spends_at_most_its_own_job(official, variab
         Spender(20, budget=ViduBudget(credits=20)).start()
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 lets no thread but the main one call execute()")
 def test_fifty_tasks_at_once_spend_the_budget_and_what_was_being_created(official, variables):
     """Every create that was allowed began before the known sum reached the limit; afterwards none is."""
     lock = threading.Lock()

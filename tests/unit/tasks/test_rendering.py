@@ -13,6 +13,7 @@ from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.tasks.rendering import allow_generations
+from tests.versions import AIRFLOW
 
 NATIVE_CHANGES = ["3.10", "007", "1_000", "0x10", "'in quotation marks'", '"so"', "True", "[1, 2]", "911", "1e5"]
 
@@ -59,6 +60,7 @@ def test_text_is_not_read_as_a_literal(text, native):
     assert (download.generation_id, download.destination) == (text, text)
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 also refuses the tuples that pydantic's models hold")
 def test_a_generation_that_a_task_returns_can_be_read(monkeypatch):
     """Airflow stores the model that the hook returns; the task behind it gets it, in a process that has read none."""
     serde = next(
