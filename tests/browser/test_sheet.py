@@ -147,8 +147,8 @@ def test_sorting_and_the_dense_view(visit, filled):
 def test_a_clip_plays_under_the_pointer(visit, filled):
     """Nothing is fetched before; without sound while the pointer rests on the card; gone when it leaves."""
     page = visit(filled)
-    card = page.locator(".card").nth(1)
-    card.locator("img").wait_for()
+    card = page.locator(".card:has(img)").first
+    card.wait_for()
     assert page.locator(".preview").count() == 0
     card.locator(".thumb").hover()
     until(page, "document.querySelector('.preview')?.currentTime > 0.1")
