@@ -16,7 +16,7 @@ import sys
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -98,11 +98,13 @@ GOES: Final = {
         *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE),
         *TESTED,
     ),
-    "run": ("-m", "matrix", "tests/matrix"),
+    "run": ("-m", "matrix and not nightly", "tests/matrix"),
+    "loops": ("-m", "matrix and nightly", "tests/matrix"),
     "stores": ("-m", "stores", "tests/stores"),
     "bare": ("-m", "matrix", "tests/bare"),
 }
-"""What pytest is asked for, by name: units and integration, a whole Airflow, other stores than S3, the bare wheel."""
+"""What pytest is asked for, by name: units and integration, a whole Airflow, its task loops (since Airflow 3.4; they take
+minutes), other stores than S3, the bare wheel."""
 EVERY_EXTRA: Final = "[s3,gcs,azure,openlineage,test]"
 LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run", "stores"), title="lowest", pins="lowest", extras=EVERY_EXTRA)
 """Each dependency at the lowest version that pyproject.toml allows, those of the extras as well."""
@@ -120,17 +122,21 @@ def constraints_of(name: str) -> Path:
 def cells() -> list[Cell]:
     """Return every cell; the first Python of each Airflow has the whole run."""
     of_versions = [
-        Cell(airflow, python, ("tests", "run") if python == pythons[0] else ("tests",))
+        Cell(airflow, python, _goes(airflow) if python == pythons[0] else ("tests",))
         for airflow, pythons in MATRIX.items()
         for python in pythons
     ]
     return [BARE, LOWEST, EXTRAS, *of_versions]
 
 
+def _goes(airflow: str) -> tuple[str, ...]:
+    return ("tests", "run", "loops") if airflow.startswith("3.4") else ("tests", "run")
+
+
 def ends(found: list[Cell]) -> list[Cell]:
     """Return what every change is tested on: the oldest Airflow and the newest, on one Python each."""
     whole = [cell for cell in found if "run" in cell.goes and not cell.title]
-    return [whole[0], whole[-1]]
+    return [replace(cell, goes=("tests", "run")) for cell in (whole[0], whole[-1])]
 
 
 def find_python(version: str) -> str | None:

@@ -10,7 +10,10 @@ import pytest
 from private_airflow import PrivateAirflow, Run, wait_for
 from tests.versions import AIRFLOW
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 4), reason="Airflow has no task loops before 3.4")
+pytestmark = [
+    pytest.mark.skipif(AIRFLOW < (3, 4), reason="Airflow has no task loops before 3.4"),
+    pytest.mark.nightly,  # minutes: a part of `make matrix` of its own
+]
 
 
 def instance(airflow: PrivateAirflow, run: Run, task_id: str, iteration: int, map_index: int = -1) -> Any:
