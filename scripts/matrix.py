@@ -103,8 +103,8 @@ GOES: Final = {
     "stores": ("-m", "stores", "tests/stores"),
     "bare": ("-m", "matrix", "tests/bare"),
 }
-"""What pytest is asked for, by name: units and integration, a whole Airflow, its task loops (since Airflow 3.4; they take
-minutes), other stores than S3, the bare wheel."""
+"""What pytest is asked for, by name: units and integration, a whole Airflow, its task loops (minutes; since
+Airflow 3.4), other stores than S3, the bare wheel."""
 EVERY_EXTRA: Final = "[s3,gcs,azure,openlineage,test]"
 LOWEST: Final = Cell("2.11.0", "3.11", ("tests", "run", "stores"), title="lowest", pins="lowest", extras=EVERY_EXTRA)
 """Each dependency at the lowest version that pyproject.toml allows, those of the extras as well."""
