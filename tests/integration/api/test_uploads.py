@@ -28,9 +28,9 @@ SOON = 10.0
 TAKEN = b'HTTP/1.1 200 OK\r\nETag: "e1"\r\nContent-Length: 0\r\n\r\n'
 
 
-def send(server: Server, size: int = 1000) -> str:
+def send(server: Server, size: int = 1000, timeout: float = TIMEOUT) -> str:
     """Upload so many bytes."""
-    access = DownloadAccess(allowed_hosts=frozenset({"127.0.0.1"}), timeout=TIMEOUT)
+    access = DownloadAccess(allowed_hosts=frozenset({"127.0.0.1"}), timeout=timeout)
     return put(server.url("/put?sig=hush"), io.BytesIO(bytes(size)), size, "image/png", access)
 
 
@@ -89,7 +89,7 @@ def test_an_error_whose_text_trickles():
 def test_an_interim_answer():
     """What comes before the answer is none."""
     with Server(lambda _, wire: wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + TAKEN)) as server:
-        assert send(server) == '"e1"'
+        assert send(server, timeout=5) == '"e1"'
 
 
 @pytest.mark.parametrize(
