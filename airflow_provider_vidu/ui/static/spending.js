@@ -46,7 +46,7 @@ function amount(credits) {
 
 function sum({ credits, generations, with_price: priced }) {
   if (!generations) return [];
-  const known = priced < generations ? `, known of ${amount(priced)}` : "";
+  const known = priced < generations ? `, price known of ${amount(priced)}` : "";
   return `${amount(credits)} credits · ${amount(generations)} ${generations === 1 ? "generation" : "generations"}${known}`;
 }
 
