@@ -116,7 +116,7 @@ class BatchRun:
         return f"{self._batch}#{self.state.orders}"
 
     def begin(self, order: Order) -> None:
-        """Begin a try: resume what an earlier one has left, or order everything anew.
+        """Begin a try: resume what an earlier one has left, or order everything again.
 
         :param order: which order of the task instance the try belongs to.
         """

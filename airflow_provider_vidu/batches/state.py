@@ -71,11 +71,11 @@ class BatchState:
     """The state of a batch, of whatever leg, try or run."""
 
     orders: int = 0
-    """How many times the batch was ordered anew: 1 after its first try."""
+    """How many times the batch was ordered again from the start: 1 after its first try."""
     order: Record | None = None
     """Which order of the task instance the batch belongs to (see ``orders.order``)."""
     is_again: bool = False
-    """Whether the order follows a clear that orders everything anew, so that no earlier file is reused."""
+    """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
     since: float = 0.0
     deadline: float = 0.0
     intents: dict[str, Intent] = field(default_factory=dict)
@@ -226,7 +226,7 @@ def begun(state: BatchState, order: Order, now: float, timeout: float, *, is_new
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.
     :param timeout: seconds that the batch may take.
-    :param is_new: whether a clear orders everything anew.
+    :param is_new: whether a clear orders everything again.
     """
     was_cleared = state.order is not None and state.order.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)

@@ -134,7 +134,7 @@ class Submitter:
                 return Submitted()
             self._journal.append({"e": "back", "keys": [row.key]})
             return Submitted(refusal=error, is_full=about is Blame.FULL)
-        except BaseException:
+        except BaseException:  # a kill before the send: the row is open again, and the intent means nothing
             if not sends:
                 self._journal.append({"e": "back", "keys": [row.key]})
             raise

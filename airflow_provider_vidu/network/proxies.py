@@ -63,7 +63,7 @@ def basic_credentials(url: str) -> str | None:
 
 
 def secrets_of(proxy: Secret) -> set[str]:
-    """Return what nobody may read of a proxy: its password, as it is written, as it is meant and as it is sent.
+    """Return the secrets of a proxy: its password as it is written, as it is decoded and as it is sent.
 
     A token may be the user name without a password.
     """
@@ -76,7 +76,7 @@ def secrets_of(proxy: Secret) -> set[str]:
 
 
 def environment_secrets(environ: Mapping[str, str] | None = None) -> set[str]:
-    """Return what nobody may read of the proxies in the environment: a proxy that refuses a password may quote it.
+    """Return the secrets of the proxies in the environment: a proxy that refuses a password may quote it.
 
     :param environ: the environment to read; the process's own if omitted.
     """

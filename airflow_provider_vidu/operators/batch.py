@@ -90,7 +90,7 @@ class ViduBatchOperator(SignedURLOperator):
     :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
     :param cancel_on_kill: cancel the open generations when the task is killed or times out.
-    :param on_clear: ``resume``: a clear orders only rows without a file. ``new``: it orders everything anew.
+    :param on_clear: ``resume``: a clear orders only rows without a file. ``new``: it orders everything again.
     :param artifact: which file of each generation to keep; the result, whatever its medium, if omitted.
     :param max_bytes: the largest accepted file, in bytes; ``[vidu] max_bytes`` (20 GiB) if omitted.
     :param reuse: ``identical`` stores no second file for a row whose request, service and artifact equal those of an

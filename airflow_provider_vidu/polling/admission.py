@@ -8,7 +8,7 @@ queue). One :class:`Gate` per connection in each triggerer decides who may try a
   with twice as many after a success, and with half as many, later, after a refusal;
 * the user's own limit (``max_in_flight``) holds in both cases.
 
-Admitted tasks that have not submitted yet count as slots in use, so that nobody is woken for the same slot twice.
+Admitted tasks that have not submitted yet count as slots in use, so that no two tasks are woken for the same slot.
 """
 
 from __future__ import annotations

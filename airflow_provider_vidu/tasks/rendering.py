@@ -76,7 +76,7 @@ class RenderedOperator(BaseOperator):
         from airflow_provider_vidu.api.dialects.endpoints import FLAGS, NUMBERS
 
         if seen_oids is not None and id(content) in seen_oids:
-            # What a mapped task was given by an XCom is data: rendered, whoever fills it could read every connection.
+            # What a mapped task was given by an XCom is data: rendered, its author could read every connection.
             return content
         outer = self._is_text, self._is_number
         try:

@@ -74,7 +74,7 @@ class SlotQueue:
         self._is_below_floor: ViduBudgetError | None = None
         self._places: dict[str, int] = {}
         self.trouble: str | None = None
-        """Why nobody can be admitted at all at the moment; None while the queue works."""
+        """Why no task can be admitted at the moment; None while the queue works."""
 
     @property
     def is_hurried(self) -> bool:
