@@ -59,6 +59,8 @@ class Pages:
         if user not in self.sessions:
             session = self.sessions[user] = requests.Session()
             session.trust_env = False
+            # The server closes a connection after five idle seconds, perhaps just as the next request takes it.
+            session.headers["Connection"] = "close"
             if user is not None:
                 login = {"username": user, "password": PASSWORDS[user]}
                 answer = requests.post(f"{self.url}/auth/token", json=login, timeout=60)
