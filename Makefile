@@ -67,7 +67,7 @@ FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal -o faulthandler_tim
 test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
 	@$(FAST)
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
-	@"$(BIN)/python" -m pytest -m e2e tests/e2e $(ARGS)
+	@"$(BIN)/python" -m pytest -m "e2e and not nightly" tests/e2e $(ARGS)
 	@"$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
 
 test-fast: setup ## Run the tests that need no Airflow processes.

@@ -22,6 +22,16 @@ MOMENTS = {
 }
 # Where vidu-native, which can neither be searched nor marked, must end in an error instead of a second charge.
 UNKNOWN_IN_NATIVE = {"before_post", "during_answer", "after_answer"}
+# Each moment once, and each way in which it can end; `make faults` kills at every moment in both dialects.
+ALWAYS = {
+    ("native", "before_post"), ("native", "after_answer"), ("native", "waiting"),
+    ("ent", "start"), ("ent", "during_answer"), ("ent", "resumed"),
+}  # fmt: skip
+DEATHS = [
+    pytest.param(dialect, moment, marks=[] if (dialect, moment) in ALWAYS else [pytest.mark.nightly])
+    for dialect in DIALECTS
+    for moment in MOMENTS
+]
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,16 @@ class Orders:
         return [create for create in self.sandbox.creates if create.body.get("prompt") == prompt]
 
 
+def _asked_for(request: pytest.FixtureRequest, test: str) -> list[dict[str, str]]:
+    """Return with which parameters this session runs a test: nothing is started that nobody looks at."""
+    return [item.callspec.params for item in request.session.items if getattr(item, "originalname", "") == test]
+
+
 @pytest.fixture(scope="module")
-def orders(airflow, keys, tmp_path_factory) -> Iterator[Orders]:
+def orders(airflow, keys, request, tmp_path_factory) -> Iterator[Orders]:
     """Start every order whose worker will die; they run beside each other."""
+    asked = _asked_for(request, "test_a_dead_worker_never_pays_twice")
+    deaths = [(one["dialect"], one["moment"]) for one in asked]
     with Sandbox(keys=[keys.good], queue=1, duration=4, models="any", list_payload=True, concurrency=None) as sandbox:
         for dialect, name in DIALECTS.items():
             fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": {"dialect": name}}
@@ -52,6 +69,8 @@ def orders(airflow, keys, tmp_path_factory) -> Iterator[Orders]:
         airflow.wait_for_dags([f"e2e_order_{d}_{w}" for d in DIALECTS for w in ("deferred", "worker")])
         made = Orders(airflow, sandbox, str(tmp_path_factory.mktemp("deaths")), {})
         for dialect, name in DIALECTS.items():
+            if (dialect, "during_answer") not in deaths:
+                continue
             # The answer comes later than the worker's death: carried out and billed, but never learnt of.
             rule = {"kind": "create", "dialect": name}
             sandbox.add_fault({"match": rule, "times": 1, "action": {"delay": 10}})
@@ -59,10 +78,9 @@ def orders(airflow, keys, tmp_path_factory) -> Iterator[Orders]:
                 dialect, "deferred", "during_answer", die_at="during_answer"
             )
             assert wait_for(lambda d=name: any(c.dialect == d for c in sandbox.creates), 60)
-        for dialect in DIALECTS:
-            for moment, way in MOMENTS.items():
-                if moment != "during_answer":
-                    made.runs[dialect, moment] = made.order(dialect, way, moment, die_at=moment)
+        for dialect, moment in deaths:
+            if moment != "during_answer":
+                made.runs[dialect, moment] = made.order(dialect, MOMENTS[moment], moment, die_at=moment)
         yield made
 
 
@@ -77,19 +95,20 @@ def patient(airflow, keys) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def waiting(orders, patient) -> dict[str, Run]:
+def waiting(orders, patient, request) -> dict[str, Run]:
     """Start every order that users and triggerers meddle with, by its prompt; they wait beside each other."""
     started = {f"restart {dialect}": (dialect, "deferred") for dialect in DIALECTS}
-    for way in ("deferred", "worker"):
-        started |= {f"{way} {what}": ("ent", way) for what in ("clear", "failed", "success")}
+    for one in _asked_for(request, "test_a_clear_is_a_new_order_and_ends_the_old_one"):
+        started[f"{one['way']} clear"] = ("ent", one["way"])
+    for one in _asked_for(request, "test_a_users_kill_cancels"):
+        started[f"{one['way']} {one['state']}"] = ("ent", one["way"])
     return {
         prompt: orders.order(dialect, way, prompt, conn_id=f"vidu_patient_{dialect}")
         for prompt, (dialect, way) in started.items()
     }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("dialect", "moment"), DEATHS)
 def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
     """After SIGKILL at this moment the order is paid at most once; where nobody can know, it says so."""
     run = orders.runs[dialect, moment]
@@ -107,7 +126,7 @@ def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
         assert orders.airflow.xcom(run, "film")["id"] == paid[0].id
 
 
-@pytest.mark.parametrize("way", ["deferred", "worker"])
+@pytest.mark.parametrize("way", ["deferred", pytest.param("worker", marks=pytest.mark.nightly)])
 def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, waiting, way):
     """Cleared while it waits: the old job is cancelled, the new one submitted, and no third."""
     prompt = f"{way} clear"
@@ -127,8 +146,15 @@ def test_a_clear_is_a_new_order_and_ends_the_old_one(orders, patient, waiting, w
     assert ended, f"{orders.airflow.states(run)}\n{told}\n{orders.airflow.component_log('triggerer')}"
 
 
-@pytest.mark.parametrize("state", ["failed", "success"])
-@pytest.mark.parametrize("way", ["deferred", "worker"])
+@pytest.mark.parametrize(
+    ("way", "state"),
+    [
+        ("deferred", "failed"),
+        ("worker", "success"),
+        pytest.param("deferred", "success", marks=pytest.mark.nightly),
+        pytest.param("worker", "failed", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_users_kill_cancels(orders, patient, waiting, way, state):
     """Marked failed or succeeded while it waits, deferred or in a worker: the job is cancelled."""
     prompt = f"{way} {state}"
