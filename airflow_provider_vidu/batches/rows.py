@@ -65,8 +65,8 @@ def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
     ``parameters`` and ``body``; each other field is a parameter of the request (``duration``). A text alone is a
     prompt. Empty fields count as omitted. A row of another kind becomes a row with a problem.
 
-    :param listed: a list, another iterable of rows, or a table of pandas, Polars or Arrow; an exception in it stands for
-        a row that could not be read.
+    :param listed: a list, another iterable of rows, or a table of pandas, Polars or Arrow; an exception in it stands
+        for a row that could not be read.
     :param defaults: arguments of rows that omit them; ``parameters`` are merged, and the row's win.
     :raises ViduConfigError: when it is not a list, is too long, or two rows have one key.
     """

@@ -212,7 +212,7 @@ def opened(key: str, job: Open) -> Event:
 
 
 def reopened(line: Mapping[str, Any]) -> Open | None:
-    """Return the generation of a failed row that is paid for and may have a result; None if it must be ordered again."""
+    """Return the generation of a failed row that is paid for and may have a result; None to order it again."""
     if not line.get("paid") or not line.get("generation_id"):
         return None
     at = datetime.fromisoformat(line["submitted_at"]).timestamp()

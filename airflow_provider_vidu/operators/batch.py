@@ -200,6 +200,10 @@ class ViduBatchOperator(SignedURLOperator):
 
         settings, destination, name = self._settings(), self._folder(), self._name(context)
         rows = self._rows()
+        if is_dry(False) and not was_resumed:  # what an earlier leg has paid for is waited for
+            from airflow_provider_vidu.batches.dry_run import dry_batch
+
+            return dry_batch(settings, rows, name, self.log)
         journal = Journal(destination, name, log=self.log)
         state = journal.open()
         try:
