@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -211,6 +212,32 @@ class ApiAnswer:
         # Redacted before it is cut: a secret that the end of the window halves must not show.
         text = self.redact(unescaped(self.body[:_QUOTED_BYTES].decode("utf-8", "replace")))
         return redacted(without_data_uris(text[: _QUOTED_BYTES // 4]))
+
+
+_OF_A_FUNCTION: Final = frozenset(
+    {"statusCode", "statusDescription", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded"}
+)
+
+
+def unwrapped(answer: ApiAnswer) -> ApiAnswer:
+    """Return the answer of a function behind a gateway that passes on its envelope; any other answer unchanged.
+
+    The envelope is ``{"statusCode": 200, "headers": …, "body": "…", "isBase64Encoded": false}``
+    (docs.aws.amazon.com/apigateway, "Output format of a Lambda function for proxy integration").
+    """
+    if b'"statusCode"' not in answer.body:
+        return answer
+    envelope = answer.json_or_none()
+    if not isinstance(envelope, dict) or not {"statusCode", "body"} <= envelope.keys() <= _OF_A_FUNCTION:
+        return answer
+    status, body = envelope["statusCode"], envelope["body"]
+    if not isinstance(body, str):
+        body = json.dumps(body)
+    try:
+        content = base64.b64decode(body) if envelope.get("isBase64Encoded") is True else body.encode()
+        return replace(answer, status=int(status), body=content)
+    except (TypeError, ValueError):
+        return answer
 
 
 def unreadable(error: BodyError, status: int) -> ViduResponseError:

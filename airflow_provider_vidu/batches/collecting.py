@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.batches.rows import Row, stem
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import Open
-from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduStorageError
+from airflow_provider_vidu.exceptions import ViduAuthError, ViduError, ViduNotFoundError, ViduStorageError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.results import store_result
@@ -76,7 +76,7 @@ class Stored:
 class Lost:
     """A generation has failed, or has no file.
 
-    :param is_paid: whether the generation itself has succeeded.
+    :param is_paid: whether the generation itself has succeeded, or may still succeed.
     """
 
     key: str
@@ -252,7 +252,11 @@ class Collector:
     def _gave_up(self, watched: _Watched, generation: Generation | None, error: ViduError) -> Lost:
         self.last_end = time.time()
         self.forget(watched.key)
-        return Lost(watched.key, watched.job, error, generation)
+        if isinstance(error.__cause__, ViduNotFoundError):  # no retry may order it again, but a clear
+            error = error.__cause__
+        is_known = (generation is not None and generation.is_done) or isinstance(error, ViduNotFoundError)
+        # Otherwise the service did not answer: the generation is paid for, and a retry resumes the wait.
+        return Lost(watched.key, watched.job, error, generation, is_paid=not is_known)
 
     def _ended(self, watched: _Watched, generation: Generation) -> None:
         watched.ended_at = self.last_end = time.time()

@@ -68,7 +68,7 @@ def failed_line(
 
     :param error: why.
     :param job: its generation, if it was submitted.
-    :param is_paid: whether the generation itself has succeeded, so that only its file is missing.
+    :param is_paid: whether the generation has succeeded, or may still succeed: then it is never ordered again.
     """
     details = {name: value for name, value in error.details().items() if value is not None}
     line = {

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -64,10 +65,12 @@ def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
     ``parameters`` and ``body``; each other field is a parameter of the request (``duration``). A text alone is a
     prompt. Empty fields count as omitted. A row of another kind becomes a row with a problem.
 
-    :param listed: a list, or another iterable of rows; an exception in it stands for a row that could not be read.
+    :param listed: a list, another iterable of rows, or a table of pandas, Polars or Arrow; an exception in it stands
+        for a row that could not be read.
     :param defaults: arguments of rows that omit them; ``parameters`` are merged, and the row's win.
     :raises ViduConfigError: when it is not a list, is too long, or two rows have one key.
     """
+    listed = _records(listed)
     if isinstance(listed, (str, bytes, Mapping)) or not isinstance(listed, Iterable):
         raise ViduConfigError(f"rows must be a list of rows, not {type(listed).__name__}.")
     rows: list[Row] = []
@@ -78,6 +81,21 @@ def rows_of(listed: object, defaults: Mapping[str, Any]) -> list[Row]:
         rows.append(_row(index, given, defaults, seen))
     _check_keys(rows)
     return rows
+
+
+def _records(listed: Any) -> Any:
+    """Return the rows of a table as a list; another value unchanged.
+
+    A loop over a table of pandas yields the names of its columns, each of which would be a prompt.
+    """
+    if hasattr(listed, "mock_calls"):  # it has every attribute
+        return listed
+    if hasattr(listed, "iloc") and hasattr(listed, "columns"):
+        return listed.to_dict("records")
+    for name in ("to_dicts", "to_pylist"):  # Polars, Arrow
+        if callable(convert := getattr(listed, name, None)):
+            return convert()
+    return listed
 
 
 def _row(index: int, given: object, defaults: Mapping[str, Any], seen: Counter[str]) -> Row:
@@ -98,6 +116,8 @@ def _row(index: int, given: object, defaults: Mapping[str, Any], seen: Counter[s
 
 
 def _fields(given: object) -> dict[str, Any]:
+    # Lazy sequences of Airflow, arrays and enums: the key is derived from the content, which they do not show.
+    given = plain(given)
     if isinstance(given, str):
         given = {"prompt": given}
     if not isinstance(given, Mapping):
@@ -111,7 +131,9 @@ def _fields(given: object) -> dict[str, Any]:
 def _is_empty(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
-    return value is None or value != value  # NaN, which pandas leaves in a gap
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # which pandas leaves in a gap
+        return True
+    return isinstance(value, float) and value != value
 
 
 def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
@@ -119,7 +141,9 @@ def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
 
     So it does not change when other rows are inserted, and a resumed batch does not order a row again.
     """
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+    # Parsed first: names of different types cannot be sorted.
+    content = json.loads(json.dumps(fields, default=str, skipkeys=True))
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass"))
     key = digest.hexdigest()[:_DERIVED_CHARS]
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}-{seen[key]}"

@@ -380,7 +380,9 @@ class BatchRun:
         error = timed_out(self.state, self._rows, self._settings)
         if self._settings.cancel_on_kill:
             self._cancel(list(jobs.values()), "the timeout expired")
-        lines = [failed_line(self._by_key[key], error, time.time(), job=job) for key, job in jobs.items()]
+        # Paid for until a poll shows otherwise: not every service cancels, and none cancels what has ended.
+        now = time.time()
+        lines = [failed_line(self._by_key[key], error, now, job=job, is_paid=True) for key, job in jobs.items()]
         self._journal.append(*({"e": "line", "line": line} for line in lines))
         self._end_leg(is_last=True)
         raise error

@@ -212,7 +212,7 @@ def opened(key: str, job: Open) -> Event:
 
 
 def reopened(line: Mapping[str, Any]) -> Open | None:
-    """Return the generation of a failed row that is paid for and has a result; None if it must be ordered again."""
+    """Return the generation of a failed row that is paid for and may have a result; None to order it again."""
     if not line.get("paid") or not line.get("generation_id"):
         return None
     at = datetime.fromisoformat(line["submitted_at"]).timestamp()
@@ -237,7 +237,7 @@ def begun(state: BatchState, order: Order, now: float, timeout: float, *, is_new
 
 
 def _ordered_again(state: BatchState, *, was_cleared: bool) -> list[Event]:
-    """Return the events that order failed rows again; those with a paid result only need their files."""
+    """Return the events that order failed rows again; the wait for those that are paid for is resumed."""
     events: list[Event] = []
     back: list[str] = []
     for key in state.failed_keys(retryable_only=not was_cleared):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.batches.manifest import failed_line, job_of
+from airflow_provider_vidu.batches.manifest import failed_line, job_of, repeatable
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.state import Event, Open, opened
@@ -63,7 +63,7 @@ class Submitter:
     def digest(self, row: Row) -> str | None:
         """Return the digest of a row's request; None if the row cannot be ordered, which :meth:`submit` reports."""
         try:
-            fields, endpoint = self._fields(row)
+            fields, endpoint = fields_of(row)
             prepared = Prepared(fields, self._storage_conn_id)
             try:
                 return digest_of(prepared.identity(), endpoint)
@@ -89,18 +89,9 @@ class Submitter:
             return Submitted(refusal=error, is_full=about is Blame.FULL)
         return self._sent(row, endpoint, record, body)
 
-    def _fields(self, row: Row) -> tuple[dict[str, Any], str | None]:
-        if row.problem is not None:
-            raise row.problem
-        fields = request_of(row.arguments, required_arguments(row.arguments))
-        if not any(value for name, value in fields.items() if name != "model"):
-            raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
-        endpoint = text("endpoint", row.arguments.get("endpoint"))
-        return fields, endpoint and endpoint.strip()
-
     def _prepared(self, row: Row) -> tuple[str | None, Record, Mapping[str, Any]]:
         """Return endpoint, intent and body of a row's create; its files are read, and uploaded if they must be."""
-        fields, endpoint = self._fields(row)
+        fields, endpoint = fields_of(row)
         dialect = self._hook.config.dialect
         prepared = Prepared(fields, self._storage_conn_id)
         try:
@@ -141,7 +132,7 @@ class Submitter:
         job = job_of(generation, endpoint, record.request, time.time())
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
-            self._fail(row, failed, job=job, generation=generation)
+            self._fail(row, repeatable(failed, generation), job=job, generation=generation)
             return Submitted()
         self._journal.append(opened(row.key, job))
         return Submitted(generation)
@@ -179,6 +170,20 @@ class Submitter:
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
         self._journal.append({"e": "line", "line": failed_line(row, error, time.time(), **known)})
+
+
+def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
+    """Return the request of a row, and its endpoint.
+
+    :raises ViduError: when the row cannot be ordered.
+    """
+    if row.problem is not None:
+        raise row.problem
+    fields = request_of(row.arguments, required_arguments(row.arguments))
+    if not any(value for name, value in fields.items() if name != "model"):
+        raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
+    endpoint = text("endpoint", row.arguments.get("endpoint"))
+    return fields, endpoint and endpoint.strip()
 
 
 def is_searchable_at(record: Record) -> float:

@@ -28,6 +28,10 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.orders.dry_run import is_dry
+from airflow_provider_vidu.orders.media_fields import read_json
+from airflow_provider_vidu.orders.records import iteration_of
+from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
 from airflow_provider_vidu.tasks.deferral import was_given_up
@@ -141,6 +145,7 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
+        self._has_name = batch is not None
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.min_success = checked_min_success(min_success)
@@ -162,6 +167,7 @@ class ViduBatchOperator(SignedURLOperator):
         self.max_bytes = max_bytes
         self.reuse = reuse
         self.max_failures = checked_count("max_failures", max_failures)
+        self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
         self._run: BatchRun | None = None
         self._killed = False
         self._check_arguments()
@@ -194,6 +200,10 @@ class ViduBatchOperator(SignedURLOperator):
 
         settings, destination, name = self._settings(), self._folder(), self._name(context)
         rows = self._rows()
+        if is_dry(False) and not was_resumed:  # what an earlier leg has paid for is waited for
+            from airflow_provider_vidu.batches.dry_run import dry_batch
+
+            return dry_batch(settings, rows, name, self.log)
         journal = Journal(destination, name, log=self.log)
         state = journal.open()
         try:
@@ -243,15 +253,25 @@ class ViduBatchOperator(SignedURLOperator):
         """
         from airflow_provider_vidu.batches.reading import read_rows
 
-        given = self.rows
-        if isinstance(given, str) or hasattr(given, "parts"):
-            given = read_rows(given.strip() if isinstance(given, str) else given, self.rows_format, self._storage())
-        defaults = {name: getattr(self, name) for name in ("model", "images", "endpoint", "parameters")}
+        given = self.rows.strip() if isinstance(self.rows, str) else self.rows
+        if isinstance(given, str) and given in ("", "None"):
+            raise ViduConfigError(
+                "rows is empty: check the XCom or the param that it is templated from. Nothing was ordered."
+            )
+        if isinstance(given, str) and given.startswith("[") and given.endswith("]"):
+            given = read_json("rows", given, "list")
+        elif isinstance(given, str) or hasattr(given, "parts"):
+            given = read_rows(given, self.rows_format, self._storage())
+        defaults = self._defaults()
+        request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
         rows = rows_of(given, defaults)
         check_names(rows, self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
         return rows
+
+    def _defaults(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("model", "images", "endpoint", "parameters")}
 
     def _folder(self) -> Destination:
         from airflow_provider_vidu.stores.destination import Destination, options_of
@@ -266,10 +286,17 @@ class ViduBatchOperator(SignedURLOperator):
         given = self.batch.strip() if isinstance(self.batch, str) else self.batch
         if given not in (None, "", "None"):
             return stem_of(str(given), None)
+        if self._has_name:  # under another name, everything would be ordered again
+            raise ViduConfigError(
+                "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
+            )
         ti = context.get("ti")
         if not is_task_instance(ti):
             return stem_of(self.task_id, None)
-        identity = "\n".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+        names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
+        if (iteration := iteration_of(context)) is not None:  # of a task loop: each orders its own
+            names.append(f"iteration {iteration}")
+        identity = "\n".join(names)
         return f"{stem_of(self.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
     def _storage(self) -> str | None:
@@ -280,7 +307,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
         from airflow_provider_vidu.network.target import most_bytes
 
-        parameters = self.parameters if isinstance(self.parameters, Mapping) else {}
+        parameters = further_fields({**dict.fromkeys(NAMES), **self._defaults()})  # also if rendered to JSON text
         longest = OFF_PEAK_WAIT_SECONDS if is_off_peak(parameters) else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,

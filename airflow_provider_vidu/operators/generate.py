@@ -180,6 +180,7 @@ class ViduGenerateOperator(SignedURLOperator):
         self.artifact = artifact
         self.max_bytes = max_bytes
         self._written_destination: Any = destination  # before templates are rendered
+        self._has_destination = destination is not None
         self._store: ResultStore | None = None
         check_storing(destination, artifact, max_bytes, waits=self.wait_for_completion)
         self._required = required_arguments(self._arguments())
@@ -220,6 +221,10 @@ class ViduGenerateOperator(SignedURLOperator):
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
         prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
         spending = self._spending(context)
+        if self._has_destination and self.destination is None:  # the file would be lost, and the task succeed
+            raise ViduConfigError(
+                "destination is empty: check the XCom or the param that it is templated from. Nothing was submitted."
+            )
         if is_dry(self.is_dry_run):
             check_downstream(self, self.log)
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)

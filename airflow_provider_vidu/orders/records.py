@@ -45,7 +45,7 @@ def order_of(context: Context) -> Order:
         try_number=_count(getattr(ti, "try_number", None)) or 1,
         retries=_count(getattr(task, "retries", None)),
         run_started=started.timestamp() if isinstance(started, datetime) else None,
-        region=str(region) if isinstance(region, UUID) and _iteration(context) is not None else "",
+        region=str(region) if isinstance(region, UUID) and iteration_of(context) is not None else "",
     )
 
 
@@ -58,7 +58,7 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
 
     ti: Any = context["ti"]
     accessor = context.get("task_state_store")
-    iteration = _iteration(context)
+    iteration = iteration_of(context)
     if accessor is None:
         return VariableStore(ti, iteration=iteration, keeps=keeps)
     if not AIRFLOW_V_3_4_PLUS:
@@ -67,7 +67,7 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
     return ClearedStateStore(accessor, variable, may_be_cleared=_may_be_cleared(ti, iteration))
 
 
-def _iteration(context: Context) -> int | None:
+def iteration_of(context: Context) -> int | None:
     """Return the iteration of the loop that the task is in (Airflow 3.4); None outside loops."""
     known: Mapping[str, Any] = context
     return _count(getattr(known.get("loop"), "index", None))

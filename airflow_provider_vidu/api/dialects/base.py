@@ -38,7 +38,7 @@ from airflow_provider_vidu.api.dialects.errors import (
 from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_safe_id
 from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
-from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill
+from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill, unwrapped
 from airflow_provider_vidu.common.text import redacted, sanitized, sentence
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
@@ -220,6 +220,7 @@ class Dialect(ABC):
 
     def _requested(self, generation_id: str, answer: ApiAnswer) -> dict[str, Any]:
         """Return the object in the answer to a query that describes ``generation_id``."""
+        answer = unwrapped(answer)
         if not answer.ok:
             raise self.error(answer, of_create=False)
         payload = answer.json()
@@ -244,6 +245,10 @@ class Dialect(ABC):
         """
         if not answer.ok and answer.status != _SEE_OTHER:
             raise self._with_id(self.error(answer), answer)
+        if b'"isBase64Encoded"' in answer.body:  # otherwise the id is read from the envelope as it is
+            inner = unwrapped(answer)
+            if inner is not answer:
+                return self.read_created(inner, synchronous=synchronous)
         payload = self._created_payload(answer)
         ids = created_ids(payload, synchronous=synchronous)
         if is_error(payload) and state_word(payload) is None:

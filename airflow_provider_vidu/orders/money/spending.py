@@ -84,9 +84,10 @@ class Spending(Unlimited):
         check_budget(self._budget, prices)
 
     def exceeds(self, generation: Generation) -> bool:
-        """Whether a generation costs more than the task allows; one that has failed is not cancelled."""
-        price = generation.credits
-        return self._cap is not None and price is not None and price > self._cap and not generation.failed
+        """Whether a generation costs more than the task allows, and has not ended: no cancel brings back what has."""
+        if self._is_above_cap(generation) and generation.succeeded:
+            self._warn_of(generation, "The create's answer is the result")
+        return self._is_above_cap(generation) and not generation.is_done
 
     def paid(self, record: Record) -> None:
         """Make what a generation costs visible to the other tasks.
@@ -127,14 +128,20 @@ class Spending(Unlimited):
         """
         if generation.credits is None:
             return
-        if self.exceeds(generation):
-            self._log.warning(
-                "Generation %s cost %s credits, more than max_credits (%s). Only this answer names the price, so the "
-                "generation was not cancelled.",
-                *(generation.id, amount(generation.credits), amount(self._cap or 0)),
-            )
+        if self._is_above_cap(generation):
+            self._warn_of(generation, "Only this answer names the price")
         at = moment(ordered_at)
         self._enter(generation.id, generation.credits, time.time() if at is None else at.timestamp())
+
+    def _is_above_cap(self, generation: Generation) -> bool:
+        price = generation.credits
+        return self._cap is not None and price is not None and price > self._cap
+
+    def _warn_of(self, generation: Generation, why: str) -> None:
+        self._log.warning(
+            "Generation %s cost %s credits, more than max_credits (%s). %s, so the generation was not cancelled.",
+            *(generation.id, amount(generation.credits or 0), amount(self._cap or 0), why),
+        )
 
     def _enter(self, generation_id: str, price: float, at: float) -> None:
         facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}

@@ -6,17 +6,22 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from tests.integration.batches.batch_task import BatchTask
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
+
+
+NOT_FOUND = json.dumps({"code": 404, "reason": "TaskNotFound", "message": "no such task"})
 
 
 def prompts(count: int) -> list[dict[str, str]]:
@@ -242,6 +247,83 @@ def test_the_timeout_cancels_and_keeps(connect, sandbox, tmp_path):
     task.kwargs["timeout"] = 60
     task.clear()
     assert task.run()["stored"] == 2
+
+
+@pytest.mark.parametrize("ends", ["outage", "timeout"])
+def test_what_may_still_succeed_is_not_ordered_again(dialect, sandbox, tmp_path, ends):
+    """A retry after an outage, and a clear after a timeout that cancelled nothing, resume the paid generations."""
+    rule = {"match": {"kind": "query"}, "times": None, "action": {"status": 500}}
+    sandbox.add_fault(rule)
+    sandbox.add_fault({**rule, "match": {"kind": "cancel"}})
+    limits = {"outage": {"max_failures": 1}, "timeout": {"max_failures": 100_000, "timeout": 2}}[ends]
+    task = BatchTask(tmp_path, prompts(2), deferrable=False, **limits)
+    with pytest.raises(exceptions.ViduTimeoutError if ends == "timeout" else exceptions.ViduBatchIncompleteError):
+        task.run()
+    sandbox.clear_faults()
+    task.kwargs["timeout"] = 60
+    if ends == "timeout":
+        task.clear()
+    ordered = len(sandbox.creates)
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == max(ordered, 2)
+
+
+def test_a_generation_that_is_unknown_to_the_service_is_ordered_by_a_clear_only(dialect, sandbox, tmp_path):
+    """A retry pays for nothing again because the service did not find it."""
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"status": 404, "body": NOT_FOUND}})
+    task = BatchTask(tmp_path, prompts(1), deferrable=False, max_failures=1)
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduBatchFailedError):
+            task.run()
+    assert len(sandbox.creates) == 1
+    sandbox.clear_faults()
+    task.clear()
+    assert task.run()["stored"] == 1
+    assert len(sandbox.creates) == 2
+
+
+def test_a_dry_deployment_orders_nothing(dialect, sandbox, tmp_path, monkeypatch):
+    """All rows are checked, nothing is sent or written, and too many wrong rows fail the task."""
+    monkeypatch.setenv("AIRFLOW__VIDU__DRY_RUN", "True")
+    rows = [*prompts(2), {"key": "bad", "prompt": "a cat", "images": ["/no/such.png"]}]
+    found = BatchTask(tmp_path, rows, min_success=2).run()
+    assert (found["dry_run"], found["rows"], found["errors"]) == (True, 3, {"ViduConfigError": 1})
+    with pytest.raises(exceptions.ViduBatchFailedError, match="bad"):
+        BatchTask(tmp_path, rows).run()
+    assert sandbox.requests() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "rendered"),
+    [
+        ("rows", "{{ x }}", "None"),
+        ("batch", "{{ x }}", ""),
+        ("model", "{{ x }}", None),
+        ("images", "{{ x }}", ""),
+        ("parameters", {"duration": "{{ x }}"}, {"duration": "None"}),
+    ],
+)
+def test_what_a_template_renders_to_nothing_orders_nothing(dialect, sandbox, tmp_path, name, written, rendered):
+    """Instead of ordering the whole batch without it, or again under another name."""
+    task = ViduBatchOperator(**{**BatchTask(tmp_path, prompts(1)).kwargs, name: written})
+    setattr(task, name, rendered)
+    with pytest.raises(exceptions.ViduConfigError, match=name):
+        task.execute({})
+    assert sandbox.requests() == []
+
+
+def test_each_iteration_of_a_loop_is_a_batch(tmp_path):
+    """Otherwise the second one would return the files of the first."""
+    task = BatchTask(tmp_path, prompts(1))
+    names = {task.operator._name({**task.context(), "loop": SimpleNamespace(index=index)}) for index in (0, 1)}
+    assert len(names | {task.operator._name(task.context())}) == 3
+
+
+def test_rows_may_be_the_text_of_a_list(tmp_path):
+    """As a template with the filter tojson renders it."""
+    rows = BatchTask(tmp_path, ' [{"key": "a", "prompt": "x"}, "y"] ').operator._rows()
+    assert [row.arguments["prompt"] for row in rows] == ["x", "y"]
 
 
 def test_a_failed_download_does_not_order_again(dialect, sandbox, tmp_path):

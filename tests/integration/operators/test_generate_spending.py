@@ -344,3 +344,12 @@ def test_fifty_tasks_at_once_spend_the_budget_and_what_was_being_created(officia
     assert len(results) == 50
     assert results.count("paid") == len(official.creates) == len(names(variables))
     assert 100 <= sum(paid(official)) <= 100 + (at_once - 1) * PRICE
+
+
+def test_a_result_above_the_cap_is_kept(connect, sandbox):
+    """The answer to the create of speech is the result: no cancel brings its credits back."""
+    connect("ent-v2")
+    fields = {"text": "hello", "voice_setting_voice_id": "v1"}
+    task = Task(prompt=None, model=None, endpoint="audio-tts", parameters=fields, max_credits=1)
+    assert task.run()["status"] == "succeeded"
+    assert sandbox.requests("cancel") == []

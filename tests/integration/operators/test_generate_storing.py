@@ -36,6 +36,15 @@ def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):
     assert len(sandbox.creates) == 1
 
 
+def test_a_destination_that_renders_to_none_costs_nothing(dialect, sandbox):
+    """Otherwise the task would succeed, and keep no file."""
+    operator = ViduGenerateOperator(task_id="g", prompt="x", model="m", destination="{{ ti.xcom_pull('path') }}")
+    operator.destination = None
+    with pytest.raises(exceptions.ViduConfigError, match="destination is empty"):
+        operator.execute({})
+    assert sandbox.requests("create") == []
+
+
 def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):
     """It is checked before the order."""
     (tmp_path / "file").write_text("")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from airflow_provider_vidu.batches.rows import Row, check_names, check_naming, rows_of, stem
@@ -80,3 +82,92 @@ def test_a_naming_that_is_wrong_for_all_rows(template):
     """It is refused when the DAG is parsed."""
     with pytest.raises(ViduConfigError, match="naming"):
         check_naming(template)
+
+
+class Frame:
+    """A table of pandas, as far as it is looked at: a loop over it yields the names of its columns."""
+
+    columns = ("prompt", "duration")
+    iloc = None
+
+    def __iter__(self):
+        """Yield the columns."""
+        return iter(self.columns)
+
+    def to_dict(self, orient):
+        """Return the rows."""
+        assert orient == "records"
+        return [{"prompt": "a", "duration": float("nan")}, {"prompt": "b", "duration": 4.0}]
+
+
+class Arrow:
+    """A table of Arrow, which is not iterable."""
+
+    def to_pylist(self):
+        """Return the rows."""
+        return [{"prompt": "a"}, {"prompt": "b", "duration": 4}]
+
+
+class Lazy(Sequence):
+    """The outputs of mapped tasks, whose text does not show the items."""
+
+    def __init__(self, *items):
+        self._items = items
+
+    def __getitem__(self, index):
+        """Return an item."""
+        return self._items[index]
+
+    def __len__(self):
+        """Return how many there are."""
+        return len(self._items)
+
+    def __repr__(self):
+        """Return what Airflow does."""
+        return f"LazyXComSequence([{len(self)} items])"
+
+
+class Array:
+    """An array of numpy, which has no truth value."""
+
+    dtype = "object"
+
+    def __init__(self, *items):
+        self._items = items
+
+    def tolist(self):
+        """Return the items."""
+        return list(self._items)
+
+    def __ne__(self, other):
+        """Return an array, too."""
+        return self
+
+    def __bool__(self):
+        """Refuse."""
+        raise ValueError("The truth value of an array is ambiguous")
+
+
+@pytest.mark.parametrize("table", [Frame(), Arrow()], ids=["pandas", "arrow"])
+def test_a_table_is_its_rows(table):
+    """Not the names of its columns, each of which would be ordered and paid for as a prompt."""
+    rows = rows_of(table, {})
+    assert [(row.arguments["prompt"], row.arguments["parameters"]) for row in rows] == [
+        ("a", None),
+        ("b", {"duration": 4}),
+    ]
+
+
+@pytest.mark.parametrize("kind", [Lazy, Array])
+def test_a_derived_key_shows_the_content_of_sequences(kind):
+    """Another content has another key, or it would be served by an earlier file; the same one has the same key."""
+    rows = rows_of([{"prompt": "a", "images": kind("x.png")}, {"prompt": "a", "images": kind("y.png")}], {})
+    (again,) = rows_of([{"prompt": "a", "images": ["x.png"]}], {})
+    assert rows[0].key == again.key
+    assert not rows[1].key.startswith(rows[0].key)
+
+
+def test_names_of_different_types_in_a_row():
+    """They are a problem of the row at most."""
+    (row,) = rows_of([{"prompt": "a", "parameters": {1: 2, "b": 3}}], {})
+    assert row.key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -279,3 +280,26 @@ def test_blanks_around_an_address_are_dropped(dialect, body):
     """A gateway's line end around the address does not make a paid clip unreachable; the rest stays verbatim."""
     found = dialect.read_generation("1", ApiAnswer(200, {}, json.dumps(body).encode()))
     assert found.video_url == "https://x.example/v.mp4?a=~;b"
+
+
+@BOTH
+@pytest.mark.parametrize("form", ["text", "base64", "object"])
+def test_the_envelope_of_a_function_is_opened(dialect: Dialect, form: str) -> None:
+    """A gateway passes on what a function behind it has returned: for polls, creates and errors."""
+
+    def wrapped(inner: Any, status: int = 200) -> ApiAnswer:
+        text = json.dumps(inner)
+        body = {"text": text, "base64": base64.b64encode(text.encode()).decode(), "object": inner}[form]
+        return answer({"statusCode": status, "headers": {}, "body": body, "isBase64Encoded": form == "base64"})
+
+    job = {"id": "94712", "task_id": "94712", "state": "success", "creations": [{"url": "https://x.example/a.mp4"}]}
+    assert dialect.read_generation("94712", wrapped(job)).video_url == "https://x.example/a.mp4"
+    assert dialect.read_created(wrapped({"task_id": "947123456789012345", "state": "created"})).id[:3] == "947"
+    with pytest.raises(exceptions.ViduNotFoundError):
+        dialect.read_generation("94712", wrapped({"code": 404, "reason": "TaskNotFound"}, 404))
+
+
+def test_an_id_beside_the_body_is_not_lost() -> None:
+    """Only the documented envelope is opened."""
+    body = {"statusCode": 200, "body": "e30=", "isBase64Encoded": True, "task_id": "task_01"}
+    assert NATIVE.read_created(answer(body)).id == "task_01"
