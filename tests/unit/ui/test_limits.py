@@ -21,7 +21,7 @@ from starlette.requests import Request
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
-from airflow_provider_vidu.ui import app
+from airflow_provider_vidu.ui import app, sending
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
@@ -260,7 +260,7 @@ def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
         if kind == "sheet":
             await app.sheet_data(request, "d", "r", None, 0, 24)
         else:
-            await app.clip_data(request, "d", "r", "t")
+            await app.clip_data(request, "d", "r", await app.clip_at(request, "d", "r", "t"))
 
     asyncio.run(main())
     assert makers
@@ -293,5 +293,5 @@ def test_every_line_of_a_forwarded_host_counts():
         (b"x-forwarded-host", b"a.example, b.example"),
         (b"x-forwarded-host", b"c.example"),
     ]
-    own = app._own_hosts(Request({"type": "http", "headers": lines}))
+    own = sending._own_hosts(Request({"type": "http", "headers": lines}))
     assert {"inner", "a.example", "b.example", "c.example"} <= own
