@@ -9,8 +9,8 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.facts import Clip, decoded, prompt_of
-from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETER_CHARS, prompt_start
+from airflow_provider_vidu.ui.clips.facts import Clip, prompt_of
+from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, decoded, prompt_start
 
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
 """The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""

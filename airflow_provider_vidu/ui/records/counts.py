@@ -23,8 +23,10 @@ from sqlalchemy.types import Boolean
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
-from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING
 from airflow_provider_vidu.ui.records.instances import (
+    LABEL,
     PLACE,
     iteration_column,
     map_index_column,
@@ -52,8 +54,6 @@ ID_KEYS: Final = [numbered(ID_KEY, number) for number in range(1, MAX_PUBLISHED 
 WATCH_KEYS: Final = [numbered(WATCH_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
 KEY_NUMBERS: Final = {key: number for keys in (ID_KEYS, WATCH_KEYS) for number, key in enumerate(keys, 1)}
 """Which generation of its task a key belongs to."""
-LABEL: Final = TaskInstance.__table__.c.rendered_map_index
-"""Airflow's rendered map index, if the task has a template for it."""
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
 
 

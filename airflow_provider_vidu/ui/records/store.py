@@ -11,38 +11,27 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, cast, func, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import numbered
 from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
-from airflow_provider_vidu.ui.clips.facts import (
-    Clip,
-    TaskFacts,
-    chars_of,
-    fields_in,
-    grouped,
-    note_in,
-    parsed,
-    usable_id,
-    with_result,
-)
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, chars_of, grouped, with_result
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     PLACE,
+    TASK_COLUMNS,
     Key,
     are,
     is_in_loop,
     iteration_column,
-    key_columns,
     key_of,
     map_index_column,
     place_in,
@@ -50,8 +39,11 @@ from airflow_provider_vidu.ui.records.instances import (
     region_id_column,
     same_task,
     stands_at,
+    task_in,
+    with_trigger,
 )
-from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
 from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
 
 RETURN_KEY: Final = "return_value"
@@ -59,8 +51,6 @@ MAX_RELATIVES: Final = 50
 """At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
 """At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
-MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
-"""The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
 
@@ -236,24 +226,10 @@ class _Reader:
     def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
         """Return the task instances of the run that have published an id, the earliest first."""
         dag_id, run_id = self._run
-        query = placed(
-            select(
-                XComModel.task_id,
-                XComModel.key,
-                *key_columns(TaskInstance),
-                *PLACE,
-                counts.ID_TEXT.label("text"),
-                XComModel.timestamp,
-                counts.LABEL.label("label"),
-                TaskInstance.state,
-                TaskInstance.try_number,
-                TaskInstance.start_date,
-                TaskInstance.end_date,
-                Trigger.created_date.label("deferred_at"),
-                Trigger.triggerer_id,
+        query = with_trigger(
+            select(*TASK_COLUMNS, XComModel.key, counts.ID_TEXT.label("text"), XComModel.timestamp).join(
+                TaskInstance, same_task(XComModel, TaskInstance)
             )
-            .join(TaskInstance, same_task(XComModel, TaskInstance))
-            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
         ).where(
             XComModel.dag_id == dag_id,
             XComModel.run_id == run_id,
@@ -268,21 +244,13 @@ class _Reader:
         notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))
         return [
             TaskFacts(
-                dag_id=dag_id,
-                run_id=run_id,
-                **place_in(row),
+                dag_id,
+                run_id,
+                **task_in(row),
                 generation_id=generation_id,
                 announced_at=row.timestamp,
-                state=None if row.state is None else str(getattr(row.state, "value", row.state)),
-                try_number=row.try_number or 0,
-                started_at=row.start_date,
-                ended_at=row.end_date,
                 watch=notes.get((key_of(row), counts.KEY_NUMBERS[row.key])),
-                instance=key_of(row),
                 number=counts.KEY_NUMBERS[row.key],
-                label=row.label,
-                deferred_at=row.deferred_at,
-                has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
             )
             for row, generation_id, _ in rows
         ]
@@ -292,12 +260,12 @@ class _Reader:
         if not tasks:
             return []
         keys = list(dict.fromkeys(task.key for task in tasks))
-        fields = _rendered(self._session, *self._run, keys)
+        fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
         own = self._of(XComModel, RETURN_KEY)
-        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
+        sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
-        fits = _fitting(keys, {key: row.size for key, row in stored.items()})
+        fits = fitting(keys, {key: row.size for key, row in stored.items()})
         for index, task in enumerate(found):
             if task.key in stored and task.key not in fits:
                 found[index] = replace(task, result_at=stored[task.key].timestamp, is_too_large=True)
@@ -305,7 +273,7 @@ class _Reader:
         for index, task in enumerate(found):
             places.setdefault(task.key, []).append(index)
         # One after the other: of each only what the pages show is kept.
-        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
+        texts = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
         for row in self._session.execute(texts) if fits else ():
             for index in places[key_of(row)]:
                 found[index] = self._with_result(found[index], row)
@@ -330,7 +298,7 @@ class _Reader:
             return {}
         dag_id, run_id = self._run
         own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.WATCH_KEYS))
-        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
+        query = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
             *own, counts.IS_SMALL, are(keys)
         )
         return {
@@ -341,70 +309,6 @@ class _Reader:
     def _of(self, model: Any, key: str) -> tuple[Any, ...]:
         dag_id, run_id = self._run
         return model.dag_id == dag_id, model.run_id == run_id, model.key == key
-
-
-def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[Key]) -> dict[Key, Any]:
-    """Return what the pages need of the rendered fields of task instances."""
-    if hasattr(rendered.RenderedTaskInstanceFields, "get_for_attempt"):
-        return _rendered_by_try(session, keys)
-    model = rendered.RenderedTaskInstanceFields
-    text = cast(model.rendered_fields, String)
-    own = (model.dag_id == dag_id, model.run_id == run_id)
-    rows = session.execute(_sizes(model, text).where(*own, are(keys, model)))
-    fits = _fitting(keys, {key_of(row): row.size for row in rows})
-    found = session.execute(_texts(model, text).where(*own, are(fits, model))) if fits else ()
-    return {key_of(row): fields_in(parsed(row.text)) for row in found}
-
-
-def _rendered_by_try(session: Session, keys: Sequence[Key]) -> dict[Key, Any]:
-    """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
-    model, before = rendered.RenderedTaskInstanceFields, getattr(rendered, "LegacyRenderedTaskInstanceFields", None)
-    text = cast(model.rendered_fields, String)
-    sizes = {key_of(row): row.size for row in session.execute(_sizes(model, text).where(are(keys, model)))}
-    if before is not None:
-        from airflow.models.taskinstance import LegacyTaskDataOwner as Owner  # type: ignore[attr-defined]
-
-        names = ("dag_id", "run_id", "task_id", "map_index")
-        is_own = and_(*(getattr(Owner, name) == getattr(before, name) for name in names))
-        sized = select(*key_columns(Owner), func.length(cast(before.rendered_fields, String)).label("size"))
-        for row in session.execute(sized.join(before, is_own).where(are(keys, Owner))):
-            sizes[key_of(row)] = max(row.size, sizes.get(key_of(row), 0))
-    fits = _fitting(keys, sizes)
-    stored = session.execute(_texts(model, text).where(are(fits, model))) if fits else ()
-    found = {key_of(row): fields_in(parsed(row.text)) for row in stored}
-    for key in fits - found.keys() if before is not None else ():
-        if (fields := _from_before(model, key, session)) is not None:
-            found[key] = fields_in(fields)
-    return found
-
-
-def _from_before(model: Any, try_id: Any, session: Session) -> Any:
-    """Return the rendered fields that an Airflow before 3.4 stored; None where Python cannot parse them."""
-    try:
-        fields = model.get_for_attempt(try_id, session=session)
-    except (ValueError, RecursionError):  # deep, cut off, or a number of thousands of digits
-        return None
-    return None if fields is None else fields.rendered_fields
-
-
-def _sizes(model: Any, text: Any, *more: Any) -> Any:
-    return select(*key_columns(model), func.length(text).label("size"), *more)
-
-
-def _texts(model: Any, text: Any, *more: Any) -> Any:
-    """Select values as the JSON text that they are stored as: what Python cannot parse must not end the query."""
-    return select(*key_columns(model), text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
-
-
-def _fitting(keys: Sequence[Key], sizes: Mapping[Key, int]) -> set[Key]:
-    """Return the task instances whose values are read: none that is too large, and no more than one look may read."""
-    fits, left = set(), MAX_LOOK_CHARS
-    for key in keys:
-        size = sizes.get(key)
-        if size is not None and size <= min(MAX_VALUE_BYTES, left):
-            fits.add(key)
-            left -= size
-    return fits
 
 
 def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:

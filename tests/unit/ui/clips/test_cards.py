@@ -7,8 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_vidu.ui.clips.cards import card_facts, in_order, noted_credits
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, fields_in, with_result
-from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETERS, MAX_PROMPT_CHARS, parameters_in, prompt_start
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
+from airflow_provider_vidu.ui.clips.xcoms import (
+    MAX_PARAMETERS,
+    MAX_PROMPT_CHARS,
+    fields_in,
+    parameters_in,
+    prompt_start,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
