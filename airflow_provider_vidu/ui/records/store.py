@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import numbered
 from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, chars_of, grouped, with_result
+from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
@@ -57,6 +57,10 @@ _OVER: Final = frozenset({"success", "failed"})
 
 class NoIterationError(LookupError):
     """The address of a task in a loop names no iteration."""
+
+
+class EndedError(LookupError):
+    """A task has ended without a generation; the message is its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ def read_page(
         new one since: an address from before leads to the same iteration.
     :param number: which of the generations that the task has published.
     :raises NoIterationError: when the task is in a loop and there is no region.
+    :raises EndedError: when it has ended and has no id.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
@@ -117,12 +122,12 @@ def read_page(
         # While a clear ends them, instances of both regions may be there.
         own = next(reversed(reader.tasks(*where, limit=MAX_RELATIVES)), None)
         if own is None:
-            if (
-                waiting := _waiting_page(session, reader, task_id, index, region_id) if number == 1 else None
-            ) is not None:
+            if number == 1 and (waiting := _waiting_page(session, reader, task_id, index, region_id)) is not None:
                 return waiting
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
+            if (state := reader.state(task_id, index, region_id)) in ENDED:
+                raise EndedError(state)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -207,6 +212,15 @@ class _Reader:
     def waiters(self) -> Waiters:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
+
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> str | None:
+        """Return the state of a task instance; None if it has none."""
+        dag_id, run_id = self._run
+        query = placed(select(TaskInstance.state).select_from(TaskInstance)).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
+        )
+        state = self._session.scalar(query.limit(1))
+        return None if state is None else str(getattr(state, "value", state))
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

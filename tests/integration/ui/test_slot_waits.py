@@ -78,8 +78,10 @@ def test_the_turn_has_come(pages):
     assert page["slot"]["in_worker"] is True
     pages.add("killed", None, dag="film", state="failed", watch=note)
     pages.add("cleared", None, dag="film", state="queued", watch=note)
-    for task in ("killed", "cleared"):
-        assert pages.get(pages.at(task, then="/clip.json")).status_code == 404
+    for task, says in (("killed", "has ended (failed)"), ("cleared", "has no generation yet")):
+        answer = pages.get(pages.at(task, then="/clip.json"))
+        assert answer.status_code == 404
+        assert says in answer.json()["detail"]
 
 
 def test_the_sheet_counts_them_as_in_progress(pages):
