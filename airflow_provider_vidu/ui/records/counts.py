@@ -170,8 +170,8 @@ def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
     return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
 
 
-def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
-    """Return a subquery with one row for each clip: id, main task, label, cost, stage and when its task began."""
+def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
+    """Return a subquery with one row for each id of a task instance, and with what its clip's stage depends on."""
     note = aliased(XComModel)
     note_text = cast(note.value, String)
 
@@ -206,7 +206,12 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         tasks = tasks.order_by(
             XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key
         ).limit(MAX_TASKS)
-    each = tasks.subquery()
+    return tasks.subquery()
+
+
+def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
+    """Return a subquery with one row for each clip: id, main task, label, cost, stage and when its task began."""
+    each = _instances(is_id, is_cut=is_cut)
 
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
@@ -224,23 +229,9 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             else_="working",
         ).label("stage"),
     ).subquery()
-    return (
-        select(
-            ranked.c.id,
-            ranked.c.task_id,
-            ranked.c.iteration,
-            ranked.c.map_index,
-            ranked.c.region_id,
-            ranked.c.key,
-            ranked.c.at,
-            ranked.c.label,
-            ranked.c.credits,
-            ranked.c.stage,
-            func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began"),
-        )
-        .where(ranked.c.place == 1)
-        .subquery()
-    )
+    names = ("id", "task_id", "iteration", "map_index", "region_id", "key", "at", "label", "credits", "stage")
+    began = func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began")
+    return select(*(ranked.c[name] for name in names), began).where(ranked.c.place == 1).subquery()
 
 
 def _says(text: Any, name: str, word: str) -> Any:
