@@ -185,7 +185,7 @@ class Clip:
     def credits(self) -> int | float | None:
         """What the answer to the create named as its price."""
         noted = (whole(task.note.get("credits")) for task in self.tasks)
-        return next((found for found in noted if found is not None), None)
+        return max((found for found in noted if found is not None and 0 <= found < 10**9), default=None)
 
     @property
     def conn_id(self) -> str | None:

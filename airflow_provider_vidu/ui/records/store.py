@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import numbered
-from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
+from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
@@ -171,7 +171,7 @@ def read_sheet(
             clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
             counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
             chosen = [clip for clip in clips if stage in (None, clip.stage)]
-            prices = [cost for clip in chosen if (cost := noted_credits(clip)) is not None]
+            prices = [cost for clip in chosen if (cost := clip.credits) is not None]
             price = (float(sum(prices)), len(prices))
             page, is_cut = in_order(chosen, order)[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
         else:

@@ -180,8 +180,9 @@ async function whyNot(src) {
 }
 
 function placeholder(view, piece) {
-  const text = view.slot ? slotText(view.slot) : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
-  if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
+  const isOpen = view.state === "failed" && !view.done; // the task has failed, and the generation may be fine
+  const text = view.slot ? slotText(view.slot) : isOpen ? "It is not known whether there is a clip" : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  if (view.done || view.state === "failed") return still(view.state === "failed" && !isOpen ? "×" : "!", text);
   return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null || view.state === "waiting" ? "" : ` · ${view.progress} %`));
 }
 
