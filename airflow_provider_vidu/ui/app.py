@@ -37,9 +37,11 @@ NO_GENERATION: Final = (
     "This task has no generation yet. It appears here as soon as the task has submitted one, or has received its id; "
     "the task's log says how far it is."
 )
-ENDED_WITHOUT: Final = (
-    "This task has ended ({state}) and published no generation, so there is no clip. Its log says why. A task that has "
-    "only waited for a free slot has submitted nothing and cost nothing; a clear lets it try again."
+ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
+ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
+ENDED_BADLY: Final = (
+    "Its log says why. A task that has only waited for a free slot has submitted nothing and cost nothing; a clear lets "
+    "it try again."
 )
 NO_ITERATION: Final = (
     "This task is in a loop, so the address of a clip must name the iteration. The link “Watch” of the task instance "
@@ -120,7 +122,8 @@ async def clip_at(
     except store.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
     except store.EndedError as error:
-        raise HTTPException(404, ENDED_WITHOUT.format(state=error)) from error
+        then = ENDED_WELL if str(error) == "success" else ENDED_BADLY
+        raise HTTPException(404, ENDED.format(state=error) + then) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost

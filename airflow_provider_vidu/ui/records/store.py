@@ -19,7 +19,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import numbered
+from airflow_provider_vidu.links import WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
@@ -44,7 +44,7 @@ from airflow_provider_vidu.ui.records.instances import (
 )
 from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
 from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
-from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
+from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
@@ -135,7 +135,7 @@ def read_page(
         clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
         if place is None:
-            before, after = _neighbours(session, own)
+            before, after = _neighbours(session, own, XComModel.key == ID_KEY)
             return Page(clip, full[0], before, after)
         return Page(clip, full[0], place.before, place.after, (place.number, place.total))
 
@@ -145,7 +145,8 @@ def _waiting_page(session: Session, reader: _Reader, task_id: str, index: int, r
     if task is None:
         return None
     (full,) = reader.with_results([task])
-    return Page(Clip(None, [full]), full, *_neighbours(session, full), queue=queue_place(session, full))
+    before, after = _neighbours(session, full, XComModel.key == WATCH_KEY, has_page())
+    return Page(Clip(None, [full]), full, before, after, queue=queue_place(session, full))
 
 
 def read_sheet(
@@ -325,8 +326,13 @@ class _Reader:
         return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
-def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Return the places of the clips of the same task before and after one: by iteration, then by map index."""
+def _neighbours(
+    session: Session, task: TaskFacts, *where: Any
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Return the places of the clips of the same task before and after one: by iteration, then by map index.
+
+    :param where: which XComs have a clip.
+    """
     iteration, index = -1 if task.iteration is None else task.iteration, task.map_index
     if iteration < 0 and index < 0:
         return None, None
@@ -334,7 +340,7 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | 
         XComModel.dag_id == task.dag_id,
         XComModel.run_id == task.run_id,
         XComModel.task_id == task.task_id,
-        XComModel.key == ID_KEY,
+        *where,
     )
     is_before = or_(iteration_column < iteration, and_(iteration_column == iteration, map_index_column < index))
     is_after = or_(iteration_column > iteration, and_(iteration_column == iteration, map_index_column > index))

@@ -52,6 +52,16 @@ _STILL_WAITS: Final = or_(
 )
 
 
+def has_page() -> Any:
+    """Return the condition that the task instance of a note has a page: it has an id, or waits for a slot."""
+    return or_(_STILL_WAITS, _has_id())
+
+
+def _has_id() -> Any:
+    ids = aliased(XComModel)
+    return exists().where(same_task(XComModel, ids), ids.key == ID_KEY)
+
+
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
     """Where a task stands among those that wait for the same connection.
@@ -111,8 +121,6 @@ class Waiters:
 
     def _select(self, *columns: Any) -> Any:
         dag_id, run_id = self._run
-        ids = aliased(XComModel)
-        has_id = exists().where(same_task(XComModel, ids), ids.key == ID_KEY)
         query = (
             select(*columns)
             .select_from(XComModel)
@@ -123,7 +131,7 @@ class Waiters:
                 XComModel.key == WATCH_KEY,
                 counts.IS_SMALL,
                 _STILL_WAITS,
-                ~has_id,
+                ~_has_id(),
             )
         )
         if self._resolver is None:
