@@ -40,8 +40,8 @@ NO_GENERATION: Final = (
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
 ENDED_BADLY: Final = (
-    "Its log says why. A task that has only waited for a free slot has submitted nothing and cost nothing; a clear lets "
-    "it try again."
+    "Its log says why. A task that has only waited for a free slot has submitted nothing and cost nothing; a clear "
+    "lets it try again."
 )
 NO_ITERATION: Final = (
     "This task is in a loop, so the address of a clip must name the iteration. The link “Watch” of the task instance "
