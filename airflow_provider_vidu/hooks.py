@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow.providers.common.compat.sdk import BaseHook, get_current_context
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_vidu.api import connection_form
 from airflow_provider_vidu.api.calls import Call, checked_body, unknown_outcome
 from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.connection import problem, resolve
-from airflow_provider_vidu.api.dialects import Dialect, checked_id
-from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
+from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
-from airflow_provider_vidu.common.progress import request_lines
-from airflow_provider_vidu.common.text import redacted, without_query
 from airflow_provider_vidu.defaults import (
     CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,
@@ -30,12 +26,12 @@ from airflow_provider_vidu.defaults import (
     checked_count,
     checked_seconds,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduCreditError, ViduError
-from airflow_provider_vidu.links import MAX_PUBLISHED, Role, is_task_instance, publish, published_number
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
 from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
+from airflow_provider_vidu.tasks.publishing import publish_generation
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.sync_client import SyncClient
@@ -150,28 +146,7 @@ class ViduHook(BaseHook):
         :param endpoint: where it was submitted; only products with a query of their own (``one-click/mv``) need it.
         :raises ViduConfigError: when it is called outside a task and without a context.
         """
-        ti = (_running_context() if context is None else context).get("ti")
-        if not is_task_instance(ti):  # a unit test of the user's
-            return
-        known = generation if isinstance(generation, Generation) else None
-        generation_id = checked_id(known.id if known else generation)
-        number, note = published_number(ti, generation_id)
-        if number is None:
-            self.log.warning(
-                "Generation %s has no page: the task has already published %d generations.",
-                generation_id,
-                MAX_PUBLISHED,
-            )
-            return
-        # Later answers omit what only the create's says, and an earlier call has noted it.
-        facts = {"endpoint": endpoint, **(_facts_of(known) if known else {})}
-        noted = {name: note[name] for name in ("endpoint", "created_at", "credits", "seed", "model") if name in note}
-        facts = {**noted, **{name: value for name, value in facts.items() if value is not None}}
-        has_succeeded = known.succeeded if known else note.get("role") == "generate"
-        role: Role = "generate" if has_succeeded else "submit"
-        publish(
-            {"ti": ti}, generation_id, conn_id=self.vidu_conn_id, role=role, number=number, announce=not note, **facts
-        )
+        publish_generation(generation, context, conn_id=self.vidu_conn_id, endpoint=endpoint, log=self.log)
 
     def _submit(
         self,
@@ -185,33 +160,7 @@ class ViduHook(BaseHook):
 
         :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
         """
-        body = checked_body(body)
-
-        def submit(dialect: Dialect) -> Call[Generation]:
-            call = dialect.create(body, endpoint)
-            before_send()
-            return call
-
-        try:
-            url = self.config.url(self.config.dialect.create(body, endpoint).request)
-            # A group, which Airflow's log view collapses.
-            self.log.info("::group::Request to %s", without_query(url))
-            for line in request_lines(body):
-                self.log.info("%s", self.config.redact(line))
-            self.log.info("::endgroup::")
-            generation = self._client.carry(submit, queues=queues)
-        except ViduError as error:
-            if outcome_is_unknown(error):
-                raise unknown_outcome(error, self.vidu_conn_id) from error
-            if isinstance(error, ViduCreditError):
-                with suppress(ViduError):  # the refusal must not be hidden by the query's error
-                    if (left := self.get_credits().remaining) is not None:
-                        error.reason += f" Credits left: {left}."
-            elif error.code == MODEL_NOT_FOUND and isinstance(model := body.get("model"), str):
-                error.reason += "" if model in error.reason else f" (model {redacted(model, 100)})"
-            raise error.with_context(conn_id=self.vidu_conn_id) from error.__cause__
-        self.log.info("Submitted generation %s: %s", generation.id, generation.describe())
-        return generation
+        return self._client.submit(checked_body(body), endpoint, before_send, queues=queues)
 
     def request(
         self, method: str, path: str, json: Mapping[str, Any] | None = None, *, bills: bool | None = None
@@ -452,25 +401,3 @@ class ViduHook(BaseHook):
         :raises ViduError: when the upload failed.
         """
         return self._client.upload(content, size, content_type)
-
-
-def _running_context() -> Mapping[str, Any]:
-    """Return the context of the running task.
-
-    :raises ViduConfigError: when no task runs.
-    """
-    try:
-        return cast("Mapping[str, Any]", get_current_context())
-    except Exception as error:  # its class differs between the versions of Airflow
-        raise ViduConfigError("publish() found no running task: call it in a @task, or pass context=.") from error
-
-
-def _facts_of(generation: Generation) -> dict[str, Any]:
-    """Return what an answer says of the order, as plain JSON."""
-    seed = generation.raw.get("seed")
-    return {
-        "created_at": generation.created_at.isoformat() if generation.created_at else None,
-        "credits": generation.credits,
-        "seed": seed if isinstance(seed, int) else None,
-        "model": generation.model,
-    }

@@ -36,6 +36,11 @@ class Snapshot:
     provider_status: str = ""
     progress: int | None = None
 
+    @property
+    def word(self) -> str:
+        """The service's own word for the state, or ours if it has none."""
+        return self.provider_status or self.status.value
+
     def describe(self) -> str:
         """Return the state in a few words for a log line, such as ``running (processing), 40 %``."""
         state: str = self.status.value

@@ -196,7 +196,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         # Airflow loses an event that fires right after the deferral, so the worker polls first.
         result = self._poll(watch)
         if isinstance(result, Wait):
-            self._deferred_wait().defer(watch.since, watch.deadline, known=watch.is_known)
+            logged = watch.last and watch.last.word
+            self._deferred_wait().defer(watch.since, watch.deadline, known=watch.is_known, logged=logged)
         if isinstance(result, Done):
             return self._result(context, result.generation)
         raise result.error
@@ -228,9 +229,22 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             result = watch.missed(error, time.time(), has_connection=config is not None)
         else:
             result = watch.saw(generation, time.time())
-        if result.note:
+        if result.note and not self._is_known_state(watch, result):
             self.log.info("Generation %s: %s", self._id(), result.note)
         return result
+
+    def _is_known_state(self, watch: Watch, result: PollResult) -> bool:
+        """Whether an earlier poke has probably logged the state.
+
+        A rescheduled poke remembers nothing: Airflow clears the XComs before each. So the state of an unfinished
+        generation is logged at the first poke, and again each time that the wait has doubled.
+        """
+        from airflow_provider_vidu.polling.watch import Wait
+
+        if not self.reschedule or not isinstance(result, Wait) or result.trouble:
+            return False
+        pokes = round((time.time() - watch.since) / self.poke_interval)
+        return pokes & (pokes - 1) != 0
 
     def _watching(self, context: Context) -> Watch:
         """Return the memory of this process: a rescheduled sensor starts a new one for each poke."""

@@ -75,6 +75,7 @@ class ViduGenerationTrigger(BaseTrigger):
     :param known: whether this connection has submitted or seen the generation before. Then no refusal ends the wait at
         once: a refused key pauses it until the deadline, or for an hour if there is none, and other refusals count as
         failed polls. If omitted, that applies after the first good poll.
+    :param logged: the service's word for the state that the worker has already logged; it is not logged again.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ViduGenerationTrigger(BaseTrigger):
         adaptive: bool | None = None,
         endpoint: str | None = None,
         known: bool = False,
+        logged: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
@@ -106,6 +108,7 @@ class ViduGenerationTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.endpoint = endpoint
         self.known = known
+        self.logged = logged
 
     @property
     def log(self) -> Any:
@@ -130,6 +133,7 @@ class ViduGenerationTrigger(BaseTrigger):
                 # Omitted in most rows, so that an earlier version can read them.
                 **({"endpoint": self.endpoint} if self.endpoint else {}),
                 **({"known": True} if self.known else {}),
+                **({"logged": self.logged} if self.logged else {}),
             },
         )
 
@@ -208,6 +212,7 @@ class ViduGenerationTrigger(BaseTrigger):
             deadline=self.deadline,
             conn_id=self.vidu_conn_id,
             known=self.known,
+            logged=self.logged,
         )
         delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
         while True:

@@ -112,7 +112,9 @@ class ViduConfig:
             proxy=_proxy(read),
             headers=_headers(read),
             allowed_hosts=read.checked("allowed_hosts", parse_allowed, read.raw("allowed_hosts")) or frozenset(),
-            max_in_flight=_max_in_flight(read),
+            max_in_flight=None
+            if read.raw("max_in_flight") is None
+            else int(read.number("max_in_flight", 1, above=0, most=100_000, whole=True)),
             min_balance=_min_balance(read, dialect),
         )
 
@@ -294,12 +296,6 @@ def _dialect(read: _Fields, conn: AirflowConnection) -> Dialect:
     )
 
 
-def _max_in_flight(read: _Fields) -> int | None:
-    if read.raw("max_in_flight") is None:
-        return None
-    return int(read.number("max_in_flight", 1, above=0, most=100_000, whole=True))
-
-
 def _min_balance(read: _Fields, dialect: Dialect) -> float | None:
     if read.raw("min_balance") is None:
         return None
@@ -380,18 +376,21 @@ def _verify(read: _Fields) -> bool | str:
 
 
 def _proxy(read: _Fields) -> Secret | None:
-    value, password = read.word("proxy"), read.word("proxy_password")
+    name, value = next(((name, value) for name in ("via", "proxy") if (value := read.word(name))), ("via", None))
+    password = read.word("proxy_password")
     if value is None:
         if password is not None:
-            raise read.error("proxy_password", "is set, but proxy is empty. Set the proxy, or remove its password.")
+            raise read.error("proxy_password", "is set, but via is empty. Set the proxy, or remove its password.")
         return None
     if origin_of(value) is None:
         socks = " (SOCKS is not supported)" if value.lower().startswith("socks") else ""
-        raise read.error("proxy", f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
+        raise read.error(name, f"must be the URL of an HTTP proxy{socks}, such as http://proxy.example.com:3128")
+    if name == "via" and urlsplit(value).password is not None:  # the form shows this field
+        raise read.error(name, "must not hold a password, because Airflow shows this field: set proxy_password.")
     proxy = Secret(value)
-    return (
-        proxy if password is None else read.checked("proxy_password", partial(with_password, proxy), Secret(password))
-    )
+    if password is None:
+        return proxy
+    return read.checked("proxy_password", partial(with_password, proxy), Secret(password))
 
 
 def _headers(read: _Fields) -> tuple[tuple[str, Secret], ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig, is_blank
-from airflow_provider_vidu.api.connection_form import CONN_FIELDS
+from airflow_provider_vidu.api.connection_form import EXTRAS
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -171,7 +171,7 @@ def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
     if not unknown or (conn_id, *unknown) in _warned:
         return
     _warned.add((conn_id, *unknown))
-    near = {name: get_close_matches(name.removeprefix(EXTRA_PREFIX), CONN_FIELDS, 1) for name in unknown}
+    near = {name: get_close_matches(name.removeprefix(EXTRA_PREFIX), EXTRAS, 1) for name in unknown}
     listed = (f"{sanitized(name, 40)!r}{f' (is it {near[name][0]}?)' if near[name] else ''}" for name in unknown)
     log.warning("Connection %r has extras that are not used: %s.", conn_id, ", ".join(listed))
 
@@ -179,7 +179,7 @@ def _warn_of_unknown(conn_id: str, extras: Mapping[str, Any]) -> None:
 def _is_read(name: str, extras: Mapping[str, Any]) -> bool:
     """Whether an extra has an effect; an unprefixed one overrides its prefixed twin."""
     bare = name.removeprefix(EXTRA_PREFIX)
-    return bare in CONN_FIELDS and (bare == name or is_blank(extras.get(bare)))
+    return bare in EXTRAS and (bare == name or is_blank(extras.get(bare)))
 
 
 def _not_found(conn_id: str) -> ViduConnectionNotFoundError:

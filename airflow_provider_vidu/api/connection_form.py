@@ -51,10 +51,11 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         # Proposals, not an enum: Airflow 3 lists them in the field, which still accepts a path.
         examples=["true", "false", "/etc/ssl/certs/ca-certificates.crt"],
     ),
-    "proxy": _field(
+    # Not "proxy": Airflow shows *** for each extra whose name contains that word (its DEFAULT_SENSITIVE_FIELDS).
+    "via": _field(
         "Proxy",
-        "URL of an HTTP proxy, such as http://user@proxy.example.com:3128. Enter its password below. Airflow masks a "
-        "stored proxy; the Test button names the one in use.",
+        "URL of an HTTP proxy, such as http://user@proxy.example.com:3128; enter its password below. Empty: the extra "
+        "proxy, if it is set, or the environment's proxy.",
     ),
     "proxy_password": _field(
         "Proxy password", "The password of the user in the proxy's URL, not percent-encoded.", format="password"
@@ -90,6 +91,9 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "private, separated by commas.",
     ),
 }
+
+EXTRAS: Final = frozenset({*CONN_FIELDS, "proxy"})
+"""Every extra that is read. ``proxy`` is ``via`` for connections that are written without the form."""
 
 UI_FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
     # The port is shown: Airflow 3.3.2 tests a stored connection without one as if its port were 0, and refuses that as

@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from airflow_provider_vidu.api.calls import Call
+from airflow_provider_vidu.api.calls import Call, unknown_outcome
 from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import Dialect
+from airflow_provider_vidu.api.dialects.errors import MODEL_NOT_FOUND
 from airflow_provider_vidu.api.dialects.lost_create import Search
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.messages import (
@@ -29,14 +31,23 @@ from airflow_provider_vidu.api.messages import (
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.api.sync_connection import POOLS, Exchange, running
 from airflow_provider_vidu.api.uploads import put
+from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.redaction import Secret
-from airflow_provider_vidu.exceptions import ViduError, ViduRequestError, ViduResponseError, ViduTransportError
+from airflow_provider_vidu.common.text import redacted, without_query
+from airflow_provider_vidu.exceptions import (
+    ViduCreditError,
+    ViduError,
+    ViduRequestError,
+    ViduResponseError,
+    ViduTransportError,
+)
 from airflow_provider_vidu.models import Generation, SearchResult
 from airflow_provider_vidu.network.bodies import BodyError, IncomingBody
 from airflow_provider_vidu.network.framing import SWITCHING_PROTOCOLS
 from airflow_provider_vidu.network.limits import CHUNK_BYTES, TOTAL_TIMEOUTS
 from airflow_provider_vidu.network.proxies import proxy_for
 from airflow_provider_vidu.network.tls import ssl_context
+from airflow_provider_vidu.polling.retries import outcome_is_unknown
 
 T = TypeVar("T")
 # requests does not wrap everything that urllib3 and the sockets below it may raise.
@@ -97,6 +108,51 @@ class SyncClient:
                     self._log.warning("The answer to the create was cut off after its id: %s", answer.lost.reason)
                 return result
             time.sleep(delay)
+
+    def submit(
+        self, body: Mapping[str, Any], endpoint: str | None, before_send: Callable[[], None], *, queues: bool
+    ) -> Generation:
+        """Submit a generation, with its request in the log.
+
+        :param body: the request body, as plain JSON.
+        :param endpoint: where it is submitted; None if the fields decide.
+        :param before_send: runs before each send; an exception from it prevents the send.
+        :param queues: whether the caller waits for a free slot itself: a full account is raised at once.
+        :raises ViduSubmitUnknownError: when the outcome is unknown.
+        :raises ViduError: when it was refused, with what helps: the credits left, or the model.
+        """
+
+        def create(dialect: Dialect) -> Call[Generation]:
+            call = dialect.create(body, endpoint)
+            before_send()
+            return call
+
+        try:
+            config = self._look_up(False)
+            url = config.url(config.dialect.create(body, endpoint).request)
+            # A group, which Airflow's log view collapses.
+            self._log.info("::group::Request to %s", without_query(url))
+            for line in request_lines(body):
+                self._log.info("%s", config.redact(line))
+            self._log.info("::endgroup::")
+            generation = self.carry(create, queues=queues)
+        except ViduError as error:
+            if outcome_is_unknown(error):
+                raise unknown_outcome(error, self._conn_id) from error
+            error.reason += self._hint(error, body)
+            raise error.with_context(conn_id=self._conn_id) from error.__cause__
+        self._log.info("Submitted generation %s: %s", generation.id, generation.describe())
+        return generation
+
+    def _hint(self, refusal: ViduError, body: Mapping[str, Any]) -> str:
+        """Return what a refusal of a create does not say itself."""
+        if isinstance(refusal, ViduCreditError):
+            with suppress(ViduError):  # the refusal must not be hidden by the query's error
+                if (left := self.carry(lambda dialect: dialect.credits()).remaining) is not None:
+                    return f" Credits left: {left}."
+        elif refusal.code == MODEL_NOT_FOUND and isinstance(model := body.get("model"), str):
+            return "" if model in refusal.reason else f" (model {redacted(model, 100)})"
+        return ""
 
     def _sent(self, config: ViduConfig, request: ApiRequest) -> ApiAnswer:
         if self._transport is None or self._transport.config != config:

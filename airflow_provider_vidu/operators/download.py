@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders.upstream import check_source, continued, hande
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, MAX_CREATION, Artifact
 from airflow_provider_vidu.stores.base import OVERWRITES, DestinationExistsError, Overwrite
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, stem_of
+from airflow_provider_vidu.tasks.endings import without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class ViduDownloadOperator(SignedURLOperator):
         self._record: dict[str, Any] | None = None
         self._check_arguments()
 
+    @without_known_causes
     def execute(self, context: Any) -> dict[str, Any]:
         """Download and store the file, fill the outlets' events, and return the record of the file."""
         context = {} if context is None else context  # in a user's unit test

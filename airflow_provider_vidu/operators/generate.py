@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.money.spending import Spending
+    from airflow_provider_vidu.orders.submission import Submission
     from airflow_provider_vidu.tasks.slot_wait import SlotWait
 
 
@@ -189,9 +190,12 @@ class ViduGenerateOperator(SignedURLOperator):
         self._facts: Mapping[str, Any] | None = None
         self._times: Mapping[str, Any] | None = None
         self._killed = False
+        self._forget_order_after_success()
+
+    def _forget_order_after_success(self) -> None:
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-        if self.durable and on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
+        if self.durable and self.on_clear == "new" and not AIRFLOW_V_3_3_PLUS:  # later, the state store keeps the order
             # Set here, not as an argument, which would replace a callback from default_args.
             given: Any = self.on_success_callback or []
             self.on_success_callback = [*(given if isinstance(given, list | tuple) else [given]), forget_order]
@@ -251,12 +255,7 @@ class ViduGenerateOperator(SignedURLOperator):
         with explained_not_found(is_synchronous):
             generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
         self._generation_id = generation.id
-        role: Role = "generate" if self.wait_for_completion else "submit"
-        arguments = None if submission.is_of_another_request else self._arguments()
-        self._facts = facts_of_create(generation, submission.ordered_at, arguments)
-        model = generation.model or terms_of(self._arguments())["model"]
-        noted = {**self._facts, "model": model, **(self._wait_facts(slot.deadline) if self.wait_for_completion else {})}
-        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
+        self._publish_created(context, generation, submission, endpoint, slot.deadline)
         submission.check_price()
         if self._killed:  # during the create: only now is there an id to cancel
             self._cancel("the task was killed")
@@ -271,6 +270,21 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.deferrable and not generation.is_done:
             self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
         return self._finished(context, self._wait(hook, generation.id, slot.left))
+
+    def _publish_created(
+        self,
+        context: Context,
+        generation: Generation,
+        submission: Submission,
+        endpoint: str | None,
+        deadline: float,
+    ) -> None:
+        arguments = None if submission.is_of_another_request else self._arguments()
+        self._facts = facts_of_create(generation, submission.ordered_at, arguments)
+        role: Role = "generate" if self.wait_for_completion else "submit"
+        noted = {**self._facts, "model": generation.model or terms_of(self._arguments())["model"]}
+        noted |= self._wait_facts(deadline) if self.wait_for_completion else {}
+        publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
 
     def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
         from airflow_provider_vidu.tasks.slot_wait import SlotWait

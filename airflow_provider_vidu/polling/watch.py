@@ -109,8 +109,8 @@ class Wait:
     """Poll again after ``delay`` seconds.
 
     ``note`` is a line to log, present only if there is news: another state, a further quarter of the progress, another
-    error. ``trouble`` marks a delay caused by an error or a
-    missing URL, ``paused`` one that ends only when the connection is fixed.
+    error. ``trouble`` marks a delay caused by an error or a missing URL, ``paused`` one that ends only when the
+    connection is fixed.
     """
 
     delay: float
@@ -153,13 +153,15 @@ class Watch:
     :param end_reported: whether an event has reported the generation's end; the deadline is then not the user's, and
         passing it is an error of the service, not a timeout.
     :param known: whether the generation was submitted or seen with this connection before.
+    :param logged: the service's word for the state that was logged before; the first poll with it is no news.
     :param rng: returns numbers in [0, 1).
     """
 
     # A triggerer holds thousands of these.
     __slots__ = (
-        "_end_reported", "_failures", "_history", "_known", "_paused_at", "_pauses", "_polls", "_quarter", "_rng",
-        "_trouble", "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy", "since",
+        "_end_reported", "_failures", "_history", "_known", "_logged", "_paused_at", "_pauses", "_polls", "_quarter",
+        "_rng", "_trouble", "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy",
+        "since",
     )  # fmt: skip
 
     def __init__(
@@ -172,6 +174,7 @@ class Watch:
         conn_id: str | None = None,
         end_reported: bool = False,
         known: bool = False,
+        logged: str | None = None,
         rng: Random = random.random,
     ) -> None:
         self.policy = policy
@@ -185,6 +188,7 @@ class Watch:
         self._failures = 0
         self._end_reported = end_reported
         self._known = known or end_reported
+        self._logged = logged
         self._pauses = 0
         self._paused_at: float | None = None
         self._without_url = 0
@@ -235,6 +239,9 @@ class Watch:
     def _is_news(self, generation: Generation) -> bool:
         """Whether the state, or the quarter of the progress, is another than at the last poll."""
         last, quarter = self.last, (generation.progress or 0) // 25
+        if last is None and generation.sighting().word == self._logged:
+            self._quarter = quarter
+            return False
         is_same = last is not None and (last.status, last.provider_status) == (
             generation.status,
             generation.provider_status,

@@ -2,7 +2,8 @@
 
 Its floors, each of which imports only those below it:
 
-- ``plugin`` is what every Airflow process imports; ``app`` holds the routes.
+- ``plugin`` is what every Airflow process imports; ``app`` holds the routes, ``refusals`` answers what they refuse,
+  ``sending`` sends files, ``looks`` is what all requests share.
 - ``records`` reads from Airflow's database what tasks have left there (``store``, ``counts``), and from an XCom back
   end what it keeps elsewhere (``references``).
 - ``clips`` makes of it what a page shows, without I/O except in ``live``, which polls the service.

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any, Final
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
 
 from airflow_provider_vidu import __version__
 
@@ -66,24 +67,31 @@ _SKELETON: Final = (
 )
 
 
-def shell(script: str, depth: int, title: str) -> str:
+def page(request: Request, script: str, title: str) -> HTMLResponse:
     """Return a page that fills itself.
 
+    :param request: of a route below the plugin's root.
     :param script: the module that fills it.
-    :param depth: how many folders below the plugin's root the page is: its addresses are relative, so that
-        they hold under whatever path Airflow is deployed.
     """
-    body = _SKELETON.format(script=script)
-    return _page("../" * depth, title, script, body)
+    return HTMLResponse(_page(depth_of(request), title, script, _SKELETON.format(script=script)))
+
+
+def depth_of(request: Request) -> int:
+    """Return how many folders below the plugin's root a route is.
+
+    The addresses in a page are relative, so that they hold under whatever path Airflow is deployed.
+    """
+    path: str = request.scope["route"].path
+    return path.count("/") - 1
 
 
 def refusal(depth: int, title: str, sentence: str) -> str:
     """Return a page that explains a refusal; its script adds links that lead on."""
-    return _page("../" * depth, title, "refusal", f'<p class="quiet">{escape(sentence)}</p>')
+    return _page(depth, title, "refusal", f'<p class="quiet">{escape(sentence)}</p>')
 
 
-def _page(root: str, title: str, script: str, body: str) -> str:
-    return _SHELL.format(root=root or "./", title=escape(title), script=script, body=body, version=__version__)
+def _page(depth: int, title: str, script: str, body: str) -> str:
+    return _SHELL.format(root="../" * depth or "./", title=escape(title), script=script, body=body, version=__version__)
 
 
 class GuardHeaders:

@@ -44,35 +44,19 @@ class LateApp:
         return self._app
 
 
-def _run_tab() -> list[dict[str, Any]]:
-    """Return the tab "Vidu clips" of every DAG run, unless the deployment does not want it."""
-    if not conf.getboolean("vidu", "run_tab", fallback=True):
-        return []
-    return [
-        {
-            "name": "Vidu clips",
-            # Relative: the UI completes it with the path that Airflow is deployed under.
-            "href": f"{PAGE_PREFIX[1:]}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
-            "destination": "dag_run",
-            "url_route": "vidu-clips",
-            "icon": f"{PAGE_PREFIX[1:]}/static/icon.svg",
-            "icon_dark_mode": f"{PAGE_PREFIX[1:]}/static/icon-dark.svg",
-        }
-    ]
+def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:
+    """Return a page of this plugin as Airflow's UI shows it; relative, so that the UI completes its own path."""
+    root = PAGE_PREFIX[1:]
+    icons = {"icon": f"{root}/static/icon.svg", "icon_dark_mode": f"{root}/static/icon-dark.svg"}
+    return {"name": name, "href": f"{root}/{path}", "destination": destination, "url_route": route, **icons}
 
 
-def _spending_page() -> list[dict[str, Any]]:
-    """Return the page "Vidu" of the navigation."""
-    return [
-        {
-            "name": "Vidu",
-            "href": f"{PAGE_PREFIX[1:]}/spending",
-            "destination": "nav",
-            "url_route": "vidu-credits",
-            "icon": f"{PAGE_PREFIX[1:]}/static/icon.svg",
-            "icon_dark_mode": f"{PAGE_PREFIX[1:]}/static/icon-dark.svg",
-        }
-    ]
+def _views() -> list[dict[str, Any]]:
+    """Return the page "Vidu" of the navigation, and the tab "Vidu clips" of every DAG run unless it is not wanted."""
+    views = [_view("Vidu", "spending", "nav", "vidu-credits")]
+    if conf.getboolean("vidu", "run_tab", fallback=True):
+        views.insert(0, _view("Vidu clips", "dags/{DAG_ID}/runs/{RUN_ID}", "dag_run", "vidu-clips"))
+    return views
 
 
 class ViduPlugin(AirflowPlugin):
@@ -81,4 +65,4 @@ class ViduPlugin(AirflowPlugin):
     name = "vidu"
     if has_pages():
         fastapi_apps = [{"name": "vidu", "app": LateApp(), "url_prefix": PAGE_PREFIX}]
-        external_views = [*_run_tab(), *_spending_page()]
+        external_views = _views()

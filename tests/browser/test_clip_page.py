@@ -159,6 +159,18 @@ def test_a_running_clip_answers_first_things_first(visit, pages, generation):  #
     page.wait_for_function("before => document.querySelector('[data-elapsed]').innerText !== before", arg=before)
 
 
+@pytest.mark.parametrize(("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False)])
+def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age, triggerer, is_told):  # noqa: F811
+    """After a minute the page says that the task will not go on by itself, and that nothing is lost."""
+    generation_id, _ = generation(states=[["processing", 0]])
+    deferred = datetime.now(UTC) - timedelta(seconds=age)
+    task = f"unattended-{age}-{triggerer}"
+    pages.add(task, generation_id, state="deferred", watch=MADE, at=deferred, deferred=deferred, triggerer=triggerer)
+    page = visit(pages.at(task))
+    page.locator(".badge.is-running").wait_for()
+    assert page.get_by_text("No triggerer has taken up this wait").count() == is_told
+
+
 def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
     """A task without a clip, and an address that is none, offer the links that their address names."""
     page = visit(pages.at("no-such-task"))

@@ -165,6 +165,29 @@ def test_the_tab_of_the_run(open_page, story, film, airflow):
     page.wait_for_url(f"**{page_of(story, prefix='')}/tasks/scene.**")
 
 
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("Task", "/tasks/scene.generate/mapped/2/details"),
+        ("Log", "/tasks/scene.generate/mapped/2?try_number=1"),
+        ("Run", ""),
+    ],
+)
+def test_links_in_the_frame_open_airflows_own_pages(open_page, story, airflow, name, then):
+    """Task, log and run of a failed clip open around the frame, in the Airflow that they belong to."""
+    airflow.wait_for_task(story, "scene.generate[2]", "failed")
+    page = open_page(page_of(story, prefix=""))
+    page.get_by_role("link", name="Vidu clips").click()
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("button", name="Failed 1").click()
+    frame.locator(".card.is-failed a, .card:has(.badge.is-failed) a").first.click()
+    frame.locator(".alert.is-error").wait_for()
+    frame.locator("#top").get_by_role("link", name=name, exact=True).click()
+    page.wait_for_url(airflow.url + page_of(story, prefix="") + then)
+    page.get_by_text("scene.generate" if then else "vidu_storyboard").first.wait_for()
+    assert page.locator("iframe").count() == 0
+
+
 def test_dark_like_airflow(open_page, film, airflow, picture):
     """The colour mode that was chosen in Airflow holds here too, and follows when it changes."""
     assert airflow.wait(film) == "success"

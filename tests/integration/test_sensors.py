@@ -450,3 +450,28 @@ def test_the_trigger_knows_what_the_worker_has_seen(connect, sandbox, context, f
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True).execute(context)
     assert deferred.value.trigger.serialize()[1].get("known", False) is known
+
+
+def test_each_state_is_logged_once(connect, sandbox, context):
+    """The trigger does not repeat what the worker has logged."""
+    connect()
+    sandbox.add_generation("123", states=[["processing", 0]])
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute(context)
+    row = deferred.value.trigger.serialize()[1]
+    assert row["logged"] == "processing"
+
+
+@pytest.mark.parametrize(("pokes", "is_logged"), [(0, True), (1, True), (3, False), (4, True), (7, False), (8, True)])
+def test_a_rescheduled_wait_logs_ever_more_rarely(
+    connect, sandbox, context, monkeypatch, caplog, capsys, pokes, is_logged
+):
+    """Each poke is a process without memory, so the state is logged again when the wait has doubled."""
+    connect()
+    sandbox.add_generation("123", states=[["processing", 0]])
+    first = datetime.now(UTC) - timedelta(seconds=30 * pokes)
+    monkeypatch.setattr(sensors, "_first_poke", lambda _context: first if pokes else None)
+    with caplog.at_level("INFO"):
+        assert sensor(mode="reschedule", timeout=3600, poke_interval=30).poke(context) is False
+    logged = caplog.text + capsys.readouterr().out  # Airflow 2 and 3
+    assert ("running (processing)" in logged) is is_logged

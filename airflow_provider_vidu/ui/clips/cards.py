@@ -9,8 +9,8 @@ from typing import Any, Final
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.facts import Clip, decoded, prompt_of
-from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETER_CHARS, prompt_start
+from airflow_provider_vidu.ui.clips.facts import Clip, prompt_of
+from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, prompt_start
 
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
 """The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""
@@ -29,7 +29,7 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
         "label": redacted(clip.main.label, 250) if clip.main.label else None,
         "prompt": prompt_start(prompt_of(clip, generation)),
         "parameters": parameters_of(clip),
-        "credits": generation.credits if generation and generation.credits is not None else noted_credits(clip),
+        "credits": generation.credits if generation and generation.credits is not None else clip.credits,
         "size": files[0].size if files else None,
         **_times(clip, generation),
     }
@@ -39,7 +39,7 @@ def parameters_of(clip: Clip) -> dict[str, Any]:
     """Return the parameters of a clip's request, with the seed that the service chose; text is redacted."""
     fields = (mapping(task.fields) for task in clip.tasks)
     known = next((mapping(each.get("parameters")) for each in fields if each.get("parameters")), {})
-    seeds = (whole(mapping(decoded(task.watch)).get("seed")) for task in clip.tasks)
+    seeds = (whole(task.note.get("seed")) for task in clip.tasks)
     seed = next((found for found in seeds if found), None)
     found = {
         **({"seed": seed} if seed else {}),
@@ -51,19 +51,13 @@ def parameters_of(clip: Clip) -> dict[str, Any]:
     }
 
 
-def noted_credits(clip: Clip) -> int | float | None:
-    """Return what the answer to the create named as the price."""
-    noted = (whole(mapping(decoded(task.watch)).get("credits")) for task in clip.tasks)
-    return max((found for found in noted if found is not None and 0 <= found < 10**9), default=None)
-
-
 def _times(clip: Clip, generation: Generation | None) -> dict[str, Any]:
     """Return when the clip was submitted, and the seconds until it was stored, or else made; None if not known."""
     began = (generation and generation.created_at) or clip.created_at
     stored = [record.stored_at for record in clip.records if not record.is_cover and record.stored_at]
     made = (generation.completed_at or generation.updated_at) if generation and generation.is_done else None
     ended = min(stored, default=made)
-    seconds = max((ended - began).total_seconds(), 0.0) if began and ended else None
+    seconds = (ended - began).total_seconds() if began and ended and ended >= began else None  # clocks may differ
     at: datetime | None = began or clip.main.announced_at
     return {"began_at": at.isoformat() if at else None, "seconds": None if seconds is None else round(seconds, 1)}
 
@@ -82,7 +76,7 @@ def _newest(clip: Clip) -> Sequence[Any]:
 
 
 def _cost(clip: Clip) -> Sequence[Any]:
-    known = noted_credits(clip)
+    known = clip.credits
     return (known is None, -(known or 0))
 
 

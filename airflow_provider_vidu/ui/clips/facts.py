@@ -1,50 +1,29 @@
-"""What the metadata database holds of a clip, read safely: the author of a DAG writes the XComs. Pure."""
+"""A clip: the task instances that work with a generation, and what the metadata database holds of them. Pure."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from airflow_provider_vidu.api.dialects import checked_id
-from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, moment, number, percent, text, trace_id, whole
+from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
 from airflow_provider_vidu.defaults import LONGEST_SECONDS
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.parameters import parameters_in, rendered_prompt
-from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record, newest_first
-
-MAX_TEXT_CHARS: Final = 20_000
-MAX_NOTE_CHARS: Final = 300
-NOTED: Final = (
-    *(
-        "conn_id",
-        "role",
-        "artifact",
-        "endpoint",
-        "created_at",
-        "credits",
-        "seed",
-        "deadline",
-        "poll_interval",
-        "adaptive",
-        "waiting_since",
-    ),
+from airflow_provider_vidu.ui.clips.pieces import Record, newest_first
+from airflow_provider_vidu.ui.clips.xcoms import (
+    BESIDE,
+    MAKING,
+    ROLES,
+    decoded,
+    generation_in,
+    parameters_in,
+    record_in,
 )
-"""What the pages read of a task's note."""
+
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-BESIDE: Final = frozenset({"cover", "speech", "sound"})
-"""Artifacts that stand beside a result: a download of one of them has not stored the clip."""
-MAKING: Final = ("generate", "wait")
-ROLES: Final = (*MAKING, "submit", "download")
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
-_REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +82,26 @@ class TaskFacts:
         }
 
     @property
+    def note(self) -> Mapping[str, Any]:
+        """What the task has noted beside the id."""
+        return mapping(decoded(self.watch))
+
+    @property
     def role(self) -> str | None:
         """What the task does with the generation, as far as it reported."""
-        return role_in(self.watch)
+        role = self.note.get("role")
+        return role if isinstance(role, str) and role in ROLES else None
 
     @property
     def keeps_result(self) -> bool:
         """Whether the task stores the clip itself and nothing beside it."""
-        return keeps_result(self.watch)
+        artifact = self.note.get("artifact")
+        return self.role == "download" and not (isinstance(artifact, str) and artifact in BESIDE)
 
     @property
     def conn_id(self) -> str | None:
         """The connection of the generation: as the task noted it, or else in its rendered fields."""
-        conn_id = text(mapping(self.watch).get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
+        conn_id = text(self.note.get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
         return conn_id if conn_id and len(conn_id) <= 250 and conn_id.isprintable() else None
 
     @property
@@ -126,23 +112,23 @@ class TaskFacts:
     @property
     def deadline(self) -> datetime | None:
         """When its timeout expires, as the task noted it."""
-        return moment(mapping(decoded(self.watch)).get("deadline"))
+        return moment(self.note.get("deadline"))
 
     @property
     def poll_interval(self) -> float | None:
         """The seconds between its polls, as the task noted them."""
-        seconds = number(mapping(decoded(self.watch)).get("poll_interval"))
+        seconds = number(self.note.get("poll_interval"))
         return seconds if seconds is not None and 0 < seconds <= LONGEST_SECONDS else None
 
     @property
     def waiting_since(self) -> datetime | None:
         """Since when it waits for a free slot; None once it has submitted."""
-        return moment(mapping(decoded(self.watch)).get("waiting_since")) if self.generation_id is None else None
+        return moment(self.note.get("waiting_since")) if self.generation_id is None else None
 
     @property
     def is_adaptive(self) -> bool:
         """Whether the adaptive schedule decides when it polls."""
-        return mapping(decoded(self.watch)).get("adaptive") is True
+        return self.note.get("adaptive") is True
 
     @property
     def timed_out(self) -> bool:
@@ -198,8 +184,8 @@ class Clip:
     @property
     def credits(self) -> int | float | None:
         """What the answer to the create named as its price."""
-        noted = (whole(mapping(decoded(task.watch)).get("credits")) for task in self.tasks)
-        return next((found for found in noted if found is not None), None)
+        noted = (whole(task.note.get("credits")) for task in self.tasks)
+        return max((found for found in noted if found is not None and 0 <= found < 10**9), default=None)
 
     @property
     def conn_id(self) -> str | None:
@@ -209,7 +195,7 @@ class Clip:
     @property
     def created_at(self) -> datetime | None:
         """When it was submitted, by the answer to the create, or by the order."""
-        noted = (moment(mapping(decoded(task.watch)).get("created_at")) for task in self.tasks)
+        noted = (moment(task.note.get("created_at")) for task in self.tasks)
         return next((at for at in noted if at), None)
 
     @property
@@ -218,7 +204,7 @@ class Clip:
 
         Not a path: it comes from an XCom, and the API server's query carries the connection's key.
         """
-        noted = (mapping(decoded(task.watch)).get("endpoint") for task in self.tasks)
+        noted = (task.note.get("endpoint") for task in self.tasks)
         return next((name for name in noted if isinstance(name, str) and _PRODUCT.fullmatch(name)), None)
 
     @property
@@ -267,81 +253,6 @@ def _age(task: TaskFacts) -> tuple[float, str, int, int, int]:
     return since, task.task_id, iteration, task.map_index, task.number
 
 
-def role_in(watch: Any) -> str | None:
-    """Return the role that a task's note names, or None."""
-    role = mapping(decoded(watch)).get("role")
-    return role if isinstance(role, str) and role in ROLES else None
-
-
-def keeps_result(watch: Any) -> bool:
-    """Whether a task's note says that it stores the clip itself."""
-    artifact = mapping(decoded(watch)).get("artifact")
-    return role_in(watch) == "download" and not (isinstance(artifact, str) and artifact in BESIDE)
-
-
-def usable_id(value: Any) -> str | None:
-    """Return the id in an XCom, or None where it holds none that can be queried."""
-    try:
-        found = checked_id(decoded(value))
-    except ViduConfigError:
-        return None
-    return None if is_reference(found) else found
-
-
-def is_reference(value: Any) -> bool:
-    """Whether an XCom's value looks like an address in an XCom back end; ids do not."""
-    value = decoded(value)
-    return isinstance(value, str) and _REFERENCE.match(value) is not None
-
-
-def parsed(stored: str | None) -> Any:
-    """Return the value of JSON text in the database; None if Python cannot parse it.
-
-    One XCom nested a thousand times, or with a number of 5,000 digits, must not break the page of its siblings.
-    """
-    try:
-        return None if stored is None else json.loads(stored)
-    except (ValueError, RecursionError):
-        return None
-
-
-def decoded(value: Any) -> Any:
-    """Return an XCom's value; what some versions store is its JSON as text."""
-    if isinstance(value, str) and value[:1] in ('"', "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-def note_in(value: Any) -> Mapping[str, Any]:
-    """Return what the pages need of a task's note: read once, and no more of it than they look at."""
-    known = mapping(decoded(value))
-    noted = {name: known.get(name) for name in NOTED}
-    return {
-        name: found
-        for name, found in noted.items()
-        if isinstance(found, (int, float)) or (isinstance(found, str) and len(found) <= MAX_NOTE_CHARS)
-    }
-
-
-def fields_in(value: Any) -> Mapping[str, Any]:
-    """Return what the pages need of rendered fields: connection, model and prompt."""
-    fields = mapping(value)
-    body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
-    wanted = {
-        "vidu_conn_id": text(fields.get("vidu_conn_id")),
-        "model": text(fields.get("model")) or text(body.get("model")),
-        "prompt": next((found for holder in (fields, body, parameters) if (found := text(holder.get("prompt")))), None),
-    }
-    kept: dict[str, Any] = {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
-    if "prompt" in kept:
-        kept["prompt"] = rendered_prompt(kept["prompt"])
-    plain = parameters_in(parameters, body)
-    return {**kept, "parameters": plain} if plain else kept
-
-
 def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     """Return the task with what its return value says of its generation, and no more of it than the pages show.
 
@@ -353,67 +264,12 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
         return replace(task, result_at=at)
     generation, record = None, None
     if value.get("id") == task.generation_id:
-        generation = _generation(value)
+        generation = generation_in(value)
         if parameters := parameters_in(value.get("parameters")):
             task = replace(task, fields={**mapping(task.fields), "parameters": parameters})
     if value.get("generation_id") == task.generation_id:
-        record = _record(value, mapping(decoded(task.watch)).get("artifact"), at)
+        record = record_in(value, task.note.get("artifact"), at)
     return replace(task, generation=generation, record=record, result_at=at)
-
-
-def _generation(value: Mapping[str, Any]) -> Generation | None:
-    # Cut before it is validated: to make models of eighty thousand creations holds the interpreter for a third of a
-    # second, and one look reads dozens of such values.
-    artifacts = value.get("artifacts")
-    few = {"artifacts": artifacts[:MAX_PIECES]} if isinstance(artifacts, list) else {}
-    try:
-        return slim(Generation.model_validate({**value, **few}))
-    except (ValidationError, RecursionError):
-        return None
-
-
-def _record(value: Mapping[str, Any], artifact: Any, at: datetime | None) -> Record | None:
-    uri, size, sha256, source = (value.get(name) for name in ("uri", "size", "sha256", "source"))
-    if not isinstance(uri, str) or not uri or len(uri) > 4096 or not isinstance(size, int) or size < 0:
-        return None
-    return Record(
-        uri=uri,
-        size=size,
-        sha256=sha256 if isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() else None,
-        content_type=redacted(value.get("content_type") or "", 80) or None,
-        stored_at=at,
-        artifact=redacted(artifact, 40) if isinstance(artifact, str) else None,
-        source=source if isinstance(source, str) and len(source) <= 4096 else None,
-    )
-
-
-def slim(generation: Generation) -> Generation:
-    """Return what the pages show of a generation: bounded, with finite numbers and times that can be compared.
-
-    The rest of the answer is forgotten, but for the trace id of a failure: it may be megabytes, and thousands of
-    generations are remembered.
-    """
-    times = {name: _aware(getattr(generation, name)) for name in ("created_at", "updated_at", "completed_at")}
-    numbers = {"credits": whole(generation.credits), "progress": percent(generation.progress)}
-    texts = {
-        name: value[:MAX_TEXT_CHARS]
-        for name in ("prompt", "enhanced_prompt", "provider_status", "model", "error_code", "error_message")
-        if (value := getattr(generation, name)) is not None
-    }
-    trace = trace_of(generation)
-    more: dict[str, Any] = {
-        "artifacts": generation.artifacts[:MAX_PIECES],
-        "raw": {"trace_id": trace[:MAX_NOTE_CHARS]} if trace else {},
-    }
-    return generation.model_copy(update={**times, **numbers, **texts, **more})
-
-
-def trace_of(generation: Generation) -> str | None:
-    """Return the id under which the service's support finds a failure, where the answer names one."""
-    if not generation.failed:
-        return None
-    data = mapping(generation.raw.get("data"))
-    return next(filter(None, map(trace_id, (generation.raw, data, mapping(data.get("data"))))), None)
 
 
 def chars_of(*found: TaskFacts | Generation | None) -> int:
@@ -446,7 +302,3 @@ def model_of(clip: Clip, generation: Generation | None) -> str | None:
 
 def _rendered(clip: Clip, name: str) -> str | None:
     return next((found for task in clip.tasks if (found := text(mapping(task.fields).get(name)))), None)
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)

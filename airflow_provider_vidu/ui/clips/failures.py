@@ -8,12 +8,17 @@ from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import text
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
 
 CLEARING: Final = " Clearing the task submits a new generation."
+OWN_CONNECTION: Final = (
+    "The API server cannot use the connection: it is missing there, or invalid. The tasks may have a working one "
+    "nevertheless: see their log. An administrator finds the reason in the API server's log."
+)
 FAILED_STATES: Final = ("failed", "upstream_failed")
 
 
@@ -137,7 +142,7 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
     if live.error is not None:
         # The class's words, not the error's own: host, port and type of a connection are not for every reader.
         return _notice(
-            live.error.advice,
+            OWN_CONNECTION if isinstance(live.error, ViduConfigError) else live.error.advice,
             "The page retries." if live.error.retryable else "",
             code=line(live.error.code),
             trace_id=line(live.error.trace_id),

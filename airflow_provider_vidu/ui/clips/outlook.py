@@ -8,9 +8,10 @@ from typing import Any, Final
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling.schedule import PollHistory, interval
 from airflow_provider_vidu.polling.watch import PollPolicy
-from airflow_provider_vidu.ui.clips.facts import MAKING, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, submitted
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
 """An end that is further away is not worth a guess."""

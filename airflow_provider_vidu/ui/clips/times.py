@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.ui.clips.facts import MAKING, Clip
+from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 NARROW: Final = timedelta(seconds=1)
 """Bounds that are no further apart are shown as one time."""

@@ -11,12 +11,13 @@ from airflow_provider_vidu.common.text import redacted, redacted_lines
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.cards import card_facts
-from airflow_provider_vidu.ui.clips.facts import MAX_TEXT_CHARS, Clip, TaskFacts, model_of, prompt_of
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of, prompt_of
 from airflow_provider_vidu.ui.clips.failures import failure, line, notice, qualifier, support
 from airflow_provider_vidu.ui.clips.outlook import outlook
 from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
+from airflow_provider_vidu.ui.clips.xcoms import MAX_TEXT_CHARS
 
 URL_LIFE: Final = timedelta(hours=24)
 """The service's URLs live at most this long."""

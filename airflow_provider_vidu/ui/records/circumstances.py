@@ -16,7 +16,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.common.values import mapping, objects
-from airflow_provider_vidu.ui.clips.facts import MAKING, Action, Clip, TaskFacts, parsed
+from airflow_provider_vidu.ui.clips.facts import Action, Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.xcoms import MAKING, parsed
 
 MAX_ACTIONS: Final = 50
 """The most lines of the audit log that are read for a clip."""

@@ -23,8 +23,10 @@ from sqlalchemy.types import Boolean
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
-from airflow_provider_vidu.ui.clips.facts import BESIDE, ENDED, MAKING, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING
 from airflow_provider_vidu.ui.records.instances import (
+    LABEL,
     PLACE,
     iteration_column,
     map_index_column,
@@ -52,8 +54,6 @@ ID_KEYS: Final = [numbered(ID_KEY, number) for number in range(1, MAX_PUBLISHED 
 WATCH_KEYS: Final = [numbered(WATCH_KEY, number) for number in range(1, MAX_PUBLISHED + 1)]
 KEY_NUMBERS: Final = {key: number for keys in (ID_KEYS, WATCH_KEYS) for number, key in enumerate(keys, 1)}
 """Which generation of its task a key belongs to."""
-LABEL: Final = TaskInstance.__table__.c.rendered_map_index
-"""Airflow's rendered map index, if the task has a template for it."""
 IS_SMALL: Final = func.length(ID_TEXT) <= MAX_SMALL_CHARS
 
 
@@ -170,8 +170,8 @@ def _ids(dag_id: str, run_id: str) -> Sequence[Any]:
     return (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(ID_KEYS), IS_SMALL, _MAY_BE_ID)
 
 
-def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
-    """Return a subquery with one row for each clip: id, main task, label, cost, stage and when its task began."""
+def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
+    """Return a subquery with one row for each id of a task instance, and with what its clip's stage depends on."""
     note = aliased(XComModel)
     note_text = cast(note.value, String)
 
@@ -206,7 +206,12 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         tasks = tasks.order_by(
             XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column, XComModel.key
         ).limit(MAX_TASKS)
-    each = tasks.subquery()
+    return tasks.subquery()
+
+
+def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
+    """Return a subquery with one row for each clip: id, main task, label, cost, stage and when its task began."""
+    each = _instances(is_id, is_cut=is_cut)
 
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
@@ -224,23 +229,9 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             else_="working",
         ).label("stage"),
     ).subquery()
-    return (
-        select(
-            ranked.c.id,
-            ranked.c.task_id,
-            ranked.c.iteration,
-            ranked.c.map_index,
-            ranked.c.region_id,
-            ranked.c.key,
-            ranked.c.at,
-            ranked.c.label,
-            ranked.c.credits,
-            ranked.c.stage,
-            func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began"),
-        )
-        .where(ranked.c.place == 1)
-        .subquery()
-    )
+    names = ("id", "task_id", "iteration", "map_index", "region_id", "key", "at", "label", "credits", "stage")
+    began = func.min(ranked.c.at).over(partition_by=ranked.c.task_id).label("began")
+    return select(*(ranked.c[name] for name in names), began).where(ranked.c.place == 1).subquery()
 
 
 def _says(text: Any, name: str, word: str) -> Any:

@@ -12,12 +12,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from sqlalchemy import Integer, String, and_, case, cast, func, literal, null, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 HAS_REGIONS: Final = hasattr(TaskInstance, "region_id")
 """Whether this Airflow may have task loops (3.4)."""
+
+LABEL: Final = TaskInstance.__table__.c.rendered_map_index
+"""Airflow's rendered map index, if the task has a template for it."""
 
 Key = Hashable
 """The name of a task instance within the results of one query; see :func:`key_of`."""
@@ -91,6 +95,42 @@ def place_in(row: Any) -> dict[str, Any]:
     iteration = row.iteration if row.iteration >= 0 else None
     region_id = None if row.region_id is None else str(row.region_id)
     return {"task_id": row.task_id, "map_index": row.map_index, "iteration": iteration, "region_id": region_id}
+
+
+TASK_COLUMNS: Final = (
+    XComModel.task_id,
+    *key_columns(TaskInstance),
+    *PLACE,
+    LABEL.label("label"),
+    TaskInstance.state,
+    TaskInstance.try_number,
+    TaskInstance.start_date,
+    TaskInstance.end_date,
+    Trigger.created_date.label("deferred_at"),
+    Trigger.triggerer_id,
+)
+"""What is read of a task instance beside its XComs, for :func:`with_trigger` and :func:`task_in`."""
+
+
+def with_trigger(query: Any) -> Any:
+    """Add to a query of XComs and their task instances what :data:`TASK_COLUMNS` reads."""
+    is_own = and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred")
+    return placed(query.outerjoin(Trigger, is_own))
+
+
+def task_in(row: Any) -> dict[str, Any]:
+    """Return the :data:`TASK_COLUMNS` of a row as the fields of a :class:`.TaskFacts`."""
+    return {
+        **place_in(row),
+        "instance": key_of(row),
+        "state": None if row.state is None else str(getattr(row.state, "value", row.state)),
+        "try_number": row.try_number or 0,
+        "started_at": row.start_date,
+        "ended_at": row.end_date,
+        "label": row.label,
+        "deferred_at": row.deferred_at,
+        "has_triggerer": None if row.deferred_at is None else row.triggerer_id is not None,
+    }
 
 
 def stands_at(task_id: str, index: int, region_id: UUID | None) -> Any:

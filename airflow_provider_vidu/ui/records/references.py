@@ -25,7 +25,7 @@ from urllib.parse import quote
 from airflow.configuration import conf
 
 from airflow_provider_vidu.stores.places import Root, Spot, split_connection
-from airflow_provider_vidu.ui.clips.facts import decoded, is_reference
+from airflow_provider_vidu.ui.clips.xcoms import decoded, is_reference
 from airflow_provider_vidu.ui.playing.preview import PreviewError, open_beneath
 
 log = logging.getLogger(__name__)

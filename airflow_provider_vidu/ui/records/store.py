@@ -11,38 +11,27 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from airflow.models import renderedtifields as rendered
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, cast, func, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import numbered
-from airflow_provider_vidu.ui.clips.cards import in_order, noted_credits
-from airflow_provider_vidu.ui.clips.facts import (
-    Clip,
-    TaskFacts,
-    chars_of,
-    fields_in,
-    grouped,
-    note_in,
-    parsed,
-    usable_id,
-    with_result,
-)
+from airflow_provider_vidu.links import WATCH_KEY, numbered
+from airflow_provider_vidu.ui.clips.cards import in_order
+from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.circumstances import actions_on, usual_seconds
 from airflow_provider_vidu.ui.records.instances import (
     PLACE,
+    TASK_COLUMNS,
     Key,
     are,
     is_in_loop,
     iteration_column,
-    key_columns,
     key_of,
     map_index_column,
     place_in,
@@ -50,23 +39,28 @@ from airflow_provider_vidu.ui.records.instances import (
     region_id_column,
     same_task,
     stands_at,
+    task_in,
+    with_trigger,
 )
-from airflow_provider_vidu.ui.records.references import MAX_VALUE_BYTES, UNKNOWN, Resolver
-from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, queue_place
+from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
+from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
+from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
 
 RETURN_KEY: Final = "return_value"
 MAX_RELATIVES: Final = 50
 """At most this many task instances of one clip are read."""
 MAX_RESOLVED_TASKS: Final = 2_000
 """At most this many task instances of a run are read if the database alone cannot distinguish their clips."""
-MAX_LOOK_CHARS: Final = 8 * 1024 * 1024
-"""The most JSON of results, and of rendered fields, that one look reads; what comes after that counts as too large."""
 MAX_MAP_INDEX: Final = 2**31 - 1
 _OVER: Final = frozenset({"success", "failed"})
 
 
 class NoIterationError(LookupError):
     """The address of a task in a loop names no iteration."""
+
+
+class EndedError(LookupError):
+    """A task has ended without a generation; the message is its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +112,7 @@ def read_page(
         new one since: an address from before leads to the same iteration.
     :param number: which of the generations that the task has published.
     :raises NoIterationError: when the task is in a loop and there is no region.
+    :raises EndedError: when it has ended and has no id.
     """
     if not -1 <= index <= MAX_MAP_INDEX or not _are_names(dag_id, run_id, task_id):
         return None
@@ -127,12 +122,12 @@ def read_page(
         # While a clear ends them, instances of both regions may be there.
         own = next(reversed(reader.tasks(*where, limit=MAX_RELATIVES)), None)
         if own is None:
-            if (
-                waiting := _waiting_page(session, reader, task_id, index, region_id) if number == 1 else None
-            ) is not None:
+            if number == 1 and (waiting := _waiting_page(session, reader, task_id, index, region_id)) is not None:
                 return waiting
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
+            if (state := reader.state(task_id, index, region_id)) in ENDED:
+                raise EndedError(state)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -140,7 +135,7 @@ def read_page(
         clip = replace(clip, actions=actions_on(session, clip), usual=usual_seconds(session, clip))
         place = None if reader.must_resolve() else counts.place_of(session, clip.main)
         if place is None:
-            before, after = _neighbours(session, own)
+            before, after = _neighbours(session, own, XComModel.key == ID_KEY)
             return Page(clip, full[0], before, after)
         return Page(clip, full[0], place.before, place.after, (place.number, place.total))
 
@@ -150,7 +145,8 @@ def _waiting_page(session: Session, reader: _Reader, task_id: str, index: int, r
     if task is None:
         return None
     (full,) = reader.with_results([task])
-    return Page(Clip(None, [full]), full, *_neighbours(session, full), queue=queue_place(session, full))
+    before, after = _neighbours(session, full, XComModel.key == WATCH_KEY, has_page())
+    return Page(Clip(None, [full]), full, before, after, queue=queue_place(session, full))
 
 
 def read_sheet(
@@ -176,7 +172,7 @@ def read_sheet(
             clips = grouped(tasks[:MAX_RESOLVED_TASKS], run_is_over=is_over)
             counted = {name: sum(clip.stage == name for clip in clips) for name in counts.STAGES}
             chosen = [clip for clip in clips if stage in (None, clip.stage)]
-            prices = [cost for clip in chosen if (cost := noted_credits(clip)) is not None]
+            prices = [cost for clip in chosen if (cost := clip.credits) is not None]
             price = (float(sum(prices)), len(prices))
             page, is_cut = in_order(chosen, order)[offset : offset + limit], len(tasks) > MAX_RESOLVED_TASKS
         else:
@@ -218,6 +214,15 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> str | None:
+        """Return the state of a task instance; None if it has none."""
+        dag_id, run_id = self._run
+        query = placed(select(TaskInstance.state).select_from(TaskInstance)).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
+        )
+        state = self._session.scalar(query.limit(1))
+        return None if state is None else str(getattr(state, "value", state))
+
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""
         if own.generation_id is None:
@@ -236,24 +241,10 @@ class _Reader:
     def tasks(self, *where: Any, limit: int) -> list[TaskFacts]:
         """Return the task instances of the run that have published an id, the earliest first."""
         dag_id, run_id = self._run
-        query = placed(
-            select(
-                XComModel.task_id,
-                XComModel.key,
-                *key_columns(TaskInstance),
-                *PLACE,
-                counts.ID_TEXT.label("text"),
-                XComModel.timestamp,
-                counts.LABEL.label("label"),
-                TaskInstance.state,
-                TaskInstance.try_number,
-                TaskInstance.start_date,
-                TaskInstance.end_date,
-                Trigger.created_date.label("deferred_at"),
-                Trigger.triggerer_id,
+        query = with_trigger(
+            select(*TASK_COLUMNS, XComModel.key, counts.ID_TEXT.label("text"), XComModel.timestamp).join(
+                TaskInstance, same_task(XComModel, TaskInstance)
             )
-            .join(TaskInstance, same_task(XComModel, TaskInstance))
-            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
         ).where(
             XComModel.dag_id == dag_id,
             XComModel.run_id == run_id,
@@ -268,21 +259,13 @@ class _Reader:
         notes = self._notes(dict.fromkeys(key_of(row) for row, _, _ in rows))
         return [
             TaskFacts(
-                dag_id=dag_id,
-                run_id=run_id,
-                **place_in(row),
+                dag_id,
+                run_id,
+                **task_in(row),
                 generation_id=generation_id,
                 announced_at=row.timestamp,
-                state=None if row.state is None else str(getattr(row.state, "value", row.state)),
-                try_number=row.try_number or 0,
-                started_at=row.start_date,
-                ended_at=row.end_date,
                 watch=notes.get((key_of(row), counts.KEY_NUMBERS[row.key])),
-                instance=key_of(row),
                 number=counts.KEY_NUMBERS[row.key],
-                label=row.label,
-                deferred_at=row.deferred_at,
-                has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
             )
             for row, generation_id, _ in rows
         ]
@@ -292,12 +275,12 @@ class _Reader:
         if not tasks:
             return []
         keys = list(dict.fromkeys(task.key for task in tasks))
-        fields = _rendered(self._session, *self._run, keys)
+        fields = rendered_fields(self._session, *self._run, keys)
         found = [replace(task, fields=fields.get(task.key)) for task in tasks]
         own = self._of(XComModel, RETURN_KEY)
-        sizes = self._session.execute(_sizes(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
+        sizes = self._session.execute(sizes_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(keys)))
         stored = {key_of(row): row for row in sizes}
-        fits = _fitting(keys, {key: row.size for key, row in stored.items()})
+        fits = fitting(keys, {key: row.size for key, row in stored.items()})
         for index, task in enumerate(found):
             if task.key in stored and task.key not in fits:
                 found[index] = replace(task, result_at=stored[task.key].timestamp, is_too_large=True)
@@ -305,7 +288,7 @@ class _Reader:
         for index, task in enumerate(found):
             places.setdefault(task.key, []).append(index)
         # One after the other: of each only what the pages show is kept.
-        texts = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
+        texts = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp).where(*own, are(fits))
         for row in self._session.execute(texts) if fits else ():
             for index in places[key_of(row)]:
                 found[index] = self._with_result(found[index], row)
@@ -330,7 +313,7 @@ class _Reader:
             return {}
         dag_id, run_id = self._run
         own = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key.in_(counts.WATCH_KEYS))
-        query = _texts(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
+        query = texts_of(XComModel, counts.ID_TEXT, XComModel.timestamp, XComModel.key).where(
             *own, counts.IS_SMALL, are(keys)
         )
         return {
@@ -343,72 +326,13 @@ class _Reader:
         return model.dag_id == dag_id, model.run_id == run_id, model.key == key
 
 
-def _rendered(session: Session, dag_id: str, run_id: str, keys: Sequence[Key]) -> dict[Key, Any]:
-    """Return what the pages need of the rendered fields of task instances."""
-    if hasattr(rendered.RenderedTaskInstanceFields, "get_for_attempt"):
-        return _rendered_by_try(session, keys)
-    model = rendered.RenderedTaskInstanceFields
-    text = cast(model.rendered_fields, String)
-    own = (model.dag_id == dag_id, model.run_id == run_id)
-    rows = session.execute(_sizes(model, text).where(*own, are(keys, model)))
-    fits = _fitting(keys, {key_of(row): row.size for row in rows})
-    found = session.execute(_texts(model, text).where(*own, are(fits, model))) if fits else ()
-    return {key_of(row): fields_in(parsed(row.text)) for row in found}
+def _neighbours(
+    session: Session, task: TaskFacts, *where: Any
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Return the places of the clips of the same task before and after one: by iteration, then by map index.
 
-
-def _rendered_by_try(session: Session, keys: Sequence[Key]) -> dict[Key, Any]:
-    """Do so on Airflow 3.4 and later: there they belong to one try, and Airflow finds those of earlier versions."""
-    model, before = rendered.RenderedTaskInstanceFields, getattr(rendered, "LegacyRenderedTaskInstanceFields", None)
-    text = cast(model.rendered_fields, String)
-    sizes = {key_of(row): row.size for row in session.execute(_sizes(model, text).where(are(keys, model)))}
-    if before is not None:
-        from airflow.models.taskinstance import LegacyTaskDataOwner as Owner  # type: ignore[attr-defined]
-
-        names = ("dag_id", "run_id", "task_id", "map_index")
-        is_own = and_(*(getattr(Owner, name) == getattr(before, name) for name in names))
-        sized = select(*key_columns(Owner), func.length(cast(before.rendered_fields, String)).label("size"))
-        for row in session.execute(sized.join(before, is_own).where(are(keys, Owner))):
-            sizes[key_of(row)] = max(row.size, sizes.get(key_of(row), 0))
-    fits = _fitting(keys, sizes)
-    stored = session.execute(_texts(model, text).where(are(fits, model))) if fits else ()
-    found = {key_of(row): fields_in(parsed(row.text)) for row in stored}
-    for key in fits - found.keys() if before is not None else ():
-        if (fields := _from_before(model, key, session)) is not None:
-            found[key] = fields_in(fields)
-    return found
-
-
-def _from_before(model: Any, try_id: Any, session: Session) -> Any:
-    """Return the rendered fields that an Airflow before 3.4 stored; None where Python cannot parse them."""
-    try:
-        fields = model.get_for_attempt(try_id, session=session)
-    except (ValueError, RecursionError):  # deep, cut off, or a number of thousands of digits
-        return None
-    return None if fields is None else fields.rendered_fields
-
-
-def _sizes(model: Any, text: Any, *more: Any) -> Any:
-    return select(*key_columns(model), func.length(text).label("size"), *more)
-
-
-def _texts(model: Any, text: Any, *more: Any) -> Any:
-    """Select values as the JSON text that they are stored as: what Python cannot parse must not end the query."""
-    return select(*key_columns(model), text.label("text"), *more).where(func.length(text) <= MAX_VALUE_BYTES)
-
-
-def _fitting(keys: Sequence[Key], sizes: Mapping[Key, int]) -> set[Key]:
-    """Return the task instances whose values are read: none that is too large, and no more than one look may read."""
-    fits, left = set(), MAX_LOOK_CHARS
-    for key in keys:
-        size = sizes.get(key)
-        if size is not None and size <= min(MAX_VALUE_BYTES, left):
-            fits.add(key)
-            left -= size
-    return fits
-
-
-def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Return the places of the clips of the same task before and after one: by iteration, then by map index."""
+    :param where: which XComs have a clip.
+    """
     iteration, index = -1 if task.iteration is None else task.iteration, task.map_index
     if iteration < 0 and index < 0:
         return None, None
@@ -416,7 +340,7 @@ def _neighbours(session: Session, task: TaskFacts) -> tuple[Mapping[str, Any] | 
         XComModel.dag_id == task.dag_id,
         XComModel.run_id == task.run_id,
         XComModel.task_id == task.task_id,
-        XComModel.key == ID_KEY,
+        *where,
     )
     is_before = or_(iteration_column < iteration, and_(iteration_column == iteration, map_index_column < index))
     is_after = or_(iteration_column > iteration, and_(iteration_column == iteration, map_index_column > index))

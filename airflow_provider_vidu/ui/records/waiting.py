@@ -22,19 +22,18 @@ from sqlalchemy.orm import Session, aliased, lazyload
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.ui.clips.facts import TaskFacts, note_in, parsed
+from airflow_provider_vidu.ui.clips.facts import TaskFacts
+from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records import counts
 from airflow_provider_vidu.ui.records.instances import (
-    PLACE,
+    TASK_COLUMNS,
     are,
     iteration_column,
-    key_columns,
-    key_of,
     map_index_column,
-    place_in,
-    placed,
     same_task,
     stands_at,
+    task_in,
+    with_trigger,
 )
 from airflow_provider_vidu.ui.records.json_fields import text_field
 from airflow_provider_vidu.ui.records.references import Resolver
@@ -51,6 +50,16 @@ _STILL_WAITS: Final = or_(
     TaskInstance.state.in_(("deferred", "running")),
     and_(TaskInstance.state.in_(("scheduled", "queued")), TaskInstance.next_method.is_not(None)),
 )
+
+
+def has_page() -> Any:
+    """Return the condition that the task instance of a note has a page: it has an id, or waits for a slot."""
+    return or_(_STILL_WAITS, _has_id())
+
+
+def _has_id() -> Any:
+    ids = aliased(XComModel)
+    return exists().where(same_task(XComModel, ids), ids.key == ID_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,6 @@ class Waiters:
 
     def _select(self, *columns: Any) -> Any:
         dag_id, run_id = self._run
-        ids = aliased(XComModel)
-        has_id = exists().where(same_task(XComModel, ids), ids.key == ID_KEY)
         query = (
             select(*columns)
             .select_from(XComModel)
@@ -124,7 +131,7 @@ class Waiters:
                 XComModel.key == WATCH_KEY,
                 counts.IS_SMALL,
                 _STILL_WAITS,
-                ~has_id,
+                ~_has_id(),
             )
         )
         if self._resolver is None:
@@ -133,22 +140,7 @@ class Waiters:
 
     def _read(self, *where: Any, limit: int, offset: int = 0) -> list[TaskFacts]:
         query = (
-            placed(
-                self._select(
-                    XComModel.task_id,
-                    *key_columns(TaskInstance),
-                    *PLACE,
-                    counts.ID_TEXT.label("text"),
-                    XComModel.timestamp,
-                    counts.LABEL.label("label"),
-                    TaskInstance.state,
-                    TaskInstance.try_number,
-                    TaskInstance.start_date,
-                    Trigger.created_date.label("deferred_at"),
-                    Trigger.triggerer_id,
-                )
-            )
-            .outerjoin(Trigger, and_(Trigger.id == TaskInstance.trigger_id, TaskInstance.state == "deferred"))
+            with_trigger(self._select(*TASK_COLUMNS, counts.ID_TEXT.label("text"), XComModel.timestamp))
             .where(*where)
             .order_by(XComModel.timestamp, XComModel.task_id, iteration_column, map_index_column)
             .offset(offset)
@@ -160,20 +152,8 @@ class Waiters:
     def _facts(self, row: Any) -> TaskFacts:
         dag_id, run_id = self._run
         value = parsed(row.text)
-        return TaskFacts(
-            dag_id=dag_id,
-            run_id=run_id,
-            **place_in(row),
-            instance=key_of(row),
-            generation_id=None,
-            state=str(getattr(row.state, "value", row.state)),
-            try_number=row.try_number or 0,
-            started_at=row.start_date,
-            watch=note_in(value if self._resolver is None else self._resolver.value(value, row.timestamp)),
-            label=row.label,
-            deferred_at=row.deferred_at,
-            has_triggerer=None if row.deferred_at is None else row.triggerer_id is not None,
-        )
+        note = note_in(value if self._resolver is None else self._resolver.value(value, row.timestamp))
+        return TaskFacts(dag_id, run_id, **task_in(row), generation_id=None, watch=note)
 
 
 def queue_place(session: Session, task: TaskFacts) -> QueuePlace | None:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.responses import Response
 
-from airflow_provider_vidu.ui.pages import shell
+from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.spending import views
 from airflow_provider_vidu.ui.spending.account import Account
@@ -39,10 +39,10 @@ def prepare(state: Any) -> None:
     state.spending = Shared[Account](state.spending_threads, lambda found: 200 * len(found.rows))
 
 
-@router.get(SPENDING)
-def spending_page() -> HTMLResponse:
+@router.get(SPENDING, response_class=HTMLResponse)
+def spending_page(request: Request) -> HTMLResponse:
     """Return the page of the spending."""
-    return HTMLResponse(shell("spending", 0, "Vidu credits"))
+    return page(request, "spending", "Vidu credits")
 
 
 @router.get(SPENDING + ".json")
@@ -53,8 +53,8 @@ async def spending_data(request: Request, user: GetUserDep, days: Days = _DEFAUL
     def answer() -> JSONResponse:
         return JSONResponse(views.summary(account, _readable(user, account), since=since.date(), days=int(days)))
 
-    made: JSONResponse = await request.app.state.spending_threads.run(answer)
-    return made
+    threads: Threads = request.app.state.spending_threads
+    return await threads.run(answer)
 
 
 @router.get(SPENDING + ".csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
@@ -46,10 +46,11 @@ def summary(account: Account, readable: Collection[str], *, since: date, days: i
     for row in rows:
         if row.day in by_day:
             by_day[row.day][row.outcome] += row.credits
+    costs = {day: {name: _plain(cost) for name, cost in by_day[day].items()} for day in calendar}
     return {
         "days": days,
         "total": _total(rows),
-        "calendar": [{"day": day, "credits": _rounded(by_day[day])} for day in calendar],
+        "calendar": [{"day": day, "credits": costs[day]} for day in calendar],
         "dags": _by(rows, lambda row: redacted(row.dag_id, 250)),
         "models": _by(rows, _model),
         "outcomes": _by(rows, lambda row: row.outcome),
@@ -111,18 +112,10 @@ def _by(rows: Sequence[Spent], name_of: Callable[[Spent], str]) -> list[dict[str
         groups[name_of(row)].append(row)
     sums = [{"name": name, **_total(group)} for name, group in groups.items()]
     sums.sort(key=lambda each: (-each["credits"], -each["generations"], each["name"]))
-    others = list(_beyond(sums[MAX_NAMES:]))
-    return [*sums[:MAX_NAMES], *others]
-
-
-def _beyond(sums: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    if sums:
-        names = ("credits", "generations", "with_price")
-        yield {"name": f"{len(sums)} others", **{name: sum(each[name] for each in sums) for name in names}}
-
-
-def _rounded(costs: dict[str, float]) -> dict[str, int | float]:
-    return {outcome: _plain(amount) for outcome, amount in costs.items()}
+    if others := sums[MAX_NAMES:]:
+        total = {key: sum(each[key] for each in others) for key in ("credits", "generations", "with_price")}
+        sums[MAX_NAMES:] = [{"name": f"{len(others)} others", **total}]
+    return sums
 
 
 def _plain(amount: float) -> int | float:

@@ -15,6 +15,8 @@ const WAITS = {
   stored: "There is no clip to play",
 };
 
+const UNATTENDED_MS = 60_000;
+
 const main = document.getElementById("main");
 const parts = {};
 let lastState = null;
@@ -55,7 +57,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, isUnattended(view)], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -178,9 +180,10 @@ async function whyNot(src) {
 }
 
 function placeholder(view, piece) {
-  const text = view.slot ? slotText(view.slot) : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
-  if (view.done || view.state === "failed") return still(view.state === "failed" ? "×" : "!", text);
-  return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null ? "" : ` · ${view.progress} %`));
+  const isOpen = view.state === "failed" && !view.done; // the task has failed, and the generation may be fine
+  const text = view.slot ? slotText(view.slot) : isOpen ? "It is not known whether there is a clip" : piece.reason ?? WAITS[view.state] ?? WAITS.unknown;
+  if (view.done || view.state === "failed") return still(view.state === "failed" && !isOpen ? "×" : "!", text);
+  return el("div.still", {}, el("div.pulse", { "aria-hidden": "true" }), el("p", {}, text, view.progress === null || view.state === "waiting" ? "" : ` · ${view.progress} %`));
 }
 
 function still(sign, text) {
@@ -279,6 +282,14 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
+    isUnattended(view) &&
+      el(
+        "div.alert.is-notice",
+        { role: "status" },
+        el("h2", {}, "No triggerer has taken up this wait"),
+        el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : "The generation itself goes on at the service, and nothing is lost."}`),
+        ways(view),
+      ),
     notice &&
       el(
         "div.alert.is-notice",
@@ -290,6 +301,12 @@ function alerts(view) {
         !error && ways(view),
       ),
   ];
+}
+
+/** Whether a deferred task has waited for a triggerer longer than one that runs would let it. */
+function isUnattended({ task, outlook: found, slot, now }) {
+  const is = found?.waits === "unassigned" || (slot?.is_queued && slot.has_triggerer === false);
+  return Boolean(is && Date.parse(now) - Date.parse(found?.waiting_since ?? task.deferred_at) > UNATTENDED_MS);
 }
 
 /** The path of the log of a task instance's latest try below its run, in Airflow's UI. */

@@ -167,7 +167,9 @@ export function copyButton(text, label, value, shown) {
 
 /** The bar above: where one is, and the ways out. In Airflow's frame only these: the rest stands around it. */
 export function topBar(crumbs, actions) {
-  actions = [...actions, isFramed && crumb("Open alone", here)];
+  const alone = isFramed && crumb("Open alone", here);
+  if (alone) alone.className = "plain";
+  actions = [...actions, alone];
   const trail = [home(), ...crumbs];
   return [
     !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),

@@ -112,7 +112,8 @@ function cardOf(clip) {
       el("p.card-name", { title: `${taskName(clip)}${clip.began_at ? "" : ", not submitted yet"}` }, clipName(clip)),
       el("p.card-prompt", { title: prompt }, prompt),
       el("p.quiet.card-facts", {}, facts(clip)),
-      clip.error && el("p.card-error", {}, clip.error.code ?? clip.error.message),
+      clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),
+      !clip.error && clip.state === "unknown" && clip.notice && el("p.card-error.is-notice", {}, clip.notice.message),
     ),
   );
   if (clip.can_play && clip.medium === "video") playOnHover(link, clip);

@@ -247,8 +247,10 @@ def test_a_generation_that_is_not_known(tmp_path, connect):
 def test_an_id_needs_a_connection(tmp_path, monkeypatch):
     """Without a connection nobody can be asked."""
     monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
-    with pytest.raises(ViduConfigError, match="vidu_default"):
+    with pytest.raises(ViduConfigError, match="vidu_default") as caught:
         download(generation_id="t", destination=f"{tmp_path}/")
+    assert caught.value.__cause__ is None  # the log ends with one traceback
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def test_a_cover_must_be_an_image(tmp_path, connect):

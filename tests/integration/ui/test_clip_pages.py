@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.ui.clips.facts import TaskFacts, grouped
+from airflow_provider_vidu.ui.clips.failures import OWN_CONNECTION
 
 pytestmark = [
     pytest.mark.integration,
@@ -194,7 +194,7 @@ def test_a_dag_cannot_choose_any_connection(pages, generation, conn_id):
     task = f"chosen-{len(conn_id)}"
     pages.add(task, generation_id, state="running", watch={**MADE, "conn_id": conn_id})
     notice = pages.clip(task)["notice"]
-    assert notice["message"] == ViduConfigError.advice
+    assert notice["message"] == OWN_CONNECTION
     assert "http" not in notice["advice"]
     assert len(pages.sandbox.requests(id=generation_id)) == before
 

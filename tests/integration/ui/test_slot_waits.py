@@ -78,8 +78,10 @@ def test_the_turn_has_come(pages):
     assert page["slot"]["in_worker"] is True
     pages.add("killed", None, dag="film", state="failed", watch=note)
     pages.add("cleared", None, dag="film", state="queued", watch=note)
-    for task in ("killed", "cleared"):
-        assert pages.get(pages.at(task, then="/clip.json")).status_code == 404
+    for task, says in (("killed", "has ended (failed)"), ("cleared", "has no generation yet")):
+        answer = pages.get(pages.at(task, then="/clip.json"))
+        assert answer.status_code == 404
+        assert says in answer.json()["detail"]
 
 
 def test_the_sheet_counts_them_as_in_progress(pages):
@@ -98,6 +100,8 @@ def test_the_sheet_counts_them_as_in_progress(pages):
     assert (told["clips"][3]["label"], told["clips"][3]["prompt"]) == ("scene 3", "Scene 3")
     assert told["clips"][3]["began_at"] is None
     assert told["credits"] == {"sum": 120, "clips": 3}
+    beside = pages.get(pages.at("scene", dag="slot-sheet", index=5, then="/clip.json"), user="admin").json()
+    assert [beside[side]["map_index"] for side in ("before", "after")] == [4, 6]
     second = sheet(pages, "slot-sheet", "?limit=4&offset=4")
     assert [card["map_index"] for card in second["clips"]] == [4, 5, 6, 7]
     alone = sheet(pages, "slot-sheet", "?stage=working&limit=2&offset=1")

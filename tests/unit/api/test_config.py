@@ -65,7 +65,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("blank", [None, "", "  "])
 @pytest.mark.parametrize(
     "field",
-    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers",
+    ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "via", "proxy", "proxy_password", "headers",
      "query_path", "create_path", "allowed_hosts"],
 )  # fmt: skip
 def test_blank_extras_are_absent(field: str, blank: Any) -> None:
@@ -376,6 +376,14 @@ def test_proxy(value: str) -> None:
     found = config({"proxy": value})
     assert found.proxy == Secret(value)
     assert "GEHEIM" not in repr(found)
+
+
+def test_via_is_the_proxy_that_airflow_shows() -> None:
+    """It comes before ``proxy``, takes the password's field, and refuses a password that every reader would see."""
+    assert config({"via": "http://u@p:3128", "proxy": "http://old:3128"}).proxy == Secret("http://u@p:3128")
+    assert config({"via": "http://u@p:3128", "proxy_password": "GEHEIM"}).proxy == Secret("http://u:GEHEIM@p:3128")
+    refused("via", {"via": "http://u:GEHEIM@p:3128"})
+    refused("via", {"via": "p:3128"})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig
 from airflow_provider_vidu.api.connection_form import (
     CONN_FIELDS,
+    EXTRAS,
     UI_FIELD_BEHAVIOUR,
     form_widgets,
     ui_field_behaviour,
@@ -44,13 +45,14 @@ def test_the_form_shows_what_is_read() -> None:
     """No field without an effect, none that only readers of the source know."""
     recorder = Recorder()
     ViduConfig.from_connection("c", CONN, recorder)
-    assert recorder.asked == {prefix + name for name in CONN_FIELDS for prefix in ("", EXTRA_PREFIX)}
+    assert recorder.asked == {prefix + name for name in EXTRAS for prefix in ("", EXTRA_PREFIX)}
+    assert {*CONN_FIELDS, "proxy"} == EXTRAS
 
 
 def test_the_fields_of_the_contract() -> None:
     """The names are what users type."""
     assert set(CONN_FIELDS) == {
-        "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "proxy_password", "headers",
+        "dialect", "auth_scheme", "timeout", "max_retries", "verify", "via", "proxy_password", "headers",
         "query_path", "create_path", "allowed_hosts", "max_in_flight", "min_balance",
     }  # fmt: skip
 
@@ -68,7 +70,7 @@ VALUES: dict[str, list[Any]] = {
     "timeout": [1, 3600, 7.5],
     "max_retries": [0, 100],
     "verify": ["true", "false", "/ca.pem"],
-    "proxy": ["http://proxy.example.com:3128", "http://user@proxy.example.com:3128"],
+    "via": ["http://proxy.example.com:3128", "http://user@proxy.example.com:3128"],
     "proxy_password": ["p@ss/word"],
     "headers": ['{"X-Team": "media"}'],
     "query_path": ["/vidu/ent/v2/task/{id}/creations", "/v1/video/query?id={id}"],
@@ -87,7 +89,7 @@ def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
     jsonschema.validate(
         value, {key: part for key, part in CONN_FIELDS[name]["schema"].items() if key != "enum" or value}
     )
-    more = {"proxy": "http://user@proxy.example.com:3128"} if name == "proxy_password" else {}
+    more = {"via": "http://user@proxy.example.com:3128"} if name == "proxy_password" else {}
     ViduConfig.from_connection("c", CONN, {"dialect": "ent-v2", **more, name: value})
 
 
@@ -106,6 +108,14 @@ def test_secret_fields_are_hidden() -> None:
     assert {name for name, spec in CONN_FIELDS.items() if spec["schema"].get("format") == "password"} == {
         "proxy_password", "headers",
     }  # fmt: skip
+
+
+def test_airflow_shows_every_other_stored_field() -> None:
+    """The edit form gets the values as typed: no name of a field without secrets sounds like one to Airflow."""
+    from airflow.providers.common.compat.sdk import redact
+
+    stored = {name: f"a value of {name}" for name in CONN_FIELDS}
+    assert {name for name, value in stored.items() if redact(stored)[name] != value} == {"proxy_password"}
 
 
 def test_the_dialects_of_the_form() -> None:

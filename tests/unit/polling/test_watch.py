@@ -561,3 +561,13 @@ def test_an_end_that_is_not_shown_may_be_asked_for_again():
     assert type(error) is E.ViduBusyError
     assert error.retryable
     assert "5 min 1 s later its state is still running" in str(error)
+
+
+def test_a_state_that_was_logged_before_is_no_news() -> None:
+    """The first poll of a trigger repeats nothing that the worker has logged; another state is news."""
+    for logged, note in (("processing", None), ("queueing", "running (processing), 40 %")):
+        watch = Watch(PollPolicy(interval=10), generation_id="g", since=0.0, logged=logged)
+        generation = Generation(id="g", status="running", provider_status="processing", progress=40)
+        result = watch.saw(generation, 1.0)
+        assert isinstance(result, Wait)
+        assert result.note == note

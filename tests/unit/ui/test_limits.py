@@ -21,13 +21,13 @@ from starlette.requests import Request
 from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
-from airflow_provider_vidu.ui import app
+from airflow_provider_vidu.ui import app, sending
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.playing import preview
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
-from airflow_provider_vidu.ui.records import instances, store
+from airflow_provider_vidu.ui.records import instances, store, values
 from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 
 
@@ -40,12 +40,12 @@ from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
 def test_the_results_of_a_look_are_bounded():
     """Each result has a limit, and so have all of them together, in the order of the tasks."""
     keys = [("t", index) for index in range(1_000)]
-    sizes = dict.fromkeys(keys, 250_000) | {keys[0]: store.MAX_VALUE_BYTES + 1}
-    fits = store._fitting(keys, sizes)
+    sizes = dict.fromkeys(keys, 250_000) | {keys[0]: values.MAX_VALUE_BYTES + 1}
+    fits = values.fitting(keys, sizes)
     assert keys[0] not in fits
     assert keys[1] in fits
-    assert sum(sizes[key] for key in fits) <= store.MAX_LOOK_CHARS < sum(sizes[key] for key in fits) + 250_000
-    assert store._fitting(keys, {}) == set()
+    assert sum(sizes[key] for key in fits) <= values.MAX_LOOK_CHARS < sum(sizes[key] for key in fits) + 250_000
+    assert values.fitting(keys, {}) == set()
 
 
 @pytest.mark.fault(
@@ -260,7 +260,7 @@ def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
         if kind == "sheet":
             await app.sheet_data(request, "d", "r", None, 0, 24)
         else:
-            await app.clip_data(request, "d", "r", "t")
+            await app.clip_data(request, "d", "r", await app.clip_at(request, "d", "r", "t"))
 
     asyncio.run(main())
     assert makers
@@ -293,5 +293,5 @@ def test_every_line_of_a_forwarded_host_counts():
         (b"x-forwarded-host", b"a.example, b.example"),
         (b"x-forwarded-host", b"c.example"),
     ]
-    own = app._own_hosts(Request({"type": "http", "headers": lines}))
+    own = sending._own_hosts(Request({"type": "http", "headers": lines}))
     assert {"inner", "a.example", "b.example", "c.example"} <= own

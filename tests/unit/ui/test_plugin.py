@@ -78,11 +78,11 @@ def test_what_it_registers(tmp_path):
 def test_the_tab_can_be_switched_off(tmp_path):
     """A deployment with few clips among many DAGs need not have the tab on every run."""
     code = (
-        "import json, os\nfrom airflow_provider_vidu.ui.plugin import _run_tab\nfound = [_run_tab()]\n"
-        "os.environ['AIRFLOW__VIDU__RUN_TAB'] = 'False'\nprint(json.dumps([*found, _run_tab()]))"
+        "import json, os\nfrom airflow_provider_vidu.ui.plugin import _views\nfound = [_views()]\n"
+        "os.environ['AIRFLOW__VIDU__RUN_TAB'] = 'False'\nprint(json.dumps([*found, _views()]))"
     )
-    (tab,), without = fresh(code, tmp_path)
-    assert without == []
+    (tab, page), without = fresh(code, tmp_path)
+    assert without == [page]
     # Completed by the UI with the path of the deployment.
     assert not tab["href"].startswith(("/", "http"))
     assert "{DAG_ID}" in tab["href"]

@@ -68,7 +68,7 @@ def test_every_statement_compiles_and_is_bounded(monkeypatch, dialect):
     tasks = [TaskFacts("d", "r", f"task-{number}", number, "g") for number in range(100 * store.MAX_RELATIVES)]
     reader.with_results(tasks)
     reader._notes([task.key for task in tasks])
-    store._neighbours(database, tasks[1])
+    store._neighbours(database, tasks[1], waiting.has_page())
     monkeypatch.setattr(counts, "MAX_PLACED", 10**6)
     assert counts.place_of(database, tasks[1]) is None
     waiters = waiting.Waiters(database, "d", "r", None)

@@ -6,9 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_vidu.ui.clips.cards import card_facts, in_order, noted_credits
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, fields_in, with_result
-from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETERS, MAX_PROMPT_CHARS, parameters_in, prompt_start
+from airflow_provider_vidu.ui.clips.cards import card_facts, in_order
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
+from airflow_provider_vidu.ui.clips.xcoms import (
+    MAX_PARAMETERS,
+    MAX_PROMPT_CHARS,
+    fields_in,
+    parameters_in,
+    prompt_start,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,7 +61,7 @@ def test_no_beginning_looks_like_the_whole_prompt():
 @pytest.mark.parametrize("price", ["much", None, -5, [1], 10**12, float("nan"), True])
 def test_a_price_is_a_number(price):
     """What a note holds instead of a price is none."""
-    assert noted_credits(clip(watch={"credits": price})) is None
+    assert clip(watch={"credits": price}).credits is None
 
 
 def test_what_is_unknown_comes_last():

@@ -27,9 +27,10 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, fields_in, grouped, note_in, usable_id, with_result
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, grouped, with_result
 from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"

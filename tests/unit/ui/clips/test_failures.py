@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduRateLimitError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.facts import slim
 from airflow_provider_vidu.ui.clips.service import Live
+from airflow_provider_vidu.ui.clips.xcoms import slim
 from tests.unit.ui.clips.test_facts import NOW, made, task, view
 
 WATCH = {"conn_id": "c", "role": "generate", "credits": 20}

@@ -12,9 +12,10 @@ if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
 from airflow_provider_vidu.ui.clips import views
-from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, note_in
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED
 from airflow_provider_vidu.ui.clips.slots import slot_view
+from airflow_provider_vidu.ui.clips.xcoms import note_in
 from airflow_provider_vidu.ui.records.waiting import QueuePlace
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
