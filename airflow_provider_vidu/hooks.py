@@ -58,6 +58,7 @@ class ViduHook(BaseHook):
         super().__init__(**kwargs)
         self.vidu_conn_id = vidu_conn_id
         self._config = config
+        self._deadline: float | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -88,7 +89,11 @@ class ViduHook(BaseHook):
         # The HTTP library is loaded at the first request.
         from airflow_provider_vidu.api.sync_client import SyncClient
 
-        return SyncClient(self.vidu_conn_id, self._look_up, self.log)
+        return SyncClient(self.vidu_conn_id, self._look_up, self.log, lambda: self._deadline)
+
+    def _retry_until(self, deadline: float) -> None:
+        """Follow no ``Retry-After`` beyond a moment, in epoch seconds: the task's timeout expires then."""
+        self._deadline = deadline
 
     def get_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None

@@ -60,12 +60,20 @@ class SyncClient:
     :param conn_id: the Airflow connection; errors name it.
     :param look_up: returns the checked connection; a fresh one if called with true.
     :param log: the logger for retries.
+    :param deadline: returns when the caller gives up, in epoch seconds; None for never. No wait goes beyond it.
     """
 
-    def __init__(self, conn_id: str, look_up: Callable[[bool], ViduConfig], log: Any) -> None:
+    def __init__(
+        self,
+        conn_id: str,
+        look_up: Callable[[bool], ViduConfig],
+        log: Any,
+        deadline: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._conn_id = conn_id
         self._look_up = look_up
         self._log = log
+        self._deadline = deadline
         self._transport: _Transport | None = None
 
     def close(self) -> None:
@@ -92,6 +100,8 @@ class SyncClient:
         :param patience: seconds that all waits may take together; None for no limit.
         :raises ViduError: naming the generation and the connection.
         """
+        if patience is None and (deadline := self._deadline()) is not None:
+            patience = max(deadline - time.time(), 0.0)
         session = Session(make, retries, generation_id, self._conn_id, queues, patience)
         while True:
             try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.batches.journal import content_of, write_file
+from airflow_provider_vidu.batches.journal import content_of, json_of, write_file
 from airflow_provider_vidu.batches.manifest import reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
 from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line
@@ -17,6 +18,9 @@ from airflow_provider_vidu.exceptions import ViduError
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
+
+MOST_BYTES: Final = 16 * 1024
+"""The largest entry that is read; one takes about a kilobyte."""
 
 
 class Catalogue:
@@ -39,10 +43,10 @@ class Catalogue:
         :param request: the digest of the request.
         """
         try:
-            stored = content_of(self._file(request))
-            line: Line = dict(mapping(json.loads(stored))) if stored else {}
+            stored = content_of(self._file(request), MOST_BYTES)
+            line: Line = dict(mapping(json_of(stored))) if stored else {}
             return line if self._is_there(line) else None
-        except (ViduError, ValueError) as error:
+        except (ViduError, ValueError, RecursionError) as error:
             self._log.warning("The catalogue of earlier files cannot be read; ordering: %s", error)
             return None
 
@@ -58,7 +62,13 @@ class Catalogue:
         folder, uri = self._destination.file("x").uri.removesuffix("x"), str(line.get("uri") or "")
         if line.get("status") != STORED or not uri.startswith(folder):
             return False
-        return self._destination.file(uri.removeprefix(folder)).size() == line.get("size")
+        name = uri.removeprefix(folder)
+        # Other writers of the destination could name a file elsewhere, which later tasks would then use.
+        if not {"", ".", "..", HIDDEN_FOLDER}.isdisjoint(re.split(r"[/\\]", name)):
+            return False
+        file = self._destination.file(name)
+        file.check()  # refuses a link
+        return file.size() == line.get("size")
 
     def _file(self, request: str) -> Any:
         digest = hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]

@@ -14,15 +14,19 @@ that was believed dead fails at its next object instead of ordering on. No listi
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.state import BatchState, Event
-from airflow_provider_vidu.exceptions import ViduError, ViduStorageError
+from airflow_provider_vidu.common.parsing import parse
+from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
 
 if TYPE_CHECKING:
@@ -33,6 +37,15 @@ WRITES: Final = 4
 PAUSE_SECONDS: Final = 1.0
 SNAPSHOT_EVENTS: Final = 64
 """The events after which the end of a leg writes the whole state."""
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""The largest object that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""
+MOST_VALUES: Final = 5_000_000
+"""The most JSON values in an object; a row has about twenty."""
+_DAMAGE: Final = (
+    ValueError, TypeError, KeyError, AttributeError, AssertionError, ArithmeticError, RecursionError, EOFError, OSError,
+    zlib.error, ViduConfigError,
+)  # fmt: skip
+"""What the content of an object raises that this package has not written."""
 
 
 class Journal:
@@ -63,12 +76,16 @@ class Journal:
         """Read the state, end a leg that another process has left unfinished, and begin a new one.
 
         :raises ViduStorageError: when the store cannot be reached.
+        :raises ViduConfigError: when an object cannot be read: what is paid for would be unknown.
         """
-        stored = content_of(self._file("state.json.gz"))
         self._leg = 0
-        if stored is not None:
-            snapshot = json.loads(gzip.decompress(stored))
-            self._leg, self.state = int(snapshot["leg"]), BatchState.from_json(snapshot["state"])
+        file = self._file("state.json.gz")
+        if (stored := content_of(file)) is not None:
+            try:
+                snapshot = json_of(_unpacked(stored))
+                self._leg, self.state = int(snapshot["leg"]), BatchState.from_json(snapshot["state"])
+            except _DAMAGE as error:
+                raise _damaged(file, error) from None
         while True:
             self._leg, self._next = self._leg + 1, 1
             is_ended = self._read_leg()
@@ -120,9 +137,12 @@ class Journal:
     def _read_leg(self) -> bool:
         """Read the objects of a leg; return whether it was ended."""
         is_ended = False
-        for events in self._objects():
+        for file, events in self._objects():
             for event in events:
-                self.state.apply(event)
+                try:
+                    self.state.apply(event)
+                except _DAMAGE as error:
+                    raise _damaged(file, error) from None
                 self._events += 1
                 is_ended = is_ended or event.get("e") in ("end", "seal")
                 if event.get("e") == "end":
@@ -132,9 +152,15 @@ class Journal:
             self._next += 1
         return is_ended
 
-    def _objects(self) -> Iterator[list[Event]]:
-        while (content := content_of(self._object(self._leg, self._next))) is not None:
-            yield [json.loads(line) for line in content.decode().splitlines()]
+    def _objects(self) -> Iterator[tuple[StoredFile, list[Event]]]:
+        while (content := content_of(file := self._object(self._leg, self._next))) is not None:
+            try:
+                events = json_of(b"[" + b",".join(content.splitlines()) + b"]")
+                if not all(isinstance(event, dict) for event in events):
+                    raise TypeError("an event is not an object")
+            except _DAMAGE as error:
+                raise _damaged(file, error) from None
+            yield file, events
 
     def _claim(self) -> bool:
         """Begin a leg; return whether no other process was faster."""
@@ -218,14 +244,49 @@ def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool
         raise
 
 
-def content_of(file: StoredFile) -> bytes | None:
-    """Return the content of a small file; None if there is none."""
+def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
+    """Return the content of a small file; None if there is none.
+
+    :param most: its largest size, in bytes.
+    :raises ViduStorageError: when its store cannot be reached.
+    :raises ViduConfigError: when it is larger.
+    """
+    content = bytearray()
     try:
-        return b"".join(file.read())
+        for piece in file.read():
+            content += piece
+            if len(content) > most:
+                raise ViduConfigError(f"{sanitized(file.uri, 300)} is larger than {most:,} bytes.")
+        return bytes(content)
     except ViduStorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def json_of(content: bytes) -> Any:
+    """Return the value of JSON that others may have written.
+
+    :raises ValueError, RecursionError: when it is not JSON, is nested too deeply, or holds too many values.
+    """
+    return parse(content, most_values=MOST_VALUES)
+
+
+def _unpacked(content: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(MOST_BYTES + 1)
+    if len(unpacked) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes, unpacked")
+    return unpacked
+
+
+def _damaged(file: StoredFile, error: Exception) -> ViduConfigError:
+    """Return the error of an object that this package cannot have written, or that was damaged since."""
+    return ViduConfigError(
+        f"The journal of the batch is damaged: {sanitized(file.uri, 300)} cannot be read ({type(error).__name__}: "
+        f"{redacted(error, 100)}). It records what is paid for, so nothing was ordered. Restore it, or give the batch "
+        "another name to order all rows anew."
+    )
 
 
 def _lines(events: Iterable[Event]) -> bytes:

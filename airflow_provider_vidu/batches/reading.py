@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media_files import opened_input
 
@@ -19,6 +20,15 @@ _BY_EXTENSION: Final[dict[str, RowsFormat]] = {
 }  # fmt: skip
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 _MOST_CELL_CHARS: Final = 10_000_000
+# A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
+# columns is repeated in each row, and Parquet stores a million equal cells once.
+_MOST_LINES: Final = 2_000_000
+_MOST_COLUMNS: Final = 1_000
+_MOST_ROW_VALUES: Final = 20_000
+_MOST_VALUES: Final = 5_000_000
+_MOST_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
+_MOST_BATCH_ROWS: Final = 1_000
+_BATCH_BYTES: Final = 256 * 1024 * 1024
 
 
 def format_of(path: str, given: str | None = None) -> RowsFormat:
@@ -61,6 +71,8 @@ def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | 
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ViduConfigError(f"The file of rows is not UTF-8 text: {error.reason} at byte {error.start}.") from None
+    if text.count("\n") + text.count("\r") > _MOST_LINES:
+        raise ViduConfigError(f"The file of rows has more than {_MOST_LINES:,} lines: split it.")
     yield from (_csv(text) if kind == "csv" else _jsonl(text))
 
 
@@ -73,22 +85,41 @@ def _jsonl(text: str) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
-        except (ValueError, RecursionError):
-            yield ViduConfigError(f"Line {number} of the file of rows is not JSON: {redacted(line.strip(), 80)}")
+            yield _value(line, _MOST_ROW_VALUES)
+        except (ValueError, RecursionError) as error:
+            yield ViduConfigError(f"Line {number} of the file of rows is not JSON: {_why_not_json(error)}.")
 
 
 def _array(text: str) -> Iterable[Any]:
     try:
-        listed: list[Any] = json.loads(text)
+        listed: list[Any] = _value(text, _MOST_VALUES)
     except (ValueError, RecursionError) as error:
-        raise ViduConfigError(f"The file of rows is not JSON: {redacted(error, 120)}.") from None
+        raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error)}.") from None
     return listed
+
+
+def _value(text: str, most_values: int) -> Any:
+    if len(text) > most_values and value_count(text.encode(), most_values) > most_values:
+        raise ValueError(f"it holds more than {most_values:,} values")
+    return json.loads(text)
+
+
+def _why_not_json(error: Exception) -> str:
+    """Return the reason without a quote: a path from a template may name a file that is not for its reader."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else redacted(error, 100)
 
 
 def _csv(text: str) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+    try:
+        columns = len(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ViduConfigError(f"The heading of the file of rows is not CSV: {redacted(error, 120)}.") from None
+    if columns > _MOST_COLUMNS:
+        raise ViduConfigError(f"The file of rows has more than {_MOST_COLUMNS:,} columns.")
     while True:
         try:
             row = next(reader)
@@ -110,8 +141,42 @@ def _parquet(file: BinaryIO) -> Iterator[Any]:
         raise ViduConfigError(
             "Parquet files need pyarrow. Install it with: pip install 'airflow-provider-vidu[parquet]'."
         ) from None
+    unpacked = 0
     try:
-        for batch in parquet.ParquetFile(file).iter_batches():
-            yield from batch.to_pylist()
+        opened = parquet.ParquetFile(file)
+        for batch in opened.iter_batches(batch_size=_batch_rows(opened.metadata)):
+            for row in batch.to_pylist():
+                unpacked += _size(row)  # not the batch's own: a dictionary holds equal cells once
+                _check_unpacked(unpacked)
+                yield row
+    except ViduConfigError:
+        raise
     except Exception as error:  # pyarrow has errors of its own
         raise ViduConfigError(f"The file of rows is not readable Parquet: {redacted(error, 160)}.") from error
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Return how many rows are unpacked at once, so that each could hold a column's largest cell.
+
+    :raises ViduConfigError: when the file holds more than its reader has memory for.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    if sum(chunk.num_values for chunk in chunks) > _MOST_VALUES:
+        raise ViduConfigError(f"The file of rows holds more than {_MOST_VALUES:,} values: split it.")
+    _check_unpacked(sum(chunk.total_uncompressed_size for chunk in chunks))
+    largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+    return max(1, min(_MOST_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    return sum(map(_size, value)) if isinstance(value, Iterable) else 1
+
+
+def _check_unpacked(size: int) -> None:
+    if size > _MOST_UNPACKED_BYTES:
+        raise ViduConfigError(f"The file of rows unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes: split it.")

@@ -134,6 +134,7 @@ class BatchRun:
         :return: the summary, or what the trigger is to wait for.
         :raises ViduError: when the batch has failed.
         """
+        self._hook._retry_until(self.state.deadline)
         try:
             self._prepare(ended, was_resumed=was_resumed)
             while True:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
-from airflow_provider_vidu.common.values import number, whole
+from airflow_provider_vidu.api.dialects.identity import checked_id
+from airflow_provider_vidu.common.values import mapping, number, whole
 from airflow_provider_vidu.orders.order import Order, Record
 
 STATE_VERSION: Final = 1
@@ -47,9 +48,13 @@ class Open:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
-        """Read what an event or a snapshot holds."""
+        """Read what an event or a snapshot holds.
+
+        :raises ViduConfigError: when the id is not one.
+        """
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
-        return cls(**{**known, "at": number(stored.get("at")) or 0.0})
+        numbers = {"at": number(stored.get("at")) or 0.0, "credits": whole(stored.get("credits"))}
+        return cls(**{**known, **numbers, "id": checked_id(stored.get("id"))})
 
 
 @dataclass(slots=True)
@@ -114,8 +119,9 @@ class BatchState:
         self.open[event["key"]] = Open.from_json(event)
 
     def _on_line(self, event: Mapping[str, Any]) -> None:
-        self._drop([event["line"]["key"]])
-        self.lines[event["line"]["key"]] = event["line"]
+        line = checked_line(event["line"])
+        self._drop([line["key"]])
+        self.lines[line["key"]] = line
 
     def _drop(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -198,12 +204,25 @@ class BatchState:
             deadline=float(stored["deadline"]),
         )
         for one in stored["lines"]:
-            state.lines[one["key"]] = one
+            state.lines[one["key"]] = checked_line(one)
         for one in stored["open"]:
             state.open[one["key"]] = Open.from_json(one)
         for one in stored["intents"]:
             state._on_intent(one)
         return state
+
+
+def checked_line(line: Any) -> Line:
+    """Return a line of the manifest as it was recorded.
+
+    :raises ValueError: when it lacks what each line has; the store may have other writers.
+    """
+    is_failed = mapping(line).get("status") == FAILED
+    if not isinstance(mapping(line).get("key"), str) or not (is_failed or line["status"] == STORED):
+        raise ValueError("a line without a key or a status")
+    if is_failed and not isinstance(line.get("error"), Mapping):
+        raise ValueError("a failed line without an error")
+    return dict(line)
 
 
 def opened(key: str, job: Open) -> Event:

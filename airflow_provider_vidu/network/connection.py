@@ -102,7 +102,9 @@ class Response(http.client.HTTPResponse):
         for _ in range(MOST_INTERIM + 1):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 102 <= line[1] < 200:
-                return line
+                # Some proxies write the version of the connection behind them ("HTTP/2 200"), as both API clients read.
+                is_later = re.fullmatch(r"HTTP/[2-9](?:\.[0-9])?", line[0]) is not None
+                return ("HTTP/1.1", *line[1:]) if is_later else line
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers (1xx) arrived, but no final one")
 

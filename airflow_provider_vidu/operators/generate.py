@@ -234,6 +234,7 @@ class ViduGenerateOperator(SignedURLOperator):
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
         is_recorded = is_task_instance(context.get("ti"))
         slot = self._slot_wait(hook, context, turn, is_watched=self.wait_for_completion and not is_synchronous)
+        hook._retry_until(slot.deadline)
         if self.destination is not None:
             self._result_store().check_mapping(self, context, self._written_destination)
 

@@ -30,6 +30,8 @@ MAX_GENERATIONS: Final = 100_000
 """The most generations that are added up: the newest ones."""
 MAX_GROUPS: Final = 20_000
 """The most sums (of a day, DAG, model and outcome) that are returned."""
+MAX_OF_DAG: Final = 2_000
+"""The most of these sums of one DAG: its author names its models, and may name a new one each time."""
 MAX_RESULT_CHARS: Final = 16_000
 """A result that is longer is not read for its price: thousands of them would be megabytes."""
 MAX_MODEL_CHARS: Final = 100
@@ -85,21 +87,29 @@ def account(session: Session, since: datetime) -> Account:
     ).one()
     each = _generations(since).subquery()
     spent = each.c.price
-    query = (
+    sums = (
         select(
             each.c.day, each.c.dag_id, each.c.model, each.c.outcome,
             func.count().label("generations"), func.count(spent).label("priced"), func.sum(spent).label("credits"),
         )
         .where(each.c.place == 1, each.c.day >= f"{since:%Y-%m-%d}")
         .group_by(each.c.day, each.c.dag_id, each.c.model, each.c.outcome)
-        .order_by(each.c.day.desc(), func.sum(spent).desc(), each.c.dag_id)
+    ).subquery()  # fmt: skip
+    newest = [sums.c.day.desc(), sums.c.credits.desc()]
+    ranked = select(sums, func.row_number().over(partition_by=sums.c.dag_id, order_by=newest).label("nth")).subquery()
+    query = (
+        select(ranked)
+        .where(ranked.c.nth <= MAX_OF_DAG + 1)
+        .order_by(ranked.c.day.desc(), ranked.c.credits.desc(), ranked.c.dag_id)
         .limit(MAX_GROUPS + 1)
-    )  # fmt: skip
+    )
+    found = session.execute(query).all()
     rows = [
         Spent(row.day, row.dag_id, row.model, row.outcome, row.generations, row.priced, float(row.credits or 0))
-        for row in session.execute(query)
+        for row in found
+        if row.nth <= MAX_OF_DAG
     ]
-    is_cut = len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
+    is_cut = len(found) > len(rows) or len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
     return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0))
 
 

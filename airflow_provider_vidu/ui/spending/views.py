@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +21,9 @@ MAX_NAMES: Final = 50
 """The most DAGs, and models, that the page lists."""
 NO_MODEL: Final = "not known"
 COLUMNS: Final = ("day", "dag_id", "model", "outcome", "generations", "with_price", "credits")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# At the begin of a cell. Where the list separator is a semicolon, a spreadsheet opens a CSV with cells that begin after
+# one, and takes their quotation marks for text. Eastern editions read the full-width signs, too.
+_FORMULA: Final = re.compile(r"(^|[;\t\r\n])(?=[\s\"']*[=+\-@|%\uff1d\uff0b\uff0d\uff20])")
 
 
 def first_day(days: int, now: datetime) -> datetime:
@@ -79,7 +82,7 @@ def as_csv(account: Account, readable: Collection[str]) -> str:
 
 def _inert(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: authors of DAGs choose the names in it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def _as_json(row: Spent) -> dict[str, Any]:

@@ -283,6 +283,8 @@ CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % LENGTH
 ODD_HEADS = {
     "early hints": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + PLAIN, BODY),
+    "another version": (b"HTTP/2 200\r\nContent-Length: %s\r\n\r\n" % LENGTH, BODY),
+    "another version, chunked": (b"HTTP/2.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKS),
     "processing": (b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + PLAIN, BODY),
     "a blank behind chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked \r\n\r\n", CHUNKS),
     "the length twice": (b"HTTP/1.1 200 OK\r\nContent-Length: %s, %s\r\n\r\n" % (LENGTH, LENGTH), BODY),

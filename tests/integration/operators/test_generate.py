@@ -25,6 +25,9 @@ from airflow_provider_vidu.tasks import deferral
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.servers import Answer, Request, Server, Wire
 
+DELAY = retries.Backoff.delay
+"""The real one, which a fixture replaces."""
+
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
 
@@ -847,3 +850,15 @@ def test_a_failure_of_nobody_is_no_reason_to_pay_again(connect, sandbox):
     sandbox.clear_faults()
     assert task.run()["id"] == sandbox.creates[0].id
     assert len(sandbox.creates) == 1
+
+
+def test_no_create_waits_beyond_the_timeout(sandbox, connect, monkeypatch):
+    """A service that asks for ten minutes before each repetition does not hold the worker of a task with 20 seconds."""
+    connect("ent-v2")
+    monkeypatch.setattr(retries.Backoff, "delay", DELAY)
+    refusal = {"status": 521, "body": "down", "headers": {"Retry-After": "600"}}  # repeated: nothing was forwarded
+    sandbox.add_fault({"match": {"kind": "create"}, "times": None, "action": refusal})
+    with pytest.raises(exceptions.ViduError) as raised:
+        Task(deferrable=False).start()
+    assert raised.value.retry_after == 600
+    assert len(sandbox.requests("create")) == 1

@@ -158,3 +158,18 @@ def test_no_more_than_the_newest(pages, monkeypatch):
         found = records.account(session, NOW - timedelta(days=1))
     assert found.is_cut
     assert sum(row.generations for row in found.rows) == 2
+
+
+def test_one_dag_does_not_hide_the_others(pages, monkeypatch):
+    """Its author names its models, and may name a new one each time: the other DAGs keep their sums."""
+    from sqlalchemy.orm import Session
+
+    spend(pages, "spend-quiet", 0, {"credits": 3})
+    for index in range(4):
+        spend(pages, "spend-loud", index, {"credits": 100, "model": f"m{index}"})
+    monkeypatch.setattr(records, "MAX_OF_DAG", 2)
+    with Session(pages.engine) as session:
+        found = records.account(session, NOW - timedelta(days=1))
+    assert found.is_cut
+    assert [row.dag_id for row in found.rows if row.dag_id in ("spend-quiet", "spend-loud")].count("spend-loud") == 2
+    assert "spend-quiet" in [row.dag_id for row in found.rows]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_vidu.batches import journal
 from airflow_provider_vidu.batches.journal import Journal
-from airflow_provider_vidu.exceptions import ViduError, ViduStorageError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.destination import Destination
 
 
@@ -88,3 +90,52 @@ def test_a_store_that_stays_away_ends_the_leg(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "_write", write)
     with pytest.raises(ViduStorageError, match="is away"):
         first.append(identified("a"))
+
+
+STATE = {"leg": 1, "state": {"orders": 1, "since": 1, "deadline": 2, "lines": [], "open": [], "intents": []}}
+
+
+def with_state(**known: object) -> bytes:
+    """Return a snapshot with other parts than an empty one."""
+    return json.dumps({**STATE, "state": {**STATE["state"], **known}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x",
+        b"[" * 100_000,
+        b"{}",
+        b'{"leg": 1e999, "state": {}}',
+        with_state(since="x"),
+        with_state(lines=[{"status": "stored"}]),
+        with_state(lines=[{"key": "a", "status": "failed", "error": None}]),
+        with_state(open=[{"key": "a", "id": {"x": 1}}]),
+        with_state(open=[{"key": "a", "id": "g\n2026 ERROR forged"}]),
+        with_state(lines=["[" * 99] * 3),
+        b" " * 2_000_001,
+    ],
+)
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_damaged_state_orders_nothing(tmp_path, monkeypatch, content, is_packed):
+    """Whoever else writes to the store: the error names the object, and takes neither memory nor a retry."""
+    monkeypatch.setattr(journal, "MOST_BYTES", 2_000_000)
+    folder = tmp_path / ".vidu" / "b"
+    folder.mkdir(parents=True)
+    (folder / "state.json.gz").write_bytes(gzip.compress(content) if is_packed else content)
+    with pytest.raises(ViduConfigError, match=r"state\.json\.gz"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["{", "[]", "1", '{"e": "id"}', '{"e": "id", "key": [1], "id": "g"}', '{"e": "order"}', '{"e": "line", "line": 1}',
+     '{"e": "intent", "key": "a", "record": null}', '{"e": "back", "keys": 1}'],
+)  # fmt: skip
+def test_a_damaged_event_orders_nothing(tmp_path, event):
+    """What is paid for would be unknown."""
+    folder = tmp_path / ".vidu" / "b" / "leg-000001"
+    folder.mkdir(parents=True)
+    (folder / "000001.jsonl").write_text(f'{{"e": "leg"}}\n{event}\n')
+    with pytest.raises(ViduConfigError, match=r"leg-000001/000001\.jsonl"):
+        opened(tmp_path)

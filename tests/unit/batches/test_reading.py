@@ -67,6 +67,58 @@ def test_parquet_without_its_package(tmp_path, monkeypatch):
         list(read_rows(f"{tmp_path}/a.parquet"))
 
 
+def test_an_error_quotes_no_line(tmp_path):
+    """A path from a template may name any file of the worker, and its lines would stand in logs and the manifest."""
+    (tmp_path / "airflow.cfg").write_text("fernet_key = 81HqDtbq\nsql_alchemy_conn = postgresql://u:word@db\n")
+    read = list(read_rows(f"{tmp_path}/airflow.cfg", "jsonl"))
+    assert [isinstance(row, ViduConfigError) for row in read] == [True, True]
+    assert not any(word in str(row) for row in read for word in ("fernet", "81Hq", "word"))
+    (tmp_path / "airflow.cfg").write_text("[core]\nfernet_key = 81HqDtbq\n")
+    with pytest.raises(ViduConfigError, match="is not JSON: Expecting value at line 1, column 2") as raised:
+        list(read_rows(f"{tmp_path}/airflow.cfg", "jsonl"))
+    assert "81Hq" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", ",".join(f"a{number}" for number in range(1_001)) + "\nx\n", "more than 1,000 columns"),
+        ("a.json", "[" + "[]," * 2_600_000 + "1]", "more than 5,000,000 values"),
+        ("a.jsonl", "\n" * 2_000_001, "more than 2,000,000 lines"),
+        ("b.csv", "a\n" + "\r" * 2_000_001, "more than 2,000,000 lines"),
+    ],
+)
+def test_a_small_file_of_very_much(tmp_path, name, content, words):
+    """It is refused before it takes gigabytes of objects, or minutes."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ViduConfigError, match=words):
+        list(read_rows(f"{tmp_path}/{name}"))
+
+
+def test_a_line_of_very_many_values(tmp_path):
+    """It fails alone."""
+    (tmp_path / "a.jsonl").write_text('"x"\n{"a": [' + "{}," * 10_000 + "{}]}\n")
+    first, second = read_rows(f"{tmp_path}/a.jsonl")
+    assert first == "x"
+    assert "more than 20,000 values" in str(second)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+def test_parquet_of_few_bytes_and_very_much(tmp_path, monkeypatch):
+    """Equal cells are stored once, and a list of nothing takes no bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading._MOST_UNPACKED_BYTES", 5_000_000)
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 10, pa.int32()), ["x" * 1_000_000])
+    pyarrow.parquet.write_table(pa.table({"prompt": cells}), tmp_path / "a.parquet")
+    empty = pa.ListArray.from_arrays([0, 6_000_000], pa.nulls(6_000_000, pa.int8()))
+    pyarrow.parquet.write_table(pa.table({"list": empty}), tmp_path / "b.parquet")
+    for name, words in (("a", "unpacks to more than 5,000,000 bytes"), ("b", "more than 5,000,000 values")):
+        with pytest.raises(ViduConfigError, match=words):
+            list(read_rows(f"{tmp_path}/{name}.parquet"))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 def test_parquet(tmp_path):
     """Columns keep their types; a file that is none is refused."""

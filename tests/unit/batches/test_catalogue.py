@@ -1,0 +1,57 @@
+"""The catalogue of files that equal orders share: only files beneath the destination count."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.stores.destination import Destination
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a destination with a file, beside a file of someone else."""
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"0123456789")
+    (tmp_path / "foreign.mp4").write_bytes(b"0123456789")
+    return tmp_path / "clips"
+
+
+def found_in(folder: Path, entry: str):
+    """Return what the catalogue finds once its entry for a request was replaced."""
+    catalogue = Catalogue(Destination(f"{folder}/"), "service", None, logging.getLogger(__name__))
+    catalogue.keep({"request": "r", "status": "stored"})
+    (path,) = (folder / ".vidu" / "catalogue").iterdir()
+    path.write_text(entry)
+    return catalogue.find("r")
+
+
+def line_of(uri: str) -> str:
+    """Return an entry that names a file of ten bytes."""
+    return json.dumps({"status": "stored", "uri": uri, "size": 10, "request": "r"})
+
+
+def test_a_file_of_the_destination(folder):
+    """Its line is found."""
+    assert found_in(folder, line_of(f"file://{folder}/a.mp4"))["size"] == 10
+
+
+@pytest.mark.parametrize("name", ["../foreign.mp4", "link.mp4", "./a.mp4", "b/../a.mp4", ".vidu/x", "..\\foreign.mp4"])
+def test_a_foreign_file_is_ordered_instead(folder, name):
+    """Another writer of the destination cannot put a file from elsewhere into the manifest."""
+    (folder / "link.mp4").symlink_to(folder.parent / "foreign.mp4")
+    (folder / ".vidu").mkdir()
+    (folder / ".vidu" / "x").write_bytes(b"0123456789")
+    assert found_in(folder, line_of(f"file://{folder}/{name}")) is None
+
+
+@pytest.mark.parametrize(
+    "entry", ["[" * 10_000, "[1]", "{", '{"size": ' + "9" * 5_000 + "}", line_of("x") + " " * 20_000]
+)
+def test_an_entry_that_cannot_be_read(folder, entry):
+    """It is ordered instead."""
+    assert found_in(folder, entry) is None
