@@ -156,7 +156,7 @@ class ListTrust:
             self._audit_at = now + AUDIT_SECONDS
             return self.took(asked, honest[best], now)
         else:
-            self._rest(now, "showed at most one of the requested generations")
+            self._rest(now, "showed at most one of the requested generations.")
         return None
 
     def failed(self, error: ViduError, now: float) -> bool:
@@ -181,10 +181,10 @@ class ListTrust:
 
     def was_too_large(self, now: float) -> None:
         """Name fewer ids per request, after an answer that exceeded a limit."""
-        if self.size > FEWEST_IDS:
+        if self.is_proven and self.size > FEWEST_IDS:
             self.size = max(self.size // 4, FEWEST_IDS)
         else:
-            self._rest(now, "answers with too much for two generations")
+            self._rest(now, "answers with too much.")
 
     def audits(self, now: float) -> bool:
         """Whether one of the unfinished generations in an answer is to be queried as well; True once per interval."""
