@@ -191,7 +191,7 @@ class Looks:
     def covers(self, generation_id: str, endpoint: str | None = None) -> bool:
         """Whether a generation's state is to be requested together with others."""
         config = self.client.known_config
-        if config is not None and not self._learned(config).dialect.can_look(endpoint):
+        if endpoint if config is None else not self._learned(config).dialect.can_look(endpoint):
             return False
         return may_be_listed(generation_id) and self._trust.is_in_use(_now())
 

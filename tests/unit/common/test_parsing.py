@@ -86,7 +86,9 @@ def test_depth_of_any_json(value: Any) -> None:
     assert depth(json.dumps(value).encode()) == walk(value)
 
 
-@pytest.mark.parametrize("entry", ['{"id":"9470000000000000001","n":[1]}', '{"id":"9","p":"say \\"hi\\" \\\\"}'], ids=range(2))
+@pytest.mark.parametrize(
+    "entry", ['{"id":"9470000000000000001","n":[1]}', '{"id":"9","p":"say \\"hi\\" \\\\"}'], ids=range(2)
+)
 def test_a_page_of_a_hundred_entries_takes_the_fast_path(entry, monkeypatch):
     """Many brackets are not depth: a page of the list is parsed as quickly as an answer about one generation."""
     monkeypatch.setattr(parsing, "plain", None)
