@@ -12,6 +12,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_vidu.api.messages import TOO_LARGE
@@ -176,17 +177,24 @@ class Looks:
         ids = [name for name in generation_ids if self.covers(name)]
         shown: dict[str, Snapshot] = {}
         while len(ids) >= FEWEST_IDS:
-            part, ids = ids[: self._trust.size], ids[self._trust.size :]
+            part, ids, sent_at = ids[: self._trust.size], ids[self._trust.size :], _now()
             try:
                 look = await self._looked(part)
             except ViduError as error:
-                if self._blames_all(error):
+                if self._blames_all(error, sent_at):
+                    await self._probe(part[0])
                     raise
                 break
             if look is None:
                 break
             shown |= {name: seen for name, seen in look.states.items() if not seen.status.is_terminal}
         return shown
+
+    async def _probe(self, generation_id: str) -> None:
+        """Find out whether queries work while the list fails."""
+        if self._trust.is_suspect:
+            with suppress(ViduError):
+                self.audited(is_done=(await self.client.get_generation(generation_id)).is_done)
 
     def covers(self, generation_id: str, endpoint: str | None = None) -> bool:
         """Whether a generation's state is to be requested together with others."""
@@ -268,10 +276,13 @@ class Looks:
 
     async def _look(self, portion: list[Polls]) -> None:
         """Look the states of some waits up, and let each go on."""
+        sent_at = _now()
         try:
             await self._handled(portion)
         except ViduError as error:
-            if self._blames_all(error):
+            if self._blames_all(error, sent_at):
+                if self._trust.is_suspect and (others := [polls for polls in portion if polls.is_waiting]):
+                    others[0].query(is_audit=True)
                 await self._fail([*portion, *self._gathering.take_due()], error)
             else:
                 _query(portion)
@@ -322,13 +333,13 @@ class Looks:
                 return shown
         return None
 
-    def _blames_all(self, error: ViduError) -> bool:
+    def _blames_all(self, error: ViduError, sent_at: float) -> bool:
         """Take the error of a look; return whether it counts as a failed poll of all that are due."""
         if error.code == TOO_LARGE:
             self._trust.was_too_large(_now())
             is_shared = False
         else:
-            is_shared = self._trust.failed(error, _now())
+            is_shared = self._trust.failed(error, _now(), sent_at)
         self._log_note()
         return is_shared
 

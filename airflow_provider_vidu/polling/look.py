@@ -38,8 +38,8 @@ LONGEST_REST: Final = 3600.0
 """Seconds of single queries after a list that failed or proved nothing; doubled each time in a row."""
 TRIED_FAILURES: Final = 2
 PROVEN_FAILURES: Final = 3
-"""After this many failures in a row the list rests, so that it does not use up the failure budgets of the waits: fewer
-if it has never answered."""
+"""After this many failures in a row the list rests if single queries work meanwhile, so that it does not use up the
+failure budgets of the waits: fewer if it has never answered."""
 AUDIT_SECONDS: Final = 60.0
 """How often one generation that the list shows as unfinished is queried as well."""
 MOST_STALE_AUDITS: Final = 3
@@ -95,6 +95,8 @@ class ListTrust:
         self._tried: dict[Form, Look] = {}
         self._is_off = False
         self._failures = 0
+        self._failed_at = float("-inf")
+        self._has_query_worked = False
         self._paused_until = 0.0
         self._rests = 0
         self._rests_until = 0.0
@@ -127,7 +129,7 @@ class ListTrust:
 
         :param asked: how many ids the request named.
         """
-        self._failures, self._paused_until = 0, 0.0
+        self._failures, self._has_query_worked, self._paused_until = 0, False, 0.0
         if not self.is_proven:
             return self._compared(asked, look, now)
         if look.is_foreign:
@@ -159,10 +161,12 @@ class ListTrust:
             self._rest(now, "showed at most one of the requested generations.")
         return None
 
-    def failed(self, error: ViduError, now: float) -> bool:
+    def failed(self, error: ViduError, now: float, sent_at: float | None = None) -> bool:
         """Take the error of a request; return whether it counts as a failed poll of every generation that was due.
 
         If it does not, the error is the list's own, and the generations are queried one by one.
+
+        :param sent_at: when the request was sent; those that were sent before an earlier failure are part of it.
         """
         self._tried, self._form = {}, self._form if self.is_proven else Form.REPEATED
         if isinstance(error, exceptions.ViduConfigError):
@@ -172,12 +176,26 @@ class ListTrust:
         if not error.retryable:
             self._rest(now, f"is not available: {error.reason}")
             return False
-        self._failures += 1
-        self._paused_until = now + Backoff(base=1.0, cap=60.0).delay(self._failures, error)
-        if self._failures >= (PROVEN_FAILURES if self.is_proven else TRIED_FAILURES):
-            self._rest(now, f"failed {self._failures} times in a row: {error.reason}")
-            self._failures = 0
+        if sent_at is None or sent_at >= self._failed_at:
+            self._count(error, now)
         return True
+
+    def _count(self, error: ViduError, now: float) -> None:
+        self._failures += 1
+        self._failed_at = now
+        self._paused_until = now + Backoff(base=1.0, cap=60.0).delay(self._failures, error)
+        if self._has_query_worked and self._failures >= self._most_failures:
+            self._rest(now, f"failed {self._failures} times in a row: {error.reason}")
+            self._failures, self._has_query_worked = 0, False
+
+    @property
+    def _most_failures(self) -> int:
+        return PROVEN_FAILURES if self.is_proven else TRIED_FAILURES
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next failure is one too many, so that a query must show if anything works at all."""
+        return 0 < self._failures >= self._most_failures - 1
 
     def was_too_large(self, now: float) -> None:
         """Name fewer ids per request, after an answer that exceeded a limit."""
@@ -194,7 +212,10 @@ class ListTrust:
         return True
 
     def audited(self, *, is_done: bool) -> None:
-        """Take what the query of an audit found for a generation that the list showed as unfinished."""
+        """Take what a query found for a generation that the list showed as unfinished, or failed to show."""
+        self._has_query_worked = True
+        if self._failures:
+            return
         self._stale_audits = self._stale_audits + 1 if is_done else 0
         if self._stale_audits >= MOST_STALE_AUDITS:
             self._end("shows generations as unfinished that have finished")

@@ -75,20 +75,20 @@ FAULTS = [
     Fault("ids as fractions", lambda _i, e: [{**o, "id": float(o["id"])} for o in e], 3, "at most one"),
     Fault("empty", lambda _i, _e: [], 3, "at most one"),
     Fault("an empty object", answer(200, {}), 3, "at most one"),
-    Fault("no list at all", answer(200, {"hello": "world"}), 2, "failed 2 times"),
-    Fault("HTML with status 200", answer(200, b"<html>hello</html>", Content_Type="text/html"), 2, "failed 2 times"),
-    Fault("cut off", answer(200, b'{"tasks":[{"id":"94'), 2, "failed 2 times"),
-    Fault("a list of numbers", answer(200, [1, 2, 3]), 2, "failed 2 times"),
-    Fault("503", answer(503, {"code": 503, "message": "busy"}), 2, "failed 2 times"),
-    Fault("500 in HTML", answer(500, b"<html>oh</html>", Content_Type="text/html"), 2, "failed 2 times"),
-    Fault("429", answer(429, b""), 2, "failed 2 times"),
+    Fault("no list at all", answer(200, {"hello": "world"}), 2, "in a row"),
+    Fault("HTML with status 200", answer(200, b"<html>hello</html>", Content_Type="text/html"), 2, "in a row"),
+    Fault("cut off", answer(200, b'{"tasks":[{"id":"94'), 2, "in a row"),
+    Fault("a list of numbers", answer(200, [1, 2, 3]), 2, "in a row"),
+    Fault("503", answer(503, {"code": 503, "message": "busy"}), 2, "in a row"),
+    Fault("500 in HTML", answer(500, b"<html>oh</html>", Content_Type="text/html"), 2, "in a row"),
+    Fault("429", answer(429, b""), 2, "in a row"),
     Fault("404, no such route", answer(404, {"code": 404, "message": "not found"}), 1, "not available"),
     Fault("405", answer(405, b""), 1, "not available"),
     Fault("400, unknown parameter", answer(400, {"code": 400, "reason": "FieldInvalid"}), 1, "not available"),
     Fault("401 for the list alone", answer(401, {"code": 401, "reason": "Unauthorized"}), 1, "not available"),
     Fault("403 for the list alone", answer(403, {"code": 403, "reason": "Forbidden"}), 1, "not available"),
     Fault("414, URL too long", answer(414, b""), 1, "not available"),
-    Fault("silent", slowly, 2, "failed 2 times"),
+    Fault("silent", slowly, 2, "in a row"),
     Fault("a page of millions of values", answer(200, b"[" + b"0," * 300_000 + b"0]"), 1, "too much"),
     Fault("only some of them", lambda _i, e: e[::2]),
     Fault("duplicates", lambda _i, e: [*e, *e]),
@@ -117,7 +117,8 @@ async def test_every_wait_ends_as_it_should(fault, service, monkeypatch, caplog,
     assert len(lines) == (0 if used or not fault.says else 1), lines
     assert all(fault.says in line and "vidu_listing" in line and KEY not in line for line in lines)
     if not used and fault.says:
-        assert len(service.lists) == fault.lists
+        # One more if it was sent before a query has shown that the rest of the service works.
+        assert fault.lists <= len(service.lists) <= fault.lists + (fault.says == "in a row")
     fault_row(
         "polling", f"the list of tasks: {fault.name}", side="many waits", outcome=SURVIVED,
         seen=lines[0] if lines else "all waits go on", requests=len(service.lists),

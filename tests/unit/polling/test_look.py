@@ -136,9 +136,33 @@ def test_a_failure_pauses_all_and_several_let_the_list_rest(proven):
     for number in range(look.PROVEN_FAILURES):
         assert proven.is_in_use(50.0)
         proven.failed(exceptions.ViduServerError(f"broken {number}"), 50.0)
+        if proven.is_suspect:
+            proven.audited(is_done=False)
     assert not proven.is_in_use(50.0)
     assert "broken 2" in (proven.take_note() or "")
     assert proven.is_in_use(50.0 + look.SHORTEST_REST)
+
+
+def test_an_outage_lets_the_list_pause_but_not_rest(proven):
+    """If a query fails as well, nothing speaks against the list; thousands of queries would not help."""
+    suspected = []
+    for number in range(20):
+        proven.failed(exceptions.ViduServerError("down"), number * 100.0)
+        suspected.append(proven.is_suspect)
+        assert proven.is_in_use(number * 100.0)
+    assert suspected == [False] + [True] * 19
+    assert 1960 <= proven.paused_until <= 1975
+    proven.took(5, shown(5), 2000.0)
+    assert not proven.is_suspect
+
+
+def test_requests_that_fail_together_are_one_failure(proven):
+    """Those under way when one fails tell nothing new."""
+    for _ in range(5):
+        proven.failed(exceptions.ViduServerError("down"), 10.0, sent_at=9.0)
+    assert not proven.is_suspect
+    proven.failed(exceptions.ViduServerError("down"), 12.0, sent_at=11.5)
+    assert proven.is_suspect
 
 
 def test_a_list_that_never_worked_rests_earlier():
@@ -148,6 +172,7 @@ def test_a_list_that_never_worked_rests_earlier():
     for _ in range(look.TRIED_FAILURES):
         assert trust.is_in_use(0.0)
         trust.failed(exceptions.ViduServerError("broken"), 0.0)
+        trust.audited(is_done=True)
     assert not trust.is_in_use(0.0)
     assert trust.form is Form.REPEATED  # the next try begins again
 
