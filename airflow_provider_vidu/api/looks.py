@@ -39,6 +39,8 @@ MOST_MISSES: Final = 2
 """A generation that the list omits this many times in a row is queried by itself from then on."""
 BLOCKED_SECONDS: Final = 1.0
 """While a request decides whether others follow, how often deadlines are checked."""
+MOST_AT_ONCE: Final = 8
+"""Requests under way: enough for thousands of states a second, and a bound on the memory that huge answers take."""
 SHARE: Final = 100
 """Waits that are handled in one turn of the event loop."""
 
@@ -256,7 +258,7 @@ class Looks:
         _query(gathering.drop(lambda polls: not polls.is_waiting or polls.watch.must_be_queried(epoch)))
         if now < trust.paused_until:
             return min(trust.paused_until, now + BLOCKED_SECONDS)
-        while trust.is_certain or not self._looking:
+        while len(self._looking) < (MOST_AT_ONCE if trust.is_certain else 1):
             if not (portion := gathering.portion(trust.size, now)):
                 return gathering.next_at(now)
             if len(portion) < FEWEST_IDS:
