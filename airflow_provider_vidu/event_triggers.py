@@ -117,7 +117,9 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
             errors.append(error)
         else:
             # The client's connection limit bounds the concurrency.
-            polls = (self._poll(client, tracker, each, errors) for each in tracker.to_poll(time.time()))
+            polls = (
+                self._poll(client, tracker, each, errors) for each in await self._unlisted(client, tracker, errors)
+            )
             events = [event for event in await asyncio.gather(*polls) if event is not None]
         delay, note = tracker.pause(errors)
         if note:
@@ -134,6 +136,19 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
                 raise
             return await client.list_generations(tracker.listing())
         return await client.list_generations(tracker.listing()) if tracker.distrusts(walk) else listed
+
+    async def _unlisted(self, client: AsyncClient, tracker: CompletionTracker, errors: list[ViduError]) -> list[str]:
+        """Look up which generations are unfinished, as many as possible per request; return those left to poll."""
+        ids = tracker.to_poll(time.time())
+        try:
+            states = await client.looks.states(ids)
+        except ViduError as error:  # a failure for all of them
+            errors.append(error)
+            return []
+        for generation_id, snapshot in states.items():
+            if note := tracker.glimpsed(generation_id, snapshot, time.time()):
+                self.log.info("%s", note)
+        return [generation_id for generation_id in ids if generation_id not in states]
 
     async def _poll(
         self, client: AsyncClient, tracker: CompletionTracker, generation_id: str, errors: list[ViduError]

@@ -21,7 +21,6 @@ from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.watch import (
     Failed,
     PollPolicy,
-    PollResult,
     Wait,
     Watch,
     earliest_event,
@@ -215,9 +214,9 @@ class ViduGenerationTrigger(BaseTrigger):
             logged=self.logged,
         )
         delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
+        polls = client.looks.polls(watch, self.endpoint, self._hurried)
         while True:
-            await asyncio.sleep(delay)
-            result = await self._poll(client, watch)
+            result = await polls.after(delay)
             if result.note:
                 self.log.info("Generation %s: %s", self.generation_id, result.note)
             if not isinstance(result, Wait):
@@ -231,15 +230,6 @@ class ViduGenerationTrigger(BaseTrigger):
         """Return a shorter delay of the adaptive schedule while a task waits for the slot of this generation."""
         is_hurried = self.adaptive and slot_queue(self.vidu_conn_id).is_hurried
         return min(delay, HURRIED_SECONDS) if is_hurried else delay
-
-    async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
-        config = None
-        try:
-            config = await client.config()
-            generation = await client.get_generation(self.generation_id, self.endpoint)
-        except ViduError as error:
-            return watch.missed(error, time.time(), has_connection=config is not None)
-        return watch.saw(generation, time.time())
 
 
 class ViduSlotTrigger(BaseTrigger):

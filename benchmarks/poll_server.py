@@ -6,6 +6,8 @@ prints ``{"port": …}`` and serves until it is terminated.
 
 * ``/vidu-native/video/generations/ID``: 200, a generation that is processing. The time in it is new in each
   answer, so that no client gains by recognising the last one.
+* ``/ent/v2/tasks/ID/creations``: 200, the same in the official API's form.
+* ``/ent/v2/tasks?task_ids=ID&task_ids=…``: 200, a documented entry for each; that is one request and a poll of each ID.
 * ``/api/v2/accounts/A/runs/ID/``: 200, a dbt Cloud run that is running.
 * ``/absent/ID``: 404, what an HTTP sensor takes for "not yet".
 * ``/bench/stats``: polls and connections so far and how many polls fell into which 10 ms; with ``?reset``
@@ -35,6 +37,7 @@ class Record:
 
     def __init__(self) -> None:
         self.polls = 0
+        self.requests = 0
         self.opened = 0
         self.open_now = 0
         self.most_open = 0
@@ -43,6 +46,7 @@ class Record:
     def as_json(self) -> dict[str, Any]:
         return {
             "polls": self.polls,
+            "requests": self.requests,
             "opened": self.opened,
             "open_now": self.open_now,
             "most_open": self.most_open,
@@ -52,7 +56,7 @@ class Record:
         }
 
     def reset(self) -> None:
-        self.polls = self.opened = 0
+        self.polls = self.requests = self.opened = 0
         self.most_open = self.open_now
         self.bins.clear()
 
@@ -85,22 +89,29 @@ class Connection(asyncio.Protocol):
             if path.endswith(b"?reset"):
                 self._record.reset()
             return
-        self._count()
+        ids = path.split(b"task_ids=")[1:] if path.startswith(b"/ent/v2/tasks?") else [path]
+        self._count(len(ids))
         if path.startswith(b"/vidu-native/"):
             self._send(b"200 OK", _generation(path.rpartition(b"/")[2]))
+        elif path.startswith(b"/ent/v2/tasks?"):
+            entries = b",".join(_entry(name.partition(b"&")[0]) for name in ids)
+            self._send(b"200 OK", b'{"tasks":[%b],"next_page_token":""}' % entries)
+        elif path.startswith(b"/ent/v2/"):
+            self._send(b"200 OK", _entry(path.split(b"/")[4]))
         elif path.startswith(b"/api/v2/"):
             self._send(b"200 OK", _dbt_run(path.rstrip(b"/").rpartition(b"/")[2]))
         else:
             self._send(b"404 Not Found", b'{"error": "not there yet"}')
 
-    def _count(self) -> None:
+    def _count(self, polls: int) -> None:
         record = self._record
         if not self._counted:
             self._counted = True
             record.opened += 1
             record.open_now += 1
             record.most_open = max(record.most_open, record.open_now)
-        record.polls += 1
+        record.polls += polls
+        record.requests += 1
         record.bins[int(time.monotonic() / STEP)] += 1
 
     def _send(self, status: bytes, body: bytes) -> None:
@@ -114,6 +125,15 @@ def _generation(name: bytes) -> bytes:
     return (
         b'{"id":"%b","status":"processing","video_url":null,"enhanced_prompt":"",'
         b'"status_update_time":%d,"progress":42,"created_at":1774494600}' % (name, time.time() * 1000)
+    )
+
+
+def _entry(name: bytes) -> bytes:
+    return (
+        b'{"id":"%b","key_id":"1","type":"text2video","template":"","model":"viduq3-pro","prompt":"A cat walks over '
+        b'the roofs of Paris at dawn, \\"cinematic\\"","images":[],"duration":5,"resolution":"1080p",'
+        b'"aspect_ratio":"16:9","state":"processing","creations":[],"created_at":"2026-01-20T06:52:02.%09dZ","credits":120}'
+        % (name, time.monotonic_ns() % 10**9)
     )
 
 

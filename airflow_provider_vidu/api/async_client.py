@@ -26,6 +26,7 @@ from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.connection import aresolve
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
+from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.api.messages import (
     TOO_LARGE,
     ApiAnswer,
@@ -82,9 +83,17 @@ class AsyncClient:
         self._trust: ssl.SSLContext | None = None
         self._options_of: ViduConfig | None = None
         self._known_options: dict[str, Any] = {}
+        self.looks = Looks(self)
+        """One request for the states of many waits."""
+
+    @property
+    def known_config(self) -> ViduConfig | None:
+        """The connection as it was last looked up; None before the first time."""
+        return self._config
 
     async def close(self) -> None:
         """Close all sessions and their sockets, including those of earlier settings."""
+        self.looks.close()
         self._session_for.clear()
         while self._sessions:
             await self._sessions.pop().close()

@@ -15,7 +15,7 @@ from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedErro
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import BEGINNING, interval
-from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, PollResult, Watch, earliest_event
+from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
 from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, slot_queue
@@ -141,15 +141,12 @@ class ViduBatchTrigger(BaseTrigger):
         with queue.watching(generation_id, self.task_instance) as watching:
             policy = PollPolicy.for_trigger(self.poll_interval, self.max_failures)
             watch = Watch(policy, generation_id=generation_id, since=since, conn_id=self.vidu_conn_id, known=True)
-            delay = self._first_delay(since)
-            while True:
-                await asyncio.sleep(delay)
-                result = await self._poll(client, watch)
-                if isinstance(result, (Done, Failed)):
-                    break
-                is_hurried = self.poll_interval is None and queue.is_hurried
-                delay = min(result.delay, HURRIED_SECONDS) if is_hurried else result.delay
+            polls = client.looks.polls(watch, self.endpoints.get(generation_id), self._hurried)
+            result = await polls.after(self._first_delay(since))
+            while isinstance(result, Wait):
+                delay = self._hurried(result.delay)
                 del result  # a thousand of these sleep here
+                result = await polls.after(delay)
             watching.is_over = isinstance(result, Done) or isinstance(result.error, ViduGenerationFailedError)
         self._ended[generation_id] = time.time()
         self._changed.set()
@@ -160,14 +157,10 @@ class ViduBatchTrigger(BaseTrigger):
         usual = self.poll_interval or interval(BEGINNING.after(GenerationStatus.RUNNING, None, age))
         return usual * random.random()  # noqa: S311 - a jitter
 
-    async def _poll(self, client: AsyncClient, watch: Watch) -> PollResult:
-        config = None
-        try:
-            config = await client.config()
-            generation = await client.get_generation(watch.generation_id, self.endpoints.get(watch.generation_id))
-        except ViduError as error:
-            return watch.missed(error, time.time(), has_connection=config is not None)
-        return watch.saw(generation, time.time())
+    def _hurried(self, delay: float) -> float:
+        """Return a shorter delay of the adaptive schedule while a task waits for the slot of a generation."""
+        is_hurried = self.poll_interval is None and slot_queue(self.vidu_conn_id).is_hurried
+        return min(delay, HURRIED_SECONDS) if is_hurried else delay
 
     async def _cancel_unless_handed_over(self) -> None:
         try:

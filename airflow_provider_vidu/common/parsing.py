@@ -11,8 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from airflow_provider_vidu.common.values import MAX_DEPTH, integer, plain, value_count, without_texts
 
-# Possibly an integer of more than 64 bits; ids have 18 or 19 digits.
-_LONG_NUMBER: Final = re.compile(rb"[0-9-][0-9]{19}")
+# Possibly an integer of more than 64 bits; ids have 18 or 19 digits. A search in two passes: a pattern would read each
+# digit of an id up to 19 times, which took half the time of a page of them.
+_DIGITS_AS_ZEROS: Final = bytes(48 if code in b"0123456789" else code for code in range(256))
+_LONG_NUMBERS: Final = (b"0" * 20, b"-" + b"0" * 19)
 # Escapes of a NUL, of an underscore (as in __type) or of half a surrogate pair; all others are harmless.
 _ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|005[fF]|[dD][89a-fA-F])")
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
@@ -58,7 +60,8 @@ def _harmless(body: bytes) -> str | None:
     # Valid UTF-8 holds surrogates only as escapes.
     if b"\0" in body or (b"\\" in body and _ODD_ESCAPE.search(body)):
         return None
-    if _LONG_NUMBER.search(body) or b'"__' in body:
+    digits = body.translate(_DIGITS_AS_ZEROS)
+    if b'"__' in body or any(number in digits for number in _LONG_NUMBERS):
         return None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth(body) > MAX_DEPTH:
         return None

@@ -9,7 +9,7 @@ intervals.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_vidu.models import GenerationStatus
@@ -59,13 +59,12 @@ class PollHistory:
         started = self.started
         if started is None:
             started = 0.0 if self.queued_at is None else (self.queued_at + age) / 2
-        extended = replace(self, age=age, started=started)
         if progress is None or progress == self.progress:
-            return extended
+            return PollHistory(age, self.queued_at, started, self.progress, self.progress_at, self.rate)
         rate = None
         if self.progress is not None and progress > self.progress and age > self.progress_at:
             rate = (progress - self.progress) / (age - self.progress_at)
-        return replace(extended, progress=progress, progress_at=age, rate=rate)
+        return PollHistory(age, self.queued_at, started, progress, age, rate)
 
 
 BEGINNING: Final = PollHistory()

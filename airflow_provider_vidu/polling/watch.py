@@ -217,11 +217,28 @@ class Watch:
             return Failed(failure(generation).with_context(conn_id=self.conn_id), note)
         if generation.succeeded:
             return Done(generation, note) if generation.video_url else self._no_url(generation, now, note)
+        return self._unfinished(self.last, now, note)
+
+    def listed(self, snapshot: Snapshot, now: float) -> PollResult:
+        """Record the state of an unfinished generation that the account's list shows at ``now`` (epoch seconds).
+
+        That is a successful poll. The list holds no result, so a finished generation must be queried (:meth:`saw`).
+        """
+        note = self._recovery_note(snapshot)
+        self.last = snapshot
+        return self._unfinished(snapshot, now, note)
+
+    def must_be_queried(self, now: float) -> bool:
+        """Whether only a query of its own decides: the next failure ends the wait, or its deadline has come."""
+        is_last = self.deadline is not None and now >= self.deadline
+        return is_last or self._failures >= self.policy.max_failures
+
+    def _unfinished(self, seen: Snapshot, now: float, note: str | None) -> PollResult:
         self._without_url = 0
-        self._history = self._history.after(generation.status, generation.progress, max(now - self.since, 0.0))
+        self._history = self._history.after(seen.status, seen.progress, max(now - self.since, 0.0))
         return self._wait(self.policy.delay(self._polls, self._rng, self._history), now, note)
 
-    def _recovery_note(self, generation: Generation) -> str | None:
+    def _recovery_note(self, generation: Generation | Snapshot) -> str | None:
         """Count a successful poll and reset the failures; return a line if there is news."""
         recovered, self._failures = self._failures, 0
         trouble, self._trouble = self._trouble, None
@@ -236,7 +253,7 @@ class Watch:
             return f"reachable again after {recovered} failed polls: {generation.describe()}"
         return note
 
-    def _is_news(self, generation: Generation) -> bool:
+    def _is_news(self, generation: Generation | Snapshot) -> bool:
         """Whether the state, or the quarter of the progress, is another than at the last poll."""
         last, quarter = self.last, (generation.progress or 0) // 25
         if last is None and generation.sighting().word == self._logged:

@@ -53,7 +53,7 @@ class Sandbox:
     :param surplus_fields: ``refuse`` fields outside an endpoint's table, all except ``payload`` (``allow-payload``), or
         ``ignore`` them.
     :param list_payload: whether listed tasks hold ``payload`` and ``err_code``.
-    :param task_ids: how the list reads this filter: ``repeated``, ``comma`` or ``ignored``.
+    :param task_ids: how the list reads this filter: ``repeated``, ``comma``, ``json`` or ``ignored``.
     :param times: ``created_at`` as text (``iso``) or whole seconds (``epoch``).
     :param state_field: the name of the state in official answers, ``state`` or ``status``.
     :param balance_field: the name of the balance's list, ``remains`` or ``remaining_credits``.

@@ -12,7 +12,7 @@ from typing import Final
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "when_full": ("queue", "refuse"),
     "surplus_fields": ("refuse", "allow-payload", "ignore"),
-    "task_ids": ("repeated", "comma", "ignored"),
+    "task_ids": ("repeated", "comma", "json", "ignored"),
     "times": ("iso", "epoch"),
     "state_field": ("state", "status"),
     "balance_field": ("remains", "remaining_credits"),

@@ -10,7 +10,7 @@ from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Li
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.events import make_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Wait, Watch
 
 KEPT: Final = 1000
@@ -178,6 +178,11 @@ class CompletionTracker:
         self._report(generation.id, created_at(generation))
         error = result.error if isinstance(result, Failed) else None
         return make_event(generation.id, generation, error), note
+
+    def glimpsed(self, generation_id: str, snapshot: Snapshot, now: float) -> str | None:
+        """Take the state of an unfinished generation from a list; return a line to log."""
+        note = self._watches[generation_id].listed(snapshot, now).note
+        return f"Generation {generation_id}: {note}" if note else None
 
     def missed(self, generation_id: str, error: ViduError, now: float) -> str | None:
         """Take a failed poll; return a line to log if the generation is given up."""

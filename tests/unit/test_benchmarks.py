@@ -68,6 +68,23 @@ def test_slots_count_only_while_all_wait():
     assert end_to_end.bars({"runs": [{**run, "all_waiting": [*busy, {**busy[0], "running": 0}]}]})[0].held is True
 
 
+def test_waits_that_share_their_requests_have_figures_of_their_own():
+    """A fifth of the requests of a fifth of the waits."""
+    run = {
+        "name": scaling.LOOK,
+        "jobs": 20_000,
+        "window": {"core_share": 0.3, "seconds": 40.0},
+        "memory_per_job": {"rss": 16_384},
+        "steady": {"requests": 1000},
+        "lag": {"worst": 12.0},
+    }
+    told = scaling.render_shared(run)
+    assert "20,000 waits took 30.0 % of one core" in told
+    assert "16.0 KiB of memory each and 25 requests a second" in told.replace("\n", " ")
+    assert "5 triggerers for 100,000, and about 125 requests" in told.replace("\n", " ")
+    assert scaling.largest([run, {**run, "name": scaling.OURS}]) is not run
+
+
 def test_no_triggerer_is_planned_beyond_what_was_measured():
     """The arithmetic takes CPU or the measured number, whichever is less, and rounds triggerers up."""
     run = {

@@ -8,7 +8,7 @@ dialect is one module with one subclass, registered in ``dialects/__init__.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final, NoReturn
@@ -43,6 +43,7 @@ from airflow_provider_vidu.common.text import redacted, sanitized, sentence
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation
+from airflow_provider_vidu.polling.look import Form, Look
 from airflow_provider_vidu.polling.retries import retry_after
 
 _MAX_NAMED_IDS: Final = 5
@@ -87,6 +88,8 @@ class Dialect(ABC):
     """Whether :meth:`credits` is available."""
     has_list: ClassVar[bool] = False
     """Whether the service lists the account's generations."""
+    has_look: ClassVar[bool] = False
+    """Whether the service's list may be asked for named generations."""
     has_uploads: ClassVar[bool] = False
     """Whether the service accepts uploads."""
 
@@ -146,6 +149,19 @@ class Dialect(ABC):
         :raises ViduConfigError: unless :attr:`has_list`.
         """
         self._lacks("list of generations: name the generations by their ids")
+
+    def can_look(self, endpoint: str | None = None) -> bool:
+        """Whether the list may show a generation that was submitted to ``endpoint``."""
+        return False
+
+    def look(self, generation_ids: Sequence[str], form: Form) -> Call[Look]:
+        """Return the call that reads the states of several generations.
+
+        :param generation_ids: at most 100 ids for which ``may_be_listed`` is true.
+        :param form: how they are written.
+        :raises ViduConfigError: unless :attr:`has_look`.
+        """
+        self._lacks("list of generations: query each by its id")
 
     def upload(self) -> Call[Upload]:
         """Return the call that opens an upload. It costs nothing.

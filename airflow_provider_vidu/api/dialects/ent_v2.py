@@ -6,12 +6,14 @@ API answers ``FieldInvalid``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.dialects import answers
+from airflow_provider_vidu.api.dialects import answers, task_list
 from airflow_provider_vidu.api.dialects.base import SMALL_BYTES, Dialect, Upload
 from airflow_provider_vidu.api.dialects.created import created_id
 from airflow_provider_vidu.api.dialects.endpoints import ENDPOINTS, Endpoint, endpoint_for, named, typed
@@ -40,6 +42,7 @@ from airflow_provider_vidu.exceptions import (
     ViduResponseError,
 )
 from airflow_provider_vidu.models import Cancellation, Credits
+from airflow_provider_vidu.polling.look import Form, Look
 
 _MAX_TOKEN_CHARS: Final = 4096
 """A longer token may not fit into the URL of the request for the next page."""
@@ -74,6 +77,7 @@ class EntV2(Dialect):
     default_create_path: ClassVar[str] = "/ent/v2/{endpoint}"
     has_balance: ClassVar[bool] = True
     has_list: ClassVar[bool] = True
+    has_look: ClassVar[bool] = True
     has_uploads: ClassVar[bool] = True
 
     def _create_request(self, body: Mapping[str, Any], endpoint: str | None) -> ApiRequest:
@@ -118,6 +122,16 @@ class EntV2(Dialect):
         """Return the call for a page of the list, beside the creates."""
         path = f"{self._beside_create('tasks')}{'?' if query else ''}{query}"
         return Call(ApiRequest("GET", path, lists=True), self.read_page)
+
+    def can_look(self, endpoint: str | None = None) -> bool:
+        """Whether the list may show a generation: not of a product with a query of its own [I]."""
+        return not endpoint or self._query_path(endpoint) == self.query_path
+
+    def look(self, generation_ids: Sequence[str], form: Form) -> Call[Look]:
+        """Return the call that reads the states of several generations from the list."""
+        query = task_list.query_of(generation_ids, form)
+        request = ApiRequest("GET", f"{self._beside_create('tasks')}?{query}", lists=True)
+        return Call(request, partial(self.read_look, frozenset(generation_ids)))
 
     def upload(self) -> Call[Upload]:
         """Return the call that opens an upload."""
@@ -202,6 +216,24 @@ class EntV2(Dialect):
             token=token,
             tells_end="next_page_token" in payload,
         )
+
+    def read_look(self, requested: Collection[str], answer: ApiAnswer) -> Look:
+        """Return the states of requested generations in an answer of the list.
+
+        :raises ViduError: when the answer is an error, or not a list of tasks.
+        """
+        # Only the words of states are kept, so they alone are searched for secrets: a page of prompts takes longer to
+        # search than to parse. Errors quote the answer, so they are made of the one that redacts.
+        payload = replace(answer, redact=str).json_or_none() if answer.ok else None
+        if not isinstance(payload, dict) or is_error(payload):
+            payload = self._object(answer)
+        job, _ = job_and_inner(payload)
+        entries = _entries(job)
+        if entries is None and payload:  # {} is how some servers write an answer in which everything is empty
+            raise ViduResponseError(
+                f"The answer has no list of tasks: {answer.snippet()}. {IF_IT_LASTS}", status_code=answer.status
+            )
+        return task_list.look_of(entries or (), requested, bool(text(job.get("next_page_token"))), answer.redact)
 
     def read_upload(self, answer: ApiAnswer) -> Upload:
         """Return the upload that the answer to :meth:`upload` opens.

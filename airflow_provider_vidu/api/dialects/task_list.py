@@ -8,16 +8,20 @@ count: a list proves that something is missing only if its end was reached.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import urlencode
 
-from airflow_provider_vidu.common.values import moment
+from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, STATUSES, state_word, status_of
+from airflow_provider_vidu.common.values import moment, percent, text
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, Snapshot
+from airflow_provider_vidu.polling.look import Form, Look
 
 PAGE_SIZE: Final = 100
 SMALLEST_PAGE: Final = 10
@@ -26,6 +30,7 @@ MAX_PAGES: Final = 50
 """The limit on requests for one listing: 5,000 generations."""
 ZONE_MARGIN_SECONDS: Final = 86_400.0
 """How much earlier than needed a listing begins: a service may read the time in its own zone."""
+_ID_FIELDS: Final = ("id", "task_id")
 _WITHOUT_ZONE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ Tt][0-9:.,]+)?")
 
 
@@ -209,6 +214,48 @@ def created_at(generation: Generation) -> float | None:
     if generation.created_at is None or (isinstance(written, str) and _WITHOUT_ZONE.fullmatch(written.strip())):
         return None
     return generation.created_at.timestamp()
+
+
+def query_of(generation_ids: Sequence[str], form: Form) -> str:
+    """Return the query for named generations, percent-encoded."""
+    names = {
+        Form.REPEATED: list(generation_ids),
+        Form.COMMA: [",".join(generation_ids)],
+        Form.JSON: [json.dumps(generation_ids, separators=(",", ":"))],
+    }[form]
+    fields = [("pager.pagesz", str(PAGE_SIZE)), ("pager.page", "0"), *(("task_ids", name) for name in names)]
+    return urlencode(fields, safe=",")
+
+
+def look_of(
+    entries: Iterable[Mapping[str, Any]], requested: Collection[str], has_more: bool, redact: Callable[[str], str]
+) -> Look:
+    """Return what the entries of a list show of requested generations.
+
+    Entries without an id or a state are ignored, and so are several of one id that disagree.
+
+    :param redact: removes secrets from the word of a state.
+    """
+    states: dict[str, Snapshot] = {}
+    disputed: set[str] = set()
+    is_foreign = False
+    for entry in entries:
+        names = [name for name in map(text, map(entry.get, _ID_FIELDS)) if name is not None]
+        name = next((name for name in names if name in requested), None)
+        if name is None:
+            is_foreign |= bool(names)
+        elif (word := state_word(entry)) is not None:
+            seen = _snapshot(word if word.lower() in STATUSES else redact(word), percent(entry.get("progress")))
+            if states.setdefault(name, seen) != seen:
+                disputed.add(name)
+    for name in disputed:
+        del states[name]
+    return Look(states, is_foreign, has_more)
+
+
+@lru_cache(maxsize=512)  # thousands of waits, a handful of states
+def _snapshot(word: str, progress: int | None) -> Snapshot:
+    return Snapshot(status_of(word), word[:MAX_WORD_CHARS], progress)
 
 
 def _written(seconds: float) -> str:

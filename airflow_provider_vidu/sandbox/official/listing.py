@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,6 +117,12 @@ def _ids(query: Query, form: str) -> list[str] | None:
     given = query.get("task_ids")
     if given is None or form == "ignored":
         return None
+    if form == "json":
+        try:
+            named = json.loads(given[0])
+        except (ValueError, RecursionError):
+            named = None
+        return [str(name) for name in named] if isinstance(named, list) else []
     return given if form == "repeated" else given[0].split(",")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -127,14 +128,18 @@ def test_filters(service) -> None:
     assert ids(listed(service, states="failed", model_versions="viduq2")) == []
 
 
-@pytest.mark.parametrize(("form", "repeated", "comma"), [("repeated", 3, 0), ("comma", 1, 3), ("ignored", 10, 10)])
-def test_the_filter_by_ids(form, repeated, comma) -> None:
-    """The array's syntax is not documented: repeated, separated by commas, or the filter is ignored."""
+@pytest.mark.parametrize(
+    ("form", "repeated", "comma", "as_json"),
+    [("repeated", 3, 0, 0), ("comma", 1, 3, 0), ("json", 0, 0, 3), ("ignored", 10, 10, 10)],
+)
+def test_the_filter_by_ids(form, repeated, comma, as_json) -> None:
+    """The array's syntax is not documented: repeated, separated by commas, JSON, or the filter is ignored."""
     service = Service(task_ids=form)
     tasks = [service.task() for _ in range(12)]
     assert len(ids(listed(service, task_ids=tasks[:3]))) == repeated
     assert len(ids(listed(service, task_ids=",".join(tasks[:3])))) == comma
-    if form != "ignored":
+    assert len(ids(listed(service, task_ids=json.dumps(tasks[:3])))) == as_json
+    if form in ("repeated", "comma"):
         assert len(ids(listed(service, task_ids=[*tasks[:1], "404"]))) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from collections.abc import Collection
 from typing import Any
@@ -83,6 +84,36 @@ def test_depth_of_any_json(value: Any) -> None:
         return 0 if inner is None else 1 + max(map(walk, inner), default=0)
 
     assert depth(json.dumps(value).encode()) == walk(value)
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"id":"9470000000000000001","n":[1]}', '{"id":"9","p":"say \\"hi\\" \\\\"}'], ids=range(2)
+)
+def test_a_page_of_a_hundred_entries_takes_the_fast_path(entry, monkeypatch):
+    """Many brackets are not depth: a page of the list is parsed as quickly as an answer about one generation."""
+    monkeypatch.setattr(parsing, "plain", None)
+    assert parse(f'{{"tasks":[{",".join([entry] * 100)}]}}'.encode(), most_values=200_000)["tasks"][99]["id"][0] == "9"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        ("18446744073709551615", 18446744073709551615), ("-9223372036854775808", -9223372036854775808),
+        ("18446744073709551616", "18446744073709551616"), ("-9223372036854775809", "-9223372036854775809"),
+    ],
+)  # fmt: skip
+def test_an_integer_of_more_than_64_bits_becomes_text(number, expected):
+    """No store holds it as a number."""
+    assert parse(f'{{"a": {number}}}'.encode()) == {"a": expected}
+
+
+@pytest.mark.parametrize("body", [b"0" * 19 + b" ", b'\\"', b'"\\\\', b"-" + b"1" * 18 + b","], ids=range(4))
+def test_a_body_that_repeats_what_is_searched_is_read_in_linear_time(body):
+    """Megabytes of nearly long numbers, or of escaped quotation marks, cost no more than others."""
+    began = time.process_time()
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's own, or too many values
+        parse(body * (8_000_000 // len(body)))
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

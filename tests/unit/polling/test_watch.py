@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
-from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.polling.watch import (
     FIRST_POLL_FLOOR,
@@ -571,3 +571,43 @@ def test_a_state_that_was_logged_before_is_no_news() -> None:
         result = watch.saw(generation, 1.0)
         assert isinstance(result, Wait)
         assert result.note == note
+
+
+# -- states from a list -----------------------------------------------------------------------------
+
+
+def test_a_state_in_a_list_is_a_good_poll():
+    """It resets the failures, is news when it changes, and follows the same schedule."""
+    watch = Watch(PollPolicy(interval=10), generation_id="g1", since=0, rng=middle)
+    running = Snapshot(GenerationStatus.RUNNING, "processing")
+    watch.missed(ViduTransportError("gone", sent=True), 10)
+    back = watch.listed(Snapshot(GenerationStatus.WAITING, "queueing"), 20)
+    assert isinstance(back, Wait)
+    assert (back.delay, back.note) == (pytest.approx(10), "waiting (queueing)")
+    assert watch.listed(running, 30).note == "running (processing)"
+    assert watch.listed(running, 40).note is None
+    assert watch.is_known
+    assert watch.queued == pytest.approx(25)
+    answer = watch.saw(seen("processing", "running"), 50)
+    assert isinstance(answer, Wait)
+    assert answer.note is None  # the same state, from whichever answer
+
+
+def test_the_deadline_holds_for_states_in_a_list():
+    """The delay ends at the deadline; after it, the wait has timed out."""
+    watch = Watch(PollPolicy(interval=10), generation_id="g1", since=0, deadline=35, rng=middle)
+    running = Snapshot(GenerationStatus.RUNNING, "processing")
+    result = watch.listed(running, 30)
+    assert isinstance(result, Wait)
+    assert result.delay == 5
+    assert (watch.must_be_queried(34.9), watch.must_be_queried(35)) == (False, True)
+    assert isinstance(watch.listed(running, 36), Failed)
+
+
+@pytest.mark.parametrize(("budget", "failures", "expected"), [(0, 0, True), (2, 1, False), (2, 2, True)])
+def test_the_last_tolerated_failure_is_left_to_a_query(budget, failures, expected):
+    """A request for many never ends a wait by itself."""
+    watch = Watch(PollPolicy(max_failures=budget), generation_id="g1", since=0, known=True, rng=middle)
+    for number in range(failures):
+        watch.missed(ViduTransportError("gone", sent=True), number)
+    assert watch.must_be_queried(100) is expected

@@ -15,7 +15,7 @@ from airflow_provider_vidu.exceptions import (
     ViduRateLimitError,
     ViduServerError,
 )
-from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.tasks.completions import HOPELESS_PAUSE, KEPT, CompletionTracker, named
 
@@ -273,3 +273,13 @@ def test_a_memory_whose_line_is_no_time(line):
     finished = CompletionTracker(PollPolicy.for_trigger(60.0))
     finished.remember({"told": [], "times": [], "line": line, "open": []}, 1e9)
     assert "created_at.from" not in (finished.listing().query or "")
+
+
+def test_a_state_in_a_list_is_news_once():
+    """An unfinished generation stays watched; its line is logged when the state changes."""
+    tracker = CompletionTracker(POLICY, ["a", "b"])
+    assert tracker.to_poll(NOW) == ["a", "b"]
+    running = Snapshot(GenerationStatus.RUNNING, "processing")
+    assert tracker.glimpsed("a", running, NOW) == "Generation a: running (processing)"
+    assert tracker.glimpsed("a", running, NOW) is None
+    assert tell(tracker, seen("a"), seen("b")) == ["a", "b"]

@@ -1,0 +1,374 @@
+"""One request for the states of many waits: what :mod:`..polling.look` decides, carried out by a connection's client.
+
+A wait asks :meth:`Looks.polls` for its polls and awaits their results. While the account's list answers for named ids,
+due waits are looked up together, and a state that has not changed wakes no task. Everything else (results, reasons of
+failures, ids that the list omits) is queried by the wait itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_vidu.api.messages import TOO_LARGE
+from airflow_provider_vidu.exceptions import ViduError, from_details
+from airflow_provider_vidu.models import Snapshot
+from airflow_provider_vidu.polling.look import (
+    FEWEST_IDS,
+    STEP_SECONDS,
+    Gathering,
+    ListTrust,
+    Look,
+    may_be_listed,
+    window,
+)
+from airflow_provider_vidu.polling.watch import PollResult, Wait, Watch
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.api.async_client import AsyncClient
+    from airflow_provider_vidu.api.config import ViduConfig
+
+log = logging.getLogger(__name__)
+
+MOST_MISSES: Final = 2
+"""A generation that the list omits this many times in a row is queried by itself from then on."""
+BLOCKED_SECONDS: Final = 1.0
+"""While a request decides whether others follow, how often deadlines are checked."""
+MOST_AT_ONCE: Final = 8
+"""Requests under way: enough for thousands of states a second, and a bound on the memory that huge answers take."""
+SHARE: Final = 100
+"""Waits that are handled in one turn of the event loop."""
+
+
+class Polls:
+    """The polls of one wait, together with others where possible.
+
+    :param looks: the shared requests of the wait's connection.
+    :param watch: decides what follows each poll.
+    :param endpoint: where the generation was submitted, for products with a query of their own.
+    :param shorten: returns the delay to use instead of a given one, in seconds; None if each is kept.
+    """
+
+    # A triggerer holds thousands of these.
+    __slots__ = ("_endpoint", "_is_audit", "_looks", "_misses", "_shorten", "_woken", "watch")
+
+    def __init__(
+        self, looks: Looks, watch: Watch, endpoint: str | None, shorten: Callable[[float], float] | None
+    ) -> None:
+        self.watch = watch
+        self._looks = looks
+        self._endpoint = endpoint
+        self._shorten = shorten
+        self._woken: asyncio.Future[PollResult | None] | None = None
+        self._misses = 0
+        self._is_audit = False
+
+    async def after(self, delay: float) -> PollResult:
+        """Poll after ``delay`` seconds and on, until there is news: a note to log, or the end of the wait."""
+        while True:
+            if self._misses < MOST_MISSES and self._looks.covers(self.watch.generation_id, self._endpoint):
+                self._woken = asyncio.get_running_loop().create_future()
+                self._looks.add(self, delay)
+                try:
+                    result = await self._woken
+                finally:
+                    self._woken = None
+                if result is not None:
+                    return result
+            else:
+                await asyncio.sleep(delay)
+            result = await self._queried()
+            if result.note or not isinstance(result, Wait):
+                return result
+            delay = self._shortened(result)
+            del result  # thousands of these sleep here
+
+    async def _queried(self) -> PollResult:
+        """Query the generation once."""
+        config, watch, client = None, self.watch, self._looks.client
+        try:
+            config = await client.config()
+            generation = await client.get_generation(watch.generation_id, self._endpoint)
+        except ViduError as error:
+            self._is_audit = False
+            return watch.missed(error, time.time(), has_connection=config is not None)
+        if self._is_audit:
+            self._is_audit = False
+            self._looks.audited(is_done=generation.is_done)
+        return watch.saw(generation, time.time())
+
+    # -- called by Looks, in the event loop --------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the wait still awaits its next result; a cancelled one does not."""
+        return self._woken is not None and not self._woken.done()
+
+    def query(self, *, is_audit: bool = False) -> None:
+        """Let the wait query its generation by itself."""
+        if self._woken is not None and not self._woken.done():
+            self._is_audit = is_audit
+            self._woken.set_result(None)
+
+    def miss(self) -> None:
+        """Note that the list has omitted the generation, which is queried then."""
+        self._misses += 1
+        self.query()
+
+    def listed(self, snapshot: Snapshot, now: float) -> bool:
+        """Take the state that a list shows at ``now`` (epoch seconds); return whether it is that of a running wait."""
+        self._misses = 0
+        if snapshot.status.is_terminal:
+            self.query()
+            return False
+        return self._went_on(self.watch.listed(snapshot, now))
+
+    def failed(self, error: ViduError, now: float) -> None:
+        """Take the failure of a request that was to show the state; each wait has a copy of its error."""
+        if self.is_waiting:
+            self._went_on(self.watch.missed(from_details(error.details()), now))
+
+    def _went_on(self, result: PollResult) -> bool:
+        """Wake the wait if there is news, otherwise plan its next poll; return whether it sleeps on."""
+        if isinstance(result, Wait) and not result.note:
+            self._looks.add(self, self._shortened(result))
+            return True
+        if self._woken is not None:
+            self._woken.set_result(result)
+        return False
+
+    def _shortened(self, result: Wait) -> float:
+        return result.delay if self._shorten is None else self._shorten(result.delay)
+
+
+class Looks:
+    """The shared requests of one connection on one event loop.
+
+    :param client: sends them.
+    """
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self._trust = ListTrust()
+        self._trust_of: object = None
+        self._gathering: Gathering[Polls] = Gathering()
+        self._timer: asyncio.TimerHandle | None = None
+        self._trying = asyncio.Lock()
+        self._looking: set[asyncio.Task[None]] = set()
+        # Log lines are about the connection: in the context of a trigger, they would go to the log of its task.
+        self._context = contextvars.Context()
+
+    def polls(
+        self, watch: Watch, endpoint: str | None = None, shorten: Callable[[float], float] | None = None
+    ) -> Polls:
+        """Return the polls of a wait; see :class:`Polls`."""
+        return Polls(self, watch, endpoint, shorten)
+
+    async def states(self, generation_ids: Iterable[str]) -> dict[str, Snapshot]:
+        """Return the states of unfinished generations, as far as the list shows them.
+
+        All others are to be queried one by one.
+
+        :raises ViduError: when a request failed in a way that would fail for single queries as well.
+        """
+        ids = [name for name in generation_ids if self.covers(name)]
+        shown: dict[str, Snapshot] = {}
+        while len(ids) >= FEWEST_IDS:
+            part, ids, sent_at = ids[: self._trust.size], ids[self._trust.size :], _now()
+            try:
+                look = await self._looked(part)
+            except ViduError as error:
+                if self._blames_all(error, sent_at):
+                    await self._probe(part[0])
+                    raise
+                break
+            if look is None:
+                break
+            shown |= {name: seen for name, seen in look.states.items() if not seen.status.is_terminal}
+        return shown
+
+    async def _probe(self, generation_id: str) -> None:
+        """Find out whether queries work while the list fails."""
+        if self._trust.is_suspect:
+            with suppress(ViduError):
+                self.audited(is_done=(await self.client.get_generation(generation_id)).is_done)
+
+    def covers(self, generation_id: str, endpoint: str | None = None) -> bool:
+        """Whether a generation's state is to be requested together with others."""
+        config = self.client.known_config
+        if endpoint if config is None else not self._learned(config).dialect.can_look(endpoint):
+            return False
+        return may_be_listed(generation_id) and self._trust.is_in_use(_now())
+
+    def add(self, polls: Polls, delay: float) -> None:
+        """Plan a poll in ``delay`` seconds."""
+        due = _now() + delay
+        self._gathering.add(polls, due, window(delay))
+        self._wake_at(due)
+
+    def audited(self, *, is_done: bool) -> None:
+        """Take what the query of an audit has found."""
+        self._trust.audited(is_done=is_done)
+        self._log_note()
+
+    def close(self) -> None:
+        """Forget all waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._gathering.clear()
+        for task in self._looking:
+            task.cancel()
+
+    # -- when to send ------------------------------------------------------------------------------
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._wake, context=self._context)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = _now()
+        try:
+            next_at = self._serve(now)
+        except Exception:  # the boundary: no wait may be forgotten
+            log.exception("The shared polls of connection %s broke.", self.client.conn_id)
+            _query(self._gathering.take_due())
+            next_at = self._gathering.next_at(now)
+        if next_at is not None:
+            self._wake_at(next_at)
+
+    def _serve(self, now: float) -> float | None:
+        """Send what is complete; return the time at which to continue."""
+        gathering, trust = self._gathering, self._trust
+        gathering.advance(now)
+        config = self.client.known_config
+        if (config is not None and not self._learned(config).dialect.has_look) or not trust.is_in_use(now):
+            _query(gathering.take_due())
+            return gathering.next_at(now)
+        epoch = time.time() + STEP_SECONDS
+        _query(gathering.drop(lambda polls: not polls.is_waiting or polls.watch.must_be_queried(epoch)))
+        if now < trust.paused_until:
+            return min(trust.paused_until, now + BLOCKED_SECONDS)
+        while len(self._looking) < (MOST_AT_ONCE if trust.is_certain else 1):
+            if not (portion := gathering.portion(trust.size, now)):
+                return gathering.next_at(now)
+            if len(portion) < FEWEST_IDS:
+                _query(portion)
+                continue
+            task = asyncio.get_running_loop().create_task(self._look(portion))
+            self._looking.add(task)
+            task.add_done_callback(self._ended)
+        return now + BLOCKED_SECONDS
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._looking.discard(task)
+        if not task.cancelled():
+            self._wake_at(_now())
+
+    # -- one look ----------------------------------------------------------------------------------
+
+    async def _look(self, portion: list[Polls]) -> None:
+        """Look the states of some waits up, and let each go on."""
+        sent_at = _now()
+        try:
+            await self._handled(portion)
+        except ViduError as error:
+            if self._blames_all(error, sent_at):
+                if self._trust.is_suspect and (others := [polls for polls in portion if polls.is_waiting]):
+                    others[0].query(is_audit=True)
+                await self._fail([*portion, *self._gathering.take_due()], error)
+            else:
+                _query(portion)
+        except Exception:  # the boundary: no wait may be forgotten
+            log.exception("The shared polls of connection %s broke.", self.client.conn_id)
+            _query(portion)
+
+    async def _handled(self, portion: list[Polls]) -> None:
+        asked = [polls for polls in portion if polls.is_waiting]
+        size = self._trust.size
+        look = await self._looked(list(dict.fromkeys(polls.watch.generation_id for polls in asked)))
+        if look is None:
+            _query(portion)
+            return
+        is_cut = self._trust.size < size  # the service's pages are shorter: the rest is on further ones
+        now, asleep = time.time(), []
+        for polls in asked:
+            if not polls.is_waiting:
+                continue
+            snapshot = look.states.get(polls.watch.generation_id)
+            if snapshot is not None:
+                if polls.listed(snapshot, now):
+                    asleep.append(polls)
+            elif is_cut:
+                self.add(polls, 0.0)
+            else:
+                polls.miss()
+        if asleep and self._trust.audits(_now()):
+            asleep[int(now) % len(asleep)].query(is_audit=True)
+
+    async def _looked(self, ids: list[str]) -> Look | None:
+        """Return what the list shows of some ids; None if single queries are to be sent.
+
+        :raises ViduError: when the request failed.
+        """
+        if self._trust.is_proven:
+            return await self._asked(ids)
+        async with self._trying:  # the forms of the filter are tried one after the other
+            return await self._asked(ids)
+
+    async def _asked(self, ids: list[str]) -> Look | None:
+        while (trust := self._trust).is_in_use(_now()):
+            form = trust.form
+            look = await self.client.carry(lambda dialect, form=form: dialect.look(ids, form))  # type: ignore[misc]
+            shown = trust.took(len(ids), look, _now())
+            self._log_note()
+            if shown is not None:
+                return shown
+        return None
+
+    def _blames_all(self, error: ViduError, sent_at: float) -> bool:
+        """Take the error of a look; return whether it counts as a failed poll of all that are due."""
+        if error.code == TOO_LARGE:
+            self._trust.was_too_large(_now())
+            is_shared = False
+        else:
+            is_shared = self._trust.failed(error, _now(), sent_at)
+        self._log_note()
+        return is_shared
+
+    async def _fail(self, due: list[Polls], error: ViduError) -> None:
+        for number, polls in enumerate(due, start=1):
+            polls.failed(error, time.time())
+            if number % SHARE == 0:
+                await asyncio.sleep(0)
+
+    def _learned(self, config: ViduConfig) -> ViduConfig:
+        """Forget what is known about the list if the connection leads to another service."""
+        service = (config.base_url, config.dialect)
+        if self._trust_of != service:
+            if self._trust_of is not None:
+                self._trust = ListTrust()
+            self._trust_of = service
+        return config
+
+    def _log_note(self) -> None:
+        if note := self._trust.take_note():
+            log.warning("Vidu connection %s: %s", self.client.conn_id, note)
+
+
+def _query(several: Iterable[Polls]) -> None:
+    for polls in several:
+        polls.query()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
