@@ -21,7 +21,7 @@ from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.retries import Backoff, Random
-from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, spread
+from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
 from airflow_provider_vidu.polling.schedule import interval as scheduled
 
 FIRST_POLL_FLOOR: Final = 10.0
@@ -53,6 +53,7 @@ class PollPolicy:
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
     :param max_wait: upper bound of the interval in seconds; if omitted, an exponential one grows up to an hour.
     :param adaptive: follow ``schedule``; ``interval`` then only sets the delays after failed polls.
+    :param sparse: with ``adaptive``: poll seldom, because a callback reports the end.
     """
 
     interval: float = POLL_SECONDS
@@ -64,6 +65,7 @@ class PollPolicy:
     exponential: bool = False
     max_wait: float | None = None
     adaptive: bool = False
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -95,7 +97,8 @@ class PollPolicy:
     def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
         """Return the seconds until the next poll after ``polls`` successful ones."""
         if self.adaptive and history is not None:
-            delay = spread(scheduled(history), rng)
+            seconds = scheduled(history)
+            delay = spread(max(seconds, net_interval(history.age)) if self.sparse else seconds, rng)
         else:
             interval = self.interval
             if self.exponential:

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import web_url, whole
+from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
@@ -94,6 +95,7 @@ def make_app() -> Any:
     prepare(app.state)
     app.include_router(router)
     app.include_router(spending.router)
+    app.router.routes.append(callbacks.route())
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
