@@ -24,7 +24,9 @@ NOW = datetime(2025, 5, 6, 12, 9, 42, tzinfo=UTC).timestamp()
 def check(*, key: str = KEY, path: str = "/vidu/callback", query: str = "name=james&age=36", now: float = NOW, **more):
     """Check the vendor's example with changes; a header that is None is missing."""
     headers = {**SIGNED, **{name.replace("_", "-"): value for name, value in more.items()}}
-    return is_signed(key, "POST", path, query, {name: value for name, value in headers.items() if value is not None}, now)
+    return is_signed(
+        key, "POST", path, query, {name: value for name, value in headers.items() if value is not None}, now
+    )
 
 
 def test_the_vendors_example():
