@@ -25,10 +25,14 @@ _missing: str | None = None
 
 try:
     from airflow.models.taskinstance import TaskInstance
-    from airflow.models.taskinstancehistory import TaskInstanceHistory
     from airflow.models.trigger import Trigger, handle_event_submit
     from airflow.triggers.base import TriggerEvent
     from airflow.utils.session import create_session
+
+    HAS_REGIONS: Final = hasattr(TaskInstance, "region_index")
+    """Since 3.4, earlier tries are archived in the table of the current ones."""
+    if not HAS_REGIONS:
+        from airflow.models.taskinstancehistory import TaskInstanceHistory
 except ImportError as error:
     _missing = str(error)
 
@@ -112,7 +116,7 @@ def _waits() -> Any:
 
 def _successors(instances: Collection[UUID]) -> Any:
     """Select the waits of the current task instances at the places of earlier ones."""
-    if hasattr(TaskInstance, "region_index"):  # 3.4: an earlier try is archived in the same table
+    if HAS_REGIONS:
         earlier: Any = aliased(TaskInstance)
         own, names = earlier.id, ("dag_id", "run_id", "task_id", "region_index")
     else:

@@ -255,7 +255,6 @@ def test_the_token_of_an_earlier_try_finds_the_retry(pages, deferred):
 def _archive(pages: Pages, instance: UUID, earlier: UUID) -> None:
     """Add an earlier try of a task instance, as this Airflow keeps it."""
     from airflow.models.taskinstance import TaskInstance
-    from airflow.models.taskinstancehistory import TaskInstanceHistory
     from sqlalchemy import select
 
     from airflow_provider_vidu.ui.callbacks.airflow_tasks import _spelt
@@ -267,6 +266,8 @@ def _archive(pages: Pages, instance: UUID, earlier: UUID) -> None:
             values = {**own, "id": earlier, "working_set": None, "state": "failed", "trigger_id": None}
             database.execute(table.insert().values(**values))
         else:
+            from airflow.models.taskinstancehistory import TaskInstanceHistory
+
             names = {name: own[name] for name in ("dag_id", "run_id", "task_id", "map_index", "pool")}
             values = {**names, "task_instance_id": _spelt(earlier), "try_number": 0, "pool_slots": 1}
             history = TaskInstanceHistory.__table__
