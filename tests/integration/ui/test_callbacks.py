@@ -263,7 +263,7 @@ def _archive(pages: Pages, instance: UUID, earlier: UUID) -> None:
     with pages.engine.begin() as database:
         own = database.execute(select(table).where(table.c.id == _spelt(instance))).one()._mapping
         if AIRFLOW >= (3, 4):
-            values = {**own, "id": earlier, "working_set": None, "state": "failed", "trigger_id": None}
+            values = {**own, "id": earlier, "working_set": None, "state": "failed", "trigger_id": None, "try_number": 0}
             database.execute(table.insert().values(**values))
         else:
             from airflow.models.taskinstancehistory import TaskInstanceHistory
