@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EVENT_VERSION: Final = 1
 SLOT_KIND: Final = "slot"
+CALLBACK_KIND: Final = "callback"
 
 
 class Outcome(enum.StrEnum):
@@ -102,6 +103,40 @@ def read_slot_event(event: Mapping[str, Any] | None) -> Turn | None:
         raise from_details(mapping(event.get("error")))
     since, deadline = number(event.get("since")), number(event.get("deadline"))
     return None if since is None or deadline is None else Turn(since, deadline, number(event.get("given_at")))
+
+
+def make_callback_event(
+    generation_id: str, *, since: float | None, deadline: float | None, callback: str
+) -> dict[str, Any]:
+    """Return the event that resumes a task because of a callback, as plain JSON.
+
+    It holds nothing that the callback says, because the service does not sign that: the task polls once.
+
+    :param generation_id: the generation that the task waits for.
+    :param since: when the wait began, in epoch seconds.
+    :param deadline: when it ends, in epoch seconds.
+    :param callback: the digest of the order's callback token, for a task that defers again.
+    """
+    return {
+        "version": EVENT_VERSION,
+        "kind": CALLBACK_KIND,
+        "generation_id": generation_id,
+        "since": since,
+        "deadline": deadline,
+        "callback": callback,
+        "called_at": time.time(),
+    }
+
+
+def is_callback_event(event: object) -> bool:
+    """Whether an event resumes a task because of a callback."""
+    return isinstance(event, Mapping) and event.get("kind") == CALLBACK_KIND
+
+
+def callback_in(event: object) -> str | None:
+    """Return the digest of the callback token in an event, which a task that defers again passes on; or None."""
+    digest = event.get("callback") if isinstance(event, Mapping) else None
+    return digest if isinstance(digest, str) else None
 
 
 def id_in(event: object) -> str | None:

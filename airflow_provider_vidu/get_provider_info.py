@@ -74,6 +74,15 @@ _OPTIONS = {
         "with or without a Vidu connection: minio.internal, or 198.18.0.0/15 if a local DNS proxy answers with such "
         "addresses.",
     ),
+    "callback_base_url": _option(
+        "string",
+        "",
+        "https://airflow.example.com",
+        "The address of Airflow's API server as the service reaches it, with the path that Airflow is deployed under. "
+        "If set, generations of ent-v2 that tasks wait for in the triggerer are submitted with a callback address "
+        "below it, and polled seldom. Needs Airflow 3.1.1. Set it for the workers and the API server alike. Empty: no "
+        "callbacks.",
+    ),
     "dry_run": _option(
         "boolean",
         "False",

@@ -25,6 +25,7 @@ from airflow_provider_vidu.polling.watch import (
     Watch,
     earliest_event,
 )
+from airflow_provider_vidu.tasks.callbacks import PROVEN_FIRST_SECONDS, arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
 from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, no_slot, slot_queue, task_key
@@ -75,6 +76,9 @@ class ViduGenerationTrigger(BaseTrigger):
         once: a refused key pauses it until the deadline, or for an hour if there is none, and other refusals count as
         failed polls. If omitted, that applies after the first good poll.
     :param logged: the service's word for the state that the worker has already logged; it is not logged again.
+    :param callback: the digest of the order's callback token. The service reports the end, so the adaptive schedule
+        polls seldom, and :mod:`.ui.callbacks` may resume the task first.
+    :param woken_at: epoch seconds at which a callback last resumed the task, which then deferred again.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class ViduGenerationTrigger(BaseTrigger):
         endpoint: str | None = None,
         known: bool = False,
         logged: str | None = None,
+        callback: str | None = None,
+        woken_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.generation_id = generation_id
@@ -108,6 +114,8 @@ class ViduGenerationTrigger(BaseTrigger):
         self.endpoint = endpoint
         self.known = known
         self.logged = logged
+        self.callback = callback
+        self.woken_at = woken_at
 
     @property
     def log(self) -> Any:
@@ -133,6 +141,8 @@ class ViduGenerationTrigger(BaseTrigger):
                 **({"endpoint": self.endpoint} if self.endpoint else {}),
                 **({"known": True} if self.known else {}),
                 **({"logged": self.logged} if self.logged else {}),
+                **({"callback": self.callback} if self.callback else {}),
+                **({"woken_at": self.woken_at} if self.woken_at else {}),
             },
         )
 
@@ -159,21 +169,30 @@ class ViduGenerationTrigger(BaseTrigger):
             )
             event = make_event(self.generation_id, None, fault)
         event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
+        if self.callback:
+            event["callback"] = self.callback
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.
 
-        The work is detached, because Airflow 3.3 cancels this coroutine about a second after it starts.
+        Airflow also calls it if a callback has resumed the task. The work is detached, because Airflow 3.3 cancels this
+        coroutine about a second after it starts.
         """
         if self.cancel_on_kill:
             job = asyncio.create_task(self._cancel_unless_handed_over())
             _cancelling.add(job)
             job.add_done_callback(_cancelling.discard)
             await asyncio.shield(job)
+        elif self.callback:
+            arrivals(self.vidu_conn_id).came()
 
     async def _cancel_unless_handed_over(self) -> None:
         try:
+            # Before Airflow is asked: its supervisor answers one query at a time, and serves all triggers.
+            if self.callback and await self._is_over():
+                arrivals(self.vidu_conn_id).came()
+                return
             if await is_handed_over(self.task_instance, self.generation_id):
                 self.log.info("Generation %s is handed over to another triggerer.", self.generation_id)
                 return
@@ -188,6 +207,13 @@ class ViduGenerationTrigger(BaseTrigger):
         except ViduError as error:  # best effort: no task is left to raise it in
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
+    async def _is_over(self) -> bool:
+        """Whether the service says that the generation has ended, so that there is nothing to cancel."""
+        with suppress(ViduError):
+            async with await shared_client(self.vidu_conn_id) as client:
+                return (await client.get_generation(self.generation_id, self.endpoint)).is_done
+        return False
+
     async def _end(self) -> str:
         """Cancel the generation with one request, unless it is known to be done; return the reason."""
         async with await shared_client(self.vidu_conn_id) as client:
@@ -196,24 +222,42 @@ class ViduGenerationTrigger(BaseTrigger):
                     return "it is already done"
             return (await client.cancel_generation(self.generation_id, self.endpoint)).reason
 
-    async def _watch(self, client: AsyncClient) -> dict[str, Any]:
-        policy = PollPolicy.for_trigger(
+    def _policy(self) -> PollPolicy:
+        """Return when to poll: seldom while callbacks report the end, unless the user has set an interval."""
+        return PollPolicy.for_trigger(
             self.poll_interval,
             self.max_failures,
             exponential=self.exponential_backoff,
             adaptive=self.adaptive,
             max_wait=self.max_wait,
+            sparse=self._is_sparse,
         )
+
+    @property
+    def _is_sparse(self) -> bool:
+        return bool(self.callback) and self.adaptive and arrivals(self.vidu_conn_id).are_trusted
+
+    def _first_delay(self, policy: PollPolicy) -> float:
+        left = None if self.deadline is None else self.deadline - time.time()
+        delay = policy.first_delay(left)
+        # A callback whose check failed or saw no end may have been true, so the next poll follows soon.
+        if not policy.sparse or self.woken_at or not arrivals(self.vidu_conn_id).is_proven:
+            return delay
+        later = delay + PROVEN_FIRST_SECONDS
+        return later if left is None else max(min(later, left), delay)
+
+    async def _watch(self, client: AsyncClient) -> dict[str, Any]:
         watch = Watch(
-            policy,
+            self._policy(),
             generation_id=self.generation_id,
             since=self.since,
             deadline=self.deadline,
             conn_id=self.vidu_conn_id,
             known=self.known,
             logged=self.logged,
+            replan=self._policy,
         )
-        delay = policy.first_delay(None if self.deadline is None else self.deadline - time.time())
+        delay = self._first_delay(watch.policy)
         polls = client.looks.polls(watch, self.endpoint, self._hurried)
         while True:
             result = await polls.after(delay)
@@ -222,6 +266,8 @@ class ViduGenerationTrigger(BaseTrigger):
             if not isinstance(result, Wait):
                 error = result.error if isinstance(result, Failed) else None
                 event = make_event(self.generation_id, watch.last, error)
+                if watch.has_waited_sparsely and event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED):
+                    arrivals(self.vidu_conn_id).was_missed()
                 return event if error else {**event, "seen_at": time.time(), "queued": watch.queued}
             delay = self._hurried(result.delay)
             del result  # thousands of triggers sleep here

@@ -10,7 +10,17 @@ from typing import Any, Final
 from benchmarks import scaling
 from benchmarks.harness import ROOT, Bar, read, table
 
-BENCHMARKS: Final = ("waiting", "schedule", "storm", "downloads", "parsing", "end_to_end", "slots", "batches")
+BENCHMARKS: Final = (
+    "waiting",
+    "schedule",
+    "storm",
+    "downloads",
+    "parsing",
+    "end_to_end",
+    "slots",
+    "batches",
+    "callbacks",
+)
 """The modules of this package that measure something, in the order of the report."""
 
 PAGE: Final = ROOT / "benchmarks" / "RESULTS.md"

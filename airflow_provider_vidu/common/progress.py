@@ -17,6 +17,8 @@ QUARTER: Final = 0.25
 _VALUE_CHARS: Final = 500
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
 """Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row."""
+_CALLBACK_TOKEN: Final = re.compile(r"(?<=/vidu/callbacks/)[A-Za-z0-9_-]+")
+"""Whoever holds the token of an order can have its task check the generation."""
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -99,7 +101,7 @@ def duration(seconds: float) -> str:
 
 def request_lines(body: Mapping[str, Any]) -> list[str]:
     """Return a line for each field of a request, bounded, without image data or signatures of URLs."""
-    return [f"{sanitized(name, 60)}: {_worded(value)}" for name, value in body.items()]
+    return [f"{sanitized(name, 60)}: {_CALLBACK_TOKEN.sub('…', _worded(value))}" for name, value in body.items()]
 
 
 def _worded(value: Any) -> str:

@@ -20,7 +20,7 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     checked_seconds,
 )
-from airflow_provider_vidu.events import Turn, id_in, read_slot_event
+from airflow_provider_vidu.events import Turn, callback_in, id_in, read_slot_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
 from airflow_provider_vidu.operators.storing import ResultStore, check_storing, report_stored
@@ -40,6 +40,7 @@ from airflow_provider_vidu.orders.request import (
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
 from airflow_provider_vidu.stores.artifacts import Artifact
+from airflow_provider_vidu.tasks.callbacks import address_for
 from airflow_provider_vidu.tasks.deferral import DeferredWait, check_execution_timeout, was_given_up
 from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
@@ -252,6 +253,8 @@ class ViduGenerateOperator(SignedURLOperator):
             before_order=before_order,
             before_send=self._check_wanted,
             spending=spending,
+            # Only a task in the triggerer can be resumed; elsewhere nothing would wait for the callback.
+            callback=address_for(context) if self.deferrable and self.wait_for_completion else None,
         )
         with explained_not_found(is_synchronous):
             generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
@@ -269,7 +272,8 @@ class ViduGenerateOperator(SignedURLOperator):
             # The result of a synchronous product is only in this answer: there may be no query for it.
             return self._finished(context, generation)
         if self.deferrable and not generation.is_done:
-            self._deferred_wait(hook, generation.id).defer(deadline=None if turn is None else turn.deadline)
+            wait = self._deferred_wait(hook, generation.id, submission.callback)
+            wait.defer(deadline=None if turn is None else turn.deadline)
         return self._finished(context, self._wait(hook, generation.id, slot.left))
 
     def _publish_created(
@@ -305,7 +309,7 @@ class ViduGenerateOperator(SignedURLOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
-        wait = self._resumed_wait(self._published_id(context) or id_in(event) or "")
+        wait = self._resumed_wait(self._published_id(context) or id_in(event) or "", callback_in(event))
         with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
             return self._finished(context, wait.resume(event), event)
 
@@ -389,7 +393,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self._cancel("the timeout expired")
             raise
 
-    def _deferred_wait(self, hook: ViduHook, generation_id: str) -> DeferredWait:
+    def _deferred_wait(self, hook: ViduHook, generation_id: str, callback: str | None = None) -> DeferredWait:
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
         return DeferredWait(
@@ -403,9 +407,10 @@ class ViduGenerateOperator(SignedURLOperator):
             endpoint=self._endpoint(),
             is_own=True,
             on_timeout=lambda: self._cancel("the timeout expired"),
+            callback=callback,
         )
 
-    def _resumed_wait(self, generation_id: str) -> DeferredWait:
+    def _resumed_wait(self, generation_id: str, callback: str | None = None) -> DeferredWait:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
         hook = self._hook()
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
@@ -413,7 +418,7 @@ class ViduGenerateOperator(SignedURLOperator):
             self._generation_id = generation_id
         if self._killed:
             self._cancel("the task was killed")
-        return self._deferred_wait(hook, generation_id)
+        return self._deferred_wait(hook, generation_id, callback)
 
     def _spending(self, context: Context) -> Spending:
         """Return the limits on credits that this task keeps."""

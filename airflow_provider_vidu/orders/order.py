@@ -66,7 +66,8 @@ class Record:
     whether a try has returned the result to Airflow. ``credits`` is the price of the generation, None if the service
     named none; ``spent`` is what the task instance's earlier generations cost. ``refused`` is whether the price exceeds
     ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
-    ``region`` is the order's.
+    ``region`` is the order's. ``callback`` is the digest of the token in the request's ``callback_url``; empty if the
+    service reports no end.
     """
 
     order: int
@@ -86,10 +87,14 @@ class Record:
     refused: bool = False
     refunded: bool = False
     region: str = ""
+    callback: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
-        return asdict(self)
+        stored = asdict(self)
+        if not self.callback:  # most records, whose stored form is then that of earlier versions
+            del stored["callback"]
+        return stored
 
     @classmethod
     def from_json(cls, stored: object) -> Record | None:

@@ -41,6 +41,7 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.records import RecordStore
+    from airflow_provider_vidu.tasks.callback_tokens import CallbackAddress
 
 GRACE_SECONDS: Final = 60.0
 """How old an intent must be before "no such generation" is accepted for its id."""
@@ -64,6 +65,7 @@ class Submission:
         stored.
     :param before_send: called right before each send of a create; raises if the create is no longer wanted.
     :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
+    :param callback: where the service reports the end of a new generation; None without callbacks.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Submission:
         before_order: Callable[[], None] = lambda: None,
         before_send: Callable[[], None] = lambda: None,
         spending: Unlimited | None = None,
+        callback: CallbackAddress | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -89,12 +92,15 @@ class Submission:
         self._before_order = before_order
         self._before_send = before_send
         self._spending = Unlimited() if spending is None else spending
+        self._callback = callback
         self._sleep = sleep
         self._endpoint: str | None = None
         self._loaded: Record | None = None
         self._refused: Record | None = None
         self.ordered_at: float | None = None
         """When the order was recorded, in epoch seconds, once there is a generation."""
+        self.callback: str | None = None
+        """The digest of the callback token that the generation was submitted with, if there is one."""
         self.is_of_another_request = False
         """Whether the generation was submitted with another request than this try's."""
 
@@ -122,6 +128,8 @@ class Submission:
             else:
                 earlier = self._earlier(record, request)
             self.ordered_at = record.at if earlier is not None and record is not None else time.time()
+            if earlier is not None and record is not None:
+                self.callback = record.callback or None
             return earlier or self._submit(prepared, endpoint, request)
         finally:
             prepared.close()
@@ -254,6 +262,7 @@ class Submission:
         self._store.save(paid)
         self._spending.paid(paid)
         self._refused = paid if is_refused else None
+        self.callback = record.callback or None
         return generation
 
     def _forget_intent(self) -> None:
@@ -264,7 +273,7 @@ class Submission:
             self._store.clear()
 
     def _intent(self, body: Mapping[str, Any], endpoint: str | None, request: str) -> tuple[Record, Mapping[str, Any]]:
-        """Return the record of a create that is about to be sent, and the body with its marker."""
+        """Return the record of a create that is about to be sent, and the body with its marker and its callback."""
         record, sent = intent_of(
             self._hook.config.dialect,
             body,
@@ -274,7 +283,13 @@ class Submission:
             is_durable=self._store.is_durable,
         )
         spent = 0 if self._loaded is None else self._loaded.total
-        return self._with_counters(replace(record, spent=spent)), sent
+        record = self._with_counters(replace(record, spent=spent))
+        if self._callback is None:
+            return record, sent
+        called = self._hook.config.dialect.with_callback(sent, self._callback.url, endpoint)
+        if called is None:
+            return record, sent
+        return replace(record, callback=self._callback.digest), called
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.

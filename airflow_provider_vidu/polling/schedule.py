@@ -29,6 +29,12 @@ RUNNING_SHORTEST: Final = 12.0
 RUNNING_SHARE: Final = 1 / 25
 """After that: this share of the running time, with this minimum."""
 
+NET_SHORTEST: Final = 300.0
+NET_SHARE: Final = 1 / 2
+NET_LONGEST: Final = 1800.0
+"""While the service reports ends by callbacks: this share of the age, within these bounds. A lost callback is noticed
+after half of the time that the generation took, and at most half an hour late."""
+
 PROGRESS_SHARE: Final = 0.8
 """The share of the extrapolated remaining time to wait: progress is seldom linear."""
 JITTER: Final = 0.1
@@ -93,6 +99,14 @@ def _rest(history: PollHistory) -> float | None:
         return None
     rest = (100 - history.progress) / history.rate - (history.age - history.progress_at)
     return rest if rest > 0 else None
+
+
+def net_interval(age: float) -> float:
+    """Return the seconds to the next poll of a wait whose end a callback reports, before jitter.
+
+    :param age: seconds since the wait began.
+    """
+    return min(max(age * NET_SHARE, NET_SHORTEST), NET_LONGEST)
 
 
 def spread(seconds: float, rng: Callable[[], float]) -> float:

@@ -7,7 +7,7 @@ The hook, the sensor and the trigger pass the answer or error of each poll to a 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -21,7 +21,7 @@ from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, Snapshot
 from airflow_provider_vidu.polling.retries import Backoff, Random
-from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, spread
+from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
 from airflow_provider_vidu.polling.schedule import interval as scheduled
 
 FIRST_POLL_FLOOR: Final = 10.0
@@ -53,6 +53,7 @@ class PollPolicy:
     :param exponential: double the interval after every poll (a sensor's ``exponential_backoff``).
     :param max_wait: upper bound of the interval in seconds; if omitted, an exponential one grows up to an hour.
     :param adaptive: follow ``schedule``; ``interval`` then only sets the delays after failed polls.
+    :param sparse: with ``adaptive``: poll seldom, because a callback reports the end.
     """
 
     interval: float = POLL_SECONDS
@@ -64,6 +65,7 @@ class PollPolicy:
     exponential: bool = False
     max_wait: float | None = None
     adaptive: bool = False
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -95,7 +97,8 @@ class PollPolicy:
     def delay(self, polls: int = 1, rng: Random = random.random, history: PollHistory | None = None) -> float:
         """Return the seconds until the next poll after ``polls`` successful ones."""
         if self.adaptive and history is not None:
-            delay = spread(scheduled(history), rng)
+            seconds = scheduled(history)
+            delay = spread(max(seconds, net_interval(history.age)) if self.sparse else seconds, rng)
         else:
             interval = self.interval
             if self.exponential:
@@ -154,14 +157,15 @@ class Watch:
         passing it is an error of the service, not a timeout.
     :param known: whether the generation was submitted or seen with this connection before.
     :param logged: the service's word for the state that was logged before; the first poll with it is no news.
+    :param replan: returns the policy to go on with, whenever an unfinished generation is to be polled again.
     :param rng: returns numbers in [0, 1).
     """
 
     # A triggerer holds thousands of these.
     __slots__ = (
         "_end_reported", "_failures", "_history", "_known", "_logged", "_paused_at", "_pauses", "_polls", "_quarter",
-        "_rng", "_trouble", "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last", "policy",
-        "since",
+        "_replan", "_rng", "_trouble", "_unnamed", "_without_url", "conn_id", "deadline", "generation_id", "last",
+        "policy", "since",
     )  # fmt: skip
 
     def __init__(
@@ -175,6 +179,7 @@ class Watch:
         end_reported: bool = False,
         known: bool = False,
         logged: str | None = None,
+        replan: Callable[[], PollPolicy] | None = None,
         rng: Random = random.random,
     ) -> None:
         self.policy = policy
@@ -183,6 +188,7 @@ class Watch:
         self.since = since
         self.deadline = deadline
         self.last: Snapshot | None = None
+        self._replan = replan
         self._rng = rng
         self._trouble: ViduError | None = None
         self._failures = 0
@@ -203,6 +209,11 @@ class Watch:
         return self._known or self.last is not None
 
     @property
+    def has_waited_sparsely(self) -> bool:
+        """Whether the latest poll came after the long delay of a wait whose end a callback reports."""
+        return self.policy.sparse and self._polls > 1  # the first delay is as short as without callbacks
+
+    @property
     def queued(self) -> float | None:
         """About how many seconds the generation waited in a queue, if polls saw it wait and then run."""
         return self._history.started or None
@@ -211,13 +222,13 @@ class Watch:
         """Record the answer to a poll at ``now`` (epoch seconds) and return what to do."""
         if (doubt := self._doubted(generation, now)) is not None:
             return doubt
-        note = self._recovery_note(generation)
-        self.last = generation.sighting()
+        seen = generation.sighting()
+        note, self.last = self._recovery_note(seen), seen
         if generation.failed:
             return Failed(failure(generation).with_context(conn_id=self.conn_id), note)
         if generation.succeeded:
             return Done(generation, note) if generation.video_url else self._no_url(generation, now, note)
-        return self._unfinished(self.last, now, note)
+        return self._unfinished(seen, now, note)
 
     def listed(self, snapshot: Snapshot, now: float) -> PollResult:
         """Record the state of an unfinished generation that the account's list shows at ``now`` (epoch seconds).
@@ -236,32 +247,34 @@ class Watch:
     def _unfinished(self, seen: Snapshot, now: float, note: str | None) -> PollResult:
         self._without_url = 0
         self._history = self._history.after(seen.status, seen.progress, max(now - self.since, 0.0))
+        if self._replan is not None:
+            self.policy = self._replan()
         return self._wait(self.policy.delay(self._polls, self._rng, self._history), now, note)
 
-    def _recovery_note(self, generation: Generation | Snapshot) -> str | None:
+    def _recovery_note(self, seen: Snapshot) -> str | None:
         """Count a successful poll and reset the failures; return a line if there is news."""
         recovered, self._failures = self._failures, 0
         trouble, self._trouble = self._trouble, None
         is_resumed, self._paused_at, self._pauses = self._paused_at is not None, None, 0
         self._polls += 1
-        note = generation.describe() if self._is_news(generation) else None
+        note = seen.describe() if self._is_news(seen) else None
         if is_resumed:
             is_back = isinstance(trouble, exceptions.ViduConfigError)
             back = "the connection is back" if is_back else "the key is accepted again"
-            return f"{back}. {note or generation.describe()}"
+            return f"{back}. {note or seen.describe()}"
         if recovered and note is None:
-            return f"reachable again after {recovered} failed polls: {generation.describe()}"
+            return f"reachable again after {recovered} failed polls: {seen.describe()}"
         return note
 
-    def _is_news(self, generation: Generation | Snapshot) -> bool:
+    def _is_news(self, seen: Snapshot) -> bool:
         """Whether the state, or the quarter of the progress, is another than at the last poll."""
-        last, quarter = self.last, (generation.progress or 0) // 25
-        if last is None and generation.sighting().word == self._logged:
+        last, quarter = self.last, (seen.progress or 0) // 25
+        if last is None and seen.word == self._logged:
             self._quarter = quarter
             return False
         is_same = last is not None and (last.status, last.provider_status) == (
-            generation.status,
-            generation.provider_status,
+            seen.status,
+            seen.provider_status,
         )
         is_news = not is_same or quarter > self._quarter
         self._quarter = max(quarter, self._quarter) if is_same else quarter

@@ -69,6 +69,16 @@ def _add_fault(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
     return {"rules": len(core.rules)}
 
 
+def _callbacks(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
+    with core.lock:
+        return {"callbacks": [record.to_json() for record in core.callbacks.records]}
+
+
+def _add_callback_fault(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
+    core.add_callback_fault(**body)
+    return {"faults": len(core.callbacks.faults)}
+
+
 def _clear_faults(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
     core.clear_rules()
     return {"rules": 0}
@@ -105,6 +115,8 @@ def _reset(core: Core, body: Json, query: dict[str, list[str]]) -> Json:
 _ROUTES: dict[str, dict[str, Callable[[Core, Json, dict[str, list[str]]], Json]]] = {
     "ledger": {"GET": lambda core, body, query: snapshot(core)},
     "requests": {"GET": _requests},
+    "callbacks": {"GET": _callbacks},
+    "callback-faults": {"POST": _add_callback_fault},
     "faults": {"POST": _add_fault, "DELETE": _clear_faults},
     "generations": {"POST": _add_generation},
     "clock": {"GET": _clock, "POST": _clock},

@@ -25,6 +25,7 @@ from airflow_provider_vidu.sandbox.official.endpoints import CREATES
 from airflow_provider_vidu.sandbox.routing import route
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world import files
+from airflow_provider_vidu.sandbox.world.callbacks import CallbackFault, Callbacks, Due, body_of
 from airflow_provider_vidu.sandbox.world.clock import Clock
 from airflow_provider_vidu.sandbox.world.generations import Generation, preset
 from airflow_provider_vidu.sandbox.world.ledger import Ledger, RecordedRequest
@@ -89,6 +90,26 @@ class Core:
         """(generation id, signature) of each issued URL."""
         return self.world.issued
 
+    @property
+    def callbacks(self) -> Callbacks:
+        """The callbacks that were sent, and their faults."""
+        return self.world.callbacks
+
+    def add_callback_fault(self, **fault: Any) -> None:
+        """Add a fault of callbacks; ValueError or TypeError if it is invalid."""
+        with self.lock:
+            self.callbacks.faults.append(CallbackFault(**fault))
+
+    def callbacks_due(self, origin: str) -> list[tuple[Due, Any]]:
+        """Return the callbacks that are to be sent now, with their bodies; ``origin`` is the sandbox's address."""
+        with self.lock:
+            now, found = self.clock.now(), []
+            for due in self.callbacks.due(now):
+                urls = self.world.urls(due.generation, origin, now) if due.state.succeeded else []
+                queried = ent.query_body(due.generation, due.state, urls)
+                found.append((due, body_of(due, queried, self.settings.state_field)))
+            return found
+
     def add_rule(self, data: Any) -> Rule:
         """Add a fault rule given as JSON; ValueError if it is invalid."""
         rule = Rule.from_json(data)
@@ -100,6 +121,7 @@ class Core:
         """Remove all fault rules."""
         with self.lock:
             self.rules.clear()
+            self.callbacks.faults.clear()
 
     def add_generation(self, spec: dict[str, Any]) -> Generation:
         """Add a generation with its own script, uncharged; ValueError if ``spec`` is invalid."""

@@ -17,6 +17,7 @@ from airflow_provider_vidu.sandbox.core import Core
 from airflow_provider_vidu.sandbox.messages.calls import NATIVE
 from airflow_provider_vidu.sandbox.server.app import Server
 from airflow_provider_vidu.sandbox.settings import Settings
+from airflow_provider_vidu.sandbox.world.callbacks import CallbackRecord
 from airflow_provider_vidu.sandbox.world.ledger import CreateRecord, RecordedRequest
 from airflow_provider_vidu.sandbox.world.uploads import Upload
 
@@ -198,8 +199,29 @@ class Sandbox:
         """
         self.core.add_rule(rule)
 
+    def add_callback_fault(
+        self,
+        action: str,
+        *,
+        word: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name that users type
+        times: int | None = 1,
+        seconds: float = 1.0,
+    ) -> None:
+        """Make callbacks go wrong from now on.
+
+        :param action: ``lost``, ``late``, ``doubled``, ``replayed``, ``wrong-key``, ``unsigned``, ``old-date``,
+            ``wrong-path``, ``not-json``, ``huge``, ``lying``, ``with-id`` or ``unknown-word``.
+        :param word: only callbacks with this state (``processing``, ``success``, ``failed``); None for all.
+        :param id: only callbacks of this generation; None for all.
+        :param times: how many callbacks are hit; None for all.
+        :param seconds: how much later a ``late`` one is sent, in real seconds.
+        :raises ValueError: if ``action`` is unknown.
+        """
+        self.core.add_callback_fault(action=action, word=word, id=id, times=times, seconds=seconds)
+
     def clear_faults(self) -> None:
-        """Remove all fault rules."""
+        """Remove all fault rules, and the faults of callbacks."""
         self.core.clear_rules()
 
     def add_generation(self, id: str, **fields: Any) -> str:  # noqa: A002 - the name that users type
@@ -264,6 +286,12 @@ class Sandbox:
         """
         with self.core.lock:
             return [r for r in self.core.ledger.requests if kind in (None, r.kind) and id in (None, r.id)]
+
+    @property
+    def callbacks(self) -> list[CallbackRecord]:
+        """All attempts to deliver a callback, in order."""
+        with self.core.lock:
+            return list(self.core.callbacks.records)
 
     @property
     def uploads(self) -> list[Upload]:

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.events import id_in, is_slot_event, read_event
+from airflow_provider_vidu.events import id_in, is_callback_event, is_slot_event, read_event
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
     ViduConfigError,
@@ -87,6 +87,7 @@ class DeferredWait:
     :param is_own: whether this task submitted the generation. Then a failure is re-fetched, because only the service's
         whole answer shows whether a new submit may succeed, and no refusal is final.
     :param on_timeout: called before a timeout is raised.
+    :param callback: the digest of the order's callback token; None if the service reports no end.
     """
 
     operator: BaseOperator
@@ -99,6 +100,7 @@ class DeferredWait:
     endpoint: str | None
     is_own: bool = False
     on_timeout: Callable[[], None] = lambda: None
+    callback: str | None = None
 
     def defer(self, since: float | None = None, deadline: float | None = None, **arguments: Any) -> NoReturn:
         """Leave the worker until the trigger's event.
@@ -117,13 +119,20 @@ class DeferredWait:
             since=since,
             max_failures=self.max_failures,
             endpoint=self.endpoint,
-            **{"poll_interval": self.poll_interval, "known": True, **arguments},
+            **{"poll_interval": self.poll_interval, "known": True, **self._callback_arguments(arguments)},
         )
         timeout = timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
         self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
+    def _callback_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the trigger's arguments with the callback's digest; only a wait of an own order may have one."""
+        own = {"callback": self.callback} if self.callback else {}
+        return {**own, **arguments}
+
     def resume(self, event: Mapping[str, Any] | None) -> Generation:
         """Return the generation that the trigger reported, re-fetched, so that its URLs are fresh; or defer again.
+
+        A callback is a hint, not a report: the task polls once, and defers again if the generation has not ended.
 
         :param event: the trigger's event.
         :raises ViduError: the error that ended the wait; it may be retried, unless the generation itself has ended.
@@ -131,6 +140,8 @@ class DeferredWait:
         if (other := id_in(event)) not in (None, self.generation_id) or is_slot_event(event):
             self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
             return self._continue({}, has_ended=False)
+        if is_callback_event(event):
+            return self._called(event or {})
         try:
             read_event(event, self.generation_id)
         except ViduTimeoutError:
@@ -173,6 +184,11 @@ class DeferredWait:
             conn_id=self.hook.vidu_conn_id,
         )
 
+    def _called(self, event: Mapping[str, Any]) -> Generation:
+        """Poll once after a callback; raise what has failed, or defer again with the same deadline."""
+        self.operator.log.info("Generation %s: the service has sent a callback; checking.", self.generation_id)
+        return self._continue(event, has_ended=False)
+
     def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
         """Poll once; return the generation, re-fetched, if it has ended or the event says so; else defer again."""
         generation, config = None, None
@@ -181,7 +197,7 @@ class DeferredWait:
             generation = self.hook.get_generation(self.generation_id, endpoint=self.endpoint, retries=0)
         except ViduError as error:
             if config is None or isinstance(error, ViduAuthError):
-                self._pause(error, *_times(event))
+                self._pause(error, event)
             if isinstance(error, ViduConfigError):  # the connection itself is usable: waiting does not help
                 raise not_resumed(error, self.generation_id) from error
             self.operator.log.info("Generation %s: poll failed: %s", self.generation_id, error)
@@ -190,20 +206,22 @@ class DeferredWait:
                 self.operator.log.info("Generation %s: %s", self.generation_id, generation.describe())
             return generation
         if not has_ended and (generation is None or not generation.is_done):
-            self.defer(*_times(event))
+            self.defer(*_times(event), **_woken(event))
         return self._refetch()
 
-    def _pause(self, error: ViduError, since: float | None, deadline: float | None) -> NoReturn:
+    def _pause(self, error: ViduError, event: Mapping[str, Any]) -> NoReturn:
         """Defer again until the connection is usable, so that the paid generation is not lost.
 
         :raises ViduError: when the deadline has passed; a retry may resume the wait.
         """
+        since, deadline = _times(event)
         error.with_context(generation_id=self.generation_id, conn_id=self.hook.vidu_conn_id)
         if deadline is not None and deadline <= time.time():
             with resumable(self.generation_id):
                 raise error
         self.operator.log.warning("Paused until the connection is usable: %s", error)
-        self.defer(since, deadline, poll_interval=max(self.poll_interval or 0.0, PAUSED_POLL_SECONDS))
+        pause = max(self.poll_interval or 0.0, PAUSED_POLL_SECONDS)
+        self.defer(since, deadline, poll_interval=pause, **_woken(event))
 
     def _refetch(self) -> Generation:
         with resumable(self.generation_id):
@@ -218,6 +236,12 @@ class DeferredWait:
 def _times(event: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Return begin and deadline of an event's wait; None each if another version wrote the event."""
     return number(event.get("since")), number(event.get("deadline"))
+
+
+def _woken(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trigger's arguments that a task needs that was resumed and defers again."""
+    called_at = number(event.get("called_at")) if is_callback_event(event) else None
+    return {} if called_at is None else {"woken_at": called_at}
 
 
 def not_resumed(error: ViduError, generation_id: str) -> ViduError:

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.ui import refusals
+from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
@@ -70,6 +71,7 @@ def make_app() -> Any:
     prepare(app.state)
     for routes in (router, spending.router):
         app.include_router(routes)
+    app.router.routes.append(callbacks.route())
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     refusals.explain(app)

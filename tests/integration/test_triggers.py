@@ -21,7 +21,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
 )
 from airflow_provider_vidu.polling import watch
-from airflow_provider_vidu.tasks import handover
+from airflow_provider_vidu.tasks import callbacks, handover
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
@@ -249,3 +249,93 @@ def test_a_row_of_an_older_version_keeps_its_interval():
     _, kwargs = ViduGenerationTrigger(generation_id="1").serialize()
     del kwargs["adaptive"]
     assert not ViduGenerationTrigger(**json.loads(json.dumps(kwargs))).adaptive
+
+
+CALLED = {"callback": "d" * 40, "poll_interval": None}
+
+
+@pytest.fixture
+def arrivals(monkeypatch):
+    """Forget what earlier tests have shown about callbacks, and return what this one shows."""
+    monkeypatch.setattr(callbacks, "_arrivals", {})
+    return callbacks.arrivals("vidu_default")
+
+
+async def test_the_event_of_a_wait_with_callbacks_carries_the_digest(dialect, sandbox, arrivals):
+    """A task that defers again because of it still expects callbacks; the row survives its serialised form."""
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    event = await fire(generation_id="123", callback="d" * 40, woken_at=5.0)
+    assert event["callback"] == "d" * 40
+    stored = ViduGenerationTrigger(generation_id="1", callback="d" * 40, woken_at=5.0).serialize()[1]
+    assert (stored["callback"], stored["woken_at"]) == ("d" * 40, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missed", "is_sparse"),
+    [
+        (CALLED, 0, True),
+        (CALLED, callbacks.MAX_MISSED, False),
+        ({**CALLED, "poll_interval": 20.0}, 0, False),
+        ({"poll_interval": None}, 0, False),
+    ],
+    ids=["callbacks", "none arrives", "own interval", "no callbacks"],
+)
+def test_the_schedule_is_sparse_only_while_callbacks_arrive(arrivals, arguments, missed, is_sparse):
+    """An interval that is given is kept, and callbacks that do not arrive are not waited for."""
+    arrivals.missed = missed
+    assert ViduGenerationTrigger(generation_id="1", **arguments)._policy().sparse is is_sparse
+
+
+def test_the_first_look_is_later_once_callbacks_have_arrived(arrivals):
+    """Proven callbacks save the first poll of short generations; a woken task looks as soon as without them."""
+
+    def first(**more: Any) -> float:
+        trigger = ViduGenerationTrigger(generation_id="1", **CALLED, **more)
+        return trigger._first_delay(trigger._policy())
+
+    assert first() < callbacks.PROVEN_FIRST_SECONDS
+    arrivals.came()
+    assert first() >= callbacks.PROVEN_FIRST_SECONDS
+    assert first(woken_at=time.time()) < callbacks.PROVEN_FIRST_SECONDS
+    assert first(deadline=time.time() + 60) <= 61
+
+
+async def test_ends_that_only_the_net_finds_are_counted(dialect, sandbox, arrivals, monkeypatch):
+    """A first poll proves nothing; a later one that finds the end does."""
+    sandbox.set_speed(0)
+    monkeypatch.setattr(watch.PollPolicy, "first_delay", lambda *args, **kwargs: 0.0)
+    monkeypatch.setattr(watch.PollPolicy, "delay", lambda *args, **kwargs: sandbox.advance(100) or 0.0)
+    sandbox.add_generation("123", dialect=dialect, states=[["processing", 0], ["success", 20]])
+    await fire(generation_id="123", **CALLED)
+    assert arrivals.missed == 1
+    sandbox.add_generation("124", dialect=dialect, states=[["success", 0]])
+    await fire(generation_id="124", **CALLED)
+    assert arrivals.missed == 1
+
+
+async def test_a_wait_that_a_callback_ended_asks_airflow_nothing(dialect, sandbox, arrivals, monkeypatch):
+    """The service's answer comes first: Airflow's supervisor serves all triggers, one query at a time."""
+
+    async def asked(*args: Any, **kwargs: Any) -> bool:
+        raise AssertionError("Airflow was asked")
+
+    monkeypatch.setattr(triggers, "is_handed_over", asked)
+    sandbox.add_generation("123", dialect=dialect, states=[["success", 0]])
+    trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True, **CALLED)
+    await trigger.on_kill()
+    assert arrivals.is_proven
+    assert sandbox.requests("cancel") == []
+
+
+async def test_a_kill_of_a_wait_with_callbacks_still_cancels(dialect, sandbox, arrivals, monkeypatch):
+    """If the generation goes on and the task has ended, it is cancelled as without callbacks."""
+
+    async def ended(*args: Any, **kwargs: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(triggers, "is_handed_over", ended)
+    sandbox.add_generation("123", dialect=dialect, states=[["queueing", 0]])
+    trigger = ViduGenerationTrigger(generation_id="123", cancel_on_kill=True, **CALLED)
+    await trigger.on_kill()
+    assert not arrivals.is_proven
+    assert len(sandbox.requests("cancel")) == (dialect == "ent-v2")  # the other one has no cancel

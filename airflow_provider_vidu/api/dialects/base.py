@@ -184,6 +184,13 @@ class Dialect(ABC):
         """
         return None
 
+    def with_callback(self, body: Mapping[str, Any], url: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Return ``body`` with an address to which the service reports the end, or None if it reports none.
+
+        :raises ViduConfigError: when the endpoint cannot be inferred from the fields.
+        """
+        return None
+
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is already the result."""
         return False

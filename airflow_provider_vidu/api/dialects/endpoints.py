@@ -41,6 +41,15 @@ class Endpoint:
     query: str | None = None
 
     @property
+    def takes_callback(self) -> bool:
+        """Whether its page documents ``callback_url``.
+
+        The pages of all asynchronous products do. That of ``general_one_click`` is unknown, and so are endpoints
+        outside the table: a service that refuses surplus fields would refuse the order.
+        """
+        return self.name in ENDPOINTS and not self.is_synchronous and self.name != "one-click/general_one_click"
+
+    @property
     def is_listed(self) -> bool:
         """Whether the account's list shows the generations of this endpoint.
 

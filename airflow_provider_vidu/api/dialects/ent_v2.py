@@ -150,6 +150,11 @@ class EntV2(Dialect):
         takes_payload = self._endpoint(body, endpoint).takes_payload
         return {**body, "payload": marker} if takes_payload and not body.get("payload") else None
 
+    def with_callback(self, body: Mapping[str, Any], url: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """Put the address into ``callback_url``, unless the user has set it or the endpoint takes none."""
+        takes_callback = self._endpoint(body, endpoint).takes_callback
+        return {**body, "callback_url": url} if takes_callback and not body.get("callback_url") else None
+
     def is_synchronous(self, body: Mapping[str, Any], endpoint: str | None = None) -> bool:
         """Whether the answer to the create of ``body`` is the result: speech, voices, subjects, prompts."""
         return self._endpoint(body, endpoint).is_synchronous

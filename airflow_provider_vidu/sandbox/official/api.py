@@ -77,7 +77,14 @@ class OfficialApi:
         entry.answered = not action.cuts_before
         if takes_slot:
             world.take_slot(generation, now)
+            self._expect_callback(call, request, generation)
         return self._created(call, endpoint, generation, now)
+
+    def _expect_callback(self, call: Call, request: Json, generation: Generation) -> None:
+        url = request.get("callback_url")
+        if isinstance(url, str) and url:
+            key = (call.header("authorization") or "").rpartition(" ")[2]
+            self._world.callbacks.expect(generation, url, key)
 
     def _is_full(self, now: float) -> bool:
         limit = self._world.settings.concurrency

@@ -17,6 +17,7 @@ from airflow_provider_vidu.sandbox.core import Call, Core
 from airflow_provider_vidu.sandbox.faults.actions import NO_ACTION, Action
 from airflow_provider_vidu.sandbox.messages.answers import Answer, json_answer
 from airflow_provider_vidu.sandbox.server import guard
+from airflow_provider_vidu.sandbox.server.callbacks import CallbackSender
 from airflow_provider_vidu.sandbox.server.delivery import deliver
 
 #: In bytes: creates hold images inside their JSON.
@@ -37,6 +38,7 @@ class Server:
         self._runner: web.ServerRunner | None = None
         self._url = ""
         self._host = ""
+        self._sending: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> str:
         """Listen on ``host`` and ``port`` (0: any free one) and return the base URL; OSError if it is in use."""
@@ -53,10 +55,15 @@ class Server:
         self._host = host
         name = f"[{host}]" if ":" in host else host
         self._url = f"{'https' if self._tls else 'http'}://{name}:{self._runner.addresses[0][1]}"
+        self._sending = asyncio.create_task(CallbackSender(self.core, self._url).run())
         return self._url
 
     async def stop(self) -> None:
-        """Stop listening and close every connection at once."""
+        """Stop listening and sending, and close every connection at once."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.cancel()
+            await asyncio.wait({sending})
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()

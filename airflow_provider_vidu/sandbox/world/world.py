@@ -15,6 +15,7 @@ from airflow_provider_vidu.sandbox.messages.answers import Content
 from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE, Dialect
 from airflow_provider_vidu.sandbox.settings import Settings
 from airflow_provider_vidu.sandbox.world import files, signing
+from airflow_provider_vidu.sandbox.world.callbacks import Callbacks
 from airflow_provider_vidu.sandbox.world.clock import Clock
 from airflow_provider_vidu.sandbox.world.generations import (
     Generation,
@@ -67,6 +68,7 @@ class World:
         self.issued: deque[tuple[str, str]] = deque(maxlen=KEPT_URLS)
         self.ledger = Ledger(settings.balance, sink)
         self.slots = Slots(settings.concurrency)
+        self.callbacks = Callbacks()
 
     # -- generations -----------------------------------------------------------------------------------------------
 

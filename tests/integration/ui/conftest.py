@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 import requests
@@ -106,7 +107,8 @@ class Pages:
         live: bool = True,
         waits: str | None = None,
         spent: float | None = None,
-    ) -> None:
+        trigger: tuple[str, str] | None = None,
+    ) -> UUID:
         """Add a task instance with its XComs, as a worker would have left them.
 
         :param label: Airflow's rendered map index.
@@ -119,6 +121,8 @@ class Pages:
         :param live: False for an archived one.
         :param spent: the credits of all of its orders.
         :param waits: the stored arguments of a trigger that waits for a free slot.
+        :param trigger: class and stored arguments of another trigger.
+        :return: the id of the task instance.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
         from airflow.models.taskinstance import TaskInstance
@@ -140,7 +144,8 @@ class Pages:
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
                 path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"
-                row = {"classpath": path, "encrypted_kwargs": waits or "{}", "created_date": deferred}
+                path, arguments = trigger or (path, waits or "{}")
+                row = {"classpath": path, "encrypted_kwargs": arguments, "created_date": deferred}
                 row["triggerer_id"] = triggerer
                 own["trigger_id"] = database.execute(_insert(Trigger, row)).inserted_primary_key[0]
             own["rendered_map_index"] = label
@@ -158,6 +163,7 @@ class Pages:
                     database.execute(XComModel.__table__.insert().values(**row))
             if fields is not None:
                 database.execute(RenderedTaskInstanceFields.__table__.insert().values(**names, rendered_fields=fields))
+        return UUID(str(made))
 
     def act(
         self, event: str, extra: dict[str, Any], *, dag: str = "film", at: datetime, task: str | None = None
@@ -292,6 +298,7 @@ def _start(
         "API__BASE_URL": f"http://localhost:{listener.getsockname()[1]}{PATH}",
         "API__SECRET_KEY": "made-up-for-the-tests-of-the-pages",
         "API_AUTH__JWT_SECRET": "made-up-for-the-tests-of-the-pages-too",
+        "VIDU__CALLBACK_BASE_URL": f"http://localhost:{listener.getsockname()[1]}{PATH}/",
         # A neighbour whose name begins alike is not beneath the root.
         "VIDU__PREVIEW_ROOTS": f"{root}, relative/nonsense, s3://studio@clips/shown",
         "CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",

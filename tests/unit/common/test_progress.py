@@ -139,3 +139,9 @@ def test_an_endless_field_is_cut():
 def test_a_short_transfer_has_no_rate(seconds, line):
     """A rate over less than a second would say more about the clock than about the line."""
     assert finish_line(1900, "video/mp4", seconds) == line
+
+
+def test_the_token_of_a_callback_is_not_shown():
+    """The line names the address, without what makes it work."""
+    (line,) = request_lines({"callback_url": f"https://h.example/team/vidu/callbacks/{'a-_9' * 11}"})
+    assert line == "callback_url: https://h.example/team/vidu/callbacks/…"

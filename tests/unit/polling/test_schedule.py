@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.polling import schedule
-from airflow_provider_vidu.polling.schedule import LONGEST, SHORTEST, PollHistory, interval, spread
+from airflow_provider_vidu.polling.schedule import (
+    BEGINNING,
+    LONGEST,
+    SHORTEST,
+    PollHistory,
+    interval,
+    net_interval,
+    spread,
+)
 from airflow_provider_vidu.polling.watch import PollPolicy, Wait, Watch
 
 WAITING, RUNNING, UNKNOWN = GenerationStatus.WAITING, GenerationStatus.RUNNING, GenerationStatus.UNKNOWN
@@ -123,3 +131,20 @@ def test_failures_back_off_as_before():
     """The schedule decides while all goes well; failed polls follow the documented backoff from 15 s."""
     assert PollPolicy.for_trigger(None).backoff == PollPolicy.for_trigger(15).backoff
     assert schedule.first_interval() >= SHORTEST
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 300), (600, 300), (1200, 600), (86_400, 1800)])
+def test_the_net_beside_callbacks_is_sparse(age, seconds):
+    """Half of the age, from five minutes to half an hour."""
+    assert net_interval(age) == seconds
+
+
+def test_a_sparse_policy_never_polls_more_often_than_the_adaptive_one():
+    """The net only lengthens the adaptive interval, and leaves an interval that was given alone."""
+    history = BEGINNING.after(GenerationStatus.RUNNING, 50, 100.0)
+    dense, sparse = PollPolicy.for_trigger(None), PollPolicy.for_trigger(None, sparse=True)
+    assert dense.delay(1, lambda: 0.5, history) < 60
+    assert sparse.delay(1, lambda: 0.5, history) == 300
+    given = PollPolicy.for_trigger(7.0, sparse=True)
+    assert given.delay(1, lambda: 0.5, history) == 7.0
+    assert sparse.first_delay(None, lambda: 0.5) == dense.first_delay(None, lambda: 0.5)

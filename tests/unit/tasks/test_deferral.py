@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.tasks.deferral import PAUSED_POLL_SECONDS, DeferredWait, resumable
@@ -194,3 +195,38 @@ def test_an_end_of_the_generation_stays_what_it_is(kind: type[ViduError]) -> Non
     with pytest.raises(kind) as caught, resumable("g1"):
         raise error
     assert caught.value is error
+
+
+def called(**more: Any) -> dict[str, Any]:
+    """Return the event of a callback, of a wait that has 500 of its 1000 seconds left."""
+    times = {"since": time.time() - 500, "deadline": time.time() + 500}
+    return {**make_callback_event("g1", **times, callback="d" * 40), **more}
+
+
+def test_a_callback_that_is_true_ends_the_wait():
+    """One poll shows the end."""
+    assert wait(Hook(query=DONE), callback="d" * 40).resume(called()) == DONE
+
+
+@pytest.mark.parametrize("query", [RUNNING, exceptions.ViduServerError("busy")], ids=["lie", "failed poll"])
+def test_after_a_callback_without_an_end_the_task_sleeps_on(query):
+    """It defers with the same begin and deadline, still expects callbacks, and notes when it was woken."""
+    event = called()
+    trigger, timeout = deferred_by(wait(Hook(query=query), callback="d" * 40), event)
+    assert (trigger.since, trigger.deadline) == (event["since"], event["deadline"])
+    assert trigger.callback == "d" * 40
+    assert trigger.woken_at == event["called_at"]
+    assert timeout.total_seconds() == pytest.approx(800, abs=5)
+    assert trigger.poll_interval == 5.0
+
+
+def test_a_callback_for_another_generation_is_not_followed():
+    """The event of an earlier order does not end this one's wait."""
+    trigger, _ = deferred_by(wait(Hook(query=RUNNING)), called(generation_id="g0"))
+    assert (trigger.generation_id, trigger.woken_at) == ("g1", None)
+
+
+def test_a_wait_without_callbacks_stores_nothing_of_them():
+    """Rows of tasks that expect none are those of earlier versions."""
+    trigger, _ = deferred_by(wait(Hook(query=RUNNING)), {**event(), "generation_id": "g0"})
+    assert not {"callback", "woken_at"} & trigger.serialize()[1].keys()

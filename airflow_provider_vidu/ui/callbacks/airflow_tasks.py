@@ -1,0 +1,151 @@
+"""All that touches Airflow's internals to resume a deferred task from the API server. Runs in threads.
+
+Airflow has no public interface for it. Its own Human-in-the-loop route calls the same function
+(``handle_event_submit``; seen in 3.1.8, 3.3.2 and 3.4.0b2). If a name is missing, :func:`missing` says so, nothing is
+resumed, and triggers poll.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import and_, select, update
+from sqlalchemy.orm import aliased, lazyload
+
+log = logging.getLogger(__name__)
+
+_TRIGGER: Final = "triggers.ViduGenerationTrigger"
+MAX_SUCCESSORS: Final = 100
+"""The most current task instances that are compared with the token of an earlier try."""
+_missing: str | None = None
+
+try:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger, handle_event_submit
+    from airflow.triggers.base import TriggerEvent
+    from airflow.utils.session import create_session
+
+    HAS_REGIONS: Final = hasattr(TaskInstance, "region_index")
+    """Since 3.4, earlier tries are archived in the table of the current ones."""
+    if not HAS_REGIONS:
+        from airflow.models.taskinstancehistory import TaskInstanceHistory
+except ImportError as error:
+    _missing = str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTask:
+    """A task instance that is deferred, with the arguments of its trigger.
+
+    :param instance: the id of the task instance.
+    :param trigger_id: the id of its trigger.
+    :param deferred_at: when the trigger was made, in epoch seconds.
+    :param arguments: the trigger's.
+    """
+
+    instance: UUID
+    trigger_id: int
+    deferred_at: float
+    arguments: Mapping[str, Any]
+
+
+def missing() -> str | None:
+    """Return what this Airflow lacks to resume tasks from the API server; None if nothing."""
+    return _missing
+
+
+def find_waiting(instances: Collection[UUID]) -> dict[UUID, list[WaitingTask]]:
+    """Return the deferred waits of task instances, by the ids that were asked for.
+
+    A retry has a new id, and may wait for the generation of an earlier try. An earlier id therefore leads to the
+    current task instances at its place: one, or some in the iterations of a loop (Airflow 3.4).
+
+    :param instances: ids of task instances, current or of earlier tries.
+    """
+    found: dict[UUID, list[WaitingTask]] = {}
+    if not instances:
+        return found
+    with create_session() as session:
+        current = _waits().add_columns(TaskInstance.id.label("asked")).where(_in(TaskInstance.id, instances))
+        rows = list(session.execute(current))
+        if others := set(instances) - {_uuid(row.asked) for row in rows}:
+            rows += session.execute(_successors(others).limit(MAX_SUCCESSORS * len(others)))
+        for row in rows:
+            if (task := _task(row)) is not None:
+                found.setdefault(_uuid(row.asked), []).append(task)
+    return found
+
+
+def resume(task: WaitingTask, event: Mapping[str, Any]) -> bool:
+    """Resume a task with an event, unless it no longer waits with the same trigger; return whether it was resumed.
+
+    One guarded statement decides: of several callers, and of a trigger that fires meanwhile, one resumes the task.
+
+    :param event: plain JSON, which Airflow logs and stores.
+    """
+    with create_session() as session:
+        claim = (
+            update(TaskInstance)
+            .where(
+                TaskInstance.id == _spelt(task.instance),
+                TaskInstance.state == "deferred",
+                TaskInstance.trigger_id == task.trigger_id,
+            )
+            .values(scheduled_dttm=None)
+            .execution_options(synchronize_session=False)
+        )
+        if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]
+            return False
+        row = session.scalars(select(TaskInstance).where(TaskInstance.id == _spelt(task.instance))).one()
+        handle_event_submit(TriggerEvent(dict(event)), task_instance=row, session=session)  # type: ignore[no-untyped-call]
+        return True
+
+
+def _waits() -> Any:
+    return (
+        select(TaskInstance.id.label("instance"), Trigger)
+        .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
+        .join(Trigger, Trigger.id == TaskInstance.trigger_id)
+        .where(TaskInstance.state == "deferred", Trigger.classpath.endswith(_TRIGGER, autoescape=True))
+    )
+
+
+def _successors(instances: Collection[UUID]) -> Any:
+    """Select the waits of the current task instances at the places of earlier ones."""
+    if HAS_REGIONS:
+        earlier: Any = aliased(TaskInstance)
+        own, names = earlier.id, ("dag_id", "run_id", "task_id", "region_index")
+    else:
+        earlier = TaskInstanceHistory
+        own, names = earlier.task_instance_id, ("dag_id", "run_id", "task_id", "map_index")
+    is_same = and_(*(getattr(earlier, name) == getattr(TaskInstance, name) for name in names))
+    return _waits().add_columns(own.label("asked")).join(earlier, is_same).where(_in(own, instances))
+
+
+def _in(column: Any, instances: Collection[UUID]) -> Any:
+    return column.in_([_spelt(instance, column) for instance in instances])
+
+
+def _spelt(instance: UUID, column: Any = None) -> Any:
+    """Return an id as the column takes it: Airflow has kept them as text before it made UUIDs of them."""
+    column = TaskInstance.id if column is None else column
+    return instance if getattr(column.type, "as_uuid", False) else str(instance)
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(str(value))
+
+
+def _task(row: Any) -> WaitingTask | None:
+    try:
+        arguments = row.Trigger.kwargs
+    except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
+        log.warning("The arguments of trigger %s cannot be read (%s).", row.Trigger.id, type(error).__name__)
+        return None
+    if not isinstance(arguments, Mapping):
+        return None
+    return WaitingTask(_uuid(row.instance), row.Trigger.id, row.Trigger.created_date.timestamp(), arguments)
