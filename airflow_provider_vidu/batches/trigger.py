@@ -18,7 +18,7 @@ from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, Failed, PollPolicy, PollResult, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
-from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, slot_queue
+from airflow_provider_vidu.tasks.slots import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
@@ -147,8 +147,7 @@ class ViduBatchTrigger(BaseTrigger):
                 result = await self._poll(client, watch)
                 if isinstance(result, (Done, Failed)):
                     break
-                is_hurried = self.poll_interval is None and queue.is_hurried
-                delay = min(result.delay, HURRIED_SECONDS) if is_hurried else result.delay
+                delay = queue.hurried(generation_id, result.delay) if self.poll_interval is None else result.delay
                 del result  # a thousand of these sleep here
             watching.is_over = isinstance(result, Done) or isinstance(result.error, ViduGenerationFailedError)
         self._ended[generation_id] = time.time()
