@@ -10,11 +10,13 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.polling import admission, retries
+from airflow_provider_vidu.tasks import slot_wait
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 from tests.integration.operators.test_generate import Task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
+TURN = {"kind": "slot", "outcome": "succeeded"}
 REFUSALS = ("video_queue_full", "token_concurrency_limit_reached")
 
 
@@ -64,11 +66,43 @@ def test_a_task_that_is_refused_again_keeps_its_age(connect, sandbox, refusal):
     ViduHook().create_generation(prompt="a dog", model="m")
     task = Task(deferrable=True)
     waiting = deferred_by(task)
-    turn = {"kind": "slot", "outcome": "succeeded", "since": waiting.trigger.since - 50, "deadline": time.time() + 99}
+    turn = {**TURN, "since": waiting.trigger.since - 50, "deadline": time.time() + 99}
     with pytest.raises(TaskDeferred) as again:
         task.wake(waiting, turn)
     assert (again.value.trigger.since, again.value.trigger.deadline) == (turn["since"], turn["deadline"])
     assert again.value.trigger.refused_at > waiting.trigger.refused_at
+
+
+@pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
+@pytest.mark.parametrize("ends", ["within moments", "later", "unknown"])
+def test_a_task_that_was_woken_early_submits_after_the_end(dialect, sandbox, monkeypatch, ends):
+    """It checks the clip whose slot it takes. If that does not end within moments, it goes back without a create."""
+    sandbox.set_speed(0)
+    first = ViduHook().create_generation(prompt="a dog", model="m")
+    task = Task(deferrable=True)
+    waiting = deferred_by(task)
+    assert len(sandbox.requests("create")) == 2
+    after = {"generation_id": "no-such-generation" if ends == "unknown" else first.id, "endpoint": None}
+    turn = {**TURN, "since": waiting.trigger.since - 50, "deadline": time.time() + 99, "after": after}
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if ends == "within moments":
+            sandbox.set_speed(1000)
+
+    monkeypatch.setitem(slot_wait.SlotWait.__init__.__kwdefaults__, "sleep", sleep)
+    monkeypatch.setattr(slot_wait, "PREDECESSOR_SECONDS", 0.2 if ends == "later" else 60)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.wake(waiting, turn)
+    trigger = deferred.value.trigger
+    if ends == "within moments":
+        assert isinstance(trigger, ViduGenerationTrigger)
+        assert len(sandbox.creates) == 2
+    else:
+        assert len(sandbox.requests("create")) == 2
+        assert (trigger.since, trigger.deadline, trigger.refused_at) == (turn["since"], turn["deadline"], None)
+    assert bool(pauses) == (ends != "unknown")
 
 
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)

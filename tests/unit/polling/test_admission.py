@@ -120,7 +120,7 @@ def test_a_slot_is_promised_before_it_is_free(report, limit):
 
 @pytest.mark.parametrize("is_over", [True, False])
 def test_a_task_that_started_too_early_goes_back(is_over):
-    """Its generation is not promised again; when that ends, the slot is the next one's, and later wake-ups come later."""
+    """Its generation is not promised again; when that ends, the slot is free, and later wake-ups come later."""
     gate = promising(waiter("a"))
     gate.promise(112.0)
     if is_over:  # between the task's last poll and its return
