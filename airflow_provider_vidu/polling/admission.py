@@ -45,6 +45,16 @@ def head_start(priority: int) -> float:
     return HEAD_START_SECONDS * priority / (abs(priority) + HALF_PRIORITY)
 
 
+def turn(priority: int, since: float) -> tuple[float, ...]:
+    """Return what the queue is ordered by: age, to which the priority adds a head start.
+
+    :param priority: higher goes first.
+    :param since: when the task began to wait.
+    """
+    # Two large priorities may be worth the same in floating point.
+    return since - head_start(priority), -priority, since
+
+
 @dataclass(frozen=True, slots=True)
 class Waiter:
     """A task that waits for a slot.
@@ -67,10 +77,9 @@ class Waiter:
     is_watched: bool = True
 
     @property
-    def turn(self) -> tuple[float, int, float, str]:
-        """The place in the queue: by age, to which the priority adds a head start."""
-        # Two large priorities may be worth the same in floating point.
-        return self.since - head_start(self.priority), -self.priority, self.since, self.key
+    def turn(self) -> tuple[tuple[float, ...], str]:
+        """The place in the queue."""
+        return turn(self.priority, self.since), self.key
 
 
 @dataclass(slots=True)
@@ -262,7 +271,9 @@ class Gate:
     def admit(self, now: float) -> list[Waiter]:
         """Return the tasks that may submit now, and take them out of the queue."""
         room, is_probe = self._room(now)
-        ready = sorted((one for one in self._waiting.values() if one.ready_at <= now), key=lambda waiter: waiter.turn)
+        ready = sorted(
+            (one for one in self._waiting.values() if one.ready_at <= now), key=lambda waiter: (waiter.turn, waiter.key)
+        )
         chosen = ready[:room]
         if not chosen:
             return []

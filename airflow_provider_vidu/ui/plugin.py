@@ -62,7 +62,9 @@ def _run_tab() -> list[dict[str, Any]]:
 
 
 def _spending_page() -> list[dict[str, Any]]:
-    """Return the page "Vidu" of the navigation."""
+    """Return the page "Vidu" of the navigation, unless the deployment does not want it."""
+    if not conf.getboolean("vidu", "spending_page", fallback=True):
+        return []
     return [
         {
             "name": "Vidu",

@@ -29,7 +29,7 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
         "label": redacted(clip.main.label, 250) if clip.main.label else None,
         "prompt": prompt_start(prompt_of(clip, generation)),
         "parameters": parameters_of(clip),
-        "credits": generation.credits if generation and generation.credits is not None else noted_credits(clip),
+        "credits": _cost_of(clip, generation),
         "size": files[0].size if files else None,
         **_times(clip, generation),
     }
@@ -55,6 +55,12 @@ def noted_credits(clip: Clip) -> int | float | None:
     """Return what the answer to the create named as the price."""
     noted = (whole(mapping(decoded(task.watch)).get("credits")) for task in clip.tasks)
     return max((found for found in noted if found is not None and 0 <= found < 10**9), default=None)
+
+
+def _cost_of(clip: Clip, generation: Generation | None) -> int | float | None:
+    if clip.is_dry_run:  # its result names what an earlier run has paid
+        return None
+    return generation.credits if generation and generation.credits is not None else noted_credits(clip)
 
 
 def _times(clip: Clip, generation: Generation | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, number, percent, text, trace_id, whole
-from airflow_provider_vidu.defaults import LONGEST_SECONDS
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, LONGEST_SECONDS
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.parameters import parameters_in, rendered_prompt
@@ -183,6 +183,11 @@ class Clip:
     def main(self) -> TaskFacts:
         """The task instance that represents the clip: the first one that published its id."""
         return self.tasks[0]
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing was submitted: the id stands for none that a service has."""
+        return self.generation_id is not None and self.generation_id.startswith(DRY_RUN_PREFIX)
 
     @property
     def kills(self) -> Sequence[Action]:
