@@ -271,9 +271,7 @@ class Gate:
     def admit(self, now: float) -> list[Waiter]:
         """Return the tasks that may submit now, and take them out of the queue."""
         room, is_probe = self._room(now)
-        ready = sorted(
-            (one for one in self._waiting.values() if one.ready_at <= now), key=lambda waiter: (waiter.turn, waiter.key)
-        )
+        ready = sorted((one for one in self._waiting.values() if one.ready_at <= now), key=lambda one: one.turn)
         chosen = ready[:room]
         if not chosen:
             return []

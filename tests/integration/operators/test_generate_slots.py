@@ -33,6 +33,12 @@ def deferred_by(task: Task) -> TaskDeferred:
     return deferred.value
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the account is full (429, QuotaExceeded, a gateway's full queue)",
+    outcome="survived",
+    seen="waits in the triggerer without a retry, and is created once it has a slot",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
 def test_a_full_account_is_waited_for(dialect, sandbox):
     """The refused create is not repeated in the worker; one wait later it is accepted, with the same deadline."""
@@ -57,6 +63,12 @@ def test_a_full_account_is_waited_for(dialect, sandbox):
     assert len(sandbox.creates) == 2
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a task that has its turn is refused once more",
+    outcome="survived",
+    seen="queues again with its age and its deadline",
+)
 @pytest.mark.vidu_sandbox(gateway_concurrency=1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_task_that_is_refused_again_keeps_its_age(connect, sandbox, refusal):
@@ -73,6 +85,12 @@ def test_a_task_that_is_refused_again_keeps_its_age(connect, sandbox, refusal):
     assert again.value.trigger.refused_at > waiting.trigger.refused_at
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a task is woken before its slot is free",
+    outcome="survived",
+    seen="submits after the clip's end, or goes back without a create",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
 @pytest.mark.parametrize("ends", ["within moments", "later", "unknown"])
 def test_a_task_that_was_woken_early_submits_after_the_end(dialect, sandbox, monkeypatch, ends):
@@ -114,6 +132,12 @@ def test_a_worker_waits_within_the_same_rules(dialect, sandbox):
     assert {create.id for create in sandbox.creates} == {first.id, found["id"]}
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: no slot becomes free before the timeout",
+    outcome="clear error",
+    says="No slot was free",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
 def test_the_timeout_ends_the_wait_of_a_worker(dialect, sandbox, monkeypatch):
     """Nothing was submitted, and the error says so."""
@@ -141,6 +165,12 @@ def test_a_limit_of_the_users_own_is_held_before_anything_is_sent(dialect, sandb
     assert task.resume(submitted.value)["status"] == "succeeded"
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a worker dies after its create, and the account is full at the retry",
+    outcome="survived",
+    seen="resumes its generation without a slot",
+)
 def test_a_retry_needs_no_slot_for_what_is_submitted_already(dialect, sandbox, connect):
     """Only a create waits: a job that an earlier try has submitted is resumed at once."""
     connect(dialect, max_in_flight=1)
@@ -171,6 +201,12 @@ def test_a_worker_holds_the_floor(connect, sandbox):
     assert sandbox.requests("create") == []
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: no triggerer runs the wait for a slot",
+    outcome="clear error",
+    says="no triggerer ran the trigger",
+)
 def test_a_wait_that_no_triggerer_took_up(dialect, sandbox, connect):
     """Airflow gives the wait up: the error says that nothing was submitted."""
     connect(dialect, max_in_flight=1)

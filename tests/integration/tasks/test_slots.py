@@ -87,6 +87,12 @@ async def test_the_end_of_a_generation_admits_the_next(sandbox, connect, quick_b
     assert (await watching).payload["outcome"] == "succeeded"
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the balance falls below min_balance",
+    outcome="refused",
+    seen="ViduBudgetError for every waiting task, with both numbers",
+)
 @pytest.mark.vidu_sandbox(balance=50)
 async def test_below_the_floor_nothing_is_submitted(sandbox, connect):
     """The balance is requested once, and ends the wait of every task with an error that names both numbers."""
@@ -98,6 +104,12 @@ async def test_below_the_floor_nothing_is_submitted(sandbox, connect):
     assert len(sandbox.requests("credits")) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the timeout expires in the triggerer",
+    outcome="clear error",
+    seen="ViduTimeoutError; nothing was submitted",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse")
 async def test_the_deadline_ends_the_wait(sandbox, connect):
     """A task that gets no slot in time fails with a clear error; nothing was submitted."""
@@ -110,6 +122,12 @@ async def test_the_deadline_ends_the_wait(sandbox, connect):
     assert len(sandbox.requests("create")) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a task is cleared while it waits for a slot",
+    outcome="survived",
+    seen="the next try keeps its place",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse")
 async def test_the_trigger_of_a_cleared_try_leaves_the_next_one_in_the_queue(sandbox, connect):
     """Both have the same key; the old one is cancelled after the new one has joined."""
@@ -125,6 +143,12 @@ async def test_the_trigger_of_a_cleared_try_leaves_the_next_one_in_the_queue(san
     assert read_slot_event(await asyncio.wait_for(new, 20)) is not None
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the queue itself breaks",
+    outcome="clear error",
+    seen="each wait ends at once and says why",
+)
 async def test_a_queue_that_breaks_ends_the_waits(sandbox, connect, monkeypatch):
     """A fault of the queue itself is reported at once, not at the deadline of each task."""
     connect("ent-v2")
@@ -153,6 +177,12 @@ async def test_the_next_task_starts_before_the_clip_ends(sandbox, connect, monke
     assert read_slot_event(event).after == Predecessor(running.id, "/v1/video/create")
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a task fails or is killed between its turn and its create",
+    outcome="survived",
+    seen="its slot is the next one's within half a minute",
+)
 @pytest.mark.vidu_sandbox(gateway_concurrency=1)
 async def test_a_task_that_was_killed_before_its_create_gives_its_slot_back(sandbox, connect, monkeypatch):
     """Airflow says that it has ended, so the next task need not wait for two minutes."""

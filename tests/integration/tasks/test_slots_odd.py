@@ -62,6 +62,12 @@ async def test_a_floor_holds_for_those_who_join_right_after(sandbox, connect):
     assert len(sandbox.requests("credits")) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a triggerer restarts, with max_in_flight",
+    outcome="survived",
+    seen="nobody is admitted before what runs is counted",
+)
 async def test_a_restart_admits_nobody_before_the_running_generations_are_counted(sandbox, connect):
     """On a gateway, with all rows loaded at once and the waiting tasks first, ``max_in_flight`` holds."""
     connect("vidu-native", max_in_flight=1)
