@@ -42,6 +42,8 @@ async def admitted(*waiting: ViduSlotTrigger, seconds: float = 0.5, at_least: in
     """Return which of these tasks may submit, in their order: the first ones, and what follows within some seconds."""
     order: list[str] = []
     enough = asyncio.Event()
+    if not at_least:
+        enough.set()
 
     async def wait(trigger: ViduSlotTrigger) -> None:
         read_slot_event(await fired(trigger))
