@@ -1,4 +1,4 @@
-"""``dag.test()`` and ``airflow tasks test`` on a full account: the wait for a slot runs in place, without a triggerer."""
+"""``dag.test()`` and ``airflow tasks test`` on a full account: the wait for a slot runs in place."""
 
 from __future__ import annotations
 

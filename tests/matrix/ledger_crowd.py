@@ -84,6 +84,7 @@ def _child(work: Callable[[], None]) -> None:
 
 def main(folder: Path) -> None:
     """Run two waves; between them the killed ones are retried."""
+    spent()  # once, so that not each child imports what it takes
     settings.engine.dispose()
     at_once(folder, 1)
     paid = sorted(file.name for file in folder.iterdir())
