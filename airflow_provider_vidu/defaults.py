@@ -14,6 +14,9 @@ DEFAULT_CONN_ID: Final = "vidu_default"
 ID_KEY: Final = "generation_id"
 """The XCom under which an operator publishes the id of its generation."""
 
+DRY_RUN_PREFIX: Final = "dry-run-"
+"""How the id begins that a dry run has in place of a generation's."""
+
 CANCEL_PATIENCE_SECONDS: Final = 60.0
 """So long a cancel waits between its attempts, all in all: a task that is over waits for it in its worker."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import redacted
@@ -62,19 +62,36 @@ class Turn:
     :param since: when the wait began, in epoch seconds.
     :param deadline: when the task's timeout expires, in epoch seconds.
     :param given_at: when the turn was given, in epoch seconds; None if another version gave it.
+    :param after: the generation that has to end first; None if the slot is free already.
     """
 
     since: float
     deadline: float
     given_at: float | None = None
+    after: Predecessor | None = None
 
 
-def make_slot_event(error: ViduError | None, since: float, deadline: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """A running generation whose slot a waiting task takes.
+
+    :param generation_id: the generation.
+    :param endpoint: where it was submitted; only products with a query of their own need it.
+    """
+
+    generation_id: str
+    endpoint: str | None = None
+
+
+def make_slot_event(
+    error: ViduError | None, since: float, deadline: float, after: Predecessor | None = None
+) -> dict[str, Any]:
     """Return the event of a wait for a free slot as plain JSON.
 
     :param error: what ended the wait; None if the task may submit.
     :param since: when the wait began, in epoch seconds.
     :param deadline: when the task's timeout expires, in epoch seconds.
+    :param after: the generation that has to end before the task submits.
     """
     return {
         "version": EVENT_VERSION,
@@ -83,6 +100,7 @@ def make_slot_event(error: ViduError | None, since: float, deadline: float) -> d
         "since": since,
         "deadline": deadline,
         "given_at": time.time(),
+        **({} if after is None else {"after": asdict(after)}),
         "error": error.details() if error else None,
     }
 
@@ -102,7 +120,16 @@ def read_slot_event(event: Mapping[str, Any] | None) -> Turn | None:
     if event.get("outcome") != Outcome.SUCCEEDED:
         raise from_details(mapping(event.get("error")))
     since, deadline = number(event.get("since")), number(event.get("deadline"))
-    return None if since is None or deadline is None else Turn(since, deadline, number(event.get("given_at")))
+    if since is None or deadline is None:
+        return None
+    return Turn(since, deadline, number(event.get("given_at")), _predecessor(mapping(event.get("after"))))
+
+
+def _predecessor(named: Mapping[str, Any]) -> Predecessor | None:
+    generation_id, endpoint = named.get("generation_id"), named.get("endpoint")
+    if not isinstance(generation_id, str) or not generation_id:
+        return None
+    return Predecessor(generation_id, endpoint if isinstance(endpoint, str) else None)
 
 
 def make_callback_event(

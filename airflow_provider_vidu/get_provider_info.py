@@ -92,6 +92,13 @@ _OPTIONS = {
         "workers.",
     ),
     "run_tab": _option("boolean", "True", None, "Whether every DAG run has the tab 'Vidu clips'."),
+    "spending_page": _option(
+        "boolean",
+        "True",
+        None,
+        "Whether the navigation has the page 'Vidu', which shows the credits that were spent. Its address works in any "
+        "case, with the same permissions.",
+    ),
 }
 """Section ``[vidu]`` of the Airflow configuration: each option with its type, default, example and meaning."""
 

@@ -14,11 +14,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
-from airflow_provider_vidu.events import Outcome, make_event, make_slot_event
+from airflow_provider_vidu.events import Outcome, Predecessor, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.admission import Waiter
+from airflow_provider_vidu.polling.forecast import moment_of_end
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.watch import (
+    Done,
     Failed,
     PollPolicy,
     Wait,
@@ -28,7 +30,7 @@ from airflow_provider_vidu.polling.watch import (
 from airflow_provider_vidu.tasks.callbacks import PROVEN_FIRST_SECONDS, arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
-from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, no_slot, slot_queue, task_key
+from airflow_provider_vidu.tasks.slots import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
@@ -149,9 +151,10 @@ class ViduGenerationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the watch ends; yield one event."""
         try:
-            with slot_queue(self.vidu_conn_id).watching(self.generation_id, self.task_instance) as watching:
+            queue = slot_queue(self.vidu_conn_id)
+            with queue.watching(self.generation_id, self.task_instance, self.since, self.endpoint) as watching:
                 async with await shared_client(self.vidu_conn_id) as client:
-                    event = await self._watch(client)
+                    event, watching.lasted = await self._watch(client)
                 watching.is_over = event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED)
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):
@@ -246,7 +249,8 @@ class ViduGenerationTrigger(BaseTrigger):
         later = delay + PROVEN_FIRST_SECONDS
         return later if left is None else max(min(later, left), delay)
 
-    async def _watch(self, client: AsyncClient) -> dict[str, Any]:
+    async def _watch(self, client: AsyncClient) -> tuple[dict[str, Any], float | None]:
+        """Return the event, and how many seconds the generation took to succeed, if known well."""
         watch = Watch(
             self._policy(),
             generation_id=self.generation_id,
@@ -258,6 +262,9 @@ class ViduGenerationTrigger(BaseTrigger):
             replan=self._policy,
         )
         delay = self._first_delay(watch.policy)
+        floor = min(delay, earliest_event(0.0))
+        await asyncio.sleep(floor)
+        delay = self._hurried(delay - floor)
         polls = client.looks.polls(watch, self.endpoint, self._hurried)
         while True:
             result = await polls.after(delay)
@@ -268,14 +275,18 @@ class ViduGenerationTrigger(BaseTrigger):
                 event = make_event(self.generation_id, watch.last, error)
                 if watch.has_waited_sparsely and event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED):
                     arrivals(self.vidu_conn_id).was_missed()
-                return event if error else {**event, "seen_at": time.time(), "queued": watch.queued}
+                if not isinstance(result, Done):
+                    return event, None
+                seen_at = time.time()
+                ended_at = moment_of_end(result.generation, watch.polled_at, seen_at)
+                lasted = None if ended_at is None else ended_at - self.since
+                return {**event, "seen_at": seen_at, "queued": watch.queued}, lasted
             delay = self._hurried(result.delay)
             del result  # thousands of triggers sleep here
 
     def _hurried(self, delay: float) -> float:
         """Return a shorter delay of the adaptive schedule while a task waits for the slot of this generation."""
-        is_hurried = self.adaptive and slot_queue(self.vidu_conn_id).is_hurried
-        return min(delay, HURRIED_SECONDS) if is_hurried else delay
+        return slot_queue(self.vidu_conn_id).hurried(self.generation_id, delay) if self.adaptive else delay
 
 
 class ViduSlotTrigger(BaseTrigger):
@@ -335,9 +346,10 @@ class ViduSlotTrigger(BaseTrigger):
             is_watched=self.is_watched,
         )
         error: ViduError | None = None
+        after: Predecessor | None = None
         try:
             async with asyncio.timeout(max(self.deadline - time.time(), 0)):
-                await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place)
+                after = await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place, self.task_instance)
         except TimeoutError:
             trouble = slot_queue(self.vidu_conn_id).trouble
             error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
@@ -345,7 +357,7 @@ class ViduSlotTrigger(BaseTrigger):
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.
         await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
-        yield TriggerEvent(make_slot_event(error, self.since, self.deadline))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))  # type: ignore[no-untyped-call]
 
     def _log_place(self, place: int, length: int) -> None:
         self.log.info("Waiting for a free slot on connection %s: place %d of %d.", self.vidu_conn_id, place, length)

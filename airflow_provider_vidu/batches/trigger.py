@@ -18,7 +18,7 @@ from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
-from airflow_provider_vidu.tasks.slots import HURRIED_SECONDS, slot_queue
+from airflow_provider_vidu.tasks.slots import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
@@ -138,13 +138,17 @@ class ViduBatchTrigger(BaseTrigger):
     async def _watch(self, client: AsyncClient, generation_id: str, since: float) -> None:
         """Poll one generation until it has ended, or its polls cannot succeed."""
         queue = slot_queue(self.vidu_conn_id)
+
+        def hurried(delay: float) -> float:
+            return queue.hurried(generation_id, delay) if self.poll_interval is None else delay
+
         with queue.watching(generation_id, self.task_instance) as watching:
             policy = PollPolicy.for_trigger(self.poll_interval, self.max_failures)
             watch = Watch(policy, generation_id=generation_id, since=since, conn_id=self.vidu_conn_id, known=True)
-            polls = client.looks.polls(watch, self.endpoints.get(generation_id), self._hurried)
+            polls = client.looks.polls(watch, self.endpoints.get(generation_id), hurried)
             result = await polls.after(self._first_delay(since))
             while isinstance(result, Wait):
-                delay = self._hurried(result.delay)
+                delay = hurried(result.delay)
                 del result  # a thousand of these sleep here
                 result = await polls.after(delay)
             watching.is_over = isinstance(result, Done) or isinstance(result.error, ViduGenerationFailedError)
@@ -156,11 +160,6 @@ class ViduBatchTrigger(BaseTrigger):
         age = max(time.time() - since, 0.0)
         usual = self.poll_interval or interval(BEGINNING.after(GenerationStatus.RUNNING, None, age))
         return usual * random.random()  # noqa: S311 - a jitter
-
-    def _hurried(self, delay: float) -> float:
-        """Return a shorter delay of the adaptive schedule while a task waits for the slot of a generation."""
-        is_hurried = self.poll_interval is None and slot_queue(self.vidu_conn_id).is_hurried
-        return min(delay, HURRIED_SECONDS) if is_hurried else delay
 
     async def _cancel_unless_handed_over(self) -> None:
         try:

@@ -16,13 +16,12 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.values import mapping, whole
-from airflow_provider_vidu.defaults import ID_KEY
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.media import Prepared
 
-ID_PREFIX: Final = "dry-run-"
 HOST: Final = "dry-run.invalid"
 """A name that never resolves (RFC 6761)."""
 _PRIVATE: Final = ("payload", "callback_url")
@@ -86,14 +85,14 @@ def skip_after_dry_run(*references: object) -> None:
 def _is_of_dry_run(reference: object) -> bool:
     if not isinstance(reference, str):
         return False
-    return reference.startswith(ID_PREFIX) or urlsplit(reference).hostname == HOST
+    return reference.startswith(DRY_RUN_PREFIX) or urlsplit(reference).hostname == HOST
 
 
 def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:
     """Return an id and an address for the tasks behind this one; the id is published, as that of a generation is."""
     ti = context.get("ti")
     index = getattr(ti, "map_index", -1)
-    name = f"{ID_PREFIX}{index if isinstance(index, int) and index >= 0 else 0}"
+    name = f"{DRY_RUN_PREFIX}{index if isinstance(index, int) and index >= 0 else 0}"
     if ti is not None:
         ti.xcom_push(key=ID_KEY, value=name)
     return {"id": name, "video_url": f"https://{HOST}/{name}"}
@@ -122,4 +121,4 @@ class Offline:
         self.config = hook.config
 
     def _upload(self, content: BinaryIO, size: int, content_type: str) -> str:
-        return f"ssupload:?id={ID_PREFIX}{size}"
+        return f"ssupload:?id={DRY_RUN_PREFIX}{size}"

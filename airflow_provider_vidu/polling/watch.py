@@ -214,6 +214,11 @@ class Watch:
         return self.policy.sparse and self._polls > 1  # the first delay is as short as without callbacks
 
     @property
+    def polled_at(self) -> float | None:
+        """When a poll last saw the generation unfinished, in epoch seconds; None before that."""
+        return None if self._history is BEGINNING else self.since + self._history.age
+
+    @property
     def queued(self) -> float | None:
         """About how many seconds the generation waited in a queue, if polls saw it wait and then run."""
         return self._history.started or None

@@ -20,7 +20,7 @@ _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0
 _QUERY_SECONDS: Final = 20.0
 """The timeout of a query; one that Airflow never answers counts as failed."""
-_ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+ENDED: Final = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 
 
 async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECONDS, *, key: str = ID_KEY) -> bool:
@@ -54,23 +54,36 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
     return True  # a minute in transit or running, and no other generation: when in doubt, it is still wanted
 
 
+async def state_of(ti: Any) -> str | None:
+    """Return a task instance's state; None if it has none, or if it cannot be read."""
+    from asgiref.sync import sync_to_async
+
+    try:
+        async with asyncio.timeout(_QUERY_SECONDS):
+            return (await sync_to_async(_look, thread_sensitive=False)(ti, None))[0]
+    except Exception:  # noqa: BLE001 - the caller continues without it
+        return None
+
+
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:
     """Return whether the wait for a generation continues elsewhere, or None if that is not certain yet.
 
     :param state: the task instance's state.
     :param published: the id that the task instance has published; None if it has not (yet).
     """
-    if state in _ENDED or published not in (None, generation_id):
+    if state in ENDED or published not in (None, generation_id):
         return False
     # Retried, cleared and resumed tasks look alike until they publish an id, wait or end.
     return True if (state, published) == ("deferred", generation_id) else None
 
 
-def _look(ti: Any, key: str) -> tuple[str | None, Any]:
-    """Return the task instance's state and the generation id that it has published."""
+def _look(ti: Any, key: str | None) -> tuple[str | None, Any]:
+    """Return the task instance's state, and what it has published under a key; None if no key is given."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    return (_state(ti), _published(ti, key)) if AIRFLOW_V_3_0_PLUS else _look_into_database(ti, key)
+    if not AIRFLOW_V_3_0_PLUS:
+        return _look_into_database(ti, key)
+    return _state(ti), None if key is None else _published(ti, key)
 
 
 def _state(ti: Any) -> str | None:
@@ -101,7 +114,7 @@ def _published(ti: Any, key: str) -> Any:
     return XCom.get_one(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
 
 
-def _look_into_database(ti: Any, key: str) -> tuple[str | None, Any]:
+def _look_into_database(ti: Any, key: str | None) -> tuple[str | None, Any]:
     """Query the metadata database, to which a triggerer of Airflow 2 has access."""
     from airflow.models import TaskInstance, XCom
     from airflow.utils.session import create_session
@@ -110,4 +123,4 @@ def _look_into_database(ti: Any, key: str) -> tuple[str | None, Any]:
     with create_session() as session:
         row = session.query(TaskInstance).filter_by(**where).one_or_none()
         state = str(row.state) if row is not None and row.state else None
-        return state, XCom.get_one(key=key, session=session, **where)
+        return state, None if key is None else XCom.get_one(key=key, session=session, **where)

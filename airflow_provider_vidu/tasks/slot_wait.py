@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from airflow_provider_vidu.defaults import DEFER_MARGIN_SECONDS
-from airflow_provider_vidu.events import Turn
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduRateLimitError
+from airflow_provider_vidu.events import Predecessor, Turn
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduRateLimitError
 from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
 from airflow_provider_vidu.tasks.slots import check_balance, no_slot
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 IN_WORKER: Final = Backoff(base=5.0, cap=60.0)
 """The delays between the tries of a task that waits in its worker."""
+PREDECESSOR_SECONDS: Final = 2.0
+PREDECESSOR_PAUSE_SECONDS: Final = 0.4
+"""How long a task that was woken for the slot of a running generation waits in its worker for the end of that, and how
+long between two polls."""
 
 
 @dataclass(kw_only=True)
@@ -74,6 +78,8 @@ class SlotWait:
         """
         if self.turn is not None:
             self._check_turn(self.turn)
+            if self.turn.after is not None and not self._has_ended(self.turn.after):
+                self._wait(None, "The slot is still in use")
             return
         config = self.hook.config
         if config.max_in_flight is None and config.min_balance is None:
@@ -127,14 +133,30 @@ class SlotWait:
         while is_late and is_checked and not self._is_allowed():
             self._wait(None)
 
+    def _has_ended(self, other: Predecessor) -> bool:
+        """Whether the generation has ended whose slot this task takes, now or within moments."""
+        until = time.monotonic() + PREDECESSOR_SECONDS
+        while True:
+            try:
+                if self.hook.get_generation(other.generation_id, endpoint=other.endpoint, retries=0).is_done:
+                    return True
+            except ViduError as error:  # waiting once more costs less than exceeding a limit
+                self.operator.log.info("Could not check generation %s: %s", other.generation_id, error)
+                return False
+            self.check()
+            if time.monotonic() >= until:
+                return False
+            self.sleep(PREDECESSOR_PAUSE_SECONDS)
+
     def _check_time(self, refusal: ViduRateLimitError | None = None) -> None:
         if time.time() >= self.deadline:
             raise no_slot(self.hook.vidu_conn_id, self.deadline - self.since) from refusal
 
-    def _wait(self, refusal: ViduRateLimitError | None) -> None:
+    def _wait(self, refusal: ViduRateLimitError | None, why: str = "The connection has a limit") -> None:
         self._check_time(refusal)
         now = time.time()
-        why = f"The account is full ({refusal.reason})" if refusal is not None else "The connection has a limit"
+        if refusal is not None:
+            why = f"The account is full ({refusal.reason})"
         if self.trigger is not None:
             self.operator.log.info("%s: waiting in the triggerer for a free slot.", why)
             self.on_wait(self.since)

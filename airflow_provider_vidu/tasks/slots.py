@@ -12,15 +12,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sentence
+from airflow_provider_vidu.events import Predecessor
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduResponseError, ViduTimeoutError
-from airflow_provider_vidu.polling.admission import Gate, Waiter
+from airflow_provider_vidu.polling.admission import DOUBTED_SECONDS, Gate, Waiter
 from airflow_provider_vidu.polling.watch import earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
+from airflow_provider_vidu.tasks.handover import ENDED, state_of
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS: Final = 3.0
 """Between two requests of the balance while tasks wait; the account runs a handful of generations at once."""
+SOONEST_REPORT_SECONDS: Final = 1.0
+"""Between two requests of the balance when a generation has ended."""
 UNREPORTED_SECONDS: Final = 60.0
 """Before the balance is requested again after it could not be read."""
 HURRIED_SECONDS: Final = 3.0
@@ -67,45 +72,69 @@ class SlotQueue:
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
         self._gate = Gate(settled_at=earliest_event(time.time()))
-        self._admissions: dict[str, asyncio.Future[None]] = {}
+        self._admissions: dict[str, asyncio.Future[Predecessor | None]] = {}
+        self._alive: dict[str, _Alive] = {}
+        self._endpoints: dict[str, str] = {}
+        self._checking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._server: asyncio.Task[None] | None = None
         self._report_at = 0.0
+        self._reported_at = 0.0
         self._is_below_floor: ViduBudgetError | None = None
         self._places: dict[str, int] = {}
         self.trouble: str | None = None
         """Why no task can be admitted at the moment; None while the queue works."""
 
-    @property
-    def is_hurried(self) -> bool:
-        """Whether a waiting task can only learn from a poll that a slot is free."""
-        return self._gate.is_hurried
+    def hurried(self, generation_id: str, delay: float) -> float:
+        """Return the seconds until the next poll of a generation: fewer while a task waits for its slot.
+
+        :param delay: the seconds until the next poll if no task waits.
+        """
+        if not self._gate.waiting:
+            return delay
+        # About the expected end, so that it is seen when it is, and the next forecast is a good one.
+        until_end = self._gate.expected_end(generation_id) - time.time() - HURRIED_SECONDS
+        return min(delay, HURRIED_SECONDS if self._gate.is_hurried else max(until_end, HURRIED_SECONDS))
 
     @contextmanager
-    def watching(self, generation_id: str, ti: Any) -> Iterator[_Watching]:
+    def watching(
+        self, generation_id: str, ti: Any, since: float | None = None, endpoint: str | None = None
+    ) -> Iterator[_Watching]:
         """Count a generation as one that runs, until its watch ends.
 
         :param generation_id: the generation.
         :param ti: the task instance whose trigger watches it.
+        :param since: when it was submitted, in epoch seconds; None if unknown.
+        :param endpoint: where it was submitted.
         """
         key = task_key(ti) if self._gate.expects else None
-        self._gate.submitted(generation_id, key, time.time())
+        self._gate.submitted(generation_id, key, time.time(), since)
+        if endpoint is not None:
+            self._endpoints[generation_id] = endpoint
         watching = _Watching()
         try:
             yield watching
         finally:
-            self._gate.ended(generation_id, time.time(), is_over=watching.is_over)
+            self._gate.ended(generation_id, time.time(), is_over=watching.is_over, lasted=watching.lasted)
+            if not self._gate.watches(generation_id):
+                self._endpoints.pop(generation_id, None)
+            if watching.is_over:  # a new report shows whether its slot is free
+                self._report_at = min(self._report_at, self._reported_at + SOONEST_REPORT_SECONDS)
             self._changed.set()
 
-    async def admission(self, waiter: Waiter, report: Callable[[int, int], None]) -> None:
-        """Return when the task may submit.
+    async def admission(self, waiter: Waiter, report: Callable[[int, int], None], ti: Any = None) -> Predecessor | None:
+        """Return when the task may submit, or may start in order to submit after the end of a generation.
 
         :param waiter: the task.
+        :param ti: its task instance, by which the queue notices that it has ended without a create.
+        :return: the generation that has to end first, if one has.
         :param report: called with its place and the length of the queue, at first and when the place has changed, at
             most once a minute. It runs in the caller's context, so that its log lines are the caller's.
         :raises ViduError: when nothing may be submitted with this connection at all.
         """
-        admission = self._admissions[waiter.key] = asyncio.get_running_loop().create_future()
+        admission: asyncio.Future[Predecessor | None] = asyncio.get_running_loop().create_future()
+        self._admissions[waiter.key] = admission
+        self._alive.pop(waiter.key, None)
         self._gate.join(waiter, time.time())
         self._changed.set()
         if self._server is None or self._server.done():
@@ -117,7 +146,9 @@ class SlotQueue:
                 if place != reported:
                     report(place, length)
                     reported = place
-            await admission
+            if ti is not None:
+                self._alive[waiter.key] = _Alive(ti)
+            return await admission
         finally:
             # After a clear, the task's next try may have joined under the same key already.
             if self._admissions.get(waiter.key) is admission:
@@ -152,16 +183,54 @@ class SlotQueue:
                     await asyncio.sleep(UNREPORTED_SECONDS)
                     continue
                 now = time.time()
-                for waiter in self._gate.admit(now):
-                    if (admission := self._admissions.get(waiter.key)) is not None and not admission.done():
-                        admission.set_result(None)
+                self._wake(now)
                 self._places = self._gate.places()
+                self._check_admitted(now)
                 await self._pause(now)
+
+    def _wake(self, now: float) -> None:
+        """Wake the tasks that have a slot, or will have one by the time they run."""
+        woken: list[tuple[Waiter, Predecessor | None]] = []
+        for waiter, generation_id in self._gate.promise(now):
+            woken.append((waiter, Predecessor(generation_id, self._endpoints.get(generation_id))))
+        woken += [(waiter, None) for waiter in self._gate.admit(now)]
+        for waiter, after in woken:
+            if (admission := self._admissions.get(waiter.key)) is not None and not admission.done():
+                admission.set_result(after)
+
+    def _check_admitted(self, now: float) -> None:
+        """Begin to check whether the admitted tasks of which nothing was seen are still alive."""
+        if self._checking is not None and not self._checking.done():
+            return
+        doubted = [key for key in self._gate.doubted(now) if key in self._alive and self._alive[key].is_due(now)]
+        if doubted:
+            self._checking = asyncio.create_task(self._check(doubted))
+
+    async def _check(self, keys: list[str]) -> None:
+        """Give the slots of admitted tasks back that have ended; one by one, because each query has a cost."""
+        for key in keys:
+            if (alive := self._alive.get(key)) is None:
+                continue
+            state = await state_of(alive.ti)
+            is_elsewhere = state == alive.state == "deferred"
+            alive.state, alive.checked_at = state, time.time()
+            if self._alive.get(key) is not alive:  # it has joined again meanwhile
+                continue
+            if state in ENDED or state == "up_for_retry":
+                log.info("Connection %s: a task that was to submit has ended (%s).", self.conn_id, state)
+                self._gate.released(key, time.time())
+            elif is_elsewhere:
+                self._gate.moved(key)
+            else:
+                continue
+            del self._alive[key]
+            self._changed.set()
 
     async def _pause(self, now: float) -> None:
         """Sleep until something may have changed."""
         self._changed.clear()
-        seconds = min(self._gate.next_at(now), max(self._report_at, now + 1), now + LOG_SECONDS) - now
+        report_at = self._report_at if self._report_at > now else now + 1
+        seconds = min(self._gate.next_at(now), report_at, now + LOG_SECONDS) - now
         try:
             async with asyncio.timeout(max(seconds, 0.05)):
                 await self._changed.wait()
@@ -183,7 +252,7 @@ class SlotQueue:
             if self._is_below_floor is not None:
                 raise self._is_below_floor
             return
-        self._report_at, self._is_below_floor = now + REPORT_SECONDS, None
+        self._report_at, self._reported_at, self._is_below_floor = now + REPORT_SECONDS, now, None
         if not config.dialect.has_balance:
             self._report_at = now + UNREPORTED_SECONDS
             self._gate.unreported()
@@ -222,6 +291,21 @@ class _Watching:
 
     is_over = False
     """Whether the generation has ended."""
+    lasted: float | None = None
+    """How many seconds it took to succeed; None if that is not known well."""
+
+
+@dataclass(slots=True)
+class _Alive:
+    """An admitted task that has not shown its generation yet."""
+
+    ti: Any
+    state: str | None = None
+    checked_at: float = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether its state may be queried again."""
+        return now - self.checked_at >= DOUBTED_SECONDS
 
 
 def _limit(config: ViduConfig, balance: Credits) -> int | None:

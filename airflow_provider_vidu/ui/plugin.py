@@ -52,10 +52,12 @@ def _view(name: str, path: str, destination: str, route: str) -> dict[str, Any]:
 
 
 def _views() -> list[dict[str, Any]]:
-    """Return the page "Vidu" of the navigation, and the tab "Vidu clips" of every DAG run unless it is not wanted."""
-    views = [_view("Vidu", "spending", "nav", "vidu-credits")]
+    """Return the tab "Vidu clips" of every DAG run and the page "Vidu" of the navigation, as far as they are wanted."""
+    views = []
     if conf.getboolean("vidu", "run_tab", fallback=True):
-        views.insert(0, _view("Vidu clips", "dags/{DAG_ID}/runs/{RUN_ID}", "dag_run", "vidu-clips"))
+        views.append(_view("Vidu clips", "dags/{DAG_ID}/runs/{RUN_ID}", "dag_run", "vidu-clips"))
+    if conf.getboolean("vidu", "spending_page", fallback=True):
+        views.append(_view("Vidu", "spending", "nav", "vidu-credits"))
     return views
 
 

@@ -29,7 +29,7 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
         "label": redacted(clip.main.label, 250) if clip.main.label else None,
         "prompt": prompt_start(prompt_of(clip, generation)),
         "parameters": parameters_of(clip),
-        "credits": generation.credits if generation and generation.credits is not None else clip.credits,
+        "credits": _cost_of(clip, generation),
         "size": files[0].size if files else None,
         **_times(clip, generation),
     }
@@ -49,6 +49,12 @@ def parameters_of(clip: Clip) -> dict[str, Any]:
         redacted(name, MAX_PARAMETER_CHARS): redacted(value, MAX_PARAMETER_CHARS) if isinstance(value, str) else value
         for name, value in found.items()
     }
+
+
+def _cost_of(clip: Clip, generation: Generation | None) -> int | float | None:
+    if clip.is_dry_run:  # its result names what an earlier run has paid
+        return None
+    return generation.credits if generation and generation.credits is not None else clip.credits
 
 
 def _times(clip: Clip, generation: Generation | None) -> dict[str, Any]:

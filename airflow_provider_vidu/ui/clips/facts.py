@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
-from airflow_provider_vidu.defaults import LONGEST_SECONDS
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, LONGEST_SECONDS
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import Record, newest_first
 from airflow_provider_vidu.ui.clips.xcoms import (
@@ -169,6 +169,11 @@ class Clip:
     def main(self) -> TaskFacts:
         """The task instance that represents the clip: the first one that published its id."""
         return self.tasks[0]
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing was submitted: the id stands for none that a service has."""
+        return self.generation_id is not None and self.generation_id.startswith(DRY_RUN_PREFIX)
 
     @property
     def kills(self) -> Sequence[Action]:

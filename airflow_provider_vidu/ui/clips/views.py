@@ -24,6 +24,10 @@ URL_LIFE: Final = timedelta(hours=24)
 SURE_URL_LIFE: Final = timedelta(minutes=45)
 """They live at least this long: those of some products expire after an hour."""
 
+DRY_RUN: Final = (
+    "This was a dry run: nothing was submitted, so there is no generation. The task's log shows the request that would "
+    "have been sent."
+)
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
 
@@ -43,8 +47,8 @@ def must_ask(clip: Clip) -> bool:
 
 
 def may_ask(clip: Clip) -> bool:
-    """Whether the service can be queried: both the id and the connection are known."""
-    return clip.generation_id is not None and clip.conn_id is not None
+    """Whether the service can be queried: both the id and the connection are known, and it is no dry run's."""
+    return clip.generation_id is not None and clip.conn_id is not None and not clip.is_dry_run
 
 
 def url_of(generation: Generation | None, piece: Piece, *, cover: bool) -> str | None:
@@ -76,6 +80,8 @@ def source_of(
 
     :param stored: the stored files beneath one of the deployment's preview roots, by URI.
     """
+    if clip.is_dry_run:
+        return Source(None, None if cover else DRY_RUN)
     if any(record.uri in stored for record in files_of(clip, piece, cover=cover)):
         return Source("storage")
     _, since = clip.result or (None, None)
@@ -118,7 +124,7 @@ def clip_view(
     :param stored: the stored files that may be shown, by URI, with their proven content type where it was read.
     """
     generation = _generation(clip, live)
-    done = bool(generation and generation.is_done)
+    done = clip.is_dry_run or bool(generation and generation.is_done)
     prompts = (prompt_of(clip, generation), generation and generation.enhanced_prompt)
     prompt, enhanced = (redacted_lines(found or "", MAX_TEXT_CHARS) or None for found in prompts)
     return {
@@ -130,12 +136,12 @@ def clip_view(
         "enhanced_prompt": enhanced if enhanced != prompt else None,
         "pieces": [_piece(clip, live, piece, stored=stored, now=now) for piece in pieces(clip, live)],
         "files": [_file(record) for record in sorted(clip.records, key=lambda record: record.is_cover)],
-        "timeline": timeline(clip, generation, live),
+        "timeline": [] if clip.is_dry_run else timeline(clip, generation, live),
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
-        "support": support(clip, task, generation, live),
+        "support": "" if clip.is_dry_run else support(clip, task, generation, live),
         "refresh": _refresh(clip, done=done),
     }
 
@@ -178,7 +184,9 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
 
 
 def _state(clip: Clip, status: GenerationStatus | None) -> str:
-    """Return ``stored``, ``succeeded``, ``failed``, ``running``, ``waiting``, ``slot``, ``unknown``: for the badge."""
+    """Return the state for the badge: ``stored``, ``slot``, ``dry``, or a generation's status."""
+    if clip.is_dry_run:
+        return "dry"
     if clip.stage == "stored":
         return "stored"
     if status is not None:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, aliased, lazyload
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.polling.admission import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records import counts
@@ -182,9 +183,9 @@ def queue_place(session: Session, task: TaskFacts) -> QueuePlace | None:
     return None if place is None else QueuePlace(deadline, place, len(queue))
 
 
-def _turn(arguments: Mapping[str, Any]) -> tuple[float, float]:
-    """Return what the queue is ordered by: priority, then age."""
-    return -(number(arguments.get("priority")) or 0.0), number(arguments.get("since")) or 0.0
+def _turn(arguments: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return what the queue is ordered by."""
+    return turn(int(number(arguments.get("priority")) or 0), number(arguments.get("since")) or 0.0)
 
 
 def _arguments(session: Session, *where: Any, limit: int) -> dict[int, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ export const STATES = {
   succeeded: "Succeeded",
   stored: "Stored",
   failed: "Failed",
+  dry: "Dry run",
   unknown: "Unknown",
 };
 

@@ -39,6 +39,12 @@ def lost(official, monkeypatch):
     return lose
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: the answer to a create is lost, and a clear finds the job",
+    outcome="survived",
+    seen="counted once",
+)
 @pytest.mark.parametrize("prompt", ["a cat", "another"], ids=["resumed", "abandoned"])
 def test_a_lost_create_that_a_clear_finds_is_counted(official, lost, variables, prompt):
     """It is paid for, whether the cleared task resumes it or submits another request."""
@@ -50,6 +56,12 @@ def test_a_lost_create_that_a_clear_finds_is_counted(official, lost, variables, 
     assert len(names(variables)) == len(official.creates)
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the worker starts after the task's timeout",
+    outcome="clear error",
+    says="No slot was free",
+)
 def test_a_turn_that_comes_after_the_timeout_submits_nothing(official, connect):
     """The slot came in time, and the worker started too late: a generation would be paid for and given up at once."""
     connect("ent-v2", max_in_flight=1)
@@ -106,6 +118,12 @@ def test_a_synchronous_product_is_not_watched(official, connect):
     assert deferred_by(Task(deferrable=True)).trigger.is_watched is True
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the worker starts minutes after its turn",
+    outcome="survived",
+    seen="the account is checked before the create",
+)
 @pytest.mark.parametrize("late", [0, 200])
 def test_a_late_turn_is_checked_against_the_account(official, connect, late):
     """The queue has given the slot of a worker that starts minutes later to another task: this one waits again."""
@@ -142,6 +160,12 @@ def test_a_dry_run_that_is_switched_on_meanwhile_loses_no_result(official, monke
     assert [record["returned"] for record in task.store.values()] == [True]
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the search for a lost create is refused (429)",
+    outcome="clear error",
+    seen="the next try searches again; nothing is submitted",
+)
 @pytest.mark.parametrize("is_cleared", [False, True], ids=["retry", "clear"])
 def test_a_refused_search_for_a_lost_create_does_not_queue(official, lost, is_cleared):
     """A queue would say in the end that nothing was submitted; the next retry searches again, and finds the job."""

@@ -10,11 +10,13 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.polling import admission, retries
+from airflow_provider_vidu.tasks import slot_wait
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 from tests.integration.operators.test_generate import Task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
+TURN = {"kind": "slot", "outcome": "succeeded"}
 REFUSALS = ("video_queue_full", "token_concurrency_limit_reached")
 
 
@@ -31,6 +33,12 @@ def deferred_by(task: Task) -> TaskDeferred:
     return deferred.value
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: the account is full (429, QuotaExceeded, a gateway's full queue)",
+    outcome="survived",
+    seen="waits in the triggerer without a retry, and is created once it has a slot",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
 def test_a_full_account_is_waited_for(dialect, sandbox):
     """The refused create is not repeated in the worker; one wait later it is accepted, with the same deadline."""
@@ -55,6 +63,12 @@ def test_a_full_account_is_waited_for(dialect, sandbox):
     assert len(sandbox.creates) == 2
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a task that has its turn is refused once more",
+    outcome="survived",
+    seen="queues again with its age and its deadline",
+)
 @pytest.mark.vidu_sandbox(gateway_concurrency=1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_task_that_is_refused_again_keeps_its_age(connect, sandbox, refusal):
@@ -64,11 +78,49 @@ def test_a_task_that_is_refused_again_keeps_its_age(connect, sandbox, refusal):
     ViduHook().create_generation(prompt="a dog", model="m")
     task = Task(deferrable=True)
     waiting = deferred_by(task)
-    turn = {"kind": "slot", "outcome": "succeeded", "since": waiting.trigger.since - 50, "deadline": time.time() + 99}
+    turn = {**TURN, "since": waiting.trigger.since - 50, "deadline": time.time() + 99}
     with pytest.raises(TaskDeferred) as again:
         task.wake(waiting, turn)
     assert (again.value.trigger.since, again.value.trigger.deadline) == (turn["since"], turn["deadline"])
     assert again.value.trigger.refused_at > waiting.trigger.refused_at
+
+
+@pytest.mark.fault(
+    "orders",
+    "gate: a task is woken before its slot is free",
+    outcome="survived",
+    seen="submits after the clip's end, or goes back without a create",
+)
+@pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
+@pytest.mark.parametrize("ends", ["within moments", "later", "unknown"])
+def test_a_task_that_was_woken_early_submits_after_the_end(dialect, sandbox, monkeypatch, ends):
+    """It checks the clip whose slot it takes. If that does not end within moments, it goes back without a create."""
+    sandbox.set_speed(0)
+    first = ViduHook().create_generation(prompt="a dog", model="m")
+    task = Task(deferrable=True)
+    waiting = deferred_by(task)
+    assert len(sandbox.requests("create")) == 2
+    after = {"generation_id": "no-such-generation" if ends == "unknown" else first.id, "endpoint": None}
+    turn = {**TURN, "since": waiting.trigger.since - 50, "deadline": time.time() + 99, "after": after}
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if ends == "within moments":
+            sandbox.set_speed(1000)
+
+    monkeypatch.setitem(slot_wait.SlotWait.__init__.__kwdefaults__, "sleep", sleep)
+    monkeypatch.setattr(slot_wait, "PREDECESSOR_SECONDS", 0.2 if ends == "later" else 60)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.wake(waiting, turn)
+    trigger = deferred.value.trigger
+    if ends == "within moments":
+        assert isinstance(trigger, ViduGenerationTrigger)
+        assert len(sandbox.creates) == 2
+    else:
+        assert len(sandbox.requests("create")) == 2
+        assert (trigger.since, trigger.deadline, trigger.refused_at) == (turn["since"], turn["deadline"], None)
+    assert bool(pauses) == (ends != "unknown")
 
 
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
@@ -80,6 +132,12 @@ def test_a_worker_waits_within_the_same_rules(dialect, sandbox):
     assert {create.id for create in sandbox.creates} == {first.id, found["id"]}
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: no slot becomes free before the timeout",
+    outcome="clear error",
+    says="No slot was free",
+)
 @pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse", gateway_concurrency=1)
 def test_the_timeout_ends_the_wait_of_a_worker(dialect, sandbox, monkeypatch):
     """Nothing was submitted, and the error says so."""
@@ -107,6 +165,12 @@ def test_a_limit_of_the_users_own_is_held_before_anything_is_sent(dialect, sandb
     assert task.resume(submitted.value)["status"] == "succeeded"
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a worker dies after its create, and the account is full at the retry",
+    outcome="survived",
+    seen="resumes its generation without a slot",
+)
 def test_a_retry_needs_no_slot_for_what_is_submitted_already(dialect, sandbox, connect):
     """Only a create waits: a job that an earlier try has submitted is resumed at once."""
     connect(dialect, max_in_flight=1)
@@ -137,6 +201,12 @@ def test_a_worker_holds_the_floor(connect, sandbox):
     assert sandbox.requests("create") == []
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: no triggerer runs the wait for a slot",
+    outcome="clear error",
+    says="no triggerer ran the trigger",
+)
 def test_a_wait_that_no_triggerer_took_up(dialect, sandbox, connect):
     """Airflow gives the wait up: the error says that nothing was submitted."""
     connect(dialect, max_in_flight=1)

@@ -123,6 +123,12 @@ def test_a_job_that_cannot_be_cancelled_is_paid_and_no_try_uses_it(official, var
     assert task.xcoms["vidu_spent"] == 2 * PRICE
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: a worker dies before it cancels a job above max_credits",
+    outcome="clear error",
+    seen="the next try cancels it and uses nothing of it",
+)
 def test_a_worker_that_dies_before_the_cancel(official, monkeypatch):
     """The record says refused before anything else happens: the retry cancels, and fails."""
     task = Spender(max_credits=9)
@@ -159,6 +165,12 @@ def no_price(monkeypatch) -> None:
     monkeypatch.setattr(ViduHook, "_submit", unpriced)
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: the answer to a create names no price",
+    outcome="documented limit",
+    seen="a warning says that no limit applies",
+)
 @pytest.mark.usefixtures("no_price")
 def test_a_service_without_prices_is_reported_once(connect, sandbox, logged):
     """No limit can apply; the task goes on, and the log says so in one line."""
@@ -247,6 +259,12 @@ def test_a_cap_that_renders_differently_at_the_end_loses_no_result(connect, sand
     assert task.resume(deferred.value)["credits"] == PRICE
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: the ledger cannot be read",
+    outcome="refused",
+    says="Could not read what was spent",
+)
 def test_a_ledger_that_cannot_be_read_allows_no_create(official, variables):
     """The error may be retried, and nothing was paid."""
     variables.keys = lambda prefix: 1 / 0
@@ -256,6 +274,12 @@ def test_a_ledger_that_cannot_be_read_allows_no_create(official, variables):
     assert official.creates == []
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: the ledger cannot be written after a create",
+    outcome="survived",
+    seen="a warning; the job goes on, and a retry writes the entry",
+)
 def test_a_ledger_that_cannot_be_written_loses_no_job(official, variables, logged):
     """It is paid for: it is logged, and the retry writes the entry."""
     task = Spender(budget=ViduBudget(credits=10))
@@ -268,6 +292,12 @@ def test_a_ledger_that_cannot_be_written_loses_no_job(official, variables, logge
     assert len(names(variables)) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: kill -9 of a worker at any step of a create",
+    outcome="survived",
+    seen="at most its own job above the limit, counted at the retry",
+)
 @pytest.mark.parametrize("step", range(1, 14))
 def test_a_worker_killed_at_any_step_spends_at_most_its_own_job(official, variables, monkeypatch, step):
     """The budget plus the one job that was being created; its retry pays nothing and closes the gap."""
@@ -312,6 +342,12 @@ def test_a_worker_killed_at_any_step_spends_at_most_its_own_job(official, variab
         Spender(20, budget=ViduBudget(credits=20)).start()
 
 
+@pytest.mark.fault(
+    "orders",
+    "budget: fifty creates at once",
+    outcome="survived",
+    seen="the limit, and what was being created when it was reached",
+)
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 lets no thread but the main one call execute()")
 def test_fifty_tasks_at_once_spend_the_budget_and_what_was_being_created(official, variables):
     """Every create that was allowed began before the known sum reached the limit; afterwards none is."""

@@ -21,9 +21,10 @@ pytestmark = pytest.mark.integration
 async def test_a_limit_of_the_users_own_counts_what_others_run(sandbox, connect):
     """Another triggerer runs two of three: the account has free slots, and this queue gives away one."""
     connect("ent-v2", max_in_flight=3)
+    sandbox.set_speed(0)
     for _ in range(2):
         await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="viduq2")
-    assert await admitted(*(slot_trigger(name) for name in "abcd"), seconds=1.5) == ["a"]
+    assert await admitted(*(slot_trigger(name) for name in "abcd")) == ["a"]
 
 
 @pytest.mark.parametrize("limit", [0, -1, "none", None])
@@ -32,7 +33,7 @@ async def test_an_account_without_a_usable_limit_is_probed(sandbox, connect, lim
     connect("ent-v2")
     answer = {"remains": [{"credit_remain": 500, "concurrency_limit": limit, "current_concurrency": 0}]}
     sandbox.add_fault({"match": {"kind": "credits"}, "times": 99, "action": {"status": 200, "body": answer}})
-    assert await admitted(slot_trigger("film"), seconds=2) == ["film"]
+    assert await admitted(slot_trigger("film")) == ["film"]
 
 
 @pytest.mark.vidu_sandbox(concurrency=2, when_full="refuse")
@@ -49,7 +50,7 @@ async def test_a_task_that_joins_while_the_queue_closes_is_served(sandbox, conne
     monkeypatch.setattr(async_client.AsyncClient, "close", slowly)
     await fired(slot_trigger("first"))
     await asyncio.wait_for(closing.wait(), 5)
-    assert await admitted(slot_trigger("second", since=time.time()), seconds=8) == ["second"]
+    assert await admitted(slot_trigger("second", since=time.time())) == ["second"]
 
 
 @pytest.mark.vidu_sandbox(balance=50)
@@ -62,6 +63,12 @@ async def test_a_floor_holds_for_those_who_join_right_after(sandbox, connect):
     assert len(sandbox.requests("credits")) == 1
 
 
+@pytest.mark.fault(
+    "orders",
+    "gate: a triggerer restarts, with max_in_flight",
+    outcome="survived",
+    seen="nobody is admitted before what runs is counted",
+)
 async def test_a_restart_admits_nobody_before_the_running_generations_are_counted(sandbox, connect):
     """On a gateway, with all rows loaded at once and the waiting tasks first, ``max_in_flight`` holds."""
     connect("vidu-native", max_in_flight=1)
@@ -74,6 +81,6 @@ async def test_a_restart_admits_nobody_before_the_running_generations_are_counte
         await anext(watch.run())
 
     job = asyncio.create_task(watching())
-    assert await admitted(slot_trigger("a"), slot_trigger("b"), seconds=1.5) == []
+    assert await admitted(slot_trigger("a"), slot_trigger("b"), seconds=1.5, at_least=0) == []
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)

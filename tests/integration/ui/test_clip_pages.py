@@ -64,6 +64,19 @@ def test_the_contact_sheet_is_guarded_too(pages, secret):
     assert [pages.get(path, user=user).status_code for user in (None, "vera", "admin")] == [401, 403, 200]
 
 
+def test_a_dry_run_is_shown_as_one(pages):
+    """Its page says that nothing was submitted. The service is not asked for an id that it never had."""
+    result = {"dry_run": True, "id": "dry-run-0", "video_url": "https://dry-run.invalid/dry-run-0", "credits": 20}
+    pages.add("dry", "dry-run-0", fields={"vidu_conn_id": "vidu_default", "prompt": "A kite"}, result=result)
+    page = pages.clip("dry")
+    assert (page["state"], page["prompt"], page["credits"]) == ("dry", "A kite", None)
+    assert "dry run: nothing was submitted" in page["pieces"][0]["reason"]
+    assert (page["timeline"], page["outlook"], page["support"], page["error"]) == ([], None, "", None)
+    assert not page["can_play"]
+    assert pages.get(pages.at("dry", then="/file")).status_code in (400, 404, 410)
+    assert [seen for seen in pages.sandbox.requests() if "dry-run" in str(seen)] == []
+
+
 def test_visitors_are_sent_to_the_login(pages, secret):
     """A page leads whoever is not logged in to Airflow's login, and from there back to the page."""
     path = pages.at("made", dag=secret)

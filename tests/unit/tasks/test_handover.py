@@ -127,3 +127,16 @@ async def test_a_resumed_try_keeps_its_generation(monkeypatch):
     """A task that was resumed meanwhile is still at work on the same generation."""
     looks(monkeypatch, ("running", "g"))
     assert await handover.is_handed_over(TI, "g", pause=0) is True
+
+
+async def test_the_state_alone_is_one_query(monkeypatch):
+    """Nothing that the task has published is read; a state that cannot be read is None."""
+    seen = []
+
+    def look(ti, key):
+        seen.append(key)
+        return ("up_for_retry", None) if len(seen) == 1 else 1 / 0
+
+    monkeypatch.setattr(handover, "_look", look)
+    assert [await handover.state_of(TI), await handover.state_of(TI)] == ["up_for_retry", None]
+    assert seen == [None, None]

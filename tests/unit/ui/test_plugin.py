@@ -88,6 +88,16 @@ def test_the_tab_can_be_switched_off(tmp_path):
     assert "{DAG_ID}" in tab["href"]
 
 
+def test_the_page_can_be_switched_off(tmp_path):
+    """A deployment that does not want it in everybody's navigation need not have it there."""
+    code = (
+        "import json, os\nfrom airflow_provider_vidu.ui.plugin import _spending_page\nfound = [_spending_page()]\n"
+        "os.environ['AIRFLOW__VIDU__SPENDING_PAGE'] = 'False'\nprint(json.dumps([*found, _spending_page()]))"
+    )
+    (page,), without = fresh(code, tmp_path)
+    assert (page["destination"], without) == ("nav", [])
+
+
 def test_airflow_finds_it(monkeypatch):
     """The entry point leads to a class that Airflow takes for a plugin."""
     # Before 3.2 it compares with those it has loaded before.
