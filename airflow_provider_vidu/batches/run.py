@@ -115,13 +115,15 @@ class BatchRun:
         """What identifies this order of the batch: another one after a clear with ``on_clear="new"``."""
         return f"{self._batch}#{self.state.orders}"
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: Order, dag_id: str | None = None) -> None:
         """Begin a try: resume what an earlier one has left, or order everything again.
 
         :param order: which order of the task instance the try belongs to.
+        :param dag_id: the DAG of the task; None outside of one.
         """
         settings, state = self._settings, self.state
-        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=settings.on_clear == "new")
+        is_new = settings.on_clear == "new"
+        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=is_new, dag_id=dag_id)
         if is_new and settings.cancel_on_kill:
             self._cancel(list(state.open.values()), "the task was cleared")
         self._journal.append(*again)
@@ -407,9 +409,17 @@ class BatchRun:
     def _manifest(self) -> Any:
         return self._destination.file(f"{self._batch}.manifest.jsonl")
 
-    def _summary(self) -> dict[str, Any]:
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the batch is, for the clip pages: no row of it."""
         uri: str = self._manifest.uri
-        return summary(self.state, self._rows, self._batch, uri, uri.rpartition("/")[0] + "/")
+        folder = uri.rpartition("/")[0] + "/"
+        conn_id, rows = self._settings.vidu_conn_id, len(self._rows)
+        return {"batch": self._batch, "folder": folder, "manifest": uri, "conn_id": conn_id, "rows": rows}
+
+    def _summary(self) -> dict[str, Any]:
+        place = self.place
+        return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])
 
     def _cancel(self, jobs: Sequence[Open], why: str) -> None:
         if jobs:

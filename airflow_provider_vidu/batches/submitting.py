@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.batches.manifest import failed_line, job_of
+from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.state import Event, Open, opened
+from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
@@ -138,7 +138,7 @@ class Submitter:
             if not sends:
                 self._journal.append({"e": "back", "keys": [row.key]})
             raise
-        job = job_of(generation, endpoint, record.request, time.time())
+        job = job_of(row, generation, endpoint, record.request, time.time())
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, failed, job=job, generation=generation)
@@ -149,7 +149,7 @@ class Submitter:
     def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:
         if not record.is_searchable and error.generation_id:
             # Without a list, the id in the error is all there is.
-            job = Open(error.generation_id, time.time(), endpoint=endpoint, request=record.request)
+            job = open_of(row, error.generation_id, time.time(), endpoint, record.request)
             self._journal.append(opened(row.key, job))
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
@@ -173,7 +173,7 @@ class Submitter:
             if generation_id is None:
                 self._journal.append({"e": "back", "keys": [row.key]})
             else:
-                job = Open(generation_id, record.began or record.at, endpoint=endpoint, request=record.request)
+                job = open_of(row, generation_id, record.began or record.at, endpoint, record.request)
                 self._journal.append(opened(row.key, job))
         return None
 
@@ -187,4 +187,4 @@ def is_searchable_at(record: Record) -> float:
 
 
 def _intent(row: Row, endpoint: str | None, record: Record, *, is_lost: bool = False) -> Event:
-    return {"e": "intent", "key": row.key, "record": record.to_json(), "endpoint": endpoint, "lost": is_lost}
+    return {"e": "intent", **intended(row.key, Intent(record, endpoint, is_lost, row.index))}

@@ -27,7 +27,7 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
 from airflow_provider_vidu.tasks.deferral import was_given_up
@@ -106,6 +106,7 @@ class ViduBatchOperator(SignedURLOperator):
         "rows", "destination", "batch", "model", "images", "endpoint", "parameters", "vidu_conn_id", "storage_conn_id"
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"rows": "json", "parameters": "json"}
+    operator_extra_links = (ViduBatchLink(),)
     ui_color: str = "#c9e4f8"
 
     def __init__(
@@ -207,7 +208,9 @@ class ViduBatchOperator(SignedURLOperator):
             token = f"{name}#{state.orders}"
             self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
         if not was_resumed or state.order is None:
-            run.begin(order_of(context) if is_task_instance(context.get("ti")) else Order(0))
+            ti = context.get("ti")
+            run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
+        publish_batch(context, run.place, announce=not was_resumed)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=TOKEN_KEY, value=run.token)
         if self._killed:

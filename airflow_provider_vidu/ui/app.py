@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import web_url, whole
+from airflow_provider_vidu.ui.batches import routes as batches
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
 from airflow_provider_vidu.ui.clips.facts import Clip
@@ -78,6 +79,7 @@ _DEPTHS: Final = {
     MAPPED + NUMBERED: 9,
     LOOPED + NUMBERED: 10,
     spending.SPENDING: 0,
+    **batches.DEPTHS,
 }
 
 # The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
@@ -94,6 +96,7 @@ def make_app() -> Any:
     prepare(app.state)
     app.include_router(router)
     app.include_router(spending.router)
+    app.include_router(batches.router)
     # The same files as in the published package; they hold nothing about clips.
     app.mount("/static", _Static(directory=Path(__file__).parent / "static"), name="static")
     # Starlette's own class: that is what its router raises for an address without a route.
@@ -111,6 +114,7 @@ def prepare(state: Any) -> None:
     state.reads = Reads()
     state.views = Threads(VIEWS)
     spending.prepare(state)
+    batches.prepare(state, batches.ClipHelpers(_live, _stored, _media))
 
 
 class _Static(StaticFiles):
@@ -193,6 +197,7 @@ async def sheet_data(
     lives = await asyncio.gather(*(_live(request, clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
     stored = await _stored(request, sheet.clips)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
+    here["batches"] = await batches.batches_of(request, dag_id, run_id)
     made: JSONResponse = await request.app.state.views.run(_sheet_answer, sheet, lives, stored, here)
     return made
 
