@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from pathlib import Path
-
 import pytest
 
 from airflow_provider_vidu.links import has_pages
@@ -24,17 +20,17 @@ def batch(pages) -> BatchFolder:  # noqa: F811
     made = BatchFolder(folder, 40, "batch-ui", conn_id="none")
     made.submit(*range(14))
     for n in range(9):
-        made.store(n, a_clip())
+        made.store(n, a_clip(n))
     made.fail(9)
     pages.add("films", None, dag="batch-ui", state="running", batch=made.place)
     return made
 
 
-def a_clip() -> bytes:
+def a_clip(n: int) -> bytes:
     """Return a small film that a browser plays."""
     from airflow_provider_vidu.sandbox.media.mp4 import clip
 
-    return clip("a kite", seconds=1)
+    return clip(f"kite {n}", seconds=1)
 
 
 def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811
@@ -45,7 +41,7 @@ def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # no
         page.locator(".card").nth(13).wait_for()
         assert "9 of 40 rows stored · 1 failed · 4 at the service · 26 to order" in page.locator(".batch").inner_text()
         assert page.locator(".card", has_text="CreationPolicyViolation").count() == 1
-        page.wait_for_timeout(300) if theme == "dark" else None
+        until(page, "[...document.querySelectorAll('.card video')].filter((v) => v.readyState > 1).length >= 8")
         picture(page, f"batch-{theme}")
     page.get_by_role("button", name="Stored 9").click()
     until(page, "document.querySelectorAll('.card').length === 9")
@@ -62,5 +58,5 @@ def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # no
     phone = visit(sheet, size=PHONE)
     phone.locator(".card").first.wait_for()
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    batch.store(10, a_clip())
+    batch.store(10, a_clip(10))
     page.get_by_text("10 of 40 rows stored").wait_for()
