@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.batches.journal import content_of, write_file
 from airflow_provider_vidu.batches.manifest import reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
 from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.artifacts import Artifact
@@ -60,9 +60,12 @@ class Catalogue:
             return False
         return self._destination.file(uri.removeprefix(folder)).size() == line.get("size")
 
+    def name_of(self, request: str) -> str:
+        """Return what names an order: its request, the service, and the file that is kept of it."""
+        return hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]
+
     def _file(self, request: str) -> Any:
-        digest = hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]
-        return self._destination.file(f"{HIDDEN_FOLDER}/catalogue/{digest}.json")
+        return self._destination.file(f"{HIDDEN_FOLDER}/catalogue/{self.name_of(request)}.json")
 
 
 class Twins:

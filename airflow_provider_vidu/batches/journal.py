@@ -24,6 +24,7 @@ from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.state import BatchState, Event
 from airflow_provider_vidu.exceptions import ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
+from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.destination import Destination
@@ -180,7 +181,7 @@ class Journal:
     def _write(self, content: bytes) -> None:
         file = self._object(self._leg, self._next)
         try:
-            _write(file, content, "application/x-ndjson", replace=False)
+            create_file(file, content, "application/x-ndjson")
         except DestinationExistsError:
             # Either an earlier attempt whose answer was lost, or another process.
             if content_of(file) != content:
@@ -198,34 +199,6 @@ class Journal:
 
 class _TakenError(ViduError):
     """An object of the journal has the name that this process was about to use."""
-
-
-def write_file(file: StoredFile, content: bytes, content_type: str) -> None:
-    """Store a small file, whole or not at all; an earlier one of that name is replaced.
-
-    :raises ViduStorageError: when it could not be written.
-    """
-    _write(file, content, content_type, replace=True)
-
-
-def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool) -> None:
-    writer = file.writer(len(content), replace=replace, content_type=content_type)
-    try:
-        writer.write(memoryview(content))
-        writer.publish()
-    except BaseException:  # nothing half-written may remain
-        writer.discard()
-        raise
-
-
-def content_of(file: StoredFile) -> bytes | None:
-    """Return the content of a small file; None if there is none."""
-    try:
-        return b"".join(file.read())
-    except ViduStorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
 
 
 def _lines(events: Iterable[Event]) -> bytes:

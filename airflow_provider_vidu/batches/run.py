@@ -401,7 +401,7 @@ class BatchRun:
         )
 
     def _write_manifest(self) -> None:
-        from airflow_provider_vidu.batches.journal import write_file
+        from airflow_provider_vidu.stores.small_files import write_file
 
         write_file(self._manifest, manifest(self.state.lines, self._rows), "application/x-ndjson")
 

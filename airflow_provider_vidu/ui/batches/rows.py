@@ -138,7 +138,9 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
 
     :param view: of the card, or of the page.
     """
-    known = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
+    known: dict[str, Any] = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
+    if "task" in view:
+        known["tasks"] = [view["task"]]  # the batch's own, with its own state
     if not isinstance(entry.known, dict):
         # The task of an open row may have failed: a retry or a clear resumes it.
         return {**view, **known, "error": None}
