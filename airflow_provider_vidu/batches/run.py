@@ -25,6 +25,7 @@ from airflow_provider_vidu.batches.manifest import (
 )
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
+from airflow_provider_vidu.batches.spending import BatchSpending
 from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open, begun
 from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.common.progress import duration
@@ -72,6 +73,7 @@ class BatchRun:
     :param destination: the folder of the files.
     :param journal: of the batch, opened.
     :param log: gets one line of progress.
+    :param spending: counts the credits under the budgets of the DAG; nothing does if omitted.
     :raises ViduConfigError: when the connection is unusable.
     """
 
@@ -83,6 +85,7 @@ class BatchRun:
         destination: Destination,
         journal: Journal,
         log: Any,
+        spending: BatchSpending | None = None,
     ) -> None:
         self._settings = settings
         self._rows = rows
@@ -103,7 +106,10 @@ class BatchRun:
         self._lines_before = len(self.state.lines)
         self._pending: deque[Row] = deque()
         self._collector = Collector(settings, self._config, destination, log, lambda: self.state.usual_seconds)
-        self._submitter = Submitter(self._hook, journal, settings.storage_conn_id, log, self._check_wanted)
+        self._spending = BatchSpending(None) if spending is None else spending
+        self._submitter = Submitter(
+            self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending
+        )
 
     @property
     def state(self) -> BatchState:
@@ -173,6 +179,8 @@ class BatchRun:
                 continue
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)
+            if not was_resumed:  # an earlier try may have ended before it could
+                self._spending.paid(job, state)
         self._pending.extend(row for row in self._rows if not state.knows(row.key))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical" and not state.is_again:
@@ -206,6 +214,7 @@ class BatchRun:
 
     def _event_of(self, one: Collected) -> Event:
         row, now = self._by_key[one.key], time.time()
+        self._spending.ended(one.job, one.generation)
         if isinstance(one, Stored):
             self._leg.stored += 1
             return {"e": "line", "line": stored_line(row, one.job, one.generation, one.record, one.ended, now)}
@@ -299,6 +308,7 @@ class BatchRun:
         """
         if self._config.min_balance is not None:
             self._account_in_use()
+        self._spending.check()
         state, limit = self.state, self._settings.max_credits
         if limit is None:
             return True

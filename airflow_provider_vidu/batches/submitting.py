@@ -21,6 +21,7 @@ from airflow_provider_vidu.polling.watch import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.batches.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.order import Record
 
@@ -49,11 +50,19 @@ class Submitter:
     :param storage_conn_id: the Airflow connection of the rows' files.
     :param log: gets warnings.
     :param check: raises right before a send if the create is no longer wanted.
+    :param spending: of the batch.
     """
 
     def __init__(
-        self, hook: ViduHook, journal: Journal, storage_conn_id: str | None, log: Any, check: Callable[[], None]
+        self,
+        hook: ViduHook,
+        journal: Journal,
+        storage_conn_id: str | None,
+        log: Any,
+        check: Callable[[], None],
+        spending: BatchSpending,
     ) -> None:
+        self._spending = spending
         self._hook = hook
         self._journal = journal
         self._storage_conn_id = storage_conn_id
@@ -119,6 +128,7 @@ class Submitter:
         def before_send() -> None:
             nonlocal sends
             self._check()
+            self._spending.check()  # again: a repetition may come minutes later
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
@@ -142,8 +152,10 @@ class Submitter:
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, failed, job=job, generation=generation)
+            self._spending.paid(job, self._journal.state)
             return Submitted()
         self._journal.append(opened(row.key, job))
+        self._spending.paid(job, self._journal.state)
         return Submitted(generation)
 
     def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -28,6 +29,8 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
+from airflow_provider_vidu.orders.dry_run import is_dry
+from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
 from airflow_provider_vidu.tasks.deferral import was_given_up
@@ -71,6 +74,10 @@ class ViduBatchOperator(SignedURLOperator):
     :param max_in_flight: how many generations the batch has at the service at once, up to 1,000.
     :param max_credits: the most credits that the batch may spend, checked before each create. A generation whose price
         is not known yet counts as the most expensive one so far.
+    :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend. Each generation of
+        the batch counts, and above the limit nothing more is ordered.
+    :param dry_run: read and check all rows, log what would be submitted, with the prices that earlier runs have paid,
+        and send nothing; ``[vidu] dry_run`` does so for all tasks.
     :param min_success: what the batch needs to succeed: a share of the rows (``0.9``; ``1.0`` needs all) or their
         number (``1`` needs one).
     :param on_failure: ``continue`` orders all rows whatever fails; ``stop`` orders nothing more as soon as
@@ -117,6 +124,8 @@ class ViduBatchOperator(SignedURLOperator):
         batch: str | None = None,
         max_in_flight: int = 10,
         max_credits: float | None = None,
+        budget: ViduBudget | None = None,
+        dry_run: bool = False,
         min_success: float = 1.0,
         on_failure: OnFailure = "continue",
         rows_format: RowsFormat | None = None,
@@ -144,6 +153,9 @@ class ViduBatchOperator(SignedURLOperator):
         self.batch = batch
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
+        self.budget = checked_budget(budget)
+        # Not dry_run, which is a method of Airflow's operators.
+        self.is_dry_run = checked_flag("dry_run", dry_run)
         self.min_success = checked_min_success(min_success)
         self.on_failure = on_failure
         self.rows_format = rows_format
@@ -190,15 +202,20 @@ class ViduBatchOperator(SignedURLOperator):
     def _leg(self, context: Any, event: Any, *, was_resumed: bool) -> dict[str, Any]:
         from airflow_provider_vidu.batches.journal import Journal
         from airflow_provider_vidu.batches.run import BatchRun
+        from airflow_provider_vidu.batches.spending import BatchSpending
+        from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of
 
         settings, destination, name = self._settings(), self._folder(), self._name(context)
         rows = self._rows()
+        if not was_resumed and is_dry(self.is_dry_run):
+            return self._dry_run(context, rows, settings, name, destination)
         journal = Journal(destination, name, log=self.log)
         state = journal.open()
         try:
-            run = self._run = BatchRun(settings, rows, name, destination, journal, self.log)
+            spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
+            run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         except ViduConfigError:
             if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
                 raise
@@ -217,6 +234,18 @@ class ViduBatchOperator(SignedURLOperator):
             run.kill()
         result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
         return self._wait(result) if isinstance(result, Pending) else result
+
+    def _dry_run(
+        self, context: Any, rows: list[Row], settings: Settings, name: str, destination: Destination
+    ) -> dict[str, Any]:
+        from airflow_provider_vidu.batches.dry_run import dry_run
+        from airflow_provider_vidu.hooks import ViduHook
+
+        ti, earlier = context.get("ti"), None
+        with suppress(Exception):  # a price is shown only where it is cheap to know
+            own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+            earlier = ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
+        return dry_run(ViduHook(self.vidu_conn_id), rows, settings, name, destination, self.log, earlier)
 
     def _wait(self, pending: Pending) -> NoReturn:
         """Leave the worker until the trigger's event."""

@@ -56,7 +56,7 @@ def dry_run(
     """
     config = hook.config
     try:
-        request, sent = prepared.identity(), prepared.resolve(_Offline(hook))  # type: ignore[arg-type]
+        request, sent = prepared.identity(), prepared.resolve(Offline(hook))  # type: ignore[arg-type]
     finally:
         prepared.close()
     url = without_query(config.url(config.dialect.create(sent, endpoint).request))
@@ -114,7 +114,7 @@ def _earlier_price(context: Mapping[str, Any], terms: Mapping[str, Any]) -> int 
     return whole(known.get("credits")) if is_same else None
 
 
-class _Offline:
+class Offline:
     """Stands in for a hook where files are resolved: what would be uploaded gets an address of the same form."""
 
     def __init__(self, hook: ViduHook) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_vidu.batches import journal
 from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.exceptions import ViduError, ViduStorageError
 from airflow_provider_vidu.stores import small_files
