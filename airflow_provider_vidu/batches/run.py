@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -96,6 +97,8 @@ class BatchRun:
         self._log = log
         self._hook = QuietHook(settings.vidu_conn_id)
         self._config = self._hook.config
+        self.manifest_digest: str | None = None
+        """The SHA-256 of the manifest, once this leg has written it."""
         self._killed = False
         self._balance_at = 0.0
         self._was_resumed = False
@@ -413,7 +416,9 @@ class BatchRun:
     def _write_manifest(self) -> None:
         from airflow_provider_vidu.stores.small_files import write_file
 
-        write_file(self._manifest, manifest(self.state.lines, self._rows), "application/x-ndjson")
+        content = manifest(self.state.lines, self._rows)
+        write_file(self._manifest, content, "application/x-ndjson")
+        self.manifest_digest = hashlib.sha256(content).hexdigest()
 
     @property
     def _manifest(self) -> Any:

@@ -38,6 +38,7 @@ from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_vidu.batches.run import BatchRun
     from airflow_provider_vidu.stores.destination import Destination
@@ -61,6 +62,9 @@ class ViduBatchOperator(SignedURLOperator):
     *A bad row fails alone*: a refused prompt or an unreadable file is a line of the manifest. What concerns the whole
     account (key, credits, ``max_credits``, the connection, the destination) stops further creates; the open generations
     are waited for and stored, then the task fails.
+
+    ``outlets`` may hold assets and asset aliases: their events carry the summary as ``extra``, and an alias resolves to
+    the manifest. Lineage leads from the file of the rows, if they come from one, to the manifest.
 
     *Never left running*: kill, mark-failed and the timeout cancel the open generations, as far as the service allows.
 
@@ -177,6 +181,7 @@ class ViduBatchOperator(SignedURLOperator):
         self.max_failures = checked_count("max_failures", max_failures)
         self._run: BatchRun | None = None
         self._killed = False
+        self._ended: tuple[dict[str, Any], str | None] | None = None
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -233,7 +238,27 @@ class ViduBatchOperator(SignedURLOperator):
         if self._killed:
             run.kill()
         result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
-        return self._wait(result) if isinstance(result, Pending) else result
+        if isinstance(result, Pending):
+            self._wait(result)
+        self._ended = (result, run.manifest_digest)
+        self._report(context, result)
+        return result
+
+    def _report(self, context: Any, summary: dict[str, Any]) -> None:
+        """Fill the events of the task's outlets: an alias resolves to the manifest, which names every file."""
+        if not self.outlets:
+            return
+        from airflow_provider_vidu.tasks.outlets import fill_outlet_events
+
+        fill_outlet_events(self.outlets, context, summary["manifest"], lambda: dict(summary), self.log)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the file of the rows and the manifest; only the OpenLineage provider calls this."""
+        from airflow_provider_vidu.batches.reading import uri_of
+        from airflow_provider_vidu.tasks.outlets import batch_facets
+
+        summary, digest = self._ended or (None, None)
+        return batch_facets(summary, uri_of(self.rows), digest)
 
     def _dry_run(
         self, context: Any, rows: list[Row], settings: Settings, name: str, destination: Destination
