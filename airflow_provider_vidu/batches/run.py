@@ -27,16 +27,18 @@ from airflow_provider_vidu.batches.manifest import (
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.spending import BatchSpending
-from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open, begun
+from airflow_provider_vidu.batches.state import BatchState, Event, Open, begun
 from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.tasks.slots import check_balance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.stores.destination import Destination
 
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -189,7 +191,17 @@ class BatchRun:
         if self._settings.reuse == "identical" and not state.is_again:
             service = f"{self._config.dialect.name} {self._config.base_url}"
             catalogue = Catalogue(self._destination, service, self._settings.artifact, self._log)
-            self._twins = Twins(catalogue, state, self._submitter.digest)
+            owner = f"batch {self._batch}"
+
+            def claim(request: str) -> Claim:
+                def look_up() -> None:
+                    if catalogue.find(request) is not None:  # by now: the row takes it when it is looked at again
+                        raise SharedOrderError("")
+
+                return catalogue.claim(request, owner, self._hook, None, look_up, sleep=never_sleep)
+
+            self._twins = Twins(catalogue, state, self._submitter.digest, claim)
+            self._submitter.claim = claim
 
     def _step(self) -> None:
         self._collect()
@@ -205,8 +217,8 @@ class BatchRun:
             self._journal.append(*events)
             self._check_failures()
             for line in (event["line"] for event in events if event["e"] == "line"):
-                if self._twins is not None and line["status"] == STORED:
-                    self._twins.stored(line)
+                if self._twins is not None:
+                    self._twins.ended(line)
         if self._twins is not None:
             reused, again = self._twins.settled()
             if reused:
@@ -274,6 +286,10 @@ class BatchRun:
         if result.refusal is not None:
             self._pending.appendleft(row)
             self._refused(result.refusal, is_full=result.is_full)
+            return
+        if result.shared is not None:
+            assert self._twins is not None
+            self._twins.park(row, result.shared)
             return
         self._stop.refusals = 0
         self._stop.resume_at = None
@@ -374,6 +390,8 @@ class BatchRun:
         self._end_leg()
         searches = [is_searchable_at(intent.record) for intent in self.state.intents.values()]
         times = [*searches, *([] if self._stop.resume_at is None or not self._pending else [self._stop.resume_at])]
+        if self._twins is not None and (due_at := self._twins.due_at) is not None:
+            times.append(due_at)
         jobs, wanted = self._collector.open_jobs(), self._wanted()
         expected = plan.expected_at((job.at for job in jobs), self.state.usual_seconds, wanted, time.time())
         resume_at = min([*times, *([] if expected is None else [expected])], default=None)

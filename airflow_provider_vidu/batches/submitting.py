@@ -13,6 +13,7 @@ from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.request import request_of, required_arguments, text
@@ -34,12 +35,14 @@ class Submitted:
     :param refusal: why the account takes no more for now, or at all.
     :param is_full: whether it takes none for now only.
     :param is_lost: whether the outcome of the create is unknown.
+    :param shared: the digest of the request, if another task has submitted an equal order; nothing was sent.
     """
 
     generation: Generation | None = None
     refusal: ViduError | None = None
     is_full: bool = False
     is_lost: bool = False
+    shared: str | None = None
 
 
 class Submitter:
@@ -62,6 +65,8 @@ class Submitter:
         check: Callable[[], None],
         spending: BatchSpending,
     ) -> None:
+        self.claim: Callable[[str], NoClaim] = lambda _: NoClaim()
+        """Returns the claim on the order of a request, if equal orders share one create."""
         self._spending = spending
         self._hook = hook
         self._journal = journal
@@ -122,6 +127,9 @@ class Submitter:
         return endpoint, record, marked
 
     def _sent(self, row: Row, endpoint: str | None, record: Record, body: Mapping[str, Any]) -> Submitted:
+        claim = self.claim(record.request)
+        if (other := self._without_claim(row, record, claim)) is not None:
+            return other
         self._journal.append(_intent(row, endpoint, record))
         sends = 0
 
@@ -129,6 +137,7 @@ class Submitter:
             nonlocal sends
             self._check()
             self._spending.check()  # again: a repetition may come minutes later
+            claim.check()
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
@@ -137,7 +146,11 @@ class Submitter:
             generation = self._hook._submit(body, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
             return self._unknown(row, endpoint, record, error)
+        except ClaimLostError:
+            self._journal.append({"e": "back", "keys": [row.key]})
+            return Submitted(shared=record.request)
         except ViduError as error:
+            claim.release()
             about = blame(error)
             if about is Blame.ROW:
                 self._fail(row, error)
@@ -147,16 +160,32 @@ class Submitter:
         except BaseException:  # a kill before the send: the row is open again, and the intent means nothing
             if not sends:
                 self._journal.append({"e": "back", "keys": [row.key]})
+                claim.release()
             raise
         job = job_of(row, generation, endpoint, record.request, time.time())
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, failed, job=job, generation=generation)
+            claim.release()
             self._spending.paid(job, self._journal.state)
             return Submitted()
         self._journal.append(opened(row.key, job))
+        claim.submitted(job.id)
         self._spending.paid(job, self._journal.state)
         return Submitted(generation)
+
+    def _without_claim(self, row: Row, record: Record, claim: NoClaim) -> Submitted | None:
+        """Take the claim on a row's order; return what becomes of the row if another task has it."""
+        try:
+            claim.take(record)
+        except (SharedOrderError, BusyClaimError):
+            return Submitted(shared=record.request)
+        except ViduSubmitUnknownError as error:  # of the other task
+            self._fail(row, error)
+            return Submitted()
+        except ViduError as error:
+            return Submitted(refusal=error)
+        return None
 
     def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:
         if not record.is_searchable and error.generation_id:
@@ -187,6 +216,7 @@ class Submitter:
             else:
                 job = open_of(row, generation_id, record.began or record.at, endpoint, record.request)
                 self._journal.append(opened(row.key, job))
+                self.claim(record.request).submitted(generation_id)
         return None
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:

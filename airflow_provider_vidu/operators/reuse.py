@@ -55,7 +55,6 @@ class SharedResults:
 
         service = f"{hook.config.dialect.name} {hook.config.base_url}"
         self._catalogue: Catalogue = Catalogue(destination, service, artifact, log)
-        self._destination = destination
         self._hook = hook
         self._request = request
         self._log = log
@@ -90,18 +89,7 @@ class SharedResults:
         return file_in(line) if line is not None and line.get("generation_id") == generation_id else None
 
     def _claim(self, owner: str, endpoint: str | None) -> Claim:
-        from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
-        from airflow_provider_vidu.orders.claims import Claim
-
-        folder = f"{HIDDEN_FOLDER}/claims/{self._catalogue.name_of(self._request)}"
-        return Claim(
-            lambda name: self._destination.file(f"{folder}/{name}"),
-            owner,
-            self._hook,
-            self._look_up,
-            self._log,
-            endpoint,
-        )
+        return self._catalogue.claim(self._request, owner, self._hook, endpoint, self._look_up)
 
     def _look_up(self) -> None:
         if (line := self._catalogue.find(self._request)) is not None:

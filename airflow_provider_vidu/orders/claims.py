@@ -52,6 +52,18 @@ class ClaimLostError(Exception):
     """Another task has taken the claim over before the create was sent. No ViduError: it must not be repeated."""
 
 
+class BusyClaimError(Exception):
+    """Another task is about to submit an equal order; raised instead of waiting for it by a ``sleep`` that must not."""
+
+
+def never_sleep(seconds: float) -> None:
+    """Stand in for a ``sleep`` where many orders are under way.
+
+    :raises BusyClaimError: always.
+    """
+    raise BusyClaimError
+
+
 class NoClaim:
     """The claim of a task that shares nothing."""
 

@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims
 from tests.integration.batches.batch_task import BatchTask
@@ -258,3 +259,50 @@ def test_wrong_arguments_fail_at_parse_time(arguments):
 
     with pytest.raises(exceptions.ViduConfigError, match="reuse"):
         ViduGenerateOperator(**{"task_id": "g", "prompt": "x", "reuse": "identical", **arguments})
+
+
+@pytest.mark.vidu_sandbox(concurrency=50)
+def test_a_batch_and_a_single_task_share_one_create(dialect, sandbox, tmp_path, monkeypatch):
+    """Rows wait for the generation of another task, and a single task waits for that of a row."""
+    monkeypatch.setattr(catalogue, "PARKED_SECONDS", 0.3)
+    single = RunTask(tmp_path)
+    with pytest.raises(TaskDeferred) as own:
+        single.start()
+    rows = [{"key": "shared", "prompt": "a cat"}, {"key": "twin", "prompt": "a cat"}, {"key": "new", "prompt": "a dog"}]
+    batch = BatchTask(tmp_path, rows, reuse="identical")
+    with pytest.raises(TaskDeferred) as deferred:
+        batch.start()
+    assert len(sandbox.creates) == 2
+    first = single.resume(own.value)
+    while True:
+        try:
+            found = batch.wake(deferred.value, batch.event(deferred.value))
+            break
+        except TaskDeferred as again:
+            deferred.value = again
+    assert (found["stored"], found["reused"]) == (3, 2)
+    assert {line["generation_id"] for line in batch.lines if line["key"] != "new"} == {first["id"]}
+    assert len(sandbox.creates) == 2
+    assert claims_in(tmp_path) == []
+
+
+@pytest.mark.vidu_sandbox(concurrency=50)
+def test_a_single_task_waits_for_a_row(connect, sandbox, tmp_path):
+    """The claim of a batch has the generation's id right after the create, and is gone with the file."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    batch = BatchTask(tmp_path, [{"prompt": "a cat"}], reuse="identical")
+    batch.kwargs["timeout"] = 600
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_vidu.batches.plan.stays", lambda *_, **__: False)
+        with pytest.raises(TaskDeferred) as deferred:
+            batch.start()
+    single = RunTask(tmp_path)
+    with pytest.raises(TaskDeferred) as shared:
+        single.start()
+    assert shared.value.trigger.generation_id == sandbox.creates[0].id
+    sandbox.set_speed(250)
+    assert batch.wake(deferred.value, batch.event(deferred.value))["stored"] == 1
+    assert single.resume(shared.value)["reused_from"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+    assert claims_in(tmp_path) == []
