@@ -24,7 +24,7 @@ def test_five_thousand_rows(tmp_path, fault_row):
     key = f"soak-batch-{secrets.token_hex(8)}"
     settings = {"TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10"}
     service = Sandbox(
-        keys=[key], queue=1, duration=6, models="any", list_payload=True, concurrency=None, balance=100_000_000
+        keys=[key], queue=1, duration=3, models="any", list_payload=True, concurrency=None, balance=100_000_000
     )
     with service as sandbox, PrivateAirflow(tmp_path / "airflow", [DAGS], settings=settings) as airflow:
         fields = {"conn_type": "vidu", "host": sandbox.url, "password": key, "extra": {"dialect": "ent-v2"}}
