@@ -175,13 +175,13 @@ class Claim(NoClaim):
 
     def submitted(self, generation_id: str) -> None:
         """Make the generation known to the tasks with equal orders, best effort: it is paid for."""
-        if self._own is None and (held := self._current()) is not None and held.owner == self._owner:
-            self._own = held  # of an earlier try
-        if self._own is not None:
-            try:
+        try:
+            if self._own is None and (held := self._current()) is not None and held.owner == self._owner:
+                self._own = held  # of an earlier try
+            if self._own is not None:
                 self._write(replace(self._own.record, generation_id=generation_id))
-            except ViduError as error:
-                self._log.warning("Equal orders cannot share generation %s: %s", generation_id, error)
+        except ViduError as error:
+            self._log.warning("Equal orders cannot share generation %s: %s", generation_id, error)
 
     def release(self) -> None:
         """Give the claim back, best effort."""
