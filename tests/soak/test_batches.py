@@ -11,7 +11,7 @@ from fault_table import SURVIVED
 from private_airflow import PrivateAirflow, wait_for
 from tests.e2e.batch_runs import BatchRun, memory
 
-COUNT = int(os.environ.get("VIDU_BATCH_ROWS", "5000"))
+COUNT = int(os.environ.get("BATCH_ROWS", "5000"))
 LIMIT = 50
 MOST_GROWTH = 64 * 2**20
 WORKER_KILLS = 5
