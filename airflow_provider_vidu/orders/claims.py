@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
 
 PAUSE_SECONDS: Final = 2.0
+MOST_BYTES: Final = 64 * 1024
+"""The largest claim that is read; one takes about a kilobyte."""
 GRACE_SECONDS: Final = 60.0
 """How old a create must be before "no such generation" is accepted for its id."""
 
@@ -248,7 +250,7 @@ class Claim(NoClaim):
 
     def _current(self) -> _Held | None:
         held, number = None, 1
-        while (content := content_of(self._file(number))) is not None:
+        while (content := content_of(self._file(number), MOST_BYTES)) is not None:
             held, number = _read(content, number), number + 1
         return held
 
@@ -281,6 +283,6 @@ def _read(content: bytes, number: int) -> _Held:
         record = Record.from_json(stored["record"])
         if record is not None:
             return _Held(number, str(stored["owner"]), record)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return _Held(number, "unknown", Record(0, "", 0.0))

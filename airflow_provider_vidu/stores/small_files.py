@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from airflow_provider_vidu.exceptions import ViduStorageError
+from typing import Final
+
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.stores.base import StoredFile
+
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""The largest file that is read. Others may write to the store; the state of 100,000 rows takes about 80 MiB."""
 
 
 def write_file(file: StoredFile, content: bytes, content_type: str) -> None:
@@ -36,10 +42,20 @@ def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool
         raise
 
 
-def content_of(file: StoredFile) -> bytes | None:
-    """Return the content of a small file; None if there is none."""
+def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
+    """Return the content of a small file; None if there is none.
+
+    :param most: its largest size, in bytes.
+    :raises ViduStorageError: when its store cannot be reached.
+    :raises ViduConfigError: when it is larger.
+    """
+    content = bytearray()
     try:
-        return b"".join(file.read())
+        for piece in file.read():
+            content += piece
+            if len(content) > most:
+                raise ViduConfigError(f"{sanitized(file.uri, 300)} is larger than {most:,} bytes.")
+        return bytes(content)
     except ViduStorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None

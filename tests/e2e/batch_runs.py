@@ -21,6 +21,8 @@ from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run, wait_for
 
 PATIENCE = 180.0
+IMPORT_SECONDS = 45.0
+"""Before the memory of a triggerer counts."""
 
 
 @dataclass
@@ -112,6 +114,7 @@ def memory(batch: BatchRun) -> Iterator[dict[str, int]]:
     """Measure how much the memory of the legs and of the triggerer grows, in bytes: the most of each."""
     grown = {"worker": 0, "triggerer": 0}
     first: dict[tuple[str, int], int] = {}
+    began: dict[tuple[str, int], float] = {}
     is_over = threading.Event()
 
     def look() -> None:
@@ -122,10 +125,10 @@ def memory(batch: BatchRun) -> Iterator[dict[str, int]]:
             for kind, pid in seen:
                 with suppress(psutil.Error):
                     rss = _rss(pid, with_children=kind == "triggerer")
-                    base = first.setdefault((kind, pid), rss)
-                    if kind == "triggerer" and batch.creates() == 0:
-                        first[kind, pid] = rss  # still importing
-                    grown[kind] = max(grown[kind], rss - base)
+                    since = began.setdefault((kind, pid), time.monotonic())
+                    if kind == "triggerer" and time.monotonic() - since < IMPORT_SECONDS:
+                        continue  # it and its child process are importing
+                    grown[kind] = max(grown[kind], rss - first.setdefault((kind, pid), rss))
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -17,6 +17,7 @@ from typing import Final
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
 from airflow_provider_vidu.ui.playing.preview import AbsentError, PreviewError, open_beneath, place_of, roots
 
@@ -28,6 +29,11 @@ LOOK_SECONDS: Final = 2.0
 """A look reads no further objects after this time; the next one continues there."""
 MAX_KEPT: Final = 8
 MAX_KEPT_BYTES: Final = 48 * 1024 * 1024
+_DAMAGE: Final = (
+    LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError, zlib.error,
+    ViduError,
+)  # fmt: skip
+"""What the content of an object raises that this package has not written."""
 UNREADABLE: Final = "The batch's journal cannot be read: it was written by another version, or is damaged."
 TOO_LARGE: Final = "The batch is too large to be shown here; its manifest has all rows."
 NO_ROOT: Final = (
@@ -91,7 +97,7 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
             _follow(followed, base)
         except PreviewError as error:
             return Read(problem=str(error))
-        except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RecursionError, zlib.error):
+        except _DAMAGE:
             with _kept_lock:
                 _kept.pop(base, None)
             return Read(problem=UNREADABLE)
