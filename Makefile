@@ -90,8 +90,8 @@ check: setup ## Lint, check formats, imports and types.
 	@"$(BIN)/lint-imports" --no-cache --no-logo
 	@"$(BIN)/python" -m mypy
 
-demo: setup ## From a prompt to an MP4 on a private Airflow, against the sandbox (or VIDU_HOST and VIDU_API_KEY).
-	@"$(BIN)/python" scripts/demo.py
+demo: setup ## From a prompt to an MP4 on a private Airflow, against the sandbox (or VIDU_HOST and VIDU_API_KEY); ARGS=--batch: 20 rows in one task.
+	@"$(BIN)/python" scripts/demo.py $(ARGS)
 
 ui: setup ## Keep the private Airflow open until Ctrl-C; prints address and login.
 	@"$(BIN)/python" scripts/demo.py --ui

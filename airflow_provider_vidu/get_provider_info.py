@@ -135,7 +135,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
-        "extra-links": ["airflow_provider_vidu.links.ViduWatchLink"],
+        "extra-links": [f"airflow_provider_vidu.links.{name}" for name in ("ViduWatchLink", "ViduBatchLink")],
         "config": {
             "vidu": {
                 "description": "Settings of the Vidu provider that hold for the whole deployment.",

@@ -20,6 +20,9 @@ log = logging.getLogger("airflow.task.airflow_provider_vidu.links")  # below a l
 WATCH_KEY: Final = "vidu_watch"
 """The XCom beside the id: the connection of the generation, and what the task does with it."""
 
+BATCH_KEY: Final = "vidu_batch_place"
+"""The XCom of a batch: its name, its folder, its manifest, its connection and how many rows it has."""
+
 MAX_PUBLISHED: Final = 24
 """The most generations of one task that have a page: those that a ``@task`` publishes through the hook."""
 
@@ -49,6 +52,38 @@ class ViduWatchLink(BaseOperatorLink):
         if not any(XCom.get_value(ti_key=ti_key, key=key) for key in (ID_KEY, WATCH_KEY)):
             return ""
         return watch_page(ti_key)
+
+
+class ViduBatchLink(BaseOperatorLink):
+    """Opens the page of the task's batch, as soon as the batch has begun.
+
+    On an Airflow without the page (:func:`has_pages`), it leads to the task instance's XComs.
+    """
+
+    name = "Watch"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address of the batch's page, or an empty text before the batch has begun."""
+        return batch_page(ti_key) if XCom.get_value(ti_key=ti_key, key=BATCH_KEY) else ""
+
+
+def publish_batch(context: Mapping[str, Any], place: Mapping[str, Any], *, announce: bool) -> None:
+    """Publish where a task's batch is, so that its page can be opened, and log the page's address.
+
+    :param context: the task's context; with an empty one, outside a task, nothing is published.
+    :param place: name, folder, manifest, connection and number of rows; no row.
+    :param announce: whether to log the address: once a try.
+    """
+    ti = context.get("ti")
+    if ti is None:
+        return
+    ti.xcom_push(key=BATCH_KEY, value=dict(place))
+    if not is_task_instance(ti):
+        return
+    if key := getattr(ViduBatchLink(), "xcom_key", None):
+        ti.xcom_push(key=key, value=batch_page(ti))
+    if announce and has_pages():
+        log.info("Watch: %s%s%s/batch", _base("api"), PAGE_PREFIX, _clip_path(ti))
 
 
 def publish(
@@ -149,6 +184,11 @@ def watch_page(ti_key: Any) -> str:
         return xcom_page(ti_key)
     # The path alone is valid for every host name (and tunnel) of the UI.
     return urlsplit(_base("api")).path + PAGE_PREFIX + _clip_path(ti_key)
+
+
+def batch_page(ti_key: Any) -> str:
+    """Return the address of a task instance's batch, or of its XComs on an Airflow without such pages."""
+    return f"{watch_page(ti_key)}/batch" if has_pages() else xcom_page(ti_key)
 
 
 def region_of(ti_key: Any) -> tuple[UUID, int] | None:

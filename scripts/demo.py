@@ -1,5 +1,7 @@
 """``make demo``: from a prompt to an MP4 on a private Airflow. ``make ui``: the same Airflow, kept open.
 
+``make demo ARGS=--batch`` runs the twenty prompts of ``example_dags/data/vidu_batch.csv`` in one task instead.
+
 The service is the sandbox, which costs nothing, unless VIDU_HOST and VIDU_API_KEY name a real one (optional:
 VIDU_DIALECT, VIDU_MODEL, VIDU_PROMPT). AIRFLOW_PORT sets Airflow's port.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -32,6 +35,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 EXAMPLES: Final = ROOT / "example_dags"
 VIDEOS: Final = ROOT / "build" / "videos"
 DAG_ID: Final = "vidu_generate_and_download"
+BATCH_DAG_ID: Final = "vidu_batch"
 PROMPT: Final = "A red kite above a calm sea at dawn"
 # The sandbox's generations take 24 s of its time; at double speed there is still a wait to watch.
 SPEED: Final = 2
@@ -79,10 +83,11 @@ def main() -> int:
     """Run the demo or the UI and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ui", action="store_true", help="keep Airflow open until Ctrl-C instead of running a DAG")
+    parser.add_argument("--batch", action="store_true", help="run twenty prompts of a CSV file in one task")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _ui() if args.ui else _demo()
+        return _ui() if args.ui else _batch() if args.batch else _demo()
     except KeyboardInterrupt:
         print("\nInterrupted; all processes have been stopped.", file=sys.stderr)
         return 130
@@ -107,6 +112,24 @@ def _demo() -> int:
         record = airflow.xcom(run, "download")
     say("Stopped Airflow" + (" and the sandbox" if service.is_sandbox else ""))
     _show_file(record)
+    return 0
+
+
+def _batch() -> int:
+    say = Reporter()
+    with _only_one("demo") as home, _service(say) as service, _airflow(home, service, say) as airflow:
+        say(f"Airflow is ready at {airflow.url}")
+        airflow.wait_for_dags([BATCH_DAG_ID])
+        run = airflow.trigger(BATCH_DAG_ID, {"model": service.model, "folder": "batch"})
+        say(f"DAG {BATCH_DAG_ID} triggered: 20 rows, 5 in flight")
+        for change in airflow.watch(run, timeout=600 if service.is_sandbox else 7200):
+            if change.state != "none":
+                say(_event(airflow, run, change))
+        if airflow.run_state(run) != "success":
+            raise DemoError(_why_failed(airflow, run))
+        summary = airflow.xcom(run, "films")
+    say("Stopped Airflow" + (" and the sandbox" if service.is_sandbox else ""))
+    _show_batch(summary)
     return 0
 
 
@@ -254,6 +277,18 @@ def _show_file(record: dict[str, Any]) -> None:
     if digest != record["sha256"] or len(content) != record["size"]:
         raise DemoError(f"{path} holds {len(content)} bytes, SHA-256 {digest}; the download reported {record}.")
     print(f"\n    {path}\n    {len(content):,} bytes, SHA-256 {digest} (verified on disk)\n", flush=True)
+
+
+def _show_batch(summary: dict[str, Any]) -> None:
+    """Compare each file with its line of the manifest, then print the manifest's path and the counts."""
+    path = Path(unquote(urlsplit(summary["manifest"]).path))
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    stored = [line for line in lines if line["status"] == "stored"]
+    for line in stored:
+        if hashlib.sha256(Path(unquote(urlsplit(line["uri"]).path)).read_bytes()).hexdigest() != line["sha256"]:
+            raise DemoError(f"{line['uri']} differs from its line in {path}.")
+    counts = f"{len(stored)} files ({summary['bytes']:,} bytes), {summary['failed']} failed rows"
+    print(f"\n    {path}\n    {counts}; each file verified on disk\n", flush=True)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

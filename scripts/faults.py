@@ -112,7 +112,8 @@ RUNS: Final = (
     Part("batches", ("-m", "nightly", "tests/integration/batches"), 600.0),
     Part("pipelines", ("-m", "e2e", "tests/e2e/test_secrets.py", "tests/e2e/test_orders.py"), 600.0),
     Part("airflow", ("-m", "cluster", "tests/cluster"), 900.0),
-    Part("soak", ("-m", "soak", "tests/soak"), 600.0),
+    Part("soak", ("-m", "soak", "tests/soak/test_soak.py"), 600.0),
+    Part("batch", ("-m", "soak", "-o", "faulthandler_timeout=3000", "tests/soak/test_batches.py"), 3000.0),
 )
 """Each ends far earlier on an idle machine; together they never take longer than ``TOTAL_SECONDS``."""
 

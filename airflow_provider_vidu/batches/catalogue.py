@@ -5,22 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.batches.journal import content_of, json_of, write_file
+from airflow_provider_vidu.batches.journal import json_of
 from airflow_provider_vidu.batches.manifest import reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
 from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
 
 MOST_BYTES: Final = 16 * 1024
 """The largest entry that is read; one takes about a kilobyte."""
+
+
+PARKED_SECONDS: Final = 15.0
+"""How often a row looks whether another task with an equal order has its file."""
 
 
 class Catalogue:
@@ -58,6 +66,24 @@ class Catalogue:
         except ViduError as error:
             self._log.warning("The file is stored, but later orders will not find it: %s", error)
 
+    def claim(
+        self, request: str, owner: str, hook: ViduHook, endpoint: str | None, look_up: Callable[[], None], **known: Any
+    ) -> Claim:
+        """Return the claim on an order in this destination.
+
+        :param request: the digest of the request.
+        :param owner: identifies who makes the claim.
+        :param hook: of the connection.
+        :param endpoint: of the create.
+        :param look_up: raises if there is a file of an equal order.
+        """
+        from airflow_provider_vidu.orders.claims import Claim
+
+        folder = f"{HIDDEN_FOLDER}/claims/{self.name_of(request)}"
+        return Claim(
+            lambda name: self._destination.file(f"{folder}/{name}"), owner, hook, look_up, self._log, endpoint, **known
+        )
+
     def _is_there(self, line: Line) -> bool:
         folder, uri = self._destination.file("x").uri.removesuffix("x"), str(line.get("uri") or "")
         if line.get("status") != STORED or not uri.startswith(folder):
@@ -70,9 +96,12 @@ class Catalogue:
         file.check()  # refuses a link
         return file.size() == line.get("size")
 
+    def name_of(self, request: str) -> str:
+        """Return what names an order: its request, the service, and the file that is kept of it."""
+        return hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]
+
     def _file(self, request: str) -> Any:
-        digest = hashlib.sha256((self._identity + request).encode()).hexdigest()[:40]
-        return self._destination.file(f"{HIDDEN_FOLDER}/catalogue/{digest}.json")
+        return self._destination.file(f"{HIDDEN_FOLDER}/catalogue/{self.name_of(request)}.json")
 
 
 class Twins:
@@ -81,18 +110,38 @@ class Twins:
     :param catalogue: of the destination.
     :param state: of the batch.
     :param digest: returns the digest of a row's request; None if the row cannot be ordered.
+    :param claim: returns the claim on the order of a request.
     """
 
-    def __init__(self, catalogue: Catalogue, state: BatchState, digest: Callable[[Row], str | None]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        state: BatchState,
+        digest: Callable[[Row], str | None],
+        claim: Callable[[str], Claim],
+    ) -> None:
         self._catalogue = catalogue
         self._state = state
         self._digest = digest
+        self._claim = claim
+        self._parked: list[tuple[float, Row]] = []
         self._owners = {job.request: key for key, job in state.open.items()}
         self._waiting: dict[str, list[Row]] = {}
 
     def __bool__(self) -> bool:
         """Whether a row waits for the file of an equal one."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._parked)
+
+    @property
+    def due_at(self) -> float | None:
+        """When a row that waits for another task is looked at again, in epoch seconds."""
+        return min((at for at, _ in self._parked), default=None)
+
+    def park(self, row: Row, request: str) -> None:
+        """Let a row, and those that are equal to it, wait for another task that has submitted an equal order."""
+        self._owners.pop(request, None)
+        at = time.time() + PARKED_SECONDS
+        self._parked += [(at, one) for one in (row, *self._waiting.pop(request, ()))]
 
     def taken(self, row: Row) -> Event | bool | None:
         """Return the event of a row that has a file already; True if it waits for an open one; None to order it."""
@@ -110,7 +159,9 @@ class Twins:
     def settled(self) -> tuple[list[Event], list[Row]]:
         """Return the events of rows whose equal one now has a file, and the rows to order because it has failed."""
         events: list[Event] = []
-        again: list[Row] = []
+        now = time.time()
+        again = [row for at, row in self._parked if at <= now]
+        self._parked = [(at, row) for at, row in self._parked if at > now]
         for request, rows in list(self._waiting.items()):
             line = self._state.lines.get(self._owners[request])
             if line is None:
@@ -123,6 +174,9 @@ class Twins:
                 again += rows
         return events, again
 
-    def stored(self, line: Line) -> None:
-        """Add a stored file to the catalogue."""
-        self._catalogue.keep(line)
+    def ended(self, line: Line) -> None:
+        """Add a stored file to the catalogue, and give the claim on its order back."""
+        if line["status"] == STORED:
+            self._catalogue.keep(line)
+        if line.get("request") and line.get("generation_id"):
+            self._claim(line["request"]).ended(line["generation_id"])

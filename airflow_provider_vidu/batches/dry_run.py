@@ -1,57 +1,169 @@
-"""A dry run of a batch (``[vidu] dry_run``): every row is checked, and nothing is sent or stored."""
+"""A dry run of a batch: every row is read and checked, nothing is sent, and nothing is written."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.batches.manifest import shown_of
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
+from airflow_provider_vidu.batches.state import STORED, Line
 from airflow_provider_vidu.batches.submitting import fields_of
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
-from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.dry_run import Offline
 from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.request import terms_of
+from airflow_provider_vidu.orders.submission import digest_of
+from airflow_provider_vidu.stores.small_files import content_of
 
-_LOGGED: Final = 20
-"""How many of the rows that cannot be ordered are logged."""
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.stores.destination import Destination
+
+MOST_NAMED: Final = 20
+"""How many rows the log, and how many refusals the result, name."""
 
 
-def dry_batch(settings: Settings, rows: Sequence[Row], batch: str, log: Any) -> dict[str, Any]:
-    """Check all rows as far as that is possible without sending anything; return a summary as plain JSON.
+def dry_run(
+    hook: ViduHook,
+    rows: Sequence[Row],
+    settings: Settings,
+    batch: str,
+    destination: Destination,
+    log: Any,
+    earlier: Any,
+) -> dict[str, Any]:
+    """Check all rows as far as that is possible without sending anything; return what would be sent.
 
-    :param log: gets the first rows that cannot be ordered, with their reasons.
-    :raises ViduConfigError: when the connection is unusable.
-    :raises ViduBatchFailedError: when so many rows cannot be ordered that the batch would fail.
+    :param hook: of the connection, which is looked up and not used.
+    :param rows: all rows.
+    :param settings: of the batch.
+    :param batch: its name; its manifest shows which rows have a file already.
+    :param destination: the folder of the files, which is only read.
+    :param log: gets the first rows, and the sum.
+    :param earlier: the summary of the task's last run, whose manifest names prices.
+    :raises ViduBatchFailedError: when so many rows would fail that the batch would.
+    :return: plain JSON: how many rows would be submitted (by endpoint), how many have a file, which would fail and why
+        (the first of them), and the known prices.
     """
-    hook = ViduHook(settings.vidu_conn_id)
-    problems = [(row, problem) for row in rows if (problem := _problem(hook, row, settings.storage_conn_id))]
-    for row, problem in problems[:_LOGGED]:
-        log.warning("Dry run: row %s cannot be ordered: %s", row.key, problem)
-    least, good = plan.least_stored(settings.min_success, len(rows)), len(rows) - len(problems)
+    lines = lines_in(destination, f"{batch}.manifest.jsonl")
+    prices = _Prices(rows, [lines, lines_in(destination, _manifest_of(earlier, destination))])
+    service = f"{hook.config.dialect.name} {hook.config.base_url}"
+    catalogue = Catalogue(destination, service, settings.artifact, log)
+    endpoints: Counter[str] = Counter()
+    refused: dict[str, str] = {}
+    seen: set[str] = set()
+    kept = reused = 0
+    cost: float = 0
+    unpriced = 0
+    for row in rows:
+        if lines.get(row.key, {}).get("status") == STORED:
+            kept += 1
+            continue
+        try:
+            url, digest = _checked(hook, row, settings.storage_conn_id)
+        except ViduError as error:
+            refused[row.key] = redacted(error.reason, 300)
+            continue
+        if settings.reuse == "identical" and (digest in seen or catalogue.find(digest) is not None):
+            reused += 1
+            continue
+        seen.add(digest)
+        endpoints[url] += 1
+        price = prices.of(row)
+        cost, unpriced = cost + (price or 0), unpriced + (price is None)
+        if sum(endpoints.values()) <= MOST_NAMED:
+            shown = " ".join(f"{name}={value!r}" for name, value in shown_of(row).items())
+            log.info("Row %s: %s to %s%s", row.key, shown, url, "" if price is None else f", {price:g} credits")
+    count = sum(endpoints.values())
+    known = {"sum": whole(float(cost)), "rows": count - unpriced}
+    log.info(
+        "Dry run: nothing was submitted. %d of %d rows would be, %d have a file, %d would reuse one, %d would fail; "
+        "the price is known of %d rows: %g credits.",
+        *(count, len(rows), kept, reused, len(refused), known["rows"], cost),
+    )
+    for key, reason in list(refused.items())[:MOST_NAMED]:
+        log.warning("Row %s would fail: %s", key, reason)
+    least, good = plan.least_stored(settings.min_success, len(rows)), len(rows) - len(refused)
     if good < least:
+        key, reason = next(iter(refused.items()))
         raise ViduBatchFailedError(
-            f"Dry run: {len(problems)} of {len(rows)} rows cannot be ordered, and min_success needs {least}. The first "
-            f"is {problems[0][0].key}: {problems[0][1].reason}",
+            f"Dry run: {len(refused)} of {len(rows)} rows would fail, and min_success needs {least} files. The first "
+            f"is {key}: {reason}",
             conn_id=settings.vidu_conn_id,
         )
-    log.info("Dry run: %d of %d rows would be ordered. Nothing was submitted.", good, len(rows))
-    errors = Counter(type(problem).__name__ for _, problem in problems)
-    return {"dry_run": True, "batch": batch, "rows": len(rows), "errors": dict(errors.most_common())}
+    return {
+        "dry_run": True,
+        "batch": batch,
+        "rows": len(rows),
+        "submitted": count,
+        "endpoints": dict(endpoints),
+        "stored": kept,
+        "reused": reused,
+        "failed": len(refused),
+        "errors": dict(list(refused.items())[:MOST_NAMED]),
+        "credits": known,
+    }
 
 
-def _problem(hook: ViduHook, row: Row, storage_conn_id: str | None) -> ViduError | None:
-    """Return why a row cannot be ordered, as far as that is visible here."""
-    dialect = hook.config.dialect
+def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str, str]:
+    """Return where a row's create would go, and the digest of its request.
+
+    :raises ViduError: when the row would fail before its create.
+    """
+    fields, endpoint = fields_of(row)
+    prepared = Prepared(fields, storage_conn_id)
     try:
-        fields, endpoint = fields_of(row)
-        prepared = Prepared(fields, storage_conn_id)
-        try:
-            dialect.create(prepared.resolve(Offline(hook)), endpoint)  # type: ignore[arg-type]
-        finally:
-            prepared.close()
-    except ViduError as error:
-        return error
-    return None
+        digest = digest_of(prepared.identity(), endpoint)
+        sent = prepared.resolve(Offline(hook))  # type: ignore[arg-type]
+    finally:
+        prepared.close()
+    return hook.config.dialect.create(sent, endpoint).request.path, digest
+
+
+class _Prices:
+    """What rows with the same model and parameters have cost.
+
+    :param rows: of the batch.
+    :param manifests: the lines of manifests, by the rows' keys; the first ones count more.
+    """
+
+    def __init__(self, rows: Sequence[Row], manifests: Sequence[Mapping[str, Line]]) -> None:
+        self._by_terms: dict[str, float] = {}
+        for lines in reversed(manifests):
+            for row in rows:
+                price = whole(mapping(lines.get(row.key)).get("credits"))
+                if price is not None and row.problem is None:
+                    self._by_terms[_terms(row)] = price
+
+    def of(self, row: Row) -> float | None:
+        """Return the price of a row, if it is known."""
+        return self._by_terms.get(_terms(row))
+
+
+def _terms(row: Row) -> str:
+    return json.dumps([row.arguments.get("endpoint"), terms_of(row.arguments)], sort_keys=True, default=str)
+
+
+def _manifest_of(earlier: Any, destination: Destination) -> str | None:
+    """Return the name of the manifest of an earlier run if it is in this destination."""
+    folder = destination.file("x").uri.removesuffix("x")
+    uri = mapping(earlier).get("manifest")
+    return uri.removeprefix(folder) if isinstance(uri, str) and uri.startswith(folder) else None
+
+
+def lines_in(destination: Destination, name: str | None) -> dict[str, Line]:
+    """Return the lines of a manifest by the rows' keys; none if there is no such file, or it cannot be read."""
+    try:
+        content = None if name is None else content_of(destination.file(name))
+        found = [json.loads(line) for line in (content or b"").splitlines()]
+    except (ViduError, ValueError):
+        return {}
+    return {line["key"]: line for line in found if isinstance(line, dict) and isinstance(line.get("key"), str)}

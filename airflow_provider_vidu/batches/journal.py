@@ -28,6 +28,7 @@ from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
+from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.destination import Destination
@@ -206,7 +207,7 @@ class Journal:
     def _write(self, content: bytes) -> None:
         file = self._object(self._leg, self._next)
         try:
-            _write(file, content, "application/x-ndjson", replace=False)
+            create_file(file, content, "application/x-ndjson")
         except DestinationExistsError:
             # Either an earlier attempt whose answer was lost, or another process.
             if content_of(file) != content:
@@ -224,44 +225,6 @@ class Journal:
 
 class _TakenError(ViduError):
     """An object of the journal has the name that this process was about to use."""
-
-
-def write_file(file: StoredFile, content: bytes, content_type: str) -> None:
-    """Store a small file, whole or not at all; an earlier one of that name is replaced.
-
-    :raises ViduStorageError: when it could not be written.
-    """
-    _write(file, content, content_type, replace=True)
-
-
-def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool) -> None:
-    writer = file.writer(len(content), replace=replace, content_type=content_type)
-    try:
-        writer.write(memoryview(content))
-        writer.publish()
-    except BaseException:  # nothing half-written may remain
-        writer.discard()
-        raise
-
-
-def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
-    """Return the content of a small file; None if there is none.
-
-    :param most: its largest size, in bytes.
-    :raises ViduStorageError: when its store cannot be reached.
-    :raises ViduConfigError: when it is larger.
-    """
-    content = bytearray()
-    try:
-        for piece in file.read():
-            content += piece
-            if len(content) > most:
-                raise ViduConfigError(f"{sanitized(file.uri, 300)} is larger than {most:,} bytes.")
-        return bytes(content)
-    except ViduStorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
 
 
 def json_of(content: bytes) -> Any:

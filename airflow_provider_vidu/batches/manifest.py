@@ -14,6 +14,7 @@ from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import FAILED, STORED, BatchState, Line, Open
 from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.common.values import text
 from airflow_provider_vidu.exceptions import (
     ViduBatchFailedError,
     ViduBatchIncompleteError,
@@ -26,6 +27,8 @@ from airflow_provider_vidu.stores.base import StoredRecord
 
 GROWTH: Final = 1.1
 """The manifest is written when it has grown by this factor, so that a long batch does not write it at every leg."""
+MAX_SHOWN_CHARS: Final = 300
+"""How much of a prompt the manifest repeats."""
 _FACTS: Final = ("duration", "fps", "width", "height")
 
 
@@ -84,12 +87,19 @@ def failed_line(
 
 def reused_line(row: Row, earlier: Mapping[str, Any]) -> Line:
     """Return the line of a row that is served by the file of an equal order."""
-    copied = {name: value for name, value in earlier.items() if name not in ("key", "index", "took")}
+    copied = {name: value for name, value in earlier.items() if name not in ("key", "index", "took", *shown_of(row))}
     return {**_of(row, STORED), **copied, "reused_from": earlier.get("reused_from") or earlier.get("generation_id")}
 
 
 def _of(row: Row, status: str) -> Line:
-    return {"key": row.key, "index": row.index, "status": status}
+    return {"key": row.key, "index": row.index, "status": status, **shown_of(row)}
+
+
+def shown_of(row: Row) -> dict[str, Any]:
+    """Return what manifest and pages repeat of a row's request: the beginning of its prompt, and its model."""
+    body = row.arguments.get("body") or {}
+    known = {name: text(row.arguments.get(name)) or text(body.get(name)) for name in ("prompt", "model")}
+    return {name: value[:MAX_SHOWN_CHARS] for name, value in known.items() if value}
 
 
 def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:
@@ -105,9 +115,18 @@ def _seed(generation: Generation) -> int | None:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
-def job_of(generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
+def job_of(row: Row, generation: Generation, endpoint: str | None, request: str, now: float) -> Open:
     """Return what is kept of a generation that was just submitted."""
-    return Open(generation.id, now, generation.credits, _seed(generation), endpoint, request)
+    return open_of(row, generation.id, now, endpoint, request, credits=generation.credits, seed=_seed(generation))
+
+
+def open_of(row: Row, generation_id: str, at: float, endpoint: str | None, request: str, **known: Any) -> Open:
+    """Return what is kept of a row's generation.
+
+    :param at: when it was submitted, in epoch seconds.
+    :param known: its price and its seed, if the create's answer holds them.
+    """
+    return Open(generation_id, at, endpoint=endpoint, request=request, index=row.index, **shown_of(row), **known)
 
 
 def _times(job: Open, ended: float | None, now: float) -> dict[str, Any]:

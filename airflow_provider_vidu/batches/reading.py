@@ -14,6 +14,7 @@ from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media_files import opened_input
+from airflow_provider_vidu.stores.places import split_connection
 
 _BY_EXTENSION: Final[dict[str, RowsFormat]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"
@@ -48,6 +49,14 @@ def format_of(path: str, given: str | None = None) -> RowsFormat:
             f"The extension of {sanitized(path, 120)!r} names no format. Set rows_format to {', '.join(FORMATS)}."
         )
     return found
+
+
+def uri_of(rows: Any) -> str | None:
+    """Return the URI of the file that holds the rows, without its connection; None if they come from no file."""
+    if not isinstance(rows, str) and not hasattr(rows, "parts"):
+        return None
+    spot = split_connection(str(rows).strip())[1]
+    return None if spot is None else spot.uri
 
 
 def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | None = None) -> Iterator[Any]:

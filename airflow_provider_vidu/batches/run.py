@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -25,16 +26,19 @@ from airflow_provider_vidu.batches.manifest import (
 )
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Open, begun
+from airflow_provider_vidu.batches.spending import BatchSpending
+from airflow_provider_vidu.batches.state import BatchState, Event, Open, begun
 from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 from airflow_provider_vidu.orders.order import Order
 from airflow_provider_vidu.tasks.slots import check_balance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.stores.destination import Destination
 
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -72,6 +76,7 @@ class BatchRun:
     :param destination: the folder of the files.
     :param journal: of the batch, opened.
     :param log: gets one line of progress.
+    :param spending: counts the credits under the budgets of the DAG; nothing does if omitted.
     :raises ViduConfigError: when the connection is unusable.
     """
 
@@ -83,6 +88,7 @@ class BatchRun:
         destination: Destination,
         journal: Journal,
         log: Any,
+        spending: BatchSpending | None = None,
     ) -> None:
         self._settings = settings
         self._rows = rows
@@ -93,6 +99,8 @@ class BatchRun:
         self._log = log
         self._hook = QuietHook(settings.vidu_conn_id)
         self._config = self._hook.config
+        self.manifest_digest: str | None = None
+        """The SHA-256 of the manifest, once this leg has written it."""
         self._killed = False
         self._balance_at = 0.0
         self._was_resumed = False
@@ -103,7 +111,10 @@ class BatchRun:
         self._lines_before = len(self.state.lines)
         self._pending: deque[Row] = deque()
         self._collector = Collector(settings, self._config, destination, log, lambda: self.state.usual_seconds)
-        self._submitter = Submitter(self._hook, journal, settings.storage_conn_id, log, self._check_wanted)
+        self._spending = BatchSpending(None) if spending is None else spending
+        self._submitter = Submitter(
+            self._hook, journal, settings.storage_conn_id, log, self._check_wanted, self._spending
+        )
 
     @property
     def state(self) -> BatchState:
@@ -115,13 +126,15 @@ class BatchRun:
         """What identifies this order of the batch: another one after a clear with ``on_clear="new"``."""
         return f"{self._batch}#{self.state.orders}"
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: Order, dag_id: str | None = None) -> None:
         """Begin a try: resume what an earlier one has left, or order everything again.
 
         :param order: which order of the task instance the try belongs to.
+        :param dag_id: the DAG of the task; None outside of one.
         """
         settings, state = self._settings, self.state
-        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=settings.on_clear == "new")
+        is_new = settings.on_clear == "new"
+        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=is_new, dag_id=dag_id)
         if is_new and settings.cancel_on_kill:
             self._cancel(list(state.open.values()), "the task was cleared")
         self._journal.append(*again)
@@ -172,12 +185,24 @@ class BatchRun:
                 continue
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)
+            if not was_resumed:  # an earlier try may have ended before it could
+                self._spending.paid(job, state)
         self._pending.extend(row for row in self._rows if not state.knows(row.key))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical" and not state.is_again:
             service = f"{self._config.dialect.name} {self._config.base_url}"
             catalogue = Catalogue(self._destination, service, self._settings.artifact, self._log)
-            self._twins = Twins(catalogue, state, self._submitter.digest)
+            owner = f"batch {self._batch}"
+
+            def claim(request: str) -> Claim:
+                def look_up() -> None:
+                    if catalogue.find(request) is not None:  # by now: the row takes it when it is looked at again
+                        raise SharedOrderError("")
+
+                return catalogue.claim(request, owner, self._hook, None, look_up, sleep=never_sleep)
+
+            self._twins = Twins(catalogue, state, self._submitter.digest, claim)
+            self._submitter.claim = claim
 
     def _step(self) -> None:
         self._collect()
@@ -193,8 +218,8 @@ class BatchRun:
             self._journal.append(*events)
             self._check_failures()
             for line in (event["line"] for event in events if event["e"] == "line"):
-                if self._twins is not None and line["status"] == STORED:
-                    self._twins.stored(line)
+                if self._twins is not None:
+                    self._twins.ended(line)
         if self._twins is not None:
             reused, again = self._twins.settled()
             if reused:
@@ -205,6 +230,7 @@ class BatchRun:
 
     def _event_of(self, one: Collected) -> Event:
         row, now = self._by_key[one.key], time.time()
+        self._spending.ended(one.job, one.generation)
         if isinstance(one, Stored):
             self._leg.stored += 1
             return {"e": "line", "line": stored_line(row, one.job, one.generation, one.record, one.ended, now)}
@@ -262,6 +288,10 @@ class BatchRun:
             self._pending.appendleft(row)
             self._refused(result.refusal, is_full=result.is_full)
             return
+        if result.shared is not None:
+            assert self._twins is not None
+            self._twins.park(row, result.shared)
+            return
         self._stop.refusals = 0
         self._stop.resume_at = None
         self._stop.doubtful = self._stop.doubtful + 1 if result.is_lost else 0
@@ -298,6 +328,7 @@ class BatchRun:
         """
         if self._config.min_balance is not None:
             self._account_in_use()
+        self._spending.check()
         state, limit = self.state, self._settings.max_credits
         if limit is None:
             return True
@@ -360,6 +391,8 @@ class BatchRun:
         self._end_leg()
         searches = [is_searchable_at(intent.record) for intent in self.state.intents.values()]
         times = [*searches, *([] if self._stop.resume_at is None or not self._pending else [self._stop.resume_at])]
+        if self._twins is not None and (due_at := self._twins.due_at) is not None:
+            times.append(due_at)
         jobs, wanted = self._collector.open_jobs(), self._wanted()
         expected = plan.expected_at((job.at for job in jobs), self.state.usual_seconds, wanted, time.time())
         resume_at = min([*times, *([] if expected is None else [expected])], default=None)
@@ -402,17 +435,27 @@ class BatchRun:
         )
 
     def _write_manifest(self) -> None:
-        from airflow_provider_vidu.batches.journal import write_file
+        from airflow_provider_vidu.stores.small_files import write_file
 
-        write_file(self._manifest, manifest(self.state.lines, self._rows), "application/x-ndjson")
+        content = manifest(self.state.lines, self._rows)
+        write_file(self._manifest, content, "application/x-ndjson")
+        self.manifest_digest = hashlib.sha256(content).hexdigest()
 
     @property
     def _manifest(self) -> Any:
         return self._destination.file(f"{self._batch}.manifest.jsonl")
 
-    def _summary(self) -> dict[str, Any]:
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the batch is, for the clip pages: no row of it."""
         uri: str = self._manifest.uri
-        return summary(self.state, self._rows, self._batch, uri, uri.rpartition("/")[0] + "/")
+        folder = uri.rpartition("/")[0] + "/"
+        conn_id, rows = self._settings.vidu_conn_id, len(self._rows)
+        return {"batch": self._batch, "folder": folder, "manifest": uri, "conn_id": conn_id, "rows": rows}
+
+    def _summary(self) -> dict[str, Any]:
+        place = self.place
+        return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])
 
     def _cancel(self, jobs: Sequence[Open], why: str) -> None:
         if jobs:

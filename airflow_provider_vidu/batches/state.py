@@ -37,6 +37,9 @@ class Open:
     :param seed: the seed that the service chose.
     :param endpoint: where it was submitted; None if the fields decided.
     :param request: the digest of its request.
+    :param index: the row's place, from 0; -1 if an earlier version submitted it.
+    :param prompt: the beginning of the row's prompt, for the pages.
+    :param model: the model that the row asks for.
     """
 
     id: str
@@ -45,6 +48,9 @@ class Open:
     seed: int | None = None
     endpoint: str | None = None
     request: str = ""
+    index: int = -1
+    prompt: str | None = None
+    model: str | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
@@ -64,11 +70,13 @@ class Intent:
     :param record: the record of the create, for the search.
     :param endpoint: where it is sent.
     :param is_lost: whether the create was sent and its outcome is unknown.
+    :param index: the row's place, from 0; -1 if an earlier version recorded it.
     """
 
     record: Record
     endpoint: str | None = None
     is_lost: bool = False
+    index: int = -1
 
 
 @dataclass(slots=True)
@@ -83,6 +91,8 @@ class BatchState:
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
     since: float = 0.0
     deadline: float = 0.0
+    dags: list[str] = field(default_factory=list)
+    """The DAGs whose tasks have run the batch; the clip pages show it to those who may see one of these."""
     intents: dict[str, Intent] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
@@ -100,6 +110,8 @@ class BatchState:
             self.is_again = bool(event.get("again"))
         self.order = Record.from_json(event.get("order"))
         self.since, self.deadline = float(event["since"]), float(event["deadline"])
+        if (dag_id := event.get("dag")) is not None and dag_id not in self.dags:
+            self.dags.append(dag_id)
 
     def _on_returned(self, event: Mapping[str, Any]) -> None:
         self.order = Record.from_json(event.get("order"))
@@ -108,7 +120,9 @@ class BatchState:
         record = Record.from_json(event["record"])
         assert record is not None
         self._drop([event["key"]])
-        self.intents[event["key"]] = Intent(record, event.get("endpoint"), bool(event.get("lost")))
+        self.intents[event["key"]] = Intent(
+            record, event.get("endpoint"), bool(event.get("lost")), int(event.get("index", -1))
+        )
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
         """Make rows pending again."""
@@ -185,10 +199,8 @@ class BatchState:
             "order": None if self.order is None else self.order.to_json(),
             "since": self.since,
             "deadline": self.deadline,
-            "intents": [
-                {"key": key, "record": one.record.to_json(), "endpoint": one.endpoint, "lost": one.is_lost}
-                for key, one in self.intents.items()
-            ],
+            "dags": self.dags,
+            "intents": [intended(key, one) for key, one in self.intents.items()],
             "open": [{"key": key, **asdict(one)} for key, one in self.open.items()],
             "lines": list(self.lines.values()),
         }
@@ -202,6 +214,7 @@ class BatchState:
             order=Record.from_json(stored.get("order")),
             since=float(stored["since"]),
             deadline=float(stored["deadline"]),
+            dags=list(stored.get("dags", ())),
         )
         for one in stored["lines"]:
             state.lines[one["key"]] = checked_line(one)
@@ -225,6 +238,17 @@ def checked_line(line: Any) -> Line:
     return dict(line)
 
 
+def intended(key: str, intent: Intent) -> dict[str, Any]:
+    """Return what an event or a snapshot holds of a row's intent."""
+    return {
+        "key": key,
+        "record": intent.record.to_json(),
+        "endpoint": intent.endpoint,
+        "lost": intent.is_lost,
+        "index": intent.index,
+    }
+
+
 def opened(key: str, job: Open) -> Event:
     """Return the event of a row's generation."""
     return {"e": "id", "key": key, **asdict(job)}
@@ -235,22 +259,25 @@ def reopened(line: Mapping[str, Any]) -> Open | None:
     if not line.get("paid") or not line.get("generation_id"):
         return None
     at = datetime.fromisoformat(line["submitted_at"]).timestamp()
-    known = {name: line.get(name) for name in ("credits", "seed", "endpoint")}
-    return Open(line["generation_id"], at, request=line.get("request", ""), **known)
+    known = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
+    return Open(line["generation_id"], at, request=line.get("request", ""), index=line.get("index", -1), **known)
 
 
-def begun(state: BatchState, order: Order, now: float, timeout: float, *, is_new: bool) -> tuple[list[Event], bool]:
+def begun(
+    state: BatchState, order: Order, now: float, timeout: float, *, is_new: bool, dag_id: str | None = None
+) -> tuple[list[Event], bool]:
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.
     :param timeout: seconds that the batch may take.
     :param is_new: whether a clear orders everything again.
+    :param dag_id: the DAG of the task; None outside of one.
     """
     was_cleared = state.order is not None and state.order.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
     record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
-    event = {"e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json()}
+    event = {"e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id}
     events: list[Event] = [{**event, "since": now, "deadline": now + timeout}]
     return (events, was_cleared) if is_anew else ([*events, *_ordered_again(state, was_cleared=was_cleared)], False)
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.batches.manifest import failed_line, job_of, repeatable
+from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of, repeatable
 from airflow_provider_vidu.batches.plan import Blame, blame
 from airflow_provider_vidu.batches.rows import Row
-from airflow_provider_vidu.batches.state import Event, Open, opened
+from airflow_provider_vidu.batches.state import Event, Intent, intended, opened
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.request import request_of, required_arguments, text
@@ -21,6 +22,7 @@ from airflow_provider_vidu.polling.watch import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.batches.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.order import Record
 
@@ -33,12 +35,14 @@ class Submitted:
     :param refusal: why the account takes no more for now, or at all.
     :param is_full: whether it takes none for now only.
     :param is_lost: whether the outcome of the create is unknown.
+    :param shared: the digest of the request, if another task has submitted an equal order; nothing was sent.
     """
 
     generation: Generation | None = None
     refusal: ViduError | None = None
     is_full: bool = False
     is_lost: bool = False
+    shared: str | None = None
 
 
 class Submitter:
@@ -49,11 +53,21 @@ class Submitter:
     :param storage_conn_id: the Airflow connection of the rows' files.
     :param log: gets warnings.
     :param check: raises right before a send if the create is no longer wanted.
+    :param spending: of the batch.
     """
 
     def __init__(
-        self, hook: ViduHook, journal: Journal, storage_conn_id: str | None, log: Any, check: Callable[[], None]
+        self,
+        hook: ViduHook,
+        journal: Journal,
+        storage_conn_id: str | None,
+        log: Any,
+        check: Callable[[], None],
+        spending: BatchSpending,
     ) -> None:
+        self.claim: Callable[[str], NoClaim] = lambda _: NoClaim()
+        """Returns the claim on the order of a request, if equal orders share one create."""
+        self._spending = spending
         self._hook = hook
         self._journal = journal
         self._storage_conn_id = storage_conn_id
@@ -104,12 +118,17 @@ class Submitter:
         return endpoint, record, marked
 
     def _sent(self, row: Row, endpoint: str | None, record: Record, body: Mapping[str, Any]) -> Submitted:
+        claim = self.claim(record.request)
+        if (other := self._without_claim(row, record, claim)) is not None:
+            return other
         self._journal.append(_intent(row, endpoint, record))
         sends = 0
 
         def before_send() -> None:
             nonlocal sends
             self._check()
+            self._spending.check()  # again: a repetition may come minutes later
+            claim.check()
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._journal.append(_intent(row, endpoint, replace(record, at=time.time())))
@@ -118,7 +137,11 @@ class Submitter:
             generation = self._hook._submit(body, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
             return self._unknown(row, endpoint, record, error)
+        except ClaimLostError:
+            self._journal.append({"e": "back", "keys": [row.key]})
+            return Submitted(shared=record.request)
         except ViduError as error:
+            claim.release()
             about = blame(error)
             if about is Blame.ROW:
                 self._fail(row, error)
@@ -128,19 +151,37 @@ class Submitter:
         except BaseException:  # a kill before the send: the row is open again, and the intent means nothing
             if not sends:
                 self._journal.append({"e": "back", "keys": [row.key]})
+                claim.release()
             raise
-        job = job_of(generation, endpoint, record.request, time.time())
+        job = job_of(row, generation, endpoint, record.request, time.time())
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
             self._fail(row, repeatable(failed, generation), job=job, generation=generation)
+            claim.release()
+            self._spending.paid(job, self._journal.state)
             return Submitted()
         self._journal.append(opened(row.key, job))
+        claim.submitted(job.id)
+        self._spending.paid(job, self._journal.state)
         return Submitted(generation)
+
+    def _without_claim(self, row: Row, record: Record, claim: NoClaim) -> Submitted | None:
+        """Take the claim on a row's order; return what becomes of the row if another task has it."""
+        try:
+            claim.take(record)
+        except (SharedOrderError, BusyClaimError):
+            return Submitted(shared=record.request)
+        except ViduSubmitUnknownError as error:  # of the other task
+            self._fail(row, error)
+            return Submitted()
+        except ViduError as error:
+            return Submitted(refusal=error)
+        return None
 
     def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:
         if not record.is_searchable and error.generation_id:
             # Without a list, the id in the error is all there is.
-            job = Open(error.generation_id, time.time(), endpoint=endpoint, request=record.request)
+            job = open_of(row, error.generation_id, time.time(), endpoint, record.request)
             self._journal.append(opened(row.key, job))
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
@@ -164,8 +205,9 @@ class Submitter:
             if generation_id is None:
                 self._journal.append({"e": "back", "keys": [row.key]})
             else:
-                job = Open(generation_id, record.began or record.at, endpoint=endpoint, request=record.request)
+                job = open_of(row, generation_id, record.began or record.at, endpoint, record.request)
                 self._journal.append(opened(row.key, job))
+                self.claim(record.request).submitted(generation_id)
         return None
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
@@ -192,4 +234,4 @@ def is_searchable_at(record: Record) -> float:
 
 
 def _intent(row: Row, endpoint: str | None, record: Record, *, is_lost: bool = False) -> Event:
-    return {"e": "intent", "key": row.key, "record": record.to_json(), "endpoint": endpoint, "lost": is_lost}
+    return {"e": "intent", **intended(row.key, Intent(record, endpoint, is_lost, row.index))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -27,9 +28,10 @@ from airflow_provider_vidu.defaults import (
     checked_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.links import is_task_instance
+from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.media_fields import read_json
+from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
@@ -39,6 +41,7 @@ from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_vidu.batches.run import BatchRun
     from airflow_provider_vidu.stores.destination import Destination
@@ -63,6 +66,9 @@ class ViduBatchOperator(SignedURLOperator):
     account (key, credits, ``max_credits``, the connection, the destination) stops further creates; the open generations
     are waited for and stored, then the task fails.
 
+    ``outlets`` may hold assets and asset aliases: their events carry the summary as ``extra``, and an alias resolves to
+    the manifest. Lineage leads from the file of the rows, if they come from one, to the manifest.
+
     *Never left running*: kill, mark-failed and the timeout cancel the open generations, as far as the service allows.
 
     :param rows: a list of rows, the output of a task, or the path of a file of rows in any storage (JSON lines, CSV,
@@ -75,6 +81,10 @@ class ViduBatchOperator(SignedURLOperator):
     :param max_in_flight: how many generations the batch has at the service at once, up to 1,000.
     :param max_credits: the most credits that the batch may spend, checked before each create. A generation whose price
         is not known yet counts as the most expensive one so far.
+    :param budget: a :class:`ViduBudget`: the most that the DAG run, or the DAG per day, may spend. Each generation of
+        the batch counts, and above the limit nothing more is ordered.
+    :param dry_run: read and check all rows, log what would be submitted, with the prices that earlier runs have paid,
+        and send nothing; ``[vidu] dry_run`` does so for all tasks.
     :param min_success: what the batch needs to succeed: a share of the rows (``0.9``; ``1.0`` needs all) or their
         number (``1`` needs one).
     :param on_failure: ``continue`` orders all rows whatever fails; ``stop`` orders nothing more as soon as
@@ -110,6 +120,7 @@ class ViduBatchOperator(SignedURLOperator):
         "rows", "destination", "batch", "model", "images", "endpoint", "parameters", "vidu_conn_id", "storage_conn_id"
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {"rows": "json", "parameters": "json"}
+    operator_extra_links = (ViduBatchLink(),)
     ui_color: str = "#c9e4f8"
 
     def __init__(
@@ -120,6 +131,8 @@ class ViduBatchOperator(SignedURLOperator):
         batch: str | None = None,
         max_in_flight: int = 10,
         max_credits: float | None = None,
+        budget: ViduBudget | None = None,
+        dry_run: bool = False,
         min_success: float = 1.0,
         on_failure: OnFailure = "continue",
         rows_format: RowsFormat | None = None,
@@ -148,6 +161,9 @@ class ViduBatchOperator(SignedURLOperator):
         self._has_name = batch is not None
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
+        self.budget = checked_budget(budget)
+        # Not dry_run, which is a method of Airflow's operators.
+        self.is_dry_run = checked_flag("dry_run", dry_run)
         self.min_success = checked_min_success(min_success)
         self.on_failure = on_failure
         self.rows_format = rows_format
@@ -170,6 +186,7 @@ class ViduBatchOperator(SignedURLOperator):
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
         self._run: BatchRun | None = None
         self._killed = False
+        self._ended: tuple[dict[str, Any], str | None] | None = None
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -195,19 +212,20 @@ class ViduBatchOperator(SignedURLOperator):
     def _leg(self, context: Any, event: Any, *, was_resumed: bool) -> dict[str, Any]:
         from airflow_provider_vidu.batches.journal import Journal
         from airflow_provider_vidu.batches.run import BatchRun
+        from airflow_provider_vidu.batches.spending import BatchSpending
+        from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of
 
         settings, destination, name = self._settings(), self._folder(), self._name(context)
         rows = self._rows()
-        if is_dry(False) and not was_resumed:  # what an earlier leg has paid for is waited for
-            from airflow_provider_vidu.batches.dry_run import dry_batch
-
-            return dry_batch(settings, rows, name, self.log)
+        if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
+            return self._dry_run(context, rows, settings, name, destination)
         journal = Journal(destination, name, log=self.log)
         state = journal.open()
         try:
-            run = self._run = BatchRun(settings, rows, name, destination, journal, self.log)
+            spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
+            run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         except ViduConfigError:
             if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
                 raise
@@ -217,13 +235,47 @@ class ViduBatchOperator(SignedURLOperator):
             token = f"{name}#{state.orders}"
             self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
         if not was_resumed or state.order is None:
-            run.begin(order_of(context) if is_task_instance(context.get("ti")) else Order(0))
+            ti = context.get("ti")
+            run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
+        publish_batch(context, run.place, announce=not was_resumed)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=TOKEN_KEY, value=run.token)
         if self._killed:
             run.kill()
         result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
-        return self._wait(result) if isinstance(result, Pending) else result
+        if isinstance(result, Pending):
+            self._wait(result)
+        self._ended = (result, run.manifest_digest)
+        self._report(context, result)
+        return result
+
+    def _report(self, context: Any, summary: dict[str, Any]) -> None:
+        """Fill the events of the task's outlets: an alias resolves to the manifest, which names every file."""
+        if not self.outlets:
+            return
+        from airflow_provider_vidu.tasks.outlets import fill_outlet_events
+
+        fill_outlet_events(self.outlets, context, summary["manifest"], lambda: dict(summary), self.log)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the file of the rows and the manifest; only the OpenLineage provider calls this."""
+        from airflow_provider_vidu.batches.reading import uri_of
+        from airflow_provider_vidu.tasks.outlets import batch_facets
+
+        summary, digest = self._ended or (None, None)
+        return batch_facets(summary, uri_of(self.rows), digest)
+
+    def _dry_run(
+        self, context: Any, rows: list[Row], settings: Settings, name: str, destination: Destination
+    ) -> dict[str, Any]:
+        from airflow_provider_vidu.batches.dry_run import dry_run
+        from airflow_provider_vidu.hooks import ViduHook
+
+        ti, earlier = context.get("ti"), None
+        with suppress(Exception):  # a price is shown only where it is cheap to know
+            own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+            earlier = ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
+        return dry_run(ViduHook(self.vidu_conn_id), rows, settings, name, destination, self.log, earlier)
 
     def _wait(self, pending: Pending) -> NoReturn:
         """Leave the worker until the trigger's event."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,7 +23,18 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.events import Turn, callback_in, id_in, read_slot_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.links import WATCH_KEY, Role, ViduWatchLink, is_task_instance, publish, publish_wait
+from airflow_provider_vidu.operators.reuse import (
+    REQUEST_NOTE,
+    SHARED_NOTE,
+    Reuse,
+    ReusedOrderError,
+    SharedResults,
+    another_may_follow,
+    claim_lost,
+    reused_result,
+)
 from airflow_provider_vidu.operators.storing import ResultStore, check_storing, report_stored
+from airflow_provider_vidu.orders.claims import ClaimLostError, SharedOrderError
 from airflow_provider_vidu.orders.dry_run import dry_run, is_dry
 from airflow_provider_vidu.orders.explained import explained_failure, explained_not_found
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget, checked_cap
@@ -105,6 +116,10 @@ class ViduGenerateOperator(SignedURLOperator):
         failed download continues with the generation that is paid for. Templated.
     :param artifact: with ``destination``: which file to store; the result, whatever its medium, if omitted.
     :param max_bytes: with ``destination``: the largest accepted file, in bytes; ``[vidu] max_bytes`` if omitted.
+    :param reuse: ``identical``, with a ``destination`` that is a folder: an order whose request, service and artifact
+        equal those of an earlier one in this folder is not paid for again; the result names its file and
+        ``reused_from``. Of equal orders at the same time one is submitted. A clear, and an iteration of a loop, submit
+        a new generation.
     :param max_credits: the most that the generation may cost. If the answer to the create names a higher price, the
         generation is cancelled at once (``ent-v2`` returns the credits of a job that has not started), and the task
         fails for good. Templated.
@@ -151,6 +166,7 @@ class ViduGenerateOperator(SignedURLOperator):
         destination: str | ObjectStoragePath | None = None,
         artifact: Artifact | None = None,
         max_bytes: int | None = None,
+        reuse: Reuse = "never",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -184,7 +200,8 @@ class ViduGenerateOperator(SignedURLOperator):
         self._written_destination: Any = destination  # before templates are rendered
         self._has_destination = destination is not None
         self._store: ResultStore | None = None
-        check_storing(destination, artifact, max_bytes, waits=self.wait_for_completion)
+        self.reuse = reuse
+        check_storing(destination, artifact, max_bytes, reuse, waits=self.wait_for_completion)
         self._required = required_arguments(self._arguments())
         self._generation_id: str | None = None
         self._config: ViduConfig | None = None
@@ -214,9 +231,7 @@ class ViduGenerateOperator(SignedURLOperator):
     def _submitted(self, context: Context, turn: Turn | None) -> dict[str, Any]:
         from airflow_provider_vidu.operators.preflight import check_downstream
         from airflow_provider_vidu.orders.media import Prepared
-        from airflow_provider_vidu.orders.order import Order
-        from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
-        from airflow_provider_vidu.orders.submission import Submission, failed
+        from airflow_provider_vidu.orders.submission import digest_of
 
         context = {} if context is None else context  # in a user's unit test
         hook = self._hook()
@@ -225,7 +240,6 @@ class ViduGenerateOperator(SignedURLOperator):
         # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
         prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
-        spending = self._spending(context)
         if self._has_destination and self.destination is None:  # the file would be lost, and the task succeed
             raise ViduConfigError(
                 "destination is empty: check the XCom or the param that it is templated from. Nothing was submitted."
@@ -233,36 +247,73 @@ class ViduGenerateOperator(SignedURLOperator):
         if is_dry(self.is_dry_run):
             check_downstream(self, self.log)
             return dry_run(hook, context, prepared, endpoint, terms_of(self._arguments()), self.log)
-        is_recorded = is_task_instance(context.get("ti"))
         slot = self._slot_wait(hook, context, turn, is_watched=self.wait_for_completion and not is_synchronous)
         hook._retry_until(slot.deadline)
         if self.destination is not None:
             self._result_store().check_mapping(self, context, self._written_destination)
+        request = None if self.reuse == "never" else digest_of(prepared.identity(), endpoint)
+        submission = self._submission(context, hook, slot, endpoint, request)
+        try:
+            with explained_not_found(is_synchronous):
+                generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
+        except ClaimLostError:
+            raise claim_lost(self.vidu_conn_id) from None
+        except ReusedOrderError as reused:
+            return self._reused(context, reused.line)
+        except SharedOrderError as order_of_another:
+            noted = {SHARED_NOTE: True, REQUEST_NOTE: request, **self._wait_facts(slot.deadline)}
+            return self._wait_for_another(context, hook, order_of_another.generation_id, slot, noted)
+        self._generation_id = generation.id
+        self._publish_created(context, generation, submission, endpoint, slot.deadline, request)
+        submission.check_price()
+        if self._killed:  # during the create: only now is there an id to cancel
+            self._cancel("the task was killed")
+        return self._created(context, generation, submission, slot, turn, is_synchronous=is_synchronous)
+
+    def _submission(
+        self, context: Context, hook: ViduHook, slot: SlotWait, endpoint: str | None, request: str | None
+    ) -> Submission:
+        from airflow_provider_vidu.operators.preflight import check_downstream
+        from airflow_provider_vidu.orders.order import Order
+        from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
+        from airflow_provider_vidu.orders.submission import Submission
 
         def before_order() -> None:
             check_downstream(self, self.log)
             slot.before_create()
 
-        submission = Submission(
+        is_recorded = is_task_instance(context.get("ti"))
+        order = order_of(context) if is_recorded else Order(0)
+        shared = None if request is None else self._shared_results(hook, request)
+        return Submission(
             hook,
             store_for(context, keeps=self.on_clear == "resume") if is_recorded and self.durable else NullStore(),
-            order_of(context) if is_recorded else Order(0),
+            order,
             self.log,
             cancel_abandoned=self.cancel_on_kill,
             on_clear=self.on_clear,
             before_order=before_order,
             before_send=self._check_wanted,
-            spending=spending,
+            spending=self._spending(context),
             # Only a task in the triggerer can be resumed; elsewhere nothing would wait for the callback.
             callback=address_for(context) if self.deferrable and self.wait_for_completion else None,
+            claim=None if shared is None else shared.claim(context, order, endpoint),
         )
-        with explained_not_found(is_synchronous):
-            generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
-        self._generation_id = generation.id
-        self._publish_created(context, generation, submission, endpoint, slot.deadline)
-        submission.check_price()
-        if self._killed:  # during the create: only now is there an id to cancel
-            self._cancel("the task was killed")
+
+    def _created(
+        self,
+        context: Context,
+        generation: Generation,
+        submission: Submission,
+        slot: SlotWait,
+        turn: Turn | None,
+        *,
+        is_synchronous: bool,
+    ) -> dict[str, Any]:
+        """Return the result of a generation that was submitted, or leave the worker until it has one."""
+        from airflow_provider_vidu.orders.submission import failed
+
+        hook = slot.hook
         if generation.failed:  # some creates are answered with the failure at once
             raise failed(hook, generation)
         if not self.wait_for_completion:
@@ -283,9 +334,10 @@ class ViduGenerateOperator(SignedURLOperator):
         submission: Submission,
         endpoint: str | None,
         deadline: float,
+        request: str | None,
     ) -> None:
         arguments = None if submission.is_of_another_request else self._arguments()
-        self._facts = facts_of_create(generation, submission.ordered_at, arguments)
+        self._facts = {**facts_of_create(generation, submission.ordered_at, arguments), REQUEST_NOTE: request}
         role: Role = "generate" if self.wait_for_completion else "submit"
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments())["model"]}
         noted |= self._wait_facts(deadline) if self.wait_for_completion else {}
@@ -309,8 +361,8 @@ class ViduGenerateOperator(SignedURLOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume after the trigger's event; re-fetch the generation, so that its URLs are fresh."""
         context = {} if context is None else context
-        wait = self._resumed_wait(self._published_id(context) or id_in(event) or "", callback_in(event))
-        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
+        wait = self._resumed_wait(context, self._published_id(context) or id_in(event) or "", callback_in(event))
+        with self._explained(wait):
             return self._finished(context, wait.resume(event), event)
 
     def post_execute(self, context: Any, result: Any = None) -> None:
@@ -330,8 +382,8 @@ class ViduGenerateOperator(SignedURLOperator):
             nothing = "The task was waiting for a free slot, and nothing was submitted."
             check_execution_timeout(next_kwargs, self.execution_timeout, self._seconds(), nothing)
             raise no_triggerer(self.vidu_conn_id)
-        wait = self._resumed_wait(generation_id)
-        with explained_failure(wait.hook, wait.generation_id, self._endpoint(), self.log):
+        wait = self._resumed_wait(context, generation_id)
+        with self._explained(wait):
             return self._finished(context, wait.give_up(next_kwargs, self.execution_timeout))
 
     def _check_wanted(self) -> None:
@@ -393,13 +445,40 @@ class ViduGenerateOperator(SignedURLOperator):
             self._cancel("the timeout expired")
             raise
 
-    def _deferred_wait(self, hook: ViduHook, generation_id: str, callback: str | None = None) -> DeferredWait:
+    def _shared_results(self, hook: ViduHook, request: str) -> SharedResults:
+        store = self._result_store()
+        return SharedResults(store.folder, hook, store.artifact, request, self.log)
+
+    def _reused(self, context: Context, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of an order that is served by the file of an earlier one."""
+        generation_id = str(line.get("generation_id"))
+        self.log.info("An equal order has a file: generation %s, %s. Nothing is submitted.", generation_id, line["uri"])
+        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", announce=False)
+        return reused_result(self._arguments(), line)
+
+    def _wait_for_another(
+        self, context: Context, hook: ViduHook, generation_id: str, slot: SlotWait, noted: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Wait for the generation of an equal order, which this task neither pays for nor cancels."""
+        self.log.info("An equal order is under way: waiting for its generation %s.", generation_id)
+        endpoint = self._endpoint()
+        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", endpoint=endpoint, **noted)
+        self._facts = noted
+        wait = self._deferred_wait(hook, generation_id, is_own=False)
+        if self.deferrable:
+            wait.defer(deadline=slot.deadline)
+        with self._explained(wait):
+            return self._finished(context, self._wait(hook, generation_id, slot.left))
+
+    def _deferred_wait(
+        self, hook: ViduHook, generation_id: str, callback: str | None = None, *, is_own: bool = True
+    ) -> DeferredWait:
         from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
         return DeferredWait(
             operator=self,
             hook=hook,
-            trigger=partial(ViduGenerationTrigger, cancel_on_kill=self.cancel_on_kill),
+            trigger=partial(ViduGenerationTrigger, cancel_on_kill=self.cancel_on_kill and is_own),
             generation_id=generation_id,
             poll_interval=self.poll_interval,
             timeout=self._seconds(),
@@ -410,15 +489,27 @@ class ViduGenerateOperator(SignedURLOperator):
             callback=callback,
         )
 
-    def _resumed_wait(self, generation_id: str, callback: str | None = None) -> DeferredWait:
+    def _resumed_wait(self, context: Context, generation_id: str, callback: str | None = None) -> DeferredWait:
         """Return the wait that another process began, after storing what a kill of this one must cancel."""
         hook = self._hook()
+        self._facts = mapping(_pulled(context, WATCH_KEY))
+        is_own = not self._facts.get(SHARED_NOTE)
         with suppress(ViduError):  # without a connection nothing can be cancelled; the wait decides what follows
             self._config = hook.config  # first: a signal handler cannot look it up in Airflow
-            self._generation_id = generation_id
+            self._generation_id = generation_id if is_own else None
         if self._killed:
             self._cancel("the task was killed")
-        return self._deferred_wait(hook, generation_id, callback)
+        return self._deferred_wait(hook, generation_id, callback, is_own=is_own)
+
+    @contextmanager
+    def _explained(self, wait: DeferredWait) -> Iterator[None]:
+        """Explain what ends a wait; the end of another task's generation may be retried."""
+        is_shared = bool((self._facts or {}).get(SHARED_NOTE))
+        with (
+            another_may_follow(wait.hook, wait.generation_id, wait.endpoint, is_shared=is_shared),
+            explained_failure(wait.hook, wait.generation_id, wait.endpoint, self.log),
+        ):
+            yield
 
     def _spending(self, context: Context) -> Spending:
         """Return the limits on credits that this task keeps."""
@@ -431,16 +522,28 @@ class ViduGenerateOperator(SignedURLOperator):
     ) -> dict[str, Any]:
         if self._facts is None:
             self._facts = mapping(_pulled(context, WATCH_KEY))
-        if self._facts.get("credits") is None:
+        is_shared = bool(self._facts.get(SHARED_NOTE))
+        if self._facts.get("credits") is None and not is_shared:
             with suppress(ViduConfigError):  # a cap that renders differently by now must not lose the result
                 self._spending(context).named_late(generation, self._facts.get("created_at"))
         whole, parameters = completed(generation, self._arguments(), self._facts)
         log_end(self.log, whole, context, self._times if event is None else event)
         result = as_result(whole, parameters)
         if self.destination is not None:
-            result["file"] = self._result_store().store(generation, self._hook(self._config), self._endpoint())
+            result["file"] = self._stored(generation)
             report_stored(self, context, result["file"], whole)
-        return result
+        return {**result, "reused_from": generation.id} if is_shared else result
+
+    def _stored(self, generation: Generation) -> dict[str, Any]:
+        """Store the file, unless a task with an equal order has done so."""
+        hook, request = self._hook(self._config), text(REQUEST_NOTE, (self._facts or {}).get(REQUEST_NOTE))
+        if self.reuse == "never" or request is None:
+            return self._result_store().store(generation, hook, self._endpoint())
+        shared = self._shared_results(hook, request)
+        if (record := shared.file_of(generation.id)) is None:
+            record = self._result_store().store(generation, hook, self._endpoint())
+            shared.kept(generation, record)
+        return record
 
     def _cancel(self, why: str) -> None:
         """Cancel, best effort: a failing cancel must not hide the error that ends the task."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.stores.targets import FileTarget
 
 
-def check_storing(destination: object, artifact: object, max_bytes: object, *, waits: bool) -> None:
+_NEEDS_FOLDER: Final = "reuse='identical' needs a destination that is a folder: end it with a slash."
+
+
+def check_storing(destination: object, artifact: object, max_bytes: object, reuse: object, *, waits: bool) -> None:
     """Refuse at parse time arguments that make no sense with, or without, a destination.
 
     :param waits: whether the task waits for the result.
@@ -32,8 +35,13 @@ def check_storing(destination: object, artifact: object, max_bytes: object, *, w
     if destination is not None and not waits:
         raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
     path = path_text(destination)
-    if path is not None and not is_template(path):
+    is_known = path is not None and not is_template(path)
+    if is_known:
         checked_destination(destination)
+    if reuse not in ("never", "identical"):
+        raise ViduConfigError(f"reuse must be 'never' or 'identical', not {reuse!r}.")
+    if reuse == "identical" and (destination is None or (is_known and not is_folder(checked_destination(destination)))):
+        raise ViduConfigError(_NEEDS_FOLDER)
 
 
 class ResultStore:
@@ -68,6 +76,21 @@ class ResultStore:
         self._log = log
         self._transfer: Transfer | None = None
         self._is_cancelled = False
+
+    @property
+    def folder(self) -> Destination:
+        """The destination of a task whose files equal orders share.
+
+        :raises ViduConfigError: when it is not a folder.
+        """
+        if not is_folder(self._text):
+            raise ViduConfigError(_NEEDS_FOLDER)
+        return self._destination
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """Which file of a generation is stored; None for the result, whatever its medium."""
+        return self._artifact
 
     def check_mapping(self, operator: Any, context: Any, written: object) -> None:
         """Refuse a mapped task whose instances would write the same file.

@@ -31,6 +31,7 @@ from airflow_provider_vidu.exceptions import (
     ViduSubmitUnknownError,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from airflow_provider_vidu.orders.claims import NoClaim
 from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
 from airflow_provider_vidu.orders.media import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
@@ -66,6 +67,7 @@ class Submission:
     :param before_send: called right before each send of a create; raises if the create is no longer wanted.
     :param spending: the limits on credits, checked right before each send, and applied to the price in the answer.
     :param callback: where the service reports the end of a new generation; None without callbacks.
+    :param claim: what the order shares with equal ones; nothing if omitted, and nothing after a clear.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Submission:
         before_send: Callable[[], None] = lambda: None,
         spending: Unlimited | None = None,
         callback: CallbackAddress | None = None,
+        claim: NoClaim | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._hook = hook
@@ -93,6 +96,7 @@ class Submission:
         self._before_send = before_send
         self._spending = Unlimited() if spending is None else spending
         self._callback = callback
+        self._claim = NoClaim() if claim is None else claim
         self._sleep = sleep
         self._endpoint: str | None = None
         self._loaded: Record | None = None
@@ -124,6 +128,7 @@ class Submission:
             if record is None:
                 earlier = None
             elif record.was_cleared(self._order, request):
+                self._claim = NoClaim()
                 earlier = self._after_clear(record, request)
             else:
                 earlier = self._earlier(record, request)
@@ -170,6 +175,7 @@ class Submission:
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
+        self._claim.submitted(generation_id)
         # With this try's counters: the fewer clears may have happened since, the less is left to guess.
         self._store.save(replace(self._with_counters(record), generation_id=generation_id))
         generation = self._known(generation_id, record)
@@ -226,11 +232,13 @@ class Submission:
         raise AssertionError("not reached")
 
     def _submit(self, prepared: Prepared, endpoint: str | None, request: str) -> Generation:
+        self._claim.look(request)
         self._spending.check()
         self._before_order()
         # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
+        self._claim.take(record)
         self._store.save(record)
         sends = 0
 
@@ -238,6 +246,7 @@ class Submission:
             nonlocal sends
             self._before_send()
             self._spending.check()  # again: meanwhile, others may have spent
+            self._claim.check()
             sends += 1
             if sends > 1:  # a repetition may come minutes after the intent
                 self._store.save(replace(record, at=time.time()))
@@ -256,10 +265,12 @@ class Submission:
             # Refused, or never sent. Any other end of a send (a timeout, a kill) leaves the intent.
             if isinstance(error, ViduError) or not sends:
                 self._forget_intent()
+                self._claim.release()
             raise
         is_refused = self._spending.exceeds(generation)
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
         self._store.save(paid)
+        self._claim.submitted(generation.id)
         self._spending.paid(paid)
         self._refused = paid if is_refused else None
         self.callback = record.callback or None

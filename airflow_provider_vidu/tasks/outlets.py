@@ -44,6 +44,42 @@ def fill_outlet_events(
             log.warning("The file is stored, but missing in the event of outlet %s: %s", outlet, redacted(error))
 
 
+def batch_facets(
+    summary: Mapping[str, Any] | None, rows_uri: str | None, digest: str | None
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a batch (None if it failed): from the file of its rows, if there is one, to its manifest.
+
+    The manifest is the one data set of a batch: it names every file, and a batch of 5,000 would flood a catalogue.
+
+    :param summary: of the batch.
+    :param rows_uri: where the file of the rows is.
+    :param digest: the SHA-256 of the manifest: two manifests of one name are two versions.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        Dataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+
+    if summary is None:
+        return OperatorLineage()
+    namespace, name = object_name(summary["manifest"])
+    version: dict[str, Any] = {}
+    if digest:
+        version["version"] = DatasetVersionDatasetFacet(datasetVersion=f"sha256:{digest}")
+    ended = summary["stored"] + summary["failed"]
+    statistics = OutputStatisticsOutputDatasetFacet(
+        rowCount=ended, size=summary["bytes"], fileCount=summary["stored"] - summary["reused"]
+    )
+    output = OutputDataset(
+        namespace=namespace, name=name, facets=version, outputFacets={"outputStatistics": statistics}
+    )
+    sources = [Dataset(namespace=found[0], name=found[1]) for found in map(object_name, filter(None, [rows_uri]))]
+    return OperatorLineage(inputs=sources, outputs=[output])
+
+
 def openlineage_facets(record: Mapping[str, Any] | None, generation: Generation | None) -> OperatorLineage[Any, Any]:
     """Return the lineage of a download (None if it failed): from the URL without its query to the stored object.
 

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from airflow_provider_vidu.common.values import whole
 from airflow_provider_vidu.ui import refusals
+from airflow_provider_vidu.ui.batches import routes as batches
 from airflow_provider_vidu.ui.callbacks import routes as callbacks
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.cards import ORDERS
@@ -28,7 +29,7 @@ from airflow_provider_vidu.ui.looks import Looks
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
-from airflow_provider_vidu.ui.sending import send
+from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import pause_after
 from airflow_provider_vidu.ui.spending import routes as spending
 
@@ -69,7 +70,7 @@ def make_app() -> Any:
     """Return the application that the API server mounts."""
     app = FastAPI(title="Vidu clips", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     prepare(app.state)
-    for routes in (router, spending.router):
+    for routes in (router, spending.router, batches.router):
         app.include_router(routes)
     app.router.routes.append(callbacks.route())
     # The same files as in the published package; they hold nothing about clips.
@@ -82,6 +83,7 @@ def prepare(state: Any) -> None:
     """Put into the application's state what its requests share."""
     state.looks = Looks()
     spending.prepare(state)
+    batches.prepare(state)
 
 
 class _Static(StaticFiles):
@@ -172,6 +174,7 @@ async def sheet_data(
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
     stored = await looks.stored(sheet.clips)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
+    here["batches"] = await batches.batches_of(request, dag_id, run_id)
     return await looks.views.run(_sheet_answer, sheet, lives, stored, here)
 
 
@@ -225,5 +228,5 @@ async def _sent(request: Request, found: ClipAt, index: int, *, cover: bool, att
         raise HTTPException(404, NO_GENERATION)
     answer = await send(request, _looks(request), clip, index, cover=cover, attached=attached)
     if answer is None:
-        raise HTTPException(404, "The generation has no such piece.")
+        raise HTTPException(404, NO_PIECE)
     return answer

@@ -19,6 +19,7 @@ from airflow_provider_vidu.ui.playing.media import file_response
 from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 
+NO_PIECE: Final = "The generation has no such piece."
 LINK_FAILS: Final = (
     "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
 )

@@ -26,14 +26,16 @@ IO = frozenset(
 
 SHELLS = {
     "batches.trigger",
-    "api.async_client", "api.async_connection", "api.sync_client", "api.sync_connection",
+    "api.async_client", "api.async_connection", "api.looks", "api.sync_client", "api.sync_connection",
     "downloads.transfer",
     "event_triggers", "triggers",
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media_files",
     "stores.destination", "stores.remote", "stores.uploads",
     "tasks.clients", "tasks.handover", "tasks.slots",
-    "ui.app", "ui.clips.live", "ui.looks", "ui.playing.preview", "ui.plugin", "ui.records.references",
+    "ui.app", "ui.batches.journals", "ui.batches.routes",
+    "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
+    "ui.clips.live", "ui.looks", "ui.playing.preview", "ui.plugin", "ui.records.references",
     "ui.shared", "ui.threads",
 }  # fmt: skip
 """The modules that do I/O, or wait for it."""

@@ -23,7 +23,7 @@ PUBLIC = {
     "airflow_provider_vidu.triggers": ["ViduGenerationTrigger", "ViduSlotTrigger", "ViduBatchTrigger"],
     "airflow_provider_vidu.event_triggers": ["ViduGenerationFinishedTrigger"],
     "airflow_provider_vidu.events": ["read_event"],
-    "airflow_provider_vidu.links": ["ViduWatchLink"],
+    "airflow_provider_vidu.links": ["ViduWatchLink", "ViduBatchLink"],
     "airflow_provider_vidu.retry_policy": ["vidu_retry_policy"],
     "airflow_provider_vidu.models": ["Artifact", "Cancellation", "Credits", "Generation", "GenerationStatus"],
     "airflow_provider_vidu.prompts": ["load_prompts"],

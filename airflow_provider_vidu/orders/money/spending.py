@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -28,12 +29,13 @@ REFUNDED: Final = Cancellation(accepted=True, reason="it was cancelled")
 class Unlimited:
     """The spending of a task that has no limit, and that no budget counts."""
 
-    def check(self) -> None:
-        """Refuse a create if the budget is spent.
+    def check(self) -> float:
+        """Refuse a create if the budget is spent; return the credits that are left of it.
 
         :raises ViduBudgetError: when it is.
         :raises ViduError: when the ledger cannot be read. Nothing has been submitted; a retry may help.
         """
+        return math.inf
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows."""
@@ -68,10 +70,15 @@ class Spending(Unlimited):
         dag = context.get("dag") or (task.dag if task.has_dag() else None)
         self._periods = _periods(dag, budget) if self._ti is not None else []
 
-    def check(self) -> None:
-        """Refuse a create if the budget is spent."""
+    @property
+    def is_counted(self) -> bool:
+        """Whether a budget of the DAG counts what the task spends."""
+        return bool(self._periods)
+
+    def check(self) -> float:
+        """Refuse a create if the budget is spent; return the credits that are left of it."""
         if self._budget is None or self._ti is None:
-            return
+            return math.inf
         entries, scope = ledger(), self._scope(self._budget.per, time.time())
         try:
             prices = scope.prices(entries.names(scope.prefix))
@@ -82,6 +89,7 @@ class Spending(Unlimited):
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
         check_budget(self._budget, prices)
+        return self._budget.credits - sum(prices)
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows, and has not ended: no cancel brings back what has."""

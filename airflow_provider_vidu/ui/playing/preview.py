@@ -44,6 +44,10 @@ class PreviewError(Exception):
     """The file cannot be shown; the message says why, and may be shown on the page."""
 
 
+class AbsentError(PreviewError):
+    """There is no such file."""
+
+
 class Preview(ABC):
     """A stored file that may be shown, opened.
 
@@ -179,7 +183,7 @@ class _LocalFile(Preview):
             # Without O_NONBLOCK a pipe of that name would hold the thread until something is written.
             self._descriptor = os.open(spot.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
-            raise PreviewError(_why(error)) from None
+            raise _unreadable(error) from None
         # Closes once, and at the latest with this object: a request may end before its answer has begun.
         self._closes = weakref.finalize(self, os.close, self._descriptor)
         try:
@@ -215,9 +219,9 @@ class _RemoteFile(Preview):
             self._store, self._path = path.fs, str(path.path)
             known = self._store.info(self._path)
         except Exception as error:  # any error of a provider or its client library
-            raise PreviewError(_why(error)) from error
+            raise _unreadable(error) from error
         if known.get("type") != "file" or not isinstance(known.get("size"), int):
-            raise PreviewError("The stored file does not exist.")
+            raise AbsentError("The stored file does not exist.")
         self.size = known["size"]
         # Where a store reports nothing that changes with the content, each answer counts as another file.
         version = [found for name in _VERSIONS if (found := known.get(name))] or [time.time_ns()]
@@ -228,13 +232,13 @@ class _RemoteFile(Preview):
         try:
             data: bytes = self._store.cat_file(self._path, start=start, end=min(start + length, self.size))
         except Exception as error:  # any error of a client library
-            raise PreviewError(_why(error)) from error
+            raise _unreadable(error) from error
         return data
 
 
-def _why(error: Exception) -> str:
+def _unreadable(error: Exception) -> PreviewError:
     if isinstance(error, FileNotFoundError):
-        return "The stored file no longer exists."
+        return AbsentError("The stored file no longer exists.")
     if isinstance(error, PermissionError):
-        return "The API server may not read the stored file: permission denied."
-    return f"The stored file cannot be read ({type(error).__name__})."
+        return PreviewError("The API server may not read the stored file: permission denied.")
+    return PreviewError(f"The stored file cannot be read ({type(error).__name__}).")

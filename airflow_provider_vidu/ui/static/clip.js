@@ -64,7 +64,7 @@ function show(view) {
   fill(parts.outlook, [view.outlook, view.refresh, view.slot, zoneName()], () => (view.slot ? slotPanel(view, list) : outlook(view)));
   tick();
   fill(parts.timeline, [view.timeline, zoneName()], ([steps]) => (steps.length ? timeline(steps) : []));
-  fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
+  fill(parts.facts, [view.label, view.model, view.parameters, view.seconds, view.credits, view.reused_from, view.pieces[0], view.provider_status, view.generation_id, view.conn_id, view.tasks, zoneName()], () => facts(view));
   fill(parts.files, [view.files, view.can_download], () => files(view));
   const told = `${stateText(view.state, view.qualifier)}${view.progress === null ? "" : `, ${view.progress} percent`}`;
   if (lastState !== null && lastState !== told) announce(told);
@@ -73,7 +73,8 @@ function show(view) {
 
 function bar(view) {
   const run = new URL(runPath(view), airflow).pathname;
-  const sheet = here.slice(0, here.indexOf("/tasks/"));
+  // A row's sheet is that of its batch.
+  const sheet = view.row ? here.slice(0, here.lastIndexOf("/rows/")) : here.slice(0, here.indexOf("/tasks/"));
   const own = { ...view, ...view.task };
   const step = (place, label, sign, letter) =>
     el(
@@ -89,10 +90,11 @@ function bar(view) {
       crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`),
       crumb(view.run_id, run),
       crumb(taskName(own), run + airflowTaskPath(own)),
+      view.row && crumb(view.key),
     ],
     [
       ...steps,
-      el("a.plain", { href: sheet, rel: "up", title: "All clips of this run (u or Esc)" }, "All clips"),
+      el("a.plain", { href: sheet, rel: "up", title: `All clips of this ${view.row ? "batch" : "run"} (u or Esc)` }, "All clips"),
       plainCrumb("Task", run + airflowTaskPath(own, "/details"), "The task in Airflow"),
       plainCrumb("Log", run + logPath(view.task), "The task's log in Airflow"),
       plainCrumb("Run", run, "The DAG run in Airflow"),
@@ -360,10 +362,11 @@ function facts(view) {
   const length = details.duration ? seconds(details.duration) : null;
   const parameters = Object.entries(view.parameters).map(([name, value]) => el("li", {}, `${name}: ${value}`));
   const rows = [
-    ["Label", view.label],
+    [view.row ? "Row" : "Label", view.label],
     ["Model", view.model],
     ["Parameters", parameters.length ? el("ul.tasks", {}, parameters) : null],
     ["Credits", view.credits],
+    ["Reused from", view.reused_from && copyable(view.reused_from, "the id of the earlier generation")],
     ["Took", view.seconds === null ? null : `${seconds(view.seconds)} from the submit to the ${view.files.length ? "stored file" : "end"}`],
     ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
     ["Reported as", view.provider_status && el("q", {}, view.provider_status)],

@@ -63,6 +63,7 @@ export function taskName(view, label = null) {
 
 /** The path of a clip's page below the run: a task may have published several generations. */
 export function clipPath(clip) {
+  if (clip.row) return `/rows/${clip.row}`; // below the page of its batch
   return taskPath(clip) + (clip.number > 1 ? `/generations/${clip.number}` : "");
 }
 
@@ -173,7 +174,7 @@ export function topBar(crumbs, actions) {
   actions = [...actions, alone];
   const trail = [home(), ...crumbs];
   return [
-    !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.map((each) => el("li", {}, each)))),
+    !isFramed && el("nav", { "aria-label": "Breadcrumb" }, el("ol.crumbs", {}, trail.filter(Boolean).map((each) => el("li", {}, each)))),
     actions.some(Boolean) && el("div.actions", {}, actions),
   ];
 }

@@ -1,5 +1,6 @@
 // The contact sheet: every clip of a DAG run.
 import { airflow, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds, STAGES, taskName, time, topBar } from "./common.js";
+import { batchPanel, batchPath } from "./batch.js";
 
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
 const DENSE = "vidu-sheet-dense";
@@ -10,6 +11,7 @@ const parts = {};
 const asked = new URLSearchParams(location.search);
 let stage = asked.get("stage") in STAGES ? asked.get("stage") : null;
 let order = asked.get("order") in ORDERS ? asked.get("order") : "scene";
+let base = here; // where the clips on the sheet are: the run, or its only batch
 let offset = Math.max(0, Number.parseInt(asked.get("offset") ?? "0", 10) || 0);
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -22,7 +24,8 @@ const seen = new IntersectionObserver((entries) => {
 function build() {
   const part = (name, tag, attributes) => (parts[name] = el(tag, attributes));
   main.replaceChildren(
-    el("div.sheet-head", {}, el("h1", {}, "Clips of this run"), part("sum", "p.quiet.sum", {})),
+    el("div.sheet-head", {}, part("title", "h1", {}), part("sum", "p.quiet.sum", {})),
+    part("batches", "div.batches", {}),
     el("div.tools", {}, part("filters", "div.filters", { role: "group", "aria-label": "Show" }), part("views", "div.views", {})),
     part("grid", "ul.grid", {}),
     part("empty", "div", {}),
@@ -36,12 +39,14 @@ function show(view) {
   fill(document.getElementById("top"), [view.dag_id, view.run_id], () =>
     topBar([crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`), crumb(view.run_id, new URL(runPath(view), airflow).pathname)], []),
   );
+  fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
+  fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
   fill(parts.sum, [view.total, view.credits, stage], () => sum(view));
   showGrid(view.clips);
-  fill(parts.empty, [all, view.total, view.is_over, view.is_cut], () => empty(view, all));
+  fill(parts.empty, [all, view.total, view.is_over, view.is_cut, Boolean(view.batch)], () => (view.batch || view.batches.length ? emptyBatch(view, all) : empty(view, all)));
   fill(parts.pages, [view.total, view.offset], () => pages(view));
 }
 
@@ -96,6 +101,7 @@ function showGrid(clips) {
 
 /** The name of a clip: its task with Airflow's rendered map index if there is one, else with the map index. */
 function clipName(clip) {
+  if (clip.row) return clip.key;
   const name = taskName(clip, clip.label);
   return clip.number > 1 ? `${name}, generation ${clip.number}` : name;
 }
@@ -104,7 +110,7 @@ function cardOf(clip) {
   const prompt = clip.prompt ?? clip.generation_id ?? clipName(clip);
   const link = el(
     "a",
-    { href: here + clipPath(clip) },
+    { href: base + clipPath(clip) },
     el("div.thumb", {}, thumb(clip), badge(clip.state, clip.qualifier), clip.progress !== null && progress(clip.progress)),
     el(
       "div.card-text",
@@ -119,7 +125,7 @@ function cardOf(clip) {
   if (clip.can_play && clip.medium === "video") playOnHover(link, clip);
   const actions = [
     clip.medium === "audio" && clip.can_play && sound(clip),
-    clip.can_download && download(`${here}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
+    clip.can_download && download(`${base}${clipPath(clip)}/file?download=1`, `Download the clip of ${clipName(clip)}`),
   ];
   return [link, el("div.card-actions", {}, actions)];
 }
@@ -167,7 +173,7 @@ function playOnHover(link, clip) {
       video.muted = true;
       video.addEventListener("error", stop);
       link.querySelector(".thumb").prepend(video);
-      video.src = `${here}${clipPath(clip)}/file`;
+      video.src = `${base}${clipPath(clip)}/file`;
       video.play().catch(stop);
     }, HOVER_MS);
   });
@@ -176,14 +182,14 @@ function playOnHover(link, clip) {
 
 /** Sound is played on the card itself; nothing is fetched before. */
 function sound(clip) {
-  const audio = el("audio", { controls: true, preload: "none", src: `${here}${clipPath(clip)}/file`, "aria-label": "The clip" });
+  const audio = el("audio", { controls: true, preload: "none", src: `${base}${clipPath(clip)}/file`, "aria-label": "The clip" });
   audio.addEventListener("error", () => audio.remove());
   return audio;
 }
 
 /** What stands for a clip; a clip without a picture has a slim line instead of an empty frame. */
 function thumb(clip) {
-  const path = here + clipPath(clip);
+  const path = base + clipPath(clip);
   const empty = (shown) => shown.replaceWith(el("span.no-picture"));
   if (clip.medium === "audio" && clip.can_play) return el("div.note", { "aria-hidden": "true" }, "♪");
   const still = () => (clip.medium === "image" ? picture(`${path}/file`, empty) : firstPicture(`${path}/file`, empty));
@@ -226,6 +232,11 @@ function empty(view, all) {
   );
 }
 
+/** A batch's own panel says how far it is. */
+function emptyBatch(view, all) {
+  return view.batch && all && !view.total ? el("p.quiet", {}, "No clip is in this state now.") : [];
+}
+
 function pages(view) {
   if (view.total <= SIZE && !view.offset) return [];
   const last = Math.min(view.offset + view.clips.length, view.total);
@@ -252,7 +263,13 @@ function go(wantedStage, wantedOffset, wantedOrder = order) {
 if (isFramed) document.documentElement.dataset.framed = "true";
 const again = keepAsking(async () => {
   const query = new URLSearchParams({ offset: String(offset), limit: String(SIZE), order, ...(stage ? { stage } : {}) });
-  const view = await getJson(`${here}/clips.json?${query}`);
+  let view = await getJson(`${base}/clips.json?${query}`);
+  const isEmpty = !Object.values(view.counts).some(Boolean);
+  if (isEmpty && view.batches.length === 1) {
+    // The run has nothing but a batch: its clips are those of the run.
+    base = here + batchPath(view.batches[0]);
+    view = await getJson(`${base}/clips.json?${query}`);
+  }
   show(view);
   const isBusy = !view.is_over || view.clips.some((clip) => clip.progress !== null);
   return isBusy ? Math.max(view.counts.working ? 5 : 15, view.pause) : null;

@@ -29,6 +29,7 @@ class BatchTask:
             **kwargs,
         }
         self.xcoms: dict[str, Any] = {}
+        self.earlier: dict[str, Any] = {}
         self.run_id = "r"
         self.try_number = 0
         self.max_tries = 2
@@ -41,13 +42,17 @@ class BatchTask:
         ti = SimpleNamespace(
             dag_id="d", run_id=self.run_id, task_id="films", map_index=-1,
             try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=2),
-            xcom_push=self.push, xcom_pull=lambda task_ids, key, map_indexes: self.xcoms.get(key),
+            xcom_push=self.push, xcom_pull=self.pull,
         )  # fmt: skip
         return {"ti": ti, "task_instance": ti}
 
     def push(self, key: str, value: Any) -> None:
         """Keep an XCom."""
         self.xcoms[key] = json.loads(json.dumps(value))
+
+    def pull(self, task_ids: str, key: str, map_indexes: int, include_prior_dates: bool = False) -> Any:
+        """Return an XCom of this try, or a result of an earlier run."""
+        return self.earlier.get(key) if include_prior_dates else self.xcoms.get(key)
 
     def start(self) -> Any:
         """Run the first leg of a try."""

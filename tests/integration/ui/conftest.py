@@ -108,6 +108,7 @@ class Pages:
         waits: str | None = None,
         spent: float | None = None,
         trigger: tuple[str, str] | None = None,
+        batch: Any = None,
     ) -> UUID:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -120,6 +121,7 @@ class Pages:
         :param region: its region, in which ``index`` counts; for Airflow 3.4.
         :param live: False for an archived one.
         :param spent: the credits of all of its orders.
+        :param batch: where its batch is.
         :param waits: the stored arguments of a trigger that waits for a free slot.
         :param trigger: class and stored arguments of another trigger.
         :return: the id of the task instance.
@@ -136,6 +138,7 @@ class Pages:
         names = {"dag_id": dag, "run_id": RUN, "task_id": task, "map_index": index}
         at = at or datetime.now(UTC)
         xcoms = {"generation_id": generation_id, "vidu_watch": watch, "return_value": result, "vidu_spent": spent}
+        xcoms |= {"vidu_batch_place": batch}
         for number, (another_id, note) in enumerate(more, 2):
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:

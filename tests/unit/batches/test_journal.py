@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_vidu.batches import journal
 from airflow_provider_vidu.batches.journal import Journal
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
+from airflow_provider_vidu.stores import small_files
 from airflow_provider_vidu.stores.destination import Destination
 
 
@@ -64,7 +65,7 @@ def test_only_the_newest_leg_writes(tmp_path):
 def test_a_write_that_fails_is_tried_again(tmp_path, monkeypatch, is_written):
     """Whether the object was published is unknown; the second attempt recognizes its own content."""
     first = opened(tmp_path)
-    original, failures = journal._write, []
+    original, failures = small_files._write, []
 
     def write(*arguments, **known):
         if failures:
@@ -74,7 +75,7 @@ def test_a_write_that_fails_is_tried_again(tmp_path, monkeypatch, is_written):
             original(*arguments, **known)
         raise ViduStorageError("the store is away")
 
-    monkeypatch.setattr(journal, "_write", write)
+    monkeypatch.setattr(small_files, "_write", write)
     first.append(identified("a"))
     first.append(identified("b"))
     assert set(opened(tmp_path).state.open) == {"a", "b"}
@@ -87,7 +88,7 @@ def test_a_store_that_stays_away_ends_the_leg(tmp_path, monkeypatch):
     def write(*_, **__):
         raise ViduStorageError("the store is away")
 
-    monkeypatch.setattr(journal, "_write", write)
+    monkeypatch.setattr(small_files, "_write", write)
     with pytest.raises(ViduStorageError, match="is away"):
         first.append(identified("a"))
 

@@ -22,6 +22,7 @@ from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, sending
+from airflow_provider_vidu.ui.batches import routes
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
@@ -253,6 +254,7 @@ def test_answers_are_made_off_the_event_loop(monkeypatch, kind):
     sheet, page = store.Sheet([Clip("g", [task])], {}, 1, False, False), store.Page(Clip("g", [task]), task, None, None)
     monkeypatch.setattr(store, "read_sheet", lambda *names: sheet)
     monkeypatch.setattr(store, "read_page", lambda *names: page)
+    monkeypatch.setattr(routes, "read_batches", lambda *names: [])
 
     async def main() -> None:
         request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace()))

@@ -75,27 +75,20 @@ def test_what_it_registers(tmp_path):
     }
 
 
-def test_the_tab_can_be_switched_off(tmp_path):
-    """A deployment with few clips among many DAGs need not have the tab on every run."""
+def test_the_tab_and_the_page_can_be_switched_off(tmp_path):
+    """A deployment with few clips among many DAGs need not have them on every run and in everybody's navigation."""
     code = (
         "import json, os\nfrom airflow_provider_vidu.ui.plugin import _views\nfound = [_views()]\n"
-        "os.environ['AIRFLOW__VIDU__RUN_TAB'] = 'False'\nprint(json.dumps([*found, _views()]))"
+        "os.environ['AIRFLOW__VIDU__RUN_TAB'] = 'False'\nfound.append(_views())\n"
+        "os.environ['AIRFLOW__VIDU__SPENDING_PAGE'] = 'False'\nprint(json.dumps([*found, _views()]))"
     )
-    (tab, page), without = fresh(code, tmp_path)
-    assert without == [page]
+    (tab, page), without_tab, without_both = fresh(code, tmp_path)
+    assert without_tab == [page]
+    assert without_both == []
+    assert page["destination"] == "nav"
     # Completed by the UI with the path of the deployment.
     assert not tab["href"].startswith(("/", "http"))
     assert "{DAG_ID}" in tab["href"]
-
-
-def test_the_page_can_be_switched_off(tmp_path):
-    """A deployment that does not want it in everybody's navigation need not have it there."""
-    code = (
-        "import json, os\nfrom airflow_provider_vidu.ui.plugin import _spending_page\nfound = [_spending_page()]\n"
-        "os.environ['AIRFLOW__VIDU__SPENDING_PAGE'] = 'False'\nprint(json.dumps([*found, _spending_page()]))"
-    )
-    (page,), without = fresh(code, tmp_path)
-    assert (page["destination"], without) == ("nav", [])
 
 
 def test_airflow_finds_it(monkeypatch):

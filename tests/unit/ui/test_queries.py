@@ -25,6 +25,10 @@ MOST_PARAMETERS = 32_766
 class Rows(list[Any]):
     """An answer without rows."""
 
+    def all(self) -> list[Any]:
+        """Return all of them."""
+        return []
+
     def first(self) -> None:
         """Return that there is none."""
 

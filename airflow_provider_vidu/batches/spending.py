@@ -1,0 +1,64 @@
+"""What a batch spends, within the budgets of its DAG: each create counts as that of a single task does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_vidu.orders.order import Record
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.batches.state import BatchState, Open
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.money.spending import Spending
+
+READ_SECONDS: Final = 2.0
+"""What others have spent is read at most this often: a batch makes many creates a second, and the list is long."""
+
+
+class BatchSpending:
+    """The credits of a batch.
+
+    :param spending: the task's; None outside of a task.
+    :param clock: returns monotonic seconds.
+    """
+
+    def __init__(self, spending: Spending | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spending = spending
+        self._clock = clock
+        self._left = 0.0
+        self._read_at: float | None = None
+
+    def check(self) -> None:
+        """Refuse a create if the budget is spent: by the ledger, and by what this batch has spent since.
+
+        :raises ViduBudgetError: when it is.
+        :raises ViduError: when the ledger cannot be read.
+        """
+        if self._spending is None:
+            return
+        now = self._clock()
+        if self._read_at is None or now - self._read_at >= READ_SECONDS or self._left <= 0:
+            self._left, self._read_at = self._spending.check(), now
+
+    def paid(self, job: Open, state: BatchState) -> None:
+        """Make what a generation costs visible to the other tasks; repeating it changes nothing.
+
+        :param state: of the batch, with the generation.
+        """
+        if self._spending is None or job.credits is None:
+            return
+        self._left -= job.credits
+        if self._spending.is_counted:
+            before = max(state.credits - job.credits, 0)
+            self._spending.paid(Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before))
+
+    def ended(self, job: Open, generation: Generation | None) -> None:
+        """Count a price that only the end of a generation names."""
+        if self._spending is None or job.credits is not None or generation is None or generation.credits is None:
+            return
+        self._left -= generation.credits
+        if self._spending.is_counted:
+            self._spending.named_late(generation, datetime.fromtimestamp(job.at, UTC).isoformat())

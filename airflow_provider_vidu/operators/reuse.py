@@ -1,0 +1,150 @@
+"""The single task with ``reuse="identical"``: an order that equals an earlier one is served by its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from airflow_provider_vidu.common.text import sentence
+from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduGenerationInterruptedError
+from airflow_provider_vidu.links import is_task_instance
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.batches.catalogue import Catalogue
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
+    from airflow_provider_vidu.orders.claims import Claim
+    from airflow_provider_vidu.orders.order import Order
+    from airflow_provider_vidu.stores.artifacts import Artifact
+    from airflow_provider_vidu.stores.destination import Destination
+
+Reuse = Literal["never", "identical"]
+REQUEST_NOTE: Final = "request"
+"""The field of a task's note with the digest of its order, from which a resumed task keeps its file."""
+SHARED_NOTE: Final = "shared"
+"""The field of a task's note that says that its generation is another task's."""
+_FILE: Final = ("uri", "size", "sha256", "content_type", "source")
+
+
+class ReusedOrderError(Exception):
+    """The catalogue has the file of an equal order.
+
+    :param line: its line.
+    """
+
+    def __init__(self, line: Mapping[str, Any]) -> None:
+        super().__init__(line.get("generation_id"))
+        self.line = line
+
+
+class SharedResults:
+    """The files of a folder that equal orders share.
+
+    :param destination: the folder.
+    :param hook: of the connection.
+    :param artifact: which file of a generation is stored.
+    :param request: the digest of the task's request.
+    :param log: the task's.
+    """
+
+    def __init__(
+        self, destination: Destination, hook: ViduHook, artifact: Artifact | None, request: str, log: Any
+    ) -> None:
+        from airflow_provider_vidu.batches.catalogue import Catalogue
+
+        service = f"{hook.config.dialect.name} {hook.config.base_url}"
+        self._catalogue: Catalogue = Catalogue(destination, service, artifact, log)
+        self._hook = hook
+        self._request = request
+        self._log = log
+
+    def claim(self, context: Mapping[str, Any], order: Order, endpoint: str | None) -> Claim | None:
+        """Return the claim on the task's order; None if it is to be generated again.
+
+        A clear and an iteration of a loop ask for another generation of the same request.
+
+        :param order: which order of the task instance this try belongs to.
+        """
+        ti: Any = context.get("ti")
+        was_cleared = order.retries is not None and order.number > order.retries
+        if not is_task_instance(ti) or was_cleared or order.region:
+            return None
+        owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
+        return self._claim(owner, endpoint)
+
+    def kept(self, generation: Generation, record: Mapping[str, Any]) -> None:
+        """Add a stored file to the catalogue, and give the claim on its order back.
+
+        :param record: of the file, as :class:`.ResultStore` returns it.
+        """
+        file = {name: record[name] for name in _FILE if name in record}
+        known = {"generation_id": generation.id, "credits": generation.credits, "request": self._request, "error": None}
+        self._catalogue.keep({"status": "stored", **known, **file})
+        self._claim("", None).ended(generation.id)
+
+    def file_of(self, generation_id: str) -> dict[str, Any] | None:
+        """Return the record of a generation's file if the catalogue has it."""
+        line = self._catalogue.find(self._request)
+        return file_in(line) if line is not None and line.get("generation_id") == generation_id else None
+
+    def _claim(self, owner: str, endpoint: str | None) -> Claim:
+        return self._catalogue.claim(self._request, owner, self._hook, endpoint, self._look_up)
+
+    def _look_up(self) -> None:
+        if (line := self._catalogue.find(self._request)) is not None:
+            raise ReusedOrderError(line)
+
+
+def file_in(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a file, as a download returns it, from its line."""
+    return {**{name: line.get(name) for name in _FILE}, "generation_id": line.get("generation_id")}
+
+
+def claim_lost(conn_id: str) -> ViduError:
+    """Return the error of a task whose claim another task has taken over before the create was sent."""
+    return ViduError(
+        "Another task has taken over the equal order while this one waited to send its create, so nothing was "
+        "submitted. A retry shares its result.",
+        conn_id=conn_id,
+    )
+
+
+def reused_result(arguments: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a task whose order is served by an earlier file: no price, since nothing was paid.
+
+    :param arguments: of the task's request.
+    :param line: of the earlier file.
+    """
+    from airflow_provider_vidu.models import Generation, GenerationStatus
+    from airflow_provider_vidu.orders.request import completed
+    from airflow_provider_vidu.tasks.masking import as_result
+
+    generation_id = str(line.get("generation_id"))
+    generation = Generation(id=generation_id, status=GenerationStatus.SUCCEEDED, raw={})
+    result = as_result(*completed(generation, arguments, {}))
+    return {**result, "file": file_in(line), "reused_from": generation_id}
+
+
+@contextmanager
+def another_may_follow(hook: ViduHook, generation_id: str, endpoint: str | None, *, is_shared: bool) -> Iterator[None]:
+    """Make the failure of another task's generation retryable if the service may succeed next time.
+
+    That task was killed, for example; a retry of this one submits a generation of its own.
+
+    :param is_shared: whether the generation is another task's.
+    :raises ViduGenerationInterruptedError: in that case.
+    """
+    try:
+        yield
+    except ViduGenerationFailedError as error:
+        if not is_shared:
+            raise
+        try:
+            generation = hook.get_generation(generation_id, endpoint=endpoint)
+        except ViduError:
+            raise error from None
+        if not (generation.was_cancelled or generation.is_transient):
+            raise
+        message = f"{sentence(error.reason)} It was submitted by another task with an equal order. A retry submits one."
+        raise error.restated(ViduGenerationInterruptedError, message) from error

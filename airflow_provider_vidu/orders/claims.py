@@ -1,0 +1,288 @@
+"""Equal orders of several tasks share one create (``reuse="identical"``): who is about to send it says so in a file.
+
+::
+
+    .vidu/claims/<digest of the order>/000001.json     the intent of a create, and its generation as soon as it has one
+    .vidu/claims/<digest of the order>/000002.json     of the task that has taken it over since
+
+The file with the highest number is the claim. A file is created only if its name is free, so of several tasks one has
+the claim, and the others share its generation. It is given back when the create was refused, or when the file of the
+generation is in the catalogue.
+
+A claim whose task has died blocks no one for ever: once its create must have been answered, the account's list shows
+whether there is a generation. If it proves that there is none, another task takes the claim over. If it is
+inconclusive, nothing is submitted, and the error names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.exceptions import ViduError, ViduNotFoundError, ViduSubmitUnknownError
+from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
+from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost
+from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
+from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.hooks import ViduHook
+
+PAUSE_SECONDS: Final = 2.0
+MOST_BYTES: Final = 64 * 1024
+"""The largest claim that is read; one takes about a kilobyte."""
+GRACE_SECONDS: Final = 60.0
+"""How old a create must be before "no such generation" is accepted for its id."""
+
+
+class SharedOrderError(Exception):
+    """An equal order of another task has a generation, which this task is to wait for.
+
+    :param generation_id: the id at Vidu.
+    """
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(generation_id)
+        self.generation_id = generation_id
+
+
+class ClaimLostError(Exception):
+    """Another task has taken the claim over before the create was sent. No ViduError: it must not be repeated."""
+
+
+class BusyClaimError(Exception):
+    """Another task is about to submit an equal order; raised instead of waiting for it by a ``sleep`` that must not."""
+
+
+def never_sleep(seconds: float) -> None:
+    """Stand in for a ``sleep`` where many orders are under way.
+
+    :raises BusyClaimError: always.
+    """
+    raise BusyClaimError
+
+
+class NoClaim:
+    """The claim of a task that shares nothing."""
+
+    def look(self, request: str) -> None:
+        """Raise if nothing is to be submitted: there is a file, or a generation, of an equal order."""
+
+    def take(self, record: Record) -> None:
+        """Claim a create that is about to be sent, or raise as :meth:`look` does."""
+
+    def check(self) -> None:
+        """Raise right before a send if another task has taken the claim over."""
+
+    def submitted(self, generation_id: str) -> None:
+        """Make the generation known to the tasks with equal orders."""
+
+    def release(self) -> None:
+        """Give the claim back, because nothing was created, or the file is in the catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the file of a claim holds.
+
+    :param number: of the file.
+    :param owner: the task instance that wrote it.
+    :param record: the intent of its create, with the generation if there is one.
+    """
+
+    number: int
+    owner: str
+    record: Record
+
+
+class Claim(NoClaim):
+    """The claim on one order in a folder.
+
+    :param file: returns a file in the claim's folder, by its name.
+    :param owner: identifies the task instance, over all of its tries.
+    :param hook: of the connection.
+    :param look_up: raises if the catalogue has a file of an equal order.
+    :param log: gets one line for each decision.
+    :param endpoint: of the create; equal orders have the same.
+    :param sleep: waits for the given seconds.
+    """
+
+    def __init__(
+        self,
+        file: Callable[[str], StoredFile],
+        owner: str,
+        hook: ViduHook,
+        look_up: Callable[[], None],
+        log: Any,
+        endpoint: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._endpoint = endpoint
+        self._file_of = file
+        self._owner = owner
+        self._hook = hook
+        self._look_up = look_up
+        self._log = log
+        self._sleep = sleep
+        self._own: _Held | None = None
+
+    def look(self, request: str) -> None:
+        """Raise if there is a file, or a generation, of an equal order."""
+        self._look_up()
+        self._settled()
+
+    def take(self, record: Record) -> None:
+        """Claim a create that is about to be sent.
+
+        :raises SharedOrderError: when an equal order of another task has a generation.
+        :raises ViduSubmitUnknownError: when it cannot be determined whether it has one.
+        """
+        while True:
+            held = self._settled()
+            number = 1 if held is None else held.number
+            if held is not None and held.owner != self._owner:
+                number += 1  # its task has died, or its generation has failed
+            own = _Held(number, self._owner, record)
+            try:
+                if held is not None and held.number == number:
+                    write_file(self._file(number), _content(own), "application/json")
+                else:
+                    create_file(self._file(number), _content(own), "application/json")
+            except DestinationExistsError:
+                continue  # another task was faster
+            self._own = own
+            try:
+                self._look_up()  # an equal order may have ended since the first look
+            except BaseException:
+                self.release()
+                raise
+            return
+
+    def check(self) -> None:
+        """Renew the claim right before a send.
+
+        :raises ClaimLostError: when another task has taken it over.
+        """
+        if self._own is None:
+            return
+        held = self._current()
+        if held is None or (held.number, held.owner) != (self._own.number, self._owner):
+            self._own = None
+            raise ClaimLostError
+        self._write(replace(self._own.record, at=time.time()))
+
+    def submitted(self, generation_id: str) -> None:
+        """Make the generation known to the tasks with equal orders, best effort: it is paid for."""
+        try:
+            if self._own is None and (held := self._current()) is not None and held.owner == self._owner:
+                self._own = held  # of an earlier try
+            if self._own is not None:
+                self._write(replace(self._own.record, generation_id=generation_id))
+        except ViduError as error:
+            self._log.warning("Equal orders cannot share generation %s: %s", generation_id, error)
+
+    def release(self) -> None:
+        """Give the claim back, best effort."""
+        own, self._own = self._own, None
+        if own is not None:
+            self._remove_if(lambda held: (held.number, held.owner) == (own.number, own.owner))
+
+    def ended(self, generation_id: str) -> None:
+        """Remove the claim of a generation whose file is in the catalogue, or that has failed; best effort.
+
+        :param generation_id: of any task.
+        """
+        self._remove_if(lambda held: held.record.generation_id == generation_id)
+
+    def _settled(self) -> _Held | None:
+        """Return the claim if it is this task's, or stands for nothing any more; None if there is none.
+
+        :raises SharedOrderError: when it has a generation that this task is to share.
+        """
+        while True:
+            held = self._current()
+            if held is None or held.owner == self._owner:
+                return held
+            if held.record.generation_id is None:
+                left = held.record.at + self._longest - time.time()
+                if left > 0:  # its task is about to know
+                    self._sleep(min(left, PAUSE_SECONDS))
+                    continue
+                if (found := self._found(held)) is None:
+                    return held
+                held = replace(held, record=replace(held.record, generation_id=found))
+                write_file(self._file(held.number), _content(held), "application/json")
+            return self._shared(held)
+
+    @property
+    def _longest(self) -> float:
+        """The seconds after which a create has been answered, or never will be."""
+        return TOTAL_TIMEOUTS * self._hook.config.timeout + SETTLE_SECONDS
+
+    def _found(self, held: _Held) -> str | None:
+        """Return the generation of a task that has died while it submitted; None if there is certainly none."""
+        try:
+            return find_lost(self._hook, held.record, self._log, self._sleep)
+        except ViduSubmitUnknownError as error:
+            raise ViduSubmitUnknownError(
+                f"Another task ({held.owner}) was interrupted while it submitted an equal order, and it cannot be "
+                "determined whether that was created and billed, so nothing is submitted. Check the account's "
+                f"generations at the service; then remove {self._file(held.number).uri}, or retry that task.",
+                conn_id=self._hook.vidu_conn_id,
+            ) from error
+
+    def _shared(self, held: _Held) -> _Held:
+        """Return the claim if its generation is of no use; share it otherwise."""
+        generation_id = held.record.generation_id or ""
+        try:
+            generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
+        except ViduNotFoundError:
+            if time.time() - held.record.at < GRACE_SECONDS:
+                raise SharedOrderError(generation_id) from None
+            return held
+        if generation.failed:
+            return held
+        raise SharedOrderError(generation_id)
+
+    def _current(self) -> _Held | None:
+        held, number = None, 1
+        while (content := content_of(self._file(number), MOST_BYTES)) is not None:
+            held, number = _read(content, number), number + 1
+        return held
+
+    def _write(self, record: Record) -> None:
+        assert self._own is not None
+        self._own = replace(self._own, record=record)
+        write_file(self._file(self._own.number), _content(self._own), "application/json")
+
+    def _remove_if(self, is_meant: Callable[[_Held], bool]) -> None:
+        """Remove the claim and what it has replaced, best effort, if it is still the one that is meant."""
+        try:
+            held = self._current()
+            for number in range(1, held.number + 1) if held is not None and is_meant(held) else ():
+                self._file(number).remove()
+        except ViduError as error:
+            self._log.debug("A claim remains: %s", error)
+
+    def _file(self, number: int) -> StoredFile:
+        return self._file_of(f"{number:06d}.json")
+
+
+def _content(held: _Held) -> bytes:
+    return json.dumps({"owner": held.owner, "record": held.record.to_json()}).encode()
+
+
+def _read(content: bytes, number: int) -> _Held:
+    """Return what a claim holds; a damaged one counts as that of a task that died right now, and is never sent over."""
+    try:
+        stored = json.loads(content)
+        record = Record.from_json(stored["record"])
+        if record is not None:
+            return _Held(number, str(stored["owner"]), record)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    return _Held(number, "unknown", Record(0, "", 0.0))

@@ -1,0 +1,1 @@
+"""The pages of batches: the sheet of one, and a page per row."""

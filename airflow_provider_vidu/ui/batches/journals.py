@@ -1,0 +1,187 @@
+"""Follows the journal of a batch beneath a preview root, within limits. Runs in threads.
+
+What is read was written by a task, so nothing in it is trusted: an object that is too large, or not what it should be,
+ends the look. A journal is shown only to those who may see a DAG that has run its batch: the journal itself names
+these, since an XCom may name any folder.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
+from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.stores.places import root_of
+from airflow_provider_vidu.ui.playing.preview import AbsentError, PreviewError, open_beneath, place_of, roots
+
+MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
+MAX_STATE_BYTES: Final = 16 * 1024 * 1024
+"""The largest state that is read, unpacked: about 20,000 rows."""
+MAX_OBJECT_BYTES: Final = 4 * 1024 * 1024
+LOOK_SECONDS: Final = 2.0
+"""A look reads no further objects after this time; the next one continues there."""
+MAX_KEPT: Final = 8
+MAX_KEPT_BYTES: Final = 48 * 1024 * 1024
+_DAMAGE: Final = (
+    LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError, zlib.error,
+    ViduError,
+)  # fmt: skip
+"""What the content of an object raises that this package has not written."""
+UNREADABLE: Final = "The batch's journal cannot be read: it was written by another version, or is damaged."
+TOO_LARGE: Final = "The batch is too large to be shown here; its manifest has all rows."
+NO_ROOT: Final = (
+    "The folder of the batch is not beneath [vidu] preview_roots, so its rows cannot be shown here; the manifest has "
+    "them."
+)
+NOT_OF_DAG: Final = "The journal in the folder of this batch does not belong to this DAG."
+BUSY: Final = "The batch's journal is being read; the page retries."
+NO_JOURNAL: Final = "The journal of the batch is gone; its manifest has the rows that have ended."
+
+
+@dataclass(slots=True)
+class _Followed:
+    """How far a journal has been read."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    state: BatchState = field(default_factory=BatchState)
+    version: str = ""
+    leg: int = 0
+    next: int = 1
+    is_ended: bool = True
+    bytes: int = 0
+    is_behind: bool = False
+
+
+_kept: OrderedDict[str, _Followed] = OrderedDict()
+_kept_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a look at a journal has found.
+
+    :param state: a state that no one else changes; None if there is a problem.
+    :param is_behind: whether there are further objects, which the next look reads.
+    :param problem: why there is no state, for the page.
+    """
+
+    state: BatchState | None = None
+    is_behind: bool = False
+    problem: str | None = None
+
+
+def read_journal(folder: str, batch: str, dag_id: str) -> Read:
+    """Return the state of a batch, by its journal.
+
+    :param folder: the URI of the batch's folder, with a slash at its end; not trusted.
+    :param batch: the batch's name, a plain file name.
+    :param dag_id: a DAG that the reader may see.
+    """
+    base = f"{folder}{HIDDEN_FOLDER}/{batch}/"
+    if place_of(base + "x") is None:
+        return Read(problem=NO_ROOT)
+    followed = _followed(base)
+    # Where another look is at it, this one shows what is known: a store may be slow.
+    if not followed.lock.acquire(timeout=0 if followed.leg else LOOK_SECONDS):
+        if not followed.leg:
+            return Read(is_behind=True, problem=BUSY)
+    else:
+        try:
+            _follow(followed, base)
+        except PreviewError as error:
+            return Read(problem=str(error))
+        except _DAMAGE:
+            with _kept_lock:
+                _kept.pop(base, None)
+            return Read(problem=UNREADABLE)
+        finally:
+            followed.lock.release()
+    state = followed.state
+    if state.order is None and not state.dags:
+        return Read(problem=NO_JOURNAL)
+    if dag_id not in state.dags:
+        return Read(problem=NOT_OF_DAG)
+    # Copies of plain dicts are atomic: another look may be applying events meanwhile.
+    copied = replace(state, intents=dict(state.intents), open=dict(state.open), lines=dict(state.lines))
+    return Read(copied, followed.is_behind)
+
+
+def _followed(base: str) -> _Followed:
+    with _kept_lock:
+        found = _kept.setdefault(base, _Followed())
+        _kept.move_to_end(base)
+        while len(_kept) > MAX_KEPT or (len(_kept) > 1 and sum(one.bytes for one in _kept.values()) > MAX_KEPT_BYTES):
+            _kept.popitem(last=False)
+        return found
+
+
+def _follow(followed: _Followed, base: str) -> None:
+    """Read what was written since the last look; as ``batches.journal.Journal`` does, but only to read."""
+    until = time.monotonic() + LOOK_SECONDS
+    _read_snapshot(followed, base)
+    followed.is_behind = True
+    while time.monotonic() < until:
+        if followed.is_ended:
+            followed.leg, followed.next, followed.is_ended = followed.leg + 1, 1, False
+        content = _content(f"{base}leg-{followed.leg:06d}/{followed.next:06d}.jsonl", MAX_OBJECT_BYTES)
+        if content is None:
+            followed.is_behind = False
+            return
+        for line in content.decode().splitlines():
+            event = json.loads(line)
+            followed.state.apply(event)
+            followed.is_ended = followed.is_ended or event.get("e") in ("end", "seal")
+        followed.next += 1
+        followed.bytes += len(content)
+        if followed.bytes > MAX_STATE_BYTES:
+            raise PreviewError(TOO_LARGE)
+
+
+def _read_snapshot(followed: _Followed, base: str) -> None:
+    found = root_of(f"{base}state.json.gz", roots())
+    assert found is not None
+    try:
+        preview = open_beneath(*found)
+    except AbsentError:
+        return
+    try:
+        if preview.etag == followed.version:
+            return
+        if preview.size > MAX_PACKED_BYTES:
+            raise PreviewError(TOO_LARGE)
+        unpacking = zlib.decompressobj(31)
+        content = unpacking.decompress(preview.read(0, preview.size), MAX_STATE_BYTES)
+        if unpacking.unconsumed_tail:
+            raise PreviewError(TOO_LARGE)
+        version = preview.etag
+    finally:
+        preview.close()
+    snapshot = json.loads(content)
+    leg = int(snapshot["leg"])
+    if leg >= followed.leg or not followed.version:
+        followed.state = BatchState.from_json(snapshot["state"])
+        followed.leg, followed.next, followed.is_ended, followed.bytes = leg, 1, True, len(content)
+    followed.version = version
+
+
+def _content(uri: str, most: int) -> bytes | None:
+    """Return the content of a small file beneath a preview root; None if there is none."""
+    found = root_of(uri, roots())
+    assert found is not None
+    try:
+        preview = open_beneath(*found)
+    except AbsentError:
+        return None
+    try:
+        if preview.size > most:
+            raise PreviewError(TOO_LARGE)
+        return preview.read(0, preview.size)
+    finally:
+        preview.close()

@@ -1,0 +1,118 @@
+"""The batches of a DAG run, as their tasks have published them; reads the metadata database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import String, cast, func, literal, select
+
+from airflow_provider_vidu.common.values import mapping, text, whole
+from airflow_provider_vidu.links import BATCH_KEY
+from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
+from airflow_provider_vidu.ui.clips.xcoms import parsed
+from airflow_provider_vidu.ui.records.instances import PLACE, place_in, placed, same_task, stands_at
+from airflow_provider_vidu.ui.records.references import Resolver
+
+MAX_BATCHES: Final = 20
+"""The most batches of a run that its sheet lists."""
+MAX_PLACE_CHARS: Final = 10_000
+MAX_NAME_CHARS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The batch of a task instance.
+
+    :param task: the task instance, without a generation.
+    :param name: the batch's name, a plain file name.
+    :param folder: the URI of its files' folder, with a slash at its end.
+    :param manifest: the URI of its manifest.
+    :param conn_id: its connection.
+    :param rows: how many rows it has.
+    """
+
+    task: TaskFacts
+    name: str
+    folder: str
+    manifest: str
+    conn_id: str | None
+    rows: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its task will do nothing more by itself."""
+        return self.task.has_ended
+
+    @property
+    def path(self) -> str:
+        """The part of its page's address behind the task's."""
+        return "/batch"
+
+
+def read_batches(dag_id: str, run_id: str) -> Sequence[Batch]:
+    """Return the batches of a run, the earliest first; runs in a thread."""
+    return _read(dag_id, run_id, literal(True))
+
+
+def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UUID | None) -> Batch | None:
+    """Return the batch of a task instance; None if it has none. Runs in a thread.
+
+    :param index: the map index (-1 if not mapped), or the index within the region.
+    :param region_id: the region of a task instance in a loop.
+    """
+    return next(iter(_read(dag_id, run_id, stands_at(task_id, index, region_id))), None)
+
+
+def _read(dag_id: str, run_id: str, where: Any) -> list[Batch]:
+    if "\0" in dag_id + run_id:  # some databases reject it with an error
+        return []
+    stored = cast(XComModel.value, String)
+    query = (
+        placed(
+            select(
+                XComModel.task_id, XComModel.timestamp, stored.label("text"), *PLACE,
+                TaskInstance.state, TaskInstance.try_number, TaskInstance.start_date, TaskInstance.end_date,
+            ).join(TaskInstance, same_task(XComModel, TaskInstance))
+        )
+        .where(
+            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == BATCH_KEY,
+            func.length(stored) <= MAX_PLACE_CHARS, where,
+        )
+        .order_by(TaskInstance.start_date, XComModel.task_id, TaskInstance.map_index)
+        .limit(MAX_BATCHES)
+    )  # fmt: skip
+    resolver = Resolver(dag_id, run_id)
+    with create_session() as session:
+        found = [
+            batch_of(
+                TaskFacts(
+                    dag_id,
+                    run_id,
+                    generation_id=None,
+                    **place_in(row),
+                    state=None if row.state is None else str(getattr(row.state, "value", row.state)),
+                    try_number=row.try_number or 0,
+                    started_at=row.start_date,
+                    ended_at=row.end_date if str(row.state) in ENDED else None,
+                ),
+                resolver.value(parsed(row.text), row.timestamp),
+            )
+            for row in session.execute(query)
+        ]
+    return [batch for batch in found if batch is not None]
+
+
+def batch_of(task: TaskFacts, value: Any) -> Batch | None:
+    """Return the batch that a task's XCom names; None if it names none. The author of a DAG may write it."""
+    known = mapping(value)
+    name, folder, manifest = (text(known.get(part)) for part in ("batch", "folder", "manifest"))
+    if not name or not folder or not manifest or "/" in name or len(name) > MAX_NAME_CHARS:
+        return None
+    conn_id, rows = text(known.get("conn_id")), whole(known.get("rows"))
+    return Batch(task, name, folder.rstrip("/") + "/", manifest, conn_id, max(int(rows or 0), 0))

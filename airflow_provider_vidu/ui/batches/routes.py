@@ -1,0 +1,249 @@
+"""The routes of batches, each behind Airflow's own login and permission for the DAG, as those of clips."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.responses import Response
+
+from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.common.values import whole
+from airflow_provider_vidu.ui.batches import rows
+from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, read_journal
+from airflow_provider_vidu.ui.batches.records import Batch, read_batch, read_batches
+from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.cards import ORDERS
+from airflow_provider_vidu.ui.clips.facts import Clip
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
+from airflow_provider_vidu.ui.looks import Looks
+from airflow_provider_vidu.ui.pages import page
+from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.sending import NO_PIECE, send
+from airflow_provider_vidu.ui.shared import Shared, pause_after
+from airflow_provider_vidu.ui.threads import BusyError, Threads
+
+NO_BATCH: Final = "This task has no batch yet. It appears here as soon as the task has begun one."
+NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
+PAGE_SIZE: Final = 24
+THREADS: Final = 4
+"""Threads that look for batches in the database."""
+MOST_ROWS: Final = 100_000
+SHEET_PATIENCE_SECONDS: Final = 3.0
+BEHIND_SECONDS: Final = 2
+"""A page whose journal was not read to its end asks again after this time."""
+
+RUN: Final = "/dags/{dag_id}/runs/{run_id}"
+TASKS: Final = tuple(
+    f"{RUN}/tasks/{{task_id}}{place}" for place in ("", "/mapped/{map_index}", "/regions/{region_id}/{map_index}")
+)
+"""The addresses of task instances."""
+ROW: Final = "/batch/rows/{row}"
+
+PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
+
+router = APIRouter(
+    dependencies=[
+        Depends(requires_access_dag("GET", DagAccessEntity.XCOM)),
+        Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
+    ]
+)
+
+
+def prepare(state: Any) -> None:
+    """Put into the application's state what the requests share."""
+    state.batches = Shared[Any](Threads(THREADS))
+
+
+def _looks(request: Request) -> Looks:
+    looks: Looks = request.app.state.looks
+    return looks
+
+
+async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    """Return how far each batch of a run is, for the run's sheet."""
+    shared: Shared[Sequence[Batch]] = request.app.state.batches
+    found, _ = await shared.get((dag_id, run_id), lambda: read_batches(dag_id, run_id))
+    reads = await asyncio.gather(*(_read_soon(request, batch) for batch in found))
+    return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
+
+
+def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
+    told = {"problem": read.problem, "is_behind": read.is_behind}
+    return {**rows.batch_view(batch, read.state), **told}
+
+
+async def _read_soon(request: Request, batch: Batch) -> Read:
+    """Return the state of a batch for the sheet of its run, which no slow store may hold up."""
+    try:
+        return await asyncio.wait_for(_read(request, batch), SHEET_PATIENCE_SECONDS)
+    except (TimeoutError, BusyError):
+        return Read(problem="The store of this batch does not answer in time.")
+
+
+async def _read(request: Request, batch: Batch) -> Read:
+    if (place := place_of(batch.folder + "x")) is None:
+        return Read(problem=NO_ROOT)
+    return await _looks(request).reads.run(place, read_journal, batch.folder, batch.name, batch.task.dag_id)
+
+
+async def _batch(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None
+) -> tuple[Batch, Read, float]:
+    shared: Shared[Batch | None] = request.app.state.batches
+    place = (dag_id, run_id, task_id, map_index, region_id)
+    batch, cost = await shared.get(place, lambda: read_batch(*place))
+    if batch is None:
+        raise HTTPException(404, NO_BATCH)
+    return batch, await _read(request, batch), cost
+
+
+def batch_page(request: Request, dag_id: str, run_id: str) -> HTMLResponse:
+    """Return the sheet of a batch."""
+    return page(request, "sheet", "Vidu batch")
+
+
+def row_page(request: Request, dag_id: str, run_id: str) -> HTMLResponse:
+    """Return the page of a row."""
+    return page(request, "clip", "Vidu clip")
+
+
+async def batch_data(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    stage: Annotated[str | None, Query(pattern=f"^({'|'.join(rows.STAGES)})$")] = None,
+    offset: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
+    order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
+) -> JSONResponse:
+    """Return one page of the rows of a batch, and how many there are in each stage."""
+    batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
+    looks = _looks(request)
+    found = await looks.views.run(rows.entries, read.state or BatchState())
+    wanted = rows.chosen(found, stage, order)
+    shown = wanted[offset : offset + limit]
+    clips = [rows.clip_of(batch, entry) for entry in shown]
+    lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
+    stored = await looks.stored(clips)
+    prices = [entry.credits for entry in wanted if entry.credits is not None]
+    answer = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "offset": offset,
+        "limit": limit,
+        "pause": BEHIND_SECONDS if read.is_behind else pause_after(cost),
+        "total": len(wanted),
+        "counts": rows.counts(found),
+        "is_cut": False,
+        "is_over": batch.is_over,
+        "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
+        "batches": [],
+        "batch": _batch_answer(batch, read),
+    }
+
+    def view() -> JSONResponse:
+        now = datetime.now(UTC)
+        cards = [
+            rows.view_of(batch, entry, views.card_view(clip, live, stored=stored, now=now))
+            for entry, clip, live in zip(shown, clips, lives, strict=True)
+        ]
+        return JSONResponse({**answer, "clips": cards})
+
+    return await looks.views.run(view)
+
+
+async def _row(
+    request: Request, row: str, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None
+) -> tuple[Batch, Clip, rows.Entry, Sequence[rows.Entry], int, float]:
+    """Return a row's batch, clip and entry; all entries, and its place among them."""
+    batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
+    found = await _looks(request).views.run(rows.entries, read.state or BatchState())
+    place = next((at for at, entry in enumerate(found) if entry.name == row), None)
+    if place is None:
+        raise HTTPException(404, read.problem or NO_ROW)
+    return batch, rows.clip_of(batch, found[place]), found[place], found, place, cost
+
+
+async def row_data(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    row: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+) -> JSONResponse:
+    """Return everything that the page of a row shows."""
+    batch, clip, entry, found, place, cost = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
+    looks = _looks(request)
+    live = await looks.live(clip)
+    stored = await looks.stored([clip])
+
+    def neighbour(at: int) -> dict[str, Any] | None:
+        return {**batch.task.place, "row": found[at].name} if 0 <= at < len(found) else None
+
+    def view() -> JSONResponse:
+        shown = views.clip_view(clip, batch.task, live, stored=stored, now=datetime.now(UTC))
+        here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
+        around = {"before": neighbour(place - 1), "after": neighbour(place + 1), "place": (place + 1, len(found))}
+        return JSONResponse({**rows.view_of(batch, entry, shown), **here, **around})
+
+    return await looks.views.run(view)
+
+
+async def row_file(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    row: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    piece: PieceIndex = 0,
+    download: bool = False,
+) -> Response:
+    """Send the file of a row from storage, or lead to the service's own URL while that is valid."""
+    _, clip, *_ = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
+    return await _sent(request, clip, piece, cover=False, attached=download)
+
+
+async def row_cover(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    row: str,
+    map_index: int = -1,
+    region_id: UUID | None = None,
+    piece: PieceIndex = 0,
+) -> Response:
+    """Send the cover in the same way."""
+    _, clip, *_ = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
+    return await _sent(request, clip, piece, cover=True)
+
+
+async def _sent(request: Request, clip: Clip, piece: int, *, cover: bool, attached: bool = False) -> Response:
+    answer = await send(request, _looks(request), clip, piece, cover=cover, attached=attached)
+    if answer is None:
+        raise HTTPException(404, NO_PIECE)
+    return answer
+
+
+for _task in TASKS:
+    router.add_api_route(f"{_task}/batch", batch_page, methods=["GET"], response_class=HTMLResponse)
+    router.add_api_route(f"{_task}/batch/clips.json", batch_data, methods=["GET"])
+    router.add_api_route(f"{_task}{ROW}", row_page, methods=["GET"], response_class=HTMLResponse)
+    router.add_api_route(f"{_task}{ROW}/clip.json", row_data, methods=["GET"])
+    router.add_api_route(f"{_task}{ROW}/file", row_file, methods=["GET", "HEAD"])
+    router.add_api_route(f"{_task}{ROW}/cover", row_cover, methods=["GET", "HEAD"])

@@ -1,0 +1,227 @@
+"""The rows of a batch as the pages show them: each as a clip, in the stages and orders of a run's sheet. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from airflow_provider_vidu.batches.state import STORED, BatchState, Intent, Line, Open
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import mapping, moment, text, whole
+from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from airflow_provider_vidu.ui.batches.records import Batch
+from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.pieces import Record
+from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
+
+STAGES: Final = ("working", "ready", "stored", "failed")
+FACTS: Final = ("duration", "fps", "width", "height")
+ADVICE: Final = "The manifest holds the reasons of all rows."
+COST: Final = "Clearing the task orders the rows without a file again, and pays for those only."
+COST_PAID: Final = "The generation itself is paid for: clearing the task only stores its file."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row that the batch has begun.
+
+    :param key: as in the manifest.
+    :param index: its place among the rows.
+    :param stage: ``working``, ``stored`` or ``failed``.
+    :param known: its line, its open generation, or its intent.
+    """
+
+    key: str
+    index: int
+    stage: str
+    known: Line | Open | Intent
+
+    @property
+    def name(self) -> str:
+        """What names the row in an address: keys may hold anything."""
+        return hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def submitted(self) -> datetime | None:
+        """When its generation was submitted."""
+        if isinstance(self.known, Intent):
+            return moment(self.known.record.at)
+        return moment(self.known.at if isinstance(self.known, Open) else self.known.get("submitted_at"))
+
+    @property
+    def credits(self) -> int | float | None:
+        """Its price, if that is known."""
+        if isinstance(self.known, Intent):
+            return None
+        return whole(self.known.credits if isinstance(self.known, Open) else self.known.get("credits"))
+
+
+def entries(state: BatchState) -> list[Entry]:
+    """Return the rows that a batch has begun, in the order of the rows."""
+    found = [
+        Entry(str(key), _index(line.get("index")), "stored" if line.get("status") == STORED else "failed", line)
+        for key, line in state.lines.items()
+    ]
+    open_ones: list[tuple[str, Open | Intent]] = [*state.open.items(), *state.intents.items()]
+    found += [Entry(str(key), _index(one.index), "working", one) for key, one in open_ones]
+    return sorted(found, key=lambda entry: (entry.index, entry.key))
+
+
+def _index(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 2**31
+
+
+def counts(found: Sequence[Entry]) -> dict[str, int]:
+    """Return how many rows are in each stage of the sheet's filter."""
+    return {name: sum(entry.stage == name for entry in found) for name in STAGES}
+
+
+def chosen(found: Sequence[Entry], stage: str | None, order: str) -> list[Entry]:
+    """Return the rows of a stage (None: all), in one of the orders of a sheet."""
+    return sorted((entry for entry in found if stage in (None, entry.stage)), key=_SORTED_BY[order])
+
+
+def _newest(entry: Entry) -> Any:
+    return -(entry.submitted.timestamp() if entry.submitted else float("inf"))
+
+
+_SORTED_BY: Final[Mapping[str, Callable[[Entry], Any]]] = {
+    "scene": lambda entry: 0,
+    "newest": _newest,
+    "cost": lambda entry: (entry.credits is None, -(entry.credits or 0)),
+    "state": lambda entry: STAGE_RANK[entry.stage],
+    "label": lambda entry: entry.key,
+}
+
+
+def clip_of(batch: Batch, entry: Entry) -> Clip:
+    """Return a row as the clip of its task."""
+    known = entry.known
+    line: Line = known if isinstance(known, dict) else {}
+    job = known if isinstance(known, Open) else None
+    held = line.get("generation_id") if job is None else job.id
+    shown = {name: text(line.get(name) if job is None else getattr(job, name)) for name in ("prompt", "model")}
+    submitted = entry.submitted
+    note = {
+        "conn_id": batch.conn_id,
+        "role": "download" if entry.stage == "stored" else "generate",
+        "credits": entry.credits,
+        "seed": whole(line.get("seed") if job is None else job.seed),
+        "endpoint": line.get("endpoint") if job is None else job.endpoint,
+        "created_at": submitted.isoformat() if submitted else None,
+    }
+    task = replace(
+        batch.task,
+        generation_id=usable_id(held) if held else None,
+        announced_at=submitted,
+        started_at=submitted,
+        ended_at=moment(line.get("finished_at")),
+        deferred_at=None,
+        state={"stored": "success", "failed": "failed"}.get(entry.stage, batch.task.state),
+        watch={name: value for name, value in note.items() if value is not None},
+        fields={name: value for name, value in {**shown, "vidu_conn_id": batch.conn_id}.items() if value},
+        label=redacted(entry.key, 250),
+    )
+    if line:
+        at = moment(line.get("finished_at"))
+        task = replace(task, generation=_generation(task, line), record=_record(batch, line, at), result_at=at)
+    return Clip(task.generation_id, [task], batch.is_over)
+
+
+def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
+    """Return the view of a row's clip with what only a row has, and without what only a task has.
+
+    :param view: of the card, or of the page.
+    """
+    known: dict[str, Any] = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
+    if "task" in view:
+        known["tasks"] = [view["task"]]  # the batch's own, with its own state
+    if not isinstance(entry.known, dict):
+        # The task of an open row may have failed: a retry or a clear resumes it.
+        return {**view, **known, "error": None}
+    if reused := text(entry.known.get("reused_from")):
+        known["reused_from"] = redacted(reused, 300)
+    if entry.stage == "stored":
+        return {**view, **known, "error": None}
+    error = mapping(entry.known.get("error"))
+    is_paid = entry.known.get("paid") is True
+    told = {
+        "title": "The file of this row is not stored" if is_paid else "This row has failed",
+        "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
+        "message": redacted(text(error.get("message")) or "", 1000),
+        "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
+        "advice": ADVICE,
+        "cost": COST_PAID if is_paid else COST,
+    }
+    return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+
+
+def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:
+    """Return what a line says of its generation."""
+    error = mapping(line.get("error"))
+    if task.generation_id is None or line.get("paid") is True:
+        return None
+    is_stored = line.get("status") == STORED
+    try:
+        return slim(
+            Generation(
+                id=task.generation_id,
+                status=GenerationStatus.SUCCEEDED if is_stored else GenerationStatus.FAILED,
+                model=text(line.get("model")),
+                credits=whole(line.get("credits")),
+                error_message=text(error.get("message")),
+                created_at=moment(line.get("submitted_at")),
+                completed_at=moment(line.get("ended_at" if is_stored else "finished_at")),
+                artifacts=(Artifact.model_validate({name: whole(line.get(name)) for name in FACTS}),),
+                raw={},
+            )
+        )
+    except (ValidationError, RecursionError):
+        return None
+
+
+def _record(batch: Batch, line: Mapping[str, Any], at: datetime | None) -> Record | None:
+    """Return the file of a line, if it lies in the batch's folder."""
+    uri, size, digest = line.get("uri"), line.get("size"), line.get("sha256")
+    if not isinstance(uri, str) or not uri.startswith(batch.folder) or len(uri) > 4096:
+        return None
+    if not isinstance(size, int) or size < 0:
+        return None
+    is_digest = isinstance(digest, str) and len(digest) == 64 and digest.isalnum()
+    kind = redacted(text(line.get("content_type")) or "", 80) or None
+    return Record(uri, size, digest if is_digest else None, kind, at and at.astimezone(UTC))
+
+
+def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
+    """Return how far a batch is, as plain JSON.
+
+    :param state: by its journal; None if that cannot be shown.
+    """
+    view: dict[str, Any] = {
+        **batch.task.place,
+        "name": redacted(batch.name, 300),
+        "manifest": redacted(batch.manifest, 2000),
+        "rows": batch.rows,
+        "task_state": batch.task.state,
+        "is_over": batch.is_over,
+    }
+    if state is None:
+        return {**view, "stored": None, "failed": None, "open": None, "left": None, "credits": None, "deadline": None}
+    known = counts(entries(state))
+    began = sum(known.values())
+    at = moment(state.deadline) if state.deadline and not batch.is_over else None
+    return {
+        **view,
+        "stored": known["stored"],
+        "failed": known["failed"],
+        "open": known["working"],
+        "left": max(batch.rows - began, 0),
+        "credits": whole(state.credits),
+        "deadline": at.isoformat() if at else None,
+    }

@@ -1,0 +1,51 @@
+// How far a batch is, and the ways to its rows and its manifest.
+import { airflow, airflowTaskPath, copyable, crumb, el, here, runPath, taskName, time } from "./common.js";
+
+/** The path of a batch's page below its run. */
+export function batchPath(batch) {
+  const mapped = batch.map_index >= 0 ? `/mapped/${batch.map_index}` : "";
+  const place = batch.region_id ? `/regions/${batch.region_id}/${batch.region_index}` : mapped;
+  return `/tasks/${encodeURIComponent(batch.task_id)}${place}/batch`;
+}
+
+/** The panel of a batch: on its own sheet, or on that of its run, from where it leads to the rows. */
+export function batchPanel(view, batch, { isOwn }) {
+  const task = new URL(runPath(view), airflow).pathname + airflowTaskPath(batch);
+  const name = isOwn ? crumb(taskName(batch), task) : el("a", { href: here + batchPath(batch) }, taskName(batch));
+  return el(
+    "section.panel.batch",
+    { "aria-label": `Batch ${batch.name}` },
+    el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
+    batch.stored !== null && batch.rows > 0 && bar(batch),
+    batch.problem && el("p.batch-problem", {}, batch.problem),
+    isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
+  );
+}
+
+function progressText(batch) {
+  if (batch.stored === null) return [`${amount(batch.rows)} rows`, ` · task ${batch.task_state ?? "without a status"}`];
+  const parts = [
+    `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
+    batch.failed > 0 && `${amount(batch.failed)} failed`,
+    batch.open > 0 && `${amount(batch.open)} at the service`,
+    batch.left > 0 && `${amount(batch.left)} to order`,
+    batch.credits > 0 && `${amount(batch.credits)} credits`,
+  ].filter(Boolean);
+  return [parts.join(" · "), ...(batch.deadline ? [" · timeout ", time(batch.deadline)] : [])];
+}
+
+function bar(batch) {
+  const parts = { stored: batch.stored, failed: batch.failed, working: batch.open };
+  const done = Math.round((100 * (batch.stored + batch.failed)) / batch.rows);
+  const track = el("div.batch-bar", { role: "progressbar", "aria-valuenow": done, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Rows that have ended" });
+  for (const [name, count] of Object.entries(parts)) {
+    const part = el(`i.is-${name === "stored" ? "succeeded" : name}`, { "aria-hidden": "true" });
+    part.style.width = `${(100 * count) / batch.rows}%`;
+    track.append(part);
+  }
+  return track;
+}
+
+function amount(count) {
+  return count.toLocaleString("en");
+}

@@ -1,0 +1,62 @@
+"""A batch in a browser: its sheet looks like that of a mapped run, its rows have pages, and both fit a phone."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - fixtures
+from tests.integration.ui.batch_folder import BatchFolder
+from tests.integration.ui.conftest import pages, s3  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
+
+
+@pytest.fixture(scope="module")
+def batch(pages) -> BatchFolder:  # noqa: F811
+    """Fill a run that has nothing but a batch; return the batch."""
+    folder = pages.root / "browser-batch"
+    folder.mkdir()
+    made = BatchFolder(folder, 40, "batch-ui", conn_id="none")
+    made.submit(*range(14))
+    for n in range(9):
+        made.store(n, a_clip(n))
+    made.fail(9)
+    pages.add("films", None, dag="batch-ui", state="running", batch=made.place)
+    return made
+
+
+def a_clip(n: int) -> bytes:
+    """Return a small film that a browser plays."""
+    from airflow_provider_vidu.sandbox.media.mp4 import clip
+
+    return clip(f"kite {n}", seconds=1)
+
+
+def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811
+    """The run's tab shows its rows with states and players; a row has its page, with keys from row to row."""
+    sheet = pages.at("films", dag="batch-ui").partition("/tasks")[0]
+    for theme in ("light", "dark"):
+        page = visit(sheet, theme=theme)
+        page.locator(".card").nth(13).wait_for()
+        assert "9 of 40 rows stored · 1 failed · 4 at the service · 26 to order" in page.locator(".batch").inner_text()
+        assert page.locator(".card", has_text="CreationPolicyViolation").count() == 1
+        until(page, "[...document.querySelectorAll('.card video')].filter((v) => v.readyState > 1).length >= 8")
+        picture(page, f"batch-{theme}")
+    page.get_by_role("button", name="Stored 9").click()
+    until(page, "document.querySelectorAll('.card').length === 9")
+    page.locator(".card a").first.click()
+    page.locator(".stage video").wait_for()
+    until(page, "document.querySelector('.stage video').readyState > 0")
+    assert "clip-0" in page.locator(".top").inner_text()
+    page.keyboard.press("n")
+    page.get_by_text("2 of 14").wait_for()
+    picture(page, "batch-row")
+    page.keyboard.press("u")
+    page.get_by_role("heading", name="Clips of this batch").wait_for()
+    assert page.url.endswith("/tasks/films/batch")
+    phone = visit(sheet, size=PHONE)
+    phone.locator(".card").first.wait_for()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    batch.store(10, a_clip(10))
+    page.get_by_text("10 of 40 rows stored").wait_for()

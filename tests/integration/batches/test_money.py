@@ -1,0 +1,111 @@
+"""A batch within the budgets of its DAG, and its dry run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.batches import spending
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
+from tests.integration.batches.batch_task import BatchTask
+
+PRICE = 10
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables"),
+    pytest.mark.vidu_sandbox(price=PRICE, concurrency=50),
+]
+
+
+def prompts(count):
+    """Return rows with keys of their own."""
+    return [{"key": f"clip{n}", "prompt": f"a cat {n}"} for n in range(count)]
+
+
+def test_a_batch_ends_at_its_budget(connect, sandbox, tmp_path, variables):
+    """Nothing is ordered above it, what is paid for is stored, and a clear with a larger budget continues."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=1, budget=ViduBudget(credits=3 * PRICE))
+    with pytest.raises(exceptions.ViduBudgetError, match=r"30 of 30 credits, in 3 generations.*3 of 6 rows stored"):
+        task.run()
+    assert (len(sandbox.creates), len(task.lines)) == (3, 3)
+    assert len(variables.keys("vidu_spent_")) == 3
+    task.kwargs["budget"] = ViduBudget(credits=100)
+    task.clear()
+    assert task.run()["stored"] == 6
+    assert len(sandbox.creates) == 6
+
+
+def test_what_another_batch_spends_counts(connect, sandbox, tmp_path):
+    """Two batches of one run share its budget, however much each of them has spent itself."""
+    connect("ent-v2")
+    budget = {"budget": ViduBudget(credits=4 * PRICE), "max_in_flight": 1}
+    assert BatchTask(tmp_path / "a", prompts(3), **budget).run()["stored"] == 3
+    with pytest.raises(exceptions.ViduBudgetError):
+        BatchTask(tmp_path / "b", prompts(3), **budget).run()
+    assert len(sandbox.creates) == 4
+
+
+def test_a_try_counts_what_an_earlier_one_has_paid(connect, sandbox, tmp_path, variables, monkeypatch):
+    """A worker that dies between the id and the budget's entry loses no entry."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), budget=ViduBudget(credits=100))
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(spending.BatchSpending, "paid", dies)
+        with pytest.raises(KeyboardInterrupt):
+            task.start()
+    assert variables.keys("vidu_spent_") == []
+    assert task.run()["stored"] == 2
+    assert len(variables.keys("vidu_spent_")) == len(sandbox.creates) == 2
+
+
+def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):
+    """It says how many rows would be submitted where, which would fail and why, and leaves no trace."""
+    connect("ent-v2")
+    rows = [*prompts(3), {"key": "bad", "prompt": "x", "images": ["/no/such/file.png"]}, {"key": "nothing"}]
+    found = BatchTask(tmp_path, rows, dry_run=True, min_success=3).run()
+    assert json.loads(json.dumps(found)) == found
+    assert (found["dry_run"], found["submitted"], found["failed"]) == (True, 3, 2)
+    assert found["endpoints"] == {"/ent/v2/text2video": 3}
+    assert "file.png" in found["errors"]["bad"]
+    assert found["credits"] == {"sum": 0, "rows": 0}
+    assert sandbox.requests() == []
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_dry_run_knows_the_prices_of_earlier_runs(connect, sandbox, tmp_path):
+    """Rows with the model and parameters of earlier ones cost the same; rows with a file are not submitted."""
+    connect("ent-v2")
+    first = BatchTask(tmp_path, prompts(2), batch="series")
+    summary = first.run()
+    again = BatchTask(tmp_path, [*prompts(4), {"prompt": "a long cat", "duration": 8}], batch="series", dry_run=True)
+    found = again.run()
+    assert (found["stored"], found["submitted"], found["credits"]) == (2, 3, {"sum": 2 * PRICE, "rows": 2})
+    other = BatchTask(tmp_path, prompts(3), dry_run=True)
+    other.earlier["return_value"] = summary
+    assert other.run()["credits"] == {"sum": 3 * PRICE, "rows": 3}
+    other.earlier["return_value"] = {"manifest": "file:///etc/passwd"}
+    assert other.run()["credits"]["rows"] == 0
+    assert len(sandbox.creates) == 2
+
+
+def test_a_dry_run_counts_what_would_be_reused(connect, sandbox, tmp_path):
+    """Equal rows share one generation, and files of earlier orders serve others."""
+    connect("ent-v2")
+    BatchTask(tmp_path, prompts(1), reuse="identical").run()
+    rows = [{"key": "a", "prompt": "a cat 0"}, {"key": "b", "prompt": "new"}, {"key": "c", "prompt": "new"}]
+    found = BatchTask(tmp_path, rows, batch="other", reuse="identical", dry_run=True).run()
+    assert (found["submitted"], found["reused"]) == (1, 2)
+
+
+def test_a_wrong_budget_fails_at_parse_time():
+    """It is an object, because it says of what it is the limit."""
+    with pytest.raises(exceptions.ViduConfigError, match="ViduBudget"):
+        ViduBatchOperator(task_id="b", rows=[], destination="/tmp/x/", budget=5)

@@ -1,0 +1,204 @@
+"""A batch before a real API server: its sheet, the pages of its rows, and whom they are shown to."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from tests.integration.ui.batch_folder import BatchFolder
+
+pytestmark = pytest.mark.integration
+MP4 = b"\0\0\0\x20ftypisom" + b"a clip" * 10
+OPEN_DAG = "film"
+"""The DAG that vera may see."""
+
+
+def batch_of(pages, name, *, count=6, dag="films", state="running", **known):
+    """Add a batch's task and its folder; return both the folder and the path of the batch's page."""
+    folder = pages.root / name
+    folder.mkdir()
+    batch = BatchFolder(folder, count, dag, conn_id="vidu_default")
+    pages.add(name, None, dag=dag, state=state, batch={**batch.place, **known})
+    return batch, pages.at(name, dag=dag) + "/batch"
+
+
+def told(pages, path, user="admin"):
+    """Return a JSON answer."""
+    answer = pages.get(path, user=user)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_rows_are_shown_as_clips(pages):
+    """Stored, failed and open rows have cards with key, prompt and price; those not begun are counted."""
+    batch, page = batch_of(pages, "cards")
+    batch.submit(0, 1, 2)
+    batch.store(0, MP4)
+    batch.fail(1)
+    sheet = told(pages, f"{page}/clips.json")
+    assert sheet["counts"] == {"working": 1, "ready": 0, "stored": 1, "failed": 1}
+    assert {name: sheet["batch"][name] for name in ("rows", "stored", "failed", "open", "left", "credits")} == {
+        "rows": 6, "stored": 1, "failed": 1, "open": 1, "left": 3, "credits": 60,
+    }  # fmt: skip
+    stored, failed, working = sheet["clips"]
+    assert (stored["key"], stored["state"], stored["can_play"], stored["size"]) == ("clip-0", "stored", True, len(MP4))
+    assert stored["prompt"] == "A red kite above the sea, take 0"
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "CreationPolicyViolation")
+    assert "refused" in failed["error"]["message"]
+    assert working["stage"] == "working"
+    assert sheet["credits"] == {"sum": 60, "clips": 3}
+
+
+def test_the_page_of_a_row(pages):
+    """It has the file, the times and the ways to the rows beside it, and sends the file in ranges."""
+    batch, page = batch_of(pages, "rows")
+    batch.submit(0, 1, 2)
+    for n in range(3):
+        batch.store(n, MP4)
+    rows = [clip["row"] for clip in told(pages, f"{page}/clips.json")["clips"]]
+    view = told(pages, f"{page}/rows/{rows[1]}/clip.json")
+    assert (view["before"]["row"], view["after"]["row"], view["place"]) == (rows[0], rows[2], [2, 3])
+    assert view["files"][0]["uri"].endswith("/clip-1.mp4")
+    assert [step["name"] for step in view["timeline"] if step["reached"]] == ["queued", "done", "stored"]
+    assert view["pieces"][0]["from"] == "storage"
+    sent = pages.get(f"{page}/rows/{rows[1]}/file", user="admin", headers={"Range": "bytes=4-7"})
+    assert (sent.status_code, sent.content) == (206, b"ftyp")
+    assert pages.get(f"{page}/rows/{rows[1]}", user="admin").status_code == 200
+    assert pages.get(f"{page}/rows/0123456789abcdef/clip.json", user="admin").status_code == 404
+
+
+def test_what_happens_meanwhile_appears(pages):
+    """The journal is followed: an event, the next leg and the whole state that replaces its objects."""
+    batch, page = batch_of(pages, "meanwhile", count=80)
+    batch.submit(*range(40))
+    assert told(pages, f"{page}/clips.json")["batch"]["open"] == 40
+    for n in range(40):
+        batch.store(n, MP4)
+    assert told(pages, f"{page}/clips.json")["batch"]["stored"] == 40
+    batch.journal.end()  # with so many events it writes the whole state, and removes the objects
+    assert not list((batch.folder / ".vidu" / batch.name).glob("leg-000001/*"))
+    batch.journal.open()
+    batch.submit(40)
+    sheet = told(pages, f"{page}/clips.json?stage=working")
+    assert (sheet["batch"]["stored"], sheet["batch"]["open"], len(sheet["clips"])) == (40, 1, 1)
+    batch.send(41)
+    assert told(pages, f"{page}/clips.json")["counts"]["working"] == 2
+
+
+def test_the_sheet_of_the_run_names_the_batch(pages):
+    """It says how far the batch is and where; it counts the batch's rows as no clips of tasks."""
+    batch, page = batch_of(pages, "named", dag="one-batch")
+    batch.submit(0)
+    batch.reuse(1, batch.store(0, MP4))
+    sheet = told(pages, page.partition("/tasks")[0] + "/clips.json")
+    (found,) = sheet["batches"]
+    assert (found["task_id"], found["stored"], found["left"], found["problem"]) == ("named", 2, 4, None)
+    assert sheet["total"] == 0
+    reused = told(pages, f"{page}/clips.json")["clips"][1]
+    assert (reused["key"], reused["reused_from"], reused["can_play"]) == ("clip-1", "batch-0", True)
+
+
+def test_only_those_see_a_batch_who_may_see_its_dag(pages):
+    """A page needs the permission for its DAG, and an XCom that names another DAG's folder shows nothing of it."""
+    batch, page = batch_of(pages, "secret", dag="secret-films")
+    batch.submit(0)
+    batch.store(0, MP4)
+    row = told(pages, f"{page}/clips.json")["clips"][0]["row"]
+    for then in ("", "/clips.json", f"/rows/{row}", f"/rows/{row}/clip.json", f"/rows/{row}/file"):
+        assert pages.get(page + then, user="vera").status_code == 403, then
+        assert pages.get(page + then, user=None).status_code in (307, 401), then
+    pages.add("thief", None, dag=OPEN_DAG, batch=batch.place)
+    stolen = pages.at("thief", dag=OPEN_DAG) + "/batch"
+    sheet = told(pages, f"{stolen}/clips.json", user="vera")
+    assert sheet["clips"] == []
+    assert "does not belong to this DAG" in sheet["batch"]["problem"]
+    assert pages.get(f"{stolen}/rows/{row}/file", user="vera").status_code == 404
+
+
+def test_a_folder_outside_of_the_roots_is_not_read(pages, tmp_path):
+    """Nothing outside of [vidu] preview_roots is opened, by no spelling; the page says why it shows no rows."""
+    outside = BatchFolder(tmp_path, 1, "films")
+    outside.submit(0)
+    (pages.root / "link").symlink_to(tmp_path)
+    for n, folder in enumerate(
+        (f"file://{tmp_path}/", f"file://{pages.root}/../outside/", f"file://{pages.root}/link/")
+    ):
+        pages.add(f"outside-{n}", None, dag="films", batch={**outside.place, "folder": folder})
+        sheet = told(pages, pages.at(f"outside-{n}", dag="films") + "/batch/clips.json")
+        assert sheet["clips"] == []
+        assert "preview_root" in sheet["batch"]["problem"] or "preview roots" in sheet["batch"]["problem"]
+
+
+@pytest.mark.parametrize("name", ["../films", "a/b", "", None, 7])
+def test_a_batch_of_an_odd_name_is_none(pages, name):
+    """The name is a part of a path, and an XCom may hold anything."""
+    task = f"odd-{name}".replace("/", "-")
+    pages.add(task, None, dag="films", batch={"batch": name, "folder": f"file://{pages.root}/x/", "manifest": "m"})
+    if name == 7:  # digits are a name
+        assert told(pages, pages.at(task, dag="films") + "/batch/clips.json")["clips"] == []
+    else:
+        assert pages.get(pages.at(task, dag="films") + "/batch/clips.json", user="admin").status_code == 404
+
+
+def _spoilt(batch, kind):
+    folder = batch.folder / ".vidu" / batch.name
+    if kind == "events":
+        (folder / "leg-000001" / "000003.jsonl").write_text('{"e": "line", "line": [1]}\n')
+    elif kind == "no json":
+        (folder / "leg-000001" / "000003.jsonl").write_bytes(b"\xff{")
+    elif kind == "bomb":
+        (folder / "state.json.gz").write_bytes(gzip.compress(b" " * 40_000_000))
+    else:
+        odd = {"key": 5, "status": "stored", "uri": ["x"], "size": "big", "credits": "∞", "generation_id": {"a": 1}}
+        events = [{"e": "line", "line": odd}, {"e": "id", "key": "k", "id": [], "at": "never", "index": "x"}]
+        text = "".join(json.dumps(event) + "\n" for event in events)
+        (folder / "leg-000001" / "000003.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize("kind", ["events", "no json", "bomb", "odd values"])
+def test_a_damaged_journal_breaks_no_page(pages, kind):
+    """What is not a journal, is too large or holds odd values is a sentence on the page, or a row without facts."""
+    batch, page = batch_of(pages, f"damaged-{kind.replace(' ', '-')}", dag="damaged")
+    _spoilt(batch, kind)
+    sheet = told(pages, f"{page}/clips.json")
+    assert sheet["batch"]["problem"] or kind == "odd values"
+    for clip in sheet["clips"]:
+        assert not clip["can_play"]
+        told(pages, f"{page}/rows/{clip['row']}/clip.json")
+    run = told(pages, page.partition("/tasks")[0] + "/clips.json")
+    assert run["batches"]
+
+
+def test_a_file_that_lies_elsewhere_is_not_played(pages):
+    """A line's file must be in the batch's folder, even beneath another preview root."""
+    batch, page = batch_of(pages, "elsewhere")
+    batch.submit(0)
+    line = batch.store(0, MP4)
+    (pages.root / "other.mp4").write_bytes(MP4)
+    batch.journal.append({"e": "line", "line": {**line, "uri": f"file://{pages.root}/other.mp4"}})
+    (clip,) = told(pages, f"{page}/clips.json")["clips"]
+    assert not clip["can_download"]
+
+
+def test_the_orders_of_a_batch(pages):
+    """Rows are sorted as clips are: by place, time, price, state and key; a page of them has its length."""
+    batch, page = batch_of(pages, "orders", count=12)
+    batch.submit(*range(11, -1, -1))
+    batch.fail(7)
+
+    def keys(order, **more):
+        query = "&".join(f"{name}={value}" for name, value in {"order": order, **more}.items())
+        return [clip["key"] for clip in told(pages, f"{page}/clips.json?{query}")["clips"]]
+
+    assert keys("scene", limit=3, offset=2) == ["clip-2", "clip-3", "clip-4"]
+    assert keys("newest", limit=1) == ["clip-11"]
+    assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-10"]
+    assert keys("state", limit=1) == ["clip-7"]
+    assert len(keys("cost")) == 12

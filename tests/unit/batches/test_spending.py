@@ -1,0 +1,74 @@
+"""What a batch spends: how often the ledger is read, and what counts in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_vidu.batches.spending import READ_SECONDS, BatchSpending
+from airflow_provider_vidu.batches.state import BatchState, Open
+from airflow_provider_vidu.exceptions import ViduBudgetError
+from airflow_provider_vidu.models import Generation
+
+
+class Ledger:
+    """A task's spending under a budget of 100 credits."""
+
+    is_counted = True
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self.reads = 0
+        self.late: list[str] = []
+
+    def check(self) -> float:
+        """Return what is left."""
+        self.reads += 1
+        if self.spent >= 100:
+            raise ViduBudgetError("spent")
+        return 100 - self.spent
+
+    def paid(self, record) -> None:
+        """Enter a generation."""
+        self.spent += record.credits
+
+    def named_late(self, generation, ordered_at) -> None:
+        """Enter a generation whose price only its end names."""
+        self.late.append(generation.id)
+
+
+def job(price=40):
+    """Return a generation that was submitted."""
+    return Open("g", 1.0, credits=price)
+
+
+def test_the_ledger_is_read_now_and_then():
+    """At first, when time has passed, and when this batch alone may have spent the rest."""
+    now, ledger = [0.0], Ledger()
+    spending = BatchSpending(ledger, lambda: now[0])
+    for _ in range(2):
+        spending.check()
+        spending.paid(job(), BatchState())
+    assert ledger.reads == 1
+    spending.check()
+    spending.paid(job(), BatchState())
+    with pytest.raises(ViduBudgetError):
+        spending.check()
+    assert ledger.reads == 2
+    other = BatchSpending(Ledger(), lambda: now[0])
+    other.check()
+    now[0] = READ_SECONDS
+    other.check()
+    assert other._spending.reads == 2
+
+
+def test_a_price_counts_once():
+    """At the create, or else at the end if only that names it."""
+    ledger = Ledger()
+    spending = BatchSpending(ledger)
+    ended = Generation(id="g", status="succeeded", credits=40, raw={})
+    spending.ended(job(), ended)
+    assert ledger.late == []
+    spending.ended(job(None), ended)
+    assert ledger.late == ["g"]
+    spending.ended(job(None), Generation(id="g", status="failed", raw={}))
+    assert ledger.late == ["g"]

@@ -1,0 +1,127 @@
+"""Claims on orders, as files of a local folder: who has one, and who is told to share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduSubmitUnknownError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders import claims
+from airflow_provider_vidu.orders.claims import BusyClaimError, Claim, ClaimLostError, SharedOrderError, never_sleep
+from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.stores.destination import Destination
+
+LOG = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None, debug=lambda *_: None)
+
+
+def record(**known):
+    """Return the intent of a create."""
+    return Record(0, "marker", time.time(), request="r", **known)
+
+
+@pytest.fixture
+def claim(tmp_path):
+    """Return a function that makes a task's claim, on a service that answers as told."""
+    folder = Destination(f"{tmp_path}/", None, None)
+
+    def claim(owner, answer=None):
+        def get_generation(generation_id, endpoint=None):
+            if isinstance(answer, Exception):
+                raise answer
+            return Generation(id=generation_id, status=answer or "running", raw={})
+
+        hook = SimpleNamespace(config=SimpleNamespace(timeout=1.0), vidu_conn_id="vidu", get_generation=get_generation)
+        return Claim(folder.file, owner, hook, lambda: None, LOG, sleep=never_sleep)
+
+    return claim
+
+
+def test_one_of_two_has_the_claim(claim):
+    """While the other does not know of a generation it must wait; then it shares it."""
+    first, second = claim("a"), claim("b")
+    first.take(record())
+    with pytest.raises(BusyClaimError):
+        second.take(record())
+    first.submitted("g1")
+    with pytest.raises(SharedOrderError) as shared:
+        second.take(record())
+    assert shared.value.generation_id == "g1"
+    claim("c").ended("other")
+    with pytest.raises(SharedOrderError):
+        second.look("r")
+    claim("c").ended("g1")
+    second.take(record())
+
+
+@pytest.mark.parametrize("answer", ["failed", ViduNotFoundError("gone")], ids=["failed", "unknown"])
+def test_a_generation_of_no_use_is_taken_over(claim, answer):
+    """By one task, and who has lost the claim does not send."""
+    first, second = claim("a"), claim("b", answer)
+    first.take(replace(record(), at=time.time() - 3600))
+    first.submitted("g1")
+    second.take(record())
+    with pytest.raises(ClaimLostError):
+        first.check()
+    second.check()
+    first.release()
+    with pytest.raises(BusyClaimError):
+        claim("c").take(record())
+    second.release()
+    claim("c").take(record())
+
+
+def test_a_new_generation_that_is_not_found_is_shared(claim):
+    """Right after a create the service may not know it."""
+    first = claim("a")
+    first.take(record())
+    first.submitted("g1")
+    with pytest.raises(SharedOrderError):
+        claim("b", ViduNotFoundError("not yet")).take(record())
+
+
+@pytest.mark.parametrize("found", ["g9", None], ids=["created", "not created"])
+def test_a_dead_task_is_searched_for(claim, monkeypatch, found):
+    """Its generation is shared if there is one; otherwise another task takes over."""
+    monkeypatch.setattr(claims, "find_lost", lambda *_: found)
+    claim("a").take(replace(record(), at=time.time() - 3600))
+    second = claim("b")
+    if found:
+        with pytest.raises(SharedOrderError, match="g9"):
+            second.take(record())
+        with pytest.raises(SharedOrderError, match="g9"):  # the claim holds it from now on
+            claim("c").take(record())
+    else:
+        second.take(record())
+
+
+def test_an_inconclusive_search_submits_nothing(claim, monkeypatch, tmp_path):
+    """The error names the file that a person may remove."""
+
+    def search(*_):
+        raise ViduSubmitUnknownError("inconclusive")
+
+    monkeypatch.setattr(claims, "find_lost", search)
+    claim("dag/run/task/-1").take(replace(record(), at=time.time() - 3600))
+    with pytest.raises(ViduSubmitUnknownError, match=r"dag/run/task/-1.*remove file://.*000001\.json"):
+        claim("b").take(record())
+
+
+def test_the_retry_of_the_owner_goes_on(claim):
+    """It writes its own claim again, and makes a recovered generation known."""
+    claim("a").take(record())
+    claim("a").take(record())
+    claim("a").submitted("g1")
+    with pytest.raises(SharedOrderError, match="g1"):
+        claim("b").take(record())
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"owner": 5}', b"\xff"])
+def test_a_damaged_claim_is_never_sent_over(claim, tmp_path, content):
+    """It may stand for a generation, so nothing is submitted."""
+    (tmp_path / "000001.json").write_bytes(content)
+    with pytest.raises(ViduSubmitUnknownError, match="unknown"):
+        claim("b").take(record())
