@@ -128,6 +128,31 @@ def quick_backoff(monkeypatch) -> None:
     monkeypatch.setattr(retries.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
 
 
+TESTS = Path(__file__).parent
+MARKS = {
+    "bare": "matrix", "browser": "browser", "cluster": "cluster", "e2e": "e2e", "matrix": "matrix", "soak": "soak",
+    "stores": "stores",
+}  # fmt: skip
+"""The folders whose tests are all of one kind, and its marker."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the folders that the usual run would deselect: importing them takes seconds in each process.
+
+    The cluster needs services of its own, so its tests run only if they are asked for by name.
+    """
+    mark = MARKS.get(collection_path.name) if collection_path.parent == TESTS else None
+    wanted = config.getoption("markexpr")
+    is_usual = f"-m={wanted}" in config.getini("addopts")
+    return True if mark and (is_usual or (mark == "cluster" and mark not in wanted)) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests on a whole Airflow last: they take minutes, and a broken unit explains them."""
-    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("e2e", "browser")))
+    """Mark the folders' tests, and put those on a whole Airflow last: they take minutes."""
+    start = len(str(TESTS)) + 1
+    for item in items:
+        # A prefix of the path: `Path.parents` for ten thousand tests takes a second.
+        if mark := MARKS.get(str(item.path)[start:].partition(os.sep)[0]):
+            item.add_marker(getattr(pytest.mark, mark))
+    items.sort(key=lambda item: str(item.path)[start:].startswith(("e2e" + os.sep, "browser" + os.sep)))
