@@ -16,6 +16,7 @@ import pytest
 import parameters
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.sandbox import Sandbox
+from tests.rows import each_row
 from tests.unit.test_public_api import PUBLIC
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,7 +60,7 @@ def test_the_python_of_a_page_runs(page, service):
             exec(compile(code, page.name, "exec"), names)  # noqa: S102
 
 
-@pytest.mark.parametrize("page", having("sh"), ids=lambda page: page.name)
+@each_row("page", having("sh"), ids=lambda page: page.name)
 def test_the_commands_of_a_page_exist(page):
     """Each command of a page names a target, an extra, an option or a setting that there is."""
     for code in blocks(page, "sh"):
@@ -128,7 +129,7 @@ def check_connection(name: str, value: str) -> None:
     assert config.base_url.startswith(("https://", "http://127.0.0.1:"))  # the latter is the sandbox
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_no_block_escapes(page):
     """Code is marked as Python or shell, and so it is tested; a block without a language is a drawing."""
     text = page.read_text("utf-8")
@@ -169,13 +170,13 @@ def test_the_readme_fits_on_one_page():
     assert text.count("![") == 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_no_page_includes_another(page):
     """The README and the manual own their content: neither includes text from the other."""
     assert not re.search(r"\{include\}|literalinclude", page.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page):
     """A link to a file of the repository names one, and its anchor is a heading of that file."""
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):

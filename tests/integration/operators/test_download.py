@@ -30,6 +30,7 @@ from airflow_provider_vidu.network.target import MAX_BYTES
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Answer, Server, fixed, video, whole
+from tests.rows import each_row
 
 BODY = video(60_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -55,7 +56,7 @@ def download(**arguments) -> dict:
 # -- arguments ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "words"),
     [
         ({}, "generation_id or video_url"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.ranges import decide
+from tests.rows import each_row
 
 SIZE = 1000
 
@@ -19,7 +20,7 @@ def part(header: str | None, if_range: str | None = None) -> tuple[int, int, int
     return found.status, found.start, found.stop
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         (None, (200, 0, SIZE)),

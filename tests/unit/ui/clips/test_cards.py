@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_vidu.ui.clips.cards import card_facts, in_order, noted_credits
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, fields_in, with_result
 from airflow_provider_vidu.ui.clips.parameters import MAX_PARAMETERS, MAX_PROMPT_CHARS, parameters_in, prompt_start
+from tests.rows import each_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,7 +53,7 @@ def test_no_beginning_looks_like_the_whole_prompt():
     assert prompt_start(None) is None
 
 
-@pytest.mark.parametrize("price", ["much", None, -5, [1], 10**12, float("nan"), True])
+@each_row("price", ["much", None, -5, [1], 10**12, float("nan"), True])
 def test_a_price_is_a_number(price):
     """What a note holds instead of a price is none."""
     assert noted_credits(clip(watch={"credits": price})) is None

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.ui.playing.redirects import Trust, asker, location, needs_trust, own_hosts, why_not
+from tests.rows import each_row
 
 OWN = own_hosts({"host": "airflow.example.com:8080", "x-forwarded-host": "tools.example.com"}, "https://127.0.0.1/x")
 HTTP = Trust(cleartext=True, hosts=("10.0.0.5",))
@@ -69,7 +70,7 @@ def test_where_nobody_is_sent(url):
     assert why_not(url, OWN) is not None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "trust"),
     [
         ("https://cdn.example.net/v.mp4?Signature=a%2Fb~c-d__&Expires=1", Trust()),
