@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -134,6 +135,8 @@ MARKS = {
     "stores": "stores",
 }  # fmt: skip
 """The folders whose tests are all of one kind, and its marker."""
+STARTERS = {"pages", "launch", "nursery"}
+"""The fixtures that start an API server, the sandbox's command, or a worker that is killed."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -143,8 +146,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     mark = MARKS.get(collection_path.name) if collection_path.parent == TESTS else None
     wanted = config.getoption("markexpr")
-    is_usual = f"-m={wanted}" in config.getini("addopts")
-    return True if mark and (is_usual or (mark == "cluster" and mark not in wanted)) else None
+    usual = re.fullmatch(r"not \(([\w ]+)\)", wanted)
+    is_out = mark and (mark in usual[1].split(" or ") if usual else mark == "cluster" and mark not in wanted)
+    return True if is_out else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
@@ -155,4 +159,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # A prefix of the path: `Path.parents` for ten thousand tests takes a second.
         if mark := MARKS.get(str(item.path)[start:].partition(os.sep)[0]):
             item.add_marker(getattr(pytest.mark, mark))
+        if not STARTERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.processes)
     items.sort(key=lambda item: str(item.path)[start:].startswith(("e2e" + os.sep, "browser" + os.sep)))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,16 @@ def check(words: list[str]) -> None:
             assert setting[1].lower() in get_provider_info()["config"]["vidu"]["options"]
     elif words[:2] == ["python", "-m"]:
         options = [word for word in rest[2:] if word.startswith("--")]
-        told = subprocess.run(
-            [sys.executable, "-m", rest[1], "--help"], capture_output=True, text=True, check=True, timeout=120
-        ).stdout
-        assert all(option in told for option in options)
+        assert all(option in help_of(rest[1]) for option in options)
     else:
         raise AssertionError(f"an unknown command: {shlex.join(words)}")
+
+
+@cache
+def help_of(module: str) -> str:
+    """Return what a command says of itself."""
+    command = [sys.executable, "-m", module, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def check_connection(name: str, value: str) -> None:

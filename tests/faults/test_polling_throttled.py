@@ -55,7 +55,12 @@ ABSURD = [
 
 def each(throttles: list[Throttle]) -> Any:
     """Parametrize a test with each throttle in its dialects."""
-    cases = [pytest.param(each, name, id=f"{each.name}-{name}") for each in throttles for name in each.dialects]
+    nightly = {"marks": pytest.mark.nightly}  # what a Retry-After means is tested in test_retries.py, without a clock
+    cases = [
+        pytest.param(each, name, id=f"{each.name}-{name}", **({} if each is throttles[0] else nightly))
+        for each in throttles
+        for name in each.dialects
+    ]
     return pytest.mark.parametrize(("throttle", "dialect"), cases)
 
 

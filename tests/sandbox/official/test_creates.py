@@ -61,7 +61,7 @@ def test_a_documented_request_is_taken(service, name) -> None:
     assert entry.id in body.values()
 
 
-@pytest.mark.parametrize("name", [name for name in BODIES if not CREATES[name].open])
+@each_row("name", [name for name in BODIES if not CREATES[name].open])
 def test_a_surplus_field_is_refused(service, name) -> None:
     """FieldUnwanted names the field, and nothing is charged."""
     status, body = service.ent("POST", name, {**BODIES[name], "surplus": 1})
@@ -88,7 +88,7 @@ def test_payload_is_taken_everywhere_else(service) -> None:
     assert service.ent("GET", f"tasks/{task}/creations")[1]["payload"] == "mine"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "change", "reason"),
     [
         ("text2video", {"prompt": None}, "FieldLacking"),

@@ -116,10 +116,10 @@ def bomb(layers: int) -> bytes:
 @pytest.mark.parametrize("body", [bomb(1), bomb(2), bomb(3), gzip.compress(b"") * 200_000], ids=range(4))
 def test_bombs(body: bytes) -> None:
     """Each layer is bounded, and so is the number of members."""
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(BodyError):
         unpacked(body, "gzip")
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_no_more_layers_than_three() -> None:

@@ -173,9 +173,9 @@ def test_the_fields() -> None:
 def test_a_head_is_read_in_bounded_time(line: bytes) -> None:
     """Half a megabyte of any lines holds up an event loop for some milliseconds only."""
     raw = OK + line * ((MOST_HEAD_BYTES - 100) // len(line)) + LENGTH + b"\n"
-    began = time.perf_counter()
+    began = time.thread_time()
     read(raw, 64 * 1024)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_the_simplest_form() -> None:

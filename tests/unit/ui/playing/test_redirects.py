@@ -137,11 +137,11 @@ def test_its_name_in_letters_of_any_language():
 @pytest.mark.parametrize("unit", ["a,", "[::1],", ","])
 def test_a_long_list_of_names_costs_no_time(unit):
     """Of megabytes of names only the end is read, where the nearest proxy writes."""
-    began = time.perf_counter()
+    began = time.thread_time()
     own = own_hosts({"host": "x", "x-forwarded-host": unit * 500_000 + "tools.example.com"}, "")
     assert why_not("https://tools.example.com/x", own) is not None
     assert why_not("https://cdn.example.net/x", own) is None
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @given(st.text(max_size=40))
