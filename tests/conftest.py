@@ -135,8 +135,8 @@ MARKS = {
     "stores": "stores",
 }  # fmt: skip
 """The folders whose tests are all of one kind, and its marker."""
-STARTERS = {"pages", "launch", "nursery"}
-"""The fixtures that start an API server, the sandbox's command, or a worker that is killed."""
+STARTERS = {"integration/ui": "pages", "sandbox": "launch", "faults": "nursery"}
+"""By folder, the fixture that starts an API server, the sandbox's command, or a worker that is killed."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -156,9 +156,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the folders' tests, and put those on a whole Airflow last: they take minutes."""
     start = len(str(TESTS)) + 1
     for item in items:
-        # A prefix of the path: `Path.parents` for ten thousand tests takes a second.
-        if mark := MARKS.get(str(item.path)[start:].partition(os.sep)[0]):
+        # A prefix of the path: `Path.parents` for thousands of tests takes a second.
+        folder = os.path.dirname(str(item.path)[start:]).replace(os.sep, "/")  # noqa: PTH120
+        if mark := MARKS.get(folder.partition("/")[0]):
             item.add_marker(getattr(pytest.mark, mark))
-        if not STARTERS.isdisjoint(getattr(item, "fixturenames", ())):
+        if STARTERS.get(folder) in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.processes)
     items.sort(key=lambda item: str(item.path)[start:].startswith(("e2e" + os.sep, "browser" + os.sep)))
