@@ -27,6 +27,8 @@ export PIP_CACHE_DIR := $(CURDIR)/build/pip-cache
 export UV_CACHE_DIR := $(CURDIR)/build/uv-cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(BIN):$(PATH)
+# pytest rewrites every test module, which takes seconds in each process, unless it may keep the result.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup setup-faults test test-fast faults check demo ui bench docs tables matrix clean
 
@@ -65,12 +67,12 @@ FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal -o faulthandler_tim
 	-o faulthandler_exit_on_timeout=true $(ARGS)
 
 test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
-	@$(FAST)
+	@$(FAST) -m "not (e2e or browser or cluster or soak or matrix or stores or nightly)"
 # In one process each: these tests share one Airflow (and pytest-xdist 3.8 cannot group tests under pytest 9.2).
 	@"$(BIN)/python" -m pytest -m "e2e and not nightly" tests/e2e $(ARGS)
 	@"$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
 
-test-fast: setup ## Run the tests that need no Airflow processes.
+test-fast: setup ## Run the tests that start no processes, in two minutes on two cores.
 	@$(FAST)
 
 faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).

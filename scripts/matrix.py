@@ -95,6 +95,9 @@ GOES: Final = {
         "2",
         "--dist",
         "worksteal",
+        # The default without `processes`: the pages' API server belongs to the Airflow that is tested.
+        "-m",
+        "not (e2e or browser or cluster or soak or matrix or stores or nightly)",
         *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE),
         *TESTED,
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -128,6 +129,37 @@ def quick_backoff(monkeypatch) -> None:
     monkeypatch.setattr(retries.Backoff, "delay", lambda *_args, **_kwargs: 0.01)
 
 
+TESTS = Path(__file__).parent
+MARKS = {
+    "bare": "matrix", "browser": "browser", "cluster": "cluster", "e2e": "e2e", "matrix": "matrix", "soak": "soak",
+    "stores": "stores",
+}  # fmt: skip
+"""The folders whose tests are all of one kind, and its marker."""
+STARTERS = {"integration/ui": "pages", "sandbox": "launch", "faults": "nursery"}
+"""By folder, the fixture that starts an API server, the sandbox's command, or a worker that is killed."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the folders that the usual run would deselect: importing them takes seconds in each process.
+
+    The cluster needs services of its own, so its tests run only if they are asked for by name.
+    """
+    mark = MARKS.get(collection_path.name) if collection_path.parent == TESTS else None
+    wanted = config.getoption("markexpr")
+    usual = re.fullmatch(r"not \(([\w ]+)\)", wanted)
+    is_out = mark and (mark in usual[1].split(" or ") if usual else mark == "cluster" and mark not in wanted)
+    return True if is_out else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests on a whole Airflow last: they take minutes, and a broken unit explains them."""
-    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("e2e", "browser")))
+    """Mark the folders' tests, and put those on a whole Airflow last: they take minutes."""
+    start = len(str(TESTS)) + 1
+    for item in items:
+        # A prefix of the path: `Path.parents` for thousands of tests takes a second.
+        folder = os.path.dirname(str(item.path)[start:]).replace(os.sep, "/")  # noqa: PTH120
+        if mark := MARKS.get(folder.partition("/")[0]):
+            item.add_marker(getattr(pytest.mark, mark))
+        if STARTERS.get(folder) in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.processes)
+    items.sort(key=lambda item: str(item.path)[start:].startswith(("e2e" + os.sep, "browser" + os.sep)))

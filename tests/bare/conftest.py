@@ -17,14 +17,6 @@ HERE = Path(__file__).parent
 PYTHON = os.environ.get("BARE_PYTHON", "")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they belong to `make matrix`."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.matrix)
-
-
 @pytest.fixture(scope="session")
 def python() -> Path:
     """Return the environment's interpreter."""

@@ -45,14 +45,6 @@ HIDDEN = "drafts"
 KEY = f"vda-browser-{secrets.token_hex(12)}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they share one Airflow and one browser."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.browser)
-
-
 def _absent(sentence: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(sentence)

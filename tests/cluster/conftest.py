@@ -19,17 +19,6 @@ DIALECTS = {"native": "vidu-native", "ent": "ent-v2"}
 KEY = f"vda-cluster-{secrets.token_hex(16)}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark these tests, and leave them out unless they are asked for: they need services of their own."""
-    ours = [item for item in items if HERE in item.path.parents]
-    for item in ours:
-        item.add_marker(pytest.mark.cluster)
-    if "cluster" not in config.getoption("markexpr"):
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
-
-
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """Run the service. What is ordered there stays queued, where it can be cancelled, until a test finishes it."""

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
+from tests.rows import each_row
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "airflow_provider_vidu"
@@ -26,7 +26,7 @@ def test_the_figure_shows_the_contract() -> None:
     assert [re.split(r",\s*", row.strip()) for row in rows] == [layer.split(" | ") for layer in contract["layers"]]
 
 
-@pytest.mark.parametrize(("name", "place"), sorted(set(PLACES)))
+@each_row(("name", "place"), sorted(set(PLACES)))
 def test_what_the_page_names_is_there(name: str, place: str) -> None:
     """A file, class, function or table that the page names is where the page says."""
     path = PACKAGE / place

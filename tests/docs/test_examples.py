@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import parameters
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.sandbox import Sandbox
+from tests.rows import each_row
 from tests.unit.test_public_api import PUBLIC
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,7 +61,7 @@ def test_the_python_of_a_page_runs(page, service):
             exec(compile(code, page.name, "exec"), names)  # noqa: S102
 
 
-@pytest.mark.parametrize("page", having("sh"), ids=lambda page: page.name)
+@each_row("page", having("sh"), ids=lambda page: page.name)
 def test_the_commands_of_a_page_exist(page):
     """Each command of a page names a target, an extra, an option or a setting that there is."""
     for code in blocks(page, "sh"):
@@ -112,12 +114,16 @@ def check(words: list[str]) -> None:
             assert setting[1].lower() in get_provider_info()["config"]["vidu"]["options"]
     elif words[:2] == ["python", "-m"]:
         options = [word for word in rest[2:] if word.startswith("--")]
-        told = subprocess.run(
-            [sys.executable, "-m", rest[1], "--help"], capture_output=True, text=True, check=True, timeout=120
-        ).stdout
-        assert all(option in told for option in options)
+        assert all(option in help_of(rest[1]) for option in options)
     else:
         raise AssertionError(f"an unknown command: {shlex.join(words)}")
+
+
+@cache
+def help_of(module: str) -> str:
+    """Return what a command says of itself."""
+    command = [sys.executable, "-m", module, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def check_connection(name: str, value: str) -> None:
@@ -128,7 +134,7 @@ def check_connection(name: str, value: str) -> None:
     assert config.base_url.startswith(("https://", "http://127.0.0.1:"))  # the latter is the sandbox
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_no_block_escapes(page):
     """Code is marked as Python or shell, and so it is tested; a block without a language is a drawing."""
     text = page.read_text("utf-8")
@@ -169,13 +175,13 @@ def test_the_readme_fits_on_one_page():
     assert text.count("![") == 1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_no_page_includes_another(page):
     """The README and the manual own their content: neither includes text from the other."""
     assert not re.search(r"\{include\}|literalinclude", page.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_row("page", PAGES, ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page):
     """A link to a file of the repository names one, and its anchor is a heading of that file."""
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):

@@ -29,14 +29,6 @@ REVOKED_KEY = f"vda-revoked-{secrets.token_hex(16)}"
 ONE_ID = ("deferred", "reschedule", "poke", "failed", "wrong_key", "key_revoked", "timed_out", "soft_fail")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they share one Airflow and take minutes."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
-
-
 @dataclass(frozen=True)
 class Keys:
     """The API keys of the session, the good one and those that are refused."""

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     families: dict[tuple[Any, ...], list[pytest.Item]] = {}
     for item in items:
         found = getattr(item, "callspec", None)
-        if found is not None and here in item.path.parents:
+        if found is not None and item.path.parent == here:
             fault = tuple(repr(found.params[name]) for name in sorted(found.params) if name not in COMBINED)
             families.setdefault((item.path, item.function.__name__, fault), []).append(item)
     for number, family in enumerate(families.values()):

@@ -19,6 +19,7 @@ from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import file_name, stem_of
 from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
+from tests.rows import each_row
 
 # The same examples at every run: a fault test is no lottery.
 fixed_examples = settings(database=None, deadline=None, derandomize=True, max_examples=80)
@@ -80,8 +81,8 @@ def test_anything_is_shown_as_one_clean_line(value: Any, limit: int) -> None:
     told.encode()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("artifact", ARTIFACTS)
+@each_row("device", DEVICES)
+@each_row("artifact", ARTIFACTS)
 def test_no_name_is_a_device(device: str, artifact: Any) -> None:
     """What Windows takes for a device is the name of no file, and two spellings are two files."""
     reserved = {"con", "prn", "aux", "nul", "com1", "lpt9", "conin$", "conout$", "clock$"}

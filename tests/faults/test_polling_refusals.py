@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_vidu.api import async_client
 from airflow_provider_vidu.exceptions import ViduError
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.polling_world import BOTH, CONN_ID, ENT, ID, KEY, NATIVE, answered
@@ -72,8 +73,9 @@ def begun(world: Any, refusal: Refusal, dialect: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("dialect", BOTH)
-def test_it_passes(refusal, dialect, side, world, patience, capfd, fault_row):
+def test_it_passes(refusal, dialect, side, world, patience, capfd, fault_row, monkeypatch):
     """The wait goes on and returns its own generation; a pause uses up no budget."""
+    monkeypatch.setattr(async_client, "REFRESH_PAUSE_SECONDS", 0.0)  # five seconds for each refused key
     begun(world, refusal, dialect)
     patience.lift_after = world.budget + 3 if refusal.pauses else world.budget
     found = side.attempt(world.budget)

@@ -26,14 +26,6 @@ DAGS = [HERE.parent.parent / "example_dags", HERE / "dags"]
 KEY = f"vda-matrix-{secrets.token_hex(16)}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they belong to `make matrix`."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.matrix)
-
-
 class AnyAirflow(PrivateAirflow):
     """What the tests do to every Airflow."""
 

@@ -10,6 +10,7 @@ from airflow_provider_vidu.sandbox.messages.calls import ENT, NATIVE
 from airflow_provider_vidu.sandbox.world import generations, signing
 from airflow_provider_vidu.sandbox.world.clock import Clock
 from airflow_provider_vidu.sandbox.world.generations import Generation
+from tests.rows import each_row
 
 
 def words(dialect, prompt="", **spec) -> list[generations.State | None]:
@@ -65,7 +66,7 @@ def test_a_generation_may_be_unknown_at_first() -> None:
     assert generation.state_at(102.0).word == "pending"
 
 
-@pytest.mark.parametrize("states", [[], ["pending"], [["a", "b"]], [[1, 2]], [["a", 5], ["b", 1]], [["a", True]]])
+@each_row("states", [[], ["pending"], [["a", "b"]], [[1, 2]], [["a", 5], ["b", 1]], [["a", True]]])
 def test_a_script_that_makes_no_sense_is_refused(states) -> None:
     """Anything but rising pairs of word and seconds is an error."""
     with pytest.raises(ValueError, match=r"state|seconds"):
@@ -111,7 +112,7 @@ def test_sandbox_times_have_their_place_on_the_wall() -> None:
     assert (clock.now(), clock.wall_of(1580), clock.wall_of(1630)) == (1630, 1005.5, 1006)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         (None, (200, 0, 10)),
@@ -157,8 +158,8 @@ def test_a_signature_covers_every_byte_of_path_and_query() -> None:
     assert signer.sign(path, 1000) != f"{path}?{query}"
 
 
-@pytest.mark.parametrize("prefix", ["", "/vidu", "/a/b"])
-@pytest.mark.parametrize("raw_id", ["grok:1", "a%3Ab", "8%5E%5Evidu-2.0", "a%2Fb", "%C3%BC"])
+@each_row("prefix", ["", "/vidu", "/a/b"])
+@each_row("raw_id", ["grok:1", "a%3Ab", "8%5E%5Evidu-2.0", "a%2Fb", "%C3%BC"])
 def test_ids_are_found_in_the_raw_path(prefix, raw_id) -> None:
     """Percent escapes survive routing and are decoded once."""
     found = routing.route("GET", f"{prefix}/vidu-native/video/generations/{raw_id}")
@@ -166,7 +167,7 @@ def test_ids_are_found_in_the_raw_path(prefix, raw_id) -> None:
     assert (found.kind, found.dialect, found.id) == ("query", NATIVE, decoded)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "kind"),
     [
         ("/ent/v2/text2video", "create"),

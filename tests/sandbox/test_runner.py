@@ -245,6 +245,7 @@ class TestLife:
         assert len({record.id for record in sandbox.creates}) == 20
 
 
+@pytest.mark.processes
 def test_the_plugin_gives_a_fresh_sandbox_to_each_test(tmp_path) -> None:
     """The fixture and its marker work in somebody else's test suite."""
     (tmp_path / "test_it.py").write_text(
@@ -269,6 +270,7 @@ def test_the_plugin_gives_a_fresh_sandbox_to_each_test(tmp_path) -> None:
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.processes
 def test_the_documented_setup_of_pytest(tmp_path) -> None:
     """The files that docs/sandbox.md shows pass in a fresh folder, and warn of nothing."""
     page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")

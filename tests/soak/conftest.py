@@ -18,14 +18,6 @@ HERE = Path(__file__).parent
 LIMIT_SECONDS = 480.0
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they take minutes."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.soak)
-
-
 @pytest.fixture
 def run(tmp_path) -> Callable[..., dict[str, Any]]:
     """Return a function that runs a program of this folder and returns its report and its log."""

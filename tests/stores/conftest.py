@@ -23,14 +23,6 @@ tests.integration.__path__ = [str(HERE.parent / "integration"), *tests.integrati
 CONN_ID = "my_store"
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests: they need an environment with all extras, and node."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.stores)
-
-
 class Store(ABC):
     """A new, empty bucket of an emulator.
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -52,8 +53,13 @@ SANDBOX = {dotted(path): path for path in sorted((PACKAGE / "sandbox").rglob("*.
 ALL = {**FILES, **SANDBOX}
 
 
-def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield module and name of every import at run time, lazy ones too; not those for type checkers alone."""
+@cache
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """Return module and name of every import at run time, lazy ones too; not those for type checkers alone."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str | None]]:
     tree = ast.parse(path.read_text("utf-8"))
     skipped = {
         id(inner)
@@ -97,6 +103,16 @@ def test_every_library_is_declared() -> None:
     assert foreign == {name for name in declared if not name.startswith("apache-airflow")}
 
 
+def test_what_airflow_2_does_not_have_is_imported_in_one_place() -> None:
+    """Everything else works without event-driven scheduling, so nothing imports the module that needs it."""
+    found = {module for module, path in FILES.items() if "BaseEventTrigger" in {name for _, name in imports(path)}}
+    assert found == {"event_triggers"}
+    wanted = {(f"{NAME}.event_triggers", None), (NAME, "event_triggers")}
+    users = {module for module, path in FILES.items() for found in imports(path)
+             if found in wanted or found[0] == f"{NAME}.event_triggers"}  # fmt: skip
+    assert users == set()
+
+
 def compat_names() -> list[str]:
     """Return the names that the package takes from Airflow's compatibility module."""
     found = {
@@ -121,7 +137,7 @@ def loaded(code: str, home: Path) -> set[str]:
 
 
 def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
-    """The DAG processor parses every DAG again and again: clients are loaded where they are used."""
+    """The DAG processor parses every DAG again and again: clients and stores are loaded where they are used."""
     # What every DAG file loads anyway.
     dag_api = "airflow.sdk" if AIRFLOW >= (3, 0) else "airflow.models.dag, airflow.sensors.base"
     used = "\n".join(f"getattr(sdk, {name!r}, None)" for name in compat_names())
@@ -133,7 +149,8 @@ def test_dag_files_load_no_http_client(tmp_path: Path) -> None:
     )
     more = loaded(code, tmp_path)
     assert {f"{NAME}.sensors", f"{NAME}.operators", f"{NAME}.triggers"} <= more
-    assert not {name for name in more if name.partition(".")[0] in CLIENTS}
+    assert not {name for name in more if name.partition(".")[0] in {*CLIENTS, "s3fs", "botocore"}}
+    assert f"{NAME}.downloads.transfer" not in more
 
 
 def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:

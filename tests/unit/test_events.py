@@ -13,6 +13,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from tests.rows import each_row
 
 DONE = Generation(
     id="g1",
@@ -28,7 +29,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "outcome"),
     [
         (None, "succeeded"),
@@ -66,7 +67,7 @@ def test_the_event_of_an_odd_state() -> None:
     assert len(told) < 1000
 
 
-@pytest.mark.parametrize("kind", CLASSES, ids=[kind.__name__ for kind in CLASSES])
+@each_row("kind", CLASSES, ids=[kind.__name__ for kind in CLASSES])
 def test_errors_come_back_as_themselves(kind: type[ViduError]) -> None:
     """The error that ended the watch is raised in the worker as its own class."""
     error = kind("It broke.", code="E1", trace_id="04e5", status_code=502, conn_id="c")
@@ -82,7 +83,7 @@ def test_errors_come_back_as_themselves(kind: type[ViduError]) -> None:
 GOOD = make_event("g1", DONE, None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "event",
     [
         pytest.param(None, id="none"),

@@ -19,13 +19,14 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError, ViduTimeoutError, ViduTransportError, from_details
+from tests.rows import each_row
 
 CLASSES = {
     name: kind
     for name, kind in vars(exceptions).items()
     if inspect.isclass(kind) and issubclass(kind, ViduError) and not name.startswith("_")
 }
-EACH = pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES.keys())
+EACH = each_row("kind", CLASSES.values(), ids=CLASSES.keys())
 KNOWN: dict[str, Any] = {
     "generation_id": "grok:1", "conn_id": "vidu_default", "status_code": 418, "code": "Teapot", "trace_id": "04e5",
     "retry_after": 12.5,
@@ -128,7 +129,7 @@ def test_lone_surrogates_can_be_logged() -> None:
 
 
 @EACH
-@pytest.mark.parametrize("way", ["pickle", "copy", "deepcopy"])
+@each_row("way", ["pickle", "copy", "deepcopy"])
 def test_round_trips(kind: type[ViduError], way: str) -> None:
     """An error that crosses a process keeps class, text and attributes."""
     error = kind("It broke.", **KNOWN)
@@ -163,7 +164,7 @@ def test_details_keep_whether_a_request_was_sent(sent: bool) -> None:
     assert twin.sent is sent
 
 
-@pytest.mark.parametrize(
+@each_row(
     "details",
     [
         pytest.param({}, id="empty"),

@@ -120,6 +120,7 @@ def ended(*rows, code=0):
     return faults.Result(faults.Part("short", (), 1.0), code, 1.0, "3 passed in 1 s", list(rows))
 
 
+@pytest.mark.processes
 def test_a_complete_green_run(part, root, capfd):
     """A run in which every part has green rows ends with 0 and writes the document and its summary."""
     before = signal.getsignal(signal.SIGTERM)
@@ -142,6 +143,7 @@ def test_a_complete_green_run(part, root, capfd):
     assert "| polling | 2 | 1 | 1 | 0 | 0 |" in page
 
 
+@pytest.mark.processes
 def test_a_red_run(part, root, capfd):
     """A failing test makes the whole red, is named, and the summary stays as it was."""
     assert faults.main([], [part("all", ALL_PARTS), part("red", RED)], root) == 1
@@ -153,6 +155,7 @@ def test_a_red_run(part, root, capfd):
     assert not (root / "docs" / "faults.md").exists()
 
 
+@pytest.mark.processes
 def test_rows_by_marker(part, root):
     """A marked test gets a row with what it has seen; a promise that is not kept is red, an open fault has no row."""
     assert faults.main([], [part("marked", MARKED)], root) == 1
@@ -189,6 +192,7 @@ def test_the_suites_run_is_of_marked_files(tmp_path):
     assert "tests/unit/stores/test_roots.py" in faults.marked_files()
 
 
+@pytest.mark.processes
 def test_a_run_that_hangs(part, root, capfd):
     """A run that takes too long is stopped with all that it has started, and counts as failed."""
     hanging = part("hangs", HANGS)
@@ -201,6 +205,7 @@ def test_a_run_that_hangs(part, root, capfd):
     assert_gone(int(pid.read_text()))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c(part, root, tmp_path, sent):
     """Ctrl-C (or a request to end) stops what was started and says so."""
@@ -238,6 +243,7 @@ def assert_gone(pid: int) -> None:
     pytest.fail(f"process {pid} is still there")
 
 
+@pytest.mark.processes
 def test_only_some_runs(part, root):
     """A run of some parts is no complete one: empty parts are told, nothing is written."""
     assert faults.main(["--only", "red"], [part("all", ALL_PARTS), part("red", RED)], root) == 1
@@ -246,6 +252,7 @@ def test_only_some_runs(part, root):
     assert "old" in (root / faults.SUMMARY_PAGE).read_text()
 
 
+@pytest.mark.processes
 def test_what_was_green_is_kept_for_the_same_code(part, root):
     """A resumed run repeats what was red, and everything once the provider's code has changed."""
     package = root / "airflow_provider_vidu"

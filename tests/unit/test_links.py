@@ -14,6 +14,7 @@ from airflow_provider_vidu import links
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
+from tests.rows import each_row
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
 QUOTED = "manual__2026-01-01T00%3A00%3A00%2B00%3A00"
@@ -56,7 +57,7 @@ PLAIN = SimpleNamespace(parent_group=None)
 
 
 @pytest.mark.skipif(not links.has_pages(), reason="this Airflow cannot have the pages")
-@pytest.mark.parametrize(
+@each_row(
     ("map_index", "group", "region_id", "region_index", "place"),
     [
         (-1, LOOP, REGION, 2, f"/regions/{REGION}/2"),

@@ -8,14 +8,13 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import matrix
+from tests.rows import each_row
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-@pytest.mark.parametrize("cell", matrix.cells(), ids=lambda cell: cell.name)
+@each_row("cell", matrix.cells(), ids=lambda cell: cell.name)
 def test_each_cell_is_pinned(cell) -> None:
     """Its constraints hold this very Airflow, and no address."""
     pins = cell.constraints.read_text("utf-8")

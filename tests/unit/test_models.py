@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from tests.rows import each_row
 
 FULL = Generation(
     id="grok:1",
@@ -147,7 +148,7 @@ def test_describe_cannot_forge_a_log_line() -> None:
     assert len(told) < 300
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("artifact", "creation", "expected"),
     [
         (None, 0, "https://a/2.mp4"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from private_airflow import PrivateAirflow
 from tests.versions import AIRFLOW
 
@@ -31,6 +33,7 @@ with settings.engine.connect() as connection:
 """
 
 
+@pytest.mark.processes
 def test_a_busy_database_is_waited_for(tmp_path):
     """Each of Airflow's connections waits a minute for another's commit, and a commit does not wait for the disk."""
     airflow = PrivateAirflow(tmp_path / "airflow", [])

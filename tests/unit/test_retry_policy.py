@@ -8,12 +8,13 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.retry_policy import vidu_retry_policy
+from tests.rows import each_row
 
 retry_policy = pytest.importorskip("airflow.sdk.definitions.retry_policy")
 Action = retry_policy.RetryAction
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "action", "delay"),
     [
         (exceptions.ViduServerError("x"), Action.RETRY, 30),

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from tests.rows import each_row
 from tests.soak.crowd import Wait
 from tests.soak.judge import download_problems, problems
 
@@ -59,7 +60,7 @@ def test_good_reports():
     assert download_problems(FILES) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "value", "told"),
     [
         (("wrong",), ["wait_3 saw nothing"], "wait_3"),
@@ -107,7 +108,7 @@ def test_bad_downloads(path, value, told):
     assert told in found[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "outcomes", "good"),
     [
         ("succeeds", [("succeeded", None)], True),

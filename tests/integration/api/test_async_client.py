@@ -23,6 +23,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTransportError,
 )
 from airflow_provider_vidu.sandbox import Sandbox
+from processes import wait_for
 from tests.integration.conftest import KEY
 
 pytestmark = pytest.mark.integration
@@ -73,7 +74,7 @@ async def test_a_cancelled_user_leaves_the_others_alone(connect, sandbox):
     sandbox.add_fault({"match": {"kind": "query"}, "times": 1, "action": {"delay": 5}})
     async with async_client("vidu_default") as client:
         hanging = asyncio.create_task(client.get_generation("g"))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(wait_for, lambda: bool(sandbox.requests("query")), 30)
         hanging.cancel()
         assert (await client.get_generation("g")).id == "g"
 
@@ -188,7 +189,7 @@ async def test_a_slip_of_the_pen_ends_no_wait(connect, sandbox, age, caplog, sli
             results = await asyncio.gather(*(client.get_generation("g") for _ in range(10)))
             assert {result.id for result in results} == {"g"}
         told = [record.getMessage() for record in caplog.records if "Keeping the known" in record.getMessage()]
-        assert len(told) == 2
+        assert 2 <= len(told) < 20, "a line for each look-up, not for each poll"
         assert all("vidu_default" in line and next(iter(slip.values())) in line for line in told)
         connect(timeout=7)
         await asyncio.sleep(age)
@@ -265,6 +266,8 @@ async def test_a_request_keeps_the_trust_it_was_made_with(connect, monkeypatch, 
         monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", old.connection_json(verify=old_ca))
         async with async_client("vidu_default", max_connections=1) as client:
             polls = [asyncio.create_task(client.get_generation("g")) for _ in range(3)]
+            # All three have looked the connection up together.
+            assert await asyncio.to_thread(wait_for, lambda: bool(old.requests("query")), 30)
             await asyncio.sleep(age * 1.2)
             monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", new.connection_json(verify=new_ca))
             polls.append(asyncio.create_task(client.get_generation("g")))

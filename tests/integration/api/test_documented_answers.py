@@ -15,6 +15,7 @@ from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from tests.documented_answers import CREATES, DIALECTS, QUERIES, REFUSALS, Refusal, Row
+from tests.rows import each_row
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +90,7 @@ def service(running, monkeypatch) -> Callable[..., Service]:
     return serve
 
 
-@pytest.mark.parametrize("row", QUERIES, ids=str)
+@each_row("row", QUERIES, ids=str)
 @BOTH_CLIENTS
 @BOTH_DIALECTS
 def test_queries(service, row: Row, client: str, dialect: str) -> None:
@@ -101,7 +102,7 @@ def test_queries(service, row: Row, client: str, dialect: str) -> None:
     assert {name: getattr(found, name) for name in row.means} == row.means
 
 
-@pytest.mark.parametrize("row", [row for row in CREATES if not row.synchronous], ids=str)
+@each_row("row", [row for row in CREATES if not row.synchronous], ids=str)
 @BOTH_DIALECTS
 def test_creates(service, row: Row, dialect: str) -> None:
     """A create is sent once and its id comes back, in whatever form it is answered."""
@@ -111,7 +112,7 @@ def test_creates(service, row: Row, dialect: str) -> None:
     assert server.requests == 1
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@each_row("row", REFUSALS, ids=str)
 @BOTH_DIALECTS
 def test_refusals(service, row: Refusal, dialect: str) -> None:
     """A refusal is a refusal: only what may have been carried out is called unknown; and nothing is sent twice."""
@@ -127,7 +128,7 @@ def test_refusals(service, row: Refusal, dialect: str) -> None:
         assert server.requests == 1
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@each_row("row", REFUSALS, ids=str)
 @BOTH_CLIENTS
 def test_errors_of_queries(service, row: Refusal, client: str) -> None:
     """Both clients read every documented error answer to a query the same way."""

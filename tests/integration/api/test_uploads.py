@@ -19,6 +19,7 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.network.target import DownloadAccess
 from tests.integration.servers import Answer, Request, Server, Wire, fixed, redirect, trickling
+from tests.rows import each_row
 
 pytestmark = pytest.mark.integration
 
@@ -92,7 +93,7 @@ def test_an_interim_answer():
         assert send(server, timeout=5) == '"e1"'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         (redirect("http://169.254.169.254/latest/"), ViduResponseError),

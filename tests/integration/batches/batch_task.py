@@ -69,9 +69,13 @@ class BatchTask:
         self.operator = ViduBatchOperator(**self.kwargs)
         return getattr(self.operator, method)(*arguments)
 
-    def run(self) -> dict[str, Any]:
-        """Run a try to its end, through all of its deferrals."""
-        leg, arguments = self.start, ()
+    def run(self, deferred: TaskDeferred | None = None) -> dict[str, Any]:
+        """Run a try to its end, through all of its deferrals; from a deferral on, if one is given."""
+        leg: Any = self.start
+        arguments: tuple[Any, ...] = ()
+        if deferred is not None:
+            self.deferrals.append(deferred)
+            leg, arguments = self.wake, (deferred, self.event(deferred))
         while True:
             try:
                 found: dict[str, Any] = leg(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
+from processes import wait_for
 from tests.integration.batches.batch_task import BatchTask
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
@@ -63,17 +65,13 @@ def test_from_rows_to_files(dialect, sandbox, tmp_path, deferrable):
 @pytest.mark.usefixtures("short_stay")
 def test_the_wait_is_one_small_trigger(dialect, sandbox, tmp_path):
     """Between the legs one trigger watches all ids; neither its row nor an XCom holds a row of the batch."""
-    sandbox.set_speed(0)  # something is open when the first leg ends, on the busiest machine
     task = BatchTask(tmp_path, prompts(6), max_in_flight=3)
-    deferrals, found = [deferred_by(task)], None
+    sandbox.set_speed(0)  # nothing ends before the first leg defers, however busy the machine is
+    deferred = deferred_by(task)
     sandbox.set_speed(250)
-    while found is None:
-        try:
-            found = task.wake(deferrals[-1], task.event(deferrals[-1]))
-        except TaskDeferred as again:
-            deferrals.append(again)
+    found = task.run(deferred)
     assert found["stored"] == 6
-    for deferral in deferrals:
+    for deferral in task.deferrals:
         stored = json.dumps(deferral.trigger.serialize())
         assert "a cat" not in stored
         assert len(deferral.trigger.jobs) <= 3
@@ -138,9 +136,17 @@ def test_stop_orders_nothing_more_once_the_batch_cannot_succeed(connect, sandbox
 def test_a_full_account_ends_no_task(dialect, sandbox, tmp_path, monkeypatch):
     """A refused create is tried again later; nothing is paid twice."""
     monkeypatch.setattr(plan, "PROBE_SECONDS", 0.2)
-    sandbox.set_speed(20)  # slow enough for a busy machine: the account is full when the third create comes
     task = BatchTask(tmp_path, prompts(6), max_in_flight=5)
-    assert task.run()["stored"] == 6
+
+    def go_on() -> None:
+        assert wait_for(lambda: len(sandbox.requests("create")) > 2, 30)
+        sandbox.set_speed(250)
+
+    sandbox.set_speed(0)  # nothing ends before a create is refused, however busy the machine is
+    with ThreadPoolExecutor(1) as beside:
+        refused = beside.submit(go_on)
+        assert task.run()["stored"] == 6
+        refused.result(30)
     assert len(sandbox.creates) == 6
     assert len(sandbox.requests("create")) > 6
 
@@ -236,7 +242,7 @@ def test_a_kill_of_a_leg_cancels_all_and_a_retry_orders_again(connect, sandbox, 
     operator.on_kill()
     assert len(sandbox.requests("cancel")) == 3
     del deferred
-    sandbox.set_speed(50)
+    sandbox.set_speed(500)
     assert task.run()["stored"] == 3
     assert len(sandbox.creates) == 6
 
@@ -245,12 +251,12 @@ def test_the_timeout_cancels_and_keeps(connect, sandbox, tmp_path):
     """Files are kept; the manifest says which rows timed out, and a clear orders them."""
     connect("ent-v2")
     sandbox.set_speed(0)
-    task = BatchTask(tmp_path, prompts(2), deferrable=False, timeout=0.5)
+    task = BatchTask(tmp_path, prompts(2), deferrable=False, timeout=2)  # time for two creates
     with pytest.raises(exceptions.ViduTimeoutError, match="0 of 2 rows stored"):
         task.run()
     assert len(sandbox.requests("cancel")) == 2
     assert {line["error"]["type"] for line in task.lines} == {"ViduTimeoutError"}
-    sandbox.set_speed(50)
+    sandbox.set_speed(500)
     task.kwargs["timeout"] = 60
     task.clear()
     assert task.run()["stored"] == 2
@@ -401,7 +407,7 @@ def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
         patch.setattr(plan, "stays", lambda *_, **__: False)
         deferred = deferred_by(task)
     assert isinstance(deferred.trigger, ViduBatchTrigger)
-    sandbox.set_speed(50)
+    sandbox.set_speed(500)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "stays", lambda *_, **__: True)
         assert task.wake(deferred, {"kind": "batch", "token": "other", "ended": ["1"]})["stored"] == 2

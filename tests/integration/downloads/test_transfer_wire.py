@@ -22,6 +22,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.network.target import DownloadAccess, Target
 from tests.integration.downloads.test_transfer import BODY, LOOPBACK, Shelf
 from tests.integration.servers import Server, fixed, redirect, video, whole
+from tests.rows import each_row
 
 KEY = "sk-wire-9d2f"
 
@@ -104,7 +105,7 @@ def test_a_foreign_redirect_does_not_get_the_key_sent_home():
     assert KEY.encode() not in home.requests[0].raw
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("location", "target"),
     [
         ("/next;a~%2f?x=%7e+;", "/next;a~%2f?x=%7e+;"),
@@ -115,7 +116,7 @@ def test_a_foreign_redirect_does_not_get_the_key_sent_home():
         ("/視.mp4", "/%E8%A6%96.mp4"),
     ],
 )
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@each_row("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed_verbatim(location, target, status):
     """Every form of Location leads where it says, and signed queries stay as they are."""
     with Server() as server:
@@ -293,7 +294,7 @@ ODD_HEADS = {
 }
 
 
-@pytest.mark.parametrize("name", ODD_HEADS)
+@each_row("name", ODD_HEADS)
 def test_odd_heads(name):
     """Python's client gives up on them; the file is whole, and one that is cut is noticed."""
     head, body = ODD_HEADS[name]

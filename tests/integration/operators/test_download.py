@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
-import sys
-import textwrap
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +27,11 @@ from airflow_provider_vidu.network.target import MAX_BYTES
 from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from tests.faults.transfer_world import KEY, Gateway, connection
 from tests.integration.servers import Answer, Server, fixed, video, whole
+from tests.rows import each_row
 
 BODY = video(60_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(3000)
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -55,7 +52,7 @@ def download(**arguments) -> dict:
 # -- arguments ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "words"),
     [
         ({}, "generation_id or video_url"),
@@ -134,24 +131,6 @@ def test_every_argument_that_differs_between_runs_is_a_template():
         "endpoint",
     }
     assert set(ViduDownloadOperator.template_fields) == expected
-
-
-def test_importing_the_operator_loads_no_http_client():
-    """A DAG file is read every few seconds: no client, no store, no engine may come with it."""
-    script = """
-        import sys
-        from airflow.providers.common.compat.sdk import BaseOperator
-        before = set(sys.modules)
-        import airflow_provider_vidu.operators.download
-        new = set(sys.modules) - before
-        heavy = ("requests", "urllib3", "aiohttp", "s3fs", "botocore", "airflow_provider_vidu.downloads.transfer")
-        found = [name for name in new if name.startswith(heavy)]
-        raise SystemExit(str(found) if found else 0)
-    """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, check=False, timeout=120
-    )
-    assert result.returncode == 0, result.stderr[-500:]
 
 
 # -- with a URL only ----------------------------------------------------------------------------

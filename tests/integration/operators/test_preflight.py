@@ -17,6 +17,7 @@ from airflow_provider_vidu.operators.download import ViduDownloadOperator
 from airflow_provider_vidu.operators.preflight import check_downstream as check
 from airflow_provider_vidu.stores import destination as destinations
 from airflow_provider_vidu.stores import schemes
+from tests.rows import each_row
 from tests.versions import AIRFLOW
 
 if AIRFLOW >= (3, 0):
@@ -194,7 +195,7 @@ def test_one_file_for_mapped_destinations_is_found(tmp_path, equal):
         check_downstream(first)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "arguments",
     [
         {"destination": "{{ params.where }}"},

@@ -40,19 +40,30 @@ NEW = bytes(range(256)) * 1000
 LARGE = NEW * 40  # 10 MB: two parts
 
 
-@pytest.fixture(params=["environment", "connection"])
-def conn_id(request):
-    """Reach the store with the environment's credentials, and with an Airflow connection."""
-    if request.param == "environment":
+def named(way: str) -> str | None:
+    """Return the connection's id, or None for the environment's credentials."""
+    if way == "environment":
         return None
     pytest.importorskip("airflow.providers.amazon")
     return "my_store"
 
 
+@pytest.fixture(params=["environment", "connection"])
+def conn_id(request):
+    """Reach the store with the environment's credentials, and with an Airflow connection."""
+    return named(request.param)
+
+
+@pytest.fixture(params=["environment", pytest.param("connection", marks=pytest.mark.nightly)])
+def either_id(request):
+    """Do the same where megabytes are sent, and how the store is reached makes no difference to them."""
+    return named(request.param)
+
+
 @pytest.mark.parametrize("body", [NEW, LARGE, bytes(UPLOAD_BYTES)], ids=["small", "large", "one-block"])
-def test_an_upload_is_published(s3, bucket, conn_id, body):
+def test_an_upload_is_published(s3, bucket, either_id, body):
     """Small and large files arrive whole; the URI holds bucket and key, and no connection."""
-    stored = Destination(f"s3://{bucket}/deep/a b.mp4", conn_id).file()
+    stored = Destination(f"s3://{bucket}/deep/a b.mp4", either_id).file()
     writer = stored.writer(len(body), replace=True)
     assert isinstance(writer, UploadWriter)
     for at in range(0, len(body), 256 * 1024):
@@ -67,10 +78,10 @@ def test_an_upload_is_published(s3, bucket, conn_id, body):
 
 
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
-def test_a_discarded_upload_is_aborted(s3, bucket, conn_id, body):
+def test_a_discarded_upload_is_aborted(s3, bucket, either_id, body):
     """The old object stands, no upload hangs in the bucket, and collecting the file publishes nothing."""
     s3.put_object(Bucket=bucket, Key="a.mp4", Body=OLD)
-    writer = Destination(f"s3://{bucket}/a.mp4", conn_id).file().writer(None, replace=True)
+    writer = Destination(f"s3://{bucket}/a.mp4", either_id).file().writer(None, replace=True)
     writer.write(memoryview(body))
     writer.discard()
     del writer
@@ -85,6 +96,7 @@ def test_no_file_in_a_missing_bucket(s3, conn_id):
 
 def test_wrong_credentials_are_told(s3, bucket, monkeypatch):
     """A store without credentials ends in an error of ours."""
+    # Without the variables, s3fs asks anonymously.
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", _no_credentials)
     with pytest.raises(ViduStorageError, match="Unable to locate credentials"):
         Destination(f"s3://{bucket}/a.mp4").file().size()
@@ -161,9 +173,9 @@ def test_more_parts_than_there_may_be_are_refused(s3, bucket, monkeypatch):
 )
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("replace", [True, False])
-def test_an_object_carries_its_type(s3, bucket, conn_id, body, replace):
+def test_an_object_carries_its_type(s3, bucket, either_id, body, replace):
     """Browsers play it in place instead of saving it."""
-    writer = Destination(f"s3://{bucket}/a", conn_id).file().writer(None, replace=replace, content_type="image/webp")
+    writer = Destination(f"s3://{bucket}/a", either_id).file().writer(None, replace=replace, content_type="image/webp")
     writer.write(memoryview(body))
     writer.publish()
     found = s3.head_object(Bucket=bucket, Key="a")

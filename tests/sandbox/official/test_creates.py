@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from airflow_provider_vidu.sandbox.official.endpoints import CREATES, PARTS
+from tests.rows import each_row
 from tests.sandbox.service import INLINE_PNG, PNG, Service
 
 WEB = "https://example.com/"
@@ -60,7 +61,7 @@ def test_a_documented_request_is_taken(service, name) -> None:
     assert entry.id in body.values()
 
 
-@pytest.mark.parametrize("name", [name for name in BODIES if not CREATES[name].open])
+@each_row("name", [name for name in BODIES if not CREATES[name].open])
 def test_a_surplus_field_is_refused(service, name) -> None:
     """FieldUnwanted names the field, and nothing is charged."""
     status, body = service.ent("POST", name, {**BODIES[name], "surplus": 1})
@@ -68,8 +69,8 @@ def test_a_surplus_field_is_refused(service, name) -> None:
     assert service.core.ledger.creates == {}
 
 
-@pytest.mark.parametrize("surplus_fields", ["refuse", "allow-payload", "ignore"])
-@pytest.mark.parametrize("name", NO_PAYLOAD)
+@each_row("surplus_fields", ["refuse", "allow-payload", "ignore"])
+@each_row("name", NO_PAYLOAD)
 def test_payload_where_no_page_has_it(name, surplus_fields) -> None:
     """Refused by default; both other behaviours can be switched on, since the live service was never tried."""
     service = Service(surplus_fields=surplus_fields)
@@ -87,7 +88,7 @@ def test_payload_is_taken_everywhere_else(service) -> None:
     assert service.ent("GET", f"tasks/{task}/creations")[1]["payload"] == "mine"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "change", "reason"),
     [
         ("text2video", {"prompt": None}, "FieldLacking"),

@@ -8,11 +8,12 @@ import requests
 from airflow_provider_vidu.sandbox import Sandbox
 from airflow_provider_vidu.sandbox.messages.calls import Call
 from airflow_provider_vidu.sandbox.server.guard import problem
+from tests.rows import each_row
 
 CREDITS, CONTROL = "/ent/v2/credits", "/_sandbox/ledger"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     ["127.0.0.1:8787", "127.9.9.9", "localhost:1", "LOCALHOST.", "vidu.localhost", "[::1]:8787", None],
 )

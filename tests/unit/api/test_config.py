@@ -22,6 +22,7 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
 from airflow_provider_vidu.network.origins import is_loopback, origin_of
+from tests.rows import each_row
 
 KEY = "sk-GEHEIM-0123456789"
 HOST = "https://gw.example.com"
@@ -62,8 +63,8 @@ def test_defaults() -> None:
     assert found.api_key.reveal() == KEY
 
 
-@pytest.mark.parametrize("blank", [None, "", "  "])
-@pytest.mark.parametrize(
+@each_row("blank", [None, "", "  "])
+@each_row(
     "field",
     ["dialect", "auth_scheme", "timeout", "max_retries", "verify", "via", "proxy", "proxy_password", "headers",
      "query_path", "create_path", "allowed_hosts"],
@@ -92,7 +93,7 @@ def test_dialects(name: str, kind: type, scheme: str) -> None:
     assert found.auth_scheme == scheme
 
 
-@pytest.mark.parametrize("name", ["v3", "ent_v2", "native", 7, True, ["ent-v2"], "ent\nv2", {}])
+@each_row("name", ["v3", "ent_v2", "native", 7, True, ["ent-v2"], "ent\nv2", {}])
 def test_unknown_dialects(name: Any) -> None:
     """An unknown dialect is refused."""
     refused("dialect", {"dialect": name})
@@ -111,7 +112,7 @@ def test_auth_scheme(scheme: str, header: str) -> None:
     assert config({"auth_scheme": scheme}).request_headers()["Authorization"] == header
 
 
-@pytest.mark.parametrize("scheme", ["A\r\nX: y", "A\x00", 7, True, [], "密钥", "Bearér"])
+@each_row("scheme", ["A\r\nX: y", "A\x00", 7, True, [], "密钥", "Bearér"])
 def test_bad_auth_schemes(scheme: Any) -> None:
     """What no header can carry is refused here and not by one of the clients."""
     refused("auth_scheme", {"auth_scheme": scheme})
@@ -148,7 +149,7 @@ def test_the_cancel_beside_a_query(query_path: str | None, cancel: str) -> None:
     assert request.path == cancel
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "path"),
     [
         ("query_path", "/v/tasks"), ("query_path", "v/{id}"), ("query_path", "/v/{x}/{id}"), ("query_path", 7),
@@ -165,7 +166,7 @@ def test_bad_paths(field: str, path: Any) -> None:
 # -- host -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "base_url"),
     [
         pytest.param({"host": "https://gw.example.com"}, "https://gw.example.com", id="URL"),
@@ -238,7 +239,7 @@ def test_a_root_in_the_host_stays_where_the_paths_do_without() -> None:
     assert found.url(found.dialect.query("1").request) == "https://r.example.com/vidu/ent/v2/task/1/creations"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     [
         None, "", "  ", "https://", "https:///p", "ftp://gw.example.com", "file:///etc/passwd", "://gw.example.com",
@@ -316,7 +317,7 @@ def test_a_key_is_stripped() -> None:
 # -- numbers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value", "expected"),
     [
         ("timeout", 7, 7.0), ("timeout", "7", 7.0), ("timeout", 0.5, 0.5), ("timeout", " 7.5 ", 7.5),
@@ -331,7 +332,7 @@ def test_numbers(field: str, value: Any, expected: float) -> None:
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value"),
     [
         ("timeout", 0), ("timeout", -1), ("timeout", 3601), ("timeout", "soon"), ("timeout", True), ("timeout", []),
@@ -349,7 +350,7 @@ def test_bad_numbers(field: str, value: Any) -> None:
 # -- verify, proxy, headers, hosts ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         (True, True), (False, False), ("true", True), ("False", False), (" TRUE ", True), ("no", False), ("yes", True),
@@ -386,7 +387,7 @@ def test_via_is_the_proxy_that_airflow_shows() -> None:
     refused("via", {"via": "p:3128"})
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value", ["p:3128", "GEHEIM@p", "SOCKS5H://p", "socks5://u:GEHEIM@p", "http://", 7, "http://p:x", "http://p\n"]
 )
 def test_bad_proxies(value: Any) -> None:
@@ -413,7 +414,7 @@ def test_headers(value: Any, expected: dict[str, str]) -> None:
     assert {name: value for name, value in sent.items() if name not in base} == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         pytest.param("no json", id="no JSON"),
@@ -451,7 +452,7 @@ def test_a_header_replaces_ours_in_any_case(name: str) -> None:
     assert [value for other, value in sent.items() if other.lower() == name.lower()] == ["mine"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         ("10.0.0.5", {"10.0.0.5"}),
@@ -483,9 +484,7 @@ def test_prefixed_extras_are_read() -> None:
     refused("timeout", {"extra__vidu__timeout": "soon"})
 
 
-@pytest.mark.parametrize(
-    "value", [7, {"a": 1}, [1], ["a", None], True, "*.example.com", "a.local, *", "10.0.0.0/40", "a.local/8"]
-)
+@each_row("value", [7, {"a": 1}, [1], ["a", None], True, "*.example.com", "a.local, *", "10.0.0.0/40", "a.local/8"])
 def test_bad_allowed_hosts(value: Any) -> None:
     """Anything but host names is refused."""
     refused("allowed_hosts", {"allowed_hosts": value})
@@ -504,7 +503,7 @@ PRIVATE = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     "show",
     [
         repr, str, "{}".format, "{!r}".format, "%s".__mod__, "%r".__mod__, ascii,
@@ -516,7 +515,7 @@ PRIVATE = {
     ids=["repr", "str", "format", "format!r", "%s", "%r", "ascii", "json", "copy", "deepcopy", "list", "replace",
          "asdict"],
 )  # fmt: skip
-@pytest.mark.parametrize("value", [config(PRIVATE), Secret("GEHEIM")], ids=["config", "secret"])
+@each_row("value", [config(PRIVATE), Secret("GEHEIM")], ids=["config", "secret"])
 def test_nothing_shows_the_key(value: Any, show: Any) -> None:
     """No way of printing shows key, proxy password or headers."""
     assert "GEHEIM" not in show(value)
@@ -599,7 +598,7 @@ def test_request_headers() -> None:
 # -- answers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("key", "quoted"),
     [
         pytest.param(KEY, KEY, id="as it is"),
@@ -660,7 +659,7 @@ def test_short_values_do_not_spoil_answers(headers: dict[str, str]) -> None:
 # -- origins --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "origin"),
     [
         ("https://h/p", ("https", "h", 443)), ("http://H", ("http", "h", 80)),
@@ -683,7 +682,7 @@ def test_the_origin_of_a_connection() -> None:
     assert config(host="http://gw.example.com", port=8080).origin == ("http", "gw.example.com", 8080)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "loopback"),
     [
         ("localhost", True), ("LOCALHOST.", True), ("a.localhost", True), ("127.0.0.1", True), ("127.9.9.9", True),

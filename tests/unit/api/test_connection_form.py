@@ -20,6 +20,7 @@ from airflow_provider_vidu.api.connection_form import (
 )
 from airflow_provider_vidu.api.dialects import DIALECTS
 from airflow_provider_vidu.exceptions import ViduConfigError
+from tests.rows import each_row
 
 CONN = SimpleNamespace(host="https://gw.example.com", schema=None, password="k", port=None)
 
@@ -57,7 +58,7 @@ def test_the_fields_of_the_contract() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONN_FIELDS)
+@each_row("name", CONN_FIELDS)
 def test_a_wrong_value_of_each_field_is_noticed(name: str) -> None:
     """Each field of the form really is read."""
     with pytest.raises(ViduConfigError, match=f"'{name}'"):
@@ -81,7 +82,7 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name in CONN_FIELDS for value in [None, *VALUES[name]]])
+@each_row(("name", "value"), [(name, value) for name in CONN_FIELDS for value in [None, *VALUES[name]]])
 def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
     """A value that fits the form's schema is a good value, and so is an empty field."""
     import jsonschema
@@ -93,7 +94,7 @@ def test_what_the_form_lets_through_is_accepted(name: str, value: Any) -> None:
     ViduConfig.from_connection("c", CONN, {"dialect": "ent-v2", **more, name: value})
 
 
-@pytest.mark.parametrize("name", CONN_FIELDS)
+@each_row("name", CONN_FIELDS)
 def test_every_field_is_explained(name: str) -> None:
     """Label, description and a nullable type for each."""
     spec = CONN_FIELDS[name]

@@ -17,6 +17,7 @@ import pytest
 
 from airflow_provider_vidu.api.json_values import plain, unfit
 from airflow_provider_vidu.exceptions import ViduConfigError
+from tests.rows import each_row
 
 ID = UUID("8267422a-1834-4a76-b3e0-1b958643f38f")
 
@@ -65,7 +66,7 @@ class Scalar:
         raise ValueError("The truth value of an array is ambiguous.")
 
 
-@pytest.mark.parametrize(("value", "expected"), [
+@each_row(("value", "expected"), [
     (Model.Q2, "viduq2"), (TextModel.Q2, "viduq2"), (Seconds.FOUR, 4), (Text("a"), "a"), (ID, str(ID)),
     (Decimal(4), 4), (Decimal("4.0"), 4), (Decimal("1.5"), 1.5), (Double(1.5), 1.5), (True, True), (None, None),
     (Scalar(4), 4), (Scalar(True), True), (Scalar([1, Scalar(2)]), [1, 2]),
@@ -79,7 +80,7 @@ def test_what_has_a_plain_form(value, expected):
     assert unfit(found) is None
 
 
-@pytest.mark.parametrize(("value", "message"), [
+@each_row(("value", "message"), [
     ({"duration": timedelta(seconds=4)}, r"duration holds .*of type timedelta, .*Give the number of seconds\."),
     ({"a": [{"at": datetime(2026, 1, 1, tzinfo=UTC)}]}, r"a\[0\]\.at holds .*of type datetime, .*isoformat"),
     ({"a": {1}}, r"a holds \{1\} of type set, which JSON cannot represent. Give a list."),

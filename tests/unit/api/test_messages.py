@@ -13,6 +13,7 @@ from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest
 from airflow_provider_vidu.common.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, plain
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE
+from tests.rows import each_row
 
 quiet = settings(database=None, deadline=None, max_examples=80)
 
@@ -30,7 +31,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "ok"), [(199, False), (200, True), (204, True), (299, True), (300, False), (404, False), (500, False)]
 )
 def test_ok(status: int, ok: bool) -> None:
@@ -38,7 +39,7 @@ def test_ok(status: int, ok: bool) -> None:
     assert answer(b"", status).ok is ok
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         pytest.param(b'{"a": 1}', {"a": 1}, id="object"),
@@ -68,7 +69,7 @@ def test_json(body: bytes, expected: Any) -> None:
     assert answer(body).json() == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         pytest.param(b"", id="empty"),
@@ -128,7 +129,7 @@ def test_an_answer_without_its_end_is_no_json() -> None:
     assert [found.value for found in cut.documents()] == [{"task_id": "a"}]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "path",
     [
         "/a\r\nX: b",

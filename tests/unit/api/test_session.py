@@ -15,6 +15,7 @@ from airflow_provider_vidu.api.messages import TOO_LARGE, ApiRequest
 from airflow_provider_vidu.api.session import Session
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduError
+from tests.rows import each_row
 
 OLD = ViduConfig("c", "https://h.example", EntV2(), "Token", Secret("old-key"), max_retries=2)
 NEW = replace(OLD, api_key=Secret("new-key"))
@@ -86,7 +87,7 @@ def test_how_often_a_call_is_repeated(retries: int | None, waits: int) -> None:
         call.after(error)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "bills", "repeats"),
     [
         (exceptions.ViduTransportError("broke", sent=True), False, True),

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
+from tests.rows import each_row
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_room(arguments, room):
     assert plan.room(*arguments) == room
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "blamed"),
     [
         (exceptions.ViduRateLimitError("x"), plan.Blame.FULL),

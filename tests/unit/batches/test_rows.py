@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_vidu.batches.rows import Row, check_names, check_naming, rows_of, stem
 from airflow_provider_vidu.exceptions import ViduConfigError
+from tests.rows import each_row
 
 NOTHING = {"prompt": None, "model": None, "images": None, "endpoint": None, "parameters": None, "body": None}
 
@@ -35,7 +36,7 @@ def test_a_key_that_is_given_twice_is_refused():
         rows_of([{"key": "a", "prompt": "x"}, {"key": "a", "prompt": "y"}], {})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "words"),
     [
         (7, "must be an object or a prompt"),

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from airflow_provider_vidu.common.media_types import EXTENSIONS, SNIFF_BYTES, extension, sniffed, type_of_name
+from tests.rows import each_row
 
 
 def ftyp(*brands: bytes) -> bytes:
@@ -135,7 +136,7 @@ def test_first_bytes(head, kind):
     assert kind in EXTENSIONS or kind.startswith("application/")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "head",
     [
         b"",
@@ -176,7 +177,7 @@ def test_noise_is_never_sound():
         assert not [noise for _ in range(1000) if (noise := sniffed(start + random.randbytes(SNIFF_BYTES)))]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EXTENSIONS if kind != "application/octet-stream"])
+@each_row("kind", [kind for kind in EXTENSIONS if kind != "application/octet-stream"])
 def test_type_and_extension_name_each_other(kind):
     """Every type that is kept has an extension, and is found again by it."""
     assert type_of_name(f"a{extension(kind).upper()}") == kind

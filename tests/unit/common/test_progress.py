@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_vidu.common.progress import ProgressLog, duration, finish_line, progress_line, request_lines, size
+from tests.rows import each_row
 
 MB = 1_000_000
 
@@ -81,7 +82,7 @@ def test_without_a_length_there_is_no_end():
     assert "left" not in progress_line(5, 10, 0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (37_400_000, "37.4 MB"), (5e15, "5000.0 TB")],
 )
@@ -90,7 +91,7 @@ def test_sizes(count, text):
     assert size(count) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "text"),
     [(0, "0 s"), (-3, "0 s"), (0.4, "0.4 s"), (17.4, "17 s"), (200, "3 min 20 s"), (7_530, "2 h 5 min")],
 )

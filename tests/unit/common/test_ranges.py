@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.ranges import decide
+from tests.rows import each_row
 
 SIZE = 1000
 
@@ -19,7 +20,7 @@ def part(header: str | None, if_range: str | None = None) -> tuple[int, int, int
     return found.status, found.start, found.stop
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         (None, (200, 0, SIZE)),
@@ -49,9 +50,9 @@ def test_ranges(header, expected):
 )
 def test_a_long_header_costs_no_time():
     """60 kB of blanks, with which one reader stopped an API server, are not even looked at."""
-    started = time.perf_counter()
+    started = time.thread_time()
     assert part("bytes=" + " " * 60_000 + "x") == (200, 0, SIZE)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 @given(st.text(max_size=120).map(lambda text: f"bytes={text}"))

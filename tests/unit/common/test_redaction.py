@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.redaction import Redactor, is_secret_header
+from tests.rows import each_row
 
 KEY = 'sk-GEHEIM/+"&<0123>=é'
 PLAIN = "sk-GEHEIM-0123456789"
@@ -124,7 +125,7 @@ def test_any_key_in_any_place(key: str, before: str) -> None:
         assert redactor.redact(told) != told
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value", "secret"),
     [
         ("X-Api-Token", "1", True), ("Cookie", "a", True), ("X-Session-Id", "a", True), ("X-Team", "media", False),

@@ -19,11 +19,12 @@ from airflow_provider_vidu.common.text import (
     without_query,
     without_signatures,
 )
+from tests.rows import each_row
 
 quiet = settings(database=None, deadline=None, max_examples=60)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         pytest.param("plain", "plain", id="plain"),
@@ -63,7 +64,7 @@ def test_one_line_is_always_printable_and_bounded(text: str, limit: int) -> None
     assert not [char for char in told if unicodedata.category(char) in ("Cc", "Cs")]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "expected"),
     [
         pytest.param("https://h/p?Signature=s", "https://h/p", id="query"),
@@ -88,7 +89,7 @@ def test_without_query(url: str, expected: str) -> None:
 SIGNED = "https://cdn.example.com/v.mp4?Expires=1&Signature=GEHEIM&Key=1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         pytest.param(f"fetch {SIGNED} failed", id="in a sentence"),
@@ -137,7 +138,7 @@ SECRET = "vjbyPxybdZaNmGa+yT272YEAiv4="
 QUOTED = "vjbyPxybdZaNmGa%2ByT272YEAiv4%3D"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         pytest.param(f"https://h/v?Expires=1790000000&Signature={QUOTED}", id="alone"),
@@ -169,7 +170,7 @@ def test_signatures_are_found_however_deep() -> None:
     assert QUOTED in signatures(deep)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "https://h/v?Expires=1790000000&Key-Pair-Id=SANDBOX&policy=true",

@@ -11,11 +11,12 @@ from airflow_provider_vidu.common.urls import shown_url, unusable_note, url_prob
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.polling.watch import Failed, PollPolicy, Watch
 from airflow_provider_vidu.stores.artifacts import missing
+from tests.rows import each_row
 
 URL = "https://cdn.example.com/v.mp4"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "shown", "problem"),
     [
         ("/files/v.mp4?sig=GEHEIM", "/files/v.mp4", "is relative"),
@@ -94,7 +95,7 @@ def test_a_cover_that_is_unusable_is_shown():
     assert "a/b.png" not in told
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [{}, {"video_url": None}, {"video_url": ""}, {"video_url": URL}, {"fail_reason": "It failed / timed out"},
      {"output": "text"}],

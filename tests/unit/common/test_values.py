@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common import values
+from tests.rows import each_row
 
 quiet = settings(database=None, deadline=None, max_examples=80)
 ANYTHING = st.recursive(
@@ -20,7 +21,7 @@ ANYTHING = st.recursive(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         (0, 0.0), (7, 7.0), (-1.5, -1.5), ("12", 12.0), (" 12.5 ", 12.5), ("100%", 100.0), ("1e3", 1000.0),
@@ -33,7 +34,7 @@ def test_number(value: Any, expected: float | None) -> None:
     assert values.number(value) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [(80, 80), ("80", 80), (4.0, 4), (4.5, 4.5), ("x", None), (True, None), (None, None), (2**53, 2**53)],
 )
@@ -44,7 +45,7 @@ def test_whole(value: Any, expected: float | None) -> None:
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         (0, 0), ("0", 0), (50, 50), ("100%", 100), (100.0, 100), (150, 100), (-3, 0), (99.9, 99), ("", None),
@@ -59,7 +60,7 @@ def test_percent(value: Any, expected: int | None) -> None:
 WHEN = datetime(2025, 6, 19, 8, 52, 47, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         pytest.param(1750323167, WHEN, id="seconds"),
@@ -93,7 +94,7 @@ def test_moment(value: Any, expected: datetime | None) -> None:
     assert found is None or found.utcoffset() == UTC.utcoffset(None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [("a", "a"), (" a ", " a "), ("", None), ("  ", None), (None, None), (2**63, str(2**63)), (0, "0"),
      (True, None), (1.5, None), ([], None), ({}, None)],
@@ -118,7 +119,7 @@ def test_mapping() -> None:
 SIGNED = "https://h/v.mp4?response-content-disposition=attachment;filename=v.mp4&Signature=ab~cd%2F-__&x='y'"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         SIGNED, "http://h/v.mp4", "HTTPS://H/v", "https://h:8443", "https://[::1]:1/x", "https://h/ü",
@@ -130,7 +131,7 @@ def test_web_url_is_returned_verbatim(url: str) -> None:
     assert values.web_url(url) is url
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         None, "", " ", 7, True, [], {}, "null", "v.mp4", "/v.mp4", "//h/v.mp4", "ftp://h/v", "file:///etc/passwd",
@@ -177,7 +178,7 @@ def test_no_number_makes_the_time_reader_raise(value: float) -> None:
     values.moment(value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         ("no luck", "no luck"), ("", None), (None, None), (True, None), (7, "7"), (7.5, None), ([], None), ({}, None),
@@ -197,7 +198,7 @@ def test_reason(value: Any, expected: str | None) -> None:
     assert values.reason(value) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("payload", "expected"),
     [
         ({"metadata": {"trace_id": "t"}}, "t"), ({"trace_id": "t"}, "t"), ({"request_id": "t"}, "t"),
@@ -259,7 +260,7 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize("value", LARGE, ids=range(len(LARGE)))
+@each_row("value", LARGE, ids=range(len(LARGE)))
 def test_bounded(value: dict[str, Any]) -> None:
     """Whatever makes it large, its JSON fits; what is given is not changed, and a second pass changes nothing."""
     before = json.dumps(value)

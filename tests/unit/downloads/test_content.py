@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_vidu.common.media_types import sniffed
 from airflow_provider_vidu.downloads.content import BoxWalk, checked_type, text_kind
 from airflow_provider_vidu.exceptions import ViduDownloadRefusedError
+from tests.rows import each_row
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41"
 WEBM = b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x82\x84webm"
@@ -65,7 +66,7 @@ def test_accepted(declared, head, artifact, path, kind):
     assert checked_type(declared, head, artifact, path) == kind
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("declared", "head", "artifact"),
     [
         ("text/html", b"<html><body>Sorry</body>", "video"),
@@ -114,7 +115,7 @@ def test_refused(declared, head, artifact):
         checked_type(declared, head, artifact)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "artifact", "words"),
     [
         (PNG, "video", r"image/png instead of a video\. Without artifact the result is kept"),

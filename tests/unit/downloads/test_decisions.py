@@ -17,12 +17,13 @@ from airflow_provider_vidu.downloads.decisions import (
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
 from airflow_provider_vidu.network.framing import Answer
 from airflow_provider_vidu.polling.retries import Backoff
+from tests.rows import each_row
 
 HALF = Progress(received=50, total=100, validator='"v1"')
 REST = {"content-range": "bytes 50-99/100", "etag": '"v1"'}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "length", "progress", "do"),
     [
         (REST, 50, HALF, Do.TAKE_REST),
@@ -66,7 +67,7 @@ def test_a_part_nobody_asked_for_is_fine_when_it_is_everything(span, length, do)
     assert after_answer(Answer(206, {"content-range": span}, length), Progress(), ranged=False).do is do
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "ranged", "body", "do"),
     [
         (200, True, b"", Do.TAKE_ALL),
@@ -109,7 +110,7 @@ def test_an_error_carries_what_the_server_said():
     assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "validator"),
     [
         ({"etag": '"v1"'}, '"v1"'),
@@ -184,7 +185,7 @@ def test_pace_is_judged_by_the_last_window():
     assert pace.is_too_slow(120, 60_002)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("count", "old", "new", "words"),
     [
         (1, "https", "https", None),

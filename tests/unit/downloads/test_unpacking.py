@@ -10,13 +10,14 @@ import pytest
 
 from airflow_provider_vidu.downloads.unpacking import unpacker_of
 from airflow_provider_vidu.exceptions import ViduDownloadError, ViduDownloadRefusedError
+from tests.rows import each_row
 
 MP4 = b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + bytes(range(256)) * 10
 RAW = zlib.compressobj(wbits=-15)
 DEFLATED = RAW.compress(MP4) + RAW.flush()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("packed", "codings"),
     [
         (gzip.compress(MP4), ["gzip"]),
@@ -31,7 +32,7 @@ DEFLATED = RAW.compress(MP4) + RAW.flush()
     ],
     ids=["gzip", "x-gzip", "undeclared", "misdeclared", "two members", "padded", "a line end", "deflate", "bare"],
 )
-@pytest.mark.parametrize("step", [1, 7, 100_000])
+@each_row("step", [1, 7, 100_000])
 def test_what_is_compressed_is_unpacked(packed, codings, step):
     """Whatever the header calls it, and however it is cut into pieces."""
     unpacker = unpacker_of(packed[:4096], codings)

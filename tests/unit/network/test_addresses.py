@@ -16,6 +16,7 @@ from airflow_provider_vidu.network.addresses import (
     system_resolver,
     why_refused,
 )
+from tests.rows import each_row
 
 REFUSED = [
     "0.0.0.0",  # noqa: S104 - nothing is bound to it
@@ -93,7 +94,7 @@ def test_non_public_addresses_are_refused(text):
     assert why_refused(ip_address(text)) is not None
 
 
-@pytest.mark.parametrize("text", PUBLIC)
+@each_row("text", PUBLIC)
 def test_public_addresses_pass(text):
     """What lies right beside the private ranges, and public addresses in IPv6 dress, are fine."""
     assert why_refused(ip_address(text)) is None
@@ -197,7 +198,7 @@ def test_allowed_networks(allowed, address, permitted):
             permitted_addresses("cdn.example.com", 443, [allowed], lambda *_: [address])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "address", "permitted"),
     [
         ("gw.internal", "10.0.0.1", True), ("gw.internal", "198.18.0.1", True), ("gw.internal", "100.64.0.1", True),

@@ -8,9 +8,10 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.allowed_hosts import parse_allowed
+from tests.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "entries"),
     [
         (None, set()), ("", set()), (" A.local, b.local.\n10.0.0.5 ", {"a.local", "b.local", "10.0.0.5"}),
@@ -23,9 +24,7 @@ def test_entries(value: Any, entries: set[str]) -> None:
     assert parse_allowed(value) == entries
 
 
-@pytest.mark.parametrize(
-    "value", ["198.18.0.0/33", "10.0.0/8x", "1.2.3/8", "::/129", "a.local/24", "/8", "http://h", "*"]
-)
+@each_row("value", ["198.18.0.0/33", "10.0.0/8x", "1.2.3/8", "::/129", "a.local/24", "/8", "http://h", "*"])
 def test_what_is_neither(value: str) -> None:
     """A network that does not exist is refused, like a URL, and quoted."""
     with pytest.raises(ViduConfigError, match=r"is not a network|neither a host|wildcards are not supported") as caught:

@@ -23,6 +23,7 @@ from airflow_provider_vidu.network.bodies import (
     has_long_run,
     real_codings,
 )
+from tests.rows import each_row
 
 quiet = settings(database=None, deadline=None, max_examples=60)
 
@@ -35,7 +36,7 @@ def fed(body: bytes, encoding: str = "", bounds: Bounds = SINGLE, piece: int = 6
     return incoming.end()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "codings"),
     [
         ("", []), ("identity", []), ("utf-8", []), ("aws-chunked", []), ("binary", []), ("none", []), ("gzips", []),
@@ -58,8 +59,8 @@ PACKED = {
 }
 
 
-@pytest.mark.parametrize("piece", [1, 2, 7, 1000])
-@pytest.mark.parametrize("kind", PACKED)
+@each_row("piece", [1, 2, 7, 1000])
+@each_row("kind", PACKED)
 def test_the_bytes_decide(kind, piece):
     """However small the pieces are, and whatever the header says where the bytes say it better."""
     expected = {"one letter": b"1", "empty": b""}.get(kind, TEXT)
@@ -83,8 +84,8 @@ def test_trailing_bytes_behind_gzip_are_dropped():
 RUN = b"iVBORw0KGgo/" * 5000
 
 
-@pytest.mark.parametrize("piece", [999, 64 * 1024, 10**6])
-@pytest.mark.parametrize(
+@each_row("piece", [999, 64 * 1024, 10**6])
+@each_row(
     ("media", "left"),
     [
         pytest.param(RUN, b"(60000 characters cut out)", id="one"),
@@ -99,7 +100,7 @@ def test_long_media_is_cut_out_while_it_arrives(media, left, piece):
     assert whole == b'{"a":"data:image/png;base64,' + left + b'","b":"x"}'
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         b"x" * (LONG_RUN - 1),
@@ -112,7 +113,7 @@ def test_long_media_is_cut_out_while_it_arrives(media, left, piece):
     ],
     ids=range(7),
 )
-@pytest.mark.parametrize("piece", [1013, 64 * 1024])
+@each_row("piece", [1013, 64 * 1024])
 def test_what_is_no_media_stays(text, piece):
     """Prompts in any language, escaped or not, and URLs."""
     assert fed(text, piece=piece) == text

@@ -10,6 +10,7 @@ import zlib
 import pytest
 
 from airflow_provider_vidu.network.codings import BodyError, Unpacker
+from tests.rows import each_row
 
 TEXT = b'{"id": "a", "status": "processing", "prompt": "a cat with wings"}'
 LIMIT = 1 << 20
@@ -64,8 +65,8 @@ PACKED = {
 }
 
 
-@pytest.mark.parametrize("piece", [1, 2, 11, 1 << 16])
-@pytest.mark.parametrize("kind", PACKED)
+@each_row("piece", [1, 2, 11, 1 << 16])
+@each_row("kind", PACKED)
 def test_every_way_to_pack(kind: str, piece: int) -> None:
     """The text comes out whole, in whatever pieces it comes."""
     body, encoding = PACKED[kind]
@@ -115,10 +116,10 @@ def bomb(layers: int) -> bytes:
 @pytest.mark.parametrize("body", [bomb(1), bomb(2), bomb(3), gzip.compress(b"") * 200_000], ids=range(4))
 def test_bombs(body: bytes) -> None:
     """Each layer is bounded, and so is the number of members."""
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(BodyError):
         unpacked(body, "gzip")
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_no_more_layers_than_three() -> None:

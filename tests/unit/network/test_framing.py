@@ -14,6 +14,7 @@ from airflow_provider_vidu.network.framing import (
     canonically,
     chunk,
 )
+from tests.rows import each_row
 
 BODY = b'{"id": "g"}'
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -52,8 +53,8 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
-@pytest.mark.parametrize("kind", WHOLE)
+@each_row("piece", [1, 7, 1 << 20])
+@each_row("kind", WHOLE)
 def test_an_answer_in_any_form_and_in_any_pieces(kind: str, piece: int) -> None:
     """The body is found, and so is its end."""
     reader, body = read(WHOLE[kind], piece)
@@ -62,7 +63,7 @@ def test_an_answer_in_any_form_and_in_any_pieces(kind: str, piece: int) -> None:
     assert reader.head.status == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "body"),
     [
         (b"", BODY), (b"Content-Length: many\r\n", BODY), (b"Content-Length: -1\r\n", BODY), (CHUNKED, BODY),
@@ -80,7 +81,7 @@ def test_a_body_that_only_the_connections_end_ends(head: bytes, body: bytes) -> 
     assert (found, reader.ended, reader.keeps) == (body, True, False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "keeps"),
     [
         (WHOLE["a length"], True), (WHOLE["chunks"], True), (WHOLE["a length twice"], True),
@@ -102,7 +103,7 @@ def test_an_odd_answer_is_the_last_of_its_connection(raw: bytes, keeps: bool) ->
     assert reader.keeps is keeps
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "says"),
     [
         (b"", "without an answer"), (b"HTTP/1.1 200", "within the head"), (b'{"id": "g"}', "status line"),
@@ -172,9 +173,9 @@ def test_the_fields() -> None:
 def test_a_head_is_read_in_bounded_time(line: bytes) -> None:
     """Half a megabyte of any lines holds up an event loop for some milliseconds only."""
     raw = OK + line * ((MOST_HEAD_BYTES - 100) // len(line)) + LENGTH + b"\n"
-    began = time.perf_counter()
+    began = time.thread_time()
     read(raw, 64 * 1024)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_the_simplest_form() -> None:

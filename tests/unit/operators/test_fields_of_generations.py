@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from airflow_provider_vidu.operators.shared_names import is_shared
+from tests.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "shared"),
     [("id", False), ("generation_id", False), ("prompt", False), ("model", None), ("status", None), ("credits", None)],
 )

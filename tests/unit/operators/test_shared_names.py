@@ -8,9 +8,10 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_vidu.operators.shared_names import destinations_of, is_shared, is_shared_in, one_file_for_all
+from tests.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("destination", "shared"),
     [
         ("/data/clip.mp4", True),

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from airflow_provider_vidu.orders.order import Order, Record
+from tests.rows import each_row
 
 # Submitted by the first try of a task with two retries, in a run of which nothing was cleared so far.
 RECORD = Record(2, "m", 5.0, generation_id="g", request="cat", clears=0, try_number=1)
@@ -20,7 +21,7 @@ def order(number: int, clears: int | None, try_number: int, retries: int = 2, ev
     return Order(number, clears, every, try_number, retries)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("record", "found", "request_"),
     [
         pytest.param(RECORD, order(2, 0, 2), "cat", id="an ordinary retry"),
@@ -58,7 +59,7 @@ def test_a_retry_pays_nothing(record, found, request_):
     assert not record.was_cleared(found, request_)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("record", "found", "request_"),
     [
         pytest.param(RECORD, order(3, 1, 2), "cat", id="cleared after its first try"),

@@ -18,6 +18,7 @@ from airflow_provider_vidu.orders.request import (
     required_arguments,
     text,
 )
+from tests.rows import each_row
 
 PICTURE = "https://example.com/a.png"
 
@@ -54,7 +55,7 @@ def test_the_text_of_an_object_is_that_object():
     assert further_fields(arguments(parameters="nonsense")) == {}
 
 
-@pytest.mark.parametrize(("name", "before", "after", "where"), [
+@each_row(("name", "before", "after", "where"), [
     ("body", {"prompt": "{{ x }}"}, {"prompt": "None"}, "body.prompt is the word None"),
     ("body", {"prompt": "{{ x }}"}, {"prompt": None}, "body.prompt is None"),
     ("body", {"prompt": "{{ x }}"}, {"prompt": " "}, "body.prompt is empty"),
@@ -105,8 +106,8 @@ def test_what_held_something_before_rendering():
     assert request_of(arguments(prompt="x", images=[], parameters={}), {"prompt"}) == {"prompt": "x"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("nothing", [None, "None", "", "  ", [], {}], ids=repr)
+@each_row("name", NAMES)
+@each_row("nothing", [None, "None", "", "  ", [], {}], ids=repr)
 def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
     """The error names the argument and where to look."""
     given = arguments(**{"prompt": "x", name: nothing}) if name != "body" else arguments(body=nothing)
@@ -114,7 +115,7 @@ def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
         request_of(given, {name})
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
+@each_row(("wrong", "message"), [
     ({"prompt": ["a", "b"]}, "prompt must be text, not list"),
     ({"model": {"a": 1}}, "model must be text, not dict"),
     ({"parameters": "{'duration': 4}"}, "parameters is not valid JSON: .*tojson"),

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.orders.upstream import check_source, continued, handed_over, id_of, url_of
+from tests.rows import each_row
 
 URL, COVER = "https://h/v.mp4?a=1;b", "https://h/c.jpg"
 DONE = Generation(
@@ -16,7 +17,7 @@ DONE = Generation(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "handed", [DONE, DONE.as_xcom(), {"uri": "s3://b/k", "generation_id": "7"}, "7", " 7\n", '"7"', ' {"id": "7"}']
 )
 def test_the_id(handed):
@@ -31,7 +32,7 @@ def test_without_an_id(handed):
         id_of(handed)
 
 
-@pytest.mark.parametrize(("handed", "artifact", "expected"), [
+@each_row(("handed", "artifact", "expected"), [
     (DONE, None, URL), (DONE.as_xcom(), "video", URL), (DONE.as_xcom(), "cover", COVER),
     (DONE.as_xcom(), "watermarked", None), ({"uri": "s3://b/k", "generation_id": "7"}, None, None), ("7", None, None),
     ({"status": "made by hand"}, None, None),

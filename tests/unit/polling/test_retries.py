@@ -18,6 +18,7 @@ from airflow_provider_vidu.polling.retries import (
     outcome_is_unknown,
     retry_after,
 )
+from tests.rows import each_row
 
 many = settings(database=None, deadline=None, max_examples=150)
 NOW = datetime(2026, 1, 20, 6, 52, 2, tzinfo=UTC)
@@ -27,7 +28,7 @@ E = exceptions
 # -- Retry-After ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "expected"),
     [
         pytest.param({}, None, id="absent"),
@@ -92,7 +93,7 @@ def test_no_date_makes_retry_after_raise(value: str) -> None:
 # -- backoff --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("base", "cap", "failures", "expected"),
     [
         (1, 300, 1, 1), (1, 300, 2, 2), (1, 300, 3, 4), (1, 300, 9, 256), (1, 300, 10, 300), (1, 300, 10_000, 300),
@@ -130,7 +131,7 @@ CLASSES = sorted(
     (kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, ViduError)),
     key=lambda kind: kind.__name__,
 )
-EACH = pytest.mark.parametrize("kind", CLASSES, ids=[kind.__name__ for kind in CLASSES])
+EACH = each_row("kind", CLASSES, ids=[kind.__name__ for kind in CLASSES])
 
 
 @EACH
@@ -162,7 +163,7 @@ def test_a_create_that_was_never_sent(sent: bool, repeat: bool) -> None:
     assert may_repeat(error, bills=False) is True
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "unknown"),
     [
         (None, True), (200, True), (201, True), (301, False), (303, True), (307, False), (403, False), (499, False),
@@ -199,7 +200,7 @@ def test_attempts_end() -> None:
     assert caught.value is last
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("retries", "bills", "error"),
     [
         (0, False, E.ViduServerError("x")),

@@ -26,6 +26,7 @@ from airflow_provider_vidu.polling.watch import (
     Watch,
     failure,
 )
+from tests.rows import each_row
 
 many = settings(database=None, deadline=None, max_examples=150)
 E = exceptions
@@ -46,7 +47,7 @@ def middle() -> float:
     return 0.5
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("interval", "longest", "polls", "expected"),
     [
         (10, None, 1, 10), (10, None, 2, 20), (10, None, 5, 160), (10, None, 20, 3600), (10, None, 10_000, 3600),
@@ -86,7 +87,7 @@ def test_the_first_delay_does_not_oversleep_the_deadline(left: float | None, exp
     assert PollPolicy(interval=900).first_delay(left, middle) == expected
 
 
-@pytest.mark.parametrize("interval", [0.5, 1.0, 15.0, 300.0, 900.0, 3600.0])
+@each_row("interval", [0.5, 1.0, 15.0, 300.0, 900.0, 3600.0])
 def test_failures_of_a_trigger_never_shorten_the_interval(interval: float) -> None:
     """A service in trouble is not asked more often than a healthy one."""
     policy = PollPolicy.for_trigger(interval)
@@ -236,7 +237,7 @@ SCRIPTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+@each_row("script", SCRIPTS.values(), ids=SCRIPTS.keys())
 def test_scripts(script: Script) -> None:
     """Whole waits, poll by poll."""
     now = 1000.0
@@ -270,8 +271,8 @@ def test_the_grace_of_a_new_generation(age: float, final: bool) -> None:
 REFUSALS = [E.ViduAuthError, E.ViduCreditError, E.ViduNotFoundError, E.ViduRequestError, E.ViduConflictError]
 
 
-@pytest.mark.parametrize("kind", REFUSALS)
-@pytest.mark.parametrize("how", ["known", "reported", "seen"])
+@each_row("kind", REFUSALS)
+@each_row("how", ["known", "reported", "seen"])
 def test_no_refusal_of_a_paid_generation_is_final(kind: type[ViduError], how: str) -> None:
     """Whatever says that it exists: a refusal is sat out, and the error that ends it at last may be retried."""
     watch = Watch(
@@ -395,7 +396,7 @@ def test_recovery_is_noted() -> None:
     assert watch.saw(RUNNING, 4).note is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "raw",
     [{}, {"id": "g1"}, {"task_id": 7}, {"data": {"id": "g1"}}, {"data": [{"task_id": "g1"}]},
      {"data": {"data": {"id": "g1"}}}],
@@ -431,7 +432,7 @@ def test_the_budget_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("elapsed", "told"),
     [(0, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3725, "1 h 2 min"), (200_000, "55 h 33 min"), (-5, "0 s")],
 )

@@ -20,6 +20,7 @@ from airflow_provider_vidu.stores.naming import (
     is_folder,
     stem_of,
 )
+from tests.rows import each_row
 
 IDS = st.text(min_size=1, max_size=300)
 FORBIDDEN = set('<>:"/\\|?*') | {chr(code) for code in range(32)}
@@ -31,7 +32,7 @@ def test_plain_ids_stay_readable(plain):
     assert file_name(stem_of(plain, None), "video", "video/mp4") == f"{plain}.mp4"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "other"),
     [
         ("abc", "ABC"),
@@ -76,7 +77,7 @@ def test_every_name_is_safe_on_every_file_system(text, artifact, kind):
     assert name.partition(".")[0].lower() not in ("con", "prn", "aux", "nul", "com1", "lpt9")
 
 
-@pytest.mark.parametrize("artifact", [None, *ARTIFACTS])
+@each_row("artifact", [None, *ARTIFACTS])
 def test_each_creation_and_artifact_has_a_name_of_its_own(artifact):
     """A further creation is numbered as people count, and meets neither another file nor another id."""
     first, second = (file_name(stem_of("a", None), artifact, "video/mp4", creation) for creation in (0, 1))
@@ -161,7 +162,7 @@ def test_types_of_names(name, kind):
     assert type_of_name(name) == kind
 
 
-@pytest.mark.parametrize(
+@each_row(
     "good", ["/data/a.mp4", "s3://bucket/clips/", "clips/a b.mp4", "memory://x/y..mp4", "./", "abfss://my_azure@clips/"]
 )
 def test_good_destinations(good):
@@ -253,7 +254,7 @@ def test_every_kind_of_file_is_looked_for():
         assert {file_name("a", artifact, kind) for kind in stored} <= set(candidate_names("a", artifact))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "text"),
     [
         (ObjectStoragePath("s3://bucket/clips/"), "s3://bucket/clips/"),

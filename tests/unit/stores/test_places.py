@@ -7,12 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.stores.places import account_advice, read_roots, read_spot, root_of, split_connection
+from tests.rows import each_row
 
 AZURE_ACCOUNT = "abfss://films@studio.dfs.core.windows.net/in"
 ROOTS = read_roots("/data/clips, s3://my_aws@bucket/films, gs://plain")[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("uri", "root"),
     [
         ("file:///data/clips/a.mp4", "file:///data/clips"),
@@ -87,7 +88,7 @@ def test_an_azure_account_is_not_a_connection():
     assert account_advice("s3://my_aws@a.bucket.with.dots/x") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "setting", ["", " , ,", "clips", "/", "//", "file://", "s3://", "/data/../etc", "http://host/x", AZURE_ACCOUNT]
 )
 def test_what_is_no_root(setting):

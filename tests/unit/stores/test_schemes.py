@@ -20,6 +20,7 @@ from airflow_provider_vidu.stores.schemes import (
     stored_key,
 )
 from airflow_provider_vidu.stores.uploads import UPLOADS, S3Upload
+from tests.rows import each_row
 
 
 class StoreError(Exception):
@@ -43,8 +44,8 @@ def of_boto(status: int, code: str = "") -> Exception:
     return StoreError(response={"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": code}})
 
 
-@pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["bare", "wrapped"])
-@pytest.mark.parametrize(
+@each_row("wrap", [lambda error: error, wrapped], ids=["bare", "wrapped"])
+@each_row(
     ("error", "refusal", "forbidden", "unknown"),
     [
         (StoreError(status_code=403), True, True, False),
@@ -76,7 +77,7 @@ def test_what_an_error_means(error, refusal, forbidden, unknown, wrap):
     assert (is_refusal(found), is_forbidden(found), is_not_implemented(found)) == (refusal, forbidden, unknown)
 
 
-@pytest.mark.parametrize("protocol", sorted(STORES))
+@each_row("protocol", sorted(STORES))
 def test_each_scheme_is_known_everywhere(protocol):
     """Every scheme has its extra, its package, its permissions, and arguments for the content type."""
     store = STORES[protocol]
@@ -88,7 +89,7 @@ def test_each_scheme_is_known_everywhere(protocol):
     assert "inline" in labels
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("scheme", "one"),
     [("s3a", "s3"), ("S3N", "s3"), ("gcs", "gs"), ("az", "abfs"), ("abfss", "abfs"), ("file", ""), ("sftp", "sftp")],
 )

@@ -18,6 +18,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.tasks.completions import HOPELESS_PAUSE, KEPT, CompletionTracker, named
+from tests.rows import each_row
 
 NOW = 1_800_000_000.0
 POLICY = PollPolicy.for_trigger(60.0)
@@ -260,7 +261,7 @@ def test_one_id_or_several(given, found):
     assert named(given) == found
 
 
-@pytest.mark.parametrize("given", ["", ["a", ""], [7.5], True, ["None"], []])
+@each_row("given", ["", ["a", ""], [7.5], True, ["None"], []])
 def test_what_cannot_be_an_id(given):
     """An id that cannot be one is refused when the DAG is read."""
     with pytest.raises(ViduConfigError):

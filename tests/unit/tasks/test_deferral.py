@@ -17,6 +17,7 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.tasks.deferral import PAUSED_POLL_SECONDS, DeferredWait, resumable
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
+from tests.rows import each_row
 
 DONE = Generation(id="g1", status=GenerationStatus.SUCCEEDED, video_url="https://h/v.mp4")
 RUNNING = Generation(id="g1", status=GenerationStatus.RUNNING)
@@ -94,8 +95,8 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("error", UNUSABLE.values(), ids=UNUSABLE.keys())
-@pytest.mark.parametrize("outcome", ["succeeded", "failed", "error"])
+@each_row("error", UNUSABLE.values(), ids=UNUSABLE.keys())
+@each_row("outcome", ["succeeded", "failed", "error"])
 def test_a_resumed_leg_without_a_connection_defers_again(error: ViduError, outcome: str) -> None:
     """No worker is held, no retry is used, the deadline stays, and the connection is looked up at a slow pace."""
     reported = {"failed": exceptions.ViduGenerationFailedError("no"), "error": missing()}.get(outcome)

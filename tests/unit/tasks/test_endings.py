@@ -14,6 +14,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.tasks import endings
 from airflow_provider_vidu.tasks.endings import Observed, log_end, page_of, without_known_causes
+from tests.rows import each_row
 
 BEGUN = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 SEEN = {"seen_at": BEGUN.timestamp() + 65}
@@ -31,7 +32,7 @@ def ended(*arguments: Any) -> list[str]:
     return [call.args[0] % call.args[1:] for call in log.info.call_args_list]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("facts", "times", "line"),
     [
         ({"credits": 80, "created_at": BEGUN}, {**SEEN, "queued": 15.2}, "80 credits, 1 min 5 s (about 15 s queued)"),

@@ -10,12 +10,13 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.tasks import handover
+from tests.rows import each_row
 from tests.versions import AIRFLOW
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("state", "published", "goes_on"),
     [
         ("deferred", "g", True),

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.tasks import lineage
+from tests.rows import each_row
 from tests.versions import AIRFLOW
 
 RECORD = {
@@ -21,7 +22,7 @@ RECORD = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stored", "asset"),
     [
         ("file:///data/a.mp4", "file:///data/a.mp4"),

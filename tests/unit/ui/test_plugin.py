@@ -34,6 +34,7 @@ def fresh(code: str, home: Path) -> object:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.processes
 def test_importing_it_loads_no_server(tmp_path):
     """What Airflow has not loaded already stays unloaded: no web framework, no client, no database layer."""
     code = (
@@ -66,6 +67,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.processes
 def test_what_it_registers(tmp_path):
     """On Airflow 3.1.1 and later one app, one tab and one page; before that nothing at all."""
     assert fresh(REGISTERED, tmp_path) == {
@@ -75,6 +77,7 @@ def test_what_it_registers(tmp_path):
     }
 
 
+@pytest.mark.processes
 def test_the_tab_and_the_page_can_be_switched_off(tmp_path):
     """A deployment with few clips among many DAGs need not have them on every run and in everybody's navigation."""
     code = (

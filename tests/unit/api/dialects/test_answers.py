@@ -14,8 +14,9 @@ from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.values import MAX_RAW_CHARS
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from tests.documented_answers import CREATES, FOLDER, QUERIES, REFUSALS, Row
+from tests.rows import each_row
 
-BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+BOTH = each_row("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
 NATIVE = ViduNative()
 
 
@@ -47,7 +48,7 @@ def test_every_file_is_in_the_table() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == named
 
 
-@pytest.mark.parametrize("row", QUERIES, ids=str)
+@each_row("row", QUERIES, ids=str)
 @BOTH
 def test_documented_queries(dialect: Dialect, row: Row) -> None:
     """Every documented answer to a query means the same under both dialects, and keeps the id that was asked for."""
@@ -57,15 +58,15 @@ def test_documented_queries(dialect: Dialect, row: Row) -> None:
     assert generation.raw == row.body
 
 
-@pytest.mark.parametrize("row", CREATES, ids=str)
+@each_row("row", CREATES, ids=str)
 @BOTH
 def test_documented_creates(dialect: Dialect, row: Row) -> None:
     """Every documented answer to a create holds its id, under both dialects."""
     check(row, dialect.read_created(answer(row.body), synchronous=row.synchronous))
 
 
-@pytest.mark.parametrize(("first", "second"), [("state", "status"), ("status", "state")])
-@pytest.mark.parametrize(
+@each_row(("first", "second"), [("state", "status"), ("status", "state")])
+@each_row(
     ("known", "unknown"), [("processing", "ok"), ("success", "200"), ("failed", "error_inside"), ("queueing", "")]
 )
 def test_a_known_word_wins(first: str, second: str, known: str, unknown: str) -> None:
@@ -73,14 +74,14 @@ def test_a_known_word_wins(first: str, second: str, known: str, unknown: str) ->
     assert read({"id": "a", first: unknown, second: known, "video_url": None}).provider_status == known
 
 
-@pytest.mark.parametrize(
+@each_row(
     "envelope",
     [
         {"code": "success"}, {"code": 0, "message": "ok"}, {"status": "success"}, {"status": 200, "message": "OK"},
         {"success": True}, {},
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["data", "output", "result"])
+@each_row("name", ["data", "output", "result"])
 def test_the_envelope_says_nothing_of_the_job(envelope: dict[str, Any], name: str) -> None:
     """What the outer level says of the request is not the state of the job."""
     assert read({**envelope, name: {"status": "processing", "progress": 7}}).describe() == "running (processing), 7 %"
@@ -114,13 +115,13 @@ def test_the_gateways_state_wins_over_that_inside() -> None:
     assert read({"data": {"status": "UNKNOWN", "data": inner}}).succeeded
 
 
-@pytest.mark.parametrize("name", ["result_url", "file_url", "demo_audio", "signed_url", "url", "download_url"])
+@each_row("name", ["result_url", "file_url", "demo_audio", "signed_url", "url", "download_url"])
 def test_names_of_a_result(name: str) -> None:
     """The result of a success is found under each name that was seen."""
     assert read({"id": "a", "status": "completed", name: "https://h/r"}).video_url == "https://h/r"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"images": ["https://h/in.png"]}, {"input": {"url": "https://h/in.png"}}, {"properties": {"url": "https://h/p"}},
@@ -171,7 +172,7 @@ def test_a_secret_in_json_inside_a_text_is_struck_out() -> None:
     assert "bad key ***" in str(NATIVE.error(wrapped))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "transient"),
     [
         ("QuotaExceeded", True), ("toomanyrequests", True), ("OperationInProcess", True), ("SystemThrottling", True),
@@ -203,7 +204,7 @@ def test_the_balance_under_both_names() -> None:
         EntV2().read_credits(answer({"code": "invalid_api_key", "message": "m", "data": None}))
 
 
-@pytest.mark.parametrize("name", ["prompt", "enhanced_prompt", "model", "status", "fail_reason", "error_code"])
+@each_row("name", ["prompt", "enhanced_prompt", "model", "status", "fail_reason", "error_code"])
 def test_what_is_kept_of_a_text_is_bounded(name: str) -> None:
     """Whatever a gateway writes a megabyte into: the XCom stays small."""
     generation = read({"status": "failed", "error": {"code": "c"}, name: "a b " * 250_000})
@@ -248,8 +249,8 @@ def test_a_request_of_ones_own_shows_no_picture() -> None:
     assert found == {"images": ["data:image/png;base64,… (12 characters cut out)"], "id": "a"}
 
 
-@pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
-@pytest.mark.parametrize(
+@each_row("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+@each_row(
     "body",
     [
         {"status": "completed", "payload": '{"video_url": "https://x.example/input.mp4"}'},
@@ -266,8 +267,8 @@ def test_an_echo_of_what_was_sent_is_no_result(dialect, body):
     assert (found.succeeded, found.video_url) == (True, None)
 
 
-@pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
-@pytest.mark.parametrize(
+@each_row("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
+@each_row(
     "body",
     [
         {"status": "completed", "video_url": " https://x.example/v.mp4?a=~;b\r\n"},

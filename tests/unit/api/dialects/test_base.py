@@ -17,6 +17,7 @@ from airflow_provider_vidu.api.dialects.levels import status_words
 from airflow_provider_vidu.api.messages import ApiAnswer, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
+from tests.rows import each_row
 
 quiet = settings(database=None, deadline=None, max_examples=60)
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
@@ -73,7 +74,7 @@ def test_the_dialects_by_name() -> None:
     assert DEFAULT_DIALECT == "vidu-native"
 
 
-@pytest.mark.parametrize("good", GOOD_IDS, ids=range(len(GOOD_IDS)))
+@each_row("good", GOOD_IDS, ids=range(len(GOOD_IDS)))
 @BOTH
 def test_ids_travel_percent_encoded(dialect: Dialect, good: str) -> None:
     """An id is one path segment, encoded by quote(safe="")."""
@@ -85,7 +86,7 @@ def test_ids_travel_percent_encoded(dialect: Dialect, good: str) -> None:
     assert not set("?# ") & set(path)
 
 
-@pytest.mark.parametrize("bad", BAD_IDS)
+@each_row("bad", BAD_IDS)
 @BOTH
 def test_bad_ids_are_refused_before_anything_is_sent(dialect: Dialect, bad: Any) -> None:
     """A bad id is an argument's error; the message can be logged."""
@@ -121,7 +122,7 @@ def test_any_id_is_refused_or_comes_back(generation_id: str) -> None:
     assert unquote(path.removeprefix("/vidu-native/video/generations/")) == generation_id
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("template", "values", "expected"),
     [
         ("/v/{id}/c", {"id": "a"}, "/v/a/c"),
@@ -140,7 +141,7 @@ def test_fill(template: str, values: dict[str, str], expected: str) -> None:
     assert fill(template, **values) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("template", "required"),
     [
         ("/v/{id}", ("id",)),
@@ -156,7 +157,7 @@ def test_good_templates(template: str, required: tuple[str, ...]) -> None:
     assert check_template("f", template, required=required) == template
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("template", "required", "told"),
     [
         pytest.param("v/{id}", ("id",), "must be a path", id="no slash"),
@@ -216,8 +217,8 @@ BY_STATUS = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind"), BY_STATUS)
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"message": "m"}'], ids=["empty", "{}", "message"])
+@each_row(("status", "kind"), BY_STATUS)
+@each_row("body", [b"", b"{}", b'{"message": "m"}'], ids=["empty", "{}", "message"])
 @BOTH
 def test_a_status_without_a_code(dialect: Dialect, status: int, kind: type[ViduError], body: bytes) -> None:
     """Where no code says it better, the status decides."""
@@ -230,7 +231,7 @@ def test_a_status_without_a_code(dialect: Dialect, status: int, kind: type[ViduE
 HTML = b"<!DOCTYPE html>\n<html><head><title>Attention Required!</title></head><body>" + b"x" * 3000
 
 
-@pytest.mark.parametrize(("status", "kind"), [*BY_STATUS, (200, exceptions.ViduResponseError)])
+@each_row(("status", "kind"), [*BY_STATUS, (200, exceptions.ViduResponseError)])
 @BOTH
 def test_html_at_any_status(dialect: Dialect, status: int, kind: type[ViduError]) -> None:
     """An error page is shown by its beginning, in one line; a refusal in HTML is a proxy's, not the service's."""
@@ -244,7 +245,7 @@ def test_html_at_any_status(dialect: Dialect, status: int, kind: type[ViduError]
     assert caught.value.status_code == status
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@each_row("status", [301, 302, 303, 307, 308])
 @BOTH
 def test_redirects(dialect: Dialect, status: int) -> None:
     """A redirect is no answer: the message shows where it went, without the query."""
@@ -272,7 +273,7 @@ def test_the_empty_429_of_the_rate_limiter(dialect: Dialect) -> None:
     assert "It gave no reason" in str(error)
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"1", b"true"])
+@each_row("body", [b"[]", b"null", b'"x"', b"1", b"true"])
 @BOTH
 def test_json_that_is_no_object(dialect: Dialect, body: bytes) -> None:
     """JSON of another kind is not an answer of Vidu."""
@@ -330,7 +331,7 @@ GATEWAY_ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "body", "kind"), GATEWAY_ERRORS)
+@each_row(("status", "body", "kind"), GATEWAY_ERRORS)
 @BOTH
 def test_the_gateways_error_shapes(dialect: Dialect, status: int, body: dict[str, Any], kind: type[ViduError]) -> None:
     """Both error shapes of the gateways are read, and by the resellers' ent-v2 too: they run the same software."""

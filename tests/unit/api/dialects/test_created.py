@@ -15,6 +15,7 @@ from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
+from tests.rows import each_row
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
 many = settings(database=None, deadline=None, max_examples=60)
@@ -191,7 +192,7 @@ def test_an_id_in_json_with_something_around_it(dialect: Dialect, body: bytes) -
     assert dialect.read_created(ApiAnswer(200, {}, body)).id == "a1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b'OK {"id": "a1"}', b'<!DOCTYPE html><script>x={"task_id": "a1"}</script>', b'<html>{"task_id": "a1"}',
@@ -248,7 +249,7 @@ def test_an_id_in_the_location_of_the_new_resource(status: int, location: str, e
     assert dialect.read_created(own).id == "a1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "location"),
     [
         (303, "/login/12345678"), (302, f"/ent/v2/tasks/{JOB}"), (307, f"/ent/v2/tasks/{JOB}"),
@@ -301,7 +302,7 @@ def test_any_nesting(path: list[str], name: str, beside: dict[str, str]) -> None
     assert ViduNative().read_created(answer(body)).id == "task_a1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         {}, {"code": "success"}, {"data": "success"}, {"data": ""}, {"data": None}, {"data": []}, {"data": "not an id"},
@@ -341,7 +342,7 @@ def test_a_refusal_with_an_id_is_a_refusal() -> None:
     assert caught.value.generation_id == "a"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "synchronous", "status"),
     [
         ({"id": "a", "name": "cat"}, True, "succeeded"),
@@ -372,7 +373,7 @@ def damaged(body: bytes) -> ApiAnswer:
     return ApiAnswer(200, {}, body, lost=ViduTransportError("broke"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         (b'{"task_id": "94700", "state', "94700"), (b'{"task_id": 947000000000000001, "x', "947000000000000001"),
@@ -388,7 +389,7 @@ def test_an_id_in_what_has_arrived(dialect: Dialect, body: bytes, expected: str)
     assert dialect.read_created(damaged(body)).id == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b'{"task_id": "947', b'{"id": 7, "sta', b'{"id": "7", "sta',
@@ -414,7 +415,7 @@ def test_an_error_that_is_cut_off_keeps_its_id_and_status(status: int) -> None:
     assert (caught.value.generation_id, caught.value.status_code) == ("a", status)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\x00b", "a\x1b[2J", "a\u2028b", "x" * 1025, "..", "\u202e1"], ids=range(7))
+@each_row("name", ["a\nb", "a\x00b", "a\x1b[2J", "a\u2028b", "x" * 1025, "..", "\u202e1"], ids=range(7))
 @BOTH
 def test_an_id_that_cannot_be_asked_for(dialect: Dialect, name: str) -> None:
     """It is shown escaped; the id of an error answer is dropped for the same reason."""
@@ -445,7 +446,7 @@ def test_a_refusal_without_a_code(dialect: Dialect, name: str) -> None:
     assert dialect.read_created(answer({name: True, "id": JOB, "message": "yes"})).id == JOB
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         (b'Warning: x\n{"task_id": "a1", "error": "m"}', "a1"), (b'data: {"taskId": "a1", "error": "m"}\n\n', "a1"),

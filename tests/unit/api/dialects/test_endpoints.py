@@ -21,6 +21,7 @@ from airflow_provider_vidu.api.dialects.endpoints import (
 )
 from airflow_provider_vidu.api.messages import ApiRequest
 from airflow_provider_vidu.exceptions import ViduConfigError
+from tests.rows import each_row
 
 ENT = EntV2()
 A = "https://example.com/a"
@@ -50,7 +51,7 @@ def test_the_table():
     } == MEDIA_FIELDS  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "expected"), [
+@each_row(("body", "expected"), [
     ({"prompt": "p"}, "text2video"),
     ({"prompt": "p", "images": []}, "text2video"),
     ({"images": [A]}, "img2video"),
@@ -99,7 +100,7 @@ def test_the_endpoint_follows_from_the_fields(body, expected):
     assert ENT.create(body).request == ApiRequest("POST", f"/ent/v2/{expected}", body, bills=True)
 
 
-@pytest.mark.parametrize(("body", "choices"), [
+@each_row(("body", "choices"), [
     ({"subjects": [{}], "images": [A]}, ["reference2video"]),
     ({"subjects": [{}], "template": "hug"}, ["reference2video", "template"]),
     ({"start_image": A}, ["multiframe"]),
@@ -134,7 +135,7 @@ def test_ambiguous_when_parsed(body):
         check_when_parsed(body)
 
 
-@pytest.mark.parametrize("body", [
+@each_row("body", [
     {"prompt": "p", "video_url": A, "images": [A]},  # open for ent-v2, and one request like any other for a gateway
     {"images": [A], "audio_url": A},
     {"text": "t", "voice_id": "v"},
@@ -148,7 +149,7 @@ def test_left_to_the_run(body):
     check_when_parsed(body)
 
 
-@pytest.mark.parametrize(("endpoint", "body", "marked", "synchronous"), [
+@each_row(("endpoint", "body", "marked", "synchronous"), [
     (None, {"prompt": "p"}, True, False),
     (None, {"text": "t"}, True, True),
     (None, {"model": "audio1.0", "prompt": "p"}, False, False),
@@ -239,7 +240,7 @@ def test_text_where_a_number_is_documented():
     assert ViduNative().create(body).request.body == body
 
 
-@pytest.mark.parametrize(("value", "expected"), [
+@each_row(("value", "expected"), [
     (True, True), ("True", True), ("true", True), (False, False), ("False", False), (None, False), ("", False),
     (1, False),
 ])  # fmt: skip

@@ -19,6 +19,7 @@ from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.polling.retries import may_repeat, outcome_is_unknown
+from tests.rows import each_row
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 ENT = EntV2()
@@ -128,8 +129,8 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("word", "status"), [(word, status) for status in WORDS for word in WORDS[status].split()])
-@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title], ids=["a", "A", "Aa"])
+@each_row(("word", "status"), [(word, status) for status in WORDS for word in WORDS[status].split()])
+@each_row("spelling", [str.lower, str.upper, str.title], ids=["a", "A", "Aa"])
 def test_states(word: str, status: str, spelling: Any) -> None:
     """Every word of the table, in capitals too; every other word is still running."""
     generation = read({"id": "1", "state": spelling(word), "creations": []})
@@ -137,13 +138,13 @@ def test_states(word: str, status: str, spelling: Any) -> None:
     assert generation.provider_status == spelling(word)
 
 
-@pytest.mark.parametrize("word", [None, "", 7, True, [], {}])
+@each_row("word", [None, "", 7, True, [], {}])
 def test_a_state_that_is_no_word(word: Any) -> None:
     """A state of the wrong type is unknown, not an exception."""
     assert read({"state": word, "creations": []}).status is GenerationStatus.UNKNOWN
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value", "attribute", "expected"),
     [
         ("progress", 90, "progress", 90),
@@ -195,7 +196,7 @@ def test_several_creations() -> None:
     assert generation.artifacts[0].url is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "creations",
     [
         None, [], {}, "x", [None], [7], [[]], [{}], [{"url": None}], [{"url": ""}], [{"url": 7}], [{"url": "null"}],
@@ -251,7 +252,7 @@ def test_objects_that_are_no_generation(body: Any) -> None:
         read(body)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         pytest.param({"task_id": "1", "id": "2", "state": "created"}, "1", id="task_id first"),
@@ -285,7 +286,7 @@ def test_a_create_without_an_id() -> None:
 # -- requests -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("images", "endpoint"),
     [
         (None, "text2video"), ([], "text2video"), (["a"], "img2video"), (("a", "b"), "start-end2video"),
@@ -327,7 +328,7 @@ def test_a_page_token_of_megabytes() -> None:
         ENT.read_page(ApiAnswer(200, {}, json.dumps(body).encode()))
 
 
-@pytest.mark.parametrize("endpoint", [12, True, [1], {"a": 1}, b"x", "/x\r\nA: b{id}", "/../{id}"])
+@each_row("endpoint", [12, True, [1], {"a": 1}, b"x", "/x\r\nA: b{id}", "/../{id}"])
 def test_an_endpoint_that_a_template_has_spoilt(endpoint: Any) -> None:
     """Native rendering makes anything of it; it is an error of ours, and nothing is sent."""
     with pytest.raises(ViduConfigError):
@@ -406,8 +407,8 @@ TABLE: list[tuple[int, str, type[ViduError], bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "reason", "kind", "retryable"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
-@pytest.mark.parametrize("spelling", [str, str.lower, str.upper], ids=["as is", "lower", "upper"])
+@each_row(("status", "reason", "kind", "retryable"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
+@each_row("spelling", [str, str.lower, str.upper], ids=["as is", "lower", "upper"])
 def test_the_table_of_errors(status: int, reason: str, kind: type[ViduError], retryable: bool, spelling: Any) -> None:
     """Every row: class, repeatable or not, code, trace id and the wait the server asks for."""
     body = {"code": status, "reason": spelling(reason), "message": "told so", "metadata": {"trace_id": "04e5"}}
@@ -422,7 +423,7 @@ def test_the_table_of_errors(status: int, reason: str, kind: type[ViduError], re
     assert "told so" in str(error)
 
 
-@pytest.mark.parametrize(("status", "reason", "kind", "retryable"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
+@each_row(("status", "reason", "kind", "retryable"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
 def test_what_the_table_means_for_a_create(status: int, reason: str, kind: type[ViduError], retryable: bool) -> None:
     """After "too many" nothing was created; after a failure of the service nobody knows."""
     body = {"code": status, "reason": reason, "message": "m"}
@@ -431,8 +432,8 @@ def test_what_the_table_means_for_a_create(status: int, reason: str, kind: type[
     assert outcome_is_unknown(error) is (status == 500)
 
 
-@pytest.mark.parametrize("reason", ["CreditInsufficient", "QuotaExceeded", "TaskNotFound", "FieldInvalid"])
-@pytest.mark.parametrize("status", [400, 403, 429, 500])
+@each_row("reason", ["CreditInsufficient", "QuotaExceeded", "TaskNotFound", "FieldInvalid"])
+@each_row("status", [400, 403, 429, 500])
 def test_the_reason_beats_the_status(reason: str, status: int) -> None:
     """A reseller may answer with another status; the reason says what it is."""
     expected = next(kind for _, other, kind, _ in TABLE if other == reason)
@@ -459,7 +460,7 @@ def test_odd_metadata(metadata: Any) -> None:
 # -- connection test ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "body", "kind"),
     [
         (200, b'{"remains": [], "concurrency_limit": 5, "current_concurrency": 0, "queue_count": 0}', None),

@@ -14,6 +14,7 @@ from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from tests.documented_answers import REFUSALS, Refusal
+from tests.rows import each_row
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
 
@@ -23,7 +24,7 @@ def answer(body: Any, status: int, headers: dict[str, str] | None = None) -> Api
     return ApiAnswer(status, headers or {}, json.dumps(body).encode())
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@each_row("row", REFUSALS, ids=str)
 @BOTH
 def test_documented_refusals(dialect: Dialect, row: Refusal) -> None:
     """Every documented refusal of a create: class, word, text, trace id, and whether the outcome is unknown."""
@@ -38,7 +39,7 @@ def test_documented_refusals(dialect: Dialect, row: Refusal) -> None:
     assert outcome_is_unknown(error) is row.unknown
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=str)
+@each_row("row", REFUSALS, ids=str)
 @BOTH
 def test_the_same_answers_to_a_query(dialect: Dialect, row: Refusal) -> None:
     """That a gateway has no channel says nothing of a generation that is being waited for."""
@@ -47,7 +48,7 @@ def test_the_same_answers_to_a_query(dialect: Dialect, row: Refusal) -> None:
     assert type(caught.value) is (row.query_error or row.error)
 
 
-@pytest.mark.parametrize("status", [407, 521, 523, 525, 526])
+@each_row("status", [407, 521, 523, 525, 526])
 @BOTH
 def test_what_a_proxy_before_the_service_could_not_send(dialect: Dialect, status: int) -> None:
     """Nothing has reached the service, so nothing may have been billed; and the proxy is not taken for the service."""
@@ -75,8 +76,8 @@ SHAPES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("word", ["FieldInvalid", "CreditInsufficient", "video_queue_full", "insufficient_user_quota"])
-@pytest.mark.parametrize("shape", SHAPES)
+@each_row("word", ["FieldInvalid", "CreditInsufficient", "video_queue_full", "insufficient_user_quota"])
+@each_row("shape", SHAPES)
 @BOTH
 def test_every_shape(dialect: Dialect, shape: str, word: str) -> None:
     """A word means the same wherever it is, and so is the trace id found."""
@@ -86,8 +87,8 @@ def test_every_shape(dialect: Dialect, shape: str, word: str) -> None:
     assert str(error).startswith("The service said: m")
 
 
-@pytest.mark.parametrize("word", sorted(BEFORE_SENDING))
-@pytest.mark.parametrize("status", [200, 400, 429, 500, 503])
+@each_row("word", sorted(BEFORE_SENDING))
+@each_row("status", [200, 400, 429, 500, 503])
 def test_what_comes_before_anything_was_sent_is_never_unknown(word: str, status: int) -> None:
     """A gateway that has sent nothing has billed nothing, whatever the status is."""
     error = ViduNative().error(answer({"code": word, "message": "m", "data": None}, status))
@@ -95,7 +96,7 @@ def test_what_comes_before_anything_was_sent_is_never_unknown(word: str, status:
     assert type(error) is BEFORE_SENDING[word]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("word", "kind"),
     [
         ("VideoDownloadFailure", exceptions.ViduImageDownloadError), ("Unknown", exceptions.ViduServerError),
@@ -110,7 +111,7 @@ def test_newer_reasons(word: str, kind: type[ViduError]) -> None:
     assert OFFICIAL[word.lower()] is kind
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "status"),
     [
         ({"code": 401, "message": "no such key", "data": None}, 401),
@@ -161,13 +162,13 @@ def test_a_probe_answered_with_an_error_inside_a_success(dialect: Dialect, body:
     assert type(dialect.probe_verdict(answer(body, 200))) is exceptions.ViduAuthError
 
 
-@pytest.mark.parametrize("body", [{"tasks": []}, {"code": 0, "message": "ok"}, {}, [], [{"code": "x"}], {"data": [1]}])
+@each_row("body", [{"tasks": []}, {"code": 0, "message": "ok"}, {}, [], [{"code": "x"}], {"data": [1]}])
 def test_read_json_leaves_answers_alone(body: Any) -> None:
     """What is no error comes back as it came."""
     assert EntV2().read_json(answer(body, 200)) == body
 
 
-@pytest.mark.parametrize("word", sorted(WITH_REFUSAL))
+@each_row("word", sorted(WITH_REFUSAL))
 @BOTH
 def test_a_word_that_proves_nothing_needs_a_status_that_refuses(dialect: Dialect, word: str) -> None:
     """Of a create that is answered with success or 5xx, such a word leaves the outcome unknown."""

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer
+from tests.rows import each_row
 
 
 def answer(body: Any) -> ApiAnswer:
@@ -21,7 +22,7 @@ OURS, OTHERS = "911088422699962368", "911088422699962999"
 UUID, OTHER_UUID = "48038932-1c5d-4d3c-9a55-ad7e4a1b2c3d", "5f0c9b1e-77aa-4f0e-8c3b-0d9e8f7a6b5c"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "body"),
     [
         pytest.param(OURS, {"id": int(OURS), "state": "success"}, id="a number"),

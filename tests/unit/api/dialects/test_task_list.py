@@ -13,6 +13,7 @@ from airflow_provider_vidu.api.dialects.task_list import MAX_PAGES, Listing, Pag
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from tests.rows import each_row
 
 NOW = 1_800_000_000.0
 
@@ -51,8 +52,8 @@ def walk(listing: Listing, service: Service) -> Listing:
     return listing
 
 
-@pytest.mark.parametrize("count", [0, 3, 10, 99, 100, 101, 250])
-@pytest.mark.parametrize(
+@each_row("count", [0, 3, 10, 99, 100, 101, 250])
+@each_row(
     "habits",
     [{}, {"tokens": True}, {"most": 10}, {"field": False}],
     ids=["as documented", "with tokens", "ten a page", "no field for tokens"],

@@ -16,6 +16,7 @@ from airflow_provider_vidu.api.dialects import ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from tests.rows import each_row
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 NATIVE = ViduNative()
@@ -124,8 +125,8 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("word", "status"), [(word, status) for status in WORDS for word in WORDS[status].split()])
-@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title, "  {} ".format], ids=["a", "A", "Aa", "blanks"])
+@each_row(("word", "status"), [(word, status) for status in WORDS for word in WORDS[status].split()])
+@each_row("spelling", [str.lower, str.upper, str.title, "  {} ".format], ids=["a", "A", "Aa", "blanks"])
 def test_status_words(word: str, status: str, spelling: Any) -> None:
     """Every word of the table, in capitals too; every other word is still running."""
     generation = read({"id": "a", "status": spelling(word)})
@@ -134,13 +135,13 @@ def test_status_words(word: str, status: str, spelling: Any) -> None:
     assert generation.is_done is (status in ("succeeded", "failed"))
 
 
-@pytest.mark.parametrize("word", [None, "", 7, True, 1.5, [], {}, ["completed"]])
+@each_row("word", [None, "", 7, True, 1.5, [], {}, ["completed"]])
 def test_a_status_that_is_no_word(word: Any) -> None:
     """A status of the wrong type is unknown, not an exception."""
     assert read({"id": "a", "status": word, "video_url": None}).status is GenerationStatus.UNKNOWN
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value", "attribute", "expected"),
     [
         ("status_update_time", 1750323167003, "updated_at", at(1750323167.003)),
@@ -186,7 +187,7 @@ def test_single_fields(field: str, value: Any, attribute: str, expected: Any) ->
     assert generation.raw[field] == value
 
 
-@pytest.mark.parametrize("value", [9.5, [1, {"x": None}], "text", {"deep": {"er": []}}, 911088422699962368, None])
+@each_row("value", [9.5, [1, {"x": None}], "text", {"deep": {"er": []}}, 911088422699962368, None])
 def test_unknown_fields_survive(value: Any) -> None:
     """Nothing that the gateway said is lost."""
     assert read({"id": "a", "status": "pending", "brand_new": value}).raw["brand_new"] == value
@@ -223,7 +224,7 @@ def test_wrapped_failures() -> None:
     assert generation.error_code is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "message", "code"),
     [
         pytest.param({"error": "no luck"}, "no luck", None, id="error text"),
@@ -246,7 +247,7 @@ def test_where_a_reason_was_seen(fields: dict[str, Any], message: str | None, co
     assert generation.error_code == code
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"error": "an earlier retry failed"},
@@ -254,7 +255,7 @@ def test_where_a_reason_was_seen(fields: dict[str, Any], message: str | None, co
         {"fail_reason": "x", "message": "y", "detail": {"error": "z"}, "error_code": "E"},
     ],
 )
-@pytest.mark.parametrize("word", ["completed", "processing", "pending"])
+@each_row("word", ["completed", "processing", "pending"])
 def test_texts_of_earlier_retries_are_ignored(fields: dict[str, Any], word: str) -> None:
     """The status word alone decides."""
     generation = read({"id": "a", "status": word, "video_url": "https://h/v.mp4", **fields})
@@ -272,7 +273,7 @@ def test_success_without_a_url(url: Any) -> None:
     assert generation.artifacts == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         {}, {"error": "x"}, {"hello": "world"}, {"code": "success", "data": None}, {"code": "success", "data": {}},
@@ -285,7 +286,7 @@ def test_objects_that_are_no_generation(body: Any) -> None:
         read(body)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         pytest.param({"id": "a", "task_id": "b", "data": {"id": "c", "task_id": "d"}}, "a", id="id"),
@@ -374,7 +375,7 @@ def test_what_the_dialect_cannot() -> None:
 # -- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "code", "message", "trace_id"),
     [
         ({"error": {"message": "m", "type": "t", "code": "c"}}, "c", "m", None),
@@ -429,7 +430,7 @@ def test_the_probe_is_a_query() -> None:
     assert not NATIVE.probe().request.bills
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "body"),
     [
         (400, b'{"code": "task_not_exist", "message": "task_not_exist", "data": null}'),
@@ -445,7 +446,7 @@ def test_probe_fine(status: int, body: bytes) -> None:
     assert verdict(status, body) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "body", "kind"),
     [
         (
@@ -534,7 +535,7 @@ def test_any_bytes_at_any_status(body: bytes, status: int) -> None:
         assert isinstance(found, ViduResponseError) or not answer.ok  # noqa: PT017
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         pytest.param({"id": "a", "status": "completed", "credits": 10**300, "progress": 10**300}, id="huge ints"),

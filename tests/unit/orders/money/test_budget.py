@@ -18,6 +18,7 @@ from airflow_provider_vidu.orders.money.budget import (
     checked_cap,
     price_refused,
 )
+from tests.rows import each_row
 
 RUN = Scope("run", "d", "r", datetime(2026, 1, 31, 23, 30, tzinfo=UTC))
 DAY = dataclasses.replace(RUN, per="day")
@@ -62,7 +63,7 @@ def test_a_cap_is_a_number_once_it_is_rendered(value: Any, cap):
     assert checked_cap(value, True) == cap
 
 
-@pytest.mark.parametrize("value", [None, "", "None", "many", -1, True])
+@each_row("value", [None, "", "None", "many", -1, True])
 def test_a_cap_that_renders_to_nothing_is_refused(value: Any):
     """A missing param must not remove the cap."""
     assert checked_cap(None, False) is None
@@ -120,7 +121,7 @@ def test_a_refused_price_says_what_became_of_it(cancelled, says):
         raise error
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("price", "text"), [(4, "4"), (4.0, "4"), (2.5, "2.5"), (0.1 + 0.2, "0.3"), (1e6, "1000000"), (1e30, f"{1e30:.0f}")]
 )
 def test_an_amount_is_text_that_reads_back(price, text):

@@ -15,6 +15,7 @@ from airflow_provider_vidu.ui.clips.xcoms import (
     parameters_in,
     prompt_start,
 )
+from tests.rows import each_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,7 +59,7 @@ def test_no_beginning_looks_like_the_whole_prompt():
     assert prompt_start(None) is None
 
 
-@pytest.mark.parametrize("price", ["much", None, -5, [1], 10**12, float("nan"), True])
+@each_row("price", ["much", None, -5, [1], 10**12, float("nan"), True])
 def test_a_price_is_a_number(price):
     """What a note holds instead of a price is none."""
     assert clip(watch={"credits": price}).credits is None

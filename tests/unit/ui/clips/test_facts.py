@@ -31,6 +31,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, grouped, with_
 from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
+from tests.rows import each_row
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SIGNED = "https://cdn.example.com/v.mp4?Signature=hush-hush&Expires=1"
@@ -158,7 +159,7 @@ def test_a_failure_is_explained(code, is_transient, advice):
     assert error["advice"].startswith(advice)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "kind"),
     [
         ({"code": "prompt_blocked", "message": "m"}, ViduPolicyError),
@@ -171,7 +172,7 @@ def test_a_failure_is_explained(code, is_transient, advice):
         ({"code": "invalid_api_key", "message": "the gateway's own key"}, ViduGenerationFailedError),
     ],
 )
-@pytest.mark.parametrize("is_stored", [False, True], ids=["live", "stored"])
+@each_row("is_stored", [False, True], ids=["live", "stored"])
 def test_a_failure_of_a_gateway_gets_the_advice_of_its_class(error, kind, is_stored):
     """What vidu-native calls a failure is explained as the dialect has read it, live and out of an XCom."""
     body = json.dumps({"id": "g", "status": "failed", "error": error}).encode()
@@ -216,7 +217,7 @@ def test_the_connection_stands_in_the_rendered_fields_too():
     assert views.must_ask(clip)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tasks", "stage"),
     [
         ([task(state="deferred", watch={"role": "generate"})], "working"),
@@ -244,7 +245,7 @@ def test_clips_stand_in_the_order_of_their_scenes():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         None, 5.5, "", "None", "..", "a\nb", ["g"], {"id": "g"}, "x" * 2000, '"',

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.pieces import Record, pieces_of
+from tests.rows import each_row
 
 CDN = "https://cdn.example.com"
 
@@ -26,7 +25,7 @@ def record(uri: str = "file:///a", **more: Any) -> Record:
     return Record(uri, **known)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stored", "proven", "url", "medium"),
     [
         (record(content_type="image/png"), None, None, "image"),

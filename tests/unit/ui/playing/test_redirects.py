@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.ui.playing.redirects import Trust, asker, location, needs_trust, own_hosts, why_not
+from tests.rows import each_row
 
 OWN = own_hosts({"host": "airflow.example.com:8080", "x-forwarded-host": "tools.example.com"}, "https://127.0.0.1/x")
 HTTP = Trust(cleartext=True, hosts=("10.0.0.5",))
@@ -69,7 +70,7 @@ def test_where_nobody_is_sent(url):
     assert why_not(url, OWN) is not None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "trust"),
     [
         ("https://cdn.example.net/v.mp4?Signature=a%2Fb~c-d__&Expires=1", Trust()),
@@ -136,11 +137,11 @@ def test_its_name_in_letters_of_any_language():
 @pytest.mark.parametrize("unit", ["a,", "[::1],", ","])
 def test_a_long_list_of_names_costs_no_time(unit):
     """Of megabytes of names only the end is read, where the nearest proxy writes."""
-    began = time.perf_counter()
+    began = time.thread_time()
     own = own_hosts({"host": "x", "x-forwarded-host": unit * 500_000 + "tools.example.com"}, "")
     assert why_not("https://tools.example.com/x", own) is not None
     assert why_not("https://cdn.example.net/x", own) is None
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @given(st.text(max_size=40))

@@ -13,6 +13,7 @@ if not has_pages():
 
 from airflow_provider_vidu.ui.spending.account import Account, Spent
 from airflow_provider_vidu.ui.spending.views import MAX_NAMES, MAX_ROWS, as_csv, first_day, summary
+from tests.rows import each_row
 
 SINCE = date(2026, 1, 30)
 
@@ -54,7 +55,7 @@ def test_the_answer_is_bounded():
     assert len(as_csv(Account(rows), names).splitlines()) == MAX_ROWS + 2
 
 
-@pytest.mark.parametrize("name", ["x;=1+1", 'x; "=1"', "\uff1d1+1", "\uff0b1", "x;\uff201", '"=1"', "x;y;-1"])
+@each_row("name", ["x;=1+1", 'x; "=1"', "\uff1d1+1", "\uff0b1", "x;\uff201", '"=1"', "x;y;-1"])
 def test_no_part_of_a_cell_is_a_formula(name):
     """Where semicolons separate lists, a spreadsheet makes cells of parts; eastern editions read full-width signs."""
     (line,) = as_csv(Account((spent(dag_id="d", model=name),)), {"d"}).splitlines()[1:]
@@ -62,7 +63,7 @@ def test_no_part_of_a_cell_is_a_formula(name):
     assert all(cell[:1] not in set("=+-@\uff1d\uff0b\uff0d\uff20") for cell in cells)
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@each_row("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(start):
     """A name that a spreadsheet would run begins with an apostrophe, also behind blanks that are removed."""
     rows = (spent(dag_id="d", model=f"{start}cmd"), spent(dag_id=f"{start}1+1"))
