@@ -120,27 +120,25 @@ class Polls:
         self._misses += 1
         self.query()
 
-    def listed(self, snapshot: Snapshot, now: float) -> bool:
-        """Take the state that a list shows at ``now`` (epoch seconds); return whether it is that of a running wait."""
+    def listed(self, snapshot: Snapshot, now: float) -> None:
+        """Take the state that a list shows at ``now`` (epoch seconds)."""
         self._misses = 0
         if snapshot.status.is_terminal:
             self.query()
-            return False
-        return self._went_on(self.watch.listed(snapshot, now))
+        else:
+            self._go_on(self.watch.listed(snapshot, now))
 
     def failed(self, error: ViduError, now: float) -> None:
         """Take the failure of a request that was to show the state; each wait has a copy of its error."""
         if self.is_waiting:
-            self._went_on(self.watch.missed(from_details(error.details()), now))
+            self._go_on(self.watch.missed(from_details(error.details()), now))
 
-    def _went_on(self, result: PollResult) -> bool:
-        """Wake the wait if there is news, otherwise plan its next poll; return whether it sleeps on."""
+    def _go_on(self, result: PollResult) -> None:
+        """Wake the wait if there is news, otherwise plan its next poll."""
         if isinstance(result, Wait) and not result.note:
             self._looks.add(self, self._shortened(result))
-            return True
-        if self._woken is not None:
+        elif self._woken is not None:
             self._woken.set_result(result)
-        return False
 
     def _shortened(self, result: Wait) -> float:
         return result.delay if self._shorten is None else self._shorten(result.delay)
@@ -278,42 +276,52 @@ class Looks:
 
     async def _look(self, portion: list[Polls]) -> None:
         """Look the states of some waits up, and let each go on."""
-        sent_at = _now()
+        left = [polls for polls in portion if polls.is_waiting]
+        ids = list(dict.fromkeys(polls.watch.generation_id for polls in left))
+        sent_at, size = _now(), self._trust.size
         try:
-            await self._handled(portion)
+            look = await self._looked(ids) if len(ids) >= FEWEST_IDS else None
+            if look is not None:
+                # If the service's pages are shorter, the others are on further ones.
+                self._show(left, look, is_cut=self._trust.size < size)
         except ViduError as error:
             if self._blames_all(error, sent_at):
-                if self._trust.is_suspect and (others := [polls for polls in portion if polls.is_waiting]):
-                    others[0].query(is_audit=True)
-                await self._fail([*portion, *self._gathering.take_due()], error)
-            else:
-                _query(portion)
+                left += self._gathering.take_due()
+                await self._fail(left, error)
         except Exception:  # the boundary: no wait may be forgotten
             log.exception("The shared polls of connection %s broke.", self.client.conn_id)
-            _query(portion)
+        _query(left)
 
-    async def _handled(self, portion: list[Polls]) -> None:
-        asked = [polls for polls in portion if polls.is_waiting]
-        size = self._trust.size
-        look = await self._looked(list(dict.fromkeys(polls.watch.generation_id for polls in asked)))
-        if look is None:
-            _query(portion)
-            return
-        is_cut = self._trust.size < size  # the service's pages are shorter: the rest is on further ones
-        now, asleep = time.time(), []
-        for polls in asked:
+    def _show(self, left: list[Polls], look: Look, *, is_cut: bool) -> None:
+        """Give each wait its state; remove it from ``left``, so that none is planned twice."""
+        now, is_audit = time.time(), self._trust.audits(_now())
+        while left:
+            polls = left.pop()
+            snapshot = look.states.get(polls.watch.generation_id)
             if not polls.is_waiting:
                 continue
-            snapshot = look.states.get(polls.watch.generation_id)
-            if snapshot is not None:
-                if polls.listed(snapshot, now):
-                    asleep.append(polls)
-            elif is_cut:
-                self.add(polls, 0.0)
-            else:
+            if snapshot is None and not is_cut:
                 polls.miss()
-        if asleep and self._trust.audits(_now()):
-            asleep[int(now) % len(asleep)].query(is_audit=True)
+            elif snapshot is None:
+                self.add(polls, 0.0)
+            elif is_audit and not snapshot.status.is_terminal:
+                is_audit = False
+                polls.query(is_audit=True)
+            else:
+                polls.listed(snapshot, now)
+
+    async def _fail(self, left: list[Polls], error: ViduError) -> None:
+        """Let each wait count a failure, and one find out whether queries work; remove it from ``left``."""
+        is_probe = self._trust.is_suspect
+        while left:
+            polls = left.pop()
+            if is_probe and polls.is_waiting:
+                is_probe = False
+                polls.query(is_audit=True)
+                continue
+            polls.failed(error, time.time())
+            if len(left) % SHARE == 0:
+                await asyncio.sleep(0)
 
     async def _looked(self, ids: list[str]) -> Look | None:
         """Return what the list shows of some ids; None if single queries are to be sent.
@@ -344,12 +352,6 @@ class Looks:
             is_shared = self._trust.failed(error, _now(), sent_at)
         self._log_note()
         return is_shared
-
-    async def _fail(self, due: list[Polls], error: ViduError) -> None:
-        for number, polls in enumerate(due, start=1):
-            polls.failed(error, time.time())
-            if number % SHARE == 0:
-                await asyncio.sleep(0)
 
     def _learned(self, config: ViduConfig) -> ViduConfig:
         """Forget what is known about the list if the connection leads to another service."""

@@ -146,7 +146,7 @@ async def fired(generation_id: str, conn_id: str = "vidu_listing", **kwargs: Any
     return json.loads(json.dumps(event))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return when something holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.async_client import async_client
+from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
@@ -89,6 +90,44 @@ async def test_a_generation_that_the_list_omits_is_asked_for_alone(service):
     assert unknown["error"]["type"] == "ViduNotFoundError"
     service.finish()
     assert {event["outcome"] for event in await asyncio.gather(*waits.values())} == {"succeeded"}
+
+
+async def test_two_waits_for_one_generation(service):
+    """They are no reason for a list, and each gets what it waits for."""
+    waits = [asyncio.create_task(fired(service.ids[0])) for _ in range(2)]
+    await until(lambda: len(service.queries) > 4)
+    assert service.lists == []
+    third = asyncio.create_task(fired(service.ids[1]))
+    await until(lambda: len(service.lists) > 3)
+    assert all(sorted(ids) == service.ids[:2] for ids in service.lists)
+    service.finish()
+    assert {event["outcome"] for event in await asyncio.gather(*waits, third)} == {"succeeded"}
+
+
+async def test_an_audit_leaves_a_wait_with_one_plan(service, monkeypatch):
+    """A generation that is queried beside the list is not polled more often afterwards."""
+    monkeypatch.setattr(look, "AUDIT_SECONDS", 0.0)
+    waits = started(service)
+    await until(lambda: len(service.queries) > 8)
+    async with async_client("vidu_listing") as client:
+        gathering = client.looks._gathering
+        assert len(gathering._coming) + len(gathering._due) <= len(service.ids)
+    service.finish()
+    assert {event["outcome"] for event in await asyncio.gather(*waits.values())} == {"succeeded"}
+
+
+async def test_no_wait_is_forgotten_when_something_breaks(service, monkeypatch, caplog):
+    """An error of our own is logged, and the waits ask for themselves."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(Looks, "_show", broken)
+    waits = started(service)
+    await until(lambda: len(service.queries) > 8)
+    service.finish()
+    assert {event["outcome"] for event in await asyncio.gather(*waits.values())} == {"succeeded"}
+    assert "The shared polls of connection vidu_listing broke" in caplog.text
 
 
 async def test_ids_that_no_list_can_name_are_asked_for_alone(service):
