@@ -33,7 +33,8 @@ SHELLS = {
     "orders.media_files",
     "stores.destination", "stores.remote", "stores.uploads",
     "tasks.clients", "tasks.handover", "tasks.slots",
-    "ui.app", "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
+    "ui.app", "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
+    "ui.clips.live", "ui.playing.preview", "ui.plugin", "ui.records.references", "ui.shared", "ui.threads",
 }  # fmt: skip
 """The modules that do I/O, or wait for it."""
 
