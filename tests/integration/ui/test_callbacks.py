@@ -103,7 +103,7 @@ def event_of(pages: Pages, instance: UUID) -> Any:
     stored = row(pages, instance).next_kwargs
     if "__type" in stored:
         stored = BaseSerialization.deserialize(stored)
-    else:
+    elif AIRFLOW >= (3, 2):  # before, the column decodes it
         from airflow.sdk.serde import deserialize
 
         stored = deserialize(stored)
