@@ -41,7 +41,10 @@ def address_for(context: Mapping[str, Any]) -> CallbackAddress | None:
     """
     base = callback_base_url()
     instance = getattr(context.get("ti"), "id", None)
-    if base is None or not has_pages() or not isinstance(instance, UUID):
+    if base is None:
+        return None
+    if not has_pages() or not isinstance(instance, UUID):
+        log.warning("[vidu] %s needs Airflow 3.1.1: the wait polls, as without callbacks.", OPTION)
         return None
     address = new_address(base, instance)
     mask_secret(address.token)

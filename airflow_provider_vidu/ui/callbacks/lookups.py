@@ -16,6 +16,8 @@ MAX_AT_ONCE: Final = 200
 """The most ids of one query."""
 MAX_WAITING: Final = 2_000
 """The most ids that wait for a query."""
+LOOK_UP_SECONDS: Final = 10.0
+"""A database that takes longer is busy."""
 
 
 class Lookups(Generic[T]):
@@ -34,7 +36,7 @@ class Lookups(Generic[T]):
     async def get(self, key: UUID) -> Sequence[T]:
         """Return what is found for an id; nothing if there is none.
 
-        :raises BusyError: when too many wait.
+        :raises BusyError: when too many wait, or the database takes too long.
         """
         known = self._waiting.get(key)
         if known is None:
@@ -43,7 +45,11 @@ class Lookups(Generic[T]):
             known = self._waiting[key] = asyncio.get_running_loop().create_future()
             if self._runner is None or self._runner.done():
                 self._runner = asyncio.create_task(self._run())
-        return await asyncio.shield(known)
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                return await asyncio.shield(known)
+        except TimeoutError:
+            raise BusyError("The database does not answer in time.") from None
 
     async def _run(self) -> None:
         while self._waiting:

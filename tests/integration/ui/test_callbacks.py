@@ -59,6 +59,15 @@ def deferred(pages, request):
     return add
 
 
+def _stored(arguments: dict[str, Any]) -> str:
+    """Return the arguments of a trigger as this Airflow writes them, before it encrypts them."""
+    from airflow.models.crypto import get_fernet
+    from airflow.models.trigger import Trigger
+
+    written: str = get_fernet().decrypt(Trigger.encrypt_kwargs(arguments).encode()).decode()
+    return written
+
+
 def _with_instance(address: CallbackAddress, instance: UUID) -> CallbackAddress:
     return new_address(address.url.partition("/vidu/callbacks/")[0], instance)
 
@@ -68,7 +77,7 @@ def _rewrite(pages: Pages, instance: UUID, arguments: dict[str, Any], *, age: fl
     from airflow.models.trigger import Trigger
 
     table = Trigger.__table__
-    values: dict[str, Any] = {"kwargs": json.dumps(arguments)}
+    values: dict[str, Any] = {"kwargs": _stored(arguments)}
     if age is not None:
         values["created_date"] = datetime.now(UTC) - timedelta(seconds=age)
     with pages.engine.begin() as database:
@@ -94,7 +103,7 @@ def event_of(pages: Pages, instance: UUID) -> Any:
     stored = row(pages, instance).next_kwargs
     if "__type" in stored:
         stored = BaseSerialization.deserialize(stored)
-    else:
+    elif AIRFLOW >= (3, 2):  # before, the column decodes it
         from airflow.sdk.serde import deserialize
 
         stored = deserialize(stored)

@@ -39,14 +39,17 @@ def test_an_order_gets_an_address_of_its_own(monkeypatch, context):
     assert masked == [address.token]
 
 
-def test_without_option_pages_or_instance_there_is_none(monkeypatch, context):
-    """Callbacks are off by default, on an Airflow without pages, and for tasks without an id."""
+def test_without_option_pages_or_instance_there_is_none(monkeypatch, context, caplog):
+    """Callbacks are off by default; on an Airflow without the route, and for tasks without an id, a line says so."""
     assert address_for(context) is None
+    assert caplog.text == ""
     monkeypatch.setenv("AIRFLOW__VIDU__CALLBACK_BASE_URL", BASE)
     assert address_for({}) is None
     assert address_for({"ti": SimpleNamespace(id="text")}) is None
     monkeypatch.setattr(callbacks, "has_pages", lambda: False)
+    caplog.clear()
     assert address_for(context) is None
+    assert caplog.text.count("needs Airflow 3.1.1") == 1
 
 
 @pytest.mark.parametrize(

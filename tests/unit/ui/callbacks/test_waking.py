@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -99,6 +100,16 @@ async def test_a_broken_database_breaks_the_look_up_and_not_the_next():
         await airflow.waker.find(INSTANCE, DIGEST)
     airflow.waker._lookups._find = find
     assert await airflow.waker.find(INSTANCE, DIGEST) == airflow.task
+
+
+async def test_a_database_that_does_not_answer_is_busy(monkeypatch):
+    """A look-up ends after a while, and the answer that comes later is not an error."""
+    monkeypatch.setattr("airflow_provider_vidu.ui.callbacks.lookups.LOOK_UP_SECONDS", 0.05)
+    airflow = Airflow()
+    airflow.waker._lookups._find = lambda keys: time.sleep(0.3) or {}
+    with pytest.raises(BusyError):
+        await airflow.waker.find(INSTANCE, DIGEST)
+    await asyncio.sleep(0.4)
 
 
 def test_when_a_task_may_be_resumed():
