@@ -240,6 +240,7 @@ class ViduGenerateOperator(SignedURLOperator):
         # Before anything is recorded or sent: it also refuses a request that fits several endpoints.
         is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
         prepared = Prepared(fields, text("storage_conn_id", self.storage_conn_id))
+        spending = self._spending(context)
         if self._has_destination and self.destination is None:  # the file would be lost, and the task succeed
             raise ViduConfigError(
                 "destination is empty: check the XCom or the param that it is templated from. Nothing was submitted."
@@ -252,7 +253,7 @@ class ViduGenerateOperator(SignedURLOperator):
         if self.destination is not None:
             self._result_store().check_mapping(self, context, self._written_destination)
         request = None if self.reuse == "never" else digest_of(prepared.identity(), endpoint)
-        submission = self._submission(context, hook, slot, endpoint, request)
+        submission = self._submission(context, hook, slot, spending, endpoint, request)
         try:
             with explained_not_found(is_synchronous):
                 generation = slot.submitted(lambda: submission.generation(prepared, endpoint))
@@ -271,7 +272,13 @@ class ViduGenerateOperator(SignedURLOperator):
         return self._created(context, generation, submission, slot, turn, is_synchronous=is_synchronous)
 
     def _submission(
-        self, context: Context, hook: ViduHook, slot: SlotWait, endpoint: str | None, request: str | None
+        self,
+        context: Context,
+        hook: ViduHook,
+        slot: SlotWait,
+        spending: Spending,
+        endpoint: str | None,
+        request: str | None,
     ) -> Submission:
         from airflow_provider_vidu.operators.preflight import check_downstream
         from airflow_provider_vidu.orders.order import Order
@@ -294,7 +301,7 @@ class ViduGenerateOperator(SignedURLOperator):
             on_clear=self.on_clear,
             before_order=before_order,
             before_send=self._check_wanted,
-            spending=self._spending(context),
+            spending=spending,
             # Only a task in the triggerer can be resumed; elsewhere nothing would wait for the callback.
             callback=address_for(context) if self.deferrable and self.wait_for_completion else None,
             claim=None if shared is None else shared.claim(context, order, endpoint),
