@@ -72,7 +72,7 @@ test: setup ## Run units and integration, then end to end on a private Airflow, 
 	@"$(BIN)/python" -m pytest -m "e2e and not nightly" tests/e2e $(ARGS)
 	@"$(BIN)/python" -m pytest -m browser tests/browser $(ARGS)
 
-test-fast: setup ## Run the tests that start no processes, in two minutes on two cores.
+test-fast: setup ## Run the tests that start no Airflow and no other long process.
 	@$(FAST)
 
 faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).
