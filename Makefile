@@ -14,8 +14,8 @@ CONSTRAINTS := constraints/airflow-3.3.2.txt
 # Installs pinned versions with uv, or with pip if uv fails (a mirror may be configured for pip alone).
 INSTALL = scripts/install.sh "$(BIN)/python" --constraint $(CONSTRAINTS)
 INSTALL_US = $(INSTALL) --no-build-isolation --editable
-# How many test processes; the suite is tuned for two cores.
-JOBS ?= 2
+# How many test processes; half of their time they wait for servers, so two cores carry four of them.
+JOBS ?= 4
 # Which benchmarks `make bench` runs, such as ONLY=waiting; all if omitted.
 ONLY ?=
 # Further arguments for pytest, such as ARGS="-k download -x".
@@ -62,7 +62,7 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@touch "$@"
 
 # A test that takes two minutes hangs: its stacks are printed, its process ends, and the others go on. Each process
-# takes a half of the files, so that it imports and starts only what that half needs, and then from the other's rest.
+# takes a share of the files, so that it imports and starts only what those need, and then from the rest of others.
 FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal -o faulthandler_timeout=120 \
 	-o faulthandler_exit_on_timeout=true $(ARGS)
 
@@ -75,7 +75,7 @@ test: setup ## Run units and integration, then end to end on a private Airflow, 
 test-fast: setup ## Run the tests that start no Airflow and no other long process.
 	@$(FAST)
 
-faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (under 30 minutes).
+faults: setup-faults ## Run every test of a fault, print the table, write docs/faults.md (about an hour).
 	@"$(BIN)/python" scripts/faults.py $(ARGS)
 
 # Internal: what .ci/run needs beside `setup`; the only thing here that may change the machine.

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.config import ViduConfig
@@ -19,10 +19,11 @@ from airflow_provider_vidu.network.addresses import permitted_addresses
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
 from airflow_provider_vidu.stores.naming import file_name, stem_of
 from tests.faults.hostile_texts import FORGED, VERBATIM_IDS, is_one_clean_line
+from tests.properties import properties
 from tests.rows import each_row
 
 # The same examples at every run: a fault test is no lottery.
-fixed_examples = settings(database=None, deadline=None, derandomize=True, max_examples=80)
+fixed_examples = properties(80, derandomize=True)
 HOSTILE = st.sampled_from([*VERBATIM_IDS.values(), FORGED]) | st.text(st.characters(), max_size=40)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | HOSTILE | st.binary(max_size=5),

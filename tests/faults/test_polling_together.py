@@ -90,7 +90,8 @@ FAULTS = [
     Fault("414, URL too long", answer(414, b""), 1, "not available"),
     Fault("silent", slowly, 2, "in a row"),
     Fault("a page of millions of values", answer(200, b"[" + b"0," * 300_000 + b"0]"), 1, "too much"),
-    Fault("only some of them", lambda _i, e: [o for o in e if int(o["id"]) % 2]),
+    # One: on a busy machine a request may name few ids, and an answer with less than two of them proves nothing.
+    Fault("only some of them", lambda i, e: [o for o in e if o["id"] != max(i)] if len(i) > 2 else e),
     Fault("duplicates", lambda _i, e: [*e, *e]),
     Fault("ids as numbers", lambda _i, e: [{**o, "id": int(o["id"])} for o in e]),
     Fault("ids as task_id", lambda _i, e: [{"task_id": o["id"], "state": o["state"]} for o in e]),
@@ -103,7 +104,18 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+# One for each way in which the list is used, rests or is given up; `make faults` runs them all.
+ALWAYS = {
+    "ignores the filter", "ids as fractions", "empty", "cut off", "429", "404, no such route", "401 for the list alone",
+    "silent", "only some of them", "ids as numbers", "duplicates that disagree",
+    "a failure that the query does not confirm",
+}  # fmt: skip
+ROWS = [
+    pytest.param(fault, id=fault.name, marks=[] if fault.name in ALWAYS else [pytest.mark.nightly]) for fault in FAULTS
+]
+
+
+@pytest.mark.parametrize("fault", ROWS)
 async def test_every_wait_ends_as_it_should(fault, service, monkeypatch, caplog, fault_row):
     """The list is used as far as it is right, given up with one log line where it is not, and no wait suffers."""
     if fault.listed is slowly:

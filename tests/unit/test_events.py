@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.events import EVENT_VERSION, Outcome, make_event, read_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, GenerationStatus
+from tests.properties import properties
 from tests.rows import each_row
 
 DONE = Generation(
@@ -117,7 +118,7 @@ def test_an_unknown_outcome_with_a_time_out() -> None:
         read_event({"outcome": "timeout", "generation_id": "g1"}, "g1")
 
 
-@settings(database=None, deadline=None, max_examples=100)
+@properties(100)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text() | st.sampled_from(["g1", "error", "succeeded"]),

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.config import ViduConfig
@@ -22,6 +22,7 @@ from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT
 from airflow_provider_vidu.network.origins import is_loopback, origin_of
+from tests.properties import properties
 from tests.rows import each_row
 
 KEY = "sk-GEHEIM-0123456789"
@@ -267,7 +268,7 @@ def test_two_different_ports() -> None:
     assert "8443" in refused("port", host=f"{HOST}:8443", port=9443)
 
 
-@settings(database=None, deadline=None, max_examples=150)
+@properties(150)
 @given(st.text(st.characters(), max_size=30), st.sampled_from(["", "https://", "http://h", "https://[", "h:"]))
 def test_any_host(text: str, start: str) -> None:
     """Whatever stands in the host, it is refused or gives an origin and a printable URL."""

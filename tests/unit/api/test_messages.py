@@ -6,16 +6,17 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiAnswer, ApiRequest
 from airflow_provider_vidu.common.values import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, plain
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.network.bodies import CREATE, LIST, SINGLE
+from tests.properties import properties
 from tests.rows import each_row
 
-quiet = settings(database=None, deadline=None, max_examples=80)
+quiet = properties(80)
 
 
 def answer(body: bytes, status: int = 200, content_type: str = "application/json") -> ApiAnswer:

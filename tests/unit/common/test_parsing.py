@@ -9,14 +9,15 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common import parsing
 from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse
 from airflow_provider_vidu.common.values import MAX_DEPTH
+from tests.properties import properties
 
-quiet = settings(database=None, deadline=None, max_examples=100)
+quiet = properties(100)
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.common.redaction import mask_pieces, pieces_of
@@ -19,9 +19,10 @@ from airflow_provider_vidu.common.text import (
     without_query,
     without_signatures,
 )
+from tests.properties import properties
 from tests.rows import each_row
 
-quiet = settings(database=None, deadline=None, max_examples=60)
+quiet = properties(60)
 
 
 @each_row(

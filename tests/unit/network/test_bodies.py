@@ -8,7 +8,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.network.bodies import (
@@ -23,9 +23,10 @@ from airflow_provider_vidu.network.bodies import (
     has_long_run,
     real_codings,
 )
+from tests.properties import properties
 from tests.rows import each_row
 
-quiet = settings(database=None, deadline=None, max_examples=60)
+quiet = properties(60)
 
 
 def fed(body: bytes, encoding: str = "", bounds: Bounds = SINGLE, piece: int = 64 * 1024) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
@@ -18,9 +18,10 @@ from airflow_provider_vidu.polling.retries import (
     outcome_is_unknown,
     retry_after,
 )
+from tests.properties import properties
 from tests.rows import each_row
 
-many = settings(database=None, deadline=None, max_examples=150)
+many = properties(150)
 NOW = datetime(2026, 1, 20, 6, 52, 2, tzinfo=UTC)
 E = exceptions
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
@@ -26,9 +26,10 @@ from airflow_provider_vidu.polling.watch import (
     Watch,
     failure,
 )
+from tests.properties import properties
 from tests.rows import each_row
 
-many = settings(database=None, deadline=None, max_examples=150)
+many = properties(150)
 E = exceptions
 
 

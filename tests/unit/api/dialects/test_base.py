@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
@@ -17,9 +17,10 @@ from airflow_provider_vidu.api.dialects.levels import status_words
 from airflow_provider_vidu.api.messages import ApiAnswer, check_template, fill
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import GenerationStatus
+from tests.properties import properties
 from tests.rows import each_row
 
-quiet = settings(database=None, deadline=None, max_examples=60)
+quiet = properties(60)
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
 
 GOOD_IDS = [

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
@@ -15,10 +15,11 @@ from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import GenerationStatus
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
+from tests.properties import properties
 from tests.rows import each_row
 
 BOTH = pytest.mark.parametrize("dialect", [ViduNative(), EntV2()], ids=["vidu-native", "ent-v2"])
-many = settings(database=None, deadline=None, max_examples=60)
+many = properties(60)
 
 
 def answer(body: Any, status: int = 200) -> ApiAnswer:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
@@ -23,12 +23,13 @@ from airflow_provider_vidu.exceptions import (
 )
 from airflow_provider_vidu.models import GenerationStatus, Snapshot
 from airflow_provider_vidu.polling.look import Form, Look
+from tests.properties import properties
 
 ENT = EntV2()
 IDS = ["9470000000000000001", "9470000000000000002", "9470000000000000003"]
 SECRET = "sk-look-0a1b2c3d"
 RUNNING = Snapshot(GenerationStatus.RUNNING, "processing")
-quiet = settings(database=None, deadline=None, max_examples=150)
+quiet = properties(150)
 
 
 def answered(body: Any, status: int = 200) -> Look:

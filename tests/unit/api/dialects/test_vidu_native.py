@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu import exceptions
@@ -16,11 +16,12 @@ from airflow_provider_vidu.api.dialects import ViduNative
 from airflow_provider_vidu.api.messages import ApiAnswer, ApiRequest
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
+from tests.properties import properties
 from tests.rows import each_row
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 NATIVE = ViduNative()
-many = settings(database=None, deadline=None, max_examples=150)
+many = properties(150)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
     | st.sampled_from(["completed", "failed", "https://h/v.mp4", "\ud800", "a\x00b", "2026-01-01T00:00:00Z"]),

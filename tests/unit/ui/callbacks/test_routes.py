@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.tasks.callback_tokens import new_address, read_token
@@ -19,6 +19,7 @@ from airflow_provider_vidu.ui.callbacks.routes import CallbackRoute
 from airflow_provider_vidu.ui.callbacks.waking import Waker
 from airflow_provider_vidu.ui.threads import Threads
 from tests.callback_requests import signed_headers
+from tests.properties import properties
 
 KEY = "sk-callbacks"
 PATH = "/vidu/callbacks/"
@@ -171,7 +172,7 @@ def test_a_changed_airflow_takes_no_callbacks(monkeypatch, caplog):
     assert caplog.text.count("handle_event_submit") == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@properties(25, suppress_health_check=list(HealthCheck))
 @given(
     token=st.one_of(st.text(max_size=60), st.text("abcXYZ019-_", min_size=44, max_size=44)),
     method=st.sampled_from(["POST", "GET", "PUT", "DELETE", "POST\n"]),
@@ -190,7 +191,7 @@ def test_fuzzed_requests_are_refused(token, method, headers):
     assert service.resumed == 0
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@properties(25, suppress_health_check=list(HealthCheck))
 @given(chunks=st.lists(st.binary(max_size=2000), max_size=5))
 def test_fuzzed_bodies_of_the_service_resume_at_most_once(chunks):
     """Whatever a signed callback holds, it is answered 200, and the task checks for itself."""
