@@ -258,8 +258,8 @@ class Claim(NoClaim):
             return find_lost(self._hook, held.record, self._log, self._sleep)
         except ViduSubmitUnknownError as error:
             raise ViduSubmitUnknownError(
-                f"Another task ({_shown(held.owner)}) was interrupted while it submitted an equal order, and it cannot be "
-                "determined whether that was created and billed, so nothing is submitted. Check the account's "
+                f"Another task ({_shown(held.owner)}) was interrupted while it submitted an equal order, and it cannot "
+                "be determined whether that was created and billed, so nothing is submitted. Check the account's "
                 f"generations at the service; then remove {self._file(held.number).uri}, or retry that task.",
                 conn_id=self._hook.vidu_conn_id,
             ) from error
