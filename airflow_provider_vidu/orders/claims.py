@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id
+from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
@@ -337,4 +337,9 @@ def _checked(record: Record) -> Record:
         raise ValueError("a time that no clock shows")
     if not isinstance(record.marker, str) or len(record.marker) > MAX_OWNER_CHARS:
         raise ValueError("a marker that is not one")
-    return record if record.generation_id is None else replace(record, generation_id=checked_id(record.generation_id))
+    if record.generation_id is None:
+        return record
+    generation_id = checked_id(record.generation_id)
+    if not is_safe_id(generation_id):
+        raise ValueError("an id that is not one")
+    return replace(record, generation_id=generation_id)
