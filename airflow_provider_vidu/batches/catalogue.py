@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.api.dialects.identity import is_safe_id
 from airflow_provider_vidu.batches.journal import json_of
 from airflow_provider_vidu.batches.manifest import reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
@@ -87,6 +88,9 @@ class Catalogue:
     def _is_there(self, line: Line) -> bool:
         folder, uri = self._destination.file("x").uri.removesuffix("x"), str(line.get("uri") or "")
         if line.get("status") != STORED or not uri.startswith(folder):
+            return False
+        # A line without an id would count as the batch's own, and its price, of any sign, as spent.
+        if not isinstance(line.get("generation_id"), str) or not is_safe_id(line["generation_id"]):
             return False
         name = uri.removeprefix(folder)
         # Other writers of the destination could name a file elsewhere, which later tasks would then use.

@@ -25,6 +25,10 @@ _ENTITY = re.compile(
     r"&(?:#0{0,32}([1-9][0-9]{0,6});?|#[xX]0{0,32}([1-9A-Fa-f][0-9A-Fa-f]{0,5});?|([A-Za-z][A-Za-z0-9]{1,31};)"
     r"|(amp|lt|gt|quot|AMP|LT|GT|QUOT))"
 )
+_CALLBACKS: Final = "/vidu/callbacks/"
+_CALLBACK_TOKEN: Final = re.compile(rf"(?<={_CALLBACKS})[A-Za-z0-9_-]{{20,}}")
+"""The token of a callback's address (``tasks.callback_tokens``): a service that echoes the request would put it into
+the XCom of the result, or into an error, where readers of the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")
 """Characters that line wrapping puts into a secret, also within JSON, and the space that forms use for ``+``."""
@@ -155,7 +159,7 @@ class Redactor:
         self._solid = tuple(solid for _, decoded in plain if len(solid := _without_gaps(decoded)) >= SHORTEST_ENCODED)
 
     def redact(self, text: str, shortest: int = 0) -> str:
-        """Return ``text`` with every secret of at least ``shortest`` characters masked.
+        """Return ``text`` with every secret of at least ``shortest`` characters masked, and every callback's token.
 
         If a secret is percent-encoded, written in HTML entities or escaped in JSON, the text is returned decoded.
         """
@@ -167,6 +171,8 @@ class Redactor:
         for spelling, length in self._spellings:
             if length >= shortest and spelling in text:
                 text = text.replace(spelling, MASK)
+        if _CALLBACKS in text:
+            text = _CALLBACK_TOKEN.sub(MASK, text)
         return mask_pieces(text, self._pieces) if self._pieces else text
 
     def _joined(self, text: str, shortest: int) -> str | None:

@@ -22,7 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_vidu.exceptions import ViduError, ViduNotFoundError, ViduSubmitUnknownError
+from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost
 from airflow_provider_vidu.orders.order import Record
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
 
 PAUSE_SECONDS: Final = 2.0
+MOST_TAKEOVERS: Final = 1_000
+"""The most files of one claim that are read: other writers of the folder may add files for ever."""
+MOST_WAITS: Final = 10.0
+"""How many times as long as a create may take one task waits for another's: claims may be renewed for ever."""
+MOST_AHEAD_SECONDS: Final = 3600.0
+"""A claim of a later time is damaged: no worker's clock is so far ahead."""
+MAX_OWNER_CHARS: Final = 300
 MOST_BYTES: Final = 64 * 1024
 """The largest claim that is read; one takes about a kilobyte."""
 GRACE_SECONDS: Final = 60.0
@@ -203,13 +212,19 @@ class Claim(NoClaim):
 
         :raises SharedOrderError: when it has a generation that this task is to share.
         """
+        began = seen_at = time.time()
+        seen: _Held | None = None
         while True:
             held = self._current()
             if held is None or held.owner == self._owner:
                 return held
             if held.record.generation_id is None:
-                left = held.record.at + self._longest - time.time()
+                if held != seen:
+                    seen, seen_at = held, time.time()
+                # A time to come, of a forged claim or of a clock that is ahead, counts as that of the first look.
+                left = min(held.record.at, seen_at) + self._longest - time.time()
                 if left > 0:  # its task is about to know
+                    self._check_patience(held, began)
                     self._sleep(min(left, PAUSE_SECONDS))
                     continue
                 if (found := self._found(held)) is None:
@@ -217,6 +232,20 @@ class Claim(NoClaim):
                 held = replace(held, record=replace(held.record, generation_id=found))
                 write_file(self._file(held.number), _content(held), "application/json")
             return self._shared(held)
+
+    def _check_patience(self, held: _Held, began: float) -> None:
+        """Raise if another task has been about to submit for far too long.
+
+        :raises ViduError: in that case; a retry waits again.
+        """
+        waited = time.time() - began
+        if waited > MOST_WAITS * self._longest:
+            raise ViduError(
+                f"Another task ({_shown(held.owner)}) has been about to submit an equal order for {waited:.0f} "
+                "seconds, so nothing was submitted. If that task does not run, remove "
+                f"{self._file(held.number).uri}; then retry.",
+                conn_id=self._hook.vidu_conn_id,
+            )
 
     @property
     def _longest(self) -> float:
@@ -229,8 +258,8 @@ class Claim(NoClaim):
             return find_lost(self._hook, held.record, self._log, self._sleep)
         except ViduSubmitUnknownError as error:
             raise ViduSubmitUnknownError(
-                f"Another task ({held.owner}) was interrupted while it submitted an equal order, and it cannot be "
-                "determined whether that was created and billed, so nothing is submitted. Check the account's "
+                f"Another task ({_shown(held.owner)}) was interrupted while it submitted an equal order, and it cannot "
+                "be determined whether that was created and billed, so nothing is submitted. Check the account's "
                 f"generations at the service; then remove {self._file(held.number).uri}, or retry that task.",
                 conn_id=self._hook.vidu_conn_id,
             ) from error
@@ -252,6 +281,12 @@ class Claim(NoClaim):
         held, number = None, 1
         while (content := content_of(self._file(number), MOST_BYTES)) is not None:
             held, number = _read(content, number), number + 1
+            if number > MOST_TAKEOVERS:
+                raise ViduConfigError(
+                    f"The claim on this order was taken over {MOST_TAKEOVERS:,} times, so nothing was submitted. If no "
+                    f"task with an equal order runs, remove the folder of {self._file(1).uri}.",
+                    conn_id=self._hook.vidu_conn_id,
+                )
         return held
 
     def _write(self, record: Record) -> None:
@@ -272,6 +307,10 @@ class Claim(NoClaim):
         return self._file_of(f"{number:06d}.json")
 
 
+def _shown(owner: str) -> str:
+    return sanitized(owner, MAX_OWNER_CHARS)
+
+
 def _content(held: _Held) -> bytes:
     return json.dumps({"owner": held.owner, "record": held.record.to_json()}).encode()
 
@@ -282,7 +321,25 @@ def _read(content: bytes, number: int) -> _Held:
         stored = json.loads(content)
         record = Record.from_json(stored["record"])
         if record is not None:
-            return _Held(number, str(stored["owner"]), record)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return _Held(number, str(stored["owner"]), _checked(record))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ViduConfigError):
         pass
     return _Held(number, "unknown", Record(0, "", 0.0))
+
+
+def _checked(record: Record) -> Record:
+    """Return a record that this package may have written; other writers of the folder may forge one.
+
+    :raises ValueError, ViduConfigError: for any other.
+    """
+    latest = time.time() + MOST_AHEAD_SECONDS
+    if not (0 < record.at <= latest and 0 <= record.began <= latest):
+        raise ValueError("a time that no clock shows")
+    if not isinstance(record.marker, str) or len(record.marker) > MAX_OWNER_CHARS:
+        raise ValueError("a marker that is not one")
+    if record.generation_id is None:
+        return record
+    generation_id = checked_id(record.generation_id)
+    if not is_safe_id(generation_id):
+        raise ValueError("an id that is not one")
+    return replace(record, generation_id=generation_id)

@@ -245,7 +245,8 @@ def look_of(
         if name is None:
             is_foreign |= bool(names)
         elif (word := state_word(entry)) is not None:
-            seen = _snapshot(word if word.lower() in STATUSES else redact(word), percent(entry.get("progress")))
+            shown = word if word.lower() in STATUSES else redact(word)
+            seen = _snapshot(shown.strip()[:MAX_WORD_CHARS], percent(entry.get("progress")))
             if states.setdefault(name, seen) != seen:
                 disputed.add(name)
     for name in disputed:
@@ -253,9 +254,10 @@ def look_of(
     return Look(states, is_foreign, has_more)
 
 
-@lru_cache(maxsize=512)  # thousands of waits, a handful of states
+# Thousands of waits, a handful of states. The word is short: the cache would keep hundreds of words of megabytes.
+@lru_cache(maxsize=512)
 def _snapshot(word: str, progress: int | None) -> Snapshot:
-    return Snapshot(status_of(word), word[:MAX_WORD_CHARS], progress)
+    return Snapshot(status_of(word), word, progress)
 
 
 def _written(seconds: float) -> str:

@@ -7,16 +7,18 @@ these, since an XCom may name any folder.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.state import BatchState
+from airflow_provider_vidu.common.parsing import TooManyValuesError, parse
+from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
 from airflow_provider_vidu.ui.playing.preview import AbsentError, PreviewError, open_beneath, place_of, roots
@@ -24,11 +26,19 @@ from airflow_provider_vidu.ui.playing.preview import AbsentError, PreviewError, 
 MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 MAX_STATE_BYTES: Final = 16 * 1024 * 1024
 """The largest state that is read, unpacked: about 20,000 rows."""
+MAX_VALUES: Final = 500_000
+"""The most JSON values of a journal; a row has about twenty. 15 KiB of gzip hold five million empty lists, which took
+400 MB, and the process for ten seconds."""
+MAX_QUOTES: Final = 6 * MAX_VALUES
+"""The most quotation marks: what is between each two of them is an object while values are counted."""
+MAX_ROWS: Final = 30_000
+MAX_DAGS: Final = 1_000
 MAX_OBJECT_BYTES: Final = 4 * 1024 * 1024
 LOOK_SECONDS: Final = 2.0
 """A look reads no further objects after this time; the next one continues there."""
 MAX_KEPT: Final = 8
 MAX_KEPT_BYTES: Final = 48 * 1024 * 1024
+MAX_KEPT_VALUES: Final = 3 * MAX_VALUES
 _DAMAGE: Final = (
     LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError, zlib.error,
     ViduError,
@@ -56,11 +66,14 @@ class _Followed:
     next: int = 1
     is_ended: bool = True
     bytes: int = 0
+    values: int = 0
     is_behind: bool = False
 
 
 _kept: OrderedDict[str, _Followed] = OrderedDict()
 _kept_lock = threading.Lock()
+_parsing = threading.Lock()
+"""Parsing keeps the other threads waiting and takes much memory, so one journal at a time is parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +109,11 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
         try:
             _follow(followed, base)
         except PreviewError as error:
+            if str(error) == TOO_LARGE:
+                _forget(base)
             return Read(problem=str(error))
         except _DAMAGE:
-            with _kept_lock:
-                _kept.pop(base, None)
+            _forget(base)
             return Read(problem=UNREADABLE)
         finally:
             followed.lock.release()
@@ -113,13 +127,22 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     return Read(copied, followed.is_behind)
 
 
+def _forget(base: str) -> None:
+    with _kept_lock:
+        _kept.pop(base, None)
+
+
 def _followed(base: str) -> _Followed:
     with _kept_lock:
         found = _kept.setdefault(base, _Followed())
         _kept.move_to_end(base)
-        while len(_kept) > MAX_KEPT or (len(_kept) > 1 and sum(one.bytes for one in _kept.values()) > MAX_KEPT_BYTES):
+        while len(_kept) > MAX_KEPT or (len(_kept) > 1 and _is_too_much(_kept.values())):
             _kept.popitem(last=False)
         return found
+
+
+def _is_too_much(kept: Collection[_Followed]) -> bool:
+    return sum(one.bytes for one in kept) > MAX_KEPT_BYTES or sum(one.values for one in kept) > MAX_KEPT_VALUES
 
 
 def _follow(followed: _Followed, base: str) -> None:
@@ -134,14 +157,36 @@ def _follow(followed: _Followed, base: str) -> None:
         if content is None:
             followed.is_behind = False
             return
-        for line in content.decode().splitlines():
-            event = json.loads(line)
+        followed.bytes += len(content)
+        # In one text of all lines: a list for each of millions of empty ones would take as long as their values.
+        for event in _parsed(followed, b"[" + b",".join(content.splitlines()) + b"]"):
             followed.state.apply(event)
             followed.is_ended = followed.is_ended or event.get("e") in ("end", "seal")
         followed.next += 1
-        followed.bytes += len(content)
-        if followed.bytes > MAX_STATE_BYTES:
+        _check_size(followed)
+
+
+def _parsed(followed: _Followed, content: bytes) -> Any:
+    """Return the value of JSON, unless it and what was read before it hold too much.
+
+    :raises PreviewError: in that case.
+    """
+    if followed.bytes > MAX_STATE_BYTES or content.count(b'"') > MAX_QUOTES:
+        raise PreviewError(TOO_LARGE)
+    with _parsing:
+        followed.values += value_count(content, 0)
+        if followed.values > MAX_VALUES:
             raise PreviewError(TOO_LARGE)
+        try:
+            return parse(content, most_values=MAX_VALUES)
+        except TooManyValuesError:
+            raise PreviewError(TOO_LARGE) from None
+
+
+def _check_size(followed: _Followed) -> None:
+    state = followed.state
+    if len(state.lines) + len(state.open) + len(state.intents) > MAX_ROWS or len(state.dags) > MAX_DAGS:
+        raise PreviewError(TOO_LARGE)
 
 
 def _read_snapshot(followed: _Followed, base: str) -> None:
@@ -163,11 +208,14 @@ def _read_snapshot(followed: _Followed, base: str) -> None:
         version = preview.etag
     finally:
         preview.close()
-    snapshot = json.loads(content)
+    known = _Followed(bytes=len(content))
+    snapshot = _parsed(known, content)
     leg = int(snapshot["leg"])
     if leg >= followed.leg or not followed.version:
         followed.state = BatchState.from_json(snapshot["state"])
-        followed.leg, followed.next, followed.is_ended, followed.bytes = leg, 1, True, len(content)
+        followed.leg, followed.next, followed.is_ended = leg, 1, True
+        followed.bytes, followed.values = known.bytes, known.values
+        _check_size(followed)
     followed.version = version
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.values import whole
+from airflow_provider_vidu.stores.places import Root
 from airflow_provider_vidu.ui.batches import rows
 from airflow_provider_vidu.ui.batches.journals import NO_ROOT, Read, read_journal
 from airflow_provider_vidu.ui.batches.records import Batch, read_batch, read_batches
@@ -28,9 +29,10 @@ from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
-from airflow_provider_vidu.ui.threads import BusyError, Threads
+from airflow_provider_vidu.ui.threads import Threads
 
 NO_BATCH: Final = "This task has no batch yet. It appears here as soon as the task has begun one."
+SILENT: Final = "The store of this batch does not answer in time."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
 PAGE_SIZE: Final = 24
 THREADS: Final = 4
@@ -72,7 +74,11 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
     shared: Shared[Sequence[Batch]] = request.app.state.batches
     found, _ = await shared.get((dag_id, run_id), lambda: read_batches(dag_id, run_id))
     reads = await asyncio.gather(*(_read_soon(request, batch) for batch in found))
-    return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
+
+    def view() -> list[dict[str, Any]]:
+        return [_batch_answer(batch, read) for batch, read in zip(found, reads, strict=True)]
+
+    return await _looks(request).views.run(view)
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
@@ -82,16 +88,24 @@ def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
     """Return the state of a batch for the sheet of its run, which no slow store may hold up."""
-    try:
-        return await asyncio.wait_for(_read(request, batch), SHEET_PATIENCE_SECONDS)
-    except (TimeoutError, BusyError):
-        return Read(problem="The store of this batch does not answer in time.")
+    if (place := place_of(batch.folder + "x")) is None:
+        return Read(problem=NO_ROOT)
+    # Not a timeout around the read: it would free the place's slot, and leave the thread in the store, at each look.
+    return await _looks(request).reads.soon(
+        _lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id,
+        patience=SHEET_PATIENCE_SECONDS, otherwise=Read(problem=SILENT),
+    )  # fmt: skip
+
+
+def _lane(place: Root) -> Hashable:
+    """Return where a journal's reads wait: an endless journal delays other journals of its root, and no clips."""
+    return place, "journals"
 
 
 async def _read(request: Request, batch: Batch) -> Read:
     if (place := place_of(batch.folder + "x")) is None:
         return Read(problem=NO_ROOT)
-    return await _looks(request).reads.run(place, read_journal, batch.folder, batch.name, batch.task.dag_id)
+    return await _looks(request).reads.run(_lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id)
 
 
 async def _batch(
@@ -130,27 +144,13 @@ async def batch_data(
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
     looks = _looks(request)
+    # In a thread: tens of thousands of rows take a while to sort.
     found = await looks.views.run(rows.entries, read.state or BatchState())
-    wanted = rows.chosen(found, stage, order)
+    wanted = await looks.views.run(rows.chosen, found, stage, order)
     shown = wanted[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
     stored = await looks.stored(clips)
-    prices = [entry.credits for entry in wanted if entry.credits is not None]
-    answer = {
-        "dag_id": dag_id,
-        "run_id": run_id,
-        "offset": offset,
-        "limit": limit,
-        "pause": BEHIND_SECONDS if read.is_behind else pause_after(cost),
-        "total": len(wanted),
-        "counts": rows.counts(found),
-        "is_cut": False,
-        "is_over": batch.is_over,
-        "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
-        "batches": [],
-        "batch": _batch_answer(batch, read),
-    }
 
     def view() -> JSONResponse:
         now = datetime.now(UTC)
@@ -158,7 +158,24 @@ async def batch_data(
             rows.view_of(batch, entry, views.card_view(clip, live, stored=stored, now=now))
             for entry, clip, live in zip(shown, clips, lives, strict=True)
         ]
-        return JSONResponse({**answer, "clips": cards})
+        return JSONResponse({**answer(), "clips": cards})
+
+    def answer() -> dict[str, Any]:
+        prices = [entry.credits for entry in wanted if entry.credits is not None]
+        return {
+            "dag_id": dag_id,
+            "run_id": run_id,
+            "offset": offset,
+            "limit": limit,
+            "pause": BEHIND_SECONDS if read.is_behind else pause_after(cost),
+            "total": len(wanted),
+            "counts": rows.counts(found),
+            "is_cut": False,
+            "is_over": batch.is_over,
+            "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
+            "batches": [],
+            "batch": _batch_answer(batch, read),
+        }
 
     return await looks.views.run(view)
 
@@ -168,8 +185,7 @@ async def _row(
 ) -> tuple[Batch, Clip, rows.Entry, Sequence[rows.Entry], int, float]:
     """Return a row's batch, clip and entry; all entries, and its place among them."""
     batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
-    found = await _looks(request).views.run(rows.entries, read.state or BatchState())
-    place = next((at for at, entry in enumerate(found) if entry.name == row), None)
+    found, place = await _looks(request).views.run(rows.found_row, read.state or BatchState(), row)
     if place is None:
         raise HTTPException(404, read.problem or NO_ROW)
     return batch, rows.clip_of(batch, found[place]), found[place], found, place, cost

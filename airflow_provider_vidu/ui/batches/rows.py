@@ -73,6 +73,15 @@ def entries(state: BatchState) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.index, entry.key))
 
 
+def found_row(state: BatchState, name: str) -> tuple[list[Entry], int | None]:
+    """Return the rows that a batch has begun, and the place of one among them; None if it is not there.
+
+    :param name: the row's, in addresses.
+    """
+    found = entries(state)
+    return found, next((at for at, entry in enumerate(found) if entry.name == name), None)
+
+
 def _index(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 2**31
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import aliased, lazyload
 
 log = logging.getLogger(__name__)
 
-_TRIGGER: Final = "triggers.ViduGenerationTrigger"
+_TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
 _missing: str | None = None
@@ -110,7 +110,7 @@ def _waits() -> Any:
         select(TaskInstance.id.label("instance"), Trigger)
         .options(lazyload("*"))  # a trigger brings its task instance, and that its DAG run
         .join(Trigger, Trigger.id == TaskInstance.trigger_id)
-        .where(TaskInstance.state == "deferred", Trigger.classpath.endswith(_TRIGGER, autoescape=True))
+        .where(TaskInstance.state == "deferred", Trigger.classpath == _TRIGGER)
     )
 
 

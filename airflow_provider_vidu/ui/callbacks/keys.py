@@ -6,46 +6,74 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Final
 
 from airflow_provider_vidu.api.connection import aresolve, connection_type
 from airflow_provider_vidu.api.connection_form import CONNECTION_TYPE
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
+from airflow_provider_vidu.ui.threads import BusyError
 
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS: Final = 30.0
+FAILURE_SECONDS: Final = 5.0
+"""How long a look-up that failed stands for the next ones."""
 LOOK_UP_SECONDS: Final = 5.0
 MAX_KEPT: Final = 500
+MAX_ID_CHARS: Final = 250
+"""Airflow's own limit; the author of a DAG may write any text."""
 
 
 class Keys:
     """The keys of connections. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[asyncio.Task[str | None], float]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[asyncio.Task[_Key], float]] = OrderedDict()
 
     async def get(self, conn_id: str) -> str | None:
-        """Return the key of a connection; None if this process cannot look it up, so that nothing can be checked.
+        """Return the key of a connection; None if this process has no such connection, so that nothing can be checked.
 
         :param conn_id: an Airflow connection; only one of type ``vidu`` has a key here.
+        :raises BusyError: when the look-up failed: an outage must not accept what has no signature.
         """
-        task, good_until = self._kept.get(conn_id, (None, 0.0))
-        if task is None or (task.done() and time.monotonic() >= good_until):
+        if len(conn_id) > MAX_ID_CHARS:
+            return None
+        task, began = self._kept.get(conn_id, (None, 0.0))
+        if task is None or (task.done() and time.monotonic() >= began + _lasts(task.result())):
             task = asyncio.create_task(_looked_up(conn_id))
-            self._kept[conn_id] = (task, time.monotonic() + KEPT_SECONDS)
+            self._kept[conn_id] = (task, time.monotonic())
             self._kept.move_to_end(conn_id)
             if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
-        return await asyncio.shield(task)
+        found = await asyncio.shield(task)
+        if not found.is_certain:
+            raise BusyError("The connection cannot be looked up.")
+        return found.key
 
 
-async def _looked_up(conn_id: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a look-up has found.
+
+    :param key: None if there is none.
+    :param is_certain: whether the look-up worked.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    is_certain: bool = True
+
+
+def _lasts(found: _Key) -> float:
+    return KEPT_SECONDS if found.is_certain else FAILURE_SECONDS
+
+
+async def _looked_up(conn_id: str) -> _Key:
     try:
         async with asyncio.timeout(LOOK_UP_SECONDS):
             if await connection_type(conn_id) != CONNECTION_TYPE:
-                return None
-            return (await aresolve(conn_id)).api_key.reveal()
+                return _Key()
+            return _Key((await aresolve(conn_id)).api_key.reveal())
     except (ViduError, TimeoutError) as error:
         log.info("Signatures of callbacks for connection %r cannot be checked: %s", conn_id, type(error).__name__)
-        return None
+        return _Key(is_certain=not isinstance(error, (ViduTransportError, TimeoutError)))

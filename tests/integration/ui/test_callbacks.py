@@ -185,9 +185,12 @@ def test_only_a_deferred_task_is_resumed(pages, deferred, state):
     assert row(pages, wait.instance).state == state
 
 
-def test_tasks_of_other_triggers_are_left_alone(pages, deferred):
+@pytest.mark.parametrize(
+    "cls", ["airflow_provider_vidu.triggers.ViduSlotTrigger", "other.triggers.ViduGenerationTrigger"]
+)
+def test_tasks_of_other_triggers_are_left_alone(pages, deferred, cls):
     """A trigger of another class is never resumed, whatever its arguments are."""
-    wait = deferred(cls="airflow_provider_vidu.triggers.ViduSlotTrigger")
+    wait = deferred(cls=cls)
     assert send(wait.address).status_code == 404
     assert row(pages, wait.instance).state == "deferred"
 

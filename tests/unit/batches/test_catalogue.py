@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.batches.manifest import reused_line
+from airflow_provider_vidu.batches.rows import rows_of
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.stores.destination import Destination
 
 
@@ -30,9 +33,9 @@ def found_in(folder: Path, entry: str):
     return catalogue.find("r")
 
 
-def line_of(uri: str) -> str:
+def line_of(uri: str, **known) -> str:
     """Return an entry that names a file of ten bytes."""
-    return json.dumps({"status": "stored", "uri": uri, "size": 10, "request": "r"})
+    return json.dumps({"status": "stored", "uri": uri, "size": 10, "request": "r", "generation_id": "g", **known})
 
 
 def test_a_file_of_the_destination(folder):
@@ -55,3 +58,19 @@ def test_a_foreign_file_is_ordered_instead(folder, name):
 def test_an_entry_that_cannot_be_read(folder, entry):
     """It is ordered instead."""
     assert found_in(folder, entry) is None
+
+
+@pytest.mark.parametrize("generation_id", [None, "", 0, ["g"], "g\n2026 ERROR", "\u202e"])
+def test_an_entry_without_an_id_is_ordered_instead(folder, generation_id):
+    """Its price, which may be negative, would count as the batch's own, and raise what the batch may spend."""
+    line = line_of(f"file://{folder}/a.mp4", generation_id=generation_id, credits=-1e9)
+    assert found_in(folder, line) is None
+
+
+def test_the_price_of_an_earlier_file_is_not_spent(folder):
+    """Whatever another writer of the destination has put there."""
+    line = found_in(folder, line_of(f"file://{folder}/a.mp4", credits=-1e9))
+    (row,) = rows_of([{"key": "k", "prompt": "a"}], {"model": "viduq2-turbo"})
+    state = BatchState()
+    state.apply({"e": "line", "line": reused_line(row, line)})
+    assert state.credits == 0

@@ -8,12 +8,17 @@ import json
 import re
 import time
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.common.redaction import Redactor, is_secret_header
+from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.dialects import EntV2
+from airflow_provider_vidu.common.parsing import parse
+from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
+from airflow_provider_vidu.tasks.callback_tokens import new_address
 from tests.rows import each_row
 
 KEY = 'sk-GEHEIM/+"&<0123>=é'
@@ -137,3 +142,26 @@ def test_any_key_in_any_place(key: str, before: str) -> None:
 def test_secret_headers(name: str, value: str, secret: bool) -> None:
     """A header is secret by its name, or because its value looks like a token."""
     assert is_secret_header(name, value) is secret
+
+
+@pytest.mark.parametrize("spell", [str, lambda url: quote(url, safe=""), lambda url: url.replace("/", "\\/")])
+def test_the_token_of_a_callback_is_masked(spell):
+    """A gateway that echoes the request, or quotes it in an error, shows no reader of the DAG the token."""
+    address = new_address("https://airflow.example.com/team", uuid4())
+    text = f"callback_url {spell(address.url)} cannot be reached"
+    told = Redactor([]).redact(text)
+    assert address.token not in told
+    assert address.token[:20] not in told
+    assert "cannot be reached" in told
+
+
+def test_the_token_does_not_reach_the_return_value():
+    """The whole answer is part of a generation, and becomes an XCom."""
+    address = new_address("https://airflow.example.com", uuid4())
+    config = ViduConfig(
+        conn_id="v", base_url="https://api.vidu.com", api_key=Secret(KEY), dialect=EntV2(), auth_scheme="Token"
+    )
+    body = json.dumps({"id": "1", "state": "success", "callback_url": address.url, "meta": [{"x": address.url}]})
+    parsed = parse(body.encode(), config.redact)
+    assert parsed["callback_url"].endswith("/vidu/callbacks/***")
+    assert address.token not in json.dumps(parsed)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduSubmitUnknownError
+from airflow_provider_vidu.exceptions import (
+    ViduConfigError,
+    ViduError,
+    ViduNotFoundError,
+    ViduSubmitUnknownError,
+)
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders import claims
 from airflow_provider_vidu.orders.claims import BusyClaimError, Claim, ClaimLostError, SharedOrderError, never_sleep
@@ -124,4 +130,66 @@ def test_a_damaged_claim_is_never_sent_over(claim, tmp_path, content):
     """It may stand for a generation, so nothing is submitted."""
     (tmp_path / "000001.json").write_bytes(content)
     with pytest.raises(ViduSubmitUnknownError, match="unknown"):
+        claim("b").take(record())
+
+
+FORGED = {
+    "a time to come": {"at": 1e18},
+    "a time before all": {"at": -1e30},
+    "a first send that no clock shows": {"began": 1e300},
+    "a marker that is none": {"marker": {"a": 1}},
+    "an id that is none": {"generation_id": ["g1"]},
+    "an id that forges a line": {"generation_id": "g1\n2026-01-01 ERROR"},
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_claim_ends_the_task(claim, tmp_path, kind):
+    """It is neither waited for nor sent over: a claim of the year 30 billion held a worker for ever."""
+    known = {**record().to_json(), **FORGED[kind]}
+    (tmp_path / "000001.json").write_text(json.dumps({"owner": "x\n\x1b[31mforged", "record": known}))
+    with pytest.raises(ViduSubmitUnknownError, match=r"remove file://.*000001\.json") as told:
+        claim("b").take(record())
+    assert "\n" not in str(told.value)
+
+
+def test_the_owner_in_a_message_is_one_short_line(claim, tmp_path, monkeypatch):
+    """Other writers of the folder could forge lines of a task's log."""
+    stored = {"owner": "x\n\x1b[31mforged" * 1000, "record": replace(record(), at=1000.0).to_json()}
+    (tmp_path / "000001.json").write_text(json.dumps(stored))
+
+    def search(*_):
+        raise ViduSubmitUnknownError("inconclusive")
+
+    monkeypatch.setattr(claims, "find_lost", search)
+    with pytest.raises(ViduSubmitUnknownError) as told:
+        claim("b").take(record())
+    assert len(str(told.value)) < 1500
+    assert "\n" not in str(told.value)
+    assert "\x1b" not in str(told.value)
+
+
+def test_a_claim_that_is_renewed_for_ever_ends_the_wait(claim, monkeypatch):
+    """Its task may be another writer of the folder: a retry waits again, and nothing is submitted."""
+    first, second = claim("a"), claim("b")
+    now = time.time()
+    monkeypatch.setattr(claims.time, "time", lambda: now)
+    first.take(replace(record(), at=now))
+
+    def sleep(seconds):
+        nonlocal now
+        now += 20
+        first.check()
+
+    second._sleep = sleep
+    with pytest.raises(ViduError, match="about to submit an equal order for"):
+        second.take(record())
+
+
+def test_takeovers_without_end_are_not_read(claim, tmp_path, monkeypatch):
+    """Somebody has filled the folder with claims."""
+    monkeypatch.setattr(claims, "MOST_TAKEOVERS", 5)
+    for number in range(1, 7):
+        (tmp_path / f"{number:06d}.json").write_text("{}")
+    with pytest.raises(ViduConfigError, match="taken over 5 times"):
         claim("b").take(record())

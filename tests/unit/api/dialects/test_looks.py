@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
+from airflow_provider_vidu.api.dialects.task_list import look_of
 from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,
@@ -152,3 +154,17 @@ def test_no_answer_raises_anything_else(body: Any) -> None:
     """However odd it is; and no state is of an id that was not requested."""
     with suppress(ViduError):
         assert set(answered(body).states) <= set(IDS)
+
+
+def test_a_long_word_is_not_kept():
+    """A gateway that invents a state of a megabyte at each answer fills no cache: 512 of them were kept."""
+    for number in range(3):
+        look = look_of([{"id": "a", "state": f"  {number}" + "x" * 1_000_000}], ["a"], False, str)
+        assert len(look.states["a"].provider_status) <= 500
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            look_of([{"id": "a", "state": f"{number}" + "x" * 1_000_000}], ["a"], False, str)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

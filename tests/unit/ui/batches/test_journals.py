@@ -1,0 +1,104 @@
+"""Journals of batches that another writer of the store has made, before they reach a page."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_vidu.links import has_pages
+
+if not has_pages():
+    pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
+
+from airflow_provider_vidu.ui.batches import journals, routes
+from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
+from airflow_provider_vidu.ui.threads import READS_EACH, Reads
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """Return the folder of a journal beneath a preview root, and a function that reads it."""
+    monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
+    folder = tmp_path / ".vidu" / "films"
+    folder.mkdir(parents=True)
+    return folder, lambda: read_journal(f"file://{tmp_path}/", "films", "dag")
+
+
+def state_of(**known):
+    """Return the state of a batch as JSON."""
+    empty = {"orders": 1, "since": 1, "deadline": 2, "dags": ["dag"], "open": [], "intents": [], "lines": []}
+    return json.dumps({"leg": 1, "state": {**empty, **known}}).encode()
+
+
+BOMBS = {
+    "lists": lambda: b"[" + b"[]," * 1_000_000 + b"1]",
+    "objects": lambda: b"[" + b'{"":1},' * 600_000 + b"1]",
+    "quotation marks": lambda: b"[" + b'"",' * 1_600_000 + b"1]",
+    "rows": lambda: state_of(lines=[{"key": str(n), "status": "stored"} for n in range(31_000)]),
+    "DAGs": lambda: state_of(dags=[f"dag{n}" for n in range(1_001)]),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_state_that_holds_too_much_is_not_shown(journal, kind):
+    """A few kilobytes of gzip may unpack to millions of values: they are counted before they are parsed."""
+    folder, read = journal
+    (folder / "state.json.gz").write_bytes(gzip.compress(BOMBS[kind](), 1))
+    assert read() == Read(problem=TOO_LARGE)
+    assert not journals._kept
+
+
+def test_events_that_hold_too_much_are_not_shown(journal):
+    """Each object is small enough, and all together are not."""
+    folder, read = journal
+    (folder / "leg-000001").mkdir()
+    for number in range(1, 4):
+        events = [{"e": "x", "values": [0] * 200_000}]
+        text = "".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events)
+        (folder / "leg-000001" / f"{number:06d}.jsonl").write_text(text)
+    assert read() == Read(problem=TOO_LARGE)
+
+
+def test_a_usual_state_is_shown(journal):
+    """Twenty thousand rows are no attack."""
+    folder, read = journal
+    line = {"status": "stored", "prompt": 'a "cat", a dog' * 10, "uri": "file:///x/y.mp4", "error": None}
+    line |= {f"fact{n}": n for n in range(15)}
+    lines = [{"key": f"row{n}", "index": n, **line} for n in range(20_000)]
+    (folder / "state.json.gz").write_bytes(gzip.compress(state_of(lines=lines), 1))
+    found = read()
+    assert (found.problem, len(found.state.lines)) == (None, 20_000)
+
+
+async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkeypatch):
+    """Looks that are no longer waited for keep their slots as long as their threads are in the store."""
+    monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", f"file://{tmp_path}")
+    answer, running = threading.Event(), []
+
+    def silent(*args):
+        running.append(args)
+        answer.wait(20)
+        return Read()
+
+    monkeypatch.setattr(routes, "read_journal", silent)
+    monkeypatch.setattr(routes, "SHEET_PATIENCE_SECONDS", 0.01)
+    looks = SimpleNamespace(reads=Reads())
+    request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(looks=looks)))
+    batch = SimpleNamespace(folder=f"file://{tmp_path}/", name="films", task=SimpleNamespace(dag_id="dag"))
+    try:
+        for _ in range(3):
+            reads = await asyncio.gather(*(routes._read_soon(request, batch) for _ in range(READS_EACH)))
+            assert {read.problem for read in reads} == {routes.SILENT}
+        assert len(running) == READS_EACH
+        began = time.monotonic()
+        assert await looks.reads.run(routes.place_of(batch.folder + "x"), lambda: "a clip") == "a clip"
+        assert time.monotonic() - began < 5
+    finally:
+        answer.set()
+        await asyncio.gather(*looks.reads._late)
