@@ -24,7 +24,7 @@ from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
 from airflow_provider_vidu.ui.records.instances import (
     LABEL,
     PLACE,
@@ -179,7 +179,8 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         return or_(*(_says(note_text, name, word) for word in words))
 
     made = says("role", *MAKING)
-    stored = and_(says("role", "download"), not_(says("artifact", *sorted(BESIDE))))
+    stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
+    stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
     success = TaskInstance.state == "success"
     tasks = placed(
         select(

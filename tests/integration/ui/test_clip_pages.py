@@ -139,6 +139,22 @@ def test_a_finished_clip(pages, generation):
         assert shown["task"]["task_id"] == task
 
 
+def test_a_clip_that_one_task_made_and_stored(pages, generation):
+    """A generate task with a destination has the file in its result: the page shows it as a download's record."""
+    generation_id, made = generation(model="viduq3", credits=20)
+    content = pages.sandbox.file_bytes(generation_id)
+    (pages.root / "single.mp4").write_bytes(content)
+    record = {"uri": f"file://{pages.root}/single.mp4", "size": len(content), "sha256": "c" * 64}
+    record |= {"generation_id": generation_id, "content_type": "video/mp4", "source": None}
+    pages.add("single", generation_id, watch={**MADE, "stores": "file"}, result={**made, "file": record})
+    shown = pages.clip("single")
+    assert (shown["state"], shown["stage"], shown["can_play"], shown["can_download"]) == ("stored", "stored", True, True)
+    assert (shown["files"][0]["size"], shown["files"][0]["sha256"]) == (len(content), "c" * 64)
+    assert shown["timeline"][-1]["name"] == "stored"
+    assert shown["timeline"][-1]["reached"]
+    assert pages.get(pages.at("single", then="/file")).content == content
+
+
 def test_no_signed_url_in_any_answer(pages, generation):
     """Neither the page nor its data hold a URL of the service; only the player's redirect does."""
     generation_id, made = generation()
@@ -313,6 +329,8 @@ def test_the_database_counts_as_the_pages_do(pages):
         {"role": "generate"}, {"role": "wait"}, {"role": "submit"}, {"role": "download"},
         {"role": "download", "artifact": "video"}, {"role": "download", "artifact": "image"},
         {"role": "download", "artifact": "cover"}, {"role": ["download"]}, "text", None,
+        {"role": "generate", "stores": "file"}, {"role": "wait", "stores": "file", "artifact": "video"},
+        {"role": "generate", "stores": "file", "artifact": "cover"}, {"role": "submit", "stores": "file"},
         json.dumps({"role": "generate"}),
     ]  # fmt: skip
     facts, now = [], datetime.now(UTC)
