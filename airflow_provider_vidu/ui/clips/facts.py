@@ -231,7 +231,7 @@ class Clip:
         """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
         if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
-        if any(task.role in MAKING and task.state == "success" for task in self.tasks):
+        if any((task.role in MAKING or self.is_dry_run) and task.state == "success" for task in self.tasks):
             return "ready"
         if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"

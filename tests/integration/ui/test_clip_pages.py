@@ -68,6 +68,8 @@ def test_a_dry_run_is_shown_as_one(pages):
     """Its page says that nothing was submitted. The service is not asked for an id that it never had."""
     result = {"dry_run": True, "id": "dry-run-0", "video_url": "https://dry-run.invalid/dry-run-0", "credits": 20}
     pages.add("dry", "dry-run-0", fields={"vidu_conn_id": "vidu_default", "prompt": "A kite"}, result=result)
+    pages.add("dry-too", "dry-run-1", fields={"prompt": "A kite"}, result={**result, "id": "dry-run-1"})
+    assert (pages.clip("dry-too")["notice"], pages.clip("dry-too")["stage"]) == (None, "ready")
     page = pages.clip("dry")
     assert (page["state"], page["prompt"], page["credits"]) == ("dry", "A kite", None)
     assert "dry run: nothing was submitted" in page["pieces"][0]["reason"]
@@ -337,7 +339,7 @@ def test_the_database_counts_as_the_pages_do(pages):
     facts, now = [], datetime.now(UTC)
     for index in range(260):
         state, note = states[index % 6], notes[(index * 7) % len(notes)]
-        generation_id = f"id-{index if index % 3 else index // 9}"
+        generation_id = f"{'dry-run' if index % 37 == 5 else 'id'}-{index if index % 3 else index // 9}"
         at = now - timedelta(seconds=index % 50)
         if isinstance(note, dict):
             note = {**note, "created_at": index}  # no two tasks leave the same note

@@ -230,6 +230,7 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         ([task(watch={"role": "wait", "stores": "file"})], "stored"),
         ([task(watch={"role": "generate", "stores": "file"}, state="deferred")], "working"),
         ([task(watch={"role": "generate", "stores": "file", "artifact": "cover"})], "ready"),
+        ([task(generation_id="dry-run-0")], "ready"),
         ([task(state="failed", watch={"role": "generate"})], "failed"),
         ([task(state="failed"), task("w", state="up_for_retry", watch={"role": "wait"})], "working"),
     ],
