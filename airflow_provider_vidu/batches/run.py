@@ -453,6 +453,12 @@ class BatchRun:
         conn_id, rows = self._settings.vidu_conn_id, len(self._rows)
         return {"batch": self._batch, "folder": folder, "manifest": uri, "conn_id": conn_id, "rows": rows}
 
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What the batch has spent so far over all of its tries, for the page of the spending."""
+        generations, priced = self.state.ordered
+        return {"generations": generations, "priced": priced, "credits": self.state.credits}
+
     def _summary(self) -> dict[str, Any]:
         place = self.place
         return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])

@@ -169,6 +169,13 @@ class BatchState:
         return sum(price for price in known if price is not None)
 
     @property
+    def ordered(self) -> tuple[int, int]:
+        """How many generations the batch has ordered, and of how many of them the price is known."""
+        made = [line for line in self.lines.values() if line.get("generation_id") and not line.get("reused_from")]
+        known = [whole(line.get("credits")) for line in made] + [whole(one.credits) for one in self.open.values()]
+        return len(known), sum(price is not None for price in known)
+
+    @property
     def price(self) -> float | int | None:
         """The highest price of a generation so far; None before one is known."""
         known = [whole(line.get("credits")) for line in self.lines.values()]

@@ -237,12 +237,16 @@ class ViduBatchOperator(SignedURLOperator):
         if not was_resumed or state.order is None:
             ti = context.get("ti")
             run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
-        publish_batch(context, run.place, announce=not was_resumed)
+        publish_batch(context, {**run.place, **run.spent}, announce=not was_resumed)
         if (ti := context.get("ti")) is not None:
             ti.xcom_push(key=TOKEN_KEY, value=run.token)
         if self._killed:
             run.kill()
-        result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
+        try:
+            result = run.run(ended_in(event, run.token) if was_resumed else None, was_resumed=was_resumed)
+        finally:  # what it has spent counts, however the leg ends
+            with suppress(Exception):
+                publish_batch(context, {**run.place, **run.spent}, announce=False)
         if isinstance(result, Pending):
             self._wait(result)
         self._ended = (result, run.manifest_digest)

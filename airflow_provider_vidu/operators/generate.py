@@ -348,7 +348,12 @@ class ViduGenerateOperator(SignedURLOperator):
         role: Role = "generate" if self.wait_for_completion else "submit"
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments())["model"]}
         noted |= self._wait_facts(deadline) if self.wait_for_completion else {}
+        noted |= self._kept_facts()
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
+
+    def _kept_facts(self) -> dict[str, Any]:
+        """Return what the clip pages need to know of the file that this task stores itself."""
+        return {} if self.destination is None else {"stores": "file", "artifact": self.artifact}
 
     def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
         from airflow_provider_vidu.tasks.slot_wait import SlotWait
@@ -460,7 +465,7 @@ class ViduGenerateOperator(SignedURLOperator):
         """Return the result of an order that is served by the file of an earlier one."""
         generation_id = str(line.get("generation_id"))
         self.log.info("An equal order has a file: generation %s, %s. Nothing is submitted.", generation_id, line["uri"])
-        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", announce=False)
+        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", announce=False, **self._kept_facts())
         return reused_result(self._arguments(), line)
 
     def _wait_for_another(
@@ -469,7 +474,8 @@ class ViduGenerateOperator(SignedURLOperator):
         """Wait for the generation of an equal order, which this task neither pays for nor cancels."""
         self.log.info("An equal order is under way: waiting for its generation %s.", generation_id)
         endpoint = self._endpoint()
-        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", endpoint=endpoint, **noted)
+        shown = {**noted, **self._kept_facts()}
+        publish(context, generation_id, conn_id=self.vidu_conn_id, role="wait", endpoint=endpoint, **shown)
         self._facts = noted
         wait = self._deferred_wait(hook, generation_id, is_own=False)
         if self.deferrable:

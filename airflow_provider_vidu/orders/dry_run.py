@@ -6,9 +6,10 @@ what they are: a sensor and a download of this provider skip themselves.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
@@ -17,8 +18,11 @@ from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
+from airflow_provider_vidu.orders.records import iteration_of
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.media import Prepared
 
@@ -91,8 +95,11 @@ def _is_of_dry_run(reference: object) -> bool:
 def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:
     """Return an id and an address for the tasks behind this one; the id is published, as that of a generation is."""
     ti = context.get("ti")
-    index = getattr(ti, "map_index", -1)
-    name = f"{DRY_RUN_PREFIX}{index if isinstance(index, int) and index >= 0 else 0}"
+    index, iteration = getattr(ti, "map_index", -1), iteration_of(cast("Context", context))
+    # An id of its own for each task of a run: the clip pages show tasks with the same id as one clip.
+    own = [str(getattr(ti, "task_id", "")), *([] if iteration is None else [f"iteration {iteration}"])]
+    digest = hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
+    name = f"{DRY_RUN_PREFIX}{digest}-{index if isinstance(index, int) and index >= 0 else 0}"
     if ti is not None:
         ti.xcom_push(key=ID_KEY, value=name)
     return {"id": name, "video_url": f"https://{HOST}/{name}"}

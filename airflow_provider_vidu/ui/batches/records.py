@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,15 +15,22 @@ from sqlalchemy import String, cast, func, literal, select
 
 from airflow_provider_vidu.common.values import mapping, text, whole
 from airflow_provider_vidu.links import BATCH_KEY
-from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
+from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import parsed
-from airflow_provider_vidu.ui.records.instances import PLACE, place_in, placed, same_task, stands_at
+from airflow_provider_vidu.ui.records.instances import (
+    TASK_COLUMNS,
+    same_task,
+    stands_at,
+    task_in,
+    with_trigger,
+)
 from airflow_provider_vidu.ui.records.references import Resolver
 
 MAX_BATCHES: Final = 20
 """The most batches of a run that its sheet lists."""
 MAX_PLACE_CHARS: Final = 10_000
 MAX_NAME_CHARS: Final = 300
+UNATTENDED: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,13 @@ class Batch:
         return self.task.has_ended
 
     @property
+    def is_unattended(self) -> bool:
+        """Whether it has waited for a triggerer longer than one that runs would let it."""
+        task = self.task
+        since = task.deferred_at if task.state == "deferred" and task.has_triggerer is False else None
+        return since is not None and datetime.now(UTC) - since > UNATTENDED
+
+    @property
     def path(self) -> str:
         """The part of its page's address behind the task's."""
         return "/batch"
@@ -74,38 +89,36 @@ def _read(dag_id: str, run_id: str, where: Any) -> list[Batch]:
         return []
     stored = cast(XComModel.value, String)
     query = (
-        placed(
-            select(
-                XComModel.task_id, XComModel.timestamp, stored.label("text"), *PLACE,
-                TaskInstance.state, TaskInstance.try_number, TaskInstance.start_date, TaskInstance.end_date,
-            ).join(TaskInstance, same_task(XComModel, TaskInstance))
+        with_trigger(
+            select(*TASK_COLUMNS, XComModel.timestamp, stored.label("text")).join(
+                TaskInstance, same_task(XComModel, TaskInstance)
+            )
         )
         .where(
-            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == BATCH_KEY,
-            func.length(stored) <= MAX_PLACE_CHARS, where,
+            XComModel.dag_id == dag_id,
+            XComModel.run_id == run_id,
+            XComModel.key == BATCH_KEY,
+            func.length(stored) <= MAX_PLACE_CHARS,
+            where,
         )
         .order_by(TaskInstance.start_date, XComModel.task_id, TaskInstance.map_index)
         .limit(MAX_BATCHES)
-    )  # fmt: skip
+    )
     resolver = Resolver(dag_id, run_id)
     with create_session() as session:
         found = [
             batch_of(
-                TaskFacts(
-                    dag_id,
-                    run_id,
-                    generation_id=None,
-                    **place_in(row),
-                    state=None if row.state is None else str(getattr(row.state, "value", row.state)),
-                    try_number=row.try_number or 0,
-                    started_at=row.start_date,
-                    ended_at=row.end_date if str(row.state) in ENDED else None,
-                ),
+                _task(TaskFacts(dag_id, run_id, generation_id=None, **task_in(row))),
                 resolver.value(parsed(row.text), row.timestamp),
             )
             for row in session.execute(query)
         ]
     return [batch for batch in found if batch is not None]
+
+
+def _task(task: TaskFacts) -> TaskFacts:
+    """Return a task instance without the end of its last leg, if it goes on."""
+    return task if task.has_ended else replace(task, ended_at=None)
 
 
 def batch_of(task: TaskFacts, value: Any) -> Batch | None:

@@ -82,7 +82,7 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
-    told = {"problem": read.problem, "is_behind": read.is_behind}
+    told = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
     return {**rows.batch_view(batch, read.state), **told}
 
 

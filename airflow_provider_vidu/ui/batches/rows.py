@@ -23,8 +23,9 @@ from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 STAGES: Final = ("working", "ready", "stored", "failed")
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
-COST: Final = "Clearing the task orders the rows without a file again, and pays for those only."
-COST_PAID: Final = "The generation itself is paid for: clearing the task only stores its file."
+_UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
+COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
+COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
 @dataclass(frozen=True, slots=True)

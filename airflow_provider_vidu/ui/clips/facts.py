@@ -16,6 +16,7 @@ from airflow_provider_vidu.ui.clips.xcoms import (
     BESIDE,
     MAKING,
     ROLES,
+    STORES,
     decoded,
     generation_in,
     parameters_in,
@@ -96,7 +97,8 @@ class TaskFacts:
     def keeps_result(self) -> bool:
         """Whether the task stores the clip itself and nothing beside it."""
         artifact = self.note.get("artifact")
-        return self.role == "download" and not (isinstance(artifact, str) and artifact in BESIDE)
+        stores = self.role == "download" or (self.role in MAKING and self.note.get("stores") == STORES)
+        return stores and not (isinstance(artifact, str) and artifact in BESIDE)
 
     @property
     def conn_id(self) -> str | None:
@@ -229,7 +231,7 @@ class Clip:
         """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
         if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
-        if any(task.role in MAKING and task.state == "success" for task in self.tasks):
+        if any((task.role in MAKING or self.is_dry_run) and task.state == "success" for task in self.tasks):
             return "ready"
         if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"
@@ -272,8 +274,10 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
         generation = generation_in(value)
         if parameters := parameters_in(value.get("parameters")):
             task = replace(task, fields={**mapping(task.fields), "parameters": parameters})
-    if value.get("generation_id") == task.generation_id:
-        record = record_in(value, task.note.get("artifact"), at)
+    # A download returns the record of its file; a generate task with a destination has it in its result.
+    for holder in (mapping(value.get("file")), value):
+        if holder.get("generation_id") == task.generation_id:
+            record = record_in(holder, task.note.get("artifact"), at)
     return replace(task, generation=generation, record=record, result_at=at)
 
 

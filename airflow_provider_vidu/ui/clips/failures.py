@@ -157,7 +157,7 @@ def notice(clip: Clip, live: Live) -> dict[str, Any] | None:
         )
     if any(task.is_too_large for task in clip.tasks) and live.generation is None and not clip.result:
         return _notice("The result of the task is too large, or kept where it cannot be read here.")
-    if clip.conn_id or clip.result:
+    if clip.conn_id or clip.result or clip.is_dry_run:
         return None
     return _notice("No task has noted the connection to query.")
 

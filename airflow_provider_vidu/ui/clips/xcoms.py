@@ -24,7 +24,7 @@ MAX_TEXT_CHARS: Final = 20_000
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
-    *("deadline", "poll_interval", "adaptive", "waiting_since"),
+    *("deadline", "poll_interval", "adaptive", "waiting_since", "stores"),
 )
 """What the pages read of a task's note."""
 MAX_PROMPT_CHARS: Final = 2_000
@@ -36,6 +36,8 @@ _CUT: Final = "Truncated. You can change this behaviour in [core]max_templated_f
 _CUT_END: Final = "..."
 BESIDE: Final = frozenset({"cover", "speech", "sound"})
 """Artifacts that stand beside a result: a download of one of them has not stored the clip."""
+STORES: Final = "file"
+"""What a task notes as ``stores`` that makes a clip and stores it, too."""
 MAKING: Final = ("generate", "wait")
 ROLES: Final = (*MAKING, "submit", "download")
 _REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)

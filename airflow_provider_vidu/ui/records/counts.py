@@ -20,11 +20,11 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
-from airflow_provider_vidu.defaults import ID_KEY
+from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
 from airflow_provider_vidu.links import MAX_PUBLISHED, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import ENDED, TaskFacts
-from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING
+from airflow_provider_vidu.ui.clips.xcoms import BESIDE, MAKING, STORES
 from airflow_provider_vidu.ui.records.instances import (
     LABEL,
     PLACE,
@@ -179,7 +179,8 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
         return or_(*(_says(note_text, name, word) for word in words))
 
     made = says("role", *MAKING)
-    stored = and_(says("role", "download"), not_(says("artifact", *sorted(BESIDE))))
+    stores = or_(says("role", "download"), and_(made, says("stores", STORES)))
+    stored = and_(stores, not_(says("artifact", *sorted(BESIDE))))
     success = TaskInstance.state == "success"
     tasks = placed(
         select(
@@ -191,7 +192,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             LABEL.label("label"),
             _credits(note).label("credits"),
             _flag(and_(stored, success)).label("stored"),
-            _flag(and_(made, success)).label("made"),
+            _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
             _flag(TaskInstance.state.in_(ENDED)).label("ended"),
         )

@@ -2,6 +2,9 @@
 
 Three places name a price, the first one that does counts: ``vidu_spent`` (the sum of a task's orders, over its retries
 and clears, less what a cancel returned), the note beside the id (the answer to the create), and a small result.
+
+A batch is one XCom, with how many generations it has ordered and their cost over all of its tries: it counts once, as
+its newest task instance left it, on the day when that was.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from airflow.models import renderedtifields as rendered
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, case, cast, func, or_, select
+from sqlalchemy import String, and_, case, cast, func, literal, or_, select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
 
 from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, WATCH_KEY
 from airflow_provider_vidu.orders.money.spending import SPENT_KEY
 from airflow_provider_vidu.ui.records.counts import MAX_SMALL_CHARS, WATCH_KEYS
 from airflow_provider_vidu.ui.records.instances import HAS_REGIONS, same_task
@@ -28,6 +31,9 @@ from airflow_provider_vidu.ui.spending.account import Account, Spent
 
 MAX_GENERATIONS: Final = 100_000
 """The most generations that are added up: the newest ones."""
+MAX_BATCHES: Final = 10_000
+"""The most task instances with a batch that are looked at: the newest ones."""
+MAX_FOLDER_CHARS: Final = 2_000
 MAX_GROUPS: Final = 20_000
 """The most sums (of a day, DAG, model and outcome) that are returned."""
 MAX_OF_DAG: Final = 2_000
@@ -83,14 +89,15 @@ def account(session: Session, since: datetime) -> Account:
     """
     is_object = case((cast(XComModel.value, String).like("{%"), 1), else_=0)
     notes, readable = session.execute(
-        select(func.count(), func.sum(is_object)).where(XComModel.key.in_(WATCH_KEYS), XComModel.timestamp >= since)
+        select(func.count(), func.sum(is_object)).where(
+            XComModel.key.in_([*WATCH_KEYS, BATCH_KEY]), XComModel.timestamp >= since
+        )
     ).one()
-    each = _generations(since).subquery()
-    spent = each.c.price
+    each = union_all(_generations(since), _batches(since)).subquery()
     sums = (
         select(
-            each.c.day, each.c.dag_id, each.c.model, each.c.outcome,
-            func.count().label("generations"), func.count(spent).label("priced"), func.sum(spent).label("credits"),
+            each.c.day, each.c.dag_id, each.c.model, each.c.outcome, func.sum(each.c.generations).label("generations"),
+            func.sum(each.c.priced).label("priced"), func.sum(each.c.price).label("credits"),
         )
         .where(each.c.place == 1, each.c.day >= f"{since:%Y-%m-%d}")
         .group_by(each.c.day, each.c.dag_id, each.c.model, each.c.outcome)
@@ -105,7 +112,9 @@ def account(session: Session, since: datetime) -> Account:
     )
     found = session.execute(query).all()
     rows = [
-        Spent(row.day, row.dag_id, row.model, row.outcome, row.generations, row.priced, float(row.credits or 0))
+        Spent(
+            row.day, row.dag_id, row.model, row.outcome, int(row.generations), int(row.priced), float(row.credits or 0)
+        )
         for row in found
         if row.nth <= MAX_OF_DAG
     ]
@@ -153,6 +162,8 @@ def _generations(since: datetime) -> Any:
             note.dag_id.label("dag_id"),
             model.label("model"),
             _outcome(note.role).label("outcome"),
+            literal(1).label("generations"),
+            case((price.is_(None), 0), else_=1).label("priced"),
             price.label("price"),
             func.row_number().over(partition_by=(note.dag_id, note.run_id, id_text), order_by=order).label("place"),
         )
@@ -162,6 +173,46 @@ def _generations(since: datetime) -> Any:
         .outerjoin(spent, and_(same_task(note, spent), spent.key == SPENT_KEY, is_first))
         .outerjoin(result, and_(same_task(note, result), result.key == RETURN_KEY, is_first))
         .outerjoin(fields, _fields_of(fields, note))
+    )
+
+
+def _batches(since: datetime) -> Any:
+    """Select the batches as :func:`_generations` selects generations; ``place`` is 1 for one row of each.
+
+    A batch with a name of its own goes on from run to run, and each of its tasks has published the whole sum.
+    """
+    newest = (
+        select(
+            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "timestamp")),
+            *([XComModel.task_instance_id] if HAS_REGIONS else []),
+            text_field(XComModel.value, "folder", MAX_FOLDER_CHARS).label("folder"),
+            text_field(XComModel.value, "batch").label("batch"),
+            *(
+                as_number(text_field(XComModel.value, name, 40)).label(name)
+                for name in ("generations", "priced", "credits")
+            ),
+        )
+        .where(XComModel.key == BATCH_KEY, XComModel.timestamp >= since)
+        .order_by(XComModel.timestamp.desc())
+        .limit(MAX_BATCHES)
+    ).subquery()
+    note, fields = newest.c, aliased(rendered.RenderedTaskInstanceFields)
+    order = [note.timestamp.desc(), note.dag_id, note.run_id, note.task_id, note.map_index]
+    return (
+        select(
+            utc_day(note.timestamp),
+            note.dag_id,
+            text_field(fields.rendered_fields, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
+            _outcome(literal("generate")),
+            note.generations,
+            func.coalesce(note.priced, 0),
+            note.credits,
+            func.row_number().over(partition_by=(note.folder, note.batch), order_by=order),
+        )
+        .select_from(newest)
+        .join(TaskInstance, same_task(note, TaskInstance))
+        .outerjoin(fields, _fields_of(fields, note))
+        .where(note.generations > 0)
     )
 
 

@@ -227,7 +227,7 @@ function empty(view, all) {
     "div.nothing",
     {},
     el("h2", {}, view.is_over ? "This run has made no clips" : "No clips yet"),
-    el("p", {}, "Clips of ViduGenerateOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
+    el("p", {}, "Clips of ViduGenerateOperator, ViduBatchOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
     el("p", {}, "A @task that submits with ViduHook is not seen from here: it publishes its generation itself, with ", el("code", {}, "hook.publish(generation)"), "."),
   );
 }

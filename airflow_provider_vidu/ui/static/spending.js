@@ -133,7 +133,7 @@ function rows(view) {
   return [
     el("h2", {}, "By day, DAG, model and outcome", shown && ` (${shown})`),
     table(["Day (UTC)", "DAG", "Model", "Outcome", "Credits", "Generations"], view.rows.map(line)),
-    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits."),
+    el("p.quiet", {}, "Prices are those that the service named at the submits. Refunds of failed or cancelled generations are not deducted, except for a cancel because of max_credits. A batch counts as a whole, on the day when its task last worked on it."),
   ];
 }
 
@@ -142,7 +142,7 @@ function empty(view) {
     "div.nothing",
     {},
     el("h2", {}, `No generations in the last ${view.days} days`),
-    el("p", {}, "The page adds up what ViduGenerateOperator and ViduHook have submitted, in the DAGs whose task instances and XComs you may see."),
+    el("p", {}, "The page adds up what ViduGenerateOperator, ViduBatchOperator and ViduHook have submitted, in the DAGs whose task instances and XComs you may see."),
   );
 }
 

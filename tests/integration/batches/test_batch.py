@@ -76,6 +76,8 @@ def test_the_wait_is_one_small_trigger(dialect, sandbox, tmp_path):
         assert "a cat" not in stored
         assert len(deferral.trigger.jobs) <= 3
     assert "a cat" not in json.dumps([found, task.xcoms])
+    spent = task.xcoms["vidu_batch_place"]  # what the page of the spending adds up
+    assert (spent["generations"], spent["credits"]) == (6, found["credits"])
 
 
 def test_a_bad_row_fails_alone(connect, sandbox, tmp_path):

@@ -32,6 +32,8 @@ def test_a_batch_ends_at_its_budget(connect, sandbox, tmp_path, variables):
     with pytest.raises(exceptions.ViduBudgetError, match=r"30 of 30 credits, in 3 generations.*3 of 6 rows stored"):
         task.run()
     assert (len(sandbox.creates), len(task.lines)) == (3, 3)
+    place = task.xcoms["vidu_batch_place"]  # what the page of the spending adds up, however the task ends
+    assert (place["generations"], place["priced"], place["credits"]) == (3, 3, 3 * PRICE)
     assert len(variables.keys("vidu_spent_")) == 3
     task.kwargs["budget"] = ViduBudget(credits=100)
     task.clear()

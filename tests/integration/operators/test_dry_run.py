@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,3 +118,23 @@ def test_no_secret_is_in_the_result(connect, monkeypatch):
     text = json.dumps(task.run())
     assert KEY not in text
     assert "5ec2e7" not in text
+
+
+def test_each_task_has_an_id_of_its_own(connect):
+    """By task, map index and iteration: the clip pages show task instances with the same id as one clip."""
+    connect()
+
+    def published(task_id: str, index: int, iteration: int | None = None) -> str:
+        task = Task(dry_run=True)
+        context = task.context()
+        context["ti"].task_id, context["ti"].map_index = task_id, index
+        if iteration is not None:
+            context["loop"] = SimpleNamespace(index=iteration)
+        task.operator.execute(context)
+        return str(task.xcoms["generation_id"])
+
+    places = [("opening", -1), ("ending", -1), ("scene", 1), ("scene", 2), ("scene", -1, 0), ("scene", -1, 1)]
+    found = [published(*place) for place in places]
+    assert len(set(found)) == len(places)
+    assert all(name.startswith("dry-run-") for name in found)
+    assert published("opening", -1) == found[0]

@@ -18,11 +18,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_from_the_prompt_to_the_file(dialect, sandbox, tmp_path, deferrable):
     """The woken task stores the file and returns the generation with the file's record."""
-    found = Task(deferrable=deferrable, destination=f"{tmp_path}/").run()
+    task = Task(deferrable=deferrable, destination=f"{tmp_path}/")
+    found = task.run()
     content = Path(found["file"]["uri"].removeprefix("file://")).read_bytes()
     assert (found["status"], found["file"]["generation_id"]) == ("succeeded", found["id"])
     assert found["file"]["sha256"] == hashlib.sha256(content).hexdigest()
     assert Path(found["file"]["uri"]).name == f"{stem_of(found['id'], None)}.mp4"
+    assert (task.xcoms["vidu_watch"]["role"], task.xcoms["vidu_watch"]["stores"]) == ("generate", "file")
 
 
 def test_a_retry_after_a_failed_download_continues(dialect, sandbox, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -54,6 +55,17 @@ def test_rows_are_shown_as_clips(pages):
     assert "refused" in failed["error"]["message"]
     assert working["stage"] == "working"
     assert sheet["credits"] == {"sum": 60, "clips": 3}
+
+
+@pytest.mark.parametrize(("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False)])
+def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
+    """After a minute its sheet says that it will not go on by itself."""
+    batch = BatchFolder(pages.root, 3, "films", name=f"unattended-{age}-{triggerer}", conn_id="none")
+    since = datetime.now(UTC) - timedelta(seconds=age)
+    pages.add(batch.name, None, dag="films", state="deferred", batch=batch.place, at=since, deferred=since,
+              triggerer=triggerer)  # fmt: skip
+    sheet = told(pages, f"{pages.at(batch.name, dag='films')}/batch/clips.json")
+    assert sheet["batch"]["is_unattended"] is is_told
 
 
 def test_the_page_of_a_row(pages):

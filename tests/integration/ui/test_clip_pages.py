@@ -68,6 +68,8 @@ def test_a_dry_run_is_shown_as_one(pages):
     """Its page says that nothing was submitted. The service is not asked for an id that it never had."""
     result = {"dry_run": True, "id": "dry-run-0", "video_url": "https://dry-run.invalid/dry-run-0", "credits": 20}
     pages.add("dry", "dry-run-0", fields={"vidu_conn_id": "vidu_default", "prompt": "A kite"}, result=result)
+    pages.add("dry-too", "dry-run-1", fields={"prompt": "A kite"}, result={**result, "id": "dry-run-1"})
+    assert (pages.clip("dry-too")["notice"], pages.clip("dry-too")["stage"]) == (None, "ready")
     page = pages.clip("dry")
     assert (page["state"], page["prompt"], page["credits"]) == ("dry", "A kite", None)
     assert "dry run: nothing was submitted" in page["pieces"][0]["reason"]
@@ -137,6 +139,23 @@ def test_a_finished_clip(pages, generation):
         assert shown["files"][0]["sha256"] == "b" * 64
         assert {each["task_id"] for each in shown["tasks"]} == {"make", "keep"}
         assert shown["task"]["task_id"] == task
+
+
+def test_a_clip_that_one_task_made_and_stored(pages, generation):
+    """A generate task with a destination has the file in its result: the page shows it as a download's record."""
+    generation_id, made = generation(model="viduq3", credits=20)
+    content = pages.sandbox.file_bytes(generation_id)
+    (pages.root / "single.mp4").write_bytes(content)
+    record = {"uri": f"file://{pages.root}/single.mp4", "size": len(content), "sha256": "c" * 64}
+    record |= {"generation_id": generation_id, "content_type": "video/mp4", "source": None}
+    pages.add("single", generation_id, watch={**MADE, "stores": "file"}, result={**made, "file": record})
+    shown = pages.clip("single")
+    assert (shown["state"], shown["stage"]) == ("stored", "stored")
+    assert (shown["can_play"], shown["can_download"]) == (True, True)
+    assert (shown["files"][0]["size"], shown["files"][0]["sha256"]) == (len(content), "c" * 64)
+    assert shown["timeline"][-1]["name"] == "stored"
+    assert shown["timeline"][-1]["reached"]
+    assert pages.get(pages.at("single", then="/file")).content == content
 
 
 def test_no_signed_url_in_any_answer(pages, generation):
@@ -313,12 +332,14 @@ def test_the_database_counts_as_the_pages_do(pages):
         {"role": "generate"}, {"role": "wait"}, {"role": "submit"}, {"role": "download"},
         {"role": "download", "artifact": "video"}, {"role": "download", "artifact": "image"},
         {"role": "download", "artifact": "cover"}, {"role": ["download"]}, "text", None,
+        {"role": "generate", "stores": "file"}, {"role": "wait", "stores": "file", "artifact": "video"},
+        {"role": "generate", "stores": "file", "artifact": "cover"}, {"role": "submit", "stores": "file"},
         json.dumps({"role": "generate"}),
     ]  # fmt: skip
     facts, now = [], datetime.now(UTC)
     for index in range(260):
         state, note = states[index % 6], notes[(index * 7) % len(notes)]
-        generation_id = f"id-{index if index % 3 else index // 9}"
+        generation_id = f"{'dry-run' if index % 37 == 5 else 'id'}-{index if index % 3 else index // 9}"
         at = now - timedelta(seconds=index % 50)
         if isinstance(note, dict):
             note = {**note, "created_at": index}  # no two tasks leave the same note

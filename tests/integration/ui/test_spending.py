@@ -89,6 +89,29 @@ def test_the_sums(pages):
     assert of_dag(sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
 
 
+def test_a_batch_counts_once(pages):
+    """With all that it has ordered, as its newest task left it; one that has ordered nothing is not there."""
+    dag = "spend-batches"
+
+    def batch(name, task, ago, state="success", **spent):
+        place = {"batch": name, "folder": "s3://clips/b/", "manifest": "s3://clips/b/m", "conn_id": "c", "rows": 500}
+        at = NOW - timedelta(days=ago)
+        pages.add(task, None, dag=dag, batch={**place, **spent}, state=state, at=at, fields={"model": "viduq3-turbo"})
+
+    batch("films", "monday", 3, generations=300, priced=300, credits=6000)
+    batch("films", "tuesday", 2, generations=500, priced=490, credits=9800.5)  # the same batch, which has gone on
+    batch("stopped", "stopped", 2, state="failed", generations=7, priced=7, credits=140)
+    batch("waits", "waits", 0, state="deferred", generations=4, priced=0, credits=0)
+    batch("new", "new", 0, state="running", generations=0, priced=0, credits=0)
+    batch("older", "older", 0)  # of a version that published no sums
+    pages.spoil("older", "vidu_batch_place", '{"batch": "older", "generations": NaN}', dag=dag)
+    assert settled(pages, dag, 3) == {
+        (day(2), "viduq3-turbo", "succeeded"): (9800.5, 500, 490),
+        (day(2), "viduq3-turbo", "failed"): (140, 7, 7),
+        (day(0), "viduq3-turbo", "working"): (0, 4, 0),
+    }
+
+
 def test_where_price_and_model_come_from(pages):
     """The sum over retries and clears comes before the note, and a small result or the rendered fields fill gaps."""
     dag, bare = "spend-sources", {"conn_id": "c", "role": "generate"}
@@ -157,7 +180,7 @@ def test_no_more_than_the_newest(pages, monkeypatch):
     with Session(pages.engine) as session:
         found = records.account(session, NOW - timedelta(days=1))
     assert found.is_cut
-    assert sum(row.generations for row in found.rows) == 2
+    assert sum(row.generations for row in found.rows if row.dag_id != "spend-batches") == 2
 
 
 def test_one_dag_does_not_hide_the_others(pages, monkeypatch):
