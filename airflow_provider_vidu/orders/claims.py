@@ -31,6 +31,7 @@ from airflow_provider_vidu.stores.small_files import content_of, create_file, wr
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
 
 PAUSE_SECONDS: Final = 2.0
 MOST_BYTES: Final = 64 * 1024
@@ -43,11 +44,15 @@ class SharedOrderError(Exception):
     """An equal order of another task has a generation, which this task is to wait for.
 
     :param generation_id: the id at Vidu.
+    :param since: when it was submitted, in epoch seconds; None if unknown.
+    :param finished: the generation, if it has succeeded: the other task is about to store its file, or never will.
     """
 
-    def __init__(self, generation_id: str) -> None:
+    def __init__(self, generation_id: str, since: float | None = None, finished: Generation | None = None) -> None:
         super().__init__(generation_id)
         self.generation_id = generation_id
+        self.since = since
+        self.finished = finished
 
 
 class ClaimLostError(Exception):
@@ -242,11 +247,12 @@ class Claim(NoClaim):
             generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduNotFoundError:
             if time.time() - held.record.at < GRACE_SECONDS:
-                raise SharedOrderError(generation_id) from None
+                raise SharedOrderError(generation_id, held.record.at) from None
             return held
         if generation.failed:
             return held
-        raise SharedOrderError(generation_id)
+        finished = generation if generation.succeeded and generation.video_url else None
+        raise SharedOrderError(generation_id, held.record.at, finished)
 
     def _current(self) -> _Held | None:
         held, number = None, 1
