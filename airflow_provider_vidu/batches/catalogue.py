@@ -209,6 +209,6 @@ class Twins:
 
 def _unknown(owner: str) -> ViduSubmitUnknownError:
     return ViduSubmitUnknownError(
-        f"The row is equal to row {owner!r}, and it cannot be determined whether that was created and billed, so nothing "
-        "is submitted. Check the account's generations at the service, then clear the task."
+        f"The row is equal to row {owner!r}, and it cannot be determined whether that was created and billed, so "
+        "nothing is submitted. Check the account's generations at the service, then clear the task."
     )

@@ -261,9 +261,10 @@ def reopened(line: Mapping[str, Any]) -> Open | None:
     if not line.get("paid") or not line.get("generation_id"):
         return None
     at = datetime.fromisoformat(line["submitted_at"]).timestamp()
-    known = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
-    known["is_shared"] = bool(line.get("reused_from"))
-    return Open(line["generation_id"], at, request=line.get("request", ""), index=line.get("index", -1), **known)
+    known: dict[str, Any] = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
+    is_shared, request = bool(line.get("reused_from")), line.get("request", "")
+    known |= {"request": request, "index": line.get("index", -1), "is_shared": is_shared}
+    return Open(line["generation_id"], at, **known)
 
 
 def begun(
