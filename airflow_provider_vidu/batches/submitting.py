@@ -174,7 +174,7 @@ class Submitter:
     def _without_claim(self, row: Row, endpoint: str | None, record: Record, claim: NoClaim) -> Submitted | None:
         """Take the claim on a row's order; return what becomes of the row if another task has it."""
         try:
-            claim.take(record)
+            claim.take(record)  # at once, or not at all: the intent's time stays right
         except BusyClaimError:
             return Submitted(shared=record.request)
         except SharedOrderError as other:

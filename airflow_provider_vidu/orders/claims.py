@@ -77,8 +77,9 @@ class NoClaim:
     def look(self, request: str) -> None:
         """Raise if nothing is to be submitted: there is a file, or a generation, of an equal order."""
 
-    def take(self, record: Record) -> None:
-        """Claim a create that is about to be sent, or raise as :meth:`look` does."""
+    def take(self, record: Record) -> Record:
+        """Claim a create that is about to be sent, or raise as :meth:`look` does; return its intent as of now."""
+        return record
 
     def check(self) -> None:
         """Raise right before a send if another task has taken the claim over."""
@@ -140,9 +141,10 @@ class Claim(NoClaim):
         self._look_up()
         self._settled()
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record) -> Record:
         """Claim a create that is about to be sent.
 
+        :return: its intent, as of now: waiting for others may have taken minutes.
         :raises SharedOrderError: when an equal order of another task has a generation.
         :raises ViduSubmitUnknownError: when it cannot be determined whether it has one.
         """
@@ -151,7 +153,7 @@ class Claim(NoClaim):
             number = 1 if held is None else held.number
             if held is not None and held.owner != self._owner:
                 number += 1  # its task has died, or its generation has failed
-            own = _Held(number, self._owner, record)
+            own = _Held(number, self._owner, replace(record, at=time.time()))
             try:
                 if held is not None and held.number == number:
                     write_file(self._file(number), _content(own), "application/json")
@@ -159,26 +161,36 @@ class Claim(NoClaim):
                     create_file(self._file(number), _content(own), "application/json")
             except DestinationExistsError:
                 continue  # another task was faster
+            if held is not None and held.number != number and self._at(held.number) != held:
+                self._file(number).remove()  # while it was searched for, its task has come back to life
+                continue
             self._own = own
             try:
                 self._look_up()  # an equal order may have ended since the first look
             except BaseException:
                 self.release()
                 raise
-            return
+            return own.record
 
     def check(self) -> None:
         """Renew the claim right before a send.
+
+        Who takes a claim over writes a file, and then reads whether the claim was renewed; here it is the other way
+        round. So at least one of the two notices the other.
 
         :raises ClaimLostError: when another task has taken it over.
         """
         if self._own is None:
             return
+        self._check_own(self._own)
+        self._write(replace(self._own.record, at=time.time()))
+        self._check_own(self._own)
+
+    def _check_own(self, own: _Held) -> None:
         held = self._current()
-        if held is None or (held.number, held.owner) != (self._own.number, self._owner):
+        if held is None or (held.number, held.owner) != (own.number, self._owner):
             self._own = None
             raise ClaimLostError
-        self._write(replace(self._own.record, at=time.time()))
 
     def submitted(self, generation_id: str) -> None:
         """Make the generation known to the tasks with equal orders, best effort: it is paid for."""
@@ -255,10 +267,14 @@ class Claim(NoClaim):
         raise SharedOrderError(generation_id, held.record.at, finished)
 
     def _current(self) -> _Held | None:
-        held, number = None, 1
-        while (content := content_of(self._file(number), MOST_BYTES)) is not None:
-            held, number = _read(content, number), number + 1
+        held = None
+        while (following := self._at(1 if held is None else held.number + 1)) is not None:
+            held = following
         return held
+
+    def _at(self, number: int) -> _Held | None:
+        content = content_of(self._file(number), MOST_BYTES)
+        return None if content is None else _read(content, number)
 
     def _write(self, record: Record) -> None:
         assert self._own is not None
