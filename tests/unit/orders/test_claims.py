@@ -110,7 +110,7 @@ def test_a_dead_task_is_searched_for(claim, monkeypatch, tmp_path, found):
 
 
 def test_a_claim_is_as_old_as_its_file(claim, monkeypatch, tmp_path):
-    """Its task may have waited for a dead one: a third one waits for it in turn, and its own retry searches from now."""
+    """Its task may have waited for a dead one: a third one waits in turn, and its own retry searches from now on."""
     monkeypatch.setattr(claims, "find_lost", lambda *_: None)
     claim("a").take(record())
     age(tmp_path)
