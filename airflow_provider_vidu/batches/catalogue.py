@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.dialects.identity import is_safe_id
 from airflow_provider_vidu.batches.journal import json_of
-from airflow_provider_vidu.batches.manifest import reused_line
+from airflow_provider_vidu.batches.manifest import failed_line, reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
-from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line
+from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line, opened
 from airflow_provider_vidu.common.values import mapping
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ MOST_BYTES: Final = 16 * 1024
 
 
 PARKED_SECONDS: Final = 15.0
-"""How often a row looks whether another task with an equal order has its file."""
+LONGEST_PARKED_SECONDS: Final = 120.0
+PARKED_SHARE: Final = 0.5
+"""How often a row looks whether another task with an equal order has its file: each look may be a start of the task, so
+it comes after this share of that order's age, within these bounds."""
 
 
 class Catalogue:
@@ -115,6 +119,7 @@ class Twins:
     :param state: of the batch.
     :param digest: returns the digest of a row's request; None if the row cannot be ordered.
     :param claim: returns the claim on the order of a request.
+    :param keys: of the batch's rows; the state may hold others, which are no longer among them.
     """
 
     def __init__(
@@ -123,13 +128,17 @@ class Twins:
         state: BatchState,
         digest: Callable[[Row], str | None],
         claim: Callable[[str], Claim],
+        keys: Collection[str],
     ) -> None:
         self._catalogue = catalogue
         self._state = state
         self._digest = digest
         self._claim = claim
         self._parked: list[tuple[float, Row]] = []
-        self._owners = {job.request: key for key, job in state.open.items()}
+        self._keys = keys
+        # A create of unknown outcome, too: an equal row must not be ordered before it is known.
+        self._owners = {intent.record.request: key for key, intent in state.intents.items()}
+        self._owners |= {job.request: key for key, job in state.open.items()}
         self._waiting: dict[str, list[Row]] = {}
 
     def __bool__(self) -> bool:
@@ -141,10 +150,15 @@ class Twins:
         """When a row that waits for another task is looked at again, in epoch seconds."""
         return min((at for at, _ in self._parked), default=None)
 
-    def park(self, row: Row, request: str) -> None:
-        """Let a row, and those that are equal to it, wait for another task that has submitted an equal order."""
+    def park(self, row: Row, request: str, since: float | None) -> None:
+        """Let a row, and those that are equal to it, wait for another task that has submitted an equal order.
+
+        :param since: when that was, in epoch seconds; None if unknown.
+        """
         self._owners.pop(request, None)
-        at = time.time() + PARKED_SECONDS
+        now = time.time()
+        age = 0.0 if since is None else now - since
+        at = now + max(min(age * PARKED_SHARE, LONGEST_PARKED_SECONDS), PARKED_SECONDS)
         self._parked += [(at, one) for one in (row, *self._waiting.pop(request, ()))]
 
     def taken(self, row: Row) -> Event | bool | None:
@@ -167,12 +181,23 @@ class Twins:
         again = [row for at, row in self._parked if at <= now]
         self._parked = [(at, row) for at, row in self._parked if at > now]
         for request, rows in list(self._waiting.items()):
-            line = self._state.lines.get(self._owners[request])
+            owner = self._owners[request]
+            line = self._state.lines.get(owner)
             if line is None:
+                if owner not in self._keys and owner not in self._state.intents:  # that row was removed
+                    del self._waiting[request]
+                    self._owners[request] = rows[0].key
+                    again += rows
+                    if (job := self._state.open.get(owner)) is not None:  # but its generation is paid for
+                        again.remove(rows[0])
+                        mine = opened(rows[0].key, replace(job, index=rows[0].index))
+                        events += [{"e": "back", "keys": [owner]}, mine]
                 continue
             del self._waiting[request]
             if line["status"] == STORED:
                 events += [{"e": "line", "line": reused_line(row, line)} for row in rows]
+            elif line["error"].get("type") == ViduSubmitUnknownError.__name__:
+                events += [{"e": "line", "line": failed_line(row, _unknown(owner), now)} for row in rows]
             else:
                 del self._owners[request]
                 again += rows
@@ -184,3 +209,10 @@ class Twins:
             self._catalogue.keep(line)
         if line.get("request") and line.get("generation_id"):
             self._claim(line["request"]).ended(line["generation_id"])
+
+
+def _unknown(owner: str) -> ViduSubmitUnknownError:
+    return ViduSubmitUnknownError(
+        f"The row is equal to row {owner!r}, and it cannot be determined whether that was created and billed, so "
+        "nothing is submitted. Check the account's generations at the service, then clear the task."
+    )

@@ -54,6 +54,7 @@ def stored_line(row: Row, job: Open, generation: Generation, record: StoredRecor
         **_times(job, ended, now),
         "took": round(_took(job, generation, ended), 1),
         "request": job.request,
+        **_shared(job),
         "error": None,
     }
 
@@ -80,7 +81,7 @@ def failed_line(
         "error": {**details, "retryable": error.retryable},
     }
     if job is not None:
-        line |= {**_spent(job, generation), **_times(job, None, now), "request": job.request}
+        line |= {**_spent(job, generation), **_times(job, None, now), "request": job.request, **_shared(job)}
         line |= {"endpoint": job.endpoint, "paid": True} if is_paid else {}
     return line
 
@@ -100,6 +101,10 @@ def shown_of(row: Row) -> dict[str, Any]:
     body = row.arguments.get("body") or {}
     known = {name: text(row.arguments.get(name)) or text(body.get(name)) for name in ("prompt", "model")}
     return {name: value[:MAX_SHOWN_CHARS] for name, value in known.items() if value}
+
+
+def _shared(job: Open) -> dict[str, Any]:
+    return {"reused_from": job.id} if job.is_shared else {}
 
 
 def _spent(job: Open, generation: Generation | None) -> dict[str, Any]:

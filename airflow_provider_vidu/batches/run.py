@@ -194,14 +194,14 @@ class BatchRun:
             catalogue = Catalogue(self._destination, service, self._settings.artifact, self._log)
             owner = f"batch {self._batch}"
 
-            def claim(request: str) -> Claim:
+            def claim(request: str, endpoint: str | None = None) -> Claim:
                 def look_up() -> None:
                     if catalogue.find(request) is not None:  # by now: the row takes it when it is looked at again
                         raise SharedOrderError("")
 
-                return catalogue.claim(request, owner, self._hook, None, look_up, sleep=never_sleep)
+                return catalogue.claim(request, owner, self._hook, endpoint, look_up, sleep=never_sleep)
 
-            self._twins = Twins(catalogue, state, self._submitter.digest, claim)
+            self._twins = Twins(catalogue, state, self._submitter.digest, claim, self._by_key)
             self._submitter.claim = claim
 
     def _step(self) -> None:
@@ -224,6 +224,8 @@ class BatchRun:
             reused, again = self._twins.settled()
             if reused:
                 self._journal.append(*reused)
+            for key in (event["key"] for event in reused if event["e"] == "id"):
+                self._collector.watch(self._by_key[key], self.state.open[key])
             self._pending.extend(again)
         if self._collector.trouble is not None and self._stop.error is None:
             self._stop.error = self._collector.trouble
@@ -290,7 +292,7 @@ class BatchRun:
             return
         if result.shared is not None:
             assert self._twins is not None
-            self._twins.park(row, result.shared)
+            self._twins.park(row, result.shared, result.since)
             return
         self._stop.refusals = 0
         self._stop.resume_at = None
@@ -299,7 +301,7 @@ class BatchRun:
             message = f"{self._stop.doubtful} creates in a row had an unknown outcome, so nothing more is submitted."
             self._stop.error = ViduError(message, conn_id=self._settings.vidu_conn_id)
         if (job := self.state.open.get(row.key)) is not None:
-            self._leg.submitted += 1
+            self._leg.submitted += not job.is_shared
             self._collector.watch(row, job, done=_with_result(result.generation))
         elif row.key in self.state.lines:
             self._check_failures()

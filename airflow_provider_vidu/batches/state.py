@@ -40,6 +40,7 @@ class Open:
     :param index: the row's place, from 0; -1 if an earlier version submitted it.
     :param prompt: the beginning of the row's prompt, for the pages.
     :param model: the model that the row asks for.
+    :param is_shared: whether another task with an equal order has paid for it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Open:
     index: int = -1
     prompt: str | None = None
     model: str | None = None
+    is_shared: bool = False
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Open:
@@ -266,8 +268,10 @@ def reopened(line: Mapping[str, Any]) -> Open | None:
     if not line.get("paid") or not line.get("generation_id"):
         return None
     at = datetime.fromisoformat(line["submitted_at"]).timestamp()
-    known = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
-    return Open(line["generation_id"], at, request=line.get("request", ""), index=line.get("index", -1), **known)
+    known: dict[str, Any] = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
+    is_shared, request = bool(line.get("reused_from")), line.get("request", "")
+    known |= {"request": request, "index": line.get("index", -1), "is_shared": is_shared}
+    return Open(line["generation_id"], at, **known)
 
 
 def begun(

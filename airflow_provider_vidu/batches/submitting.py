@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches.manifest import failed_line, job_of, open_of, repeatable
 from airflow_provider_vidu.batches.plan import Blame, blame
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.orders.order import Record
 
 
+OWNER_SECONDS: Final = 60.0
+"""How long the file of a finished generation is left to the task that has paid for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """What became of a row.
@@ -36,6 +40,7 @@ class Submitted:
     :param is_full: whether it takes none for now only.
     :param is_lost: whether the outcome of the create is unknown.
     :param shared: the digest of the request, if another task has submitted an equal order; nothing was sent.
+    :param since: when that task submitted it, in epoch seconds; None if unknown.
     """
 
     generation: Generation | None = None
@@ -43,6 +48,7 @@ class Submitted:
     is_full: bool = False
     is_lost: bool = False
     shared: str | None = None
+    since: float | None = None
 
 
 class Submitter:
@@ -65,8 +71,8 @@ class Submitter:
         check: Callable[[], None],
         spending: BatchSpending,
     ) -> None:
-        self.claim: Callable[[str], NoClaim] = lambda _: NoClaim()
-        """Returns the claim on the order of a request, if equal orders share one create."""
+        self.claim: Callable[[str, str | None], NoClaim] = lambda *_: NoClaim()
+        """Returns the claim on the order of a request and an endpoint, if equal orders share one create."""
         self._spending = spending
         self._hook = hook
         self._journal = journal
@@ -118,8 +124,8 @@ class Submitter:
         return endpoint, record, marked
 
     def _sent(self, row: Row, endpoint: str | None, record: Record, body: Mapping[str, Any]) -> Submitted:
-        claim = self.claim(record.request)
-        if (other := self._without_claim(row, record, claim)) is not None:
+        claim = self.claim(record.request, endpoint)
+        if (other := self._without_claim(row, endpoint, record, claim)) is not None:
             return other
         self._journal.append(_intent(row, endpoint, record))
         sends = 0
@@ -165,12 +171,20 @@ class Submitter:
         self._spending.paid(job, self._journal.state)
         return Submitted(generation)
 
-    def _without_claim(self, row: Row, record: Record, claim: NoClaim) -> Submitted | None:
+    def _without_claim(self, row: Row, endpoint: str | None, record: Record, claim: NoClaim) -> Submitted | None:
         """Take the claim on a row's order; return what becomes of the row if another task has it."""
         try:
-            claim.take(record)
-        except (SharedOrderError, BusyClaimError):
+            claim.take(record)  # at once, or not at all: the intent's time stays right
+        except BusyClaimError:
             return Submitted(shared=record.request)
+        except SharedOrderError as other:
+            if not _is_left(other):
+                return Submitted(shared=record.request, since=other.since)
+            # The other task has failed, or is late: whoever stores the file, it is paid for.
+            at = time.time() if other.since is None else other.since
+            job = open_of(row, other.generation_id, at, endpoint, record.request, credits=0, is_shared=True)
+            self._journal.append(opened(row.key, job))
+            return Submitted(other.finished)
         except ViduSubmitUnknownError as error:  # of the other task
             self._fail(row, error)
             return Submitted()
@@ -207,7 +221,7 @@ class Submitter:
             else:
                 job = open_of(row, generation_id, record.began or record.at, endpoint, record.request)
                 self._journal.append(opened(row.key, job))
-                self.claim(record.request).submitted(generation_id)
+                self.claim(record.request, endpoint).submitted(generation_id)
         return None
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
@@ -226,6 +240,15 @@ def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
         raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
     endpoint = text("endpoint", row.arguments.get("endpoint"))
     return fields, endpoint and endpoint.strip()
+
+
+def _is_left(other: SharedOrderError) -> bool:
+    """Whether the file of another task's generation is missing although that task has had the time to store it."""
+    if other.finished is None:
+        return False
+    ended = other.finished.completed_at
+    at = other.since if ended is None else ended.timestamp()
+    return at is None or time.time() - at >= OWNER_SECONDS
 
 
 def is_searchable_at(record: Record) -> float:

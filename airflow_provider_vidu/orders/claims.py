@@ -33,6 +33,7 @@ from airflow_provider_vidu.stores.small_files import content_of, create_file, wr
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.models import Generation
 
 PAUSE_SECONDS: Final = 2.0
 MOST_TAKEOVERS: Final = 1_000
@@ -52,11 +53,15 @@ class SharedOrderError(Exception):
     """An equal order of another task has a generation, which this task is to wait for.
 
     :param generation_id: the id at Vidu.
+    :param since: when it was submitted, in epoch seconds; None if unknown.
+    :param finished: the generation, if it has succeeded: the other task is about to store its file, or never will.
     """
 
-    def __init__(self, generation_id: str) -> None:
+    def __init__(self, generation_id: str, since: float | None = None, finished: Generation | None = None) -> None:
         super().__init__(generation_id)
         self.generation_id = generation_id
+        self.since = since
+        self.finished = finished
 
 
 class ClaimLostError(Exception):
@@ -81,8 +86,9 @@ class NoClaim:
     def look(self, request: str) -> None:
         """Raise if nothing is to be submitted: there is a file, or a generation, of an equal order."""
 
-    def take(self, record: Record) -> None:
-        """Claim a create that is about to be sent, or raise as :meth:`look` does."""
+    def take(self, record: Record) -> Record:
+        """Claim a create that is about to be sent, or raise as :meth:`look` does; return its intent as of now."""
+        return record
 
     def check(self) -> None:
         """Raise right before a send if another task has taken the claim over."""
@@ -144,9 +150,10 @@ class Claim(NoClaim):
         self._look_up()
         self._settled()
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record) -> Record:
         """Claim a create that is about to be sent.
 
+        :return: its intent, as of now: waiting for others may have taken minutes.
         :raises SharedOrderError: when an equal order of another task has a generation.
         :raises ViduSubmitUnknownError: when it cannot be determined whether it has one.
         """
@@ -155,7 +162,7 @@ class Claim(NoClaim):
             number = 1 if held is None else held.number
             if held is not None and held.owner != self._owner:
                 number += 1  # its task has died, or its generation has failed
-            own = _Held(number, self._owner, record)
+            own = _Held(number, self._owner, replace(record, at=time.time()))
             try:
                 if held is not None and held.number == number:
                     write_file(self._file(number), _content(own), "application/json")
@@ -163,26 +170,36 @@ class Claim(NoClaim):
                     create_file(self._file(number), _content(own), "application/json")
             except DestinationExistsError:
                 continue  # another task was faster
+            if held is not None and held.number != number and self._at(held.number) != held:
+                self._file(number).remove()  # while it was searched for, its task has come back to life
+                continue
             self._own = own
             try:
                 self._look_up()  # an equal order may have ended since the first look
             except BaseException:
                 self.release()
                 raise
-            return
+            return own.record
 
     def check(self) -> None:
         """Renew the claim right before a send.
+
+        Who takes a claim over writes a file, and then reads whether the claim was renewed; here it is the other way
+        round. So at least one of the two notices the other.
 
         :raises ClaimLostError: when another task has taken it over.
         """
         if self._own is None:
             return
+        self._check_own(self._own)
+        self._write(replace(self._own.record, at=time.time()))
+        self._check_own(self._own)
+
+    def _check_own(self, own: _Held) -> None:
         held = self._current()
-        if held is None or (held.number, held.owner) != (self._own.number, self._owner):
+        if held is None or (held.number, held.owner) != (own.number, self._owner):
             self._own = None
             raise ClaimLostError
-        self._write(replace(self._own.record, at=time.time()))
 
     def submitted(self, generation_id: str) -> None:
         """Make the generation known to the tasks with equal orders, best effort: it is paid for."""
@@ -271,23 +288,28 @@ class Claim(NoClaim):
             generation = self._hook.get_generation(generation_id, endpoint=self._endpoint)
         except ViduNotFoundError:
             if time.time() - held.record.at < GRACE_SECONDS:
-                raise SharedOrderError(generation_id) from None
+                raise SharedOrderError(generation_id, held.record.at) from None
             return held
         if generation.failed:
             return held
-        raise SharedOrderError(generation_id)
+        finished = generation if generation.succeeded and generation.video_url else None
+        raise SharedOrderError(generation_id, held.record.at, finished)
 
     def _current(self) -> _Held | None:
-        held, number = None, 1
-        while (content := content_of(self._file(number), MOST_BYTES)) is not None:
-            held, number = _read(content, number), number + 1
-            if number > MOST_TAKEOVERS:
+        held = None
+        while (following := self._at(1 if held is None else held.number + 1)) is not None:
+            held = following
+            if held.number > MOST_TAKEOVERS:
                 raise ViduConfigError(
                     f"The claim on this order was taken over {MOST_TAKEOVERS:,} times, so nothing was submitted. If no "
                     f"task with an equal order runs, remove the folder of {self._file(1).uri}.",
                     conn_id=self._hook.vidu_conn_id,
                 )
         return held
+
+    def _at(self, number: int) -> _Held | None:
+        content = content_of(self._file(number), MOST_BYTES)
+        return None if content is None else _read(content, number)
 
     def _write(self, record: Record) -> None:
         assert self._own is not None

@@ -238,7 +238,7 @@ class Submission:
         # Before the intent: an upload costs nothing, and one that fails leaves nothing to search for.
         body = prepared.resolve(self._hook, self._log)
         record, sent = self._intent(body, endpoint, request)
-        self._claim.take(record)
+        record = self._claim.take(record)
         self._store.save(record)
         sends = 0
 

@@ -111,6 +111,18 @@ def reading_advice(protocol: str) -> str:
     )
 
 
+def state_advice(scheme: str) -> str:
+    """Return which permissions the states beside the files need: without one to list, S3 forbids what is not there.
+
+    :param scheme: of the destination, in lower case.
+    """
+    store = STORES.get(scheme)
+    return (
+        "The states in .vidu/ are read, written and removed, and the store must say if one does not exist: that needs "
+        f"the permissions {store.permissions if store else 'to read and list'}, and to write and delete."
+    )
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether the store refused the request."""
     return any(400 <= status < 500 and status != 408 for status in _statuses(error))

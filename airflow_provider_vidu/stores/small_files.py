@@ -7,6 +7,7 @@ from typing import Final
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
 from airflow_provider_vidu.stores.base import StoredFile
+from airflow_provider_vidu.stores.schemes import is_forbidden, scheme_of, state_advice
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest file that is read. Others may write to the store; the state of 100,000 rows takes about 80 MiB."""
@@ -59,4 +60,7 @@ def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
     except ViduStorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
+        if error.__cause__ is not None and is_forbidden(error.__cause__):
+            # Not "there is none": what is paid for would be ordered again.
+            raise ViduStorageError(f"{error.reason} {state_advice(scheme_of(file.uri))}") from error.__cause__
         raise

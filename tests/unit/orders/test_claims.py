@@ -24,6 +24,14 @@ from airflow_provider_vidu.stores.destination import Destination
 LOG = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None, debug=lambda *_: None)
 
 
+def age(folder, number=1):
+    """Let a claim be an hour old."""
+    path = folder / f"{number:06d}.json"
+    held = json.loads(path.read_text())
+    held["record"]["at"] -= 3600
+    path.write_text(json.dumps(held))
+
+
 def record(**known):
     """Return the intent of a create."""
     return Record(0, "marker", time.time(), request="r", **known)
@@ -64,11 +72,12 @@ def test_one_of_two_has_the_claim(claim):
 
 
 @pytest.mark.parametrize("answer", ["failed", ViduNotFoundError("gone")], ids=["failed", "unknown"])
-def test_a_generation_of_no_use_is_taken_over(claim, answer):
+def test_a_generation_of_no_use_is_taken_over(claim, tmp_path, answer):
     """By one task, and who has lost the claim does not send."""
     first, second = claim("a"), claim("b", answer)
-    first.take(replace(record(), at=time.time() - 3600))
+    first.take(record())
     first.submitted("g1")
+    age(tmp_path)
     second.take(record())
     with pytest.raises(ClaimLostError):
         first.check()
@@ -90,10 +99,11 @@ def test_a_new_generation_that_is_not_found_is_shared(claim):
 
 
 @pytest.mark.parametrize("found", ["g9", None], ids=["created", "not created"])
-def test_a_dead_task_is_searched_for(claim, monkeypatch, found):
+def test_a_dead_task_is_searched_for(claim, monkeypatch, tmp_path, found):
     """Its generation is shared if there is one; otherwise another task takes over."""
     monkeypatch.setattr(claims, "find_lost", lambda *_: found)
-    claim("a").take(replace(record(), at=time.time() - 3600))
+    claim("a").take(record())
+    age(tmp_path)
     second = claim("b")
     if found:
         with pytest.raises(SharedOrderError, match="g9"):
@@ -104,6 +114,45 @@ def test_a_dead_task_is_searched_for(claim, monkeypatch, found):
         second.take(record())
 
 
+def test_a_claim_is_as_old_as_its_file(claim, monkeypatch, tmp_path):
+    """Its task may have waited for a dead one: a third one waits in turn, and its own retry searches from now on."""
+    monkeypatch.setattr(claims, "find_lost", lambda *_: None)
+    claim("a").take(record())
+    age(tmp_path)
+    taken = claim("b").take(replace(record(), at=time.time() - 3600))
+    assert taken.at == pytest.approx(time.time(), abs=60)
+    with pytest.raises(BusyClaimError):
+        claim("c").take(replace(record(), at=time.time() - 3600))
+
+
+def test_a_task_that_comes_back_to_life_keeps_its_claim(claim, monkeypatch, tmp_path):
+    """It renewed the claim and sends, while another one was searching for its create: that one does not take over."""
+    first = claim("a")
+    first.take(record())
+    age(tmp_path)
+    monkeypatch.setattr(claims, "find_lost", lambda *_: first.check())
+    with pytest.raises(BusyClaimError):
+        claim("b").take(record())
+    first.check()
+
+
+def test_a_renewal_notices_who_has_taken_over_meanwhile(claim, monkeypatch, tmp_path):
+    """The other one read the claim before it was renewed, so this one does not send."""
+    monkeypatch.setattr(claims, "find_lost", lambda *_: None)
+    first, second, write = claim("a"), claim("b"), claims.write_file
+    first.take(record())
+    age(tmp_path)
+
+    def late(*arguments):
+        monkeypatch.setattr(claims, "write_file", write)
+        second.take(record())
+        write(*arguments)
+
+    monkeypatch.setattr(claims, "write_file", late)
+    with pytest.raises(ClaimLostError):
+        first.check()
+
+
 def test_an_inconclusive_search_submits_nothing(claim, monkeypatch, tmp_path):
     """The error names the file that a person may remove."""
 
@@ -111,7 +160,8 @@ def test_an_inconclusive_search_submits_nothing(claim, monkeypatch, tmp_path):
         raise ViduSubmitUnknownError("inconclusive")
 
     monkeypatch.setattr(claims, "find_lost", search)
-    claim("dag/run/task/-1").take(replace(record(), at=time.time() - 3600))
+    claim("dag/run/task/-1").take(record())
+    age(tmp_path)
     with pytest.raises(ViduSubmitUnknownError, match=r"dag/run/task/-1.*remove file://.*000001\.json"):
         claim("b").take(record())
 
