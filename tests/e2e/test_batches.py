@@ -28,6 +28,7 @@ def batch(airflow, keys, tmp_path_factory):
         yield made
 
 
+@pytest.mark.nightly  # minutes; the example with a batch runs each time
 def test_each_row_is_paid_once(batch):
     """Creates, files and lines of the manifest are as many as rows, whatever dies and whatever users do."""
     random.seed(4711)

@@ -107,7 +107,7 @@ def test_a_death_at_every_step(dies, sandbox, tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "in_flight", "chance"),
-    [(40, 8, 0.02), pytest.param(5000, 50, 0.0003, marks=pytest.mark.nightly)],
+    [pytest.param(40, 8, 0.02, marks=pytest.mark.nightly), pytest.param(5000, 50, 0.0003, marks=pytest.mark.nightly)],
     ids=["40 rows", "5,000 rows"],
 )
 def test_deaths_at_random_steps(dies, sandbox, tmp_path, monkeypatch, count, in_flight, chance):
