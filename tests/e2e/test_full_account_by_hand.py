@@ -48,8 +48,15 @@ def _run(environment: dict[str, str], *command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("way", COMMANDS)
-@pytest.mark.parametrize("dialect", ["ent-v2", "vidu-native"])
+@pytest.mark.parametrize(
+    ("dialect", "way"),
+    [
+        ("ent-v2", "dag.test()"),
+        ("vidu-native", "airflow tasks test"),
+        pytest.param("ent-v2", "airflow tasks test", marks=pytest.mark.nightly),
+        pytest.param("vidu-native", "dag.test()", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_full_account_is_waited_for(environment, dialect, way):
     """The refused create is repeated when the other job has ended, and paid once."""
     with Sandbox(queue=0, duration=3, models="any", concurrency=1, when_full="refuse", gateway_concurrency=1) as full:
