@@ -98,6 +98,7 @@ def test_ends_are_noticed_at_once_with_two_polls(called):
     assert max(polls) <= 2
 
 
+@pytest.mark.nightly
 def test_a_lie_costs_a_poll_and_the_task_sleeps_on(called):
     """A callback that reports success too early wakes the task once; the true end still ends it, paid once."""
     called.sandbox.add_callback_fault("lying", word="processing")
