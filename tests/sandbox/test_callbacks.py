@@ -92,7 +92,7 @@ def test_an_end_is_tried_three_times(service, receiver):
     """Processing once, an end three times, while the delivery fails."""
     receiver.status = 500
     create(service, receiver.server.url("/cb"), prompt="[fail] a boat")
-    wait_for(lambda: len(receiver.got) == 4)
+    wait_for(lambda: len(service.callbacks) == 4)  # recorded after the answer
     assert receiver.words() == ["processing", "failed", "failed", "failed"]
     assert [record.attempt for record in service.callbacks] == [1, 1, 2, 3]
 
