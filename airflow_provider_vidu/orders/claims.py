@@ -176,7 +176,7 @@ class Claim(NoClaim):
             self._own = own
             try:
                 self._look_up()  # an equal order may have ended since the first look
-            except BaseException:
+            except BaseException:  # a kill, too: nothing was sent, so no other task may wait for this claim
                 self.release()
                 raise
             return own.record
