@@ -65,7 +65,7 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
     home, port = tmp_path_factory.mktemp("called") / "airflow", free_port()
     settings = {"VIDU__CALLBACK_BASE_URL": f"http://127.0.0.1:{port}", "CORE__PARALLELISM": "6"}
     with (
-        Sandbox(keys=[keys.good], queue=2, duration=18, models="any", concurrency=None, list_payload=True) as sandbox,
+        Sandbox(keys=[keys.good], queue=1, duration=9, models="any", concurrency=None, list_payload=True) as sandbox,
         PrivateAirflow(home, [HERE / "called_dags"], port=port, settings=settings) as airflow,
     ):
         extra = {"dialect": "ent-v2"}
@@ -73,8 +73,11 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
         airflow.add_connection("vidu_called", fields)
         airflow.wait_for_dags(["e2e_called", "e2e_called_mapped"])
         made = Called(airflow, sandbox)
-        # The first callback of a triggerer shows that they arrive: from then on, the first poll is later.
+        # The first callback of a triggerer shows that they arrive, once the trigger is dropped: from then on, the first
+        # poll is later. Airflow before 3.3 tells it so without a second poll.
         assert airflow.wait(made.run("first"), timeout=300) == "success", airflow.output
+        (first,) = made.creates("first")
+        wait_for(lambda: len(made.queries(first.id)) > 1, 20)
         yield made
         tokens = [create.body["callback_url"].rpartition("/")[2].encode() for create in sandbox.creates]
     # The API server's access log holds the path; logs of tasks, triggers and scheduler do not.
@@ -94,8 +97,10 @@ def test_ends_are_noticed_at_once_with_two_polls(called):
         delays.append(min(at for at in queries if at > reported - 1) - reported)
     print("noticed after", delays, "polls", polls)
     assert statistics.median(delays) < NOTICED_SECONDS
-    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end.
-    assert max(polls) <= 2
+    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end. On a busy machine
+    # a trigger may poll by itself before Airflow drops it.
+    assert statistics.median(polls) <= 2
+    assert max(polls) <= 3
 
 
 @pytest.mark.nightly
@@ -127,4 +132,4 @@ def test_forged_callbacks_change_nothing(called):
         assert (answer.status_code, answer.content) == (404, b"")
     assert [task.state for task in called.airflow.tasks(run)] == ["deferred"]
     assert called.airflow.wait(run, timeout=300) == "success"
-    assert len(called.queries(create.id)) <= 2
+    assert len(called.queries(create.id)) <= 3
