@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_vidu.api import connection_form
 from airflow_provider_vidu.api.calls import Call, checked_body, unknown_outcome
-from airflow_provider_vidu.api.config import ViduConfig
-from airflow_provider_vidu.api.connection import problem, resolve
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
+from airflow_provider_vidu.api.settings import form as connection_form
+from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.api.settings.connection import problem, resolve
 from airflow_provider_vidu.defaults import (
     CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,

@@ -27,10 +27,10 @@ from airflow_provider_vidu.polling.watch import (
     Watch,
     earliest_event,
 )
-from airflow_provider_vidu.tasks.callbacks import PROVEN_FIRST_SECONDS, arrivals
+from airflow_provider_vidu.tasks.callbacks.arrivals import PROVEN_FIRST_SECONDS, arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
-from airflow_provider_vidu.tasks.slots import no_slot, slot_queue, task_key
+from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient

@@ -157,7 +157,7 @@ async def _crowd(waits: int, share: float) -> dict[str, Any]:
 
 async def _order(crowd: Crowd, hook: Any, base: str, slots: asyncio.Semaphore) -> None:
     """Submit a generation with a callback and begin its wait, as the operator does."""
-    from airflow_provider_vidu.tasks.callback_tokens import new_address
+    from airflow_provider_vidu.tasks.callbacks.tokens import new_address
     from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
     address = new_address(base, instance := uuid4())

@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 import airflow_provider_vidu
-from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig
+from airflow_provider_vidu.api.settings.config import EXTRA_PREFIX, ViduConfig
 from airflow_provider_vidu.get_provider_info import get_provider_info
 from tests.versions import AIRFLOW
 

@@ -22,8 +22,6 @@ from yarl import URL
 
 from airflow_provider_vidu.api.async_connection import Connector, has_connected, was_sent
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.config import ViduConfig
-from airflow_provider_vidu.api.connection import aresolve
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.dialects.task_list import Listing
 from airflow_provider_vidu.api.looks import Looks
@@ -37,6 +35,8 @@ from airflow_provider_vidu.api.messages import (
     unreadable,
 )
 from airflow_provider_vidu.api.session import Session
+from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.api.settings.connection import aresolve
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Generation

@@ -31,7 +31,7 @@ from airflow_provider_vidu.polling.watch import PollResult, Wait, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
-    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.api.settings.config import ViduConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import Dialect
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiRequest
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.exceptions import ViduAuthError, ViduError
 from airflow_provider_vidu.polling.retries import Attempts
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.batches.leg.submitting import fields_of
 from airflow_provider_vidu.batches.manifest import shown_of
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import STORED, Line
-from airflow_provider_vidu.batches.submitting import fields_of
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
 from airflow_provider_vidu.orders.dry_run import Offline
-from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import terms_of
 from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.stores.small_files import content_of

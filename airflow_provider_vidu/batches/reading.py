@@ -13,7 +13,7 @@ from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media_files import opened_input
+from airflow_provider_vidu.orders.media.files import opened_input
 from airflow_provider_vidu.stores.places import split_connection
 
 _BY_EXTENSION: Final[dict[str, RowsFormat]] = {

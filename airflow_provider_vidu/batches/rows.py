@@ -16,7 +16,7 @@ from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.common.media_types import without_suffix
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.orders.media_fields import read_json
+from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.request import NAMES
 from airflow_provider_vidu.stores.naming import stem_of
 

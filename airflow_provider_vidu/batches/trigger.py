@@ -18,7 +18,7 @@ from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
-from airflow_provider_vidu.tasks.slots import slot_queue
+from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient

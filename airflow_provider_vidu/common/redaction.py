@@ -27,7 +27,7 @@ _ENTITY = re.compile(
 )
 _CALLBACKS: Final = "/vidu/callbacks/"
 _CALLBACK_TOKEN: Final = re.compile(rf"(?<={_CALLBACKS})[A-Za-z0-9_-]{{20,}}")
-"""The token of a callback's address (``tasks.callback_tokens``): a service that echoes the request would put it into
+"""The token of a callback's address (``tasks.callbacks.tokens``): a service that echoes the request would put it into
 the XCom of the result, or into an error, where readers of the DAG see it."""
 _LAST_CHARACTER: Final = 0x10FFFF
 _GAPS: Final = ("\\n", "\\r", "\\t", "\n", "\r", "\t", " ", "+")

@@ -30,7 +30,7 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.dry_run import is_dry
-from airflow_provider_vidu.orders.media_fields import read_json
+from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_vidu.batches.run import BatchRun
+    from airflow_provider_vidu.batches.leg.run import BatchRun
     from airflow_provider_vidu.stores.destination import Destination
 
 LOST_CONNECTION_SECONDS = 300.0
@@ -211,8 +211,8 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _leg(self, context: Any, event: Any, *, was_resumed: bool) -> dict[str, Any]:
         from airflow_provider_vidu.batches.journal import Journal
-        from airflow_provider_vidu.batches.run import BatchRun
-        from airflow_provider_vidu.batches.spending import BatchSpending
+        from airflow_provider_vidu.batches.leg.run import BatchRun
+        from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of

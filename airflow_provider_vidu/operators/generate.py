@@ -51,21 +51,21 @@ from airflow_provider_vidu.orders.request import (
 )
 from airflow_provider_vidu.orders.tries import checked_config, forget_order, record_returned
 from airflow_provider_vidu.stores.artifacts import Artifact
-from airflow_provider_vidu.tasks.callbacks import address_for
+from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
 from airflow_provider_vidu.tasks.deferral import DeferredWait, check_execution_timeout, was_given_up
 from airflow_provider_vidu.tasks.endings import Observed, log_end, without_known_causes
 from airflow_provider_vidu.tasks.masking import SignedURLOperator, as_result
-from airflow_provider_vidu.tasks.slots import no_triggerer
+from airflow_provider_vidu.tasks.slots.queue import no_triggerer
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
     from airflow_provider_vidu.orders.money.spending import Spending
     from airflow_provider_vidu.orders.submission import Submission
-    from airflow_provider_vidu.tasks.slot_wait import SlotWait
+    from airflow_provider_vidu.tasks.slots.waiting import SlotWait
 
 
 class ViduGenerateOperator(SignedURLOperator):
@@ -230,7 +230,7 @@ class ViduGenerateOperator(SignedURLOperator):
 
     def _submitted(self, context: Context, turn: Turn | None) -> dict[str, Any]:
         from airflow_provider_vidu.operators.preflight import check_downstream
-        from airflow_provider_vidu.orders.media import Prepared
+        from airflow_provider_vidu.orders.media.request import Prepared
         from airflow_provider_vidu.orders.submission import digest_of
 
         context = {} if context is None else context  # in a user's unit test
@@ -356,7 +356,7 @@ class ViduGenerateOperator(SignedURLOperator):
         return {} if self.destination is None else {"stores": "file", "artifact": self.artifact}
 
     def _slot_wait(self, hook: ViduHook, context: Context, turn: Turn | None, *, is_watched: bool) -> SlotWait:
-        from airflow_provider_vidu.tasks.slot_wait import SlotWait
+        from airflow_provider_vidu.tasks.slots.waiting import SlotWait
         from airflow_provider_vidu.triggers import ViduSlotTrigger
 
         return SlotWait(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media_fields import as_list, read_json
+from airflow_provider_vidu.orders.media.fields import as_list, read_json
 from airflow_provider_vidu.orders.upstream import filled
 
 if TYPE_CHECKING:

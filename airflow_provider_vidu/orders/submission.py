@@ -33,7 +33,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.orders.claims import NoClaim
 from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncertain
-from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.polling.watch import failure, is_doubtful
@@ -42,7 +42,7 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.records import RecordStore
-    from airflow_provider_vidu.tasks.callback_tokens import CallbackAddress
+    from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
 GRACE_SECONDS: Final = 60.0
 """How old an intent must be before "no such generation" is accepted for its id."""

@@ -13,7 +13,7 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
 
 

@@ -3,7 +3,8 @@
 A woken task needs some seconds until it can submit: its event is stored, the scheduler queues it, a worker starts. On
 an account with short clips these seconds are a quarter of its time. So the next task is woken while the generation
 still runs, early enough to start at its end. The task itself checks that the generation has ended before it submits
-(:meth:`..tasks.slot_wait.SlotWait.before_create`), so a wrong forecast costs a task start, and never a refused create.
+(:meth:`..tasks.slots.waiting.SlotWait.before_create`), so a wrong forecast costs a task start, never a refused
+create.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def test_every_page_is_in_the_manual():
 
 def test_every_field_of_the_connection_is_documented():
     """The table of fields is that of the connection form, with the host and the key."""
-    from airflow_provider_vidu.api.connection_form import CONN_FIELDS
+    from airflow_provider_vidu.api.settings.form import CONN_FIELDS
 
     assert first_cells("connection.md", "## Fields") == {"host", "password", *CONN_FIELDS}
 

@@ -97,8 +97,8 @@ def test_ends_are_noticed_at_once_with_two_polls(called):
         delays.append(min(at for at in queries if at > reported - 1) - reported)
     print("noticed after", delays, "polls", polls)
     assert statistics.median(delays) < NOTICED_SECONDS
-    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end. On a busy machine
-    # a trigger may poll by itself before Airflow drops it.
+    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end. On a busy
+    # machine a trigger may poll by itself before Airflow drops it.
     assert statistics.median(polls) <= 2
     assert max(polls) <= 3
 

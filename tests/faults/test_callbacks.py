@@ -15,8 +15,8 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_vidu.polling import watch
-from airflow_provider_vidu.tasks import callbacks
-from airflow_provider_vidu.tasks.callback_tokens import new_address
+from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
+from airflow_provider_vidu.tasks.callbacks.tokens import new_address
 from airflow_provider_vidu.ui.callbacks import airflow_tasks, routes
 from fault_table import CLEAR_ERROR, REFUSED, SURVIVED
 from tests.faults.callback_world import BASE, CallbackWorld

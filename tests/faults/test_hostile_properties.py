@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.events import read_event
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError, ViduError

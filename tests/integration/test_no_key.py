@@ -16,7 +16,7 @@ from types import FrameType
 import pytest
 import trustme
 
-from airflow_provider_vidu.api.connection import resolve
+from airflow_provider_vidu.api.settings.connection import resolve
 from airflow_provider_vidu.api.uploads import put
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer

@@ -21,7 +21,8 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
 )
 from airflow_provider_vidu.polling import watch
-from airflow_provider_vidu.tasks import callbacks, handover
+from airflow_provider_vidu.tasks import handover
+from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]

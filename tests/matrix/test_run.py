@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import airflow_provider_vidu
-from airflow_provider_vidu.api.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_vidu.api.settings.form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from tests.versions import AIRFLOW, LISTED, ask_airflow
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from airflow_provider_vidu.batches import collecting
+from airflow_provider_vidu.batches.leg import collecting
 from airflow_provider_vidu.sandbox import Sandbox
 from tests.integration.batches.batch_task import BatchTask
 

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException, Asset, Context
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_vidu.api import connection
+from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.retry_policy import vidu_retry_policy

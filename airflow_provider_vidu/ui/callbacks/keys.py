@@ -9,8 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from airflow_provider_vidu.api.connection import aresolve, connection_type
-from airflow_provider_vidu.api.connection_form import CONNECTION_TYPE
+from airflow_provider_vidu.api.settings.connection import aresolve, connection_type
+from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE
 from airflow_provider_vidu.exceptions import ViduError, ViduTransportError
 from airflow_provider_vidu.ui.threads import BusyError
 

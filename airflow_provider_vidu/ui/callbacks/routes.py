@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from starlette.routing import Route
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.tasks.callback_tokens import PATH, read_token
-from airflow_provider_vidu.tasks.callbacks import callback_base_url
+from airflow_provider_vidu.tasks.callbacks.arrivals import callback_base_url
+from airflow_provider_vidu.tasks.callbacks.tokens import PATH, read_token
 from airflow_provider_vidu.ui.callbacks import airflow_tasks
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
 from airflow_provider_vidu.ui.callbacks.keys import Keys

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from airflow_provider_vidu.api.connection import aresolve, connection_type
-from airflow_provider_vidu.api.connection_form import CONNECTION_TYPE
+from airflow_provider_vidu.api.settings.connection import aresolve, connection_type
+from airflow_provider_vidu.api.settings.form import CONNECTION_TYPE
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import (
     ViduAuthError,

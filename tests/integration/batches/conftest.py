@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.batches import run
+from airflow_provider_vidu.batches.leg import run
 
 
 @pytest.fixture(autouse=True)

@@ -355,7 +355,7 @@ def test_a_failed_download_does_not_order_again(dialect, sandbox, tmp_path):
 
 def test_a_lost_create_is_found(connect, sandbox, tmp_path, monkeypatch):
     """The answer to a create is lost: the row's generation is searched for, and paid once."""
-    from airflow_provider_vidu.batches import submitting
+    from airflow_provider_vidu.batches.leg import submitting
     from airflow_provider_vidu.orders import lost_order
 
     for module in (submitting, lost_order):

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_vidu.batches import collecting, journal, plan, submitting
+from airflow_provider_vidu.batches import journal, plan
+from airflow_provider_vidu.batches.leg import collecting, submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask

@@ -8,7 +8,8 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches import catalogue, submitting
+from airflow_provider_vidu.batches import catalogue
+from airflow_provider_vidu.batches.leg import submitting
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims, lost_order
 from tests.integration.batches.batch_task import BatchTask

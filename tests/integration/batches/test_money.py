@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches import spending
+from airflow_provider_vidu.batches.leg import spending
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
 from tests.integration.batches.batch_task import BatchTask
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from airflow_provider_vidu.batches import collecting, journal
+from airflow_provider_vidu.batches import journal
+from airflow_provider_vidu.batches.leg import collecting
 from tests.faults.transfer_s3 import body_of, keys, s3_bucket, s3_client, s3_endpoint  # noqa: F401 - fixtures
 from tests.integration.batches.batch_task import BatchTask
 

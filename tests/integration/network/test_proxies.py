@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 
-from airflow_provider_vidu.api.connection import resolve
+from airflow_provider_vidu.api.settings.connection import resolve
 from airflow_provider_vidu.downloads.transfer import Rules, Transfer
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduTransportError
 from airflow_provider_vidu.hooks import ViduHook

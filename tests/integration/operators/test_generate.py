@@ -14,7 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import exceptions, hooks
-from airflow_provider_vidu.api import connection
+from airflow_provider_vidu.api.settings import connection
 from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.orders.records import store_for
 from airflow_provider_vidu.orders.submission import Record

@@ -13,8 +13,8 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators import ViduGenerateOperator
-from airflow_provider_vidu.tasks import callbacks
-from airflow_provider_vidu.tasks.callback_tokens import read_token
+from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
+from airflow_provider_vidu.tasks.callbacks.tokens import read_token
 from tests.integration.operators.test_generate import Task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]

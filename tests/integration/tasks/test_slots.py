@@ -15,8 +15,8 @@ from airflow_provider_vidu.events import Predecessor, read_slot_event
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduTimeoutError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.polling import admission
-from airflow_provider_vidu.tasks import slots
-from airflow_provider_vidu.tasks.slots import slot_queue
+from airflow_provider_vidu.tasks.slots import queue as slots
+from airflow_provider_vidu.tasks.slots.queue import slot_queue
 from airflow_provider_vidu.triggers import ViduGenerationTrigger, ViduSlotTrigger
 
 pytestmark = pytest.mark.integration

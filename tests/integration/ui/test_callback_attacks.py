@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_provider_vidu.tasks.callback_tokens import new_address
+from airflow_provider_vidu.tasks.callbacks.tokens import new_address
 from tests.callback_requests import signed_headers
 from tests.integration.ui.conftest import KEY
 from tests.integration.ui.test_callbacks import deferred, row  # noqa: F401 - a fixture

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_provider_vidu.tasks.callback_tokens import new_address, read_token
+from airflow_provider_vidu.tasks.callbacks.tokens import new_address, read_token
 from airflow_provider_vidu.ui.callbacks import airflow_tasks
 from tests.integration.ui.conftest import Pages
 from tests.integration.ui.test_callbacks import _archive, _rewrite, deferred, event_of, row

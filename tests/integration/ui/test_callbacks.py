@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import requests
 
-from airflow_provider_vidu.tasks.callback_tokens import CallbackAddress, new_address, read_token
+from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress, new_address, read_token
 from tests.callback_requests import body, signed_headers
 from tests.integration.ui.conftest import KEY, Pages
 from tests.versions import AIRFLOW

@@ -9,10 +9,10 @@ import pytest
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.calls import Call
-from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import TOO_LARGE, ApiRequest
 from airflow_provider_vidu.api.session import Session
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduError
 from tests.rows import each_row

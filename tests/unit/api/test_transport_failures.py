@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import ViduNative
 from airflow_provider_vidu.api.messages import TransportFailure
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.redaction import Secret
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import EntV2
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.redaction import Redactor, Secret, is_secret_header
-from airflow_provider_vidu.tasks.callback_tokens import new_address
+from airflow_provider_vidu.tasks.callbacks.tokens import new_address
 from tests.rows import each_row
 
 KEY = 'sk-GEHEIM/+"&<0123>=é'

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="the route needs the API server of Airflow 3")
 
-from airflow_provider_vidu.tasks.callback_tokens import new_address, read_token
+from airflow_provider_vidu.tasks.callbacks.tokens import new_address, read_token
 from airflow_provider_vidu.ui.callbacks import airflow_tasks, routes
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
 from airflow_provider_vidu.ui.callbacks.routes import CallbackRoute

@@ -27,7 +27,7 @@ from airflow_provider_vidu.tasks.handover import ENDED, state_of
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
-    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.models import Credits
 
 REPORT_SECONDS: Final = 3.0

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media_fields import MEDIA_FIELDS, address, as_list, replaced
+from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, replaced
 
 WEB = "https://example.com/a.png?sig=x%20y"
 

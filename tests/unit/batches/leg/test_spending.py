@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_vidu.batches.spending import READ_SECONDS, BatchSpending
+from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpending
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.exceptions import ViduBudgetError
 from airflow_provider_vidu.models import Generation

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.tasks import callbacks
-from airflow_provider_vidu.tasks.callback_tokens import checked_base, read_token
-from airflow_provider_vidu.tasks.callbacks import MAX_MISSED, Arrivals, address_for
+from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
+from airflow_provider_vidu.tasks.callbacks.arrivals import MAX_MISSED, Arrivals, address_for
+from airflow_provider_vidu.tasks.callbacks.tokens import checked_base, read_token
 
 BASE = "https://airflow.example.com/team"
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from airflow.providers.common.compat.sdk import conf, mask_secret
 
 from airflow_provider_vidu.links import has_pages
-from airflow_provider_vidu.tasks.callback_tokens import OPTION, CallbackAddress, checked_base, new_address
+from airflow_provider_vidu.tasks.callbacks.tokens import OPTION, CallbackAddress, checked_base, new_address
 
 log = logging.getLogger("airflow.task.airflow_provider_vidu.callbacks")  # below a logger that every Airflow shows
 

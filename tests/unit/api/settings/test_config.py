@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vidu.api.config import ViduConfig
 from airflow_provider_vidu.api.dialects import EntV2, ViduNative
 from airflow_provider_vidu.api.messages import ApiRequest
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.common.redaction import MASK, Secret
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
 from airflow_provider_vidu.exceptions import ViduConfigError

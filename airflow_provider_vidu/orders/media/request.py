@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_vidu.api.json_values import unfit
 from airflow_provider_vidu.common.progress import size as size_text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
-from airflow_provider_vidu.orders.media_fields import Inline, Kind, MediaField, address, replaced
-from airflow_provider_vidu.orders.media_files import ADVICE, MediaFile
+from airflow_provider_vidu.orders.media.fields import Inline, Kind, MediaField, address, replaced
+from airflow_provider_vidu.orders.media.files import ADVICE, MediaFile
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook

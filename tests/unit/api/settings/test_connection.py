@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_vidu.api import connection
-from airflow_provider_vidu.api.config import ViduConfig
+from airflow_provider_vidu.api.settings import connection
+from airflow_provider_vidu.api.settings.config import ViduConfig
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduConnectionNotFoundError, ViduTransportError
 from tests.versions import AIRFLOW, redact
 

@@ -15,14 +15,14 @@ from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduSub
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
-from airflow_provider_vidu.orders.media import Prepared
+from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import request_of, required_arguments, text
 from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.polling.watch import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
-    from airflow_provider_vidu.batches.spending import BatchSpending
+    from airflow_provider_vidu.batches.leg.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.order import Record
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.api.config import EXTRA_PREFIX, ViduConfig
-from airflow_provider_vidu.api.connection_form import (
+from airflow_provider_vidu.api.dialects import DIALECTS
+from airflow_provider_vidu.api.settings.config import EXTRA_PREFIX, ViduConfig
+from airflow_provider_vidu.api.settings.form import (
     CONN_FIELDS,
     EXTRAS,
     UI_FIELD_BEHAVIOUR,
     form_widgets,
     ui_field_behaviour,
 )
-from airflow_provider_vidu.api.dialects import DIALECTS
 from airflow_provider_vidu.exceptions import ViduConfigError
 from tests.rows import each_row
 

@@ -13,7 +13,7 @@ from airflow_provider_vidu.events import Predecessor, Turn
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduRateLimitError
 from airflow_provider_vidu.polling.admission import ADMITTED_SECONDS, LONGEST_HOLD_SECONDS
 from airflow_provider_vidu.polling.retries import Backoff
-from airflow_provider_vidu.tasks.slots import check_balance, no_slot
+from airflow_provider_vidu.tasks.slots.queue import check_balance, no_slot
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
-from airflow_provider_vidu.batches.collecting import Collected, Collector, QuietHook, Stored, cancelled
+from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
+from airflow_provider_vidu.batches.leg.spending import BatchSpending
+from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.batches.manifest import (
     failed_line,
     is_due,
@@ -26,15 +28,13 @@ from airflow_provider_vidu.batches.manifest import (
 )
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.spending import BatchSpending
 from airflow_provider_vidu.batches.state import BatchState, Event, Open, begun
-from airflow_provider_vidu.batches.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 from airflow_provider_vidu.orders.order import Order
-from airflow_provider_vidu.tasks.slots import check_balance
+from airflow_provider_vidu.tasks.slots.queue import check_balance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal

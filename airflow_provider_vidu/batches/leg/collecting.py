@@ -23,7 +23,7 @@ from airflow_provider_vidu.stores.base import StoredRecord
 from airflow_provider_vidu.stores.targets import FolderTarget
 
 if TYPE_CHECKING:
-    from airflow_provider_vidu.api.config import ViduConfig
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.downloads.transfer import Transfer
     from airflow_provider_vidu.stores.destination import Destination
 
