@@ -19,6 +19,7 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.admission import Waiter
 from airflow_provider_vidu.polling.forecast import moment_of_end
 from airflow_provider_vidu.polling.retries import Attempts
+from airflow_provider_vidu.polling.schedule import NET_SHORTEST
 from airflow_provider_vidu.polling.watch import (
     Done,
     Failed,
@@ -27,7 +28,7 @@ from airflow_provider_vidu.polling.watch import (
     Watch,
     earliest_event,
 )
-from airflow_provider_vidu.tasks.callbacks.arrivals import PROVEN_FIRST_SECONDS, arrivals
+from airflow_provider_vidu.tasks.callbacks.arrivals import arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.handover import is_handed_over
 from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
@@ -240,13 +241,20 @@ class ViduGenerationTrigger(BaseTrigger):
     def _is_sparse(self) -> bool:
         return bool(self.callback) and self.adaptive and arrivals(self.vidu_conn_id).are_trusted
 
+    @property
+    def _begins_sparsely(self) -> bool:
+        """Whether the first poll is late, too: callbacks have arrived, and none has resumed this task.
+
+        A callback whose check failed or saw no end may have been true, so the next poll follows soon.
+        """
+        return self._is_sparse and not self.woken_at and arrivals(self.vidu_conn_id).is_proven
+
     def _first_delay(self, policy: PollPolicy) -> float:
         left = None if self.deadline is None else self.deadline - time.time()
         delay = policy.first_delay(left)
-        # A callback whose check failed or saw no end may have been true, so the next poll follows soon.
-        if not policy.sparse or self.woken_at or not arrivals(self.vidu_conn_id).is_proven:
+        if not self._begins_sparsely:
             return delay
-        later = delay + PROVEN_FIRST_SECONDS
+        later = delay + NET_SHORTEST
         return later if left is None else max(min(later, left), delay)
 
     async def _watch(self, client: AsyncClient) -> tuple[dict[str, Any], float | None]:
@@ -261,7 +269,7 @@ class ViduGenerationTrigger(BaseTrigger):
             logged=self.logged,
             replan=self._policy,
         )
-        delay = self._first_delay(watch.policy)
+        delay, begins_sparsely = self._first_delay(watch.policy), self._begins_sparsely
         floor = min(delay, earliest_event(0.0))
         await asyncio.sleep(floor)
         delay = self._hurried(delay - floor)
@@ -273,7 +281,8 @@ class ViduGenerationTrigger(BaseTrigger):
             if not isinstance(result, Wait):
                 error = result.error if isinstance(result, Failed) else None
                 event = make_event(self.generation_id, watch.last, error)
-                if watch.has_waited_sparsely and event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED):
+                is_late = watch.has_waited_sparsely or (begins_sparsely and watch.policy.sparse)
+                if is_late and event["outcome"] in (Outcome.SUCCEEDED, Outcome.FAILED):
                     arrivals(self.vidu_conn_id).was_missed()
                 if not isinstance(result, Done):
                     return event, None

@@ -32,8 +32,9 @@ RUNNING_SHARE: Final = 1 / 25
 NET_SHORTEST: Final = 300.0
 NET_SHARE: Final = 1 / 2
 NET_LONGEST: Final = 1800.0
-"""While the service reports ends by callbacks: this share of the age, within these bounds. A lost callback is noticed
-after half of the time that the generation took, and at most half an hour late."""
+"""While the service reports ends by callbacks: this share of the age, within these bounds; the shortest is also the
+first delay, once callbacks have arrived. A lost callback is noticed after half of the time that the generation took,
+five minutes at least, and at most half an hour late."""
 
 PROGRESS_SHARE: Final = 0.8
 """The share of the extrapolated remaining time to wait: progress is seldom linear."""

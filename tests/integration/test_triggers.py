@@ -21,6 +21,7 @@ from airflow_provider_vidu.exceptions import (
     ViduTimeoutError,
 )
 from airflow_provider_vidu.polling import watch
+from airflow_provider_vidu.polling.schedule import NET_SHORTEST
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
@@ -294,10 +295,10 @@ def test_the_first_look_is_later_once_callbacks_have_arrived(arrivals):
         trigger = ViduGenerationTrigger(generation_id="1", **CALLED, **more)
         return trigger._first_delay(trigger._policy())
 
-    assert first() < callbacks.PROVEN_FIRST_SECONDS
+    assert first() < NET_SHORTEST
     arrivals.came()
-    assert first() >= callbacks.PROVEN_FIRST_SECONDS
-    assert first(woken_at=time.time()) < callbacks.PROVEN_FIRST_SECONDS
+    assert first() >= NET_SHORTEST
+    assert first(woken_at=time.time()) < NET_SHORTEST
     assert first(deadline=time.time() + 60) <= 61
 
 
@@ -312,6 +313,17 @@ async def test_ends_that_only_the_net_finds_are_counted(dialect, sandbox, arriva
     sandbox.add_generation("124", dialect=dialect, states=[["success", 0]])
     await fire(generation_id="124", **CALLED)
     assert arrivals.missed == 1
+
+
+async def test_a_late_first_poll_that_finds_the_end_counts(dialect, sandbox, arrivals, monkeypatch):
+    """Short generations show that callbacks have stopped, too: their only poll is late."""
+    arrivals.came()
+    monkeypatch.setattr(ViduGenerationTrigger, "_first_delay", lambda *args: 0.0)
+    for number in range(1, callbacks.MAX_MISSED + 1):
+        sandbox.add_generation(f"12{number}", dialect=dialect, states=[["success", 0]])
+        await fire(generation_id=f"12{number}", **CALLED)
+        assert arrivals.missed == number
+    assert not arrivals.are_trusted
 
 
 async def test_a_wait_that_a_callback_ended_asks_airflow_nothing(dialect, sandbox, arrivals, monkeypatch):

@@ -22,8 +22,6 @@ log = logging.getLogger("airflow.task.airflow_provider_vidu.callbacks")  # below
 
 MAX_MISSED: Final = 3
 """So many ends in a row that a sparse poll finds, and no callback between, show that callbacks do not arrive."""
-PROVEN_FIRST_SECONDS: Final = 120.0
-"""The first poll, at the earliest, once callbacks have arrived. Until then it is as early as without callbacks."""
 
 
 def callback_base_url() -> str | None:
