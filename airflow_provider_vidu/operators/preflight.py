@@ -115,11 +115,16 @@ def _problem_of(operator: Any, task: Any) -> str | None:
     for destination in written[:_MOST_CHECKED]:
         if not isinstance(destination, str) and not hasattr(destination, "parts"):
             continue  # an XCom
-        if is_mapped and is_shared_in(task, destination):
+        if is_mapped and not _may_be_folder(destination) and is_shared_in(task, destination):
             return one_file_for_all(destination)
         if problem := _problem(destination, conn_id, here=here):
             return problem
     return None
+
+
+def _may_be_folder(destination: object) -> bool:
+    """Whether a destination ends with a template, which may render to a slash; the download sees what it does."""
+    return str(destination).strip().endswith(("}}", "%}"))
 
 
 def _problem(destination: Any, conn_id: object, *, here: bool) -> str | None:

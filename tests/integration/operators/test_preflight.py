@@ -180,6 +180,8 @@ def test_one_file_for_a_mapped_download_is_found(tmp_path):
     """The clips would be paid for, and all but one be lost."""
     with pytest.raises(ViduConfigError, match="would write the same file"):
         check_downstream(order(destination=f"{tmp_path}/a.mp4", mapped=True))
+    with pytest.raises(ViduConfigError, match="would write the same file"):
+        check_downstream(order(destination="/tmp/{{ params.name }}.mp4", mapped=True))
 
 
 @pytest.mark.parametrize("equal", [True, False])
@@ -205,6 +207,8 @@ def test_one_file_for_mapped_destinations_is_found(tmp_path, equal):
         {"destination": "/nobody/may/write/here.mp4", "queue": "elsewhere"},
         {"destination": "/{{ ds }}/a.mp4"},
         {"destination": "/tmp/clips/", "storage_conn_id": "{{ params.conn }}"},
+        {"destination": "{{ params.folder }}", "mapped": True},
+        {"destination": "/tmp/{% if params.late %}late/{% else %}clips/{% endif %}", "mapped": True},
     ],
 )
 def test_what_cannot_be_known_here_passes(arguments):
