@@ -60,7 +60,7 @@ def _run(airflow: Any, name: str, count: int, folder: Path) -> dict[str, Any]:
         state = _ended(airflow, run)
         seconds = time.monotonic() - began
         if state != "success" or len(sandbox.creates) != count:
-            log = "" if name == MAPPED else airflow.task_log(run, "films")[-3000:]
+            log = _first_failure(airflow, run)[-3000:]
             raise RuntimeError(f"{name} ended as {state} with {len(sandbox.creates)} of {count} creates. {log}")
         submits = sorted(create.wall_time for create in sandbox.creates)
         late = sorted(_late(folder, {create.id: create.wall_time + SECONDS for create in sandbox.creates}))
@@ -76,6 +76,13 @@ def _run(airflow: Any, name: str, count: int, folder: Path) -> dict[str, Any]:
     }
     print(f"  {result}", flush=True)
     return result
+
+
+def _first_failure(airflow: Any, run: Any) -> str:
+    for task in airflow.tasks(run):
+        if task.state == "failed":
+            return str(airflow.task_log(run, task.record["task_id"], map_index=task.record["map_index"]))
+    return ""
 
 
 def _ended(airflow: Any, run: Any) -> str:
