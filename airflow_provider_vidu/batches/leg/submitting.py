@@ -16,7 +16,7 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
 from airflow_provider_vidu.orders.media.request import Prepared
-from airflow_provider_vidu.orders.request import request_of, required_arguments, text
+from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.polling.watch import failure
 
@@ -238,8 +238,7 @@ def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
     fields = request_of(row.arguments, required_arguments(row.arguments))
     if not any(value for name, value in fields.items() if name != "model"):
         raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
-    endpoint = text("endpoint", row.arguments.get("endpoint"))
-    return fields, endpoint and endpoint.strip()
+    return fields, endpoint_of(row.arguments)
 
 
 def _is_left(other: SharedOrderError) -> bool:

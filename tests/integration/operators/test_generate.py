@@ -614,7 +614,6 @@ def test_a_one_click_production(official, deferrable):
         body = {"images": ["https://h/a.png"], "audio_url": "https://h/a.mp3"}
         task = Task(prompt=None, model=None, body=body, endpoint="one-click/mv", deferrable=deferrable)
         assert task.run()["status"] == "succeeded"
-        task.operator._generation_id = "7"
         task.operator.on_kill()
     create, *polls = server.requests
     assert (create.method, create.target) == ("POST", "/ent/v2/one-click/mv")
