@@ -52,11 +52,9 @@ class SharedResults:
     ) -> None:
         from airflow_provider_vidu.batches.catalogue import Catalogue
 
-        service = f"{hook.config.dialect.name} {hook.config.base_url}"
-        self._catalogue: Catalogue = Catalogue(destination, service, artifact, log)
+        self._catalogue: Catalogue = Catalogue.of(destination, hook.config, artifact, log)
         self._hook = hook
         self._request = request
-        self._log = log
 
     def claim(self, context: Mapping[str, Any], order: Order, endpoint: str | None) -> Claim | None:
         """Return the claim on the task's order; None if it is to be generated again.
