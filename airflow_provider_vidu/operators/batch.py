@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.plan import MOST_IN_FLIGHT, TOKEN_KEY, Pending, checked_min_success, ended_in
+from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
+    check_word,
     checked_count,
     checked_flag,
     checked_seconds,
@@ -30,7 +32,6 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.dry_run import is_dry
-from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
@@ -307,20 +308,12 @@ class ViduBatchOperator(SignedURLOperator):
 
         :raises ViduConfigError: when they cannot be read, or cannot be told apart.
         """
-        from airflow_provider_vidu.batches.reading import read_rows
+        from airflow_provider_vidu.batches.reading import rows_in
 
-        given = self.rows.strip() if isinstance(self.rows, str) else self.rows
-        if isinstance(given, str) and given in ("", "None"):
-            raise ViduConfigError(
-                "rows is empty: check the XCom or the param that it is templated from. Nothing was ordered."
-            )
-        if isinstance(given, str) and given.startswith("[") and given.endswith("]"):
-            given = read_json("rows", given, "list")
-        elif isinstance(given, str) or hasattr(given, "parts"):
-            given = read_rows(given, self.rows_format, self._storage())
+        listed = rows_in(self.rows, self.rows_format, self._storage())
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        rows = rows_of(given, defaults)
+        rows = rows_of(listed, defaults)
         check_names(rows, self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
@@ -339,9 +332,9 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _name(self, context: Any) -> str:
         """Return the name of the batch: as given, or of this task instance."""
-        given = self.batch.strip() if isinstance(self.batch, str) else self.batch
-        if given not in (None, "", "None"):
-            return stem_of(str(given), None)
+        named = self.batch.strip() if isinstance(self.batch, str) else self.batch
+        if named not in (None, "", "None"):
+            return stem_of(str(named), None)
         if self._has_name:  # under another name, everything would be ordered again
             raise ViduConfigError(
                 "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
@@ -356,8 +349,7 @@ class ViduBatchOperator(SignedURLOperator):
         return f"{stem_of(self.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
     def _storage(self) -> str | None:
-        named = (self.storage_conn_id or "").strip()
-        return None if named in ("", "None") else named
+        return given(self.storage_conn_id)
 
     def _settings(self) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
@@ -393,16 +385,8 @@ class ViduBatchOperator(SignedURLOperator):
             ("rows_format", self.rows_format, (None, *FORMATS)),
             ("artifact", self.artifact, (None, *ARTIFACTS)),
         ):
-            if value not in words:
-                raise ViduConfigError(
-                    f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
-                )
-        if not 1 <= self.max_in_flight <= MOST_IN_FLIGHT:
-            raise ViduConfigError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}, not {self.max_in_flight}.")
-        credits_limit: object = self.max_credits
-        is_number = isinstance(credits_limit, (int, float)) and not isinstance(credits_limit, bool)
-        if credits_limit is not None and not (is_number and credits_limit > 0):  # type: ignore[operator]
-            raise ViduConfigError(f"max_credits must be a number above 0, not {sanitized(credits_limit, 40)!r}.")
+            check_word(name, value, words)
+        check_limits(self.max_in_flight, self.max_credits)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         text = path_text(self.destination)

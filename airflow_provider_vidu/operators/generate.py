@@ -10,9 +10,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.settings import Reuse
 from airflow_provider_vidu.common.values import mapping
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_count, checked_flag, checked_seconds
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word, checked_count, checked_flag, checked_seconds
 from airflow_provider_vidu.events import read_slot_event
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduWatchLink, is_task_instance
 from airflow_provider_vidu.operators.storing import check_storing
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
@@ -131,8 +130,7 @@ class ViduGenerateOperator(SignedURLOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_clear not in ("new", "resume"):
-            raise ViduConfigError(f"on_clear must be 'new' or 'resume', not {on_clear!r}.")
+        check_word("on_clear", on_clear, ("new", "resume"))
         self.prompt = prompt
         self.model = model
         self.images = images

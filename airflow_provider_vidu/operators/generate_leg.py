@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vidu.common.values import mapping
+from airflow_provider_vidu.common.values import given, mapping
 from airflow_provider_vidu.defaults import ID_KEY, OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
@@ -299,8 +299,7 @@ class GenerateLeg:
 
     def _result_store(self) -> ResultStore:
         if self._store is None:
-            task, named = self._task, (text("storage_conn_id", self._task.storage_conn_id) or "").strip()
-            storage = None if named in ("", "None") else named
+            task, storage = self._task, given(text("storage_conn_id", self._task.storage_conn_id))
             self._store = ResultStore(task.destination, storage, task.artifact, task.max_bytes, self._log)
         return self._store
 

@@ -18,7 +18,7 @@ from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, i
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.orders.submission import digest_of
-from airflow_provider_vidu.polling.watch import failure
+from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal

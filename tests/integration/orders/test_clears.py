@@ -227,7 +227,7 @@ def test_a_failure_for_good_is_not_the_end_of_another_request(connect, sandbox):
 @pytest.mark.parametrize("wrong", ["again", None, True])
 def test_what_a_clear_does_is_one_of_two_words(wrong):
     """Another word is refused when the DAG is read."""
-    with pytest.raises(exceptions.ViduConfigError, match="on_clear must be 'new' or 'resume'"):
+    with pytest.raises(exceptions.ViduConfigError, match="on_clear must be one of new, resume"):
         ViduGenerateOperator(task_id="film", prompt="x", on_clear=wrong)
 
 

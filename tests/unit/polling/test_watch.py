@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
+from airflow_provider_vidu.polling.failures import failure
 from airflow_provider_vidu.polling.retries import Backoff
-from airflow_provider_vidu.polling.watch import (
-    FIRST_POLL_FLOOR,
-    Done,
-    Failed,
-    PollPolicy,
-    PollResult,
-    Wait,
-    Watch,
-    failure,
-)
+from airflow_provider_vidu.polling.watch import FIRST_POLL_FLOOR, Done, Failed, PollPolicy, PollResult, Wait, Watch
 from tests.properties import properties
 from tests.rows import each_row
 
