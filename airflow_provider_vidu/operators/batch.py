@@ -124,6 +124,10 @@ class ViduBatchOperator(SignedURLOperator):
     operator_extra_links = (ViduBatchLink(),)
     ui_color: str = "#c9e4f8"
 
+    _run: BatchRun | None = None
+    _killed = False
+    _ended: tuple[dict[str, Any], str | None] | None = None
+
     def __init__(
         self,
         *,
@@ -159,7 +163,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
-        self._has_name = batch is not None
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.budget = checked_budget(budget)
@@ -184,10 +187,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.max_bytes = max_bytes
         self.reuse = reuse
         self.max_failures = checked_count("max_failures", max_failures)
-        self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
-        self._run: BatchRun | None = None
-        self._killed = False
-        self._ended: tuple[dict[str, Any], str | None] | None = None
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -276,11 +275,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.dry_run import dry_run
         from airflow_provider_vidu.hooks import ViduHook
 
-        ti, earlier = context.get("ti"), None
-        with suppress(Exception):  # a price is shown only where it is cheap to know
-            own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
-            earlier = ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
-        return dry_run(ViduHook(self.vidu_conn_id), rows, settings, name, destination, self.log, earlier)
+        return dry_run(ViduHook(self.vidu_conn_id), context, rows, settings, name, destination, self.log)
 
     def _wait(self, pending: Pending) -> NoReturn:
         """Leave the worker until the trigger's event."""
@@ -377,7 +372,9 @@ class ViduBatchOperator(SignedURLOperator):
         )
 
     def _check_arguments(self) -> None:
-        """Refuse at parse time what is wrong in every run."""
+        """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
+        self._has_name = self.batch is not None
+        self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
         for name, value, words in (
             ("on_failure", self.on_failure, ("continue", "stop")),
             ("on_clear", self.on_clear, ("resume", "new")),

@@ -101,6 +101,9 @@ class ViduGenerateOperator(SignedURLOperator):
     operator_extra_links = (ViduWatchLink(),)
     ui_color = "#d6c9f8"
 
+    _leg: GenerateLeg | None = None
+    _killed = False
+
     def __init__(
         self,
         *,
@@ -160,8 +163,6 @@ class ViduGenerateOperator(SignedURLOperator):
         self.reuse = reuse
         check_storing(destination, artifact, max_bytes, reuse, waits=self.wait_for_completion)
         self._required = required_arguments(arguments_of(self))
-        self._leg: GenerateLeg | None = None
-        self._killed = False
         self._forget_order_after_success()
 
     def _forget_order_after_success(self) -> None:
