@@ -119,8 +119,8 @@ class _Report:
     def write(self) -> None:
         """Log the sum, and the first rows that would fail."""
         self.log.info(
-            "Dry run: nothing was submitted. %d of %d rows would be, %d have a file, %d would reuse one, %d would fail; the "
-            "price is known of %d rows: %g credits.",
+            "Dry run: nothing was submitted. %d of %d rows would be, %d have a file, %d would reuse one, %d would "
+            "fail; the price is known of %d rows: %g credits.",
             *(self.count, self.rows, self.kept, self.reused, len(self.refused), self.priced, self.cost),
         )
         for key, reason in islice(self.refused.items(), MOST_NAMED):
