@@ -47,7 +47,8 @@ RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASKS: Final = tuple(
     f"{RUN}/tasks/{{task_id}}{place}" for place in ("", "/mapped/{map_index}", "/regions/{region_id}/{map_index}")
 )
-"""The addresses of task instances."""
+"""The addresses of task instances. In a loop (Airflow 3.4), the map index, or the iteration, is an index within its
+region."""
 ROW: Final = "/batch/rows/{row}"
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
