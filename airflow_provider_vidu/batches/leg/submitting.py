@@ -180,7 +180,7 @@ class Submitter:
         except SharedOrderError as other:
             if not _is_left(other):
                 return Submitted(shared=record.request, since=other.since)
-            # The other task has failed, or is late: whoever stores the file, it is paid for.
+            # The other task has failed, or is late. Its generation is paid for, so this batch stores the file.
             at = time.time() if other.since is None else other.since
             job = open_of(row, other.generation_id, at, endpoint, record.request, credits=0, is_shared=True)
             self._journal.append(opened(row.key, job))
