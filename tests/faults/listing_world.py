@@ -1,4 +1,4 @@
-"""A service whose list of tasks misbehaves as it is told, and many waits on it at once."""
+"""A service whose list of tasks misbehaves on demand, and many waits on it at once."""
 
 from __future__ import annotations
 

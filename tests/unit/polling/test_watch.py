@@ -334,7 +334,7 @@ def test_notes_only_on_change() -> None:
 
 
 def test_progress_is_noted_by_quarters() -> None:
-    """One line for each quarter, also where a poll skips some or the progress jumps back; a new state begins anew."""
+    """One line for each quarter, also where a poll skips some or the progress jumps back; a new state begins again."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
 
     def noted(*percents: int, word: str = "processing") -> list[int]:
@@ -439,7 +439,7 @@ def test_a_time_out_tells_how_long(elapsed: float, told: str) -> None:
 
 
 def test_a_time_out_tells_the_last_trouble() -> None:
-    """Whoever reads only the time-out learns that the service was out of reach, and connection and id."""
+    """The error of the timeout alone says that the service was out of reach, and names connection and id."""
     watch = Watch(PollPolicy(), generation_id="g1", conn_id="c1", since=1000, deadline=1001, rng=middle)
     watch.missed(broken(), 1000)
     told = str(error_of(watch.missed(broken(), 1001)))

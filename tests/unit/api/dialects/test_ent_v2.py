@@ -111,7 +111,7 @@ def test_the_recorded_create() -> None:
 
 
 def test_the_recorded_error() -> None:
-    """The code stands in reason; message and trace id are told."""
+    """The code is in reason; the error names message and trace id."""
     error = ENT.error(ApiAnswer(400, {}, (FIXTURES / "ent_v2_error.json").read_bytes()))
     assert type(error) is exceptions.ViduRequestError
     assert error.code == "BadRequest"
@@ -279,7 +279,7 @@ def test_a_create_that_failed_at_once() -> None:
 
 
 def test_a_create_without_an_id() -> None:
-    """Without an id the outcome is told as it came."""
+    """Without an id the error is raised as it came."""
     with pytest.raises(ViduResponseError, match="has no id"):
         ENT.read_created(ApiAnswer(200, {}, b'{"state": "created"}'))
 
@@ -426,7 +426,7 @@ def test_the_table_of_errors(status: int, reason: str, kind: type[ViduError], re
 
 @each_row(("status", "reason", "kind", "retryable"), TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
 def test_what_the_table_means_for_a_create(status: int, reason: str, kind: type[ViduError], retryable: bool) -> None:
-    """After "too many" nothing was created; after a failure of the service nobody knows."""
+    """After "too many" nothing was created; after a failure of the service the outcome is unknown."""
     body = {"code": status, "reason": reason, "message": "m"}
     error = ENT.error(ApiAnswer(status, {}, json.dumps(body).encode()))
     assert may_repeat(error, bills=True) is (status == 429)
@@ -483,7 +483,7 @@ def test_probe(status: int, body: bytes, kind: type[ViduError] | None) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>Moved</html>", b"{}"])
 def test_probe_redirected(body: bytes) -> None:
-    """A redirect is told with its target, whatever its body."""
+    """The error of a redirect names its target, whatever its body."""
     found = ENT.probe_verdict(ApiAnswer(302, {"location": "https://www.example.com/"}, body))
     assert type(found) is ViduResponseError
     assert "redirects to https://www.example.com/" in str(found)
@@ -529,7 +529,7 @@ def test_any_likely_object_with_a_word(fields: dict[str, Any], creations: list[A
 @many
 @given(st.binary(max_size=200), st.integers(100, 599))
 def test_any_bytes_at_any_status(body: bytes, status: int) -> None:
-    """Bytes are no reason for another exception either."""
+    """Bytes do not cause another exception either."""
     answer = ApiAnswer(status, {}, body)
     try:
         check(ENT.read_generation("asked:1", answer), "asked:1")

@@ -267,7 +267,7 @@ def test_texts_of_earlier_retries_are_ignored(fields: dict[str, Any], word: str)
 
 @pytest.mark.parametrize("url", [None, "", "null", "v.mp4", 7])
 def test_success_without_a_url(url: Any) -> None:
-    """The word is kept; whoever waits decides what to do about the missing URL."""
+    """The word is kept; the wait decides what to do about the missing URL."""
     generation = read({"id": "a", "status": "completed", "video_url": url})
     assert generation.succeeded
     assert generation.video_url is None
@@ -321,7 +321,7 @@ def test_a_recorded_create() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"status": "pending"}, {"id": ""}, {"id": {}, "data": []}, {"data": {"id": " "}}])
 def test_a_create_without_an_id(body: Any) -> None:
-    """Without an id the outcome is told as it came."""
+    """Without an id the error is raised as it came."""
     with pytest.raises(ViduResponseError, match="has no id") as caught:
         NATIVE.read_created(ApiAnswer(200, {}, json.dumps(body).encode()))
     assert caught.value.status_code == 200
@@ -478,7 +478,7 @@ def test_probe_wrong(status: int, body: bytes, kind: type[ViduError]) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>Moved</html>", b"{}"])
 def test_probe_redirected(body: bytes) -> None:
-    """A redirect is told with its target, whatever its body."""
+    """The error of a redirect names its target, whatever its body."""
     found = verdict(301, body, {"location": "https://www.example.com/"})
     assert type(found) is ViduResponseError
     assert "redirects to https://www.example.com/" in str(found)
@@ -528,7 +528,7 @@ def test_any_likely_object_with_a_word(fields: dict[str, Any]) -> None:
 @many
 @given(st.binary(max_size=200), st.integers(100, 599))
 def test_any_bytes_at_any_status(body: bytes, status: int) -> None:
-    """Bytes are no reason for another exception either."""
+    """Bytes do not cause another exception either."""
     answer = ApiAnswer(status, {}, body)
     try:
         check(NATIVE.read_generation("asked:1", answer), "asked:1")
