@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
+from airflow_provider_vidu.batches.leg.account import Account
 from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.batches.manifest import too_few
 from airflow_provider_vidu.batches.rows import Row
@@ -17,7 +18,6 @@ from airflow_provider_vidu.batches.state import BatchState, Line
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
-from airflow_provider_vidu.tasks.slots.queue import check_balance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.batches.leg.spending import BatchSpending
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.claims import Claim
-
-BALANCE_SECONDS: Final = 5.0
-"""Between two requests of the account's balance."""
 
 
 class Backlog:
@@ -64,7 +61,7 @@ class Backlog:
         self._submitter = submitter
         self._spending = spending
         self._hook = hook
-        self._config = hook.config
+        self._account = Account(hook)
         self._log = log
         self._check = check
         self._pending: deque[Row] = deque()
@@ -72,8 +69,6 @@ class Backlog:
         self._refusals = 0
         self._resume_at: float | None = None
         self._doubtful = 0
-        self._balance_at = 0.0
-        self._in_use: int | None = None
         self.error: ViduError | None = None
         """What ends the batch once the open generations have ended; nothing more is submitted."""
         self.submitted = 0
@@ -175,10 +170,8 @@ class Backlog:
 
         :raises ViduError: when the account's balance cannot be read, or is below the connection's floor.
         """
-        limit = self._config.max_in_flight
-        in_use = self._account_in_use() if limit is not None else None
         in_flight = self._collector.in_flight + len(self._state.intents)
-        return plan.room(self._settings.max_in_flight, in_flight, limit, in_use)
+        return self._account.room(self._settings.max_in_flight, in_flight)
 
     def due_times(self) -> list[float]:
         """Return when something can be decided that cannot be decided now, in epoch seconds."""
@@ -240,23 +233,12 @@ class Backlog:
 
         :raises ViduError: when it never will.
         """
-        if self._config.min_balance is not None:
-            self._account_in_use()
+        self._account.check_floor()
         self._spending.check()
         state, limit = self._state, self._settings.max_credits
         if limit is None:
             return True
         return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
-
-    def _account_in_use(self) -> int | None:
-        """Return how many generations the account has in flight, if the service reports it; checks its floor, too."""
-        now = time.time()
-        if self._config.dialect.has_balance and now >= self._balance_at:
-            self._balance_at = now + BALANCE_SECONDS
-            balance = self._hook.get_credits()
-            check_balance(self._config, balance)
-            self._in_use = balance.in_use
-        return self._in_use
 
 
 def _with_result(generation: Generation | None) -> Generation | None:
