@@ -110,7 +110,7 @@ def test_the_answer_to_the_last_request_is_lost(s3, bucket, endpoint, capsys, mo
 
 
 def test_the_store_is_gone_when_it_is_asked(s3, bucket, endpoint, capsys, monkeypatch, fault_row):
-    """The store breaks off at the completion and at each request after it: the error says that the outcome is unknown."""
+    """The store breaks off at the completion and after it: the error says that the outcome is unknown."""
     home = Bucket(s3, bucket)
     with Door(
         endpoint, lambda request: b"" if completes(request) or request.method == "DELETE" else None, after=True
