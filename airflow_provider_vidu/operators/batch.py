@@ -305,10 +305,9 @@ class ViduBatchOperator(SignedURLOperator):
         """
         from airflow_provider_vidu.batches.reading import rows_in
 
-        listed = rows_in(self.rows, self.rows_format, self._storage())
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        rows = rows_of(listed, defaults)
+        rows = rows_of(rows_in(self.rows, self.rows_format, self._storage()), defaults)
         check_names(rows, self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")

@@ -321,7 +321,7 @@ class GenerateLeg:
 
     def _publish(self, generation_id: str, role: Role, **known: Any) -> None:
         task = self._task
-        kept = {} if task.destination is None else {"stores": "file", "artifact": task.artifact}
+        kept: dict[str, Any] = {} if task.destination is None else {"stores": "file", "artifact": task.artifact}
         publish(self._context, generation_id, conn_id=task.vidu_conn_id, role=role, **known, **kept)
 
     def _wait_facts(self, deadline: float) -> dict[str, Any]:
