@@ -179,10 +179,10 @@ def _sheet_answer(
 ) -> JSONResponse:
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
-    told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    facts = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
     cost, priced = sheet.credits
-    told["credits"] = {"sum": whole(cost), "clips": priced}
-    return JSONResponse({**here, **told, "clips": clips})
+    facts["credits"] = {"sum": whole(cost), "clips": priced}
+    return JSONResponse({**here, **facts, "clips": clips})
 
 
 @of_clip("/clip.json")

@@ -84,8 +84,8 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
-    told = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
-    return {**rows.batch_view(batch, read.state), **told}
+    facts = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
+    return {**rows.batch_view(batch, read.state), **facts}
 
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
