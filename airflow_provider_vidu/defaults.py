@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduConfigError
 
 DEFAULT_CONN_ID: Final = "vidu_default"
@@ -64,6 +65,16 @@ def check_length(name: str, value: object) -> None:
     """
     if isinstance(value, (timedelta, int, float)) and not seconds_of(value) <= LONGEST_SECONDS:
         raise ViduConfigError(f"{name} must be at most ten years, not {value!r}.")
+
+
+def check_word(name: str, value: object, words: Sequence[str | None]) -> None:
+    """Refuse a value of an argument that must be one of a few words.
+
+    :param words: the words; None among them if the argument may be omitted.
+    :raises ViduConfigError: naming the words.
+    """
+    if value not in words:
+        raise ViduConfigError(f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}.")
 
 
 def checked_count(name: str, value: int) -> int:

@@ -79,7 +79,7 @@ class Crowd:
         }
 
     def resume(self, task: Any, event: Mapping[str, Any]) -> bool:
-        """Resume a task: its trigger is cancelled and told so, and a worker polls once."""
+        """Resume a task: its trigger is cancelled with that reason, and a worker polls once."""
         wait = self.waits[task.instance]
         if wait.called_at is not None or wait.ended_at is not None:
             return False

@@ -22,10 +22,10 @@ SEED: Final = 20260722
 
 @dataclass(frozen=True)
 class Job:
-    """One generation: seconds in the queue, seconds running, and how its progress is told.
+    """One generation: seconds in the queue, seconds running, and how its progress is reported.
 
     :param told: whether the service says "waiting" while it waits (some gateways say "processing" throughout).
-    :param progress: None (never told), ``"stuck"`` (50 throughout), or an exponent: progress is the share of the
+    :param progress: None (never reported), ``"stuck"`` (50 throughout), or an exponent: progress is the share of the
         time to this power.
     """
 

@@ -35,7 +35,7 @@ LAG_FILE = "BENCH_LAG_FILE"
 
 
 class IdleTrigger(BaseTrigger):
-    """Waits and asks nobody: what Airflow itself needs for a trigger.
+    """Waits and sends nothing: what Airflow itself needs for a trigger.
 
     :param interval: seconds between waking up.
     """
@@ -127,7 +127,7 @@ class BenchSupervisor(TriggerRunnerSupervisor):
         """There is no table to be cleaned."""
 
     def emit_metrics(self) -> None:
-        """There is nobody to tell."""
+        """Report nothing."""
 
     def on_trigger_event(self, trigger_id: int, event: TriggerEvent) -> None:
         self.fired += 1

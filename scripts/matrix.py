@@ -168,7 +168,7 @@ def build_wheel() -> Path:
 
 
 def install(cell: Cell, python: str, wheel: Path) -> Path:
-    """Make the cell's environment anew; return its Python."""
+    """Make the cell's environment again from scratch; return its Python."""
     venv = BUILD / cell.name / "venv"
     shutil.rmtree(venv, ignore_errors=True)
     log = f"{cell.name}/install.log"

@@ -117,7 +117,7 @@ def test_what_an_example_takes_from_a_task_is_handed_over(path):
 )
 @each_example
 def test_a_run_names_no_location(path):
-    """Whoever may trigger a DAG does not choose where a worker writes: a run gives names, and these are checked."""
+    """A user who may trigger a DAG does not choose where a worker writes: a run gives names, and these are checked."""
     (dag,) = _dags(path)
     folders = [name for name in dag.params if name in ("folder", "name")]
     assert "destination" not in dag.params

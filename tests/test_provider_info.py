@@ -15,7 +15,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 
 import airflow_provider_vidu
-from airflow_provider_vidu.api.settings.config import EXTRA_PREFIX, ViduConfig
+from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.api.settings.fields import EXTRA_PREFIX
 from airflow_provider_vidu.get_provider_info import get_provider_info
 from tests.versions import AIRFLOW
 

@@ -20,6 +20,7 @@ from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.stores.small_files import content_of, write_file
 
 if TYPE_CHECKING:
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.orders.claims import Claim
     from airflow_provider_vidu.stores.artifacts import Artifact
@@ -49,6 +50,11 @@ class Catalogue:
         self._destination = destination
         self._identity = f"{service}\n{artifact or ''}\n"
         self._log = log
+
+    @classmethod
+    def of(cls, destination: Destination, config: ViduConfig, artifact: Artifact | None, log: Any) -> Catalogue:
+        """Return the catalogue of a destination for the service of a connection."""
+        return cls(destination, f"{config.dialect.name} {config.base_url}", artifact, log)
 
     def find(self, request: str) -> Line | None:
         """Return the line of an equal order whose file is still there; None if there is none.

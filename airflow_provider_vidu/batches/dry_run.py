@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
@@ -33,84 +36,131 @@ MOST_NAMED: Final = 20
 
 def dry_run(
     hook: ViduHook,
+    context: Mapping[str, Any],
     rows: Sequence[Row],
     settings: Settings,
     batch: str,
     destination: Destination,
     log: Any,
-    earlier: Any,
 ) -> dict[str, Any]:
     """Check all rows as far as that is possible without sending anything; return what would be sent.
 
     :param hook: of the connection, which is looked up and not used.
+    :param context: the task's context; the manifest of the task's last run names prices.
     :param rows: all rows.
     :param settings: of the batch.
     :param batch: its name; its manifest shows which rows have a file already.
     :param destination: the folder of the files, which is only read.
     :param log: gets the first rows, and the sum.
-    :param earlier: the summary of the task's last run, whose manifest names prices.
     :raises ViduBatchFailedError: when so many rows would fail that the batch would.
     :return: plain JSON: how many rows would be submitted (by endpoint), how many have a file, which would fail and why
         (the first of them), and the known prices.
     """
     lines = lines_in(destination, f"{batch}.manifest.jsonl")
-    prices = _Prices(rows, [lines, lines_in(destination, _manifest_of(earlier, destination))])
-    service = f"{hook.config.dialect.name} {hook.config.base_url}"
-    catalogue = Catalogue(destination, service, settings.artifact, log)
-    endpoints: Counter[str] = Counter()
-    refused: dict[str, str] = {}
-    seen: set[str] = set()
-    kept = reused = 0
-    cost: float = 0
-    unpriced = 0
+    earlier = lines_in(destination, _manifest_of(_last_summary(context), destination))
+    prices = _Prices(rows, [lines, earlier])
+    catalogue = Catalogue.of(destination, hook.config, settings.artifact, log)
+    report, seen = _Report(len(rows), log), set[str]()
     for row in rows:
         if lines.get(row.key, {}).get("status") == STORED:
-            kept += 1
+            report.kept += 1
             continue
         try:
             url, digest = _checked(hook, row, settings.storage_conn_id)
         except ViduError as error:
-            refused[row.key] = redacted(error.reason, 300)
+            report.refused[row.key] = redacted(error.reason, 300)
             continue
         if settings.reuse == "identical" and (digest in seen or catalogue.find(digest) is not None):
-            reused += 1
+            report.reused += 1
             continue
         seen.add(digest)
-        endpoints[url] += 1
-        price = prices.of(row)
-        cost, unpriced = cost + (price or 0), unpriced + (price is None)
-        if sum(endpoints.values()) <= MOST_NAMED:
+        report.add(row, url, prices.of(row))
+    report.write()
+    report.check(settings)
+    return {"dry_run": True, "batch": batch, **report.to_json()}
+
+
+@dataclass(slots=True)
+class _Report:
+    """What a batch would do.
+
+    :param rows: how many rows it has.
+    :param log: the task's.
+    """
+
+    rows: int
+    log: Any
+    kept: int = 0
+    reused: int = 0
+    cost: float = 0
+    unpriced: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    endpoints: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """How many rows would be submitted."""
+        return sum(self.endpoints.values())
+
+    @property
+    def priced(self) -> int:
+        """How many of them have a known price."""
+        return self.count - self.unpriced
+
+    def add(self, row: Row, url: str, price: float | None) -> None:
+        """Count a row that would be submitted, and log it if it is one of the first."""
+        self.endpoints[url] += 1
+        self.cost += price or 0
+        self.unpriced += price is None
+        if self.count <= MOST_NAMED:
             shown = " ".join(f"{name}={value!r}" for name, value in shown_of(row).items())
-            log.info("Row %s: %s to %s%s", row.key, shown, url, "" if price is None else f", {price:g} credits")
-    count = sum(endpoints.values())
-    known = {"sum": whole(float(cost)), "rows": count - unpriced}
-    log.info(
-        "Dry run: nothing was submitted. %d of %d rows would be, %d have a file, %d would reuse one, %d would fail; "
-        "the price is known of %d rows: %g credits.",
-        *(count, len(rows), kept, reused, len(refused), known["rows"], cost),
-    )
-    for key, reason in list(refused.items())[:MOST_NAMED]:
-        log.warning("Row %s would fail: %s", key, reason)
-    least, good = plan.least_stored(settings.min_success, len(rows)), len(rows) - len(refused)
-    if good < least:
-        key, reason = next(iter(refused.items()))
-        raise ViduBatchFailedError(
-            f"Dry run: {len(refused)} of {len(rows)} rows would fail, and min_success needs {least} files. The first "
-            f"is {key}: {reason}",
-            conn_id=settings.vidu_conn_id,
+            self.log.info("Row %s: %s to %s%s", row.key, shown, url, "" if price is None else f", {price:g} credits")
+
+    def write(self) -> None:
+        """Log the sum, and the first rows that would fail."""
+        self.log.info(
+            "Dry run: nothing was submitted. %d of %d rows would be, %d have a file, %d would reuse one, %d would "
+            "fail; the price is known of %d rows: %g credits.",
+            *(self.count, self.rows, self.kept, self.reused, len(self.refused), self.priced, self.cost),
         )
-    return {
-        "dry_run": True,
-        "batch": batch,
-        "rows": len(rows),
-        "submitted": count,
-        "endpoints": dict(endpoints),
-        "stored": kept,
-        "reused": reused,
-        "failed": len(refused),
-        "errors": dict(list(refused.items())[:MOST_NAMED]),
-        "credits": known,
-    }
+        for key, reason in islice(self.refused.items(), MOST_NAMED):
+            self.log.warning("Row %s would fail: %s", key, reason)
+
+    def check(self, settings: Settings) -> None:
+        """Refuse a batch in which too many rows would fail.
+
+        :raises ViduBatchFailedError: naming the first of them.
+        """
+        least = plan.least_stored(settings.min_success, self.rows)
+        if self.rows - len(self.refused) < least:
+            key, reason = next(iter(self.refused.items()))
+            raise ViduBatchFailedError(
+                f"Dry run: {len(self.refused)} of {self.rows} rows would fail, and min_success needs {least} files. "
+                f"The first is {key}: {reason}",
+                conn_id=settings.vidu_conn_id,
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return {
+            "rows": self.rows,
+            "submitted": self.count,
+            "endpoints": dict(self.endpoints),
+            "stored": self.kept,
+            "reused": self.reused,
+            "failed": len(self.refused),
+            "errors": dict(islice(self.refused.items(), MOST_NAMED)),
+            "credits": {"sum": whole(float(self.cost)), "rows": self.priced},
+        }
+
+
+def _last_summary(context: Mapping[str, Any]) -> Any:
+    """Return the result of the task's last run, if it is at hand."""
+    ti: Any = context.get("ti")
+    with suppress(Exception):  # a price is shown only where it is cheap to know
+        own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+        return ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
+    return None
 
 
 def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str, str]:

@@ -6,9 +6,10 @@
     .vidu/<batch>/leg-000009/000001.jsonl      events of leg 9, in order, each object written once
     .vidu/<batch>/leg-000009/000002.jsonl
 
-An object appears whole or not at all, and only if its name is free. So the objects of a leg are one sequence, whoever
-writes them: a process that takes over an unfinished leg ends it with an object of its own (a *seal*), and the process
-that was believed dead fails at its next object instead of ordering on. No listing is needed: names are numbers.
+An object appears whole or not at all, and only if its name is free. So the objects of a leg are one sequence, even if
+two processes write them: a process that takes over an unfinished leg ends it with an object of its own (a *seal*), and
+the process that was believed dead fails at its next object instead of ordering on. No listing is needed: names are
+numbers.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def _damaged(file: StoredFile, error: Exception) -> ViduConfigError:
     return ViduConfigError(
         f"The journal of the batch is damaged: {sanitized(file.uri, 300)} cannot be read ({type(error).__name__}: "
         f"{redacted(error, 100)}). It records what is paid for, so nothing was ordered. Restore it, or give the batch "
-        "another name to order all rows anew."
+        "another name to order all rows again."
     )
 
 

@@ -7,12 +7,14 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
+from airflow_provider_vidu.defaults import check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.media.files import opened_input
 from airflow_provider_vidu.stores.places import split_connection
 
@@ -39,9 +41,8 @@ def format_of(path: str, given: str | None = None) -> RowsFormat:
     :raises ViduConfigError: when it is unknown.
     """
     if given is not None:
-        if given not in FORMATS:
-            raise ViduConfigError(f"rows_format must be one of {', '.join(FORMATS)}, not {sanitized(given, 40)!r}.")
-        return given
+        check_word("rows_format", given, FORMATS)
+        return cast("RowsFormat", given)
     name = path.rpartition("/")[2].lower()
     found = _BY_EXTENSION.get(f".{name.rpartition('.')[2]}" if "." in name else "")
     if found is None:
@@ -57,6 +58,26 @@ def uri_of(rows: Any) -> str | None:
         return None
     spot = split_connection(str(rows).strip())[1]
     return None if spot is None else spot.uri
+
+
+def rows_in(given: Any, rows_format: str | None = None, storage_conn_id: str | None = None) -> Any:
+    """Return the rows that an argument holds, unchecked: a list, also as JSON text, or what a file holds.
+
+    :param given: the rendered argument.
+    :param rows_format: of a file; None to decide by the extension.
+    :param storage_conn_id: the Airflow connection of a file's store.
+    :raises ViduConfigError: when it is empty, or its file cannot be read.
+    """
+    named = given.strip() if isinstance(given, str) else given
+    if isinstance(named, str) and named in ("", "None"):
+        raise ViduConfigError(
+            "rows is empty: check the XCom or the param that it is templated from. Nothing was ordered."
+        )
+    if isinstance(named, str) and named.startswith("[") and named.endswith("]"):
+        return read_json("rows", named, "list")
+    if isinstance(named, str) or hasattr(named, "parts"):
+        return read_rows(named, rows_format, storage_conn_id)
+    return named
 
 
 def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | None = None) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""What a batch's task has been told, after its templates are rendered."""
+"""The arguments of a batch's task, after its templates are rendered."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _VALUE_CHARS: Final = 500
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{500}")
 """Some gateways take images as base64 without a data URI's prefix; no prompt has 500 such characters in a row."""
 _CALLBACK_TOKEN: Final = re.compile(r"(?<=/vidu/callbacks/)[A-Za-z0-9_-]+")
-"""Whoever holds the token of an order can have its task check the generation."""
+"""With the token of an order, anyone can have its task check the generation."""
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 

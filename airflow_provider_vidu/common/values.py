@@ -283,6 +283,12 @@ def _reason_names(value: Mapping[str, Any], *, leaves: bool) -> Iterator[str]:
         yield from (name for name, item in value.items() if name not in _NO_REASON and not isinstance(item, int))
 
 
+def given(value: str | None) -> str | None:
+    """Return a text without the space around it; None if a template rendered it to nothing."""
+    named = (value or "").strip()
+    return None if named in ("", "None") else named
+
+
 def trace_id(payload: Mapping[str, Any]) -> str | None:
     """Return the id by which the support of the service or gateway finds a request, from one level of an answer.
 

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.plan import MOST_IN_FLIGHT, TOKEN_KEY, Pending, checked_min_success, ended_in
+from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
+    check_word,
     checked_count,
     checked_flag,
     checked_seconds,
@@ -30,7 +32,6 @@ from airflow_provider_vidu.defaults import (
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.orders.dry_run import is_dry
-from airflow_provider_vidu.orders.media.fields import read_json
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
@@ -123,6 +124,10 @@ class ViduBatchOperator(SignedURLOperator):
     operator_extra_links = (ViduBatchLink(),)
     ui_color: str = "#c9e4f8"
 
+    _run: BatchRun | None = None
+    _killed = False
+    _ended: tuple[dict[str, Any], str | None] | None = None
+
     def __init__(
         self,
         *,
@@ -158,7 +163,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
-        self._has_name = batch is not None
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.budget = checked_budget(budget)
@@ -183,10 +187,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.max_bytes = max_bytes
         self.reuse = reuse
         self.max_failures = checked_count("max_failures", max_failures)
-        self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
-        self._run: BatchRun | None = None
-        self._killed = False
-        self._ended: tuple[dict[str, Any], str | None] | None = None
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -275,11 +275,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.dry_run import dry_run
         from airflow_provider_vidu.hooks import ViduHook
 
-        ti, earlier = context.get("ti"), None
-        with suppress(Exception):  # a price is shown only where it is cheap to know
-            own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
-            earlier = ti.xcom_pull(key="return_value", include_prior_dates=True, **own)
-        return dry_run(ViduHook(self.vidu_conn_id), rows, settings, name, destination, self.log, earlier)
+        return dry_run(ViduHook(self.vidu_conn_id), context, rows, settings, name, destination, self.log)
 
     def _wait(self, pending: Pending) -> NoReturn:
         """Leave the worker until the trigger's event."""
@@ -307,20 +303,11 @@ class ViduBatchOperator(SignedURLOperator):
 
         :raises ViduConfigError: when they cannot be read, or cannot be told apart.
         """
-        from airflow_provider_vidu.batches.reading import read_rows
+        from airflow_provider_vidu.batches.reading import rows_in
 
-        given = self.rows.strip() if isinstance(self.rows, str) else self.rows
-        if isinstance(given, str) and given in ("", "None"):
-            raise ViduConfigError(
-                "rows is empty: check the XCom or the param that it is templated from. Nothing was ordered."
-            )
-        if isinstance(given, str) and given.startswith("[") and given.endswith("]"):
-            given = read_json("rows", given, "list")
-        elif isinstance(given, str) or hasattr(given, "parts"):
-            given = read_rows(given, self.rows_format, self._storage())
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        rows = rows_of(given, defaults)
+        rows = rows_of(rows_in(self.rows, self.rows_format, self._storage()), defaults)
         check_names(rows, self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
@@ -339,9 +326,9 @@ class ViduBatchOperator(SignedURLOperator):
 
     def _name(self, context: Any) -> str:
         """Return the name of the batch: as given, or of this task instance."""
-        given = self.batch.strip() if isinstance(self.batch, str) else self.batch
-        if given not in (None, "", "None"):
-            return stem_of(str(given), None)
+        named = self.batch.strip() if isinstance(self.batch, str) else self.batch
+        if named not in (None, "", "None"):
+            return stem_of(str(named), None)
         if self._has_name:  # under another name, everything would be ordered again
             raise ViduConfigError(
                 "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
@@ -356,8 +343,7 @@ class ViduBatchOperator(SignedURLOperator):
         return f"{stem_of(self.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
     def _storage(self) -> str | None:
-        named = (self.storage_conn_id or "").strip()
-        return None if named in ("", "None") else named
+        return given(self.storage_conn_id)
 
     def _settings(self) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
@@ -385,7 +371,9 @@ class ViduBatchOperator(SignedURLOperator):
         )
 
     def _check_arguments(self) -> None:
-        """Refuse at parse time what is wrong in every run."""
+        """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
+        self._has_name = self.batch is not None
+        self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
         for name, value, words in (
             ("on_failure", self.on_failure, ("continue", "stop")),
             ("on_clear", self.on_clear, ("resume", "new")),
@@ -393,16 +381,8 @@ class ViduBatchOperator(SignedURLOperator):
             ("rows_format", self.rows_format, (None, *FORMATS)),
             ("artifact", self.artifact, (None, *ARTIFACTS)),
         ):
-            if value not in words:
-                raise ViduConfigError(
-                    f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
-                )
-        if not 1 <= self.max_in_flight <= MOST_IN_FLIGHT:
-            raise ViduConfigError(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}, not {self.max_in_flight}.")
-        credits_limit: object = self.max_credits
-        is_number = isinstance(credits_limit, (int, float)) and not isinstance(credits_limit, bool)
-        if credits_limit is not None and not (is_number and credits_limit > 0):  # type: ignore[operator]
-            raise ViduConfigError(f"max_credits must be a number above 0, not {sanitized(credits_limit, 40)!r}.")
+            check_word(name, value, words)
+        check_limits(self.max_in_flight, self.max_credits)
         if self.rows is None:
             raise ViduConfigError("rows is None: give a list of rows, the output of a task, or the path of a file.")
         text = path_text(self.destination)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vidu.common.text import sanitized, without_query
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, check_word
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduWatchLink, publish
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
@@ -230,10 +230,7 @@ class ViduDownloadOperator(SignedURLOperator):
             ("overwrite", self.overwrite, OVERWRITES),
             ("artifact", self.artifact, (None, *ARTIFACTS)),
         ):
-            if value not in words:
-                raise ViduConfigError(
-                    f"{name} must be one of {', '.join(filter(None, words))}, not {sanitized(value, 40)!r}."
-                )
+            check_word(name, value, words)
         if not _is_whole(self.creation) or not 0 <= self.creation <= MAX_CREATION:
             raise ViduConfigError(
                 f"creation must be a whole number from 0 to {MAX_CREATION}, not {sanitized(self.creation, 40)!r}."

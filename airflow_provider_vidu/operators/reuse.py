@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import sentence
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError, ViduGenerationInterruptedError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.stores.artifacts import Artifact
     from airflow_provider_vidu.stores.destination import Destination
 
-Reuse = Literal["never", "identical"]
 REQUEST_NOTE: Final = "request"
 """The field of a task's note with the digest of its order, from which a resumed task keeps its file."""
 SHARED_NOTE: Final = "shared"
@@ -53,11 +52,9 @@ class SharedResults:
     ) -> None:
         from airflow_provider_vidu.batches.catalogue import Catalogue
 
-        service = f"{hook.config.dialect.name} {hook.config.base_url}"
-        self._catalogue: Catalogue = Catalogue(destination, service, artifact, log)
+        self._catalogue: Catalogue = Catalogue.of(destination, hook.config, artifact, log)
         self._hook = hook
         self._request = request
-        self._log = log
 
     def claim(self, context: Mapping[str, Any], order: Order, endpoint: str | None) -> Claim | None:
         """Return the claim on the task's order; None if it is to be generated again.
@@ -73,20 +70,24 @@ class SharedResults:
         owner = "/".join((ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))))
         return self._claim(owner, endpoint)
 
-    def kept(self, generation: Generation, record: Mapping[str, Any]) -> None:
-        """Add a stored file to the catalogue, and give the claim on its order back.
+    def stored(self, generation: Generation, store: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the record of a generation's file: from the catalogue, or else of the file that ``store`` stores.
 
-        :param record: of the file, as :class:`.ResultStore` returns it.
+        :param store: stores the file and returns its record, as :class:`.ResultStore` does.
         """
+        line = self._catalogue.find(self._request)
+        if line is not None and line.get("generation_id") == generation.id:
+            return file_in(line)
+        record = store()
+        self._keep(generation, record)
+        return record
+
+    def _keep(self, generation: Generation, record: Mapping[str, Any]) -> None:
+        """Add a stored file to the catalogue, and give the claim on its order back."""
         file = {name: record[name] for name in _FILE if name in record}
         known = {"generation_id": generation.id, "credits": generation.credits, "request": self._request, "error": None}
         self._catalogue.keep({"status": "stored", **known, **file})
         self._claim("", None).ended(generation.id)
-
-    def file_of(self, generation_id: str) -> dict[str, Any] | None:
-        """Return the record of a generation's file if the catalogue has it."""
-        line = self._catalogue.find(self._request)
-        return file_in(line) if line is not None and line.get("generation_id") == generation_id else None
 
     def _claim(self, owner: str, endpoint: str | None) -> Claim:
         return self._catalogue.claim(self._request, owner, self._hook, endpoint, self._look_up)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_vidu.defaults import check_word
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.operators.shared_names import is_shared_in, one_file_for_all
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS
@@ -30,16 +31,14 @@ def check_storing(destination: object, artifact: object, max_bytes: object, reus
     """
     if destination is None and (artifact is not None or max_bytes is not None):
         raise ViduConfigError("artifact and max_bytes need a destination: without one, nothing is stored.")
-    if artifact not in (None, *ARTIFACTS):
-        raise ViduConfigError(f"artifact must be one of {', '.join(ARTIFACTS)}, not {artifact!r}.")
+    check_word("artifact", artifact, (None, *ARTIFACTS))
     if destination is not None and not waits:
         raise ViduConfigError("destination needs wait_for_completion: there is no file before the end.")
     path = path_text(destination)
     is_known = path is not None and not is_template(path)
     if is_known:
         checked_destination(destination)
-    if reuse not in ("never", "identical"):
-        raise ViduConfigError(f"reuse must be 'never' or 'identical', not {reuse!r}.")
+    check_word("reuse", reuse, ("never", "identical"))
     if reuse == "identical" and (destination is None or (is_known and not is_folder(checked_destination(destination)))):
         raise ViduConfigError(_NEEDS_FOLDER)
 

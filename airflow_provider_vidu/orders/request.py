@@ -62,6 +62,23 @@ def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
         yield where, value
 
 
+def arguments_of(task: object) -> dict[str, Any]:
+    """Return the arguments of a task's request, by their names in :data:`NAMES`, as written or as rendered.
+
+    :param task: an operator that has them as attributes.
+    """
+    return {name: getattr(task, name) for name in NAMES}
+
+
+def endpoint_of(arguments: Mapping[str, Any]) -> str | None:
+    """Return the endpoint that rendered arguments name; None if the fields decide.
+
+    :raises ViduConfigError: when it is not text.
+    """
+    endpoint = text("endpoint", arguments.get("endpoint"))
+    return endpoint and endpoint.strip()
+
+
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse at parse time arguments that contradict each other, or that are nothing to submit.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.exceptions import ViduBusyError
-from airflow_provider_vidu.polling.watch import failure
+from airflow_provider_vidu.polling.failures import failure
 from airflow_provider_vidu.stores.artifacts import Artifact, missing
 
 if TYPE_CHECKING:

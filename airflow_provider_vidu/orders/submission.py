@@ -36,7 +36,7 @@ from airflow_provider_vidu.orders.lost_order import find_lost, intent_of, uncert
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.money.spending import Unlimited
 from airflow_provider_vidu.orders.order import Order, Record
-from airflow_provider_vidu.polling.watch import failure, is_doubtful
+from airflow_provider_vidu.polling.failures import failure, is_doubtful
 from airflow_provider_vidu.tasks.deferral import not_resumed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ The hook, the sensor and the trigger pass the answer or error of each poll to a 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -16,10 +16,10 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.common.urls import unusable_note
-from airflow_provider_vidu.common.values import mapping, trace_id
 from airflow_provider_vidu.defaults import POLL_SECONDS, check_interval
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation, Snapshot
+from airflow_provider_vidu.polling.failures import failure, given_up, is_doubtful
 from airflow_provider_vidu.polling.retries import Backoff, Random
 from airflow_provider_vidu.polling.schedule import BEGINNING, PollHistory, first_interval, net_interval, spread
 from airflow_provider_vidu.polling.schedule import interval as scheduled
@@ -156,7 +156,7 @@ class Watch:
     :param end_reported: whether an event has reported the generation's end; the deadline is then not the user's, and
         passing it is an error of the service, not a timeout.
     :param known: whether the generation was submitted or seen with this connection before.
-    :param logged: the service's word for the state that was logged before; the first poll with it is no news.
+    :param logged: the service's word for the state that was logged before; the first poll with it is not news.
     :param replan: returns the policy to go on with, whenever an unfinished generation is to be polled again.
     :param rng: returns numbers in [0, 1).
     """
@@ -358,7 +358,7 @@ class Watch:
         summary = f"{self._failures} polls in a row failed; the last one"
         if self._paused_at is not None and isinstance(error, (exceptions.ViduAuthError, exceptions.ViduConfigError)):
             summary = f"The wait was paused for {duration(now - self._paused_at)}, but the connection is still unusable"
-        return _resumable(error, f"{summary}: {sentence(error.reason)}")
+        return given_up(error, f"{summary}: {sentence(error.reason)}")
 
     def _doubted(self, generation: Generation, now: float) -> Wait | None:
         """Return when to poll again after a failure that names no generation, or None to accept the answer."""
@@ -396,45 +396,3 @@ class Watch:
         if note and self.policy.adaptive and not marks.get("paused"):
             note += f"; next poll in {duration(delay)}"
         return Wait(delay, note, **marks)
-
-
-def is_doubtful(generation: Generation) -> bool:
-    """Whether an answer reports a failure but holds no id.
-
-    Every documented answer holds an id [doc]; ``{"status": "error", "message": …}`` alone may be about the request.
-    """
-    return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
-
-
-def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
-    """Return the error for a failed generation, with the service's reason or else its whole answer."""
-    reason = generation.error_message or generation.error_code
-    detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
-    raw = generation.raw
-    levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
-    return exceptions.ViduGenerationFailedError(
-        f"The generation ended as {generation.provider_status!r}: {detail}",
-        generation_id=generation.id,
-        code=generation.error_code,
-        trace_id=next(filter(None, map(trace_id, levels)), None),
-    )
-
-
-def _holds_id(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, Mapping):
-        if value.get("id") or value.get("task_id"):
-            return True
-        value = list(value.values())
-    return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
-
-
-def _resumable(error: ViduError, summary: str) -> ViduError:
-    """Return ``error`` with advice on resuming the wait, as a class that Airflow may retry."""
-    message = f"{summary} The generation itself may be fine: wait for it again by its id"
-    if error.retryable:
-        error.reason = f"{message}."
-        return error
-    retryable = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
-    replacement = exceptions.from_details({**error.details(), **retryable})
-    replacement.__cause__ = error
-    return replacement

@@ -111,6 +111,7 @@ class DeferredWait:
         """
         now = time.time()
         since = now if since is None else since
+        own = {"callback": self.callback} if self.callback else {}  # only an own order may have one
         deadline = min(now + self.timeout, math.inf if deadline is None else deadline)
         trigger = self.trigger(
             generation_id=self.generation_id,
@@ -119,15 +120,10 @@ class DeferredWait:
             since=since,
             max_failures=self.max_failures,
             endpoint=self.endpoint,
-            **{"poll_interval": self.poll_interval, "known": True, **self._callback_arguments(arguments)},
+            **{"poll_interval": self.poll_interval, "known": True, **own, **arguments},
         )
         timeout = timedelta(seconds=max(deadline - now, 0) + DEFER_MARGIN_SECONDS)
         self.operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
-
-    def _callback_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the trigger's arguments with the callback's digest; only a wait of an own order may have one."""
-        own = {"callback": self.callback} if self.callback else {}
-        return {**own, **arguments}
 
     def resume(self, event: Mapping[str, Any] | None) -> Generation:
         """Return the generation that the trigger reported, re-fetched, so that its URLs are fresh; or defer again.
@@ -141,7 +137,8 @@ class DeferredWait:
             self.operator.log.warning("Resumed by an event for %s, not this task's generation; still waiting.", other)
             return self._continue({}, has_ended=False)
         if is_callback_event(event):
-            return self._called(event or {})
+            self.operator.log.info("Generation %s: the service has sent a callback; checking.", self.generation_id)
+            return self._continue(event or {}, has_ended=False)
         try:
             read_event(event, self.generation_id)
         except ViduTimeoutError:
@@ -183,11 +180,6 @@ class DeferredWait:
             generation_id=self.generation_id,
             conn_id=self.hook.vidu_conn_id,
         )
-
-    def _called(self, event: Mapping[str, Any]) -> Generation:
-        """Poll once after a callback; raise what has failed, or defer again with the same deadline."""
-        self.operator.log.info("Generation %s: the service has sent a callback; checking.", self.generation_id)
-        return self._continue(event, has_ended=False)
 
     def _continue(self, event: Mapping[str, Any], *, has_ended: bool) -> Generation:
         """Poll once; return the generation, re-fetched, if it has ended or the event says so; else defer again."""

@@ -50,11 +50,7 @@ NO_ITERATION: Final = (
     "does, and so do the clips of the run on its tab “Vidu clips”."
 )
 
-RUN: Final = "/dags/{dag_id}/runs/{run_id}"
-TASK: Final = RUN + "/tasks/{task_id}"
-# A task instance in a loop (Airflow 3.4): the map index, or the iteration, is an index within its region.
-_INSTANCES: Final = (TASK, TASK + "/mapped/{map_index}", TASK + "/regions/{region_id}/{map_index}")
-CLIPS: Final = (*_INSTANCES, *(path + "/generations/{number}" for path in _INSTANCES))
+CLIPS: Final = (*batches.TASKS, *(path + "/generations/{number}" for path in batches.TASKS))
 """The addresses of clips. With a number: which of the generations that the task has published."""
 
 # The pages show XComs and rendered fields, so they require the permission to read both in Airflow's own pages.
@@ -142,7 +138,7 @@ def _looks(request: Request) -> Looks:
     return looks
 
 
-@router.get(RUN, response_class=HTMLResponse)
+@router.get(batches.RUN, response_class=HTMLResponse)
 def sheet_page(request: Request, dag_id: str, run_id: str) -> HTMLResponse:
     """Return the contact sheet of a DAG run."""
     return page(request, "sheet", "Vidu clips")
@@ -156,7 +152,7 @@ def clip_page(
     return page(request, "clip", "Vidu clip")
 
 
-@router.get(RUN + "/clips.json")
+@router.get(batches.RUN + "/clips.json")
 async def sheet_data(
     request: Request,
     dag_id: str,
@@ -183,10 +179,10 @@ def _sheet_answer(
 ) -> JSONResponse:
     now = datetime.now(UTC)
     clips = [views.card_view(clip, live, stored=stored, now=now) for clip, live in zip(sheet.clips, lives, strict=True)]
-    told = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
+    facts = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
     cost, priced = sheet.credits
-    told["credits"] = {"sum": whole(cost), "clips": priced}
-    return JSONResponse({**here, **told, "clips": clips})
+    facts["credits"] = {"sum": whole(cost), "clips": priced}
+    return JSONResponse({**here, **facts, "clips": clips})
 
 
 @of_clip("/clip.json")

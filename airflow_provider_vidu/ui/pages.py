@@ -59,7 +59,7 @@ _SHELL: Final = """<!doctype html>
 </html>
 """
 
-# What is about to appear, in outline; a screen reader is told in words.
+# What is about to appear, in outline; a screen reader gets words.
 _SKELETON: Final = (
     '<div class="loading"><span class="hidden">Loading…</span>'
     '<div class="skeleton is-{script}" aria-hidden="true">' + "<i></i>" * 8 + "</div></div>"

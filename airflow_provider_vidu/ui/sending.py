@@ -36,27 +36,27 @@ async def send(
     piece = next(iter(views.pieces(clip, live)[index:]), None)
     if piece is None:
         return None
-    told = ""
+    problem = ""
     for record in views.files_of(clip, piece, cover=cover):
         if (place := place_of(record.uri)) is not None:
             try:
                 preview: Preview = await looks.reads.run(place, open_preview, record.uri, record.size)
                 return file_response(request, preview, looks.reads, attached_as=record.name if attached else None)
             except PreviewError as error:
-                told = str(error)
+                problem = str(error)
     who = asker(request.headers)
     if who == "other":
         # The URL comes from an XCom or from the service: good for a player, not for the address bar.
         raise HTTPException(400, "Open the clip's page instead.")
     url = await _service_url(looks, clip, piece, cover=cover)
     if url is None:
-        return _gone(f"{told} {views.expired(clip)}")
+        return _gone(f"{problem} {views.expired(clip)}")
     own = _own_hosts(request)
     trust = await looks.states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:
-        return _gone(f"{told} The service's link to this clip is not followed: {reason}.")
+        return _gone(f"{problem} The service's link to this clip is not followed: {reason}.")
     if who == "script":
-        return JSONResponse({"detail": f"{told} {LINK_FAILS}".strip()}, status_code=409)
+        return JSONResponse({"detail": f"{problem} {LINK_FAILS}".strip()}, status_code=409)
     # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 

@@ -141,7 +141,7 @@ def test_several_creations_from_the_service(visit, pages, elsewhere):  # noqa: F
 
 
 def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):  # noqa: F811
-    """Cookies know no ports: the server sends nobody there, and the page would not give the cookie, either."""
+    """Cookies ignore ports: the server redirects no one there, and the page would not give the cookie, either."""
     url = elsewhere.url("picture", host="localhost")
     pages.add("thief", "thief", result={"id": "thief", "status": "succeeded", "video_url": url}, watch=MADE)
     page = visit(pages.at("thief"))

@@ -257,7 +257,7 @@ def test_without_permission(log_in, film, airflow):
 
 
 def test_a_viewer_lands_on_the_page_after_the_login(log_in, film, airflow):
-    """The link works for somebody who is not logged in yet: login first, then the clip."""
+    """The link works for a user who is not logged in yet: login first, then the clip."""
     assert airflow.wait(film) == "success"
     path = page_of(film, "generate")
     page = log_in("vera", at=path)

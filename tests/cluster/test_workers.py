@@ -17,7 +17,7 @@ DIALECTS = {"native": "vidu-native", "ent": "ent-v2"}
 
 
 def test_a_killed_worker_loses_and_repeats_nothing(cluster, sandbox, gate, videos, fault_row):
-    """After kill -9 the retry has the whole file; an order is paid once, or says that nobody can know."""
+    """After kill -9 the retry has the whole file; an order is paid once, or its outcome is reported as unknown."""
     airflow, folder = cluster.airflow, videos / "killed"
     for worker in ("worker-1", "worker-2"):
         airflow.kill_component(worker)

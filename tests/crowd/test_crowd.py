@@ -27,7 +27,7 @@ GROUPS = ("low", "middle", "high")
 
 
 class Foreign(threading.Thread):
-    """Somebody else who uses the same account: now nothing, now up to three jobs at once."""
+    """Another user of the same account: now nothing, now up to three jobs at once."""
 
     def __init__(self, sandbox: Sandbox, path: str, scheme: str) -> None:
         super().__init__(daemon=True)

@@ -55,7 +55,7 @@ def test_a_dag_scheduled_on_the_asset_runs(airflow, runs):
 
 
 def test_a_finished_generation_starts_a_dag(airflow, watched):
-    """A generation that nobody in Airflow has submitted finishes, and the DAG that watches for it runs, once."""
+    """A generation that was not submitted by Airflow finishes, and the DAG that watches for it runs, once."""
     assert wait_for(lambda: len(watched.requests("list")) > 1, 60), "nobody watches"
     watched.add_generation("7001", dialect="ent-v2", states=[["success", 0]])
     run = _run_of(airflow, "e2e_on_finished")

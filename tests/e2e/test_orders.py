@@ -53,7 +53,7 @@ class Orders:
 
 
 def _asked_for(request: pytest.FixtureRequest, test: str) -> list[dict[str, str]]:
-    """Return with which parameters this session runs a test: nothing is started that nobody looks at."""
+    """Return with which parameters this session runs a test: nothing is started that no test looks at."""
     return [item.callspec.params for item in request.session.items if getattr(item, "originalname", "") == test]
 
 
@@ -110,7 +110,7 @@ def waiting(orders, patient, request) -> dict[str, Run]:
 
 @pytest.mark.parametrize(("dialect", "moment"), DEATHS)
 def test_a_dead_worker_never_pays_twice(orders, dialect, moment):
-    """After SIGKILL at this moment the order is paid at most once; where nobody can know, it says so."""
+    """After SIGKILL at this moment the order is paid at most once; if the outcome cannot be determined, it says so."""
     run = orders.runs[dialect, moment]
     state = orders.airflow.wait(run, timeout=300)
     paid = [create for create in orders.creates(moment) if create.dialect == DIALECTS[dialect]]
@@ -205,7 +205,7 @@ def _submitted(orders: Orders, run: Run, sandbox: Sandbox, way: str, prompt: str
 
 
 def _watched(orders: Orders, run: Run, sandbox: Sandbox, way: str, generation_id: str) -> None:
-    """Wait until somebody watches it: a kill before a triggerer has taken a wait up tells nobody.
+    """Wait until a triggerer watches it: before that, a kill reaches no trigger.
 
     A request alone proves no triggerer: a task that was woken by another generation's event asks as well.
     """

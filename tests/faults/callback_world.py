@@ -62,7 +62,7 @@ class CallbackWorld:
         self.restart()
 
     def restart(self, path: str | None = PATH) -> None:
-        """Start the API server anew: what it held is gone."""
+        """Restart the API server: what it held is gone."""
         waker = Waker(self._find, self._resume, Threads(2), clock=lambda: self.now, sleep=self._sleep)
         self.waker, self.route = waker, CallbackRoute(path, waker, self)  # type: ignore[arg-type]
 

@@ -1,17 +1,16 @@
-"""A service whose list of tasks misbehaves as it is told, and many waits on it at once."""
+"""A service whose list of tasks misbehaves on demand, and many waits on it at once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
+from tests.loopback import Exchange, Loopback
 
 FIRST_ID = 9470000000000000001
 KEY = "sk-listing-77e1c0"
@@ -39,7 +38,7 @@ def as_json(query: dict[str, list[str]]) -> list[str]:
         return []
 
 
-class Listing:
+class Listing(Loopback):
     """``ent-v2`` with a query per task and the list of tasks; the list's answers can be changed.
 
     ``listed`` gets the ids and the right entries, and returns the entries to send, or a status, headers and a body.
@@ -57,39 +56,7 @@ class Listing:
         self.lists: list[list[str]] = []
         self.times: list[float] = []
         self.queries: list[str] = []
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                status, headers, body = service.answer(self.path, self.headers.get("Authorization", ""))
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                try:
-                    self.send_response(status)
-                    for name, value in {"Content-Type": "application/json", **headers}.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except ConnectionError:
-                    self.close_connection = True  # the client has not waited
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Listing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        super().__init__()
 
     @property
     def ids(self) -> list[str]:
@@ -98,13 +65,19 @@ class Listing:
 
     def connection(self, **fields: Any) -> str:
         """Return an Airflow connection to it."""
-        host = f"http://127.0.0.1:{self._server.server_port}"
-        extra = {"dialect": "ent-v2", "max_retries": 0, "timeout": 5, **fields}
-        return json.dumps({"conn_type": "vidu", "host": host, "password": self.key, "extra": extra})
+        return self.connected(self.key, **fields)
 
     def finish(self, state: str = "success") -> None:
         """Let every generation end."""
         self.states = dict.fromkeys(self.states, state)
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer a query, or a page of the list."""
+        status, headers, body = self.answer(exchange.path, exchange.headers.get("Authorization", ""))
+        try:
+            exchange.respond(status, body, headers)
+        except ConnectionError:
+            exchange.close_connection = True  # the client has not waited
 
     def answer(self, path: str, authorization: str) -> Answer:
         """Return status, headers and body for a request."""

@@ -34,10 +34,10 @@ Arrange = Callable[["World"], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the matrix: what goes wrong, and what the user is told.
+    """A row of the matrix: what goes wrong, and what the user reads.
 
     :param name: as it stands in the table of faults.
-    :param arrange: makes the fault; it stays until the world is told to lift it.
+    :param arrange: makes the fault; it stays until the world lifts it.
     :param error: the class of the error when it does not pass.
     :param says: a pattern in its message: what happened or what to do.
     :param tolerated: whether a wait sits it out within its budget, and a single request is repeated.
@@ -64,7 +64,7 @@ class Fault:
 
     @property
     def only_in_a_wait(self) -> bool:
-        """Whether it is an answer like any other to somebody who asks once."""
+        """Whether a single request sees an answer like any other."""
         return self.error is ViduGenerationFailedError
 
     @property
@@ -143,7 +143,7 @@ class World:
         self.sandbox.add_fault({"match": {"kind": "query"}, "times": times, "action": action})
 
     def stop(self) -> None:
-        """Let nobody listen until the fault is lifted."""
+        """Refuse connections until the fault is lifted."""
         self.sandbox.stop()
         self._mend = lambda: self.sandbox.start() and None
 
@@ -155,7 +155,7 @@ class World:
         self._mend = lambda: self._replace("good")
 
     def unresolvable(self) -> None:
-        """Give the service a name that nobody knows until the fault is lifted."""
+        """Give the service a name that does not resolve until the fault is lifted."""
         self._monkeypatch.setenv("NO_PROXY", "*")
         self._monkeypatch.setenv("no_proxy", "*")
         self.connect(host=f"http://vidu.invalid:{self.sandbox.url.rpartition(':')[2]}")

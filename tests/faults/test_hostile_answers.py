@@ -1,4 +1,4 @@
-"""A gateway that answers in gigabytes, in bombs, or with lines that look like somebody else's log."""
+"""A gateway that answers in gigabytes, in bombs, or with lines that look like another program's log."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_bomb_as_the_answer_to_a_create(serve, memory, fault_row):
 
 
 def test_a_bomb_as_a_video(serve, memory, context, tmp_path, fault_row):
-    """A compressed file although none was asked for is no video: refused, and nothing is kept."""
+    """A compressed file although none was asked for is not a video: refused, and nothing is kept."""
     answer, _ = _explosive("video/mp4")
     server = serve(answer)
     operator = ViduDownloadOperator(task_id="t", destination=f"{tmp_path}/", video_url=server.url())

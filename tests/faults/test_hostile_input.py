@@ -176,7 +176,7 @@ URLS = {
 
 @_each(URLS)
 def test_urls_that_are_refused(vidu_connection, context, tmp_path, fault_row, name, value):
-    """What is no http(s) URL to everybody is fetched by nobody."""
+    """A text that one parser does not read as an http(s) URL is never fetched."""
     with pytest.raises(ViduError, match=r"http\(s\) URL") as caught:
         _download(f"{tmp_path}/", video_url=value).execute(context)
     assert is_one_clean_line(str(caught.value))

@@ -76,7 +76,7 @@ FAILURES = [
 
 @rows([fault for fault in GARBAGE if "50 MB" not in fault.name] + FAILURES)
 def test_it_lasts(fault, dialect, side, world, patience, capfd, fault_row):
-    """What is not Vidu's is told with its beginning; a failure with its reason, wherever the service put it."""
+    """The error quotes the beginning of a foreign answer, and the reason of a failure from any of its fields."""
     until_it_is_lifted(fault, dialect, side, world, patience, capfd, fault_row)
 
 
@@ -88,7 +88,7 @@ def test_it_passes(fault, dialect, side, world, patience, capfd, fault_row):
 
 @rows([fault for fault in GARBAGE if "50 MB" in fault.name])
 def test_a_huge_answer_is_not_held(fault, dialect, side, world, patience, capfd, fault_row):
-    """Of 50 MB (sandbox and client are one process here) never even a whole copy is held; the limit is told."""
+    """Of 50 MB (sandbox and client are one process here) never even a whole copy is held; the error names the limit."""
     tracemalloc.start()
     try:
         until_it_is_lifted(fault, dialect, side, world, patience, capfd, fault_row)
@@ -99,7 +99,7 @@ def test_a_huge_answer_is_not_held(fault, dialect, side, world, patience, capfd,
 
 @dataclass(frozen=True)
 class Oddity:
-    """Answers that are odd and yet fine: nobody but the log notices.
+    """Answers that are odd and yet fine: only the log mentions them.
 
     :param bodies: what the first polls bring, by dialect; then comes the true answer.
     :param log: what the log says, in this order.
@@ -167,7 +167,7 @@ def test_odd_and_yet_fine(oddity, dialect, side, world, patience, capfd, fault_r
 
 @pytest.mark.parametrize("dialect", BOTH)
 def test_an_unknown_status_for_an_hour(dialect, side, world, patience, capfd, fault_row):
-    """A word that nobody knows means "still running", for an hour as well; the time-out would tell it."""
+    """An unknown word means "still running", for an hour as well; the timeout would name it."""
     world.settle(dialect)
     hour, seconds = 3600, 1.0
     world.generation(states=[["marinating", 0], [DONE[dialect], hour]])

@@ -38,7 +38,7 @@ def final(name: str, arrange: Arrange, error: type[E.ViduError], says: str, **mo
 
 
 def away(status: int) -> Arrange:
-    """Redirect every query to another path of the same server, which counts whoever follows."""
+    """Redirect every query to another path of the same server, which counts the requests that follow."""
     return lambda world: world.fault(status=status, redirect=f"{world.sandbox.url}/elsewhere?sig=5ecret")
 
 

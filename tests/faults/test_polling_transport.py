@@ -56,7 +56,7 @@ def test_it_passes(fault, dialect, side, world, patience, capfd, fault_row):
 
 
 def test_the_numbers_are_the_documented_ones():
-    """The rows shrink the budget; where nobody chooses, it is ten failed polls and five repeated requests."""
+    """The rows shrink the budget; the default is ten failed polls and five repeated requests."""
     from airflow_provider_vidu.network.limits import DEFAULT_MAX_RETRIES
 
     assert watch.PollPolicy().max_failures == 10

@@ -46,7 +46,7 @@ def environment(request, home):
 
 
 def held(body, at, arrived, go):
-    """Return an answer that sends ``body`` up to ``at``, says so, and goes on when told."""
+    """Return an answer that sends ``body`` up to ``at``, says so, and continues when the test allows it."""
 
     def answer(request, wire):
         wire.head(200, Content_Type="video/mp4", Content_Length=len(body), ETag='"v1"')
@@ -67,7 +67,7 @@ def start(nursery, s, environment, overwrite="replace", **confined):
 
 
 def has_begun(home):
-    """Whether a part of the file lies at the destination, where nobody sees it."""
+    """Whether a hidden part of the file is at the destination."""
     if isinstance(home, Folder):
         return any(path.stat().st_size for path in home.path.glob(".t.mp4.*.part"))
     return home.left_over() == ["an unfinished upload"]

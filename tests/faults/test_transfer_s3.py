@@ -90,7 +90,7 @@ def test_the_store_fails_at_the_end(s3, bucket, endpoint, capsys, monkeypatch, f
     [pytest.param("replace", LARGE, marks=pytest.mark.nightly), ("error", LARGE), ("replace", SMALL)],
 )
 def test_the_answer_to_the_last_request_is_lost(s3, bucket, endpoint, capsys, monkeypatch, fault_row, overwrite, size):
-    """The store has completed and nobody hears of it: the object is looked for, and the task succeeds."""
+    """The store has completed and its answer is lost: the object is looked for, and the task succeeds."""
     home = Bucket(s3, bucket)
     home.size = size
     with Door(endpoint, lambda request: b"" if completes(request) else None, after=True) as door:
@@ -110,7 +110,7 @@ def test_the_answer_to_the_last_request_is_lost(s3, bucket, endpoint, capsys, mo
 
 
 def test_the_store_is_gone_when_it_is_asked(s3, bucket, endpoint, capsys, monkeypatch, fault_row):
-    """The store breaks off at the completion and at every question after it: the error says that nobody can tell."""
+    """The store breaks off at the completion and after it: the error says that the outcome is unknown."""
     home = Bucket(s3, bucket)
     with Door(
         endpoint, lambda request: b"" if completes(request) or request.method == "DELETE" else None, after=True
@@ -132,7 +132,7 @@ def test_the_store_is_gone_when_it_is_asked(s3, bucket, endpoint, capsys, monkey
 
 
 def test_a_missing_bucket(s3, capsys, monkeypatch, fault_row):
-    """The error names bucket and reason; once somebody has made the bucket, the same task succeeds."""
+    """The error names bucket and reason; once the bucket exists, the same task succeeds."""
     home = Bucket(s3, "clips-to-be-made")
     with scene(home, capsys, monkeypatch) as s:
         s.gateway.files = [ranged(s.body)]

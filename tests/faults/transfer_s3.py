@@ -103,7 +103,7 @@ class Bucket:
         )
 
     def left_over(self) -> list[str]:
-        """List the other keys, and the uploads that nobody has completed."""
+        """List the other keys, and the uploads that were not completed."""
         listed, uploads = keys(self._s3, self.bucket)
         return [key for key in listed if key != "clips/t.mp4"] + ["an unfinished upload"] * uploads
 

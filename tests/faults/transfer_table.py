@@ -40,8 +40,8 @@ class Fault:
     :param foreign: how many requests the foreign server must count.
     :param resumes: whether the second request asks for the rest only; None when there is no telling.
     :param lands: what stands at the destination after a success.
-    :param there: how the foreign server answers; with the file unless told otherwise.
-    :param keys: which of the gateway's requests for the file carry the key; all of them unless told otherwise.
+    :param there: how the foreign server answers; with the file if omitted.
+    :param keys: which of the gateway's requests for the file carry the key; all of them if omitted.
     :param by_url: whether the task has only a URL, and no generation id.
     :param s3: whether the row is also run into S3.
     :param slow: whether it takes seconds: then it is run once, over an old file.
@@ -69,7 +69,7 @@ class Fault:
 
 
 def broken(*more: Callable[[Scene], Answer]) -> Callable[[Scene], list[Answer]]:
-    """Return a file that is cut at half, then ``more``, then the whole file for whoever asks again."""
+    """Return a file that is cut at half, then ``more``, then the whole file."""
     return lambda s: [whole(s.body, cut=s.half), *(answer(s) for answer in more), ranged(s.body)]
 
 

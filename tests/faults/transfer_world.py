@@ -163,7 +163,7 @@ class Scene:
         return len(self.gateway.requests) + len(self.foreign.requests)
 
     def check_secrets(self, result: dict[str, Any] | ViduError) -> None:
-        """Check that neither the key nor a signature was told, and that the key stayed at home."""
+        """Check that neither the key nor a signature was shown, and that the key stayed at home."""
         told = f"{self.log}{result}{result!r}"
         assert KEY not in told
         assert SIGNATURE not in told

@@ -6,15 +6,16 @@ import json
 import threading
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback import Exchange, Loopback
 
 SHOWN = ("id", "type", "model", "prompt", "images", "state", "credits", "created_at")
 """The fields of an entry: neither ``payload`` nor ``err_code`` is among them."""
 
 
-class DocumentedService:
+class DocumentedService(Loopback):
     """``ent-v2`` with 10 entries a page, at most 100, newest first, without payloads.
 
     ``tasks`` are the generations, the newest first; ``loses`` makes the next creates end without an answer, and
@@ -31,38 +32,18 @@ class DocumentedService:
         self.unlisted: tuple[str, ...] = ()
         self.echoes = True
         self.lock = threading.Lock()
-        service = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                service.get(self)
-
-            def do_POST(self) -> None:
-                service.post(self)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> DocumentedService:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+    def serve(self, exchange: Exchange) -> None:
+        """Answer a request."""
+        if exchange.command == "GET":
+            self.get(exchange)
+        else:
+            self.post(exchange)
 
     def connection(self) -> str:
         """Return an Airflow connection to it."""
-        host = f"http://127.0.0.1:{self._server.server_port}"
-        extra = {"dialect": "ent-v2", "max_retries": 0, "timeout": 5}
-        return json.dumps({"conn_type": "vidu", "host": host, "password": "sk-documented-1", "extra": extra})
+        return self.connected("sk-documented-1")
 
     def add(self, name: object, *, state: str = "success", age: float = 0.0, **fields: Any) -> dict[str, Any]:
         """Add a generation; return it."""
@@ -73,11 +54,11 @@ class DocumentedService:
             self.tasks.insert(0, task)
         return task
 
-    def get(self, handler: BaseHTTPRequestHandler) -> None:
+    def get(self, exchange: Exchange) -> None:
         """Answer a query, or a page of the list."""
-        parts = urlsplit(handler.path)
+        parts = urlsplit(exchange.path)
         if parts.path.endswith("/tasks"):
-            return _answer(handler, 200, self._page(parse_qs(parts.query)))
+            return exchange.respond(200, self._page(parse_qs(parts.query)))
         name = parts.path.split("/")[-2]
         self.asked.append(name)
         for task in self.tasks:
@@ -85,26 +66,26 @@ class DocumentedService:
                 creations = [{"id": "1", "url": "https://cdn.example/v.mp4"}] if task["state"] == "success" else []
                 payload = task.get("payload", "") if self.echoes else ""
                 told = {"err_code": task.get("err_code", ""), "payload": payload, "creations": creations}
-                return _answer(handler, 200, {**task, **told})
-        return _answer(handler, 404, {"code": 404, "reason": "TaskNotFound", "message": "no such task"})
+                return exchange.respond(200, {**task, **told})
+        return exchange.respond(404, {"code": 404, "reason": "TaskNotFound", "message": "no such task"})
 
-    def post(self, handler: BaseHTTPRequestHandler) -> None:
+    def post(self, exchange: Exchange) -> None:
         """Carry a create out, or lose it before or after; accept every cancel."""
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        if handler.path.endswith("/cancel"):
-            return _answer(handler, 200, {})
+        body = json.loads(exchange.rfile.read(int(exchange.headers["Content-Length"])))
+        if exchange.path.endswith("/cancel"):
+            return exchange.respond(200, {})
         if self.drops:
             self.drops -= 1
-            handler.close_connection = True
+            exchange.close_connection = True
             return None
         self.creates += 1
-        kind = handler.path.rpartition("/")[2]
+        kind = exchange.path.rpartition("/")[2]
         task = self.add(1000 + self.creates, type=kind, **{"state": "created", **body})
         if self.loses:
             self.loses -= 1
-            handler.close_connection = True
+            exchange.close_connection = True
             return None
-        return _answer(handler, 200, {**task, "task_id": task["id"]})
+        return exchange.respond(200, {**task, "task_id": task["id"]})
 
     def _page(self, asked: dict[str, list[str]]) -> dict[str, Any]:
         self.queries.append(asked)
@@ -119,12 +100,3 @@ class DocumentedService:
 
 
 PAGER = (("pager.pagesz", "10"), ("pager.page", "0"))
-
-
-def _answer(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
-    content = json.dumps(body).encode()
-    handler.send_response(status)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content)

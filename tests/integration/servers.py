@@ -1,4 +1,4 @@
-"""A loopback HTTP server that misbehaves byte for byte as it is told, and records what it was sent."""
+"""A loopback HTTP server that misbehaves byte for byte on demand, and records what it was sent."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Store:
 
     @property
     def told(self) -> list[str]:
-        """The generations that were remembered as told."""
+        """The generations that were remembered as reported."""
         return json.loads(self.kept.get(STATE_KEY, "{}")).get("told", [])
 
     async def aget(self, key: str) -> Any:
@@ -80,7 +80,7 @@ class Watching:
 
     @property
     def ids(self) -> list[str]:
-        """The generations that were told."""
+        """The generations that were reported."""
         return [event["generation_id"] for event in self.events]
 
 
@@ -98,7 +98,7 @@ async def rounds(sandbox, kind: str, more: int = 3) -> None:
 
 
 async def test_named_generations_fire_once_each(dialect, sandbox):
-    """A success and a failure are told once each, without URL or key, and then nobody is asked any more."""
+    """A success and a failure are reported once each, without URL or key, and then nothing more is requested."""
     sandbox.add_generation("1", dialect=dialect, states=DONE)
     sandbox.add_generation("2", dialect=dialect, states=BUSY)
     async with Watching(made(generation_ids=["1", "2"])) as watching:
@@ -117,7 +117,7 @@ async def test_named_generations_fire_once_each(dialect, sandbox):
 
 
 async def test_a_whole_account(connect, sandbox):
-    """Whatever finishes after the first look is told, whoever submitted it; what had finished before is not."""
+    """Every generation that finishes after the first look is reported, also another client's; earlier ones are not."""
     connect("ent-v2")
     sandbox.add_generation("1", dialect="ent-v2", states=DONE)
     sandbox.add_generation("2", dialect="ent-v2", states=BUSY)
@@ -133,7 +133,7 @@ async def test_a_whole_account(connect, sandbox):
 
 
 async def test_more_generations_than_a_page_shows(connect, sandbox):
-    """Thirty newer ones push a generation off the list's first page (20); its end is told all the same."""
+    """Thirty newer ones push a generation off the list's first page (20); its end is reported all the same."""
     connect("ent-v2")
     sandbox.add_generation("1", dialect="ent-v2", states=BUSY)
     async with Watching(made()) as watching:
@@ -154,7 +154,7 @@ def documented(monkeypatch) -> Iterator[DocumentedService]:
 
 
 async def test_five_hundred_within_one_interval(documented):
-    """The list is paged until it shows what is known: all are told, each once, the oldest first."""
+    """The list is paged until it shows what is known: all are reported, each once, the oldest first."""
     documented.add("old")
     async with Watching(made()) as watching:
         await until(lambda: len(documented.queries) >= 4)
@@ -169,7 +169,7 @@ async def test_five_hundred_within_one_interval(documented):
 
 
 async def test_a_first_look_at_a_long_list(documented):
-    """What had ended before is not told, however many pages it fills; what was at work on the last of them is."""
+    """What had ended before is not reported, however many pages it fills; what was at work on the last of them is."""
     documented.add("busy", state="processing", age=9000)
     for number in range(350):
         documented.add(number, age=8000 - number)
@@ -193,7 +193,7 @@ async def test_a_round_without_news_is_one_request(documented):
 
 
 async def test_a_restart_with_a_memory_tells_nothing_twice(connect, sandbox, monkeypatch):
-    """Another triggerer tells what finished in between, and nothing that was told."""
+    """Another triggerer reports what finished in between, and nothing twice."""
     monkeypatch.setattr(event_triggers, "SETTLE_SECONDS", 0.01)
     connect("ent-v2")
     store = Store()
@@ -211,7 +211,7 @@ async def test_a_restart_with_a_memory_tells_nothing_twice(connect, sandbox, mon
 
 
 async def test_a_crash_right_after_an_event_repeats_it(connect, sandbox):
-    """The memory is stored some seconds after the event: what Airflow may not have stored is told again."""
+    """The memory is stored some seconds after the event: what Airflow may not have stored is reported again."""
     connect()
     store = Store()
     sandbox.add_generation("g", states=[["completed", 0]])
@@ -300,7 +300,7 @@ def test_equal_arguments_make_one_trigger():
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(wrong):
-    """What is wrong in every run is told when the DAG is read."""
+    """What is wrong in every run is reported when the DAG is read."""
     with pytest.raises(ViduConfigError):
         ViduGenerationFinishedTrigger(**wrong)
 

@@ -141,7 +141,7 @@ def test_a_throttled_create_is_repeated(dialect, sandbox, quick_backoff):
 
 
 def test_a_new_key_is_noticed(dialect, sandbox, connect):
-    """A key that was rotated while the hook lives is read anew from the connection."""
+    """A key that was rotated while the hook lives is read again from the connection."""
     hook = ViduHook()
     submitted = hook.create_generation(prompt="x", model="m")
     sandbox.rotate_keys(["sk-rotated-77d2"])

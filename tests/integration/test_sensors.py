@@ -209,7 +209,7 @@ def test_an_event_that_is_none_of_ours_is_refused(context):
     ids=["left out", "seconds", "timedelta", "a growing interval"],
 )  # fmt: skip
 def test_the_interval_of_a_user_is_kept(connect, sandbox, context, asked, adaptive):
-    """A deferred wait follows the schedule only where nobody has set an interval."""
+    """A deferred wait follows the schedule only if no interval is set."""
     connect()
     sandbox.add_generation("123", states=[["processing", 0]])
     task = ViduGenerationSensor(task_id="wait", generation_id="123", deferrable=True, **asked)
@@ -247,7 +247,7 @@ def test_a_wait_never_grows_backwards():
     "from Airflow", "a whole generation as generation_id", outcome="refused", says="Pass generation=generate.output"
 )
 def test_a_whole_generation_as_id(context):
-    """The most likely slip, the XCom of the generate task as it is, is told with what to write instead."""
+    """The most likely slip, the XCom of the generate task as it is, is refused with what to write instead."""
     with pytest.raises(exceptions.ViduConfigError, match=r"not dict. Pass generation=generate.output, or just the id"):
         sensor(generation_id={"id": "123"}).execute(context)
 

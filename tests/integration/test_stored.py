@@ -48,6 +48,6 @@ def test_an_event_of_an_older_triggerer_is_understood(path):
 
 
 def test_todays_row_is_pinned():
-    """Whoever changes what is stored adds a file: the newest pinned row has today's fields."""
+    """A change of what is stored needs a new file: the newest pinned row has today's fields."""
     _, kwargs = ViduGenerationTrigger(generation_id="1").serialize()
     assert any(load(path)["kwargs"].keys() == kwargs.keys() for path in STORED)

@@ -80,7 +80,7 @@ async def test_errors_are_tolerated_up_to_the_budget(dialect, sandbox):
 
 
 async def test_a_refused_key_ends_the_wait_at_once(dialect, sandbox):
-    """A refused key is no reason to spin: one request, one error."""
+    """A refused key does not make it spin: one request, one error."""
     sandbox.add_generation("123", dialect=dialect, states=[["processing", 0]])
     sandbox.rotate_keys(["sk-another-1c44"])
     with pytest.raises(ViduAuthError):
@@ -223,7 +223,7 @@ async def test_a_kill_cancels_what_is_not_done(sandbox, monkeypatch, word, cance
 
 
 async def test_a_cancel_that_is_refused_for_the_moment_is_repeated(sandbox, monkeypatch):
-    """What is not cancelled costs money, and nobody else will ask: a busy service is asked again."""
+    """What is not cancelled costs money, and no other process cancels it: a busy service is asked again."""
     monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", sandbox.connection_json("ent-v2"))
     monkeypatch.setattr(handover, "_look", lambda _ti, _key: ("failed", "123"))
     sandbox.add_generation("123", dialect="ent-v2", states=[["created", 0]])

@@ -72,7 +72,7 @@ def test_sensor(sandbox, connect, ti):
 
 
 def test_a_download_that_fails_has_its_link(connect, ti, tmp_path):
-    """Whoever looks into a failed download finds the clip's page."""
+    """A failed download leads to the clip's page, too."""
     connect(max_retries=0)
     operator = ViduDownloadOperator(task_id="t", generation_id="nothing", destination=f"{tmp_path}/", artifact="cover")
     with pytest.raises(ViduError):

@@ -51,7 +51,7 @@ class AnyAirflow(PrivateAirflow):
 
 
 class CommandLineAirflow(AnyAirflow):
-    """An Airflow 2: without the API of Airflow 3, so it is told on its command line and read in its database."""
+    """An Airflow 2: without the API of Airflow 3, so it is controlled by its command line and read in its database."""
 
     def __init__(self, home: Path, connections: Mapping[str, str], environment: Mapping[str, str]) -> None:
         # Airflow 2 has one folder for all DAGs.

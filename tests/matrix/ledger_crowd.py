@@ -38,7 +38,7 @@ def enter(name: str) -> None:
 
 
 def submit(folder: Path, name: str, dies_after: str | None) -> None:
-    """Do what a worker does, and die where it is told to."""
+    """Do what a worker does, and die at the given step."""
 
     def step(done: str) -> None:
         if done == dies_after:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.nightly  # fifty processes that import Airflow
 @pytest.mark.skipif(AIRFLOW >= (3, 0), reason="from 3.0 on only a running task reaches Variables")
 def test_no_entry_is_lost_and_nothing_is_submitted_above_the_limit(tmp_path):
-    """What was paid in the first wave is known after the retries, and then nobody of the second wave submits."""
+    """What was paid in the first wave is known after the retries, and then no task of the second wave submits."""
     paid = tmp_path / "paid"
     paid.mkdir()
     environment = {

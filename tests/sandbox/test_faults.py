@@ -79,7 +79,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("path", ["/vidu-native/video/generations", "/ent/v2/text2video", "/_sandbox/faults"])
     def test_a_body_that_is_nested_too_deeply(self, sandbox, path) -> None:
-        """Is refused like any other that is no JSON object."""
+        """Is refused like any other that is not a JSON object."""
         scheme = "Token" if "ent" in path else "Bearer"
         headers = {"Authorization": f"{scheme} sandbox-key", "Content-Type": "application/json"}
         told = requests.post(sandbox.url + path, data=b"[" * 100_000, headers=headers, timeout=10)

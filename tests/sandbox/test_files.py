@@ -48,7 +48,7 @@ def test_every_signature_is_remembered(sandbox, client, url) -> None:
 
 
 def test_an_unknown_file_is_a_404(sandbox, fetch) -> None:
-    """A file that never was is told from one that expired."""
+    """A file that never existed gets another answer than one that expired."""
     assert fetch(f"{sandbox.url}/files/{'0' * 32}.mp4?a=b").status == 404
 
 

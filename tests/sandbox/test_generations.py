@@ -53,7 +53,7 @@ def test_a_prompt_can_ask_for_slowness() -> None:
 
 
 def test_a_prompt_can_ask_for_an_unknown_word() -> None:
-    """[unknown-state] passes through a word that nobody knows and still succeeds."""
+    """[unknown-state] passes through an unknown word and still succeeds."""
     states = words(NATIVE, "[unknown-state]")
     assert generations.UNKNOWN_WORD in {state.word for state in states}
     assert states[23].succeeded

@@ -55,7 +55,7 @@ class TestBooks:
         assert abs(record.wall_time - time.time()) < 60
 
     def test_presets_cost_nothing(self, client, sandbox) -> None:
-        """A preset generation is no create."""
+        """A preset generation does not count as a create."""
         client.video()
         assert (sandbox.creates, sandbox.ledger["balance"]) == ([], 100_000)
 
@@ -247,7 +247,7 @@ class TestLife:
 
 @pytest.mark.processes
 def test_the_plugin_gives_a_fresh_sandbox_to_each_test(tmp_path) -> None:
-    """The fixture and its marker work in somebody else's test suite."""
+    """The fixture and its marker work in a user's test suite."""
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent("""
             import pytest

@@ -2,7 +2,7 @@
 
 ``PYTHONPATH=scripts python -m tests.soak.downloads --report FILE --folder DIR`` runs it by hand.
 
-Each is what a task does: an operator, executed; after an error that may be retried, executed anew, as Airflow
+Each is what a task does: an operator, executed; after an error that may be retried, executed again, as Airflow
 would. Files and memory are looked at in this same process.
 """
 

@@ -160,7 +160,7 @@ class Town:
         return [wait for wait in killed if wait.generation_id not in cancelled]
 
     def overzealous(self) -> list[str]:
-        """Return the tasks whose generation was cancelled although nobody killed them."""
+        """Return the tasks whose generation was cancelled although they were not killed."""
         killed = {wait.generation_id for wait in self.waits if wait.kind == "killed"}
         return sorted({str(record.id) for record in self.sandbox.requests("cancel")} - killed)
 

@@ -64,7 +64,7 @@ class Store(ABC):
 
     @abstractmethod
     def unfinished(self) -> int:
-        """Return how many uploads somebody would have to tidy up."""
+        """Return how many uploads are left to tidy up."""
 
 
 class GoogleBucket(Store):
@@ -150,7 +150,7 @@ class AzureContainer(Store):
         return sorted(blob.name for blob in self._container.list_blobs())
 
     def unfinished(self) -> int:
-        """Return 0: Azure has nothing to abort, it drops blocks that nobody commits after a week."""
+        """Return 0: Azure has nothing to abort, it drops uncommitted blocks after a week."""
         return 0
 
     def close(self) -> None:

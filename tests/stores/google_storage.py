@@ -20,12 +20,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.loopback import Exchange, Loopback
 
 CHUNK = 256 * 1024
 
@@ -96,7 +97,7 @@ class Asked:
         return self.headers.get("Content-Range", "")
 
 
-class GoogleStorage:
+class GoogleStorage(Loopback):
     """The service, with one account that may do everything and one that may do nothing.
 
     :ivar instead: takes a request; returns what is sent instead of the answer, or None. Falsy: nothing is replaced.
@@ -114,23 +115,21 @@ class GoogleStorage:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        super().__init__()
 
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+    def serve(self, exchange: Exchange) -> None:
+        """Answer a request of the client."""
+        parts = urlsplit(exchange.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        body = exchange.rfile.read(int(exchange.headers.get("Content-Length", 0)))
+        answer = self.answer(Asked(exchange.command, parts.path, query, exchange.headers, body))
+        exchange.send_response(answer.status, "Whatever")
+        for name, value in answer.headers.items():
+            exchange.send_header(name, value)
+        if answer.status != 204:
+            exchange.send_header("Content-Length", str(len(answer.body)))
+        exchange.end_headers()
+        exchange.wfile.write(answer.body)
 
     def account(self, name: str = "owner") -> dict[str, str]:
         """Return a service account's key file."""
@@ -289,29 +288,3 @@ def _error(status: int, message: str) -> Answer:
 
 def _condition_not_met() -> Answer:
     return _error(412, "At least one of the pre-conditions you specified did not hold.")
-
-
-def _handler_of(service: GoogleStorage) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def _handle(self) -> None:
-            parts = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = service.answer(Asked(self.command, parts.path, query, self.headers, body))
-            self.send_response(answer.status, "Whatever")
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            if answer.status != 204:
-                self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    return Handler

@@ -81,7 +81,7 @@ def test_a_scheme_that_only_fsspec_knows(azure, conn_id):
 @pytest.mark.parametrize("scheme", ["wasb", "wasbs"])
 @pytest.mark.parametrize("conn_id", [None])
 def test_a_scheme_of_hadoop_is_refused(azure, conn_id, scheme):
-    """No file system in Python knows wasb://; nobody is told to install what would not help."""
+    """No file system in Python knows wasb://; the error does not advise to install what would not help."""
     with pytest.raises(ViduConfigError, match="There is no file system") as caught:
         Destination(azure.uri("a.mp4").replace("abfs", scheme)).file()
     assert "pip install" not in str(caught.value)

@@ -30,7 +30,7 @@ def lost_where(condition, answer=LOST):
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("body", [NEW, LARGE], ids=["small", "large"])
 def test_a_completed_upload_whose_answer_is_lost_counts(gcs, body, replace):
-    """The upload itself is asked what became of it; the file is there, whole, and is no failure."""
+    """The upload itself is asked what became of it; the file is there, whole, so the task does not fail."""
     writer = file_of(gcs).writer(len(body), replace=replace)
     write(writer, body)
     gcs.service.instead, gcs.service.after = lost_where(completes), True
@@ -71,7 +71,7 @@ def test_an_upload_that_was_not_completed_is_cancelled(gcs, body):
 
 
 def test_nobody_can_tell_when_the_store_is_silent(gcs):
-    """Where not even the question is answered, the error says that nobody knows."""
+    """If not even that request is answered, the error says that the outcome cannot be determined."""
     writer = file_of(gcs).writer(len(NEW), replace=True)
     write(writer, NEW)
     gcs.service.instead, gcs.service.after = lost_where(lambda asked: asked.upload_range.startswith("bytes")), True
@@ -94,7 +94,7 @@ def test_an_object_that_is_there_already_is_seen_by_the_store(gcs):
 
 @pytest.mark.parametrize("conn_id", [None])
 def test_nobody_in_particular_is_refused(gcs, conn_id, monkeypatch):
-    """Without any credentials gcsfs is nobody in particular; the store's refusal is told."""
+    """Without any credentials gcsfs is anonymous; the error quotes the store's refusal."""
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     with pytest.raises(ViduStorageError, match="Anonymous caller"):
         file_of(gcs).size()
@@ -115,7 +115,7 @@ def test_the_other_scheme(gcs, conn_id):
 def test_a_zonal_bucket_is_refused(gcs, conn_id):
     """Objects of a zonal bucket grow under their final names: nothing is written to one.
 
-    Such a bucket speaks gRPC, which the emulator does not; so gcsfs is told of what kind the bucket is.
+    Such a bucket speaks gRPC, which the emulator does not; so the test sets the kind of the bucket in gcsfs.
     """
     extended = pytest.importorskip("gcsfs.extended_gcsfs", reason="this gcsfs knows no zonal buckets")
     fs = extended.ExtendedGcsFileSystem(token="anon")

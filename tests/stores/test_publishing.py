@@ -129,7 +129,7 @@ def test_a_discarded_upload_publishes_nothing(store, body, replace):
 @sizes
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # older gcsfs wants to go on sending
 def test_a_forgotten_upload_publishes_nothing(store, body):
-    """A writer that nobody publishes and nobody discards leaves the old object when it is collected."""
+    """A writer that is neither published nor discarded leaves the old object when it is collected."""
     store.put("a.mp4", OLD)
     writer = file_of(store).writer(None, replace=True)
     write(writer, body)
@@ -210,7 +210,7 @@ def test_of_two_uploads_one_wins_whole(store):
 
 
 def test_no_file_in_a_missing_bucket(store):
-    """Looking for an existing file where there is no bucket finds none; writing there is told."""
+    """Looking for an existing file where there is no bucket finds none; writing there is an error."""
     stored = Destination(f"{store.scheme}://no-such-bucket-here/a.mp4", store.conn_id).file()
     assert stored.size() is None
 
@@ -247,7 +247,7 @@ def test_wrong_credentials_are_told(store, monkeypatch):
 
 
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(store):
-    """Object stores have no folders: other keys below it are no obstacle."""
+    """Object stores have no folders: other keys below it do not matter."""
     store.put("a/b.mp4", OLD)
     stored = file_of(store, "a")
     assert stored.size() is None

@@ -24,7 +24,7 @@ def test_percentiles_are_values_that_were_seen():
 
 
 def test_the_heaviest_imports_come_first():
-    """Lines of -X importtime are read by their own cost, in milliseconds; other lines are no imports."""
+    """Lines of -X importtime are read by their own cost, in milliseconds; other lines are not imports."""
     report = "import time: self [us] | cumulative | imported package\nimport time:       200 |       1200 |   a.b\n"
     assert parsing.heaviest(report + "import time:      1500 |       1500 | c\nnoise\n") == [("c", 1.5), ("a.b", 0.2)]
 

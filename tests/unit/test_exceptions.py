@@ -201,7 +201,7 @@ def test_located_fills_gaps_only() -> None:
 
 
 def test_transport_errors_are_taken_as_sent() -> None:
-    """Where nobody says otherwise, the request may have arrived."""
+    """By default, the request may have arrived."""
     assert ViduTransportError("x").sent is True
     assert ViduTransportError("x", sent=False).sent is False
 

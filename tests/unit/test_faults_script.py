@@ -245,7 +245,7 @@ def assert_gone(pid: int) -> None:
 
 @pytest.mark.processes
 def test_only_some_runs(part, root):
-    """A run of some parts is no complete one: empty parts are told, nothing is written."""
+    """A run of some parts is not complete: empty parts are reported, nothing is written."""
     assert faults.main(["--only", "red"], [part("all", ALL_PARTS), part("red", RED)], root) == 1
     assert not (root / "build" / "faults" / "all.jsonl").exists()
     assert not (root / "docs" / "faults.md").exists()

@@ -18,7 +18,7 @@ SCRIPTS = Path(services.__file__).parent
 
 
 def test_a_killed_process_takes_everything_with_it(tmp_path):
-    """After SIGKILL of whoever started them, watched sessions and borrowed folders are gone."""
+    """After SIGKILL of the process that started them, watched sessions and borrowed folders are gone."""
     folder = tmp_path / "borrowed"
     folder.mkdir()
     program = f"""

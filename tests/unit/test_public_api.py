@@ -114,7 +114,7 @@ def _undescribed(thing: Any) -> list[str]:
 
 
 def _not_in(function: Any, doc: str | None) -> list[str]:
-    """Return the parameters of a function that ``doc`` says nothing of; Airflow's own are no news to anybody."""
+    """Return the parameters of a function that ``doc`` says nothing of; Airflow's own are documented there."""
     names = set(inspect.signature(inspect.unwrap(function)).parameters)
     return sorted(
         name for name in names - {"self", "cls", "kwargs", "context", "event"} if f":param {name}:" not in (doc or "")

@@ -1,4 +1,4 @@
-"""The soak's judge: a good report passes, and each way in which a soak can be bad is told."""
+"""The soak's judge: a good report passes, and each way in which a soak can be bad is named."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ PROBES: dict[str, Callable[[], str]] = {
 
 
 def test_every_row_is_looked_at() -> None:
-    """No promise stands in the table that nobody compares."""
+    """Each promise in the table is compared."""
     assert list(table()) == list(PROBES)
 
 

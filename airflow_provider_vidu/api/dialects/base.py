@@ -26,35 +26,22 @@ from airflow_provider_vidu.api.dialects.created import (
     salvaged,
     strict_id,
 )
-from airflow_provider_vidu.api.dialects.errors import (
-    ADVICE,
-    ErrorText,
-    error_class,
-    error_text,
-    is_error,
-    is_known,
-    refuses,
-)
+from airflow_provider_vidu.api.dialects.errors import error_of, error_text, is_error, is_known, refuses
 from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_safe_id
 from airflow_provider_vidu.api.dialects.levels import state_word
 from airflow_provider_vidu.api.dialects.task_list import Page
 from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer, ApiRequest, fill, unwrapped
-from airflow_provider_vidu.common.text import redacted, sanitized, sentence
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import objects, without_media
 from airflow_provider_vidu.exceptions import ViduAPIError, ViduConfigError, ViduError, ViduResponseError
 from airflow_provider_vidu.models import Cancellation, Credits, Generation
 from airflow_provider_vidu.polling.look import Form, Look
-from airflow_provider_vidu.polling.retries import retry_after
 
 _MAX_NAMED_IDS: Final = 5
 _LOCATIONS: Final = ("location", "operation-location", "content-location")
 _SEE_OTHER: Final = 303
-_PROXY_WANTS_PASSWORD: Final = 407
-_MAX_REASON_CHARS: Final = 500
 SMALL_BYTES: Final = 8 * 1024
 """A shorter answer is kept whole: even fully escaped, its JSON is within the limit."""
-# new-api sends its request id in a header, too.
-_TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,45 +334,7 @@ class Dialect(ABC):
         :param of_create: false for the answer to a query: a gateway without a channel for the model is then a transient
             failure of the gateway, not of the generation.
         """
-        payload = answer.json_or_none()
-        first = next(objects(payload), None) if isinstance(payload, list) else payload
-        reported = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
-        facts: dict[str, Any] = {
-            "status_code": answer.status,
-            "code": reported.code,
-            "trace_id": reported.trace_id or next(filter(None, map(answer.headers.get, _TRACE_HEADERS)), None),
-            "retry_after": retry_after(answer.headers),
-        }
-        if 300 <= answer.status < 400:
-            return ViduResponseError(
-                f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key is not "
-                "sent to a redirect's target: set the connection's host to the final address.",
-                **facts,
-            )
-        if answer.status == _PROXY_WANTS_PASSWORD:
-            return ViduResponseError(
-                "The proxy requires a user and a password: set the connection's proxy (http://user@…) and "
-                "proxy_password.",
-                **facts,
-            )
-        if answer.status in (403, 404) and payload is None and answer.body.strip():
-            # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while the gateway
-            # is redeployed; a refused key and an unknown generation are reported as JSON.
-            return ViduResponseError(
-                f"A proxy or firewall in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}", **facts
-            )
-        detail = reported.message or answer.snippet()
-        if answer.ok and reported.status is None and not is_known(reported.words, of_create=of_create):
-            # The body reports an error that the table does not list: whether a create was carried out is unknown.
-            return ViduResponseError(f"The service answered with success, but reports an error: {detail}", **facts)
-        kind = error_class(answer.status, reported, of_create=of_create)
-        advice = ADVICE.get((reported.code or "").lower(), kind.advice) if of_create else kind.advice
-        if kind is exceptions.ViduAuthError and self.key_hint:
-            advice = f"{advice} {self.key_hint}"
-        if not detail:
-            return kind(f"{advice} It gave no reason.", **facts)
-        # The cause comes first, bounded so that the advice is never cut off.
-        return kind(f"The service said: {sentence(redacted(detail, _MAX_REASON_CHARS))} {advice}", **facts)
+        return error_of(answer, self.key_hint, of_create=of_create)
 
     def _with_id(self, error: ViduError, answer: ApiAnswer) -> ViduError:
         """Keep the id in an error answer to a create: that generation may have been billed."""

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.messages import IF_IT_LASTS, ApiAnswer
+from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.common.values import embedded, objects, reason, text, trace_id
-from airflow_provider_vidu.exceptions import ViduAPIError
+from airflow_provider_vidu.exceptions import ViduAPIError, ViduResponseError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.polling.retries import retry_after
 
 ErrorClass = type[ViduAPIError]
 
@@ -153,6 +156,10 @@ _NO_CHANNEL: Final = re.compile(r"no available channel|无可用渠道|无可用
 _WORD: Final = re.compile(r"[\w.:-]{1,100}")
 _SUCCESS_CODES: Final = frozenset({"success", "ok", "succeed", "succeeded"})
 _LAYERS: Final = 4
+_PROXY_WANTS_PASSWORD: Final = 407
+_MAX_REASON_CHARS: Final = 500
+# new-api sends its request id in a header, too.
+_TRACE_HEADERS: Final = ("x-oneapi-request-id", "x-trace-id", "x-request-id")
 _WORD_FIELDS: Final = ("reason", "err_code", "error_code", "code", "type")
 
 
@@ -246,6 +253,56 @@ def error_class(status: int, reported: ErrorText, *, of_create: bool = True) -> 
 
 
 _ONLY_OF_CREATES: Final = frozenset({exceptions.ViduRequestError, exceptions.ViduUnavailableError})
+
+
+def error_of(answer: ApiAnswer, key_hint: str = "", *, of_create: bool = True) -> ViduAPIError | ViduResponseError:
+    """Return the error that an error answer means.
+
+    :param answer: an answer that reports an error in its status or its body.
+    :param key_hint: further advice on a refused key.
+    :param of_create: false for the answer to a query, see :func:`error_class`.
+    """
+    payload = answer.json_or_none()
+    first = next(objects(payload), None) if isinstance(payload, list) else payload
+    reported = error_text(first, answer.redact) if isinstance(first, Mapping) else ErrorText()
+    facts: dict[str, Any] = {
+        "status_code": answer.status,
+        "code": reported.code,
+        "trace_id": reported.trace_id or next(filter(None, map(answer.headers.get, _TRACE_HEADERS)), None),
+        "retry_after": retry_after(answer.headers),
+    }
+    if (other := _of_another(answer, is_json=payload is not None)) is not None:
+        return ViduResponseError(other, **facts)
+    detail = reported.message or answer.snippet()
+    if answer.ok and reported.status is None and not is_known(reported.words, of_create=of_create):
+        # The body reports an error that the table does not list: whether a create was carried out is unknown.
+        return ViduResponseError(f"The service answered with success, but reports an error: {detail}", **facts)
+    kind = error_class(answer.status, reported, of_create=of_create)
+    advice = ADVICE.get((reported.code or "").lower(), kind.advice) if of_create else kind.advice
+    if kind is exceptions.ViduAuthError and key_hint:
+        advice = f"{advice} {key_hint}"
+    if not detail:
+        return kind(f"{advice} It gave no reason.", **facts)
+    # The cause comes first, bounded so that the advice is never cut off.
+    return kind(f"The service said: {sentence(redacted(detail, _MAX_REASON_CHARS))} {advice}", **facts)
+
+
+def _of_another(answer: ApiAnswer, *, is_json: bool) -> str | None:
+    """Return the message of an answer that comes from something in front of the service; None if it does not."""
+    if 300 <= answer.status < 400:
+        return (
+            f"The service redirects to {redacted(answer.headers.get('location', 'nowhere'))}. The API key is not sent "
+            "to a redirect's target: set the connection's host to the final address."
+        )
+    if answer.status == _PROXY_WANTS_PASSWORD:
+        return (
+            "The proxy requires a user and a password: set the connection's proxy (http://user@…) and proxy_password."
+        )
+    if answer.status in (403, 404) and not is_json and answer.body.strip():
+        # A firewall refuses in HTML, and an ingress without its service says "404" in plain text while the gateway is
+        # redeployed; a refused key and an unknown generation are reported as JSON.
+        return f"A proxy or firewall in front of the service answered: {answer.snippet()}. {IF_IT_LASTS}"
+    return None
 
 
 def is_error(payload: Mapping[str, Any]) -> bool:

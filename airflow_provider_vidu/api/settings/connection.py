@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
-from airflow_provider_vidu.api.settings.config import EXTRA_PREFIX, ViduConfig, is_blank
+from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.api.settings.fields import EXTRA_PREFIX, is_blank
 from airflow_provider_vidu.api.settings.form import EXTRAS
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import (

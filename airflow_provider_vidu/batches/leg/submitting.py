@@ -16,9 +16,9 @@ from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import BusyClaimError, ClaimLostError, NoClaim, SharedOrderError
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost, intent_of
 from airflow_provider_vidu.orders.media.request import Prepared
-from airflow_provider_vidu.orders.request import request_of, required_arguments, text
+from airflow_provider_vidu.orders.request import endpoint_of, request_of, required_arguments
 from airflow_provider_vidu.orders.submission import digest_of
-from airflow_provider_vidu.polling.watch import failure
+from airflow_provider_vidu.polling.failures import failure
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -180,7 +180,7 @@ class Submitter:
         except SharedOrderError as other:
             if not _is_left(other):
                 return Submitted(shared=record.request, since=other.since)
-            # The other task has failed, or is late: whoever stores the file, it is paid for.
+            # The other task has failed, or is late. Its generation is paid for, so this batch stores the file.
             at = time.time() if other.since is None else other.since
             job = open_of(row, other.generation_id, at, endpoint, record.request, credits=0, is_shared=True)
             self._journal.append(opened(row.key, job))
@@ -238,8 +238,7 @@ def fields_of(row: Row) -> tuple[dict[str, Any], str | None]:
     fields = request_of(row.arguments, required_arguments(row.arguments))
     if not any(value for name, value in fields.items() if name != "model"):
         raise ViduConfigError("The row holds nothing to submit: give it a prompt, images, parameters or body.")
-    endpoint = text("endpoint", row.arguments.get("endpoint"))
-    return fields, endpoint and endpoint.strip()
+    return fields, endpoint_of(row.arguments)
 
 
 def _is_left(other: SharedOrderError) -> bool:

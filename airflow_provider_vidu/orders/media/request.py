@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import unfit
 from airflow_provider_vidu.common.progress import size as size_text
+from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.orders.media.fields import Inline, Kind, MediaField, address, replaced
 from airflow_provider_vidu.orders.media.files import ADVICE, MediaFile
@@ -43,8 +44,7 @@ class Prepared:
     """
 
     def __init__(self, body: Mapping[str, Any], storage_conn_id: str | None = None) -> None:
-        named = (storage_conn_id or "").strip()
-        self._storage_conn_id = None if named in ("", "None") else named  # a template's result without a value
+        self._storage_conn_id = given(storage_conn_id)
         self._files: dict[tuple[str, Kind], MediaFile] = {}
         self._places: list[_Place] = []
         self._body = replaced(body, self._placed)

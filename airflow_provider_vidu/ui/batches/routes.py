@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -46,7 +47,8 @@ RUN: Final = "/dags/{dag_id}/runs/{run_id}"
 TASKS: Final = tuple(
     f"{RUN}/tasks/{{task_id}}{place}" for place in ("", "/mapped/{map_index}", "/regions/{region_id}/{map_index}")
 )
-"""The addresses of task instances."""
+"""The addresses of task instances. In a loop (Airflow 3.4), the map index, or the iteration, is an index within its
+region."""
 ROW: Final = "/batch/rows/{row}"
 
 PieceIndex = Annotated[int, Query(ge=0, lt=MAX_PIECES)]
@@ -82,8 +84,8 @@ async def batches_of(request: Request, dag_id: str, run_id: str) -> list[dict[st
 
 
 def _batch_answer(batch: Batch, read: Read) -> dict[str, Any]:
-    told = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
-    return {**rows.batch_view(batch, read.state), **told}
+    facts = {"problem": read.problem, "is_behind": read.is_behind, "is_unattended": batch.is_unattended}
+    return {**rows.batch_view(batch, read.state), **facts}
 
 
 async def _read_soon(request: Request, batch: Batch) -> Read:
@@ -108,15 +110,68 @@ async def _read(request: Request, batch: Batch) -> Read:
     return await _looks(request).reads.run(_lane(place), read_journal, batch.folder, batch.name, batch.task.dag_id)
 
 
-async def _batch(
-    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None
-) -> tuple[Batch, Read, float]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The batch at an address.
+
+    :param batch: what the database has of it.
+    :param read: what its journal holds.
+    :param cost: the seconds that the database took.
+    """
+
+    batch: Batch
+    read: Read
+    cost: float
+
+
+async def batch_at(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int = -1, region_id: UUID | None = None
+) -> Found:
+    """Return the batch at the address of a task instance."""
     shared: Shared[Batch | None] = request.app.state.batches
     place = (dag_id, run_id, task_id, map_index, region_id)
     batch, cost = await shared.get(place, lambda: read_batch(*place))
     if batch is None:
         raise HTTPException(404, NO_BATCH)
-    return batch, await _read(request, batch), cost
+    return Found(batch, await _read(request, batch), cost)
+
+
+BatchAt = Annotated[Found, Depends(batch_at)]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """The row at an address.
+
+    :param found: its batch.
+    :param entries: all rows that the batch has begun.
+    :param index: the row's place among them.
+    """
+
+    found: Found
+    entries: Sequence[rows.Entry]
+    index: int
+
+    @property
+    def entry(self) -> rows.Entry:
+        """The row."""
+        return self.entries[self.index]
+
+    @property
+    def clip(self) -> Clip:
+        """The row's clip."""
+        return rows.clip_of(self.found.batch, self.entry)
+
+
+async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
+    """Return the row at an address."""
+    entries, index = await _looks(request).views.run(rows.found_row, found.read.state or BatchState(), row)
+    if index is None:
+        raise HTTPException(404, found.read.problem or NO_ROW)
+    return FoundRow(found, entries, index)
+
+
+RowAt = Annotated[FoundRow, Depends(row_at)]
 
 
 def batch_page(request: Request, dag_id: str, run_id: str) -> HTMLResponse:
@@ -133,17 +188,14 @@ async def batch_data(
     request: Request,
     dag_id: str,
     run_id: str,
-    task_id: str,
-    map_index: int = -1,
-    region_id: UUID | None = None,
+    at: BatchAt,
     stage: Annotated[str | None, Query(pattern=f"^({'|'.join(rows.STAGES)})$")] = None,
     offset: Annotated[int, Query(ge=0, le=MOST_ROWS)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE_SIZE,
     order: Annotated[str, Query(pattern=f"^({'|'.join(ORDERS)})$")] = ORDERS[0],
 ) -> JSONResponse:
     """Return one page of the rows of a batch, and how many there are in each stage."""
-    batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
-    looks = _looks(request)
+    batch, read, looks = at.batch, at.read, _looks(request)
     # In a thread: tens of thousands of rows take a while to sort.
     found = await looks.views.run(rows.entries, read.state or BatchState())
     wanted = await looks.views.run(rows.chosen, found, stage, order)
@@ -167,7 +219,7 @@ async def batch_data(
             "run_id": run_id,
             "offset": offset,
             "limit": limit,
-            "pause": BEHIND_SECONDS if read.is_behind else pause_after(cost),
+            "pause": BEHIND_SECONDS if read.is_behind else pause_after(at.cost),
             "total": len(wanted),
             "counts": rows.counts(found),
             "is_cut": False,
@@ -180,73 +232,36 @@ async def batch_data(
     return await looks.views.run(view)
 
 
-async def _row(
-    request: Request, row: str, dag_id: str, run_id: str, task_id: str, map_index: int, region_id: UUID | None
-) -> tuple[Batch, Clip, rows.Entry, Sequence[rows.Entry], int, float]:
-    """Return a row's batch, clip and entry; all entries, and its place among them."""
-    batch, read, cost = await _batch(request, dag_id, run_id, task_id, map_index, region_id)
-    found, place = await _looks(request).views.run(rows.found_row, read.state or BatchState(), row)
-    if place is None:
-        raise HTTPException(404, read.problem or NO_ROW)
-    return batch, rows.clip_of(batch, found[place]), found[place], found, place, cost
-
-
-async def row_data(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    row: str,
-    map_index: int = -1,
-    region_id: UUID | None = None,
-) -> JSONResponse:
+async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSONResponse:
     """Return everything that the page of a row shows."""
-    batch, clip, entry, found, place, cost = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
-    looks = _looks(request)
+    batch, clip, looks = at.found.batch, at.clip, _looks(request)
     live = await looks.live(clip)
     stored = await looks.stored([clip])
 
-    def neighbour(at: int) -> dict[str, Any] | None:
-        return {**batch.task.place, "row": found[at].name} if 0 <= at < len(found) else None
+    def neighbour(index: int) -> dict[str, Any] | None:
+        return {**batch.task.place, "row": at.entries[index].name} if 0 <= index < len(at.entries) else None
 
     def view() -> JSONResponse:
         shown = views.clip_view(clip, batch.task, live, stored=stored, now=datetime.now(UTC))
-        here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
-        around = {"before": neighbour(place - 1), "after": neighbour(place + 1), "place": (place + 1, len(found))}
-        return JSONResponse({**rows.view_of(batch, entry, shown), **here, **around})
+        here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(at.found.cost)}
+        around = {
+            "before": neighbour(at.index - 1),
+            "after": neighbour(at.index + 1),
+            "place": (at.index + 1, len(at.entries)),
+        }
+        return JSONResponse({**rows.view_of(batch, at.entry, shown), **here, **around})
 
     return await looks.views.run(view)
 
 
-async def row_file(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    row: str,
-    map_index: int = -1,
-    region_id: UUID | None = None,
-    piece: PieceIndex = 0,
-    download: bool = False,
-) -> Response:
+async def row_file(request: Request, at: RowAt, piece: PieceIndex = 0, download: bool = False) -> Response:
     """Send the file of a row from storage, or lead to the service's own URL while that is valid."""
-    _, clip, *_ = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
-    return await _sent(request, clip, piece, cover=False, attached=download)
+    return await _sent(request, at.clip, piece, cover=False, attached=download)
 
 
-async def row_cover(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    row: str,
-    map_index: int = -1,
-    region_id: UUID | None = None,
-    piece: PieceIndex = 0,
-) -> Response:
+async def row_cover(request: Request, at: RowAt, piece: PieceIndex = 0) -> Response:
     """Send the cover in the same way."""
-    _, clip, *_ = await _row(request, row, dag_id, run_id, task_id, map_index, region_id)
-    return await _sent(request, clip, piece, cover=True)
+    return await _sent(request, at.clip, piece, cover=True)
 
 
 async def _sent(request: Request, clip: Clip, piece: int, *, cover: bool, attached: bool = False) -> Response:

@@ -47,7 +47,7 @@ def must_ask(clip: Clip) -> bool:
 
 
 def may_ask(clip: Clip) -> bool:
-    """Whether the service can be queried: both the id and the connection are known, and it is no dry run's."""
+    """Whether the service can be queried: both the id and the connection are known, and are not a dry run's."""
     return clip.generation_id is not None and clip.conn_id is not None and not clip.is_dry_run
 
 

@@ -74,7 +74,7 @@ class Preview(ABC):
     def sniff(self) -> None:
         """Look at the first bytes.
 
-        :raises PreviewError: when they are no video, sound or picture that a browser shows without running it.
+        :raises PreviewError: when they are not a video, sound or picture that a browser shows without running it.
         """
         kind = sniffed(self.read(0, SNIFF_BYTES))
         # A picture of text can hold scripts.
@@ -92,7 +92,7 @@ def roots() -> Sequence[Root]:
 def _roots_in(setting: str) -> tuple[Root, ...]:
     found, refused = read_roots(setting)
     for item in refused:
-        log.error("[vidu] preview_roots: %r is no absolute folder or bucket; it is left out.", redacted(item))
+        log.error("[vidu] preview_roots: %r is not an absolute folder or bucket; it is ignored.", redacted(item))
     return tuple(found)
 
 
@@ -165,7 +165,7 @@ def _proven_type(uri: str) -> str | None:
 def open_beneath(root: Root, spot: Spot) -> Preview:
     """Open a file beneath a root by its name; its content is not checked, and ``content_type`` is not known yet.
 
-    :raises PreviewError: when it really lies elsewhere, is no file, or cannot be read.
+    :raises PreviewError: when it is really elsewhere, is not a file, or cannot be read.
     """
     return _RemoteFile(root, spot) if spot.scheme else _LocalFile(root, spot)
 

@@ -1,6 +1,6 @@
 """Where the player may be sent, and who may be sent at all. Pure.
 
-The URL of a clip comes from an XCom or from a gateway, so from whoever writes a DAG; the browser that follows it is a
+The URL of a clip comes from an XCom or from a gateway, so from the author of a DAG; the browser that follows it is a
 logged-in viewer's. Cookies know no ports, so a redirect to another port of Airflow's own host would hand over the
 session, and one to Airflow's log-out address would end it.
 """

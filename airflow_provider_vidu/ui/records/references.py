@@ -1,8 +1,8 @@
 """XComs that a back end keeps elsewhere: resolved within limits, or unknown.
 
 Airflow's ``XComObjectStorageBackend`` leaves the address of an object in the database where a value exceeds its
-threshold; other back ends leave what only they can read. Such an address comes from a column that whoever writes a DAG
-fills, so it is followed only into the folder of its own DAG run, and never taken for anything else.
+threshold; other back ends leave what only they can read. The author of a DAG can write such
+an address, so it is followed only into the folder of its own DAG run, and never taken for anything else.
 
 Runs in the API server's thread pool.
 """

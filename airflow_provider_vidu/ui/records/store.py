@@ -1,6 +1,6 @@
 """Reading the metadata database for the pages; runs in the API server only, in its thread pool.
 
-Every value is measured by the database before it is read: XComs are as large as whoever writes a DAG makes them.
+Every value is measured by the database before it is read: the author of a DAG decides how large XComs are.
 """
 
 from __future__ import annotations

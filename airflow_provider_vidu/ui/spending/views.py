@@ -75,8 +75,8 @@ def as_csv(account: Account, readable: Collection[str]) -> str:
     writer.writerow(COLUMNS)
     for row in account.rows:
         if row.dag_id in readable:
-            told = _as_json(row)
-            writer.writerow([_inert(told[name]) for name in COLUMNS])
+            cells = _as_json(row)
+            writer.writerow([_inert(cells[name]) for name in COLUMNS])
     return file.getvalue()
 
 

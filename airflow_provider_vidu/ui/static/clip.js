@@ -316,7 +316,7 @@ function logPath(task) {
   return airflowTaskPath(task, "", { try_number: task.try_number || 1 });
 }
 
-/** What helps next: the log of each task that failed (or else of the page's own), and a text for whoever is asked. */
+/** What helps next: the log of each task that failed (or else of the page's own), and a text to ask others with. */
 function ways(view) {
   const run = new URL(runPath(view), airflow).pathname;
   const failed = view.tasks.filter((task) => ["failed", "upstream_failed"].includes(task.state));

@@ -48,7 +48,7 @@ with DAG(
 
 @dag(schedule=[FILMS])
 def e2e_on_films() -> None:
-    """Take up what a download has told."""
+    """Read what a download has reported."""
 
     @task
     def told(triggering_asset_events: Any = None) -> list[Any]:

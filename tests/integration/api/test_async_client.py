@@ -55,7 +55,7 @@ async def test_many_users_share_one_client(connect, sandbox, mocker):
 
 
 async def test_the_last_user_closes(connect, sandbox):
-    """After the last user has left nothing is open any more, and the next one starts afresh."""
+    """After the last user has left, everything is closed, and the next one opens a new session."""
     connect()
     sandbox.add_generation("g", states=[["processing", 0]])
     async with async_client("vidu_default") as first:
@@ -223,7 +223,7 @@ async def test_a_connection_that_cannot_be_used_is_told_to_all(connect, sandbox,
 
 
 async def test_a_connection_that_is_gone_ends_the_waits(connect, sandbox, age, monkeypatch):
-    """That a connection was removed is no slip: what it was for must not go on."""
+    """A connection was removed on purpose: what it was for must not go on."""
     connect()
     sandbox.add_generation("g", states=[["processing", 0]])
     async with async_client("vidu_default") as client:

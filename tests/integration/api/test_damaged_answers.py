@@ -242,7 +242,7 @@ def test_a_poll_that_is_cut_off_is_a_failed_poll(serve, client):
 
 
 def test_a_request_of_ones_own_keeps_the_id_in_the_error(serve):
-    """What nobody modelled is not read in part, but its id is named."""
+    """An answer without a model is not read in part, but its id is named."""
     serve(cut(created(images=[PICTURE])[:200_000]))
     with pytest.raises(ViduSubmitUnknownError) as caught:
         ViduHook().request("POST", "/ent/v2/new-thing", {"a": 1})
@@ -290,7 +290,7 @@ def test_a_list_that_repeats_pictures_is_read(serve, client):
 
 @pytest.mark.parametrize("client", LISTS)
 def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(serve, client):
-    """Twenty megabytes that are no pictures: the service is asked for ten entries at a time, from the beginning."""
+    """Twenty megabytes that are not pictures: the service is asked for ten entries at a time, from the beginning."""
     large, small = fixed(200, page(100, ["no picture, " * 20_000])), fixed(200, page(7, ["x"]))
     server = serve(large, small)
     assert len(LISTS[client]()) == 7

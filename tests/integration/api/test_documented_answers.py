@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.models import Generation
 from tests.documented_answers import CREATES, DIALECTS, QUERIES, REFUSALS, Refusal, Row
+from tests.loopback import Exchange, Loopback
 from tests.rows import each_row
 
 pytestmark = pytest.mark.integration
@@ -28,32 +27,18 @@ BOTH_CLIENTS = pytest.mark.parametrize("client", CLIENTS)
 BOTH_DIALECTS = pytest.mark.parametrize("dialect", DIALECTS)
 
 
-class Service:
+class Service(Loopback):
     """Answers every request with the same status and body, and counts."""
 
     def __init__(self) -> None:
         self.status, self.body, self.requests = 200, b"{}", 0
-        service = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                service.requests += 1
-                self.send_response(service.status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(service.body)))
-                self.end_headers()
-                self.wfile.write(service.body)
-
-            do_POST = do_GET  # noqa: N815 - http.server's name
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+    def serve(self, exchange: Exchange) -> None:
+        """Send the answer."""
+        exchange.rfile.read(int(exchange.headers.get("Content-Length") or 0))
+        self.requests += 1
+        exchange.respond(self.status, self.body)
 
     def answer(self, body: Any, status: int = 200) -> None:
         """Answer so from now on."""
@@ -63,13 +48,8 @@ class Service:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Service]:
     """Run the service once for all rows."""
-    service = Service()
-    thread = threading.Thread(target=service.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
-    thread.join(5)
+    with Service() as service:
+        yield service
 
 
 @pytest.fixture
@@ -78,13 +58,8 @@ def service(running, monkeypatch) -> Callable[..., Service]:
 
     def serve(body: Any, dialect: str, status: int = 200, **extra: Any) -> Service:
         running.answer(body, status)
-        fields = {
-            "conn_type": "vidu",
-            "host": f"http://127.0.0.1:{running.server.server_port}",
-            "password": "key-of-documented-answers",
-            "extra": {"dialect": dialect, "max_retries": 0, **extra},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", json.dumps(fields))
+        stored = running.connected("key-of-documented-answers", **{"dialect": dialect, **extra})
+        monkeypatch.setenv("AIRFLOW_CONN_VIDU_DEFAULT", stored)
         return running
 
     return serve

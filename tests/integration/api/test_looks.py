@@ -93,7 +93,7 @@ async def test_a_generation_that_the_list_omits_is_asked_for_alone(service):
 
 
 async def test_two_waits_for_one_generation(service):
-    """They are no reason for a list, and each gets what it waits for."""
+    """They cause no list, and each gets what it waits for."""
     waits = [asyncio.create_task(fired(service.ids[0])) for _ in range(2)]
     await until(lambda: len(service.queries) > 4)
     assert service.lists == []

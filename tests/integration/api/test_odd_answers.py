@@ -142,7 +142,7 @@ def test_bodies(serve, ask: str, kind: str) -> None:
 )
 @ALL
 def test_switching_protocols(serve, ask: str) -> None:
-    """It is no refusal: a poll is tried again, and of a create nothing is known."""
+    """It is not a refusal: a poll is tried again, and of a create nothing is known."""
     serve(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", hold=True)
     kind = ViduSubmitUnknownError if ask == "create" else ViduResponseError
     with pytest.raises(kind, match="answered 101 Switching Protocols") as caught:

@@ -50,7 +50,7 @@ TRICKLES = {
 
 @pytest.fixture
 def connect(monkeypatch) -> Callable[..., None]:
-    """Return what defines a connection, the default one unless told otherwise."""
+    """Return what defines a connection, the default one if omitted."""
 
     def connect(host: str, *, conn_id: str = "vidu_default", **extra: object) -> None:
         stored = {"conn_type": "vidu", "host": host, "password": KEY}
@@ -129,7 +129,7 @@ def test_a_wait_ends_in_spite_of_a_trickle(connect) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Return a certificate authority that nobody else trusts."""
+    """Return a certificate authority that only the test trusts."""
     return trustme.CA()
 
 
@@ -203,7 +203,7 @@ def _slow_tunnel(request: Request, wire: Wire) -> None:
 
 
 def test_a_body_that_is_taken_slowly(connect) -> None:
-    """A peer that lets a large request trickle in holds nobody either."""
+    """A peer that lets a large request trickle in delays no one either."""
     done = threading.Event()
 
     def sip(_: Request, wire: Wire) -> None:
@@ -248,7 +248,7 @@ def test_answers_in_time_are_whole(connect) -> None:
 )
 @pytest.mark.parametrize("chunked", [True, False])
 def test_no_head_of_an_answer_loses_a_paid_id(connect, caplog, head: bytes, chunked: bool) -> None:
-    """Interim answers, lines that are no headers and blanks behind a value are no refusal and no unknown outcome."""
+    """Interim answers, lines that are not headers and blanks behind a value cause no refusal and no unknown outcome."""
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(ANSWER), ANSWER) if chunked else ANSWER
     rest = b"Transfer-Encoding: chunked \r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n" % len(ANSWER)
     with Server(lambda _, wire: wire.send(head + b"Connection: close\r\n" + rest + body)) as server:
@@ -263,7 +263,7 @@ def test_no_head_of_an_answer_loses_a_paid_id(connect, caplog, head: bytes, chun
     "secrets", "http.client prints what it sends", outcome="survived", side="API", seen="nothing is printed"
 )
 def test_http_client_prints_nothing(connect, monkeypatch, capsys) -> None:
-    """Whoever switches the printing of http.client on does not get the key of this provider printed."""
+    """With the printing of http.client switched on, the key of this provider is not printed."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)
     with Server(fixed(200, ANSWER, Content_Type="application/json")) as server:
         for extra in ({}, {"proxy": server.url("")}):

@@ -186,7 +186,7 @@ def test_max_credits_needs_a_service_that_reports_prices(connect, sandbox, tmp_p
 
 
 def test_a_clear_resumes(dialect, sandbox, tmp_path):
-    """Rows with a file are not ordered again, unless the task is to order everything anew."""
+    """Rows with a file are not ordered again, unless the task is to order everything again."""
     task = BatchTask(tmp_path, prompts(3))
     first = task.run()
     task.clear()
@@ -383,7 +383,7 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
 
 
 def test_wrong_arguments_fail_at_parse_time():
-    """What is wrong in every run is told when the DAG is read."""
+    """What is wrong in every run is reported when the DAG is read."""
     from airflow_provider_vidu.operators import ViduBatchOperator
 
     for arguments, words in (
@@ -417,7 +417,7 @@ def test_an_old_event_only_costs_polls(dialect, sandbox, tmp_path):
 
 
 def test_identical_rows_share_a_file(connect, sandbox, tmp_path):
-    """Within a batch and with an earlier run in the same destination; not after a clear that orders anew."""
+    """Within a batch and with an earlier run in the same destination; not after a clear that orders all again."""
     connect("ent-v2")
     rows = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "x"}, {"key": "c", "prompt": "y"}]
     task = BatchTask(tmp_path, rows, reuse="identical", on_clear="new")

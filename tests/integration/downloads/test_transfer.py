@@ -227,7 +227,7 @@ def test_what_was_no_http_is_in_no_cause(shelf, answer):
 
 
 def test_a_refused_connection_is_retried_and_told(shelf):
-    """A port nobody listens on is a retryable error."""
+    """A refused connection is a retryable error."""
     with Server(whole(BODY)) as server:
         pass
     with pytest.raises(ViduDownloadError, match="refused") as caught:
@@ -274,7 +274,7 @@ def test_a_cancelled_transfer_ends_soon():
 
 
 def test_the_log_tells_progress_without_the_query(shelf, caplog):
-    """Start and end are told; the signature never is."""
+    """Start and end are logged; the signature never is."""
     ticks = itertools.count(0.0, 11.0)
     with Server(whole(BODY)) as server, caplog.at_level("INFO"):
         fetch(server, shelf, path="/v/video.mp4?Signature=hush", clock=lambda: next(ticks), timeout=1e6)

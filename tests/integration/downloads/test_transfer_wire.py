@@ -58,7 +58,7 @@ def test_the_target_travels_byte_for_byte(target):
 
 
 def test_what_cannot_travel_is_encoded_and_the_fragment_stays():
-    """Letters outside ASCII are percent-encoded, alone; a fragment is no business of the server."""
+    """Letters outside ASCII are percent-encoded, alone; a fragment is not sent."""
     with Server(whole(BODY)) as server:
         fetch(server.url("/视频~;%2f.mp4?a=é#part"))
     assert server.requests[0].target == "/%E8%A7%86%E9%A2%91~;%2f.mp4?a=%C3%A9"
@@ -240,7 +240,7 @@ def test_a_bad_entry_of_the_deployments_allowed_hosts(monkeypatch):
 
 @pytest.mark.fault("from Airflow", "HTTP:// and blanks around a URL to fetch", outcome="survived", seen="the file")
 def test_blanks_and_capitals_around_an_address():
-    """What a template or a spreadsheet puts around an address is no part of it."""
+    """What a template or a spreadsheet puts around an address does not belong to it."""
     with Server(whole(BODY)) as server:
         fetch(f" HTTP://LOCALHOST:{server.port}/V.mp4?Sig=a%2F\r\n", allowed_hosts=frozenset({"localhost"}))
     assert server.requests[0].target == "/V.mp4?Sig=a%2F"
@@ -309,7 +309,7 @@ def test_odd_heads(name):
     "secrets", "http.client prints what it sends", outcome="survived", side="download", seen="no key is printed"
 )
 def test_http_client_prints_nothing(monkeypatch, capsys):
-    """Whoever switches the printing of http.client on does not get the key printed."""
+    """With the printing of http.client switched on, the key is not printed."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 2)
     with Server(whole(BODY)) as server:
         fetch(server.url(), **owning(server))
@@ -360,7 +360,7 @@ def test_a_host_that_does_not_exist_is_told():
 
 @pytest.fixture(scope="module")
 def authority():
-    """Return a certificate authority that nobody else trusts."""
+    """Return a certificate authority that only the test trusts."""
     return trustme.CA()
 
 
@@ -420,7 +420,7 @@ def test_verification_can_be_switched_off(https):
 
 
 def test_a_cut_over_tls_is_noticed(https):
-    """A TLS stream that ends early, without a length, is no whole file."""
+    """A TLS stream that ends early, without a length, is not a whole file."""
     body = video(50_000)
     with Server(whole(body, cut=20_000, Content_Length=None), whole(body), tls=https) as server:
         shelf = Shelf()

@@ -23,7 +23,7 @@ ANSWER = json.dumps({"id": "g", "status": "processing"}).encode()
 
 @pytest.fixture(scope="module")
 def authority():
-    """Return a certificate authority that nobody else trusts."""
+    """Return a certificate authority that only the test trusts."""
     return trustme.CA()
 
 

@@ -75,7 +75,7 @@ def download(**arguments) -> dict:
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):
-    """What is wrong in every run is told when the DAG is read."""
+    """What is wrong in every run is reported when the DAG is read."""
     with pytest.raises(ViduConfigError, match=words):
         ViduDownloadOperator(**{"task_id": "download", "destination": "/tmp/x", **arguments})
 
@@ -93,7 +93,7 @@ def test_wrong_arguments_fail_at_parse_time(arguments, words):
     ],
 )
 def test_wrong_rendered_values_fail_at_once(arguments, words, tmp_path):
-    """What a template rendered to nothing is told before anything else happens."""
+    """A field that rendered to nothing is reported before anything else happens."""
     arguments = {"destination": f"{tmp_path}/", **arguments}
     operator = ViduDownloadOperator(task_id="d", **dict.fromkeys(arguments, "{{ x }}"))
     for name, value in arguments.items():
@@ -110,7 +110,7 @@ def test_templates_and_xcoms_pass_at_parse_time():
 
 
 def test_dynamic_task_mapping():
-    """partial() and expand() accept the arguments, and a wrong name is told."""
+    """partial() and expand() accept the arguments, and a wrong name is reported."""
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
         partial = ViduDownloadOperator.partial(task_id="m", destination="/tmp/clips/", overwrite="skip")
         mapped = partial.expand(generation_id=["a", "b"])
@@ -224,7 +224,7 @@ def test_a_generation_that_is_not_known(tmp_path, connect):
 
 
 def test_an_id_needs_a_connection(tmp_path, monkeypatch):
-    """Without a connection nobody can be asked."""
+    """Without a connection, no fresh URL can be requested."""
     monkeypatch.delenv("AIRFLOW_CONN_VIDU_DEFAULT", raising=False)
     with pytest.raises(ViduConfigError, match="vidu_default") as caught:
         download(generation_id="t", destination=f"{tmp_path}/")
@@ -286,7 +286,7 @@ def test_memory_as_a_destination(connect):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_skip_fetches_nothing(tmp_path, connect, folder):
-    """An existing file is described by the same record, and nobody is asked for anything."""
+    """An existing file is described by the same record, and nothing is requested."""
     (tmp_path / "t.mp4").write_bytes(BODY)
     with Gateway(whole(b"other")) as gateway:
         connect(gateway)
@@ -310,7 +310,7 @@ def test_skip_fetches_nothing(tmp_path, connect, folder):
 @pytest.mark.parametrize("overwrite", ["skip", "error"])
 @pytest.mark.parametrize("there", [None, b""])
 def test_skip_and_error_download_what_is_missing(tmp_path, connect, overwrite, there):
-    """No file, or an empty one, is no reason to skip."""
+    """No file, or an empty one, does not justify a skip."""
     if there is not None:
         (tmp_path / "t.mp4").write_bytes(there)
     with Gateway(whole(BODY)) as gateway:
@@ -459,7 +459,7 @@ def test_skip_knows_files_of_every_kind(tmp_path, connect, name):
 
 
 def test_a_folder_without_its_slash_is_told_before_fetching(tmp_path, connect):
-    """The most common slip is told at once."""
+    """The most common slip is reported at once."""
     with Gateway(whole(BODY)) as gateway:
         connect(gateway)
         with pytest.raises(ViduConfigError, match="end it with a slash"):
@@ -498,7 +498,7 @@ def test_the_setting_for_all_tasks_bounds_what_a_task_does_not(tmp_path, connect
     "attacks", "a server announces more than max_bytes", outcome="refused", says="max_bytes is 21,474,836,480"
 )
 def test_a_server_that_announces_too_much_is_refused(tmp_path, connect):
-    """Without any setting nobody's announcement fills the disk."""
+    """Without any setting, no announced length fills the disk."""
     with Gateway(whole(BODY, Content_Length=MAX_BYTES + 1)) as gateway:
         connect(gateway)
         with pytest.raises(ViduDownloadRefusedError, match="max_bytes is 21,474,836,480"):
@@ -696,7 +696,7 @@ def test_what_a_task_returned(connect, tmp_path, stand_in):
     (7.5, "must be a string"),
 ])  # fmt: skip
 def test_what_is_no_generation(handed, words, tmp_path):
-    """It is told before anything else happens."""
+    """It is reported before anything else happens."""
     with pytest.raises(ViduConfigError, match=words):
         download(generation=handed, destination=str(tmp_path / "x"))
 
@@ -727,7 +727,7 @@ def test_an_id_of_digits(connect, tmp_path):
 
 @pytest.mark.parametrize(("rendered", "conn_id"), [(" my_aws\n", "my_aws"), ("None", None), (" ", None)])
 def test_blanks_around_the_connection_of_the_store(rendered, conn_id):
-    """What a template leaves around it is not part of its name, and nothing is no connection."""
+    """What a template leaves around it is not part of its name, and an empty text is not a connection."""
     operator = ViduDownloadOperator(
         task_id="t", generation_id="g", destination="s3://bucket/clips/", storage_conn_id=rendered
     )

@@ -158,7 +158,7 @@ def test_without_waiting(dialect, sandbox):
 
 
 def test_a_create_that_is_answered_as_failed(connect, sandbox):
-    """Whoever does not wait is told all the same when the answer to the create is the failure itself."""
+    """A task that does not wait fails all the same if the answer to the create is the failure itself."""
     connect("ent-v2")
     answer = {"task_id": "77", "state": "failed", "err_code": "CreationPolicyViolation"}
     sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"status": 200, "body": answer}})
@@ -299,7 +299,7 @@ def test_a_failure_for_good(dialect, sandbox, deferrable):
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "worker"])
 def test_a_failure_that_may_pass_is_submitted_again_by_a_retry(connect, sandbox, deferrable):
-    """Trouble of the service raises a retryable error; the retry submits anew."""
+    """Trouble of the service raises a retryable error; the retry submits again."""
     connect("ent-v2")
     task = Task(prompt="[fail:InternalServiceFailure] x", deferrable=deferrable)
     with pytest.raises(exceptions.ViduGenerationInterruptedError, match="A retry submits it again"):
@@ -339,7 +339,7 @@ def test_a_wait_that_no_triggerer_took_up(connect, sandbox, is_done):
 
 
 def test_a_kill_cancels(connect, sandbox):
-    """on_kill cancels what this try waits for; a refusal is told and not raised."""
+    """on_kill cancels what this try waits for; a refusal is logged and not raised."""
     connect("ent-v2")
     sandbox.set_speed(0)
     task = Task(deferrable=True)
@@ -492,7 +492,7 @@ def test_an_interval_of_none_is_the_adaptive_one():
 
 
 def test_blanks_around_an_endpoint(connect, sandbox):
-    """A template leaves them there; they are no part of a path."""
+    """A template leaves them there; they do not belong to the path."""
     connect("ent-v2")
     Task(endpoint=" img2video\n", images=["https://e/a.png"]).run()
     assert sandbox.requests("create")[0].path.endswith("/img2video")
@@ -614,7 +614,6 @@ def test_a_one_click_production(official, deferrable):
         body = {"images": ["https://h/a.png"], "audio_url": "https://h/a.mp3"}
         task = Task(prompt=None, model=None, body=body, endpoint="one-click/mv", deferrable=deferrable)
         assert task.run()["status"] == "succeeded"
-        task.operator._generation_id = "7"
         task.operator.on_kill()
     create, *polls = server.requests
     assert (create.method, create.target) == ("POST", "/ent/v2/one-click/mv")

@@ -1,4 +1,4 @@
-"""The edges of the limits on slots and credits: lost creates, late turns, balances that nobody reports."""
+"""The edges of the limits on slots and credits: lost creates, late turns, balances that the service does not report."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_late_turn_is_checked_against_the_account(official, connect, late):
 
 
 def test_an_execution_timeout_while_waiting_for_a_slot_is_named(official, connect):
-    """Airflow 2 reports it in the words of a trigger that nobody ran: the advice must not be about triggerers."""
+    """Airflow 2 reports it in the words of a trigger that never ran: the advice must not be about triggerers."""
     connect("ent-v2", max_in_flight=1)
     task = Task(deferrable=True, execution_timeout=timedelta(seconds=5))
     deferred_by(task)

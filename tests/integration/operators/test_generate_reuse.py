@@ -108,7 +108,7 @@ def test_a_catalogue_is_believed_only_with_its_file(dialect, sandbox, tmp_path, 
 
 
 def test_equal_orders_at_the_same_time_share_one_create(dialect, sandbox, tmp_path):
-    """The second waits for the generation of the first; whoever is woken first stores the file, once."""
+    """The second waits for the generation of the first; the first to be woken stores the file, once."""
     first, second = RunTask(tmp_path), RunTask(tmp_path, "r2")
     with pytest.raises(TaskDeferred) as own:
         first.start()

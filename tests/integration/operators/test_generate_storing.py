@@ -65,6 +65,6 @@ def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tm
     ],
 )
 def test_wrong_arguments_fail_at_parse_time(arguments, words):
-    """What is wrong in every run is told when the DAG is read."""
+    """What is wrong in every run is reported when the DAG is read."""
     with pytest.raises(exceptions.ViduConfigError, match=words):
         ViduGenerateOperator(**{"task_id": "g", "prompt": "x", **arguments})

@@ -114,7 +114,7 @@ def test_an_unknown_scheme_is_found():
 )
 @pytest.mark.parametrize("prefix", ["", "file://", "file://localhost"])
 def test_a_folder_without_permission_is_found(tmp_path, monkeypatch, prefix):
-    """The nearest folder that is there is asked for, whoever runs the tests."""
+    """The nearest folder that exists decides, for every user that may run the tests."""
     asked = []
     monkeypatch.setattr(os, "access", lambda path, mode: asked.append((str(path), mode)) is not None)
     with pytest.raises(ViduConfigError, match="cannot be written to"):

@@ -165,7 +165,7 @@ def test_resume_goes_on_with_a_running_generation(dialect, sandbox):
 
 @pytest.mark.parametrize("end", ["failed", "gone"])
 def test_resume_orders_anew_after_a_failure(connect, sandbox, end):
-    """A generation that failed, or that the service no longer knows, is no use."""
+    """A generation that failed, or that the service no longer knows, is not resumed."""
     connect("ent-v2", max_retries=0)
     store = Memory()
     first = resumed(store, 0)
@@ -212,7 +212,7 @@ def test_the_log_names_the_earlier_generation(connect, sandbox, caplog, on_clear
 
 
 def test_a_failure_for_good_is_not_the_end_of_another_request(connect, sandbox):
-    """Airflow retries no final failure: a try that comes all the same, with another request, is somebody's wish."""
+    """Airflow retries no final failure: a try that comes all the same, with another request, is a user's wish."""
     connect("ent-v2")
     store = Memory()
     first = resumed(store, 0)
@@ -227,7 +227,7 @@ def test_a_failure_for_good_is_not_the_end_of_another_request(connect, sandbox):
 @pytest.mark.parametrize("wrong", ["again", None, True])
 def test_what_a_clear_does_is_one_of_two_words(wrong):
     """Another word is refused when the DAG is read."""
-    with pytest.raises(exceptions.ViduConfigError, match="on_clear must be 'new' or 'resume'"):
+    with pytest.raises(exceptions.ViduConfigError, match="on_clear must be one of new, resume"):
         ViduGenerateOperator(task_id="film", prompt="x", on_clear=wrong)
 
 

@@ -291,7 +291,7 @@ def test_a_retry_whose_file_is_gone(service, connect, video, caplog):
 
 
 def test_a_refused_input_leaves_no_intent(service, connect, tmp_path):
-    """An error before the create is no create of unknown outcome."""
+    """An error before the create does not leave a create of unknown outcome."""
     store = Memory()
     with pytest.raises(exceptions.ViduConfigError, match="it does not exist"):
         run(store, tmp_path / "missing.mp4")

@@ -127,7 +127,7 @@ def test_the_generation_of_a_twin_is_not_taken_over(service):
     says="It may be one of these",
 )
 def test_twins_are_named_and_nothing_is_paid(service):
-    """Where the queries show no payload either, it is not guessed which is lost, and the user is told what to do."""
+    """Where the queries show no payload either, it is not guessed which is lost, and the error says what to do."""
     service.echoes = False
     store = Memory()
     lost = lose(service, store)

@@ -198,7 +198,7 @@ def test_a_clear_with_another_request_cancels_what_was_lost(connect, sandbox):
 
 
 def test_a_clear_orders_anew_after_a_lost_failure(connect, sandbox):
-    """A lost generation that has failed meanwhile is no use to a new order."""
+    """A new order does not resume a lost generation that has failed meanwhile."""
     connect("ent-v2")
     store = Memory()
     body = {**BODY, "prompt": "[fail:CreationPolicyViolation] a cat"}
@@ -209,7 +209,7 @@ def test_a_clear_orders_anew_after_a_lost_failure(connect, sandbox):
 
 
 def test_a_clear_of_what_cannot_be_found_is_told_once(connect, sandbox):
-    """Where the list proves nothing, a clear fails with what the user must look at; the next one orders anew."""
+    """Where the list proves nothing, a clear fails with what the user must look at; the next one orders again."""
     connect("ent-v2", max_retries=0)
     store = Memory()
     lose_a_create(store, sandbox)
@@ -296,7 +296,7 @@ def test_a_handed_over_generation_is_left_alone(dialect, sandbox):
 
 @pytest.mark.parametrize(("code", "creates"), [("InternalServiceFailure", 2), ("CreationPolicyViolation", 1)])
 def test_only_a_failure_that_may_pass_is_submitted_again(connect, sandbox, code, creates):
-    """A retry submits anew after trouble of the service, and not after a refusal of the content."""
+    """A retry submits again after a failure of the service, and not after a refusal of the content."""
     connect("ent-v2")
     store = Memory()
     sandbox.add_generation("77", dialect="ent-v2", states=[["failed", 0]], error=code)
@@ -382,7 +382,7 @@ def test_a_retry_of_another_request_says_so(dialect, sandbox, caplog):
 
 
 def test_what_was_killed_is_not_submitted(dialect, sandbox):
-    """Whoever no longer wants a create is asked right before it is sent, each time, and nothing is remembered."""
+    """The check for an unwanted create runs right before each send, and nothing is remembered."""
     store = Memory()
     action = {"status": 503, "body": {"code": "get_channel_failed", "message": "later", "data": None}}
     sandbox.add_fault({"match": {"kind": "create"}, "times": None, "action": action})

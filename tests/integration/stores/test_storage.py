@@ -376,7 +376,7 @@ def test_a_linked_folder_is_followed(tmp_path):
 )
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o4755])
 def test_a_replaced_file_leaves_its_mode(tmp_path, mode):
-    """Who could read the old file can read the new one; rights to run as somebody else are not passed on."""
+    """Who could read the old file can read the new one; rights to run as another user are not passed on."""
     (tmp_path / "a.mp4").write_bytes(OLD)
     (tmp_path / "a.mp4").chmod(mode)
     put(f"{tmp_path}/a.mp4", NEW)
@@ -553,7 +553,7 @@ def files(folder: Path) -> list[str]:
     ],
 )
 def test_what_is_checked_is_what_is_written(roots, text):
-    """No spelling is one path to the check and another one to whoever writes, wherever the worker runs."""
+    """No spelling is one path to the check and another one to the writer, wherever the worker runs."""
     try:
         checked = checked_destination(text.format(out=roots.parent / "out"))
         check_destination(checked)
@@ -688,7 +688,7 @@ def is_installed(module: str) -> bool:
 )
 @pytest.mark.parametrize("of_airflow", [True, False])
 def test_missing_credentials_are_no_missing_package(error, words, of_airflow, monkeypatch):
-    """A store that cannot be reached is told as that, and nobody is sent to install what is there."""
+    """A store that cannot be reached is reported as that, without advice to install what is there."""
 
     def fail(*_args, **_kwargs):
         raise error
@@ -730,7 +730,7 @@ def test_options_that_a_store_does_not_take_are_named(plainfs, monkeypatch):
 
 
 def test_a_local_destination_takes_no_options(tmp_path):
-    """Options that nobody would read are refused."""
+    """Options that would be ignored are refused."""
     with pytest.raises(ViduConfigError, match="takes no options"):
         Destination(f"{tmp_path}/a.mp4", None, {"auto_mkdir": True}).file()
 

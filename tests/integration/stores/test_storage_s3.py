@@ -121,7 +121,7 @@ def test_an_object_that_must_not_be_replaced_stays(s3, bucket):
 
 
 def test_a_key_that_is_also_a_prefix_is_a_file_to_be(s3, bucket):
-    """Object stores have no folders: other keys below it are no obstacle."""
+    """Object stores have no folders: other keys below it do not matter."""
     s3.put_object(Bucket=bucket, Key="a/b.mp4", Body=OLD)
     stored = Destination(f"s3://{bucket}/a").file()
     assert stored.size() is None
@@ -283,7 +283,7 @@ def test_the_argument_wins_over_the_connection_in_the_address():
 
 
 def test_a_spelling_of_the_scheme_that_is_not_known_is_no_missing_package(monkeypatch):
-    """Nobody is told to install what is there."""
+    """The error does not advise to install what is there."""
 
     def unknown(*_args, **_kwargs):
         raise ValueError("Unsupported filesystem: 's3n'")

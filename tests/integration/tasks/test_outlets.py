@@ -34,7 +34,7 @@ def download(tmp_path):
 
 
 def test_outlets_are_told_what_was_stored(connect, sandbox, download):
-    """Asset and alias get the record with model and prompt; one question has told URL, model and prompt."""
+    """Asset and alias get the record with model and prompt; one request has returned URL, model and prompt."""
     connect()
     known = {"model": "vidu2.0", "prompt": "a kite", "enhanced_prompt": "a fine kite"}
     sandbox.add_generation("file", states=[["completed", 0]])

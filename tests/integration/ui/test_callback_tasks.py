@@ -99,7 +99,7 @@ def test_one_statement_decides(pages, deferred):
 
 
 def test_a_wait_that_began_anew_is_not_resumed_by_what_was_read_before(pages, deferred):
-    """Another trigger: the task has been away meanwhile, and its age counts anew."""
+    """Another trigger: the task has been away meanwhile, and its age counts from the start again."""
     from dataclasses import replace
 
     wait = deferred()

@@ -80,7 +80,7 @@ def test_a_dry_run_is_shown_as_one(pages):
 
 
 def test_visitors_are_sent_to_the_login(pages, secret):
-    """A page leads whoever is not logged in to Airflow's login, and from there back to the page."""
+    """A page leads a user who is not logged in to Airflow's login, and from there back to the page."""
     path = pages.at("made", dag=secret)
     answer = pages.get(path, user=None)
     assert answer.status_code == 307
@@ -203,7 +203,7 @@ def test_a_failed_generation_is_explained(pages, generation):
     seen="the reason and the advice, without the key",
 )
 def test_a_refused_key_is_told_without_the_key(pages, generation):
-    """Trouble with the service is told in words; the key stands nowhere."""
+    """The page says in words that the service fails; it never shows the key."""
     generation_id, _ = generation()
     pages.add("locked", generation_id, state="running", watch={**MADE, "conn_id": "wrong_key"})
     shown = pages.clip("locked")
@@ -288,7 +288,7 @@ def test_an_id_that_became_a_number(pages, generation):
 
 
 def test_a_run_that_is_not_there(pages):
-    """A run that does not exist is told as such; one without clips is an empty sheet."""
+    """A run that does not exist is reported as such; one without clips is an empty sheet."""
     assert pages.get("/vidu/dags/film/runs/nothing/clips.json").status_code == 404
     assert pages.get("/vidu/dags/film/runs/nothing/elsewhere").status_code == 404
     pages.add("other", None, dag="empty")
@@ -297,7 +297,7 @@ def test_a_run_that_is_not_there(pages):
 
 
 def test_an_old_clip_without_a_connection(pages, generation):
-    """When the link has expired and nobody can be asked, the page says so, and where the clip is."""
+    """When the link has expired and the service cannot be asked, the page says so, and where the clip is."""
     generation_id, made = generation()
     old = datetime.now(UTC) - timedelta(days=2)
     pages.add("old", generation_id, result=made, at=old)

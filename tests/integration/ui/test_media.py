@@ -68,7 +68,7 @@ def test_the_whole_file(pages, film):
     ],
 )
 def test_ranges(pages, film, wanted, status, start, stop):
-    """Seeking asks for ranges and gets exactly these; what is no single range gets the whole file."""
+    """Seeking asks for ranges and gets exactly these; anything but a single range gets the whole file."""
     path, content = film
     answer = pages.get(path, headers={"Range": wanted, "Accept-Encoding": "gzip, br"})
     assert answer.status_code == status
@@ -136,7 +136,7 @@ def test_from_a_bucket(pages, put):
 
 @pytest.fixture(scope="session")
 def outside(pages):
-    """Lay out what must never be read: neighbours, targets of links, things that are no clip."""
+    """Lay out what must never be read: neighbours, targets of links, things that are not a clip."""
     beside = pages.root.parent
     (beside / "clips-secret").mkdir()
     (beside / "clips-secret" / "a.mp4").write_bytes(MP4)
@@ -189,7 +189,7 @@ def outside(pages):
     ],
 )
 def test_nothing_else_is_ever_read(pages, film, outside, name):
-    """Names, links and contents that lead out of the root, or are no clip, give no byte but the reason."""
+    """Names, links and contents that lead out of the root, or are not a clip, give no byte but the reason."""
     for scheme in ("file://", "") if name.startswith("{root}") else ("",):
         uri = scheme + name.format(root=outside)
         task = f"out-{abs(hash(uri))}"
@@ -209,7 +209,7 @@ def test_nothing_else_is_ever_read(pages, film, outside, name):
     seen="410; the writer is not disturbed",
 )
 def test_looking_at_a_pipe_opens_nothing(pages, outside):
-    """A pipe is refused before it is opened: to open and close it would end whoever waits to write into it."""
+    """A pipe is refused before it is opened: to open and close it would end a process that waits to write into it."""
     opened = []
 
     def write() -> None:
@@ -235,7 +235,7 @@ def test_a_link_within_the_root(pages, film, outside):
 
 
 def test_a_fresh_url_is_passed_on_verbatim(pages, generation):
-    """Without a stored file the player is led to the service's own URL, which nobody may keep or pass on."""
+    """Without a stored file the player is led to the service's own URL, which must not be kept or passed on."""
     generation_id, made = generation()
     pages.add("fresh", generation_id, result=made, watch=MADE)
     # The sandbox is reached over plain http at a private address: the connection, which is its own, vouches for that.
@@ -294,7 +294,7 @@ def test_a_url_with_a_line_break_adds_no_header(pages):
     seen="400: open the clip's page instead",
 )
 def test_the_address_bar_is_not_led_away(pages, generation):
-    """A link to the media route is no way to send a logged-in user to a page of a DAG's choice."""
+    """A link to the media route cannot send a logged-in user to a page of a DAG's choice."""
     generation_id, made = generation()
     pages.add("bar", generation_id, result=made, watch=MADE)
     for place, status in (("document", 400), ("iframe", 400), ("empty", 409), ("video", 307)):
@@ -414,7 +414,7 @@ def descriptors(pages):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")  # noqa: PTH112
 @pytest.mark.parametrize("header", ["bytes=" + "9" * 5000 + "-", "bytes=-" + "9" * 5000, "bytes=0-" + "1" * 30_000])
 def test_no_request_keeps_a_file_open(pages, film, header):
-    """Digits by the thousand in a range lose no descriptor: at the limit the server would answer nobody."""
+    """Digits by the thousand in a range lose no descriptor: at the limit the server would not answer any more."""
     path, _ = film
     pages.get(path, method="HEAD")
     before = descriptors(pages)

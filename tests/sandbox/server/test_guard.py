@@ -18,7 +18,7 @@ CREDITS, CONTROL = "/ent/v2/credits", "/_sandbox/ledger"
     ["127.0.0.1:8787", "127.9.9.9", "localhost:1", "LOCALHOST.", "vidu.localhost", "[::1]:8787", None],
 )
 def test_loopback_names_are_welcome(host) -> None:
-    """With and without port, in any case; a client that sends no Host is no browser."""
+    """With and without port, in any case; a client that sends no Host is not a browser."""
     headers = {} if host is None else {"Host": host}
     for target in (CREDITS, CONTROL):
         call = Call("GET", target, headers, origin=f"http://{host or '127.0.0.1'}")

@@ -119,7 +119,7 @@ def with_state(**known: object) -> bytes:
 )
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_a_damaged_state_orders_nothing(tmp_path, monkeypatch, content, is_packed):
-    """Whoever else writes to the store: the error names the object, and takes neither memory nor a retry."""
+    """Others may write to the store: the error names the object, and takes neither memory nor a retry."""
     monkeypatch.setattr(journal, "MOST_BYTES", 2_000_000)
     folder = tmp_path / ".vidu" / "b"
     folder.mkdir(parents=True)

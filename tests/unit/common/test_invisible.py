@@ -1,4 +1,4 @@
-"""Characters that nobody sees make no second id that looks like the first."""
+"""Invisible characters make no second id that looks like the first."""
 
 from __future__ import annotations
 

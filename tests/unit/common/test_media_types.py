@@ -30,7 +30,7 @@ def box(name: bytes, content: bytes = b"") -> bytes:
 
 
 def mp3(bitrate: int = 9, rate: int = 0, version: int = 3, count: int = 4) -> bytes:
-    """Return frames of MPEG audio, layer III (128 kbit/s at 44.1 kHz unless told otherwise)."""
+    """Return frames of MPEG audio, layer III (by default 128 kbit/s at 44.1 kHz)."""
     header = bytes((0xFF, 0xE3 | version << 3, bitrate << 4 | rate << 2, 0xC4))
     kbps = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[bitrate]
     kbps = kbps if version == 3 else (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)[bitrate]
@@ -166,7 +166,7 @@ def test_first_bytes(head, kind):
     ],
 )
 def test_what_looks_similar_proves_nothing(head):
-    """A byte order mark, a lone frame, or text with the right letters in it is no medium."""
+    """A byte order mark, a lone frame, or text with the right letters in it is not a medium."""
     assert sniffed(head) is None
 
 

@@ -26,12 +26,12 @@ def lines(
 
 
 def test_a_short_transfer_needs_no_line():
-    """What is over within three seconds is told by its last line alone."""
+    """Of a transfer that ends within three seconds, only the last line is logged."""
     assert lines(ProgressLog(), rate=10 * MB, total=20 * MB, seconds=2) == []
 
 
 def test_the_first_line_comes_soon_and_the_others_by_quarters():
-    """A minute's transfer is told early, then at quarters and every ten seconds."""
+    """A minute's transfer is logged early, then at quarters and every ten seconds."""
     found = lines(ProgressLog(), rate=2 * MB, total=120 * MB, seconds=60)
     assert [at for at, _ in found] == [3.0, 13.0, 16.0, 26.0, 30.0, 40.0, 45.0, 55.0]
     assert found[0][1] == "5 %: 6.0 MB of 120.0 MB, 2.0 MB/s, about 57 s left"

@@ -144,7 +144,7 @@ def test_web_url_is_returned_verbatim(url: str) -> None:
     ],
 )  # fmt: skip
 def test_web_url_refuses(value: Any) -> None:
-    """Empty strings, other schemes and unfit characters are no URL."""
+    """Empty strings, other schemes and unfit characters are not URLs."""
     assert values.web_url(value) is None
 
 
@@ -175,7 +175,7 @@ def test_no_text_makes_the_time_reader_raise(value: str) -> None:
 @quiet
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_no_number_makes_the_time_reader_raise(value: float) -> None:
-    """Absurd numbers are no time."""
+    """Absurd numbers are not times."""
     values.moment(value)
 
 

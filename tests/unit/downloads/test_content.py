@@ -136,7 +136,7 @@ def test_a_refusal_says_what_came_and_what_to_do(head, artifact, words):
 
 
 def test_a_refused_page_is_quoted_without_secrets():
-    """The beginning of an error page helps; the signature of a URL in it is nobody's business."""
+    """The beginning of an error page helps; the signature of a URL in it is not shown."""
     with pytest.raises(ViduDownloadRefusedError) as caught:
         checked_type("text/html", b"<html>see https://x.example.com/v?sig=hush", "video")
     assert "<html>see" in str(caught.value)
@@ -173,7 +173,7 @@ def test_a_cut_video_is_noticed_at_every_byte_inside_a_box(piece, cut):
     "data", [b"\0\0\0\0mdat" + bytes(50), b"no boxes here at all", b"", b"\0\0\0\x03free" + bytes(9)]
 )
 def test_what_is_no_chain_of_boxes_is_not_judged(data):
-    """A box to the end of the file, and anything that is no MP4, is never called cut."""
+    """A box to the end of the file, and anything that is not an MP4, is never called cut."""
     walk = BoxWalk()
     walk.feed(data)
     assert not walk.is_cut()

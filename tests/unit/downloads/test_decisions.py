@@ -54,7 +54,7 @@ REST = {"content-range": "bytes 50-99/100", "etag": '"v1"'}
     ],
 )
 def test_a_part_continues_only_what_it_fits(headers, length, progress, do):
-    """206 is taken when place, size, total and version are those asked for; else all begins anew."""
+    """206 is taken when place, size, total and version are those asked for; otherwise the transfer starts again."""
     assert after_answer(Answer(206, headers, length), progress, ranged=True).do is do
 
 
@@ -150,7 +150,7 @@ def test_the_budget_resets_only_beyond_the_furthest_byte():
 
 
 def test_a_trickle_earns_no_new_tries():
-    """A few bytes more at every try are no progress."""
+    """A few bytes more at every try do not count as progress."""
     budget = Budget(2, Backoff(base=1.0))
     error = ViduDownloadError("too slow")
     assert [budget.spend(error, at) is None for at in (40, 41, 43)] == [False, False, True]
@@ -176,7 +176,7 @@ def test_retry_after_is_a_lower_bound():
 
 
 def test_pace_is_judged_by_the_last_window():
-    """A fast start does not excuse a trickle, and a long transfer is no slow one."""
+    """A fast start does not excuse a trickle, and a long transfer is not a slow one."""
     pace = Pace(least=1000, window=60)
     pace.start(0, 0)
     assert not pace.is_too_slow(59, 0)

@@ -66,7 +66,7 @@ def test_an_unreadable_bundle_is_named(variable, tmp_path):
 
 
 def test_a_file_without_certificates_is_named(tmp_path):
-    """A file of something else is no bundle."""
+    """A file of something else is not a bundle."""
     path = tmp_path / "notes.txt"
     path.write_text("no certificate")
     with pytest.raises(ViduConfigError, match="no certificate in PEM form"):

@@ -1,4 +1,4 @@
-"""Claims on orders, as files of a local folder: who has one, and who is told to share."""
+"""Claims on orders, as files of a local folder: who has one, and who shares."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def record(**known):
 
 @pytest.fixture
 def claim(tmp_path):
-    """Return a function that makes a task's claim, on a service that answers as told."""
+    """Return a function that makes a task's claim, on a service with the given answers."""
     folder = Destination(f"{tmp_path}/", None, None)
 
     def claim(owner, answer=None):
@@ -237,7 +237,7 @@ def test_a_claim_that_is_renewed_for_ever_ends_the_wait(claim, monkeypatch):
 
 
 def test_takeovers_without_end_are_not_read(claim, tmp_path, monkeypatch):
-    """Somebody has filled the folder with claims."""
+    """The folder is full of claims."""
     monkeypatch.setattr(claims, "MOST_TAKEOVERS", 5)
     for number in range(1, 7):
         (tmp_path / f"{number:06d}.json").write_text("{}")

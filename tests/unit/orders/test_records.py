@@ -78,7 +78,7 @@ def test_the_best_store_is_chosen(monkeypatch, has_state, is_34, kind):
 
 @pytest.mark.parametrize("same", [{}, {"try_number": 3}, {"max_tries": 9}])
 def test_a_variable_belongs_to_a_task_instance(variables, same):
-    """Every try finds the Variable again; another task, run or map index has one of its own, and no name is told."""
+    """Every try finds the Variable again; another task, run or map index has one of its own, and no name is shown."""
     VariableStore(ti()).save(INTENT)
     assert VariableStore(ti(**same)).load() == INTENT
     for other in ({"map_index": 0}, {"task_id": "u"}, {"run_id": "s"}, {"dag_id": "e"}):
@@ -149,7 +149,7 @@ def test_a_clear_that_discards_the_state_leaves_the_record(variables, record):
 
 @pytest.mark.parametrize("end", ["returned", "refused", "told"])
 def test_a_known_outcome_leaves_no_variable(variables, end):
-    """With the result returned, after a refusal and after the user was told, the Variable is gone."""
+    """With the result returned, after a refusal and after the user was warned, the Variable is gone."""
     accessor = Accessor()
     cleared_store(accessor).save(INTENT)
     assert variables.kept

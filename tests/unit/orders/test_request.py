@@ -76,7 +76,7 @@ def test_a_template_within_the_request_that_renders_to_nothing(name, before, aft
 )
 @pytest.mark.parametrize("name", ["parameters", "body"])
 def test_a_number_that_is_the_word_none(name):
-    """No number and no flag is called so, whoever wrote it; another field that is excuses none."""
+    """No number and no flag has that value, even if the author wrote it; another field that has it excuses none."""
     for fields in ({"seed": "None"}, {"style": "None", "seed": " None "}, {"subjects": [{"seed": "None"}]}):
         with pytest.raises(ViduConfigError, match="seed is the word None"):
             request_of(arguments(**{name: fields}), required_arguments(arguments(**{name: fields})))
@@ -130,7 +130,7 @@ def test_a_template_that_renders_to_nothing_is_not_paid_for(name, nothing):
     ({"prompt": "x", "parameters": {"prompt": "y"}}, "prompt is given twice"),
 ])  # fmt: skip
 def test_arguments_of_the_wrong_kind(wrong, message):
-    """Each is named, and nothing else is told of."""
+    """Each is named, and nothing else is."""
     with pytest.raises(ViduConfigError, match=message):
         request_of(arguments(**wrong), ())
 

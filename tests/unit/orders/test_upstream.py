@@ -27,7 +27,7 @@ def test_the_id(handed):
 
 @pytest.mark.parametrize("handed", [{"status": "succeeded"}, str(DONE.as_xcom())], ids=["nothing", "text"])
 def test_without_an_id(handed):
-    """What to pass instead is told; the text of an object, which a template makes, is no id."""
+    """The error says what to pass instead; the text of an object, which a template makes, is not an id."""
     with pytest.raises(ViduConfigError, match=r"generation=generate\.output"):
         id_of(handed)
 
@@ -72,6 +72,6 @@ def test_exactly_one_source():
 
 @pytest.mark.parametrize("handed", [[DONE.as_xcom()], (), '[{"id": "7"}]'], ids=["list", "empty", "text"])
 def test_the_output_of_a_mapped_task_is_mapped_over(handed):
-    """Whole, it is many generations, and its text is no id."""
+    """Whole, it is many generations, and its text is not an id."""
     with pytest.raises(ViduConfigError, match=r"generation=generate\.output"):
         id_of(handed)

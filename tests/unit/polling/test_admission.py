@@ -62,7 +62,7 @@ PRIORITIES = st.integers(-(10**9), 10**9)
 
 @given(PRIORITIES, PRIORITIES, st.floats(0, 1e9), st.floats(0, 1e6))
 def test_a_priority_counts_but_nobody_starves(mine, other, since, later):
-    """Of two that came together the higher goes first; one that came two hours later passes nobody, at any priority."""
+    """Of two that came together the higher goes first; one that came two hours later passes none, at any priority."""
     first, second = (waiter("a", priority=mine, since=since), waiter("b", priority=other, since=since + later))
     if later == 0 and mine != other:
         assert (first.turn < second.turn) == (mine > other)
@@ -427,7 +427,7 @@ def test_clips_of_every_length_cost_few_task_starts(reports):
 
 @pytest.mark.parametrize("reports", [True, False])
 def test_three_hundred_tasks_beside_foreign_jobs(reports):
-    """Limit 5, up to three slots of which others take and give back: few refusals, and nobody starves."""
+    """Limit 5, up to three slots of which others take and give back: few refusals, and no task starves."""
     account = Account(slots=5, clip=60.0, tasks=300, reports=reports, foreign=lambda now: int(now // 300) % 4).run()
     assert max(account.refusals.values()) <= 6
     assert sum(account.refusals.values()) <= 1.6 * account.tasks

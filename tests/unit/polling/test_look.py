@@ -190,7 +190,7 @@ def test_too_large_answers_are_made_smaller(proven):
 
 
 def test_audits_find_a_list_that_lags_behind(proven):
-    """One a minute; three in a row that find a finished generation are no chance."""
+    """One a minute; three in a row that find a finished generation are not chance."""
     assert [proven.audits(at) for at in (0.0, 59.0, 60.0, 61.0, 120.0)] == [False, False, True, False, True]
     for is_done in (True, True, False, True, True):
         proven.audited(is_done=is_done)

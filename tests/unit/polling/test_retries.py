@@ -86,7 +86,7 @@ def test_no_header_makes_retry_after_raise(value: str, milliseconds: str) -> Non
 @many
 @given(st.from_regex(r"\w{3}, \d{1,3} (Jan|Feb|Xyz) \d{1,6} \d\d:\d\d:\d\d [+-]\d{1,9}", fullmatch=True))
 def test_no_date_makes_retry_after_raise(value: str) -> None:
-    """Dates that nearly are dates are no exception either."""
+    """Texts that are nearly dates raise nothing either."""
     found = retry_after({"retry-after": value}, NOW)
     assert found is None or 0 <= found <= RETRY_AFTER_CAP
 
@@ -144,7 +144,7 @@ def test_what_may_be_repeated(kind: type[ViduError]) -> None:
 
 @EACH
 def test_whose_outcome_is_unknown(kind: type[ViduError]) -> None:
-    """After a lost or unreadable answer and a failure of the service nobody knows."""
+    """After a lost or unreadable answer and a failure of the service, the outcome is unknown."""
     expected = kind in (ViduTransportError, ViduResponseError, E.ViduServerError)
     assert outcome_is_unknown(kind("x")) is expected
 

@@ -56,7 +56,7 @@ def test_a_longer_wait_is_asked_no_more_often(one, other, status):
 
 @given(st.floats(300, 6000))
 def test_late_by_a_small_part_of_the_age(age):
-    """With nothing told but "running", a result is late by less than a twentieth of the time it took."""
+    """If the service reports only "running", a result is late by less than a twentieth of the time it took."""
     assert interval(course((RUNNING, None, age))) * 1.1 <= age / 20
 
 
@@ -121,7 +121,7 @@ def test_the_deadline_is_not_overslept(left, status):
 
 @pytest.mark.parametrize("given_", [15, 15.0, 20])
 def test_a_set_interval_is_kept(given_):
-    """Whoever sets an interval gets it, also when it is the number of the default."""
+    """An interval that is set is kept, also if it is the number of the default."""
     generation = Generation(id="1", status=RUNNING)
     watch = Watch(PollPolicy.for_trigger(given_), generation_id="1", since=0.0, rng=lambda: 0.5)
     assert {watch.saw(generation, now).delay for now in (10.0, 1000.0, 90_000.0)} == {float(given_)}

@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.exceptions import ViduError, ViduResponseError, ViduTransportError
 from airflow_provider_vidu.models import Generation, GenerationStatus, Snapshot
+from airflow_provider_vidu.polling.failures import failure
 from airflow_provider_vidu.polling.retries import Backoff
-from airflow_provider_vidu.polling.watch import (
-    FIRST_POLL_FLOOR,
-    Done,
-    Failed,
-    PollPolicy,
-    PollResult,
-    Wait,
-    Watch,
-    failure,
-)
+from airflow_provider_vidu.polling.watch import FIRST_POLL_FLOOR, Done, Failed, PollPolicy, PollResult, Wait, Watch
 from tests.properties import properties
 from tests.rows import each_row
 
@@ -342,7 +334,7 @@ def test_notes_only_on_change() -> None:
 
 
 def test_progress_is_noted_by_quarters() -> None:
-    """One line for each quarter, also where a poll skips some or the progress jumps back; a new state begins anew."""
+    """One line for each quarter, also where a poll skips some or the progress jumps back; a new state begins again."""
     watch = Watch(PollPolicy(), generation_id="g1", since=0, rng=middle)
 
     def noted(*percents: int, word: str = "processing") -> list[int]:
@@ -447,7 +439,7 @@ def test_a_time_out_tells_how_long(elapsed: float, told: str) -> None:
 
 
 def test_a_time_out_tells_the_last_trouble() -> None:
-    """Whoever reads only the time-out learns that the service was out of reach, and connection and id."""
+    """The error of the timeout alone says that the service was out of reach, and names connection and id."""
     watch = Watch(PollPolicy(), generation_id="g1", conn_id="c1", since=1000, deadline=1001, rng=middle)
     watch.missed(broken(), 1000)
     told = str(error_of(watch.missed(broken(), 1001)))

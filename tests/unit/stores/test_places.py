@@ -92,7 +92,7 @@ def test_an_azure_account_is_not_a_connection():
     "setting", ["", " , ,", "clips", "/", "//", "file://", "s3://", "/data/../etc", "http://host/x", AZURE_ACCOUNT]
 )
 def test_what_is_no_root(setting):
-    """An empty setting allows nothing, and a broken one is told instead of guessed at."""
+    """An empty setting allows nothing, and a broken one is reported instead of guessed at."""
     roots, refused = read_roots(setting)
     assert roots == []
     assert refused == [part.strip() for part in setting.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""What the object stores' own errors mean, and what objects are told to say of themselves."""
+"""What the object stores' own errors mean, and which headers objects get."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_names_that_mean_another_one(protocol, key, stored):
 
 
 def test_what_a_file_system_sets_for_all_objects_is_kept():
-    """A disposition that the user chose is not replaced, and the type is still told."""
+    """A disposition that the user chose is not replaced, and the type is still set."""
     fs = SimpleNamespace(s3_additional_kwargs={"ContentDisposition": "attachment"})
     assert S3Upload.labels(fs, "video/mp4") == {"ContentType": "video/mp4"}
 

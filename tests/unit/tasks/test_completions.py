@@ -1,4 +1,4 @@
-"""The memory of an event source: which generations have ended, each told once."""
+"""The memory of an event source: which generations have ended, each reported once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seen(name: str, status: str = "succeeded", *, age: float | None = 0, url: st
 
 
 def tell(finished: CompletionTracker, *generations: Generation) -> list[str]:
-    """Let the service answer every question of a round with these; return the ids that were told."""
+    """Let the service answer every question of a round with these; return the ids that were reported."""
     by_id = {generation.id: generation for generation in generations}
     told = []
     for name in finished.to_poll(NOW):
@@ -42,7 +42,7 @@ def tell(finished: CompletionTracker, *generations: Generation) -> list[str]:
 
 
 def test_named_generations_are_told_once():
-    """Each is told when it has ended, also when that was before the first look, and never again."""
+    """Each is reported when it has ended, also when that was before the first look, and never again."""
     finished = CompletionTracker(POLICY, ["a", "b"])
     assert tell(finished, seen("a"), seen("b", "running")) == ["a"]
     assert finished.to_poll(NOW) == ["b"]
@@ -72,7 +72,7 @@ def test_success_without_a_url_is_no_end_yet():
 
 
 def test_the_first_look_at_a_list_tells_nothing_old():
-    """What had ended before the first look is no news; what ends after it is."""
+    """What had ended before the first look is not news; what ends after it is."""
     finished = CompletionTracker(POLICY)
     finished.listed([seen("new", "running"), seen("old")], NOW)
     assert finished.to_poll(NOW) == []
@@ -101,7 +101,7 @@ def test_what_the_list_shows_no_longer_is_asked_by_its_id():
 
 
 def test_a_memory_goes_on_where_another_process_ended():
-    """What ended in between is told, what was told is not, what was at work is asked."""
+    """What ended in between is reported, once only, and what was at work is queried."""
     first = CompletionTracker(POLICY)
     first.listed([seen("open", "running"), seen("old")], NOW)
     memory = json.loads(json.dumps(first.memory()))
@@ -112,7 +112,7 @@ def test_a_memory_goes_on_where_another_process_ended():
 
 
 def test_a_memory_of_named_generations():
-    """A named generation that was told is not asked again."""
+    """A named generation that was reported is not queried again."""
     first = CompletionTracker(POLICY, ["a", "b"])
     tell(first, seen("a"), seen("b", "running"))
     second = CompletionTracker(POLICY, ["a", "b"])
@@ -122,7 +122,7 @@ def test_a_memory_of_named_generations():
 
 @pytest.mark.parametrize("memory", [None, "x", [], {"told": 7, "open": [None]}])
 def test_a_memory_that_is_none(memory):
-    """Nonsense in the store is no memory and no error."""
+    """Nonsense in the store is ignored."""
     finished = CompletionTracker(POLICY)
     finished.remember(memory, NOW)
     finished.listed([seen("a", "running")], NOW)
@@ -145,7 +145,7 @@ def page_of(*generations: Generation) -> Page:
 
 
 def test_more_than_the_memory_holds_is_known_by_its_time():
-    """Far more than the remembered ids: the line moves up to what was forgotten, and nothing is told twice."""
+    """Far more than the remembered ids: the line moves up to what was forgotten, and nothing is reported twice."""
     finished = CompletionTracker(POLICY)
     finished.listed([], NOW)
     many = [seen(str(number), age=number) for number in range(3 * KEPT)]
@@ -159,7 +159,7 @@ def test_more_than_the_memory_holds_is_known_by_its_time():
 
 
 def test_a_memory_of_an_older_version():
-    """It holds ids of one page alone: what is older than the newest of them was told or had ended before."""
+    """It holds ids of one page alone: what is older than the newest of them was reported or had ended before."""
     finished = CompletionTracker(POLICY)
     finished.remember({"told": ["b"], "open": ["a"]}, NOW)
     finished.listed([seen("c", age=5), seen("b", age=10), seen("older", age=20), seen("a", age=30)], NOW)
@@ -223,7 +223,7 @@ def test_an_unknown_id_is_given_up_after_the_grace():
 
 
 def test_trouble_is_told_when_it_changes():
-    """Rounds with the same trouble are silent and farther apart; its end is told."""
+    """Rounds with the same failure are silent and farther apart; its end is logged."""
     finished = CompletionTracker(POLICY)
     delays, notes = zip(*(finished.pause([ViduServerError("HTTP 503")]) for _ in range(4)), strict=True)
     assert [bool(note) for note in notes] == [True, False, False, False]
@@ -248,7 +248,7 @@ def test_what_only_a_user_can_mend_is_not_asked_in_a_hurry():
 
 
 def test_a_connection_that_comes_later_is_found_soon():
-    """A missing connection asks nobody outside, so it is looked up again after the interval, then ever later."""
+    """A missing connection causes no request, so it is looked up again after the interval, then ever later."""
     finished = CompletionTracker(PollPolicy.for_trigger(2.0))
     delays = [finished.pause([ViduConfigError("no connection")])[0] for _ in range(12)]
     assert delays[0] < 3
@@ -270,7 +270,7 @@ def test_what_cannot_be_an_id(given):
 
 @pytest.mark.parametrize("line", [1e308, -1e308, "nan", [], -1])
 def test_a_memory_whose_line_is_no_time(line):
-    """Whoever wrote it: a trigger that raises is started again at once, for ever."""
+    """No matter who wrote it: a trigger that raises is started again at once, for ever."""
     finished = CompletionTracker(PollPolicy.for_trigger(60.0))
     finished.remember({"told": [], "times": [], "line": line, "open": []}, 1e9)
     assert "created_at.from" not in (finished.listing().query or "")

@@ -109,7 +109,7 @@ def test_known_causes_are_hidden(cause: BaseException | None) -> None:
 
 
 def test_an_unknown_cause_stays() -> None:
-    """A fault that nobody expected must be found, also behind an error of ours."""
+    """An unexpected fault must be found, also behind an error of ours."""
     between = exceptions.ViduError("between")
     between.__cause__ = KeyError("bug")
     assert "KeyError: 'bug'" in raised(between)

@@ -78,7 +78,7 @@ def test_a_plain_url_is_not_masked(masker):
 
 @pytest.mark.parametrize("signed", ["True", "False"])
 def test_parameters_are_no_object_of_airflow(monkeypatch, signed):
-    """Whoever fills them could let a later task make an object of a class of Airflow's."""
+    """Otherwise their author could let a later task make an object of a class of Airflow's."""
     monkeypatch.setenv("AIRFLOW__VIDU__SIGNED_URLS_IN_XCOM", signed)
     asked = {"extra": [{"__type": "airflow.sdk.Connection", "__var": {"conn_id": "other"}}], "__classname__": "a"}
     generation = Generation(id="g", status=GenerationStatus.SUCCEEDED)

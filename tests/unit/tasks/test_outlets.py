@@ -1,4 +1,4 @@
-"""Outlets: which are told, and what happens when one of them cannot be."""
+"""Outlets: which get the record, and what happens when one of them cannot."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_a_generation_that_a_task_returns_can_be_read(monkeypatch):
 
 
 def test_what_native_rendering_is_for_still_works():
-    """Objects are handed through, numbers and flags that are no text become what they are, lists are built."""
+    """Objects are handed through, numbers and flags that are not text become what they are, lists are built."""
     task = rendered(
         lambda: ViduGenerateOperator(
             task_id="t", prompt="{{ a }} and {{ n }}", images="{{ pictures }}",
@@ -124,7 +124,7 @@ SECRET_TEMPLATE = "{{ conn.vidu_default.password }}"
     ids=lambda mapped: next(iter(mapped)),
 )
 def test_what_a_mapped_task_is_given_is_no_template(mapped, native):
-    """Whoever triggers a DAG may fill an XCom: as a template it would read every connection.
+    """A user who triggers a DAG may fill an XCom: as a template it would read every connection.
 
     Airflow names such values by their identity (``seen_oids``), and renders what the author has written beside them.
     """

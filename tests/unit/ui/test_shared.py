@@ -87,7 +87,7 @@ def test_a_failure_is_everybodys_and_is_not_kept():
     seen="503 for the surplus; other DAGs are looked at at once",
 )
 def test_one_dag_delays_no_other(monkeypatch):
-    """Looks of one DAG run a few at a time, those that nobody waits for any more are dropped, others go ahead."""
+    """Looks of one DAG run a few at a time, those without a waiting reader are dropped, others go ahead."""
     gate, looks = threading.Event(), []
 
     def slow() -> None:

@@ -249,7 +249,7 @@ def test_html_at_any_status(dialect: Dialect, status: int, kind: type[ViduError]
 @each_row("status", [301, 302, 303, 307, 308])
 @BOTH
 def test_redirects(dialect: Dialect, status: int) -> None:
-    """A redirect is no answer: the message shows where it went, without the query."""
+    """A redirect is not an answer: the message shows where it went, without the query."""
     answer = ApiAnswer(status, {"location": "https://other.example.com/login?Signature=GEHEIM"}, b"")
     with pytest.raises(exceptions.ViduResponseError, match=r"https://other\.example\.com/login") as caught:
         dialect.read_generation("a", answer)

@@ -153,7 +153,7 @@ def test_two_ids_that_are_equally_credible(dialect: Dialect, body: Any) -> None:
 @pytest.mark.parametrize("inner", [{"task_id": "x"}, '{"task_id": "x"}', {"id": "x"}], ids=str)
 @BOTH
 def test_a_refusal_that_echoes_the_request(dialect: Dialect, name: str, inner: Any) -> None:
-    """An id of the user's own is no generation."""
+    """An id of the user's own is not a generation's."""
     with pytest.raises(ViduError, match="reports an error: no") as caught:
         dialect.read_created(answer({"code": "weird", "message": "no", "data": None, name: inner}))
     assert caught.value.generation_id is None
@@ -258,7 +258,7 @@ def test_an_id_in_the_location_of_the_new_resource(status: int, location: str, e
     ],
 )  # fmt: skip
 def test_a_location_that_names_no_generation(status: int, location: str) -> None:
-    """Another redirect carried nothing out, and a page for people is no generation."""
+    """Another redirect carried nothing out, and a page for people is not a generation."""
     with pytest.raises(ViduResponseError):
         EntV2().read_created(ApiAnswer(status, {"location": location}, b""))
 

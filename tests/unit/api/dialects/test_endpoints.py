@@ -217,7 +217,7 @@ def test_the_path_of_a_named_endpoint(endpoint, path):
 
 
 def test_whole_numbers_are_written_as_such():
-    """A fraction of nothing, as pandas makes it of a column with gaps, is no other number."""
+    """A fraction of nothing, as pandas makes it of a column with gaps, is the same number."""
     found = typed({"duration": 4.0, "seed": "7.0", "speed": 1.5, "scale": 2.0})
     assert json.dumps(found) == '{"duration": 4, "seed": 7, "speed": 1.5, "scale": 2.0}'
 

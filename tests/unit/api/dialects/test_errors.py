@@ -158,13 +158,13 @@ def test_a_trace_id_in_the_headers() -> None:
 )
 @BOTH
 def test_a_probe_answered_with_an_error_inside_a_success(dialect: Dialect, body: Any) -> None:
-    """A refused key is told although the status says success."""
+    """A refused key is reported although the status says success."""
     assert type(dialect.probe_verdict(answer(body, 200))) is exceptions.ViduAuthError
 
 
 @each_row("body", [{"tasks": []}, {"code": 0, "message": "ok"}, {}, [], [{"code": "x"}], {"data": [1]}])
 def test_read_json_leaves_answers_alone(body: Any) -> None:
-    """What is no error comes back as it came."""
+    """What is not an error comes back as it came."""
     assert EntV2().read_json(answer(body, 200)) == body
 
 

@@ -96,7 +96,7 @@ def test_products_with_a_query_of_their_own_are_not_listed(endpoint, fits):
     ids=range(12),
 )  # fmt: skip
 def test_what_entries_show(entries, states):
-    """Ids count as they were requested; what is no state of one of them is ignored."""
+    """Ids count as they were requested; what is not a state of one of them is ignored."""
     assert listed(*entries) == Look(states)
 
 

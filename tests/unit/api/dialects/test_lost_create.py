@@ -93,7 +93,7 @@ def test_a_time_without_a_zone_decides_nothing():
 
 
 def test_twins_are_named():
-    """Of twenty mapped tasks with one prompt nobody can tell which is lost: the candidates are named."""
+    """Which of twenty mapped tasks with one prompt is lost cannot be determined: the candidates are named."""
     found = search(page(entry("1"), entry("2")))
     assert (found.generation_id, found.complete, found.candidates) == (None, False, ("1", "2"))
 
@@ -167,7 +167,7 @@ def test_inlined_images_say_their_number():
 
 
 def test_a_create_without_prompt_and_addresses_is_never_guessed():
-    """Somebody else's job of the same kind would be taken for it."""
+    """Another user's job of the same kind would be taken for it."""
     found = search(page(entry("1", prompt="", model="")), body={"model": "", "video_creation_id": "7"})
     assert (found.generation_id, found.candidates) == (None, ("1",))
 

@@ -102,7 +102,7 @@ def test_a_token_that_is_ignored():
 
 @pytest.mark.parametrize("token", ["more", None])
 def test_an_empty_page(token):
-    """An empty page with a further one is no end; the same token twice ends the walk all the same."""
+    """An empty page with a further one does not end the walk; the same token twice does."""
     listing = Listing()
     while listing.query is not None:
         listing.take(Page((), 0, token, True))
@@ -196,7 +196,7 @@ def test_a_token_that_no_url_can_hold():
 
 @pytest.mark.parametrize("body", [{"tasks": None}, {"data": []}, {}])
 def test_an_answer_that_is_no_page(body):
-    """Another body is no list."""
+    """Another body is not a list."""
     assert EntV2().read_page(answered(body)).count is None
 
 

@@ -1,4 +1,4 @@
-"""What a connection says: each field good and bad, and a key that nobody sees."""
+"""What a connection says: each field good and bad, and a key that is never shown."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_blank_extras_are_absent(field: str, blank: Any) -> None:
 
 
 def test_unknown_extras_are_ignored() -> None:
-    """An extra of somebody else's does no harm."""
+    """An extra of another package does no harm."""
     assert config({"note": "ours", "deep": {"er": 1}}) == config()
 
 
@@ -253,7 +253,7 @@ def test_a_root_in_the_host_stays_where_the_paths_do_without() -> None:
     ],
 )  # fmt: skip
 def test_bad_hosts(host: Any) -> None:
-    """What is no base URL is refused, without showing what may be a key."""
+    """Anything but a base URL is refused, without showing what may be a key."""
     refused("host", host=host)
 
 
@@ -287,7 +287,7 @@ def test_any_host(text: str, start: str) -> None:
 
 @pytest.mark.parametrize("key", [None, "", "  ", "\n"])
 def test_no_key(key: str | None) -> None:
-    """A missing key is told before anything is sent."""
+    """A missing key is reported before anything is sent."""
     assert "API key is missing" in refused("password", password=key)
 
 
@@ -311,7 +311,7 @@ def test_a_key_in_the_login() -> None:
 
 
 def test_a_key_is_stripped() -> None:
-    """A pasted line break is no part of the key."""
+    """A pasted line break does not become part of the key."""
     assert config(password=f" {KEY}\n").api_key.reveal() == KEY
 
 
@@ -392,7 +392,7 @@ def test_via_is_the_proxy_that_airflow_shows() -> None:
     "value", ["p:3128", "GEHEIM@p", "SOCKS5H://p", "socks5://u:GEHEIM@p", "http://", 7, "http://p:x", "http://p\n"]
 )
 def test_bad_proxies(value: Any) -> None:
-    """What is no URL of an HTTP proxy is refused and not shown."""
+    """Anything but the URL of an HTTP proxy is refused and not shown."""
     if value == "http://p\n":
         value = "http://p\nx"
     refused("proxy", {"proxy": value})

@@ -29,7 +29,7 @@ def on_a_loop(conn_id: str) -> ViduConfig:
 
 @pytest.fixture(params=[connection.resolve, on_a_loop], ids=["worker", "event loop"])
 def resolve(request, monkeypatch) -> Resolve:
-    """Return each way of resolving a connection, with nobody warned yet."""
+    """Return each way of resolving a connection, before any warning."""
     monkeypatch.setattr(connection, "_warned", set())
     found: Resolve = request.param
     return found
@@ -96,7 +96,7 @@ def test_no_such_connection(resolve: Resolve) -> None:
 
 @pytest.mark.parametrize("extra", ["{not json", "[1]", '"text"', "7", "nonsense"])
 def test_a_broken_extra(env, resolve: Resolve, extra: str) -> None:
-    """Extras that cannot be read are told, not dropped: dialect, proxy and verify stand in them."""
+    """Extras that cannot be read are reported, not dropped: they hold dialect, proxy and verify."""
     env(host="gw.example.com", password="sk-unit-000001", extra=extra)
     told = (
         "'unit_vidu'.*extra: this Airflow skips one that is not a JSON object"
@@ -117,7 +117,7 @@ def test_a_broken_extra(env, resolve: Resolve, extra: str) -> None:
     ],
 )
 def test_wrong_fields(env, resolve: Resolve, fields: dict[str, Any], field: str) -> None:
-    """A wrong field is told with connection and field."""
+    """The error of a wrong field names connection and field."""
     env(**fields)
     with pytest.raises(ViduConfigError, match=f"'unit_vidu', field '{field}'"):
         resolve("unit_vidu")
@@ -235,7 +235,7 @@ def test_an_outage_of_the_look_up_on_a_loop(mocker) -> None:
 
 
 def test_an_outage_of_the_look_up_in_a_worker() -> None:
-    """An outage of Airflow's own store is told as one that may pass, as an error of this provider."""
+    """An outage of Airflow's own store is raised as transient, as an error of this provider."""
 
     class Unreachable(BaseHook):
         @classmethod

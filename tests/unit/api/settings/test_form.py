@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu.api.dialects import DIALECTS
-from airflow_provider_vidu.api.settings.config import EXTRA_PREFIX, ViduConfig
+from airflow_provider_vidu.api.settings.config import ViduConfig
+from airflow_provider_vidu.api.settings.fields import EXTRA_PREFIX
 from airflow_provider_vidu.api.settings.form import (
     CONN_FIELDS,
     EXTRAS,

@@ -166,7 +166,7 @@ def test_what_is_refused(value, message):
 
 @pytest.mark.fault("from Airflow", "lazy outputs inside parameters and body", outcome="survived", seen="lists")
 def test_lazy_sequences_become_lists_at_any_depth():
-    """Airflow's lazy sequences stand wherever a task's output may; bytes and text are no sequences here."""
+    """Airflow's lazy sequences stand wherever a task's output may; bytes and text are not sequences here."""
     assert plain({"a": Lazy(Lazy(1), {"b": (2,)}), "c": "text", "d": b"x"}) == {
         "a": [[1], {"b": [2]}], "c": "text", "d": b"x",
     }  # fmt: skip

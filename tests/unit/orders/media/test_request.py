@@ -225,7 +225,7 @@ def test_a_request_that_is_too_large_without_files():
     ("rendered", "conn_id"), [("None", None), (" \n", None), ("", None), (None, None), (" my_aws\n", "my_aws")]
 )
 def test_a_connection_that_a_template_made(monkeypatch, rendered, conn_id):
-    """Nothing, and the word None, are no connection; blanks around one are dropped."""
+    """An empty text and the word None do not name a connection; blanks around one are dropped."""
     seen: list[str | None] = []
 
     def path(uri: str, conn_id: str | None = None) -> Remote:

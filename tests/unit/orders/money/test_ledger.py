@@ -100,7 +100,7 @@ def test_each_airflow_has_its_ledger(monkeypatch, is_3, has_list, kind):
 
 
 def test_names_are_read_from_the_database_of_airflow_2(monkeypatch):
-    """Literally: an underscore is no wildcard."""
+    """Literally: an underscore is not a wildcard."""
     from airflow.models.variable import Variable as Model
     from sqlalchemy import Column, MetaData, String, Table, create_engine, insert
     from sqlalchemy.orm import sessionmaker

@@ -66,7 +66,7 @@ def test_events_that_hold_too_much_are_not_shown(journal):
 
 
 def test_a_usual_state_is_shown(journal):
-    """Twenty thousand rows are no attack."""
+    """Twenty thousand rows are not an attack."""
     folder, read = journal
     line = {"status": "stored", "prompt": 'a "cat", a dog' * 10, "uri": "file:///x/y.mp4", "error": None}
     line |= {f"fact{n}": n for n in range(15)}

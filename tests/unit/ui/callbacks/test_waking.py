@@ -134,7 +134,7 @@ async def test_it_resumes_at_once_what_is_old_enough():
 
 
 async def test_an_early_callback_is_held_once_until_it_is_due():
-    """Repetitions of a held callback add nothing; at its time, the task is read anew and resumed."""
+    """Repetitions of a held callback add nothing; at its time, the task is read again and resumed."""
     airflow = Airflow()
     airflow.deferred_at = 999.0
     for _ in range(3):

@@ -36,7 +36,7 @@ def clip(**known) -> Clip:
     ],
 )
 def test_the_parameters_of_a_request(holder, shown):
-    """Short plain values are parameters; prompts, media, markers, addresses and what is no number are not."""
+    """Short plain values are parameters; prompts, media, markers, addresses and what is not a number are not."""
     assert parameters_in(holder) == shown
     assert len(parameters_in({str(number): number for number in range(99)})) == MAX_PARAMETERS
 
@@ -51,7 +51,7 @@ def test_the_seed_that_the_service_chose():
 
 
 def test_no_beginning_looks_like_the_whole_prompt():
-    """A cut prompt ends with an ellipsis, whoever cut it."""
+    """A cut prompt ends with an ellipsis, no matter where it was cut."""
     cut = "Truncated. You can change this behaviour in [core]max_templated_field_length. 'A kite ..."
     assert fields_in({"prompt": cut})["prompt"] == "A kite …"
     assert prompt_start("x" * MAX_PROMPT_CHARS) == "x" * MAX_PROMPT_CHARS

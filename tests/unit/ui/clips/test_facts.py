@@ -258,7 +258,7 @@ def test_clips_stand_in_the_order_of_their_scenes():
     ],
 )  # fmt: skip
 def test_what_is_no_id(value):
-    """An XCom of that name that holds no id is no clip."""
+    """An XCom of that name that holds no id is not a clip."""
     assert usable_id(value) in (None, '"')
 
 

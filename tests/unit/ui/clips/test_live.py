@@ -1,4 +1,4 @@
-"""Asking for live states: nobody waits for another's gateway, and nobody asks for what nobody wants to know."""
+"""Queries of live states: no connection waits for another's gateway, and nothing is queried without a reader."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_an_error_holds_on_to_nothing(service, clock):
     seen="two are looked up at a time; connections that are known are asked at once",
 )
 def test_connections_that_do_not_exist_block_no_other(service, clock):
-    """Airflow looks connections up in one thread: it is not filled with names that nobody has found."""
+    """Airflow looks connections up in one thread: it is not filled with names that do not exist."""
 
     async def look(states: LiveStates) -> None:
         await states.state("fine", "g")

@@ -35,7 +35,7 @@ def test_a_waiting_task():
 
 
 def test_a_turn_and_a_long_queue():
-    """Without a place it has its turn; of a queue that is too long only the length is told."""
+    """Without a place it has its turn; of a queue that is too long only the length is shown."""
     assert slot_view(WAITING, None)["slot"]["is_queued"] is False
     told = slot_view(WAITING, QueuePlace(None, None, 2000))["slot"]
     assert (told["is_queued"], told["place"], told["length"], told["deadline"]) == (True, None, 2000, None)

@@ -31,7 +31,7 @@ def nothing_kept():
 
 
 class Vault:
-    """A back end of somebody's own: nothing in the database means anything without it."""
+    """A back end of a user's own: nothing in the database means anything without it."""
 
     reads: ClassVar[Counter[str]] = Counter()
 
@@ -53,7 +53,7 @@ def vault(monkeypatch):
 
 
 def test_without_a_back_end(monkeypatch):
-    """Values are what they are; an address is no value, and nothing is read for it."""
+    """Values are what they are; an address is not a value, and nothing is read for it."""
     monkeypatch.setattr(references, "_backend", lambda: None)
     resolver = Resolver("d", "r")
     assert (resolver.has_backend, resolver.reads_everything) == (False, False)

@@ -1,0 +1,246 @@
+"""The rows of a batch that are not ordered yet: which one is next, and whether it may be submitted now."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
+from airflow_provider_vidu.batches.leg.account import Account
+from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
+from airflow_provider_vidu.batches.manifest import too_few
+from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.settings import Settings
+from airflow_provider_vidu.batches.state import BatchState, Line
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.batches.leg.collecting import Collector
+    from airflow_provider_vidu.batches.leg.spending import BatchSpending
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.claims import Claim
+
+
+class Backlog:
+    """The rows that a leg has still to order.
+
+    :param settings: of the batch.
+    :param rows: all rows, by their keys.
+    :param journal: of the batch, opened.
+    :param collector: takes over each generation.
+    :param submitter: sends the creates.
+    :param spending: of the batch.
+    :param hook: reads the account's balance.
+    :param log: gets a line when the account is full.
+    :param check: raises when the task is no longer wanted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rows: Mapping[str, Row],
+        *,
+        journal: Journal,
+        collector: Collector,
+        submitter: Submitter,
+        spending: BatchSpending,
+        hook: ViduHook,
+        log: Any,
+        check: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._rows = rows
+        self._journal = journal
+        self._collector = collector
+        self._submitter = submitter
+        self._spending = spending
+        self._hook = hook
+        self._account = Account(hook)
+        self._log = log
+        self._check = check
+        self._pending: deque[Row] = deque()
+        self._twins: Twins | None = None
+        self._refusals = 0
+        self._resume_at: float | None = None
+        self._doubtful = 0
+        self.error: ViduError | None = None
+        """What ends the batch once the open generations have ended; nothing more is submitted."""
+        self.submitted = 0
+        """How many generations this leg has submitted."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a row is still to be submitted."""
+        return bool(self._pending) and self.error is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a row is still to be submitted, and the account is not known to be full."""
+        return self.has_more and (self._resume_at is None or time.time() >= self._resume_at)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no row is left to order, and none waits for the outcome of a create or for an equal row."""
+        return not self._pending and not self._state.intents and not self._twins
+
+    def add(self, *rows: Row) -> None:
+        """Add rows to those that are still to order."""
+        self._pending.extend(rows)
+
+    def share(self, catalogue: Catalogue, owner: str) -> None:
+        """Let equal rows of the batch, and equal orders of other tasks, share one create.
+
+        :param catalogue: of the destination.
+        :param owner: names the batch in its claims.
+        """
+
+        def claim(request: str, endpoint: str | None = None) -> Claim:
+            def look_up() -> None:
+                if catalogue.find(request) is not None:  # by now: the row takes it when it is looked at again
+                    raise SharedOrderError("")
+
+            return catalogue.claim(request, owner, self._hook, endpoint, look_up, sleep=never_sleep)
+
+        self._twins = Twins(catalogue, self._state, self._submitter.digest, claim, self._rows)
+        self._submitter.claim = claim
+
+    def stop(self, error: ViduError) -> None:
+        """Submit nothing more, because of an error; the first one counts."""
+        self.error = self.error or error
+
+    def ended(self, lines: Iterable[Line]) -> None:
+        """Take note of rows that have ended."""
+        self._check_failures()
+        if self._twins is not None:
+            for line in lines:
+                self._twins.ended(line)
+
+    def settle(self) -> None:
+        """Decide the rows that waited for an equal one: its file serves them, or they are still to order."""
+        if self._twins is None:
+            return
+        reused, again = self._twins.settled()
+        if reused:
+            self._journal.append(*reused)
+        for key in (event["key"] for event in reused if event["e"] == "id"):
+            self._collector.watch(self._rows[key], self._state.open[key])
+        self.add(*again)
+
+    def search(self) -> None:
+        """Search for creates of unknown outcome, once a search can prove something."""
+        now = time.time()
+        for key, intent in list(self._state.intents.items()):
+            if intent.is_lost and is_searchable_at(intent.record) <= now and self.error is None:
+                row = self._rows.get(key, Row(key, -1))
+                if (error := self._submitter.search(row, intent.endpoint, intent.record)) is not None:
+                    self.error = error
+                    return
+                if (job := self._state.open.get(key)) is not None and key in self._rows:
+                    self._collector.watch(row, job)
+                elif key in self._rows and not self._state.knows(key):
+                    self._pending.appendleft(row)
+
+    def submit_next(self) -> bool:
+        """Submit the next row, or take the file of an equal one; return False if nothing may be submitted now.
+
+        :raises ViduError: when the task is no longer wanted, or an outcome could not be recorded.
+        """
+        if not self.is_ready:
+            return False
+        self._check()
+        try:
+            if self._state.deadline <= time.time() or self.room() <= 0 or not self._may_spend():
+                return False
+        except ViduError as error:
+            self.error = error
+            return False
+        row = self._pending.popleft()
+        if not self._is_reused(row):
+            self._submit(row)
+        return True
+
+    def room(self) -> int:
+        """Return how many generations may be submitted now, as far as slots decide that.
+
+        :raises ViduError: when the account's balance cannot be read, or is below the connection's floor.
+        """
+        in_flight = self._collector.in_flight + len(self._state.intents)
+        return self._account.room(self._settings.max_in_flight, in_flight)
+
+    def due_times(self) -> list[float]:
+        """Return when something can be decided that cannot be decided now, in epoch seconds."""
+        times = [is_searchable_at(intent.record) for intent in self._state.intents.values()]
+        if self._resume_at is not None and self._pending:
+            times.append(self._resume_at)
+        if self._twins is not None and (due_at := self._twins.due_at) is not None:
+            times.append(due_at)
+        return times
+
+    @property
+    def _state(self) -> BatchState:
+        return self._journal.state
+
+    def _check_failures(self) -> None:
+        """Stop submitting if the batch cannot succeed any more, and the user wants that."""
+        least = plan.least_stored(self._settings.min_success, len(self._rows))
+        if self._settings.on_failure == "stop" and len(self._rows) - self._state.failed < least:
+            self.stop(too_few(self._state, tuple(self._rows.values()), self._settings))
+
+    def _is_reused(self, row: Row) -> bool:
+        """Whether an equal order serves a row, now or soon."""
+        taken = None if self._twins is None else self._twins.taken(row)
+        if isinstance(taken, dict):
+            self._journal.append(taken)
+        return taken is not None
+
+    def _submit(self, row: Row) -> None:
+        result = self._submitter.submit(row)
+        if result.refusal is not None:
+            self._pending.appendleft(row)
+            self._refused(result.refusal, is_full=result.is_full)
+            return
+        if result.shared is not None:
+            assert self._twins is not None
+            self._twins.park(row, result.shared, result.since)
+            return
+        self._refusals, self._resume_at = 0, None
+        self._doubtful = self._doubtful + 1 if result.is_lost else 0
+        if self._doubtful >= plan.DOUBTFUL_CREATES:
+            message = f"{self._doubtful} creates in a row had an unknown outcome, so nothing more is submitted."
+            self.error = ViduError(message, conn_id=self._settings.vidu_conn_id)
+        if (job := self._state.open.get(row.key)) is not None:
+            self.submitted += not job.is_shared
+            self._collector.watch(row, job, done=_with_result(result.generation))
+        elif row.key in self._state.lines:
+            self._check_failures()
+
+    def _refused(self, error: ViduError, *, is_full: bool) -> None:
+        if not is_full:
+            self.error = error
+            return
+        self._refusals += 1
+        self._resume_at = time.time() + plan.probe_delay(self._refusals, error.retry_after)
+        self._log.info("The account is full (%s); %d rows wait.", error.reason, len(self._pending))
+
+    def _may_spend(self) -> bool:
+        """Whether the budget allows one more generation now.
+
+        :raises ViduError: when it never will.
+        """
+        self._account.check_floor()
+        self._spending.check()
+        state, limit = self._state, self._settings.max_credits
+        if limit is None:
+            return True
+        return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
+
+
+def _with_result(generation: Generation | None) -> Generation | None:
+    """Return a generation whose create's answer holds its result; there may be no query for it."""
+    return generation if generation is not None and generation.succeeded and generation.video_url else None

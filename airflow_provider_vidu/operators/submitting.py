@@ -1,0 +1,129 @@
+"""What a generate task submits, and after which checks; the steps of a create are in :mod:`..orders.submission`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_provider_vidu.links import is_task_instance, publish_wait
+from airflow_provider_vidu.operators.preflight import check_downstream
+from airflow_provider_vidu.orders.media.request import Prepared
+from airflow_provider_vidu.orders.order import Order
+from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
+from airflow_provider_vidu.orders.request import arguments_of, endpoint_of, request_of, text
+from airflow_provider_vidu.orders.submission import Submission, digest_of
+from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
+from airflow_provider_vidu.tasks.slots.waiting import SlotWait
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vidu.events import Turn
+    from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.operators.generate import ViduGenerateOperator
+    from airflow_provider_vidu.operators.reuse import SharedResults
+    from airflow_provider_vidu.orders.money.spending import Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRequest:
+    """The request of a generate task.
+
+    :param prepared: its fields; the files in them are not read yet.
+    :param endpoint: of the create; None if the fields decide.
+    :param is_synchronous: whether the answer to the create is already the result.
+    """
+
+    prepared: Prepared
+    endpoint: str | None
+    is_synchronous: bool
+
+    @classmethod
+    def of(cls, task: ViduGenerateOperator, required: Collection[str], hook: ViduHook) -> TaskRequest:
+        """Return the request of a rendered task, checked before anything is recorded or sent.
+
+        :param required: the arguments that must hold a value.
+        :raises ViduConfigError: when it holds nothing to submit, or fits several endpoints.
+        """
+        arguments = arguments_of(task)
+        fields, endpoint = request_of(arguments, required), endpoint_of(arguments)
+        is_synchronous = hook.config.dialect.is_synchronous(fields, endpoint)
+        prepared = Prepared(fields, text("storage_conn_id", task.storage_conn_id))
+        return cls(prepared=prepared, endpoint=endpoint, is_synchronous=is_synchronous)
+
+    def digest(self) -> str:
+        """Return the digest that equal requests share; it reads their files."""
+        return digest_of(self.prepared.identity(), self.endpoint)
+
+
+def slot_wait(
+    task: ViduGenerateOperator,
+    hook: ViduHook,
+    context: Context,
+    turn: Turn | None,
+    *,
+    timeout: float,
+    is_watched: bool,
+    check: Callable[[], None],
+) -> SlotWait:
+    """Return the task's wait for a free slot.
+
+    :param turn: the turn that a trigger has given to the task; None before the first wait.
+    :param timeout: seconds that the task may take.
+    :param is_watched: whether a trigger will watch the generation, so that its end frees the slot.
+    :param check: raises when the task is no longer wanted.
+    """
+    from airflow_provider_vidu.triggers import ViduSlotTrigger
+
+    return SlotWait(
+        operator=task,
+        hook=hook,
+        turn=turn,
+        timeout=timeout,
+        trigger=partial(ViduSlotTrigger, is_watched=is_watched) if task.deferrable else None,
+        on_wait=lambda since: publish_wait(context, conn_id=task.vidu_conn_id, since=since),
+        check=check,
+    )
+
+
+def submission_for(
+    task: ViduGenerateOperator,
+    context: Context,
+    slot: SlotWait,
+    *,
+    endpoint: str | None,
+    spending: Spending,
+    shared: SharedResults | None,
+    check: Callable[[], None],
+) -> Submission:
+    """Return what submits the task's order, or picks up what an earlier try has submitted.
+
+    :param slot: the wait for a free slot, which precedes a create.
+    :param endpoint: of the create.
+    :param spending: the limits on credits.
+    :param shared: the files that equal orders share; None if the task shares nothing.
+    :param check: raises when the task is no longer wanted.
+    """
+
+    def before_order() -> None:
+        check_downstream(task, task.log)
+        slot.before_create()
+
+    is_recorded = is_task_instance(context.get("ti"))
+    order = order_of(context) if is_recorded else Order(0)
+    return Submission(
+        slot.hook,
+        store_for(context, keeps=task.on_clear == "resume") if is_recorded and task.durable else NullStore(),
+        order,
+        task.log,
+        cancel_abandoned=task.cancel_on_kill,
+        on_clear=task.on_clear,
+        before_order=before_order,
+        before_send=check,
+        spending=spending,
+        # Only a task in the triggerer can be resumed; elsewhere nothing would wait for the callback.
+        callback=address_for(context) if task.deferrable and task.wait_for_completion else None,
+        claim=None if shared is None else shared.claim(context, order, endpoint),
+    )

@@ -1,0 +1,58 @@
+"""The errors that end a wait: of a generation that has failed, and of polls that have. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.values import mapping, trace_id
+from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.models import Generation
+
+
+def is_doubtful(generation: Generation) -> bool:
+    """Whether an answer reports a failure but holds no id.
+
+    Every documented answer holds an id [doc]; ``{"status": "error", "message": …}`` alone may be about the request.
+    """
+    return generation.failed and bool(generation.raw) and not _holds_id(generation.raw)
+
+
+def failure(generation: Generation) -> exceptions.ViduGenerationFailedError:
+    """Return the error for a failed generation, with the service's reason or else its whole answer."""
+    reason = generation.error_message or generation.error_code
+    detail = redacted(reason) if reason else f"no reason was given; the whole answer: {redacted(generation.raw, 600)}"
+    raw = generation.raw
+    levels = (raw, mapping(raw.get("data")), mapping(mapping(raw.get("data")).get("data")))
+    return exceptions.ViduGenerationFailedError(
+        f"The generation ended as {generation.provider_status!r}: {detail}",
+        generation_id=generation.id,
+        code=generation.error_code,
+        trace_id=next(filter(None, map(trace_id, levels)), None),
+    )
+
+
+def _holds_id(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, Mapping):
+        if value.get("id") or value.get("task_id"):
+            return True
+        value = list(value.values())
+    return depth < 3 and isinstance(value, list) and any(_holds_id(inner, depth + 1) for inner in value)
+
+
+def given_up(error: ViduError, summary: str) -> ViduError:
+    """Return the error that ends a wait whose generation may be fine: with advice, and as a class that may be retried.
+
+    :param error: of the last poll.
+    :param summary: a sentence about the polls.
+    """
+    message = f"{summary} The generation itself may be fine: wait for it again by its id"
+    if error.retryable:
+        error.reason = f"{message}."
+        return error
+    retryable = {"type": ViduError.__name__, "message": f"{message}, or let a retry resume the wait."}
+    replacement = exceptions.from_details({**error.details(), **retryable})
+    replacement.__cause__ = error
+    return replacement
