@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
+from airflow_provider_vidu.batches.leg.account import Account
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
 from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
 from airflow_provider_vidu.batches.manifest import (
+    counts,
     failed_line,
     is_due,
+    is_of_another_request,
     manifest,
     progress,
     repeatable,
@@ -34,7 +37,6 @@ from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 from airflow_provider_vidu.orders.order import Order
-from airflow_provider_vidu.tasks.slots.queue import check_balance
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.batches.journal import Journal
@@ -43,8 +45,7 @@ if TYPE_CHECKING:
 
 LONGEST_PAUSE_SECONDS: Final = 2.0
 SHORTEST_PAUSE_SECONDS: Final = 0.05
-BALANCE_SECONDS: Final = 5.0
-"""Between two requests of the account's balance."""
+MOST_NAMED: Final = 5
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class BatchRun:
         spending: BatchSpending | None = None,
     ) -> None:
         self._settings = settings
+        self._owner = journal.owner
         self._rows = rows
         self._by_key = {row.key: row for row in rows}
         self._batch = batch
@@ -102,10 +104,9 @@ class BatchRun:
         self.manifest_digest: str | None = None
         """The SHA-256 of the manifest, once this leg has written it."""
         self._killed = False
-        self._balance_at = 0.0
         self._was_resumed = False
         self._twins: Twins | None = None
-        self._in_use: int | None = None
+        self._account = Account(self._hook, log)
         self._stop = _Stop()
         self._leg = _Leg()
         self._lines_before = len(self.state.lines)
@@ -134,7 +135,16 @@ class BatchRun:
         """
         settings, state = self._settings, self.state
         is_new = settings.on_clear == "new"
-        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=is_new, dag_id=dag_id)
+        again, is_new = begun(
+            state,
+            order,
+            time.time(),
+            settings.timeout,
+            is_new=is_new,
+            dag_id=dag_id,
+            owner=self._owner,
+            keys=self._by_key.keys(),
+        )
         if is_new and settings.cancel_on_kill:
             self._cancel(list(state.open.values()), "the task was cleared")
         self._journal.append(*again)
@@ -152,6 +162,7 @@ class BatchRun:
             self._prepare(ended, was_resumed=was_resumed)
             while True:
                 self._step()
+                self._journal.beat()
                 if self._is_finished():
                     return self._finished()
                 if self.state.deadline <= time.time() and not self._collector.is_busy:
@@ -187,6 +198,8 @@ class BatchRun:
             self._collector.watch(row, job, poll_at=now if is_reported else None)
             if not was_resumed:  # an earlier try may have ended before it could
                 self._spending.paid(job, state)
+        if not was_resumed:
+            self._warn_of_changed()
         self._pending.extend(row for row in self._rows if not state.knows(row.key))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical" and not state.is_again:
@@ -203,6 +216,18 @@ class BatchRun:
 
             self._twins = Twins(catalogue, state, self._submitter.digest, claim, self._by_key)
             self._submitter.claim = claim
+
+    def _warn_of_changed(self) -> None:
+        """Warn of rows that have, or wait for, the file of another prompt or model: the key decides."""
+        state = self.state
+        known = ((row, state.lines.get(row.key), state.open.get(row.key)) for row in self._rows)
+        changed = [row.key for row, line, job in known if is_of_another_request(row, line, job)]
+        if changed:
+            self._log.warning(
+                "%d rows have another prompt or model than the generation that was ordered under their key, and are "
+                "not ordered again (%s). Give them other keys, or clear the task with on_clear='new'.",
+                *(len(changed), ", ".join(map(repr, changed[:MOST_NAMED]))),
+            )
 
     def _step(self) -> None:
         self._collect()
@@ -252,7 +277,7 @@ class BatchRun:
     def _check_failures(self) -> None:
         """Stop submitting if the batch cannot succeed any more, and the user wants that."""
         least = plan.least_stored(self._settings.min_success, len(self._rows))
-        if self._settings.on_failure == "stop" and len(self._rows) - self.state.failed < least:
+        if self._settings.on_failure == "stop" and len(self._rows) - counts(self.state, self._rows).failed < least:
             self._stop.error = self._stop.error or too_few(self.state, self._rows, self._settings)
 
     # -- submitting ------------------------------------------------------------------------------------------------
@@ -266,7 +291,11 @@ class BatchRun:
         while self._pending and self._stop.error is None and not self._is_held():
             self._check_wanted()
             try:
-                if self.state.deadline <= time.time() or self._room() <= 0 or not self._may_spend():
+                if (
+                    self.state.deadline <= time.time()
+                    or self._account.room(self._settings.max_in_flight, self._in_flight) <= 0
+                    or not self._may_spend()
+                ):
                     return
             except ViduError as error:
                 self._stop.error = error
@@ -300,7 +329,10 @@ class BatchRun:
         if self._stop.doubtful >= plan.DOUBTFUL_CREATES:
             message = f"{self._stop.doubtful} creates in a row had an unknown outcome, so nothing more is submitted."
             self._stop.error = ViduError(message, conn_id=self._settings.vidu_conn_id)
-        if (job := self.state.open.get(row.key)) is not None:
+        job = self.state.open.get(row.key)
+        if result.is_lost or (job is not None and not job.is_shared):
+            self._account.submitted()
+        if job is not None:
             self._leg.submitted += not job.is_shared
             self._collector.watch(row, job, done=_with_result(result.generation))
         elif row.key in self.state.lines:
@@ -318,33 +350,18 @@ class BatchRun:
         """Whether the account is full, as far as it is known."""
         return self._stop.resume_at is not None and time.time() < self._stop.resume_at
 
-    def _room(self) -> int:
-        limit = self._config.max_in_flight
-        in_use = self._account_in_use() if limit is not None else None
-        return plan.room(self._settings.max_in_flight, self._in_flight, limit, in_use)
-
     def _may_spend(self) -> bool:
         """Whether the budget allows one more generation now.
 
         :raises ViduError: when it never will.
         """
-        if self._config.min_balance is not None:
-            self._account_in_use()
+        if self._account.has_floor:
+            self._account.check()
         self._spending.check()
         state, limit = self.state, self._settings.max_credits
         if limit is None:
             return True
         return plan.check_credits(limit, state.credits, state.price, state.unpriced, ended=state.stored)
-
-    def _account_in_use(self) -> int | None:
-        """Return how many generations the account has in flight, if the service reports it; checks its floor, too."""
-        now = time.time()
-        if self._config.dialect.has_balance and now >= self._balance_at:
-            self._balance_at = now + BALANCE_SECONDS
-            balance = self._hook.get_credits()
-            check_balance(self._config, balance)
-            self._in_use = balance.in_use
-        return self._in_use
 
     def _search(self) -> None:
         """Search for creates of unknown outcome, once a search can prove something."""
@@ -373,13 +390,19 @@ class BatchRun:
         now = time.time()
         if self._collector.is_busy or self.state.deadline <= now:
             return False
-        if self._pending and self._stop.error is None and not self._is_held() and self._room() > 0:
+        room = self._account.known_room(self._settings.max_in_flight, self._in_flight)
+        if self._pending and self._stop.error is None and not self._is_held() and room > 0:
             return False  # waits for the price of the first generation, or for a search
         jobs = self._collector.open_jobs()
         ages = [now - job.at for job in jobs]
         idle, in_leg = now - max(self._collector.last_end, self._leg.began), now - self._leg.began
         usual, is_first = self.state.usual_seconds, not self._was_resumed
         return not plan.stays(ages, usual, self._wanted(), idle=idle, in_leg=in_leg, is_first=is_first)
+
+    def _is_crowded_out(self) -> bool:
+        """Whether rows wait only because others use the connection's slots, whose ends no trigger of this task sees."""
+        may_submit = self._pending and self._stop.error is None and not self._is_held()
+        return bool(may_submit) and self._in_flight < self._settings.max_in_flight
 
     def _wanted(self) -> int:
         has_more = bool(self._pending) and self._stop.error is None
@@ -395,6 +418,8 @@ class BatchRun:
         times = [*searches, *([] if self._stop.resume_at is None or not self._pending else [self._stop.resume_at])]
         if self._twins is not None and (due_at := self._twins.due_at) is not None:
             times.append(due_at)
+        if self._is_crowded_out():
+            times.append(time.time() + plan.CROWDED_SECONDS)
         jobs, wanted = self._collector.open_jobs(), self._wanted()
         expected = plan.expected_at((job.at for job in jobs), self.state.usual_seconds, wanted, time.time())
         resume_at = min([*times, *([] if expected is None else [expected])], default=None)
@@ -402,13 +427,16 @@ class BatchRun:
 
     def _finished(self) -> dict[str, Any]:
         error = self._stop.error
-        if error is None and self.state.stored < plan.least_stored(self._settings.min_success, len(self._rows)):
+        least = plan.least_stored(self._settings.min_success, len(self._rows))
+        if error is None and counts(self.state, self._rows).stored < least:
             error = too_few(self.state, self._rows, self._settings)
         if error is not None:
             self._end_leg(is_last=True)
             raise stopped(error, self.state, self._rows, self._settings)
-        assert self.state.order is not None
-        self._end_leg({"e": "returned", "order": replace(self.state.order, returned=True).to_json()}, is_last=True)
+        order = self.state.order_of(self._owner)
+        assert order is not None
+        owner = {"owner": self._owner} if self._owner else {}
+        self._end_leg({"e": "returned", "order": replace(order, returned=True).to_json(), **owner}, is_last=True)
         return self._summary()
 
     def _timed_out(self) -> None:
