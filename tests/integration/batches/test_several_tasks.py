@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,12 +101,17 @@ def test_a_worker_waits_for_another_run(dialect, sandbox, tmp_path, monkeypatch)
     monkeypatch.setattr(operator, "HELD_SECONDS", 0.05)
     other = journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1")
     other.open()
-    with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(of_run(tmp_path, "r2", prompts(1), deferrable=False).run)
-        time.sleep(0.1)
-        assert sandbox.requests() == []
-        other.end()
-        assert running.result(30)["stored"] == 1
+    open_journal, looks = journal.Journal.open, []
+
+    def opened(self: journal.Journal) -> Any:
+        looks.append(len(sandbox.requests()))
+        if len(looks) == 3:
+            other.end()
+        return open_journal(self)
+
+    monkeypatch.setattr(journal.Journal, "open", opened)
+    assert of_run(tmp_path, "r2", prompts(1), deferrable=False).run()["stored"] == 1
+    assert looks == [0, 0, 0]
 
 
 def test_the_next_run_of_a_batch_is_no_clear(connect, sandbox, tmp_path):
