@@ -10,6 +10,9 @@ An object appears whole or not at all, and only if its name is free. So the obje
 two processes write them: a process that takes over an unfinished leg ends it with an object of its own (a *seal*), and
 the process that was believed dead fails at its next object instead of ordering on. No listing is needed: names are
 numbers.
+
+A batch with a name may be run by several task instances at a time. Each leg names its task instance. A retry of that
+one takes an unfinished leg over at once; another one waits until the leg has ended, or shows no sign of life.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
 from airflow_provider_vidu.batches.state import BatchState, Event
 from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.text import redacted, sanitized
+from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
 from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
@@ -39,6 +43,13 @@ WRITES: Final = 4
 PAUSE_SECONDS: Final = 1.0
 SNAPSHOT_EVENTS: Final = 64
 """The events after which the end of a leg writes the whole state."""
+BEAT_SECONDS: Final = 60.0
+"""Without other events, a leg shows so often that it is alive."""
+DEAD_SECONDS: Final = 600.0
+"""After so long without a sign of life, another task instance takes a leg over: more than a create and its repetitions
+take, or the upload of a row's files."""
+MOST_AHEAD_SECONDS: Final = 3600.0
+"""A sign of life from a later time proves nothing: no worker's clock is so far ahead."""
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest object that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""
 MOST_VALUES: Final = 5_000_000
@@ -50,17 +61,33 @@ _DAMAGE: Final = (
 """What the content of an object raises that this package has not written."""
 
 
+class HeldBatchError(ViduError):
+    """Another task instance works on the batch at this moment."""
+
+
 class Journal:
     """The journal of one batch, written by one leg at a time.
 
     :param destination: the folder of the batch's files.
     :param batch: the batch's name, a plain file name.
     :param sleep: waits for the given seconds.
+    :param owner: identifies the task instance, over all of its tries; empty outside of a task.
     """
 
     def __init__(
-        self, destination: Destination, batch: str, sleep: Callable[[float], None] = time.sleep, log: Any = None
+        self,
+        destination: Destination,
+        batch: str,
+        sleep: Callable[[float], None] = time.sleep,
+        log: Any = None,
+        owner: str = "",
     ) -> None:
+        self.owner = owner
+        self._holder = ""
+        """The task instance whose leg was read last."""
+        self._holder_at = 0.0
+        """The last sign of life of that leg, in epoch seconds."""
+        self._written_at = 0.0
         self._destination = destination
         self._folder = f"{HIDDEN_FOLDER}/{batch}"
         self._sleep = sleep
@@ -77,10 +104,11 @@ class Journal:
     def open(self) -> BatchState:
         """Read the state, end a leg that another process has left unfinished, and begin a new one.
 
+        :raises HeldBatchError: when another task instance is in the middle of a leg.
         :raises ViduStorageError: when the store cannot be reached.
         :raises ViduConfigError: when an object cannot be read: what is paid for would be unknown.
         """
-        self._leg = 0
+        self._leg, self._events, self._finished_legs, self.state = 0, 0, {}, BatchState()
         file = self._file("state.json.gz")
         if (stored := content_of(file)) is not None:
             try:
@@ -96,7 +124,21 @@ class Journal:
                     return self.state
                 self._leg -= 1  # read it again: another process has begun it
             elif not is_ended:
+                self._check_holder()
                 self._seal()
+
+    def _check_holder(self) -> None:
+        """Refuse to take over the leg of another task instance that is alive."""
+        is_other = "" not in (self._holder, self.owner) and self._holder != self.owner
+        if is_other and -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
+            raise HeldBatchError(
+                f"Another task instance ({sanitized(self._holder, 300)}) works on this batch at this moment."
+            )
+
+    def beat(self) -> None:
+        """Show other task instances that this leg is alive, if it has written nothing for a while."""
+        if self.owner and time.time() - self._written_at >= BEAT_SECONDS:
+            self.append({"e": "alive", "at": time.time()})
 
     def append(self, *events: Event) -> None:
         """Record events durably, and apply them to the state.
@@ -113,17 +155,25 @@ class Journal:
     def end(self, *events: Event) -> None:
         """Record the last events of this leg; write the whole state if there is enough news, and tidy up."""
         is_due = self._events + len(events) >= SNAPSHOT_EVENTS or any(event["e"] == "returned" for event in events)
-        self.append(*events, {"e": "end"})
+        if events:
+            self.append(*events)
+        # Before the leg ends: a write that is late must not replace the state after another process's leg.
+        is_written = is_due and self._write_state()
+        self.append({"e": "end"})
         self._finished_legs[self._leg] = self._next - 1
-        if not is_due:
-            return
+        if is_written:
+            self._tidy()
+
+    def _write_state(self) -> bool:
+        """Write the whole state; return whether that has worked."""
         content = json.dumps({"leg": self._leg, "state": self.state.to_json()}, separators=(",", ":"))
         try:
             write_file(self._file("state.json.gz"), gzip.compress(content.encode(), 6), "application/gzip")
-            self._tidy()
         except ViduStorageError as error:  # the objects hold the same
             if self._log is not None:
                 self._log.warning("The batch's state could not be summed up: %s", error)
+            return False
+        return True
 
     def _tidy(self) -> None:
         """Remove, best effort, the objects that the whole state has replaced."""
@@ -141,6 +191,7 @@ class Journal:
         is_ended = False
         for file, events in self._objects():
             for event in events:
+                self._note_life(event)
                 try:
                     self.state.apply(event)
                 except _DAMAGE as error:
@@ -153,6 +204,13 @@ class Journal:
                     self._finished_legs[self._leg] = self._next - 1
             self._next += 1
         return is_ended
+
+    def _note_life(self, event: Event) -> None:
+        """Note whose leg is read, and until when it has shown that it is alive."""
+        if event.get("e") == "leg":
+            self._holder, self._holder_at = text(event.get("owner")) or "", 0.0
+        times = (number(one.get("at")) for one in (event, mapping(event.get("record"))))
+        self._holder_at = max([self._holder_at, *filter(None, times)])
 
     def _objects(self) -> Iterator[tuple[StoredFile, list[Event]]]:
         while (content := content_of(file := self._object(self._leg, self._next))) is not None:
@@ -167,7 +225,8 @@ class Journal:
     def _claim(self) -> bool:
         """Begin a leg; return whether no other process was faster."""
         try:
-            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": time.time()}]))
+            own = {"owner": self.owner} if self.owner else {}
+            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": time.time(), **own}]))
             self._flush()
         except _TakenError:
             self._unwritten.clear()
@@ -203,6 +262,7 @@ class Journal:
                         self._log.warning("The batch's journal could not be written; trying again: %s", error)
                     self._sleep(PAUSE_SECONDS)
             self._next += 1
+            self._written_at = time.time()
             del self._unwritten[0]
 
     def _write(self, content: bytes) -> None:

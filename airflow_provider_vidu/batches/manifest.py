@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -169,9 +170,48 @@ def _step(count: int) -> int:
     return math.floor(math.log(count, GROWTH)) if count else -1
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How the rows of a task have ended. The state may hold others: of other runs, or from before they were edited."""
+
+    stored: int
+    failed: int
+    is_temporary: bool
+    """Whether a retry may help one of the failed rows."""
+
+
+def own_lines(state: BatchState, rows: Sequence[Row]) -> list[Line]:
+    """Return the lines of the rows that have ended."""
+    return [state.lines[row.key] for row in rows if row.key in state.lines]
+
+
+def counts(state: BatchState, rows: Sequence[Row]) -> Counts:
+    """Return how the rows of a task have ended."""
+    lines = own_lines(state, rows)
+    failed = [line for line in lines if line["status"] != STORED]
+    is_temporary = any(line["error"].get("retryable") for line in failed)
+    return Counts(len(lines) - len(failed), len(failed), is_temporary)
+
+
+def is_of_another_request(row: Row, line: Line | None, job: Open | None) -> bool:
+    """Whether a row has, or waits for, a file that was ordered with another prompt or model, as far as these show it.
+
+    :param line: its line, if it has one.
+    :param job: its generation, if that is open.
+    """
+    if job is not None:
+        known: dict[str, Any] = {"prompt": job.prompt, "model": job.model}
+    elif line is not None and line["status"] == STORED:
+        known = {name: line.get(name) for name in ("prompt", "model")}
+    else:
+        return False
+    shown = shown_of(row)  # neither is kept by earlier versions
+    return any(known.values()) and any(known[name] != shown.get(name) for name in known)
+
+
 def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destination: str) -> dict[str, Any]:
     """Return the summary of a batch as plain JSON: counts, credits and where the manifest is, never the rows."""
-    counted = [state.lines[row.key] for row in rows if row.key in state.lines]
+    counted = own_lines(state, rows)
     stored = [line for line in counted if line["status"] == STORED]
     failed = [line for line in counted if line["status"] != STORED]
     return {
@@ -200,19 +240,20 @@ def progress(state: BatchState, rows: Sequence[Row]) -> str:
     """Return the progress of a batch in one clause."""
     left = sum(not state.knows(row.key) for row in rows)
     spent = f", {state.credits:g} credits" if state.credits else ""
-    failed = f", {state.failed} failed" if state.failed else ""
+    ended = counts(state, rows)
+    failed = f", {ended.failed} failed" if ended.failed else ""
     is_open = f", {len(state.open)} open" if state.open else ""
-    return f"{state.stored} of {len(rows)} rows stored{failed}{is_open}, {left} to order{spent}"
+    return f"{ended.stored} of {len(rows)} rows stored{failed}{is_open}, {left} to order{spent}"
 
 
 def too_few(state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduError:
     """Return the error of a batch in which too many rows have failed; a retry helps if one of them may succeed."""
-    is_temporary = bool(state.failed_keys(retryable_only=True))
-    kind = ViduBatchIncompleteError if is_temporary else ViduBatchFailedError
+    ended = counts(state, rows)
+    kind = ViduBatchIncompleteError if ended.is_temporary else ViduBatchFailedError
     least = plan.least_stored(settings.min_success, len(rows))
     return kind(
-        f"{state.failed} of {len(rows)} rows failed, and min_success needs {least} files. "
-        f"{first_errors(state.lines.values())}. The manifest holds every reason.",
+        f"{ended.failed} of {len(rows)} rows failed, and min_success needs {least} files. "
+        f"{first_errors(own_lines(state, rows))}. The manifest holds every reason.",
         conn_id=settings.vidu_conn_id,
     )
 

@@ -30,6 +30,8 @@ LONGEST_STAY_SECONDS: Final = 45.0
 PROBE_SECONDS: Final = 20.0
 """Before a refused account is tried again, doubled with each refusal."""
 LONGEST_PROBE_SECONDS: Final = 120.0
+CROWDED_SECONDS: Final = 120.0
+"""Before a batch looks again whether other tasks have left it a slot of the connection's limit."""
 DOUBTFUL_CREATES: Final = 3
 """Creates of unknown outcome in a row after which nothing more is submitted: the service is broken."""
 
@@ -244,15 +246,19 @@ def checked_min_success(value: Any) -> float | int:
     )
 
 
-def make_batch_event(token: str, ended: Collection[str], problem: str | None = None) -> dict[str, Any]:
+def make_batch_event(
+    token: str, ended: Collection[str], problem: str | None = None, deadline: float | None = None
+) -> dict[str, Any]:
     """Return the event as plain JSON. It is a hint only: the task reads what is open from its own state.
 
     :param token: of the batch's order.
     :param ended: ids of generations that have ended.
     :param problem: why the trigger gave up, if it did.
+    :param deadline: of the trigger, in epoch seconds: a task that waits for another one has no other memory of it.
     """
     named = list(ended)[:MOST_NAMED]
-    return {"version": EVENT_VERSION, "kind": BATCH_KIND, "token": token, "ended": named, "problem": problem}
+    event = {"version": EVENT_VERSION, "kind": BATCH_KIND, "token": token, "ended": named, "problem": problem}
+    return event if deadline is None else {**event, "deadline": deadline}
 
 
 def ended_in(event: object, token: str) -> set[str] | None:

@@ -8,8 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
@@ -206,40 +205,56 @@ def check_naming(template: str) -> str:
         raise ViduConfigError(f"naming has an unknown field {min(unknown)!r}; known: {', '.join(NAMING_FIELDS)}.")
     if not names & _UNIQUE_FIELDS:
         raise ViduConfigError("naming must contain {key}, {index} or {generation_id}: each row has a file of its own.")
+    try:
+        template.format(**dict.fromkeys(NAMING_FIELDS, "x"))
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ViduConfigError(
+            f"naming cannot be filled in, because its fields are text: {redacted(error, 100)}."
+        ) from None
     return template
 
 
 def stem(row: Row, naming: str, generation: Generation | None) -> str:
     """Return the name of a row's file within the destination, without its extension.
 
-    :param generation: None before there is one; then ``{generation_id}`` is empty.
+    :param generation: None before there is one; another text stands for ``{generation_id}`` then.
+    :raises ViduConfigError: when a part of the name is empty, or not usable.
     """
     if row.name is not None:
         return row.name
+    body = row.arguments.get("body") or {}
+    model, prompt = (str(row.arguments.get(name) or body.get(name) or "") for name in ("model", "prompt"))
     known = {
         "key": row.key,
         "index": f"{row.index:05d}",
-        "generation_id": generation.id if generation is not None else "",
-        "model": str(row.arguments.get("model") or ""),
-        "prompt": str(row.arguments.get("prompt") or "")[:60],
+        "generation_id": generation.id if generation is not None else "id",
+        "model": model,
+        "prompt": prompt[:60],
     }
     # A value never makes a folder; a slash in the template does. The other sign leads to a name with a hash.
     values = {name: value.replace("/", "|") for name, value in known.items()}
     return _joined(naming.format(**values))
 
 
-def check_names(rows: Sequence[Row], naming: str) -> None:
+def check_names(rows: Sequence[Row], naming: str) -> list[Row]:
     """Refuse rows that would write the same file, as far as that is known before they are ordered.
 
+    :return: the rows; one whose file can have no name has a problem, so that it is not ordered.
     :raises ViduConfigError: naming the files.
     """
     counts: Counter[str] = Counter()
+    checked: list[Row] = []
     for row in rows:
-        if row.problem is None and (row.name or "generation_id" not in naming):
-            with suppress(ViduConfigError):  # the row itself fails by it
-                counts[stem(row, naming, None).casefold()] += 1
+        try:
+            name = None if row.problem is not None else stem(row, naming, None).casefold()
+        except ViduConfigError as error:
+            name, row = None, replace(row, problem=error)
+        checked.append(row)
+        if name is not None and (row.name or "generation_id" not in naming):
+            counts[name] += 1
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ViduConfigError(f"Several rows have the same file name: {_some(twice)}. Nothing was ordered.")
+    return checked
 
 
 def _stem(name: object) -> str | None:

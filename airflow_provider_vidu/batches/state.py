@@ -7,13 +7,14 @@ then it is *open*, until it has a *line* of the manifest: its file is stored, or
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.identity import checked_id
-from airflow_provider_vidu.common.values import mapping, number, whole
+from airflow_provider_vidu.common.values import mapping, number, text, whole
+from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
 from airflow_provider_vidu.orders.order import Order, Record
 
 STATE_VERSION: Final = 1
@@ -22,6 +23,9 @@ Line = dict[str, Any]
 
 STORED: Final = "stored"
 FAILED: Final = "failed"
+
+MOST_OWNERS: Final = 200
+"""Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
@@ -88,7 +92,9 @@ class BatchState:
     orders: int = 0
     """How many times the batch was ordered again from the start: 1 after its first try."""
     order: Record | None = None
-    """Which order of the task instance the batch belongs to (see ``orders.order``)."""
+    """Which order of its task instance the latest try belongs to (see ``orders.order``)."""
+    orders_of: dict[str, Record] = field(default_factory=dict)
+    """The same for each task instance that has run the batch; empty if an earlier version has written the state."""
     is_again: bool = False
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
     since: float = 0.0
@@ -110,13 +116,28 @@ class BatchState:
             self.intents, self.open, self.lines = {}, {}, {}
             self.orders += 1
             self.is_again = bool(event.get("again"))
-        self.order = Record.from_json(event.get("order"))
+        self._ordered_by(event)
         self.since, self.deadline = float(event["since"]), float(event["deadline"])
         if (dag_id := event.get("dag")) is not None and dag_id not in self.dags:
             self.dags.append(dag_id)
 
     def _on_returned(self, event: Mapping[str, Any]) -> None:
+        self._ordered_by(event)
+
+    def _ordered_by(self, event: Mapping[str, Any]) -> None:
         self.order = Record.from_json(event.get("order"))
+        if (owner := text(event.get("owner"))) is not None and self.order is not None:
+            self.orders_of.pop(owner, None)
+            self.orders_of[owner] = self.order
+            for oldest in list(self.orders_of)[:-MOST_OWNERS]:
+                del self.orders_of[oldest]
+
+    def order_of(self, owner: str) -> Record | None:
+        """Return which order a task instance's latest try belonged to; None if it has not run the batch.
+
+        :param owner: identifies the task instance, over all of its tries; empty outside of a task.
+        """
+        return self.orders_of.get(owner) if owner and self.orders_of else self.order
 
     def _on_intent(self, event: Mapping[str, Any]) -> None:
         record = Record.from_json(event["record"])
@@ -206,6 +227,7 @@ class BatchState:
             "orders": self.orders,
             "again": self.is_again,
             "order": None if self.order is None else self.order.to_json(),
+            "owners": [{"owner": owner, "order": order.to_json()} for owner, order in self.orders_of.items()],
             "since": self.since,
             "deadline": self.deadline,
             "dags": self.dags,
@@ -225,6 +247,10 @@ class BatchState:
             deadline=float(stored["deadline"]),
             dags=list(stored.get("dags", ())),
         )
+        latest = state.order
+        for one in stored.get("owners", ()):
+            state._ordered_by(one)
+        state.order = latest
         for one in stored["lines"]:
             state.lines[one["key"]] = checked_line(one)
         for one in stored["open"]:
@@ -275,29 +301,55 @@ def reopened(line: Mapping[str, Any]) -> Open | None:
 
 
 def begun(
-    state: BatchState, order: Order, now: float, timeout: float, *, is_new: bool, dag_id: str | None = None
+    state: BatchState,
+    order: Order,
+    now: float,
+    timeout: float,
+    *,
+    is_new: bool,
+    dag_id: str | None = None,
+    owner: str = "",
+    keys: Collection[str] | None = None,
 ) -> tuple[list[Event], bool]:
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
+
+    A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
+    began later: it orders the rows that have no file.
 
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.
     :param timeout: seconds that the batch may take.
     :param is_new: whether a clear orders everything again.
     :param dag_id: the DAG of the task; None outside of one.
+    :param owner: identifies the task instance, over all of its tries; empty outside of a task.
+    :param keys: of the try's rows; None for all that the state has.
     """
-    was_cleared = state.order is not None and state.order.was_cleared(order, "")
+    earlier = state.order_of(owner)
+    was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
-    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number)
-    event = {"e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id}
-    events: list[Event] = [{**event, "since": now, "deadline": now + timeout}]
-    return (events, was_cleared) if is_anew else ([*events, *_ordered_again(state, was_cleared=was_cleared)], False)
+    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
+    event = {
+        "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
+        **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
+    }  # fmt: skip
+    if is_anew:
+        return [event], was_cleared
+    failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
+    if earlier is None:  # no user has decided to pay for these again
+        failed = [key for key in failed if not _is_uncertain(state.lines[key])]
+    return [event, *_ordered_again(state, [key for key in failed if keys is None or key in keys])], False
 
 
-def _ordered_again(state: BatchState, *, was_cleared: bool) -> list[Event]:
+def _is_uncertain(line: Line) -> bool:
+    """Whether it is unknown if a failed row's generation was created, so that only a user may order it again."""
+    return mapping(line["error"]).get("type") == ViduSubmitUnknownError.__name__
+
+
+def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:
     """Return the events that order failed rows again; the wait for those that are paid for is resumed."""
     events: list[Event] = []
     back: list[str] = []
-    for key in state.failed_keys(retryable_only=not was_cleared):
+    for key in failed:
         if (job := reopened(state.lines[key])) is not None:
             events.append(opened(key, job))
         else:

@@ -101,7 +101,8 @@ class ViduBatchTrigger(BaseTrigger):
             problem = type(error).__name__
             # Airflow marks a task failed whose event fires within a few seconds of its deferral.
             await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
-        yield TriggerEvent(make_batch_event(self.token, self._ended, problem))  # type: ignore[no-untyped-call]
+        event = make_batch_event(self.token, self._ended, problem, self.deadline)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over.
@@ -136,7 +137,15 @@ class ViduBatchTrigger(BaseTrigger):
         return max(at, earliest_event(self.deferred_at))
 
     async def _watch(self, client: AsyncClient, generation_id: str, since: float) -> None:
-        """Poll one generation until it has ended, or its polls cannot succeed."""
+        """Watch one generation until it has ended, or its polls cannot succeed; the task polls it then."""
+        try:
+            await self._polled(client, generation_id, since)
+        except Exception:  # the boundary: the task would not be woken for what no one watches
+            self.log.exception("The watch of generation %s failed.", generation_id)
+        self._ended[generation_id] = time.time()
+        self._changed.set()
+
+    async def _polled(self, client: AsyncClient, generation_id: str, since: float) -> None:
         queue = slot_queue(self.vidu_conn_id)
 
         def hurried(delay: float) -> float:
@@ -152,8 +161,6 @@ class ViduBatchTrigger(BaseTrigger):
                 del result  # a thousand of these sleep here
                 result = await polls.after(delay)
             watching.is_over = isinstance(result, Done) or isinstance(result.error, ViduGenerationFailedError)
-        self._ended[generation_id] = time.time()
-        self._changed.set()
 
     def _first_delay(self, since: float) -> float:
         """Return the seconds before the first poll: spread over the interval that the age calls for."""

@@ -5,10 +5,9 @@ Importing this module does no I/O and loads no HTTP client.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -17,8 +16,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
-from airflow_provider_vidu.common.text import sanitized
-from airflow_provider_vidu.common.values import given
+from airflow_provider_vidu.common.text import sanitized, sentence
+from airflow_provider_vidu.common.values import given, mapping, number
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
@@ -29,14 +28,15 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     checked_seconds,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
+from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
-from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text, stem_of
+from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
 from airflow_provider_vidu.tasks.deferral import was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
@@ -44,11 +44,14 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_vidu.batches.journal import Journal
     from airflow_provider_vidu.batches.leg.run import BatchRun
     from airflow_provider_vidu.stores.destination import Destination
 
 LOST_CONNECTION_SECONDS = 300.0
 """Before a batch checks an unusable connection again, while its generations are open."""
+HELD_SECONDS = 60.0
+"""Before a task looks again whether another one is still in the middle of their batch."""
 
 
 class ViduBatchOperator(SignedURLOperator):
@@ -101,7 +104,7 @@ class ViduBatchOperator(SignedURLOperator):
     :param storage_conn_id: the Airflow connection of the storage of rows, media and destination, unless a URL names
         one. Templated.
     :param timeout: seconds (or timedelta) that the whole batch may take. If omitted: 24 hours, or 50 hours with
-        ``off_peak`` in ``parameters``.
+        ``off_peak`` in ``parameters`` or in a row.
     :param poll_interval: seconds (or timedelta) between polls; if omitted or None, the adaptive schedule decides.
     :param deferrable: wait in the triggerer instead of a worker; ``[operators] default_deferrable`` if omitted.
     :param cancel_on_kill: cancel the open generations when the task is killed or times out.
@@ -163,6 +166,8 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
+        self.written: Mapping[str, Any] = {"batch": batch, "destination": destination}
+        """Arguments before their templates are rendered."""
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.budget = checked_budget(budget)
@@ -197,6 +202,10 @@ class ViduBatchOperator(SignedURLOperator):
         """Resume after the trigger's event, which only says what to poll first."""
         return self._leg({} if context is None else context, event, was_resumed=True)
 
+    def execute_awaited(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Begin after a wait for another task that was in the middle of the batch."""
+        return self._leg({} if context is None else context, event, was_resumed=False)
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; also if Airflow gave up the wait because no triggerer ran it in time."""
         if was_given_up(next_method, next_kwargs):
@@ -215,26 +224,23 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.batches.leg.spending import BatchSpending
         from airflow_provider_vidu.orders.money.spending import Spending
         from airflow_provider_vidu.orders.order import Order
-        from airflow_provider_vidu.orders.records import order_of
+        from airflow_provider_vidu.orders.records import order_of, owner_of
 
-        settings, destination, name = self._settings(), self._folder(), self._name(context)
-        rows = self._rows()
+        destination, name, rows = self._folder(), batch_name(self, context), self._rows()
+        settings = self._settings(rows, context)
         if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
             return self._dry_run(context, rows, settings, name, destination)
-        journal = Journal(destination, name, log=self.log)
-        state = journal.open()
-        try:
-            spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
+        if not was_resumed and may_share_files(self, context):
+            self.log.warning(
+                "All instances of this mapped task have one destination: a row replaces the file of a row with the "
+                "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
+            )
+        journal = Journal(destination, name, log=self.log, owner=owner_of(context))
+        self._open(journal, name, event, settings, was_resumed=was_resumed)
+        spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
+        with self._paused_without_connection(journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
-        except ViduConfigError:
-            if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
-                raise
-            self.log.warning("The connection %s is unusable; waiting, because rows are open.", self.vidu_conn_id)
-            journal.end()
-            resume_at = time.time() + LOST_CONNECTION_SECONDS
-            token = f"{name}#{state.orders}"
-            self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
-        if not was_resumed or state.order is None:
+        if not was_resumed or journal.state.order_of(journal.owner) is None:
             ti = context.get("ti")
             run.begin(*((order_of(context), ti.dag_id) if is_task_instance(ti) else (Order(0), None)))
         publish_batch(context, {**run.place, **run.spent}, announce=not was_resumed)
@@ -252,6 +258,51 @@ class ViduBatchOperator(SignedURLOperator):
         self._ended = (result, run.manifest_digest)
         self._report(context, result)
         return result
+
+    def _open(self, journal: Journal, name: str, event: Any, settings: Settings, *, was_resumed: bool) -> None:
+        """Open the journal; wait while another task instance is in the middle of the batch.
+
+        :raises ViduError: when the task's timeout expires first.
+        """
+        from airflow_provider_vidu.batches.journal import HeldBatchError
+
+        deadline = number(mapping(event).get("deadline")) or time.time() + settings.timeout
+        while True:
+            try:
+                journal.open()
+                return
+            except HeldBatchError as held:
+                now = time.time()
+                if self._killed or now >= deadline:
+                    raise
+                self.log.info("%s Waiting until its leg has ended.", held.reason)
+            if self.deferrable:
+                method = "execute_resumed" if was_resumed else "execute_awaited"
+                self._wait(Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
+            time.sleep(min(HELD_SECONDS, deadline - now))
+
+    @contextmanager
+    def _paused_without_connection(self, journal: Journal, name: str, *, was_resumed: bool) -> Iterator[None]:
+        """Wait in the triggerer if the connection is unusable while generations are paid for, or let Airflow retry.
+
+        :raises ViduConfigError: when nothing is paid for.
+        :raises ViduError: when the task cannot wait.
+        """
+        try:
+            yield
+        except ViduConfigError as error:
+            state = journal.state
+            with suppress(ViduError):
+                journal.end()
+            if not (state.open or state.intents):
+                raise
+            if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
+                message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
+                raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
+            self.log.warning("The connection %s is unusable; waiting, because rows are open.", self.vidu_conn_id)
+            resume_at = time.time() + LOST_CONNECTION_SECONDS
+            token = f"{name}#{state.orders}"
+            self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
 
     def _report(self, context: Any, summary: dict[str, Any]) -> None:
         """Fill the events of the task's outlets: an alias resolves to the manifest, which names every file."""
@@ -277,7 +328,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         return dry_run(ViduHook(self.vidu_conn_id), context, rows, settings, name, destination, self.log)
 
-    def _wait(self, pending: Pending) -> NoReturn:
+    def _wait(self, pending: Pending, method: str = "execute_resumed") -> NoReturn:
         """Leave the worker until the trigger's event."""
         from airflow_provider_vidu.triggers import ViduBatchTrigger
 
@@ -296,7 +347,7 @@ class ViduBatchOperator(SignedURLOperator):
             cancel_on_kill=self.cancel_on_kill,
         )
         timeout = timedelta(seconds=max(pending.deadline - now, 0) + DEFER_MARGIN_SECONDS)
-        self.defer(trigger=trigger, method_name="execute_resumed", timeout=timeout)
+        self.defer(trigger=trigger, method_name=method, timeout=timeout)
 
     def _rows(self) -> list[Row]:
         """Return the checked rows.
@@ -307,8 +358,8 @@ class ViduBatchOperator(SignedURLOperator):
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing
-        rows = rows_of(rows_in(self.rows, self.rows_format, self._storage()), defaults)
-        check_names(rows, self.naming)
+        listed = rows_in(self.rows, self.rows_format, self._storage())
+        rows = check_names(rows_of(listed, defaults), self.naming)
         if not rows:
             self.log.warning("There are no rows: nothing is ordered.")
         return rows
@@ -324,33 +375,18 @@ class ViduBatchOperator(SignedURLOperator):
         check_destination(checked)
         return Destination(checked, self._storage(), options_of(self.destination))
 
-    def _name(self, context: Any) -> str:
-        """Return the name of the batch: as given, or of this task instance."""
-        named = self.batch.strip() if isinstance(self.batch, str) else self.batch
-        if named not in (None, "", "None"):
-            return stem_of(str(named), None)
-        if self._has_name:  # under another name, everything would be ordered again
-            raise ViduConfigError(
-                "batch is empty: check the XCom or the param that it is templated from. Nothing was ordered."
-            )
-        ti = context.get("ti")
-        if not is_task_instance(ti):
-            return stem_of(self.task_id, None)
-        names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
-        if (iteration := iteration_of(context)) is not None:  # of a task loop: each orders its own
-            names.append(f"iteration {iteration}")
-        identity = "\n".join(names)
-        return f"{stem_of(self.task_id, None)}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-
     def _storage(self) -> str | None:
         return given(self.storage_conn_id)
 
-    def _settings(self) -> Settings:
+    def _settings(self, rows: Sequence[Row], context: Any) -> Settings:
         from airflow_provider_vidu.api.dialects.endpoints import is_off_peak
         from airflow_provider_vidu.network.target import most_bytes
 
-        parameters = further_fields({**dict.fromkeys(NAMES), **self._defaults()})  # also if rendered to JSON text
-        longest = OFF_PEAK_WAIT_SECONDS if is_off_peak(parameters) else WAIT_SECONDS
+        # Also those that were rendered to JSON text. Each row holds the batch's own parameters.
+        is_late = self.timeout is None and any(
+            is_off_peak(further_fields({**dict.fromkeys(NAMES), **row.arguments})) for row in rows
+        )
+        longest = OFF_PEAK_WAIT_SECONDS if is_late else WAIT_SECONDS
         return Settings(
             vidu_conn_id=self.vidu_conn_id,
             storage_conn_id=self._storage(),
@@ -367,12 +403,12 @@ class ViduBatchOperator(SignedURLOperator):
             most=most_bytes(self.max_bytes),
             deferrable=self.deferrable,
             cancel_on_kill=self.cancel_on_kill,
-            reuse=self.reuse,
+            # Each iteration of a loop asks for other generations of the same requests.
+            reuse=self.reuse if iteration_of(context) is None else "never",
         )
 
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
-        self._has_name = self.batch is not None
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
         for name, value, words in (
             ("on_failure", self.on_failure, ("continue", "stop")),

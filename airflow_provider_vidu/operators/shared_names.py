@@ -75,6 +75,27 @@ def is_shared_in(task: Any, destination: object) -> bool | None:
     return is_shared(destination)
 
 
+def is_same_for_all(task: Any, name: str, written: object) -> bool:
+    """Whether an argument certainly has the same value in all instances of a mapped operator, as far as the DAG shows.
+
+    :param task: the mapped operator, or the one inside a mapped group.
+    :param name: of the argument.
+    :param written: its value in one of the instances, before templates are rendered.
+    """
+    text, expanded = path_text(written), _expanded(task)
+    if text is None or _is_single(expanded):
+        return False
+    rows = [expanded] if isinstance(expanded, Mapping) else expanded if _is_listed(expanded) else []
+    mapped = {each for row in rows if isinstance(row, Mapping) for each in row}
+    is_known = expanded is None or bool(rows)
+    if name in mapped or (not is_known and str(getattr(task, "partial_kwargs", {}).get(name)) != str(written)):
+        return False
+    return (
+        is_shared(text.strip().rstrip("/"), mapped if rows and all(isinstance(row, Mapping) for row in rows) else None)
+        is True
+    )
+
+
 def destinations_of(task: Any) -> list[Any]:
     """Return the destinations of a mapped operator's instances that are written in the DAG."""
     written = getattr(task, "partial_kwargs", {}).get("destination")

@@ -14,12 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from uuid import UUID
 
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.orders.order import Order, Record
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ def iteration_of(context: Context) -> int | None:
     """Return the iteration of the loop that the task is in (Airflow 3.4); None outside loops."""
     known: Mapping[str, Any] = context
     return _count(getattr(known.get("loop"), "index", None))
+
+
+def owner_of(context: Mapping[str, Any]) -> str:
+    """Return what identifies a task instance over all of its tries; empty outside of a task."""
+    ti: Any = context.get("ti")
+    if not is_task_instance(ti):
+        return ""
+    names = [ti.dag_id, ti.run_id, ti.task_id, str(getattr(ti, "map_index", -1))]
+    iteration = iteration_of(cast("Context", context))
+    return "/".join(names if iteration is None else [*names, f"iteration {iteration}"])
 
 
 def _may_be_cleared(ti: Any, iteration: int | None) -> bool:

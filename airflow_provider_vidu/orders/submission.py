@@ -260,6 +260,8 @@ class Submission:
             # the id in an error may be another generation's; otherwise that id is all there is.
             known = None if record.is_searchable else error.generation_id
             self._store.save(replace(record, at=time.time(), generation_id=known))
+            if known is not None:
+                self._claim.submitted(known)
             raise uncertain(error) from error
         except BaseException as error:
             # Refused, or never sent. Any other end of a send (a timeout, a kill) leaves the intent.

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _ARGUMENTS: Final = frozenset(
-    {"prompt", "model", "endpoint", "generation_id", "video_url", "destination", "vidu_conn_id", "storage_conn_id"}
+    {
+        "prompt",
+        "model",
+        "endpoint",
+        "generation_id",
+        "video_url",
+        "destination",
+        "vidu_conn_id",
+        "storage_conn_id",
+        "batch",
+    }
 )
 _NUMBERS_INSIDE: Final = frozenset({"from", "to"})
 """Numbers in the objects of ``timing_prompts``."""

@@ -15,8 +15,10 @@ from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, Q
 from airflow_provider_vidu.batches.leg.spending import BatchSpending
 from airflow_provider_vidu.batches.leg.submitting import Submitter
 from airflow_provider_vidu.batches.manifest import (
+    counts,
     failed_line,
     is_due,
+    is_of_another_request,
     manifest,
     progress,
     repeatable,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 LONGEST_PAUSE_SECONDS: Final = 2.0
 SHORTEST_PAUSE_SECONDS: Final = 0.05
+MOST_NAMED: Final = 5
 
 
 class BatchRun:
@@ -65,6 +68,7 @@ class BatchRun:
         spending: BatchSpending | None = None,
     ) -> None:
         self._settings = settings
+        self._owner = journal.owner
         self._rows = rows
         self._by_key = {row.key: row for row in rows}
         self._batch = batch
@@ -112,7 +116,16 @@ class BatchRun:
         """
         settings, state = self._settings, self.state
         is_new = settings.on_clear == "new"
-        again, is_new = begun(state, order, time.time(), settings.timeout, is_new=is_new, dag_id=dag_id)
+        again, is_new = begun(
+            state,
+            order,
+            time.time(),
+            settings.timeout,
+            is_new=is_new,
+            dag_id=dag_id,
+            owner=self._owner,
+            keys=self._by_key.keys(),
+        )
         if is_new and settings.cancel_on_kill:
             self._cancel(list(state.open.values()), "the task was cleared")
         self._journal.append(*again)
@@ -130,6 +143,7 @@ class BatchRun:
             self._prepare(ended, was_resumed=was_resumed)
             while True:
                 self._step()
+                self._journal.beat()
                 if self._is_finished():
                     return self._finished()
                 if self.state.deadline <= time.time() and not self._collector.is_busy:
@@ -165,11 +179,25 @@ class BatchRun:
             self._collector.watch(row, job, poll_at=now if is_reported else None)
             if not was_resumed:  # an earlier try may have ended before it could
                 self._spending.paid(job, state)
+        if not was_resumed:
+            self._warn_of_changed()
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical" and not state.is_again:
             catalogue = Catalogue.of(self._destination, self._config, self._settings.artifact, self._log)
             self._backlog.share(catalogue, f"batch {self._batch}")
+
+    def _warn_of_changed(self) -> None:
+        """Warn of rows that have, or wait for, the file of another prompt or model: the key decides."""
+        state = self.state
+        known = ((row, state.lines.get(row.key), state.open.get(row.key)) for row in self._rows)
+        changed = [row.key for row, line, job in known if is_of_another_request(row, line, job)]
+        if changed:
+            self._log.warning(
+                "%d rows have another prompt or model than the generation that was ordered under their key, and are "
+                "not ordered again (%s). Give them other keys, or clear the task with on_clear='new'.",
+                *(len(changed), ", ".join(map(repr, changed[:MOST_NAMED]))),
+            )
 
     def _step(self) -> None:
         self._collect()
@@ -220,7 +248,7 @@ class BatchRun:
         now = time.time()
         if self._collector.is_busy or self.state.deadline <= now:
             return False
-        if self._backlog.is_ready and self._backlog.room() > 0:
+        if self._backlog.is_ready and self._backlog.has_room:
             return False  # waits for the price of the first generation, or for a search
         jobs = self._collector.open_jobs()
         ages = [now - job.at for job in jobs]
@@ -244,13 +272,16 @@ class BatchRun:
 
     def _finished(self) -> dict[str, Any]:
         error = self._backlog.error
-        if error is None and self.state.stored < plan.least_stored(self._settings.min_success, len(self._rows)):
+        least = plan.least_stored(self._settings.min_success, len(self._rows))
+        if error is None and counts(self.state, self._rows).stored < least:
             error = too_few(self.state, self._rows, self._settings)
         if error is not None:
             self._end_leg(is_last=True)
             raise stopped(error, self.state, self._rows, self._settings)
-        assert self.state.order is not None
-        self._end_leg({"e": "returned", "order": replace(self.state.order, returned=True).to_json()}, is_last=True)
+        order = self.state.order_of(self._owner)
+        assert order is not None
+        owner = {"owner": self._owner} if self._owner else {}
+        self._end_leg({"e": "returned", "order": replace(order, returned=True).to_json(), **owner}, is_last=True)
         return self._summary()
 
     def _timed_out(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,13 +143,13 @@ class Submitter:
         try:
             generation = self._hook._submit(body, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
-            return self._unknown(row, endpoint, record, error)
+            return self._unknown(row, endpoint, record, error, claim)
         except ClaimLostError:
             self._journal.append({"e": "back", "keys": [row.key]})
             return Submitted(shared=record.request)
         except ViduError as error:
             claim.release()
-            about = blame(error)
+            about = blame(error) if sends else Blame.ACCOUNT  # what prevents a send is no fault of the row
             if about is Blame.ROW:
                 self._fail(row, error)
                 return Submitted()
@@ -159,6 +160,13 @@ class Submitter:
                 self._journal.append({"e": "back", "keys": [row.key]})
                 claim.release()
             raise
+        with self._named(row, generation.id):
+            return self._created(row, generation, endpoint, record, claim)
+
+    def _created(
+        self, row: Row, generation: Generation, endpoint: str | None, record: Record, claim: NoClaim
+    ) -> Submitted:
+        """Record a generation that is paid for."""
         job = job_of(row, generation, endpoint, record.request, time.time())
         if generation.failed:  # some creates are answered with the failure at once
             failed = failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
@@ -170,6 +178,18 @@ class Submitter:
         claim.submitted(job.id)
         self._spending.paid(job, self._journal.state)
         return Submitted(generation)
+
+    @contextmanager
+    def _named(self, row: Row, generation_id: str) -> Iterator[None]:
+        """Name a generation that is paid for if it cannot be recorded: without a list, nothing else leads to it.
+
+        :raises ViduError: the error of the journal, with the id.
+        """
+        try:
+            yield
+        except ViduError as error:
+            self._log.error("Row %s: generation %s was submitted, and could not be recorded.", row.key, generation_id)
+            raise error.with_context(generation_id=generation_id) from error.__cause__
 
     def _without_claim(self, row: Row, endpoint: str | None, record: Record, claim: NoClaim) -> Submitted | None:
         """Take the claim on a row's order; return what becomes of the row if another task has it."""
@@ -192,11 +212,14 @@ class Submitter:
             return Submitted(refusal=error)
         return None
 
-    def _unknown(self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError) -> Submitted:
+    def _unknown(
+        self, row: Row, endpoint: str | None, record: Record, error: ViduSubmitUnknownError, claim: NoClaim
+    ) -> Submitted:
         if not record.is_searchable and error.generation_id:
             # Without a list, the id in the error is all there is.
             job = open_of(row, error.generation_id, time.time(), endpoint, record.request)
             self._journal.append(opened(row.key, job))
+            claim.submitted(job.id)
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
         self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_vidu.api.settings.config import ViduConfig
     from airflow_provider_vidu.hooks import ViduHook
     from airflow_provider_vidu.models import Generation
 
@@ -106,11 +107,7 @@ class SlotWait:
     def _is_allowed(self) -> bool:
         """Whether the connection's limits allow a create now."""
         config = self.hook.config
-        in_use = None
-        if config.dialect.has_balance:
-            balance = self.hook.get_credits()
-            check_balance(config, balance)
-            in_use = balance.in_use
+        in_use = self._in_use(config) if config.dialect.has_balance else None
         if config.max_in_flight is None:
             return True
         if in_use is None and self.turn is not None:  # the triggerer has counted
@@ -122,6 +119,18 @@ class SlotWait:
                 conn_id=self.hook.vidu_conn_id,
             )
         return in_use < config.max_in_flight
+
+    def _in_use(self, config: ViduConfig) -> int | None:
+        """Return how many generations the service reports as in flight, if it does; check the connection's floor."""
+        try:
+            balance = self.hook.get_credits()
+        except ViduError as error:
+            if error.retryable or config.min_balance is not None:
+                raise
+            self.operator.log.info("How many generations the account has in flight is unknown: %s", error)
+            return None  # as in the queue for slots: a reseller may have no balance
+        check_balance(config, balance)
+        return balance.in_use
 
     def _check_turn(self, turn: Turn) -> None:
         """Wait again if the worker has started so late that the queue may have given the slot to another task."""

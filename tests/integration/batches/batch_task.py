@@ -31,6 +31,7 @@ class BatchTask:
         self.xcoms: dict[str, Any] = {}
         self.earlier: dict[str, Any] = {}
         self.run_id = "r"
+        self.further: dict[str, Any] = {}
         self.try_number = 0
         self.max_tries = 2
         self.legs = 0
@@ -44,7 +45,7 @@ class BatchTask:
             try_number=self.try_number, max_tries=self.max_tries, task=SimpleNamespace(retries=2),
             xcom_push=self.push, xcom_pull=self.pull,
         )  # fmt: skip
-        return {"ti": ti, "task_instance": ti}
+        return {"ti": ti, "task_instance": ti, **self.further}
 
     def push(self, key: str, value: Any) -> None:
         """Keep an XCom."""

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.operators import ViduBatchOperator
+from airflow_provider_vidu.operators.batch_names import batch_name
 from airflow_provider_vidu.tasks import handover
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from processes import wait_for
@@ -331,8 +332,9 @@ def test_what_a_template_renders_to_nothing_orders_nothing(dialect, sandbox, tmp
 def test_each_iteration_of_a_loop_is_a_batch(tmp_path):
     """Otherwise the second one would return the files of the first."""
     task = BatchTask(tmp_path, prompts(1))
-    names = {task.operator._name({**task.context(), "loop": SimpleNamespace(index=index)}) for index in (0, 1)}
-    assert len(names | {task.operator._name(task.context())}) == 3
+    context = task.context()
+    names = {batch_name(task.operator, {**context, "loop": SimpleNamespace(index=index)}) for index in (0, 1)}
+    assert len(names | {batch_name(task.operator, context)}) == 3
 
 
 def test_rows_may_be_the_text_of_a_list(tmp_path):

@@ -90,6 +90,24 @@ def test_a_product_with_a_query_of_its_own_is_shared(connect, sandbox, tmp_path,
     assert batch.run(parked.value)["reused"] == 1
 
 
+@pytest.mark.parametrize("is_batch", [True, False], ids=["batch", "single"])
+def test_the_id_in_an_error_answer_is_shared(connect, sandbox, tmp_path, monkeypatch, is_batch):
+    """Without a list it is all there is, also for the tasks with equal orders: the claim holds it."""
+    connect("vidu-native")
+    sandbox.set_speed(0)
+    submit = ViduHook._submit
+
+    def answered_badly(*arguments: Any, **known: Any) -> None:
+        raise exceptions.ViduSubmitUnknownError("x", generation_id=submit(*arguments, **known).id)
+
+    monkeypatch.setattr(ViduHook, "_submit", answered_badly)
+    monkeypatch.setattr("airflow_provider_vidu.batches.plan.stays", lambda *_, **__: False)
+    task = BatchTask(tmp_path, TWINS[:1], reuse="identical") if is_batch else RunTask(tmp_path)
+    with pytest.raises(TaskDeferred if is_batch else exceptions.ViduSubmitUncertainError):
+        task.start()
+    assert [claim["record"]["generation_id"] for claim in claims_in(tmp_path)] == [sandbox.creates[0].id]
+
+
 def test_a_file_that_its_owner_never_stores(dialect, sandbox, tmp_path, monkeypatch):
     """The other task has failed after its generation: the row stores the file, and nothing is paid for twice."""
     monkeypatch.setattr(catalogue, "PARKED_SECONDS", 0.3)

@@ -16,6 +16,7 @@ from tests.integration.operators.test_generate import Task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff", "variables")]
 
+NO_BALANCE = '{"reason": "NotFound"}'
 TURN = {"kind": "slot", "outcome": "succeeded"}
 REFUSALS = ("video_queue_full", "token_concurrency_limit_reached")
 
@@ -184,9 +185,10 @@ def test_a_retry_needs_no_slot_for_what_is_submitted_already(dialect, sandbox, c
     assert len(sandbox.creates) == 1
 
 
-def test_a_worker_cannot_hold_a_limit_it_cannot_count(connect, sandbox):
-    """A gateway reports no balance: the error says what to do, and nothing is sent."""
-    connect("vidu-native", max_in_flight=1)
+def test_a_worker_cannot_hold_a_limit_it_cannot_count(dialect, connect, sandbox):
+    """A gateway, or a reseller, reports no balance: the error says what to do, and nothing is sent."""
+    connect(dialect, max_in_flight=1)
+    sandbox.add_fault({"match": {"kind": "credits"}, "times": None, "action": {"status": 404, "body": NO_BALANCE}})
     with pytest.raises(exceptions.ViduConfigError, match="Set deferrable=True"):
         Task(deferrable=False).run()
     assert sandbox.requests("create") == []

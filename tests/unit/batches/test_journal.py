@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_vidu.batches import journal
-from airflow_provider_vidu.batches.journal import Journal
+from airflow_provider_vidu.batches.journal import HeldBatchError, Journal
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores import small_files
 from airflow_provider_vidu.stores.destination import Destination
 
 
-def opened(folder: Path) -> Journal:
-    """Return a journal with a new leg."""
-    made = Journal(Destination(f"{folder}/"), "b", sleep=lambda _: None)
+def opened(folder: Path, owner: str = "") -> Journal:
+    """Return a journal with a new leg.
+
+    :param owner: the task instance.
+    """
+    made = Journal(Destination(f"{folder}/"), "b", sleep=lambda _: None, owner=owner)
     made.open()
     return made
 
@@ -59,6 +62,63 @@ def test_only_the_newest_leg_writes(tmp_path):
         first.append(identified("lost"))
     second.append(identified("kept"))
     assert set(opened(tmp_path).state.open) == {"kept"}
+
+
+def test_a_live_leg_is_not_taken_over_by_another_task(tmp_path, monkeypatch):
+    """A retry of the same task instance takes it over at once, another one only if it shows no sign of life."""
+    first = opened(tmp_path, "run 1")
+    first.append(identified("a"))
+    with pytest.raises(HeldBatchError, match="run 1"):
+        opened(tmp_path, "run 2")
+    first.append(identified("b"))
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.0)
+    first.beat()
+    assert set(opened(tmp_path, "run 1").state.open) == {"a", "b"}
+    with pytest.raises(HeldBatchError):
+        opened(tmp_path, "run 2")
+    monkeypatch.setattr(journal, "DEAD_SECONDS", 0.0)
+    assert set(opened(tmp_path, "run 2").state.open) == {"a", "b"}
+
+
+def test_a_sign_of_life_from_the_future_proves_nothing(tmp_path):
+    """Other writers of the store could hold a batch for ever."""
+    folder = tmp_path / ".vidu" / "b" / "leg-000001"
+    folder.mkdir(parents=True)
+    (folder / "000001.jsonl").write_text('{"e": "leg", "owner": "run 1", "at": 99999999999}\n')
+    opened(tmp_path, "run 2")
+
+
+def test_a_task_that_waited_reads_what_the_other_has_written(tmp_path):
+    """The same journal may be opened again and again."""
+    first, second = opened(tmp_path, "run 1"), Journal(Destination(f"{tmp_path}/"), "b", owner="run 2")
+    with pytest.raises(HeldBatchError):
+        second.open()
+    first.append(identified("a"))
+    first.end()
+    assert set(second.open().open) == {"a"}
+
+
+def test_a_late_whole_state_replaces_no_newer_one(tmp_path, monkeypatch):
+    """While it is written, the leg has not ended, so no other task begins one whose objects it would make unread."""
+    monkeypatch.setattr(journal, "SNAPSHOT_EVENTS", 1)
+    first = opened(tmp_path, "run 1")
+    first.append(identified("a"))
+    original, held = journal.write_file, []
+
+    def write_file(*arguments):
+        with pytest.raises(HeldBatchError) as error:
+            opened(tmp_path, "run 2")
+        held.append(error.value)
+        original(*arguments)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(journal, "write_file", write_file)
+        first.end()
+    assert held
+    second = opened(tmp_path, "run 2")
+    second.append(identified("b"))
+    second.end()
+    assert set(opened(tmp_path, "run 3").state.open) == {"a", "b"}
 
 
 @pytest.mark.parametrize("is_written", [True, False], ids=["answer lost", "not written"])

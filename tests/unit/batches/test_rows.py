@@ -78,7 +78,16 @@ def test_rows_with_the_same_file_are_refused():
     check_names([Row("a", 0, {}), Row("b", 1, {})], "{generation_id}")
 
 
-@pytest.mark.parametrize("template", ["clip", "{prompt}", "{key", "{nothing}-{key}"])
+def test_a_row_whose_file_has_no_name_is_not_ordered():
+    """Its generation would be paid for, and its file not stored; the prompt of a body counts."""
+    rows = [Row("a", 0, {"prompt": None}), Row("b", 1, {"prompt": "x"}), Row("c", 2, {"body": {"prompt": "y"}})]
+    for naming in ("{prompt}/{key}", "{prompt}/{generation_id}"):
+        checked = check_names(rows, naming)
+        assert [row.problem is None for row in checked] == [False, True, True]
+    assert stem(rows[2], "{prompt}/{key}", None) == "y/c"
+
+
+@pytest.mark.parametrize("template", ["clip", "{prompt}", "{key", "{nothing}-{key}", "{index:05d}", "{key[0]}"])
 def test_a_naming_that_is_wrong_for_all_rows(template):
     """It is refused when the DAG is parsed."""
     with pytest.raises(ViduConfigError, match="naming"):

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.operators import ViduDownloadOperator, ViduGenerateOperator
+from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.tasks.rendering import allow_generations
 from tests.versions import AIRFLOW
@@ -58,6 +58,10 @@ def test_text_is_not_read_as_a_literal(text, native):
         lambda: ViduDownloadOperator(task_id="t", destination="{{ x }}", generation_id="{{ x }}"), native, x=text
     )
     assert (download.generation_id, download.destination) == (text, text)
+    batch = rendered(
+        lambda: ViduBatchOperator(task_id="t", rows=[], destination="/x/", batch="{{ x }}"), native, x=text
+    )
+    assert batch.batch == text
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 also refuses the tuples that pydantic's models hold")

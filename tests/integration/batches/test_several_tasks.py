@@ -1,0 +1,295 @@
+"""Batches beside other tasks: two runs of one batch, an account that others use, rows that are not this task's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.batches import journal, plan
+from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.operators import batch as operator
+from airflow_provider_vidu.stores.destination import Destination
+from airflow_provider_vidu.triggers import ViduBatchTrigger
+from tests.integration.batches.batch_task import BatchTask
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.usefixtures("no_first_wait", "quick_backoff"),
+    pytest.mark.vidu_sandbox(concurrency=50),
+]
+
+
+def prompts(count: int, prefix: str = "clip") -> list[dict[str, str]]:
+    """Return rows with keys of their own."""
+    return [{"key": f"{prefix}{n}", "prompt": f"a cat {n}"} for n in range(count)]
+
+
+def of_run(folder: Path, run_id: str, rows: Any, **kwargs: Any) -> BatchTask:
+    """Return the task of a run of the batch "spring"."""
+    task = BatchTask(folder, rows, **{"batch": "spring", **kwargs})
+    task.run_id = run_id
+    return task
+
+
+def deferred_by(task: BatchTask) -> TaskDeferred:
+    """Start a try that defers; return the deferral."""
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    return deferred.value
+
+
+def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> str:
+    """Return what was logged, wherever this Airflow writes it."""
+    return caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.fixture
+def short_stay(monkeypatch) -> None:
+    """Let a leg defer as soon as it has nothing to do."""
+    monkeypatch.setattr(plan, "stays", lambda *_, **__: False)
+
+
+@pytest.mark.fault(
+    "orders",
+    "two runs of one batch at the same time",
+    outcome="survived",
+    seen="the second waits until the leg of the first has ended; each row is paid once, and no id is lost",
+)
+def test_two_runs_of_one_batch(dialect, sandbox, tmp_path, monkeypatch):
+    """A run that starts in the middle of the other's create takes nothing over: the id of that create is recorded."""
+    monkeypatch.setattr(operator, "HELD_SECONDS", 0.1)
+    first, second = (of_run(tmp_path, run_id, prompts(3), max_in_flight=3) for run_id in ("r1", "r2"))
+    submit, waits = ViduHook._submit, []
+
+    def submitted(*arguments: Any, **known: Any) -> Any:
+        generation = submit(*arguments, **known)
+        if not waits:
+            waits.append(deferred_by(second))
+        return generation
+
+    monkeypatch.setattr(ViduHook, "_submit", submitted)
+    assert first.run()["stored"] == 3
+    (wait,) = waits
+    assert (wait.method_name, wait.trigger.jobs) == ("execute_awaited", {})
+    assert second.run(wait)["stored"] == 3
+    assert {line["generation_id"] for line in second.lines} == {create.id for create in sandbox.creates}
+    assert len(sandbox.creates) == 3
+
+
+def test_a_wait_for_another_run_ends_with_the_timeout(dialect, sandbox, tmp_path, monkeypatch):
+    """However often the task is woken meanwhile: the event holds the deadline."""
+    monkeypatch.setattr(operator, "HELD_SECONDS", 0.1)
+    journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1").open()
+    task = of_run(tmp_path, "r2", prompts(1), timeout=0.5)
+    with pytest.raises(journal.HeldBatchError, match="r1"):
+        task.run()
+    assert len({deferral.trigger.deadline for deferral in task.deferrals}) == 1
+    assert sandbox.requests() == []
+
+
+def test_a_worker_waits_for_another_run(dialect, sandbox, tmp_path, monkeypatch):
+    """With deferrable=False."""
+    monkeypatch.setattr(operator, "HELD_SECONDS", 0.05)
+    other = journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1")
+    other.open()
+    open_journal, looks = journal.Journal.open, []
+
+    def opened(self: journal.Journal) -> Any:
+        looks.append(len(sandbox.requests()))
+        if len(looks) == 3:
+            other.end()
+        return open_journal(self)
+
+    monkeypatch.setattr(journal.Journal, "open", opened)
+    assert of_run(tmp_path, "r2", prompts(1), deferrable=False).run()["stored"] == 1
+    assert looks == [0, 0, 0]
+
+
+def test_the_next_run_of_a_batch_is_no_clear(connect, sandbox, tmp_path):
+    """Also with on_clear="new", which would give up what the earlier run has open, and pay for all rows again."""
+    connect("ent-v2")
+
+    def in_run(run_id: str, began: int) -> BatchTask:
+        task = of_run(tmp_path, run_id, prompts(2), on_clear="new")
+        task.further = {"dag_run": SimpleNamespace(start_date=operator_time(began), clear_number=0)}
+        return task
+
+    first = in_run("r1", -100)
+    first.run()
+    second = in_run("r2", +100)
+    assert second.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+    second.clear()
+    assert second.run()["stored"] == 2
+    assert len(sandbox.creates) == 4
+
+
+def operator_time(seconds: float) -> Any:
+    """Return a time beside now."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time.time() + seconds, UTC)
+
+
+def test_rows_of_others_are_not_counted(connect, sandbox, tmp_path):
+    """Files of an earlier run do not make a run succeed whose own rows have failed."""
+    connect("ent-v2")
+    assert of_run(tmp_path, "r1", prompts(3)).run()["stored"] == 3
+    bad = [{"key": f"bad{n}", "prompt": "[fail:CreationPolicyViolation]"} for n in range(2)]
+    with pytest.raises(exceptions.ViduBatchFailedError, match=r"2 of 2 rows failed, and min_success needs 2.*bad0"):
+        of_run(tmp_path, "r2", bad).run()
+    assert of_run(tmp_path, "r3", prompts(1, "more"), on_failure="stop").run()["stored"] == 1
+
+
+@pytest.mark.fault(
+    "orders",
+    "other tasks use all slots that the connection allows when a batch begins",
+    outcome="survived",
+    seen="the batch looks again every two minutes, and orders as soon as there is a slot",
+)
+@pytest.mark.usefixtures("short_stay")
+def test_a_batch_that_others_crowd_out_is_woken(connect, sandbox, tmp_path, monkeypatch):
+    """It has nothing open whose end would wake it before its timeout."""
+    monkeypatch.setattr(plan, "CROWDED_SECONDS", 0.2)
+    connect("ent-v2", max_in_flight=2)
+    sandbox.set_speed(0)
+    others = [ViduHook().create_generation(prompt="a dog", model="m").id for _ in range(2)]
+    task = BatchTask(tmp_path, prompts(2))
+    deferred = deferred_by(task)
+    assert deferred.trigger.jobs == {}
+    assert deferred.trigger.resume_at < time.time() + 5
+    sandbox.set_speed(250)
+    for other in others:
+        ViduHook().wait(other, poll_interval=0.05)
+    assert task.run(deferred)["stored"] == 2
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_the_limit_of_the_connection_holds_between_two_reports(connect, sandbox, tmp_path):
+    """What the batch has submitted since the service reported what is in flight counts, too."""
+    connect("ent-v2", max_in_flight=5)
+    sandbox.set_speed(0)
+    for _ in range(3):
+        ViduHook().create_generation(prompt="a dog", model="m")
+    assert len(deferred_by(BatchTask(tmp_path, prompts(9))).trigger.jobs) == 2
+    assert len(sandbox.creates) == 5
+
+
+NO_BALANCE = {"match": {"kind": "credits"}, "times": None, "action": {"status": 404, "body": "{}"}}
+
+
+@pytest.mark.parametrize("floor", [None, 1])
+def test_a_reseller_without_a_balance(connect, sandbox, tmp_path, floor):
+    """The batch's own generations count; only a floor for the balance cannot be held."""
+    connect("ent-v2", max_in_flight=2, min_balance=floor)
+    sandbox.add_fault({**NO_BALANCE, "action": {"status": 404, "body": json.dumps({"reason": "NotFound"})}})
+    task = BatchTask(tmp_path, prompts(4))
+    if floor is None:
+        assert task.run()["stored"] == 4
+    else:
+        with pytest.raises(exceptions.ViduNotFoundError):
+            task.run()
+        assert sandbox.creates == []
+
+
+def test_an_id_that_cannot_be_recorded_is_named(connect, sandbox, tmp_path, monkeypatch, caplog, capfd):
+    """The store is away after a create: without a list, only the log and the error lead to what is paid for."""
+    connect("vidu-native")
+    write = journal.Journal._write
+
+    def away(self: Any, content: bytes) -> None:
+        if b'"e":"id"' in content:
+            raise exceptions.ViduStorageError("the store is away")
+        write(self, content)
+
+    monkeypatch.setattr(journal.Journal, "_write", away)
+    monkeypatch.setattr(journal, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(exceptions.ViduStorageError) as error, caplog.at_level(logging.ERROR):
+        BatchTask(tmp_path, prompts(1)).run()
+    (create,) = sandbox.creates
+    assert error.value.generation_id == create.id
+    assert create.id in told(caplog, capfd)
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_retry_without_its_connection_may_be_retried(connect, sandbox, tmp_path, monkeypatch):
+    """As for a single task: a deleted connection must not fail for good what is paid for."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = BatchTask(tmp_path, prompts(2))
+    deferred_by(task)
+    with monkeypatch.context() as deleted:
+        deleted.delenv("AIRFLOW_CONN_VIDU_DEFAULT")
+        with pytest.raises(exceptions.ViduError, match="retry or a clear resumes") as error:
+            task.start()
+        assert error.value.retryable
+        with pytest.raises(exceptions.ViduConfigError):
+            BatchTask(tmp_path / "new", prompts(1)).start()
+    sandbox.set_speed(250)
+    assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+def test_each_iteration_of_a_loop_generates(connect, sandbox, tmp_path):
+    """Also with reuse="identical": another iteration asks for another generation of the same requests."""
+    connect("ent-v2")
+    for index in (0, 1):
+        task = BatchTask(tmp_path, prompts(1), reuse="identical")
+        task.further = {"loop": SimpleNamespace(index=index)}
+        assert task.run()["reused"] == 0
+    assert len(sandbox.creates) == 2
+
+
+def test_a_row_with_another_prompt_is_told(connect, sandbox, tmp_path, caplog, capfd):
+    """Its key has a file, so it is not ordered again; the log says what to do."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(3))
+    task.run()
+    task.clear()
+    task.kwargs["rows"][1]["prompt"] = "a dog"
+    with caplog.at_level(logging.WARNING):
+        assert task.run()["stored"] == 3
+    assert re.search(r"1 rows have another prompt or model.*'clip1'", told(caplog, capfd))
+    assert len(sandbox.creates) == 3
+
+
+@pytest.mark.parametrize("where", ["row", "parameters"])
+@pytest.mark.usefixtures("short_stay")
+def test_off_peak_rows_have_time(connect, sandbox, tmp_path, where):
+    """Off-peak takes up to 48 hours, wherever it is asked for."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    kwargs: dict[str, Any] = {"rows": [{"prompt": "x", "off_peak": "true"}, {"prompt": "y"}]}
+    if where == "parameters":
+        kwargs = {"rows": [{"prompt": "x"}], "parameters": {"off_peak": True}}
+    deadline = deferred_by(BatchTask(tmp_path, kwargs.pop("rows"), timeout=None, **kwargs)).trigger.deadline
+    assert deadline - time.time() > 49 * 3600
+
+
+def test_a_watch_that_breaks_wakes_the_task(connect, sandbox, tmp_path, monkeypatch):
+    """A fault of the trigger itself must not leave the batch asleep until its timeout."""
+    connect("ent-v2")
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("airflow_provider_vidu.api.looks.Looks.polls", broken)
+    task = BatchTask(tmp_path, prompts(1))
+    sandbox.set_speed(0)
+    with monkeypatch.context() as short:
+        short.setattr(plan, "stays", lambda *_, **__: False)
+        deferred = deferred_by(task)
+    assert isinstance(deferred.trigger, ViduBatchTrigger)
+    sandbox.set_speed(250)
+    started = time.monotonic()
+    assert task.run(deferred)["stored"] == 1
+    assert time.monotonic() - started < 30

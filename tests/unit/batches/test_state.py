@@ -1,0 +1,91 @@
+"""Which rows of a batch the try of a task orders again: a retry, a clear, another run of a batch with a name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_vidu.batches.state import BatchState, begun
+from airflow_provider_vidu.exceptions import (
+    ViduGenerationInterruptedError,
+    ViduPolicyError,
+    ViduSubmitUnknownError,
+)
+from airflow_provider_vidu.orders.order import Order
+from tests.rows import each_row
+
+FIRST = Order(0, 1, True, 1, 0, 900.0, "r1")
+"""The first try of a task instance in the region of a loop, whose run began at 900."""
+
+
+def failed(key: str, kind: type[Exception]) -> dict[str, Any]:
+    """Return the line of a row that has failed."""
+    error = {"type": kind.__name__, "message": "x", "retryable": kind is ViduGenerationInterruptedError}
+    return {"key": key, "status": "failed", "error": error}
+
+
+def state_after(order: Order = FIRST, owner: str = "a") -> BatchState:
+    """Return the state of a batch whose task instance has one file and three rows that failed."""
+    state = BatchState()
+    for event in begun(state, order, 1000.0, 60, is_new=True, owner=owner)[0]:
+        state.apply(event)
+    kinds = {"busy": ViduGenerationInterruptedError, "bad": ViduPolicyError, "lost": ViduSubmitUnknownError}
+    for line in ({"key": "good", "status": "stored"}, *(failed(key, kind) for key, kind in kinds.items())):
+        state.apply({"e": "line", "line": line})
+    # As another process reads it.
+    return BatchState.from_json(state.to_json())
+
+
+NEXT_RUN = Order(0, 0, True, 1, 0, 2000.0)
+
+
+@each_row(
+    ("case", "order", "owner", "is_new", "pending"),
+    [
+        ("a retry", Order(0, 1, True, 2, 0, 900.0, "r1"), "a", True, {"busy"}),
+        ("a clear", Order(2, 2, True, 2, 0, 2000.0, "r1"), "a", False, {"busy", "bad", "lost"}),
+        ("a clear that orders anew", Order(2, 2, True, 2, 0, 2000.0, "r1"), "a", True, {"busy", "bad", "lost", "good"}),
+        ("an earlier iteration was cleared", Order(0, 2, True, 1, 0, 900.0, "r2"), "a", True,
+         {"busy", "bad", "lost", "good"}),
+        ("a run that was deleted and made again", NEXT_RUN, "a", True, {"busy", "bad", "lost", "good"}),
+        ("another run", NEXT_RUN, "b", True, {"busy", "bad"}),
+        ("another run without the rows", NEXT_RUN, "c", True, set()),
+    ],
+)  # fmt: skip
+def test_what_a_try_orders_again(case, order, owner, is_new, pending):
+    """The next run of a batch is no clear: it pays for nothing that has a file, or may have been paid for."""
+    state = state_after()
+    keys = ["other"] if owner == "c" else ["good", "busy", "bad", "lost"]
+    events, gives_up = begun(state, order, 3000.0, 60, is_new=is_new, owner=owner, keys=keys)
+    for event in events:
+        state.apply(event)
+    assert {"good", "busy", "bad", "lost"} - {key for key in state.lines if state.knows(key)} == pending
+    assert gives_up is ("good" in pending)
+
+
+def test_a_clear_is_noticed_after_another_run():
+    """Each task instance is compared with its own latest try, not with that of another one."""
+    state = state_after()
+    for event in begun(state, NEXT_RUN, 3000.0, 60, is_new=True, owner="b")[0]:
+        state.apply(event)
+    state = BatchState.from_json(state.to_json())
+    assert begun(state, Order(0, 1, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is False
+    assert begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is True
+
+
+def test_a_state_of_an_earlier_version():
+    """It names no task instance: its one order is compared, as before."""
+    stored = state_after(owner="").to_json()
+    del stored["owners"]
+    state = BatchState.from_json(stored)
+    assert begun(state, Order(0, 1, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is False
+    assert begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is True
+
+
+def test_the_number_of_task_instances_is_bounded(monkeypatch):
+    """A batch with a name goes on for years; the latest ones are kept."""
+    monkeypatch.setattr("airflow_provider_vidu.batches.state.MOST_OWNERS", 3)
+    state = BatchState()
+    for number in range(5):
+        for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner=f"run {number}")[0]:
+            state.apply(event)
+    assert list(state.orders_of) == ["run 2", "run 3", "run 4"]
