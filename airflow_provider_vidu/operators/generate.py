@@ -348,7 +348,7 @@ class ViduGenerateOperator(SignedURLOperator):
         role: Role = "generate" if self.wait_for_completion else "submit"
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments())["model"]}
         noted |= self._wait_facts(deadline) if self.wait_for_completion else {}
-        noted |= self._kept_facts()
+        noted |= {**self._kept_facts(), "callback": submission.callback is not None}
         publish(context, generation.id, conn_id=self.vidu_conn_id, role=role, endpoint=endpoint, **noted)
 
     def _kept_facts(self) -> dict[str, Any]:
