@@ -41,9 +41,14 @@ NO_GENERATION: Final = (
 )
 ENDED: Final = "This task has ended ({state}) and published no generation, so there is no clip. "
 ENDED_WELL: Final = "A @task that submits with ViduHook publishes its generation with hook.publish()."
+ENDED_AGAIN: Final = (
+    "This task has ended ({state}), and its try {number} published no generation, so there is no clip to show. Its log "
+    "says why. The logs of earlier tries name what these have submitted. Clearing a task that submits pays again, "
+    'unless it has on_clear="resume".'
+)
 ENDED_BADLY: Final = (
-    "Its log says why. A task that has only waited for a free slot has submitted nothing and cost nothing; a clear "
-    "lets it try again."
+    "Its log says why, and whether it sent a request whose outcome is not known: that one may be paid for. A task that "
+    "has only waited for a free slot has submitted nothing and cost nothing; a clear lets it try again."
 )
 NO_ITERATION: Final = (
     "This task is in a loop, so the address of a clip must name the iteration. The link “Watch” of the task instance "
@@ -122,11 +127,19 @@ async def clip_at(
     except store.NoIterationError as error:
         raise HTTPException(404, NO_ITERATION) from error
     except store.EndedError as error:
-        then = ENDED_WELL if str(error) == "success" else ENDED_BADLY
-        raise HTTPException(404, ENDED.format(state=error) + then) from error
+        raise HTTPException(404, _ended(error)) from error
     if found is None:
         raise HTTPException(404, NO_GENERATION)
     return found, cost
+
+
+def _ended(error: store.EndedError) -> str:
+    """Say why there is no clip, and what to do: an earlier try, which Airflow has forgotten, may have paid."""
+    if error.state == "success":
+        return ENDED.format(state=error.state) + ENDED_WELL
+    if error.try_number > 1:
+        return ENDED_AGAIN.format(state=error.state, number=error.try_number)
+    return ENDED.format(state=error.state) + ENDED_BADLY
 
 
 ClipAt = Annotated[tuple[store.Page, float], Depends(clip_at)]

@@ -85,9 +85,9 @@ def depth_of(request: Request) -> int:
     return path.count("/") - 1
 
 
-def refusal(depth: int, title: str, sentence: str) -> str:
-    """Return a page that explains a refusal; its script adds links that lead on."""
-    return _page(depth, title, "refusal", f'<p class="quiet">{escape(sentence)}</p>')
+def refusal(depth: int, status: int, title: str, sentence: str) -> str:
+    """Return a page that explains a refusal; its script adds links that lead on, by the HTTP status."""
+    return _page(depth, title, "refusal", f'<p class="quiet" data-status="{status}">{escape(sentence)}</p>')
 
 
 def _page(depth: int, title: str, script: str, body: str) -> str:

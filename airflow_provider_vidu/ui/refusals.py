@@ -22,6 +22,9 @@ NO_SUCH_PAGE: Final = (
     "There is no page at this address. The clips of a DAG run are on its tab “Vidu clips”; the link “Watch” of a task "
     "opens the page of its clip."
 )
+NO_ACCESS: Final = (
+    "You may not see the clips of this DAG. That requires the permission to read its task instances and its XComs."
+)
 
 
 def explain(app: FastAPI) -> None:
@@ -53,8 +56,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         login = f"{'../' * (depth + 1)}api/v2/auth/login?next={quote(_asked_for(request), safe='')}"
         return RedirectResponse(login, status_code=307)
     title = "No access" if error.status_code == 403 else "Not found"
-    sentence = "You may not see the clips of this DAG." if error.status_code == 403 else redacted(error.detail)
-    return HTMLResponse(refusal(depth, title, sentence), status_code=error.status_code)
+    sentence = NO_ACCESS if error.status_code == 403 else redacted(error.detail)
+    return HTMLResponse(refusal(depth, error.status_code, title, sentence), status_code=error.status_code)
 
 
 async def _misspelt(request: Request, error: Exception) -> Response:
@@ -69,7 +72,7 @@ def _no_such_page(request: Request) -> HTMLResponse:
     """Return a page that explains an unknown address and, by its script, offers links out of it."""
     # The page names nothing that the browser has not sent, so no login is needed.
     folders = request.scope["path"].removeprefix(request.scope.get("root_path", "")).count("/") - 1
-    return HTMLResponse(refusal(max(folders, 0), "Not found", NO_SUCH_PAGE), status_code=404)
+    return HTMLResponse(refusal(max(folders, 0), 404, "Not found", NO_SUCH_PAGE), status_code=404)
 
 
 def _wants_page(request: Request) -> bool:

@@ -40,6 +40,7 @@ def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # no
         page = visit(sheet, theme=theme)
         page.locator(".card").nth(13).wait_for()
         assert "9 of 40 rows stored · 1 failed · 4 at the service · 26 to order" in page.locator(".batch").inner_text()
+        assert "task running" in page.locator(".batch").inner_text()
         assert page.locator(".card", has_text="CreationPolicyViolation").count() == 1
         until(page, "[...document.querySelectorAll('.card video')].filter((v) => v.readyState > 1).length >= 8")
         picture(page, f"batch-{theme}")
@@ -55,6 +56,7 @@ def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # no
     page.keyboard.press("u")
     page.get_by_role("heading", name="Clips of this batch").wait_for()
     assert page.url.endswith("/tasks/films/batch")
+    assert page.locator("#top .actions a").all_inner_texts() == ["All clips", "Task", "Log"]
     phone = visit(sheet, size=PHONE)
     phone.locator(".card").first.wait_for()
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

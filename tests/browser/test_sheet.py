@@ -125,7 +125,7 @@ def test_the_card_says_what_distinguishes_the_clip(visit, filled):
         assert told in card.inner_text(), told
     assert card.locator(".card-prompt").get_attribute("title").count("kite") == 8
     assert page.locator(".card").count() == 8
-    assert "8 clips · 860 credits" in page.locator(".sum").inner_text()
+    assert page.locator(".sum").inner_text() == "8 clips · 860 credits · times in UTC"
     page.get_by_role("button", name="Failed").click()
     until(page, "document.querySelectorAll('.card').length === 1")
     assert "1 clip · 80 credits" in page.locator(".sum").inner_text()
@@ -233,6 +233,18 @@ def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):  # noqa: F811
     held[0].continue_()
     page.get_by_text("hook.publish(generation)").wait_for()
     assert page.locator(".skeleton").count() == 0
+
+
+def test_a_sheet_says_that_no_triggerer_runs(visit, pages):  # noqa: F811
+    """Once above the clips, and in a line of each card that waits for one."""
+    since = datetime.now(UTC) - timedelta(minutes=5)
+    note = {"conn_id": "not_there", "role": "generate"}
+    for index, triggerer in enumerate([None, 1, None]):
+        pages.add("scene", f"late-{index}", dag="late-ui", index=index, state="deferred", watch=note, deferred=since,
+                  at=since, triggerer=triggerer)  # fmt: skip
+    page = visit(pages.at("scene", dag="late-ui").partition("/tasks")[0])
+    page.get_by_role("heading", name="No triggerer has taken up the wait of 2 of these clips").wait_for()
+    assert page.locator(".card", has_text="No triggerer has taken up this wait").count() == 2
 
 
 def test_on_a_phone_the_state_comes_first(visit, filled):

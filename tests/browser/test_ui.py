@@ -248,6 +248,8 @@ def test_without_permission(log_in, film, airflow):
     page = log_in("nobody", at=path)
     page.wait_for_url(f"**{path}")
     page.get_by_text("You may not see the clips of this DAG.").wait_for()
+    # No other way out: the pages of the DAG would be refused as well.
+    assert [link.inner_text() for link in page.locator(".ways a").all()] == ["Airflow's home page"]
     assert "kite" not in page.content()
     for then in ("/clip.json", "/file", "/cover"):
         answer = page.request.get(airflow.url + path + then)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,7 +30,6 @@ MAX_BATCHES: Final = 20
 """The most batches of a run that its sheet lists."""
 MAX_PLACE_CHARS: Final = 10_000
 MAX_NAME_CHARS: Final = 300
-UNATTENDED: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,7 @@ class Batch:
     @property
     def is_unattended(self) -> bool:
         """Whether it has waited for a triggerer longer than one that runs would let it."""
-        task = self.task
-        since = task.deferred_at if task.state == "deferred" and task.has_triggerer is False else None
-        return since is not None and datetime.now(UTC) - since > UNATTENDED
+        return self.task.is_unattended(datetime.now(UTC))
 
     @property
     def path(self) -> str:

@@ -32,7 +32,10 @@ from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import Threads
 
-NO_BATCH: Final = "This task has no batch yet. It appears here as soon as the task has begun one."
+NO_BATCH: Final = (
+    "This task has begun no batch, or has begun another try and not resumed its batch in it. The page appears as soon "
+    "as the task has; its log says how far it is. What earlier tries have stored is kept."
+)
 SILENT: Final = "The store of this batch does not answer in time."
 NO_ROW: Final = "The batch has not begun a row of this name, or orders it again right now."
 PAGE_SIZE: Final = 24

@@ -152,6 +152,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {"row": entry.name, "key": redacted(entry.key, 250), "stage": entry.stage}
     if "task" in view:
         known["tasks"] = [view["task"]]  # the batch's own, with its own state
+        # Of the rows on a sheet, the batch's panel says so once.
+        known["is_unattended"] = entry.stage == "working" and batch.is_unattended
     if not isinstance(entry.known, dict):
         # The task of an open row may have failed: a retry or a clear resumes it.
         return {**view, **known, "error": None}
@@ -219,6 +221,7 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
         "manifest": redacted(batch.manifest, 2000),
         "rows": batch.rows,
         "task_state": batch.task.state,
+        "try_number": batch.task.try_number,
         "is_over": batch.is_over,
     }
     if state is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
@@ -24,6 +24,8 @@ from airflow_provider_vidu.ui.clips.xcoms import (
 )
 
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+UNATTENDED: Final = timedelta(minutes=1)
+"""A triggerer that runs and has room takes a wait up sooner than this."""
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}(?:/[a-z0-9_-]{1,60})?", re.ASCII)
 
 
@@ -127,10 +129,20 @@ class TaskFacts:
         """Since when it waits for a free slot; None once it has submitted."""
         return moment(self.note.get("waiting_since")) if self.generation_id is None else None
 
+    def is_unattended(self, now: datetime) -> bool:
+        """Whether it has waited for a triggerer longer than one that runs would let it."""
+        since = self.deferred_at if self.state == "deferred" and self.has_triggerer is False else None
+        return since is not None and now - since > UNATTENDED
+
     @property
     def is_adaptive(self) -> bool:
         """Whether the adaptive schedule decides when it polls."""
         return self.note.get("adaptive") is True
+
+    @property
+    def has_callback(self) -> bool:
+        """Whether the service reports the end to it, so that the adaptive schedule polls seldom."""
+        return self.is_adaptive and self.note.get("callback") is True
 
     @property
     def timed_out(self) -> bool:
@@ -225,6 +237,10 @@ class Clip:
     def records(self) -> list[Record]:
         """The files that downloads have stored of it, the newest first; covers among them."""
         return newest_first(task.record for task in self.tasks if task.record is not None)
+
+    def is_unattended(self, now: datetime) -> bool:
+        """Whether one of its tasks waits in vain for a triggerer."""
+        return any(task.is_unattended(now) for task in self.tasks)
 
     @property
     def stage(self) -> str:

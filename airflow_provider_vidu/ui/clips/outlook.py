@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_vidu.models import Generation, GenerationStatus
-from airflow_provider_vidu.polling.schedule import PollHistory, interval
+from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_interval
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import Live
@@ -20,8 +20,9 @@ LONGEST_ESTIMATE: Final = timedelta(hours=12)
 def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime) -> dict[str, Any]:
     """Return what is known of a wait that goes on; what is not known is None.
 
-    ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment), ``next_poll`` the
-    bounds of its first one after a deferral, ``deadline`` when its timeout expires.
+    ``interval`` is the seconds between Airflow's polls (``is_adaptive``: about, at the moment; ``has_callback``: at
+    most, because the service reports the end), ``next_poll`` the bounds of its first one after a deferral, ``deadline``
+    when its timeout expires.
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
     begun = submitted(clip, generation)
@@ -47,6 +48,7 @@ def _waiting(
         "waits": _place(task),
         "waiting_since": iso(task.deferred_at),
         "is_adaptive": task.is_adaptive,
+        "has_callback": task.has_callback,
         "interval": _interval(task, clip, generation, live, now),
         "next_poll": _first_poll(task, now),
         "deadline": iso(task.deadline),
@@ -66,12 +68,12 @@ def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: 
         return None
     if not task.is_adaptive:
         return task.poll_interval
-    if generation is None or generation.is_done:
-        return None
     begun = task.deferred_at or task.announced_at
-    if begun is None:
+    if generation is None or generation.is_done or begun is None:
         return None
     age = max((now - begun).total_seconds(), 0.0)
+    if task.has_callback:  # only the triggerer knows whether callbacks arrive: without them, it polls more often
+        return round(net_interval(age))
     if generation.status is GenerationStatus.WAITING:
         return round(interval(PollHistory(age=age, queued_at=age)))
     since = live.waiting_until or begun
@@ -81,6 +83,8 @@ def _interval(task: TaskFacts, clip: Clip, generation: Generation | None, live: 
 def _first_poll(task: TaskFacts, now: datetime) -> dict[str, str | None] | None:
     """Return between which times the trigger's first poll falls, while it is still to come."""
     if task.state != "deferred" or task.deferred_at is None or not (task.is_adaptive or task.poll_interval):
+        return None
+    if task.has_callback:  # it is later once callbacks have arrived
         return None
     policy = PollPolicy.for_trigger(task.poll_interval)
     earliest = task.deferred_at + timedelta(seconds=policy.first_delay(rng=lambda: 0.0))

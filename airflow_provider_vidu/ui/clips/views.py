@@ -163,6 +163,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "qualifier": qualifier(clip, generation),
         "error": failure(clip, generation, live),
         "notice": notice(clip, live),
+        "is_unattended": clip.is_unattended(now),
         "medium": first.medium(stored),
         "can_play": source.kind is not None,
         "can_download": source.kind == "storage",

@@ -60,7 +60,16 @@ class NoIterationError(LookupError):
 
 
 class EndedError(LookupError):
-    """A task has ended without a generation; the message is its state."""
+    """A task has ended without a generation.
+
+    :param state: its state.
+    :param try_number: its latest try.
+    """
+
+    def __init__(self, state: str, try_number: int) -> None:
+        super().__init__(state)
+        self.state = state
+        self.try_number = try_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +135,9 @@ def read_page(
                 return waiting
             if region_id is None and is_in_loop(session, dag_id, run_id, task_id):
                 raise NoIterationError(task_id)
-            if (state := reader.state(task_id, index, region_id)) in ENDED:
-                raise EndedError(state)
+            state, try_number = reader.state(task_id, index, region_id)
+            if state in ENDED:
+                raise EndedError(state, try_number)
             return None
         others = (task for task in reader.relatives(own) if (task.key, task.number) != (own.key, own.number))
         full = reader.with_results([own, *others])
@@ -214,14 +224,16 @@ class _Reader:
         """Return the tasks of the run that wait for a free slot."""
         return Waiters(self._session, *self._run, self._resolver if self.must_resolve() else None)
 
-    def state(self, task_id: str, index: int, region_id: UUID | None) -> str | None:
-        """Return the state of a task instance; None if it has none."""
+    def state(self, task_id: str, index: int, region_id: UUID | None) -> tuple[str | None, int]:
+        """Return the state of a task instance (None if it has none) and its latest try."""
         dag_id, run_id = self._run
-        query = placed(select(TaskInstance.state).select_from(TaskInstance)).where(
+        query = placed(select(TaskInstance.state, TaskInstance.try_number).select_from(TaskInstance)).where(
             TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, stands_at(task_id, index, region_id)
         )
-        state = self._session.scalar(query.limit(1))
-        return None if state is None else str(getattr(state, "value", state))
+        row = self._session.execute(query.limit(1)).first()
+        if row is None or row.state is None:
+            return None, 0
+        return str(getattr(row.state, "value", row.state)), row.try_number or 0
 
     def relatives(self, own: TaskFacts) -> list[TaskFacts]:
         """Return the task instances that work with the same generation."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 OUTCOMES: Final = ("succeeded", "working", "submitted", "failed")
@@ -36,8 +37,11 @@ class Account:
 
     :param is_cut: whether there is more than was added up.
     :param unread: how many tasks' notes could not be read, because an XCom back end keeps them elsewhere.
+    :param begun_again: by DAG, how many tasks have begun another try and published nothing in it: what their earlier
+        tries have spent is missing, because Airflow has removed their XComs.
     """
 
     rows: tuple[Spent, ...]
     is_cut: bool = False
     unread: int = 0
+    begun_again: Mapping[str, int] = field(default_factory=dict)

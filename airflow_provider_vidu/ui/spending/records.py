@@ -16,7 +16,7 @@ from airflow.models import renderedtifields as rendered
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, case, cast, func, literal, or_, select, union_all
+from sqlalchemy import String, and_, case, cast, exists, func, literal, or_, select, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -46,6 +46,10 @@ _ONGOING: Final = (
     "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred",
     "awaiting_input",
 )  # fmt: skip
+
+_ORDERING: Final = ("ViduGenerateOperator", "ViduBatchOperator")
+_BEGUN: Final = ("running", "restarting", "up_for_retry", "failed")
+"""The states of a task that has begun a try, and may not have published anything in it."""
 
 
 class utc_day(GenericFunction[str]):  # noqa: N801 - the name of a function in SQL
@@ -119,7 +123,29 @@ def account(session: Session, since: datetime) -> Account:
         if row.nth <= MAX_OF_DAG
     ]
     is_cut = len(found) > len(rows) or len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
-    return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0))
+    begun_again = {row.dag_id: row.tasks for row in session.execute(_begun_again(since))}
+    return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0), begun_again)
+
+
+def _begun_again(since: datetime) -> Any:
+    """Select, by DAG, how many tasks have begun another try and published nothing in it.
+
+    Airflow removes a task's XComs when a try begins. A retry that resumes an order, or a batch, publishes it again;
+    until then, or if the try ends before, the earlier tries are missing in the sums.
+    """
+    notes = aliased(XComModel)
+    has_published = exists().where(same_task(notes, TaskInstance), notes.key.in_((WATCH_KEY, BATCH_KEY)))
+    return (
+        select(TaskInstance.dag_id, func.count().label("tasks"))
+        .where(
+            TaskInstance.state.in_(_BEGUN),
+            TaskInstance.operator.in_(_ORDERING),
+            TaskInstance.try_number > 1,
+            TaskInstance.start_date >= since,
+            ~has_published,
+        )
+        .group_by(TaskInstance.dag_id)
+    )
 
 
 def _generations(since: datetime) -> Any:

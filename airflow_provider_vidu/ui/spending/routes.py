@@ -77,7 +77,7 @@ async def _account(request: Request, days: int) -> tuple[Account, datetime]:
 
 def _readable(user: Any, account: Account) -> Collection[str]:
     """Return the DAGs whose clips a user may see: by Airflow's own check, each with both of its entities."""
-    dag_ids = sorted({row.dag_id for row in account.rows})
+    dag_ids = sorted({row.dag_id for row in account.rows} | set(account.begun_again))
     if not dag_ids:
         return frozenset()
     manager = get_auth_manager()

@@ -61,6 +61,7 @@ def summary(account: Account, readable: Collection[str], *, since: date, days: i
         "row_count": len(rows),
         "is_cut": account.is_cut,
         "unread": account.unread,
+        "begun_again": sum(count for dag_id, count in account.begun_again.items() if dag_id in readable),
     }
 
 

@@ -1,5 +1,5 @@
 // How far a batch is, and the ways to its rows and its manifest.
-import { airflow, airflowTaskPath, copyable, crumb, el, here, runPath, taskName, time } from "./common.js";
+import { airflow, airflowTaskPath, copyable, crumb, el, here, logPath, runPath, taskName, time } from "./common.js";
 
 /** The path of a batch's page below its run. */
 export function batchPath(batch) {
@@ -10,7 +10,8 @@ export function batchPath(batch) {
 
 /** The panel of a batch: on its own sheet, or on that of its run, from where it leads to the rows. */
 export function batchPanel(view, batch, { isOwn }) {
-  const task = new URL(runPath(view), airflow).pathname + airflowTaskPath(batch);
+  const run = new URL(runPath(view), airflow).pathname;
+  const task = run + airflowTaskPath(batch);
   const name = isOwn ? crumb(taskName(batch), task) : el("a", { href: here + batchPath(batch) }, taskName(batch));
   return el(
     "section.panel.batch",
@@ -18,13 +19,15 @@ export function batchPanel(view, batch, { isOwn }) {
     el("div.batch-head", {}, el("h2", {}, name), el("p.quiet", {}, ...progressText(batch))),
     batch.stored !== null && batch.rows > 0 && bar(batch),
     batch.is_unattended && el("p.batch-problem", { role: "alert" }, "No triggerer has taken up this wait: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
+    batch.task_state === "failed" && el("p.batch-problem", {}, "The task failed; its ", crumb("log", run + logPath(batch)), " says why. Clearing it orders the rows without a file again, and pays for those only, unless it has on_clear=\"new\"."),
     batch.problem && el("p.batch-problem", {}, batch.problem),
     isOwn && el("p.quiet.batch-manifest", {}, el("span", {}, "Manifest "), copyable(batch.manifest, "the address of the manifest")),
   );
 }
 
 function progressText(batch) {
-  if (batch.stored === null) return [`${amount(batch.rows)} rows`, ` · task ${batch.task_state ?? "without a status"}`];
+  const task = ` · task ${batch.task_state ?? "without a status"}`;
+  if (batch.stored === null) return [`${amount(batch.rows)} rows`, task];
   const parts = [
     `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
     batch.failed > 0 && `${amount(batch.failed)} failed`,
@@ -32,7 +35,7 @@ function progressText(batch) {
     batch.left > 0 && `${amount(batch.left)} to order`,
     batch.credits > 0 && `${amount(batch.credits)} credits`,
   ].filter(Boolean);
-  return [parts.join(" · "), ...(batch.deadline ? [" · timeout ", time(batch.deadline)] : [])];
+  return [parts.join(" · "), task, ...(batch.deadline ? [" · timeout ", time(batch.deadline)] : [])];
 }
 
 function bar(batch) {

@@ -1,7 +1,7 @@
 // The page of one clip: how far it is, then the clip itself.
 import {
   airflow, airflowTaskPath, announce, badge, bytes, clipPath, copyable, copyButton, crumb, download, el, fill, getJson, here, isFramed,
-  keepAsking, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
+  keepAsking, logPath, plainCrumb, runPath, seconds, STATES, stateText, taskName, time, topBar, zoneName,
 } from "./common.js";
 import { slotPanel, slotText } from "./slot.js";
 
@@ -14,8 +14,6 @@ const WAITS = {
   succeeded: "There is no clip to play",
   stored: "There is no clip to play",
 };
-
-const UNATTENDED_MS = 60_000;
 
 const main = document.getElementById("main");
 const parts = {};
@@ -57,7 +55,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, isUnattended(view)], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -100,13 +98,6 @@ function bar(view) {
       plainCrumb("Run", run, "The DAG run in Airflow"),
     ],
   );
-}
-
-function plainCrumb(text, href, title) {
-  const link = crumb(text, href);
-  link.className = "plain";
-  link.title = title;
-  return link;
 }
 
 function showStage(view) {
@@ -237,11 +228,13 @@ function lastPoll({ asked_at: asked, answered_at: answered }) {
 }
 
 function nextPoll(view) {
-  const { interval, is_adaptive: isAdaptive, next_poll: next } = view.outlook;
+  const { interval, is_adaptive: isAdaptive, has_callback: hasCallback, next_poll: next } = view.outlook;
   const own = view.refresh === null ? null : `by this page within ${seconds(Math.max(view.refresh, view.pause))}`;
   const theirs = next
     ? el("span", {}, "by Airflow between ", time(next.since), " and ", time(next.at))
-    : interval
+    : interval && hasCallback
+      ? `by Airflow when the service calls back, at the latest after about ${seconds(interval)}`
+      : interval
       ? `by Airflow ${isAdaptive ? "about every" : "every"} ${seconds(interval)}`
       : null;
   const parts = [own, theirs].filter(Boolean);
@@ -284,12 +277,12 @@ function alerts(view) {
         error.cost && el("p.quiet", {}, error.cost),
         ways(view),
       ),
-    isUnattended(view) &&
+    view.is_unattended &&
       el(
         "div.alert.is-notice",
         { role: "status" },
         el("h2", {}, "No triggerer has taken up this wait"),
-        el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : "The generation itself goes on at the service, and nothing is lost."}`),
+        el("p", {}, `The task does not go on until one does: check that a triggerer runs, and its capacity. ${view.slot ? "Nothing is submitted or paid meanwhile." : `The generation itself ${view.done ? "has ended" : "goes on"} at the service, and nothing is lost.`}`),
         ways(view),
       ),
     notice &&
@@ -303,17 +296,6 @@ function alerts(view) {
         !error && ways(view),
       ),
   ];
-}
-
-/** Whether a deferred task has waited for a triggerer longer than one that runs would let it. */
-function isUnattended({ task, outlook: found, slot, now }) {
-  const is = found?.waits === "unassigned" || (slot?.is_queued && slot.has_triggerer === false);
-  return Boolean(is && Date.parse(now) - Date.parse(found?.waiting_since ?? task.deferred_at) > UNATTENDED_MS);
-}
-
-/** The path of the log of a task instance's latest try below its run, in Airflow's UI. */
-function logPath(task) {
-  return airflowTaskPath(task, "", { try_number: task.try_number || 1 });
 }
 
 /** What helps next: the log of each task that failed (or else of the page's own), and a text to ask others with. */

@@ -81,6 +81,11 @@ export function airflowTaskPath(view, tab = "", parameters = {}) {
   return `/tasks/${encodeURIComponent(view.task_id)}${mapped}${tab}${query && `?${query}`}`;
 }
 
+/** The path of the log of a task instance's latest try below its run, in Airflow's UI. */
+export function logPath(task) {
+  return airflowTaskPath(task, "", { try_number: task.try_number || 1 });
+}
+
 export function runPath(view) {
   return `dags/${encodeURIComponent(view.dag_id)}/runs/${encodeURIComponent(view.run_id)}`;
 }
@@ -187,6 +192,14 @@ export function crumb(text, href) {
   return link;
 }
 
+/** The same as a button. */
+export function plainCrumb(text, href, title) {
+  const link = crumb(text, href);
+  link.className = "plain";
+  link.title = title;
+  return link;
+}
+
 function openAround(event) {
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
   event.preventDefault();
@@ -200,13 +213,17 @@ function openAround(event) {
   link.remove();
 }
 
-/** Refresh while the page is visible: `load` returns the seconds until the next refresh, or null for none. */
+/**
+ * Refresh while the page is visible: `load` returns the seconds until the next refresh, or null for none. A page that
+ * becomes visible again is refreshed in any case: its task may have been cleared in another tab.
+ */
 export function keepAsking(load) {
   let timer = null;
   let failures = 0;
-  let wanted = true;
+  let asking = 0;
   async function ask() {
     timer = null;
+    asking += 1;
     let pause;
     try {
       pause = await load();
@@ -216,14 +233,14 @@ export function keepAsking(load) {
       pause = Math.min(5 * 2 ** failures, 60);
       trouble(error, pause);
     }
-    wanted = pause !== null;
-    if (wanted && !document.hidden) timer = setTimeout(ask, pause * 1000);
+    asking -= 1;
+    if (pause !== null && !asking && !document.hidden) timer = setTimeout(ask, pause * 1000);
   }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       clearTimeout(timer);
       timer = null;
-    } else if (wanted && timer === null) {
+    } else if (!asking && timer === null) {
       ask();
     }
   });
@@ -256,7 +273,7 @@ function trouble(error, pause) {
     status === 401
       ? "Your session has ended."
       : status === 403
-        ? "You may not see the clips of this DAG."
+        ? "You may not see the clips of this DAG. That requires the permission to read its task instances and its XComs."
         : status === 404
           ? error.message
           : `Airflow does not answer; the page retries in ${pause} s.`;
@@ -264,7 +281,7 @@ function trouble(error, pause) {
   const main = document.getElementById("main");
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
-  const ways = status === 404 || status === 403 ? waysOut() : [];
+  const ways = status === 404 || status === 403 ? waysOut(status) : [];
   const top = document.getElementById("top");
   if (!top.hasChildNodes()) fill(top, "trouble", () => topBar([], []));
   main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again), ...ways));
@@ -286,8 +303,10 @@ function namesInAddress() {
   return address.exec(location.pathname)?.groups ?? {};
 }
 
-/** Links that lead on from a page that has nothing to show, by what its address names. */
-export function waysOut() {
+/** Links that lead on from a page that has nothing to show, by what its address names; without access, out of it. */
+export function waysOut(status) {
+  const home = crumb("Airflow's home page", airflow.pathname);
+  if (status === 403) return [el("ul.ways", {}, el("li", {}, home))]; // the others would be refused as well
   const { dag, run, task, index, region, position } = namesInAddress();
   const base = new URL("dags/", airflow).pathname;
   const own = dag && run && `${base}${dag}/runs/${run}`;
@@ -297,7 +316,7 @@ export function waysOut() {
     own && el("a", { href: `${root.pathname}dags/${dag}/runs/${run}` }, "All clips of this run"),
     own && crumb("The run in Airflow", own),
     dag && crumb("The DAG in Airflow", `${base}${dag}`),
-    crumb("Airflow's home page", airflow.pathname),
+    home,
   ].filter((link) => link && link.pathname !== location.pathname);
   return [el("ul.ways", {}, links.map((link) => el("li", {}, link)))];
 }

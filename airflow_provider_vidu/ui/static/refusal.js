@@ -5,4 +5,4 @@ if (isFramed) document.documentElement.dataset.framed = "true";
 fill(document.getElementById("top"), "refusal", () => topBar([], []));
 const main = document.getElementById("main");
 main.prepend(el("h1", {}, document.title));
-main.append(...waysOut());
+main.append(...waysOut(Number(main.querySelector("[data-status]").dataset.status)));

@@ -1,5 +1,5 @@
 // The contact sheet: every clip of a DAG run.
-import { airflow, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, runPath, seconds, STAGES, taskName, time, topBar } from "./common.js";
+import { airflow, airflowTaskPath, announce, badge, bytes, clipPath, crumb, download, el, fill, getJson, here, isFramed, keepAsking, logPath, plainCrumb, runPath, seconds, STAGES, taskName, time, topBar, zoneName } from "./common.js";
 import { batchPanel, batchPath } from "./batch.js";
 
 const ORDERS = { scene: "In order of the scenes", newest: "Newest first", cost: "Most credits first", state: "Failed first", label: "By label" };
@@ -26,6 +26,7 @@ function build() {
   main.replaceChildren(
     el("div.sheet-head", {}, part("title", "h1", {}), part("sum", "p.quiet.sum", {})),
     part("batches", "div.batches", {}),
+    part("alerts", "div.sheet-alerts", {}),
     el("div.tools", {}, part("filters", "div.filters", { role: "group", "aria-label": "Show" }), part("views", "div.views", {})),
     part("grid", "ul.grid", {}),
     part("empty", "div", {}),
@@ -36,18 +37,33 @@ function build() {
 
 function show(view) {
   if (!parts.grid) build();
-  fill(document.getElementById("top"), [view.dag_id, view.run_id], () =>
-    topBar([crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`), crumb(view.run_id, new URL(runPath(view), airflow).pathname)], []),
-  );
+  fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch?.task_id, view.batch?.try_number], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
+  fill(parts.alerts, view.clips.filter((clip) => clip.is_unattended).length, unattended);
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
-  fill(parts.sum, [view.total, view.credits, stage], () => sum(view));
+  fill(parts.sum, [view.total, view.credits, stage, zoneName()], () => sum(view));
   showGrid(view.clips);
   fill(parts.empty, [all, view.total, view.is_over, view.is_cut, Boolean(view.batch)], () => (view.batch || view.batches.length ? emptyBatch(view, all) : empty(view, all)));
   fill(parts.pages, [view.total, view.offset], () => pages(view));
+}
+
+/** Where one is, and the ways out; a batch's sheet leads to that of its run, and to its task. */
+function bar(view) {
+  const run = new URL(runPath(view), airflow).pathname;
+  const crumbs = [crumb(view.dag_id, `${new URL("dags/", airflow).pathname}${encodeURIComponent(view.dag_id)}`), crumb(view.run_id, run)];
+  if (!view.batch) return topBar(crumbs, []);
+  const own = here.endsWith("/batch"); // else it stands for its run, which has no other clips
+  return topBar(
+    [...crumbs, crumb(taskName(view.batch), run + airflowTaskPath(view.batch))],
+    [
+      own && el("a.plain", { href: here.slice(0, here.indexOf("/tasks/")), rel: "up", title: "All clips of this run" }, "All clips"),
+      plainCrumb("Task", run + airflowTaskPath(view.batch, "/details"), "The task in Airflow"),
+      plainCrumb("Log", run + logPath(view.batch), "The task's log in Airflow"),
+    ],
+  );
 }
 
 /** How many clips there are, and what they cost, as far as the service has named a price. */
@@ -59,7 +75,19 @@ function sum(view) {
   return [
     `${view.total} ${view.total === 1 ? "clip" : "clips"}`,
     clips ? el("span", { title }, ` · ${cost.toLocaleString("en")} credits${known}`) : null,
+    ` · times in ${zoneName()}`,
   ];
+}
+
+/** Said once for all clips on the sheet; their cards repeat it in a line. */
+function unattended(count) {
+  if (!count) return [];
+  return el(
+    "div.alert.is-notice",
+    { role: "status" },
+    el("h2", {}, `No triggerer has taken up the wait of ${count} of these clips`),
+    el("p", {}, "Their tasks do not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost."),
+  );
 }
 
 function views() {
@@ -119,6 +147,7 @@ function cardOf(clip) {
       el("p.card-prompt", { title: prompt }, prompt),
       el("p.quiet.card-facts", {}, facts(clip)),
       clip.error && el("p.card-error", {}, [clip.error.code, clip.error.message].filter(Boolean).join(" · ")),
+      clip.is_unattended && el("p.card-error.is-notice", {}, "No triggerer has taken up this wait."),
       !clip.error && clip.state === "unknown" && clip.notice && el("p.card-error.is-notice", {}, clip.notice.message),
     ),
   );
@@ -226,9 +255,10 @@ function empty(view, all) {
   return el(
     "div.nothing",
     {},
-    el("h2", {}, view.is_over ? "This run has made no clips" : "No clips yet"),
+    el("h2", {}, view.is_over ? "This run has no clips to show" : "No clips yet"),
     el("p", {}, "Clips of ViduGenerateOperator, ViduBatchOperator, ViduGenerationSensor and ViduDownloadOperator appear here as soon as their generation has an id."),
     el("p", {}, "A @task that submits with ViduHook is not seen from here: it publishes its generation itself, with ", el("code", {}, "hook.publish(generation)"), "."),
+    view.is_over && el("p", {}, "If the last try of a task failed before it published its generation again, what earlier tries have made is not shown either: it is in the logs of those tries."),
   );
 }
 

@@ -1,5 +1,5 @@
 // The page of a task that waits for a free slot: what stands on it until there is a generation.
-import { el, time, zoneName } from "./common.js";
+import { el, seconds, time, zoneName } from "./common.js";
 
 /** 1st, 2nd, 3rd, 4th … 11th, 12th, 13th … 21st. */
 function ordinal(number) {
@@ -27,7 +27,7 @@ export function slotPanel({ slot, refresh, pause }, list) {
     ["Waits", el("span", {}, "since ", time(slot.since))],
     ["Triggerer", slot.is_queued && slot.has_triggerer === false && "none has taken the wait up yet"],
     ["Timeout", slot.deadline && time(slot.deadline)],
-    ["Next look", refresh === null ? null : `by this page within ${Math.max(refresh, pause)} s`],
+    ["Next refresh", refresh === null ? null : `by this page within ${seconds(Math.max(refresh, pause))}`],
   ];
   return [
     el("h2", {}, `Waiting for a slot (times in ${zoneName()})`),

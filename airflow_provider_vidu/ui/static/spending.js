@@ -33,7 +33,7 @@ function show(view) {
   fill(parts.periods, view.days, periods);
   const isEmpty = !view.row_count;
   fill(parts.export, [view.days, isEmpty], () => (isEmpty ? [] : download(`${here}.csv?days=${view.days}`, "Download these sums as CSV", "CSV")));
-  fill(parts.notes, [view.is_cut, view.unread], () => notes(view));
+  fill(parts.notes, [view.is_cut, view.unread, view.begun_again], () => notes(view));
   fill(parts.chart, [view.calendar, isEmpty], () => (isEmpty ? [] : chart(view)));
   fill(parts.groups, [view.dags, view.models, view.outcomes], () => (isEmpty ? [] : groups(view)));
   fill(parts.rows, [view.rows, view.row_count], () => (isEmpty ? [] : rows(view)));
@@ -63,8 +63,15 @@ function go(period) {
 function notes(view) {
   return [
     view.is_cut && el("p.quiet", {}, "There is more than is added up here: the newest generations are."),
+    view.begun_again > 0 && el("p.quiet", {}, missing(view.begun_again)),
     view.unread > 0 && el("p.quiet", {}, `${amount(view.unread)} notes of tasks (in all DAGs) are kept by the XCom back end and are not added up.`),
   ].filter(Boolean);
+}
+
+/** Airflow removes what a task has published when another try begins. */
+function missing(tasks) {
+  const [who, whose] = tasks === 1 ? ["1 task has", "its"] : [`${amount(tasks)} tasks have`, "their"];
+  return `${who} begun another try and published nothing in it: what ${whose} earlier tries have ordered is missing here.`;
 }
 
 function chart(view) {

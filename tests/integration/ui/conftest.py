@@ -109,6 +109,8 @@ class Pages:
         spent: float | None = None,
         trigger: tuple[str, str] | None = None,
         batch: Any = None,
+        tried: int = 1,
+        operator: str | None = None,
     ) -> UUID:
         """Add a task instance with its XComs, as a worker would have left them.
 
@@ -124,6 +126,8 @@ class Pages:
         :param batch: where its batch is.
         :param waits: the stored arguments of a trigger that waits for a free slot.
         :param trigger: class and stored arguments of another trigger.
+        :param tried: its latest try.
+        :param operator: the name of its operator's class.
         :return: the id of the task instance.
         """
         from airflow.models.renderedtifields import RenderedTaskInstanceFields
@@ -143,7 +147,8 @@ class Pages:
             xcoms |= {f"generation_id.{number:02}": another_id, f"vidu_watch.{number:02}": note}
         with self.engine.begin() as database:
             run_id = self._run(database, dag)
-            own = {**names, "state": state, "try_number": 1, "pool": "default_pool", "start_date": at}
+            own = {**names, "state": state, "try_number": tried, "operator": operator}
+            own |= {"pool": "default_pool", "start_date": at}
             own["end_date"] = None if state in ("running", "deferred") else ended or at
             if deferred is not None:
                 path = "x" if waits is None else "airflow_provider_vidu.triggers.ViduSlotTrigger"

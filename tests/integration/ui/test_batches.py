@@ -64,8 +64,13 @@ def test_a_batch_that_no_triggerer_has(pages, age, triggerer, is_told):
     since = datetime.now(UTC) - timedelta(seconds=age)
     pages.add(batch.name, None, dag="films", state="deferred", batch=batch.place, at=since, deferred=since,
               triggerer=triggerer)  # fmt: skip
-    sheet = told(pages, f"{pages.at(batch.name, dag='films')}/batch/clips.json")
+    batch.submit(0)
+    page = f"{pages.at(batch.name, dag='films')}/batch"
+    sheet = told(pages, f"{page}/clips.json")
     assert sheet["batch"]["is_unattended"] is is_told
+    (card,) = sheet["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (card["is_unattended"], row["is_unattended"]) == (False, is_told)  # the sheet has it above
 
 
 def test_the_page_of_a_row(pages):

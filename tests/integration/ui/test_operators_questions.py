@@ -133,6 +133,24 @@ def test_an_unknown_address_explains_itself(pages, path, root):
         assert pages.get(path, headers={"Accept": "application/json"}).json() == {"detail": "Not Found"}
 
 
+@pytest.mark.parametrize(("tried", "told"), [(1, "cost nothing"), (3, "its try 3 published no generation")])
+def test_a_task_that_has_ended_without_a_generation(pages, tried, told):
+    """After a first try nothing was paid for; later ones may hide what an earlier one has submitted."""
+    pages.add(f"ended-{tried}", None, state="failed", tried=tried)
+    answer = pages.get(pages.at(f"ended-{tried}", then="/clip.json"))
+    assert answer.status_code == 404
+    assert told in answer.json()["detail"]
+    assert ("cost nothing" in answer.json()["detail"]) is (tried == 1)
+
+
+def test_a_refused_page_says_so_to_its_script(pages):
+    """By the status the script offers links: without access, none to pages that would be refused as well."""
+    refused = pages.get(pages.at("secret", dag="another"))
+    assert refused.status_code == 403
+    assert 'data-status="403"' in refused.text
+    assert "requires the permission" in refused.text
+
+
 def test_a_task_without_a_generation_says_when_it_has_one(pages):
     """The page of such a task explains what it waits for."""
     answer = pages.get(pages.at("nothing-yet", then="/clip.json"))

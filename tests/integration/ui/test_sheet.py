@@ -47,6 +47,16 @@ def test_what_distinguishes_clips(pages):
     assert card["prompt"] == "A kite"
 
 
+@pytest.mark.parametrize(("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False)])
+def test_a_card_says_that_no_triggerer_has_its_wait(pages, age, triggerer, is_told):
+    """After a minute; also where the generation itself has ended meanwhile."""
+    deferred, dag = datetime.now(UTC) - timedelta(seconds=age), f"unattended-{age}-{triggerer}"
+    known = {"dag": dag, "state": "deferred", "deferred": deferred, "triggerer": triggerer, "at": deferred}
+    pages.add("goes", "u-1", watch=MADE, **known)
+    pages.add("done", "u-2", watch=MADE, result={"id": "u-2", "status": "succeeded"}, **known)
+    assert [clip["is_unattended"] for clip in sheet(pages, "goes", dag)["clips"]] == [is_told] * 2
+
+
 def test_the_beginning_of_a_prompt_is_marked_as_such(pages):
     """What Airflow cut off a long rendered prompt is shown as its beginning, without the sentence about a setting."""
     cut = f"Truncated. You can change this behaviour in [core]max_templated_field_length. 'A kite {'x' * 4000}..."

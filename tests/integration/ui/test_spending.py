@@ -155,6 +155,25 @@ def test_each_user_sees_their_own_dags(pages):
     assert pages.get("/vidu/spending.json?days=31", user="admin").status_code == 422
 
 
+def test_a_try_that_has_published_nothing_yet(pages):
+    """Airflow has removed what the earlier ones had published; the page says of how many tasks that its reader sees."""
+    place = {"batch": "b", "folder": "s3://clips/again/", "manifest": "m"}
+    made, batch = {"operator": "ViduGenerateOperator"}, {"operator": "ViduBatchOperator"}
+    pages.add("resumes", None, dag="spend-again", state="running", tried=2, **batch)
+    pages.add("broke", None, dag="spend-again", state="failed", tried=3, **made)
+    for task, known in {
+        "first": {"state": "running", **batch},
+        "published": {"state": "running", "tried": 2, "batch": place, **batch},
+        "noted": {"state": "failed", "tried": 2, "watch": {**MADE, "credits": 1}, **made},
+        "dry": {"state": "success", "tried": 2, **batch},
+        "foreign": {"state": "failed", "tried": 2, "operator": "BashOperator"},
+        "old": {"state": "failed", "tried": 2, "at": NOW - timedelta(days=100), **made},
+    }.items():
+        pages.add(task, None, dag="spend-again", **known)
+    assert wait_for(lambda: sums(pages)["begun_again"] == 2, 30, every=0.3)
+    assert sums(pages, "vera")["begun_again"] == 0
+
+
 def test_the_csv_runs_nothing(pages):
     """What a spreadsheet would take for a formula is text in it; numbers stay numbers."""
     for index, name in enumerate(('=cmd|"x"', "+1", "-1", "@SUM(1)", "plain,2")):

@@ -61,6 +61,16 @@ def test_the_adaptive_interval_follows_state_and_age():
     assert seen(at(5), Live())["interval"] is None
 
 
+def test_a_wait_for_a_callback_polls_seldom():
+    """The page names the longest pause: after half of the age, at least five minutes; a fixed interval is kept."""
+    called = {"adaptive": True, "callback": True}
+    found = [seen(at(age), Live(running()), watch=called) for age in (20, 4000)]
+    assert [one["interval"] for one in found] == [300, 1800]
+    assert [(one["has_callback"], one["next_poll"]) for one in found] == [(True, None)] * 2
+    fixed = seen(at(20), Live(running()), watch={"poll_interval": 40.0, "callback": True})
+    assert (fixed["has_callback"], fixed["interval"]) == (False, 40.0)
+
+
 @pytest.mark.parametrize("interval", [-1, 0, "soon", 1e300, True])
 def test_an_interval_that_is_none(interval):
     """A note is whatever a DAG has written."""

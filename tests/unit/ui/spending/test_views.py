@@ -35,13 +35,14 @@ def test_the_sums():
         spent(cost=2.5), spent(dag_id="b", outcome="failed", cost=4.0), spent(dag_id="secret", cost=1000.0),
         spent(day="2026-02-01", model=None, generations=3, priced=0, cost=0.0), spent(day="2026-03-05"),
     )  # fmt: skip
-    told = summary(Account(rows, is_cut=True, unread=2), {"a", "b"}, since=SINCE, days=4)
+    account = Account(rows, is_cut=True, unread=2, begun_again={"a": 2, "secret": 5})
+    told = summary(account, {"a", "b"}, since=SINCE, days=4)
     assert told["total"] == {"credits": 7.5, "generations": 6, "with_price": 3}
     assert [each["day"] for each in told["calendar"]] == ["2026-01-30", "2026-01-31", "2026-02-01", "2026-02-02"]
     assert told["calendar"][1]["credits"] == {"succeeded": 2.5, "working": 0, "submitted": 0, "failed": 4}
     assert [each["name"] for each in told["dags"]] == ["b", "a"]
     assert [each["name"] for each in told["models"]] == ["m", "not known"]
-    assert (told["row_count"], told["is_cut"], told["unread"]) == (4, True, 2)
+    assert (told["row_count"], told["is_cut"], told["unread"], told["begun_again"]) == (4, True, 2, 2)
 
 
 def test_the_answer_is_bounded():
