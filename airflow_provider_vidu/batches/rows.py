@@ -36,7 +36,7 @@ _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
 _DERIVED_CHARS: Final = 12
 _NAMED_DUPLICATES: Final = 10
 _VERBATIM = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 ._-]*[A-Za-z0-9_-])?")
-_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d)(?:\..*)?")
+_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")
 
 
 @dataclass(frozen=True, slots=True)

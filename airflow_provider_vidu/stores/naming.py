@@ -26,8 +26,9 @@ _KEPT = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 # An id that ends like our suffixes (hash, artifact, creation number) could collide with another id's name.
 _LOOKS_MADE = re.compile(rf"-(?:[0-9a-f]{{{_HASH_CHARS}}}|{'|'.join(BESIDE_THE_RESULT)}|[2-9]|[1-9][0-9]{{1,2}})$")
+# CONIN$ and CONOUT$ need no entry: a name never holds a dollar sign.
 _WINDOWS_RESERVED: Final = frozenset(
-    ["con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )
 
 _AZURE_PARAMETER = re.compile(r"(?i)s[pertvi]|spr|sip|sk[setv]|sk[ot]id|sig")

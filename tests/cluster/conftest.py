@@ -19,6 +19,11 @@ DIALECTS = {"native": "vidu-native", "ent": "ent-v2"}
 KEY = f"vda-cluster-{secrets.token_hex(16)}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put last what ends all waits. It passes anywhere, but whatever comes after it needs new ones: minutes."""
+    items.sort(key=lambda item: item.path == HERE / "test_noticed.py")
+
+
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """Run the service. What is ordered there stays queued, where it can be cancelled, until a test finishes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -53,6 +54,9 @@ class CallbackWorld:
         self.instance: UUID = self.task.id
         self.deferred_at = self.now - 100
         self.deferred: TaskDeferred | None = None
+        self.trigger_id = 0
+        self._row = threading.Lock()
+        """Held where Airflow's database has one statement: two threads find and resume the task."""
         self.result: Any = None
         self.error: Exception | None = None
         self.woken = 0
@@ -75,19 +79,21 @@ class CallbackWorld:
     def _find(self, instances: Collection[UUID]) -> dict[UUID, list[WaitingTask]]:
         if self.broken is not None:
             raise self.broken
-        if self.deferred is None or self.instance not in instances:
-            return {}
-        stored = json.loads(json.dumps(self.deferred.trigger.serialize()[1]))
-        if stored.get("woken_at"):
-            stored["woken_at"] = self.deferred_at  # in the world's time
-        return {self.instance: [WaitingTask(self.instance, 1, self.deferred_at, stored)]}
+        with self._row:
+            if self.deferred is None or self.instance not in instances:
+                return {}
+            stored = json.loads(json.dumps(self.deferred.trigger.serialize()[1]))
+            if stored.get("woken_at"):
+                stored["woken_at"] = self.deferred_at  # in the world's time
+            return {self.instance: [WaitingTask(self.instance, self.trigger_id, self.deferred_at, stored)]}
 
     def _resume(self, task: WaitingTask, event: Mapping[str, Any]) -> bool:
-        deferred, self.deferred = self.deferred, None
-        if deferred is None:
-            return False
-        self.woken += 1
-        self.deferred_at = self.now
+        with self._row:
+            if self.deferred is None or task.trigger_id != self.trigger_id:
+                return False
+            deferred, self.deferred = self.deferred, None
+            self.woken += 1
+            self.deferred_at = self.now
         self._run(lambda: self.task.wake(deferred, json.loads(json.dumps(event))))
         return True
 
@@ -100,7 +106,8 @@ class CallbackWorld:
         try:
             self.result = leg()
         except TaskDeferred as deferred:
-            self.deferred = deferred
+            with self._row:
+                self.deferred, self.trigger_id = deferred, self.trigger_id + 1
         except Exception as error:  # noqa: BLE001 - the task's own end
             self.error = error
 

@@ -243,13 +243,8 @@ ROWS: dict[str, Row] = {
     "an API server without the option": Row(option_is_missing, answer=404),
 }  # fmt: skip
 
-# On a busy machine the world's clock can jump between a wake-up and its record, so one wake-up more is counted.
-AT_NIGHT = {"forty lies in forty seconds"}
 
-
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[pytest.mark.nightly] if name in AT_NIGHT else []) for name in ROWS]
-)
+@pytest.mark.parametrize("fault", ROWS)
 async def test_a_faulty_callback_costs_latency_alone(world, fault, fault_row):
     """The order is paid once and succeeds; the task is woken, and the service polled, as often as the row says."""
     row = ROWS[fault]

@@ -35,7 +35,10 @@ EXTRAS = (
     "dialect", "auth_scheme", "timeout", "max_retries", "verify", "proxy", "headers", "query_path", "create_path",
     "allowed_hosts",
 )  # fmt: skip
-DEVICES = ("con", "PRN", "aux.txt", "NUL.", "com1", "LPT9.mp4", "com\u00b9", "conin$", "CONOUT$", "clock$")
+DEVICES = (
+    "con", "PRN", "aux.txt", "NUL.", *(f"com{n}" for n in range(10)), *(f"LPT{n}.mp4" for n in range(10)), "com\u00b9",
+    "conin$", "CONOUT$", "clock$",
+)  # fmt: skip
 
 
 @fixed_examples
@@ -86,7 +89,8 @@ def test_anything_is_shown_as_one_clean_line(value: Any, limit: int) -> None:
 @each_row("artifact", ARTIFACTS)
 def test_no_name_is_a_device(device: str, artifact: Any) -> None:
     """What Windows takes for a device is the name of no file, and two spellings are two files."""
-    reserved = {"con", "prn", "aux", "nul", "com1", "lpt9", "conin$", "conout$", "clock$"}
+    reserved = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
+    reserved |= {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
     name = file_name(stem_of(device, None), artifact, "video/mp4")
     assert name.partition(".")[0].lower() not in reserved
     assert not name.endswith((".", " "))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 _TRIGGER: Final = "airflow_provider_vidu.triggers.ViduGenerationTrigger"
 MAX_SUCCESSORS: Final = 100
 """The most current task instances that are compared with the token of an earlier try."""
+_SAME_DEFERRAL: Final = timedelta(seconds=1)
+"""A task that is resumed and defers again takes longer."""
 _missing: str | None = None
 
 try:
@@ -93,7 +96,7 @@ def resume(task: WaitingTask, event: Mapping[str, Any]) -> bool:
             .where(
                 TaskInstance.id == _spelt(task.instance),
                 TaskInstance.state == "deferred",
-                TaskInstance.trigger_id == task.trigger_id,
+                TaskInstance.trigger_id.in_(_trigger_of(task)),
             )
             .values(scheduled_dttm=None)
             .execution_options(synchronize_session=False)
@@ -103,6 +106,13 @@ def resume(task: WaitingTask, event: Mapping[str, Any]) -> bool:
         row = session.scalars(select(TaskInstance).where(TaskInstance.id == _spelt(task.instance))).one()
         handle_event_submit(TriggerEvent(dict(event)), task_instance=row, session=session)  # type: ignore[no-untyped-call]
         return True
+
+
+def _trigger_of(task: WaitingTask) -> Any:
+    """Select the trigger that a task was found with. Its id is not enough: SQLite gives that of a deleted row again."""
+    at = datetime.fromtimestamp(task.deferred_at, UTC)
+    is_same = Trigger.created_date.between(at - _SAME_DEFERRAL, at + _SAME_DEFERRAL)
+    return select(Trigger.id).where(Trigger.id == task.trigger_id, is_same)
 
 
 def _waits() -> Any:

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches import journal, plan
 from airflow_provider_vidu.batches.leg import collecting, submitting
-from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
 
@@ -50,7 +50,7 @@ def dies(monkeypatch, connect) -> Iterator[Callable[[Callable[[], bool]], None]]
         monkeypatch.setattr(kind, name, step)
 
     around(journal.Journal, "_write")
-    around(ViduHook, "_submit")
+    around(SyncClient, "submit")
     yield lambda decide: should_die.__setitem__(0, decide)
     should_die[0] = lambda: False
 

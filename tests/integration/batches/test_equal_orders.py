@@ -8,9 +8,9 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.batches.leg import submitting
-from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims, lost_order
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate_reuse import RunTask, claims_in
@@ -42,7 +42,7 @@ def test_the_twin_of_a_lost_create_waits_for_the_search(dialect, sandbox, tmp_pa
     monkeypatch.setattr(submitting, "SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 1.0)
     task = BatchTask(tmp_path, TWINS, reuse="identical")
-    die_after(monkeypatch, task, ViduHook._submit, (ViduHook, "_submit"))
+    die_after(monkeypatch, task, SyncClient.submit, (SyncClient, "submit"))
     if dialect == "ent-v2":
         found = task.run()
         assert (found["stored"], found["reused"]) == (2, 1)
@@ -60,7 +60,7 @@ def test_a_row_with_another_key_continues_what_is_paid(connect, sandbox, tmp_pat
     monkeypatch.setattr(submitting, "SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 1.0)
     task = BatchTask(tmp_path, TWINS[:1], reuse="identical", batch="films")
-    whole, place = ViduHook._submit, (ViduHook, "_submit")
+    whole, place = SyncClient.submit, (SyncClient, "submit")
     if is_opened:
         whole, place = submitting.Submitter.submit, (submitting.Submitter, "submit")
     die_after(monkeypatch, task, whole, place)

@@ -24,6 +24,7 @@ from airflow_provider_vidu.sensors import ViduGenerationSensor
 from airflow_provider_vidu.tasks import deferral
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.servers import Answer, Request, Server, Wire
+from tests.rows import each_row
 
 DELAY = retries.Backoff.delay
 """The real one, which a fixture replaces."""
@@ -452,7 +453,7 @@ def test_parameters_are_merged_and_body_replaces(dialect, sandbox):
     assert sandbox.creates[1].body.items() >= body.items()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kwargs", "message"),
     [
         ({"body": {"prompt": "x"}}, "one or the other"),

@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims
@@ -179,7 +180,7 @@ def test_a_dead_owner_before_its_create_blocks_no_one(dialect, sandbox, tmp_path
 def test_a_dead_owner_after_its_create_is_paid_once(connect, sandbox, tmp_path, monkeypatch):
     """The list shows its generation, which the next task shares and stores; the owner's retry gets the same."""
     connect("ent-v2")
-    whole = ViduHook._submit
+    whole = SyncClient.submit
 
     def deadly(self: Any, *arguments: Any, **known: Any) -> Any:
         whole(self, *arguments, **known)
@@ -187,7 +188,7 @@ def test_a_dead_owner_after_its_create_is_paid_once(connect, sandbox, tmp_path, 
 
     first = RunTask(tmp_path)
     with monkeypatch.context() as dying:
-        dying.setattr(ViduHook, "_submit", deadly)
+        dying.setattr(SyncClient, "submit", deadly)
         with pytest.raises(KeyboardInterrupt):
             first.start()
     assert claims_in(tmp_path)[0]["record"]["generation_id"] is None

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.operators import ViduBudget, ViduGenerateOperator
 from airflow_provider_vidu.orders import lost_order
@@ -157,12 +157,12 @@ def test_a_cap_without_a_value_sends_nothing(official, cap):
 @pytest.fixture
 def no_price(monkeypatch) -> None:
     """Let the answers to creates name no price, as those of some gateways."""
-    submit = ViduHook._submit
+    submit = SyncClient.submit
 
     def unpriced(*args: Any, **kwargs: Any) -> Generation:
         return submit(*args, **kwargs).model_copy(update={"credits": None})
 
-    monkeypatch.setattr(ViduHook, "_submit", unpriced)
+    monkeypatch.setattr(SyncClient, "submit", unpriced)
 
 
 @pytest.mark.fault(
@@ -321,7 +321,7 @@ def test_a_worker_killed_at_any_step_spends_at_most_its_own_job(official, variab
             patched.setattr(variables, name, counted(getattr(variables, name)))
         patched.setattr(spending, "ledger", lambda: ListedLedger(variables.keys))
         patched.setattr(victim, "push", counted(victim.push))
-        patched.setattr("airflow_provider_vidu.hooks.ViduHook._submit", counted(ViduHook._submit))
+        patched.setattr(SyncClient, "submit", counted(SyncClient.submit))
         with pytest.raises((KeyboardInterrupt, exceptions.ViduError, TaskDeferred)):
             victim.start()
     for index in range(1, 9):

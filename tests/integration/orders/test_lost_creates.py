@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders.order import Order, Record
 from airflow_provider_vidu.orders.submission import Submission
@@ -159,13 +160,13 @@ def test_the_time_of_the_latest_send_counts(service, monkeypatch):
     saved: list[Record] = []
     save = store.save
     monkeypatch.setattr(store, "save", lambda record: (saved.append(record), save(record)))
-    sent = ViduHook._submit
+    sent = SyncClient.submit
 
-    def twice(hook: ViduHook, body: Any, endpoint: Any, before_send: Any, **options: Any) -> Any:
+    def twice(client: SyncClient, body: Any, endpoint: Any, before_send: Any, **options: Any) -> Any:
         before_send()
-        return sent(hook, body, endpoint, before_send, **options)
+        return sent(client, body, endpoint, before_send, **options)
 
-    monkeypatch.setattr(ViduHook, "_submit", twice)
+    monkeypatch.setattr(SyncClient, "submit", twice)
     run(store)
     assert [record.began for record in saved] == [saved[0].began] * 3
     assert saved[1].at > saved[0].at

@@ -6,7 +6,6 @@ import hashlib
 import json
 
 import pytest
-import s3fs
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_vidu.exceptions import (
@@ -94,18 +93,16 @@ def test_no_file_in_a_missing_bucket(s3, conn_id):
     assert Destination("s3://no-such-bucket-here/a.mp4", conn_id).file().size() is None
 
 
-def test_wrong_credentials_are_told(s3, bucket, monkeypatch):
-    """A store without credentials ends in an error of ours."""
-    # Without the variables, s3fs asks anonymously.
-    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", _no_credentials)
-    with pytest.raises(ViduStorageError, match="Unable to locate credentials"):
+def test_credentials_that_cannot_be_had_are_told(s3, bucket, tmp_path, monkeypatch):
+    """A store that the client has no credentials for, and so sends nothing to, ends in an error of ours."""
+    # Without any, s3fs asks anonymously; here a program should bring them, and fails.
+    config = tmp_path / "config"
+    config.write_text("[default]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(ViduStorageError, match="custom-process"):
         Destination(f"s3://{bucket}/a.mp4").file().size()
-
-
-async def _no_credentials(*_args, **_kwargs):
-    from botocore.exceptions import NoCredentialsError
-
-    raise NoCredentialsError
 
 
 def test_an_object_that_must_not_be_replaced_stays(s3, bucket):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -99,13 +100,12 @@ def test_one_statement_decides(pages, deferred):
 
 
 def test_a_wait_that_began_anew_is_not_resumed_by_what_was_read_before(pages, deferred):
-    """Another trigger: the task has been away meanwhile, and its age counts from the start again."""
-    from dataclasses import replace
-
+    """Another trigger, even one with the id of a deleted one: the task has been away, and its age starts again."""
     wait = deferred()
     (task,) = airflow_tasks.find_waiting([wait.instance])[wait.instance]
-    assert not airflow_tasks.resume(replace(task, trigger_id=task.trigger_id + 1000), {"kind": "callback"})
-    assert row(pages, wait.instance).state == "deferred"
+    for earlier in ({"trigger_id": task.trigger_id + 1000}, {"deferred_at": task.deferred_at - 2}):
+        assert not airflow_tasks.resume(replace(task, **earlier), {"kind": "callback"})
+        assert row(pages, wait.instance).state == "deferred"
 
 
 def test_the_token_of_an_earlier_try_finds_the_retry(pages, deferred):

@@ -68,7 +68,13 @@ def test_names_of_files():
     assert stem(row, "{model}/{index}", None) == "m/00003"
     assert stem(row, "{key}", None).startswith("a_b-")
     assert stem(Row("k", 0, {}, name="films/one"), "{key}", None) == "films/one"
-    assert stem(Row("k", 0, {}), "con/{key}", None) != "con/k"
+
+
+@each_row("device", ["con", "PRN", "aux.txt", "nul", "com0", "COM9", "lpt1", "LPT5.mp4", "conin$", "CONOUT$"])
+def test_no_name_is_a_device(device):
+    """What Windows takes for a device is the name of no folder and of no file."""
+    for row, template in ((Row("k", 0, {}), device + "/{key}"), (Row(device, 0, {}), "{key}")):
+        assert device not in stem(row, template, None).split("/")
 
 
 def test_rows_with_the_same_file_are_refused():

@@ -63,7 +63,7 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
     outcome="survived",
     seen="what their compatible brands say",
 )
-@pytest.mark.parametrize(
+@each_row(
     ("head", "kind"),
     [
         (ftyp(b"isom", b"isom", b"mp41"), "video/mp4"),

@@ -16,6 +16,7 @@ from airflow_provider_vidu.common import parsing
 from airflow_provider_vidu.common.parsing import TooManyValuesError, depth, documents, parse
 from airflow_provider_vidu.common.values import MAX_DEPTH
 from tests.properties import properties
+from tests.rows import each_row
 
 quiet = properties(100)
 ANY_JSON = st.recursive(
@@ -61,7 +62,7 @@ def test_a_secret_behind_escapes_is_struck():
     assert parse(b'{"a": "\\u0073ecret"}', redact) == {"a": "***"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         (b"1", 0), (b"[]", 1), (b"[[],{}]", 2), (b'{"a":[{"b":1}]}', 3), (b'["[[[[", "\\"[[["]', 1),
@@ -191,7 +192,7 @@ def test_documents_are_bounded() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         ('{"id": "ab', {}), ('{"id": "ab"', {"id": "ab"}), ('{"id": 12', {}),
@@ -235,8 +236,8 @@ def test_line_ends_take_little_memory():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", ["__classname__", "__id__", "__type", "__var", "\\u005f_type", "_\\u005Fvar"])
-@pytest.mark.parametrize("read", [parse, lambda body: documents(body)[0].value])
+@each_row("name", ["__classname__", "__id__", "__type", "__var", "\\u005f_type", "_\\u005Fvar"])
+@each_row("read", [parse, lambda body: documents(body)[0].value])
 def test_no_name_means_a_class_to_airflow(read, name):
     """However it is spelt, and however the answer is read: an XCom would be refused, or become an object."""
     found = read(f'{{"a": [{{"{name}": 1, "__b": 2}}]}}'.encode())

@@ -53,8 +53,8 @@ def spelled(key: str) -> list[str]:
 @pytest.mark.fault(
     "secrets", "a gateway quotes the key in percent, HTML, JSON or base64", outcome="survived", seen="*** in its place"
 )
-@pytest.mark.parametrize("key", [KEY, PLAIN], ids=["odd", "plain"])
-@pytest.mark.parametrize("place", range(len(spelled(PLAIN))))
+@each_row("key", [KEY, PLAIN], ids=["odd", "plain"])
+@each_row("place", range(len(spelled(PLAIN))))
 def test_every_spelling_is_found(key: str, place: int) -> None:
     """No spelling passes, and what stands around it stays readable."""
     spelling = spelled(key)[place]

@@ -29,7 +29,7 @@ UNKNOWN = bytes(range(128, 200))
     outcome="survived",
     seen="the type that the bytes prove",
 )
-@pytest.mark.parametrize(
+@each_row(
     ("declared", "head", "artifact", "path", "kind"),
     [
         ("video/mp4", MP4, "video", "", "video/mp4"),

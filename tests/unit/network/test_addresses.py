@@ -88,7 +88,7 @@ PUBLIC = [
     outcome="refused",
     seen="Not fetched: the host … has the … address",
 )
-@pytest.mark.parametrize("text", REFUSED)
+@each_row("text", REFUSED)
 def test_non_public_addresses_are_refused(text):
     """Private, loopback, link-local, multicast, reserved, and every IPv6 dress of them."""
     assert why_refused(ip_address(text)) is not None

@@ -42,6 +42,7 @@ def fed(body: bytes, encoding: str = "", bounds: Bounds = SINGLE, piece: int = 6
     [
         ("", []), ("identity", []), ("utf-8", []), ("aws-chunked", []), ("binary", []), ("none", []), ("gzips", []),
         ("GZIP", ["gzip"]), (" x-gzip ,utf-8", ["x-gzip"]), ("br, gzip", ["br", "gzip"]), ("zstd", ["zstd"]),
+        ("deflate,compress, X-Compress,dcb,dcz", ["deflate", "compress", "x-compress", "dcb", "dcz"]),
     ],
 )  # fmt: skip
 def test_real_codings(header, codings):

@@ -55,12 +55,14 @@ PACKED = {
     "zlib, not said": (zlib.compress(TEXT), ""),
     "zlib, called gzip": (zlib.compress(TEXT), "gzip"),
     "zlib of another window, called gzip": (zlib.compress(TEXT, wbits=9), "gzip"),
+    "zlib of another window, called x-gzip": (zlib.compress(TEXT, wbits=9), "x-gzip"),
     "a wrong checksum of zlib": (zlib.compress(TEXT)[:-4] + b"0123", "deflate"),
     "raw deflate": (zlib.compress(TEXT, wbits=-15), "deflate"),
     "raw deflate in gzip": (gzip.compress(zlib.compress(TEXT, wbits=-15)), "deflate, gzip"),
     "gzip in zlib": (zlib.compress(gzip.compress(TEXT)), "gzip, deflate"),
     "plain, called gzip": (TEXT, "gzip, gzip"),
     "an event, called gzip": (b"data: " + TEXT, "gzip"),
+    "an event, called x-gzip": (b"data: " + TEXT, "x-gzip"),
     "UTF-16, called gzip": (b"\xff\xfe" + TEXT.decode().encode("utf-16-le"), "gzip"),
 }
 
@@ -82,12 +84,24 @@ def test_raw_deflate_that_looks_like_zlib() -> None:
 
 @pytest.mark.parametrize(
     ("body", "encoding"),
-    [(b"\x8f\xffjunk", "gzip"), (b"\x8f\xffjunk", "deflate"), (b"\x1f\x8b\x08\x08" + b"x" * 100_000, "gzip")],
+    [
+        (b"\x8f\xffjunk", "gzip"),
+        (b"\x8f\xffjunk", "x-gzip"),
+        (b"\x8f\xffjunk", "deflate"),
+        (b"\x1f\x8b\x08\x08" + b"x" * 100_000, "gzip"),
+    ],
 )
 def test_what_is_broken_is_named(body: bytes, encoding: str) -> None:
     """Neither text nor what the header says; a header without an end is not collected for ever."""
     with pytest.raises(BodyError, match="not valid"):
         unpacked(body, encoding, piece=4096)
+
+
+@each_row("encoding", ["compress", "x-compress", "br", "zstd", "dcb", "dcz"])
+def test_what_cannot_be_unpacked_is_named(encoding: str) -> None:
+    """A real coding that is not supported is an error with its name, not a body that cannot be read."""
+    with pytest.raises(BodyError, match=f"encoded as '{encoding}'"):
+        unpacked(b"\x8f\xffjunk", encoding)
 
 
 def test_what_comes_before_the_damage_is_kept() -> None:

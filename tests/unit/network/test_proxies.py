@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_vidu.common.redaction import Secret
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.network.proxies import environment_secrets, is_exempt, proxy_for
+from tests.rows import each_row
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD")
 ENV, OTHER = "http://env.example.com:3128", "http://other.example.com:3128"
@@ -82,7 +83,7 @@ def test_proxies_of_the_environment(monkeypatch, env: dict[str, str], url: str, 
     assert proxy_for(url, None) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listed", "host", "exempt"),
     [
         ("10.0.0.0/8", "10.1.2.3", True), ("10.0.0.0/8", "11.1.2.3", False), ("10.1.2.3/8", "10.9.9.9", True),

@@ -72,7 +72,7 @@ def mapped(value, **partial):
     outcome="refused",
     seen="an error before anything is fetched, and before the generation is paid",
 )
-@pytest.mark.parametrize(
+@each_row(
     ("value", "written", "shared"),
     [
         ({"destination": ["/a.mp4", "/b.mp4"]}, "/a.mp4", False),

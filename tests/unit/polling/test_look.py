@@ -8,6 +8,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.models import GenerationStatus, Snapshot
 from airflow_provider_vidu.polling import look
 from airflow_provider_vidu.polling.look import Form, Gathering, ListTrust, Look, may_be_listed, window
+from tests.rows import each_row
 
 RUNNING = Snapshot(GenerationStatus.RUNNING, "processing")
 
@@ -31,7 +32,7 @@ def test_a_poll_waits_a_tenth_of_its_interval_for_others(interval, seconds):
     assert window(interval) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("generation_id", "fits"),
     [("9470000000000000001", True), ("task_a-1.b~", True), ("", False), ("a,b", False), ('a"', False), ("a b", False),
      ("é", False), ("1" * 64, True), ("1" * 65, False), ("a\n", False)],

@@ -35,7 +35,7 @@ def test_files_beneath_a_root(uri, root):
     "attacks", "a stored file's address leads out of a root, or means another file to the store", outcome="refused",
     seen="it lies beneath no root",
 )  # fmt: skip
-@pytest.mark.parametrize(
+@each_row(
     "uri",
     [
         "file:///data/clips",

@@ -111,7 +111,7 @@ BESIDE_OTHERS: list[Any] = [
     outcome="survived",
     seen="the id that is named for the job, not that of a request, a row, an account or an echo",
 )
-@pytest.mark.parametrize("body", BESIDE_OTHERS, ids=lambda body: json.dumps(body)[:60])
+@each_row("body", BESIDE_OTHERS, ids=lambda body: json.dumps(body)[:60])
 @BOTH
 def test_the_job_s_id_among_others(dialect: Dialect, body: Any) -> None:
     """What is named for the job wins on whatever level; a bare id only where nothing better is there."""
@@ -186,7 +186,7 @@ WRAPPED = {
     outcome="survived",
     seen="the id",
 )
-@pytest.mark.parametrize("body", WRAPPED.values(), ids=list(WRAPPED))
+@each_row("body", WRAPPED.values(), ids=list(WRAPPED))
 @BOTH
 def test_an_id_in_json_with_something_around_it(dialect: Dialect, body: bytes) -> None:
     """The id is paid for, so it is read."""
@@ -277,7 +277,7 @@ def test_a_location_with_the_id_in_its_query() -> None:
     outcome="survived",
     seen="the id, wherever the answer holds it",
 )
-@pytest.mark.parametrize(("body", "expected"), FORMS, ids=[json.dumps(body)[:60] for body, _ in FORMS])
+@each_row(("body", "expected"), FORMS, ids=[json.dumps(body)[:60] for body, _ in FORMS])
 @BOTH
 def test_forms(dialect: Dialect, body: Any, expected: str) -> None:
     """The id is found in each form, and means the same under both dialects."""

@@ -26,6 +26,7 @@ from airflow_provider_vidu.exceptions import (
 from airflow_provider_vidu.models import GenerationStatus, Snapshot
 from airflow_provider_vidu.polling.look import Form, Look
 from tests.properties import properties
+from tests.rows import each_row
 
 ENT = EntV2()
 IDS = ["9470000000000000001", "9470000000000000002", "9470000000000000003"]
@@ -76,7 +77,7 @@ def test_products_with_a_query_of_their_own_are_not_listed(endpoint, fits):
         ViduNative().look(IDS, Form.REPEATED)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("entries", "states"),
     [
         ([{"id": IDS[0], "state": "processing"}], {IDS[0]: RUNNING}),
@@ -120,7 +121,7 @@ def test_an_empty_list_shows_nothing(body):
     assert answered(body) == Look()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "body", "error"),
     [
         (200, {"hello": SECRET}, ViduResponseError), (200, [1, 2], ViduResponseError),

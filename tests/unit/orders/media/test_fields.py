@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, replaced
+from tests.rows import each_row
 
 WEB = "https://example.com/a.png?sig=x%20y"
 
@@ -32,7 +33,7 @@ class Lazy(Sequence[Any]):
 @pytest.mark.fault(
     "from Airflow", "HTTPS://, Data:, ssupload: and blanks around an address", outcome="survived", seen="the address"
 )
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         (WEB, WEB),
@@ -115,7 +116,7 @@ def test_what_only_a_gateway_knows_stays():
     outcome="survived",
     seen="a list of addresses",
 )
-@pytest.mark.parametrize(("value", "expected"), [
+@each_row(("value", "expected"), [
     (WEB, [WEB]),
     ([WEB, "/a"], [WEB, "/a"]),
     (Lazy(WEB, "/a"), [WEB, "/a"]),

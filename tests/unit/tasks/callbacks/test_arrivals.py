@@ -11,6 +11,7 @@ from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
 from airflow_provider_vidu.tasks.callbacks.arrivals import MAX_MISSED, Arrivals, address_for
 from airflow_provider_vidu.tasks.callbacks.tokens import checked_base, read_token
+from tests.rows import each_row
 
 BASE = "https://airflow.example.com/team"
 
@@ -52,7 +53,7 @@ def test_without_option_pages_or_instance_there_is_none(monkeypatch, context, ca
     assert caplog.text.count("needs Airflow 3.1.1") == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["airflow.example.com", "ftp://h", "https://", "https://h:port", "https://me:pw@h", "https://h/?a=1", "https://h/#a",
      "https://h/a b", "https://h/a%20b", "https://h/a:b", "https://h/a+b", "https://h//a", "https://[h"],

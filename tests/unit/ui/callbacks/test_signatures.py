@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
-
 from airflow_provider_vidu.ui.callbacks.signatures import DATE_WINDOW_SECONDS, Nonces, is_signed
+from tests.rows import each_row
 
 KEY = "your_secret_token"
 NONCE = "123e4567-e89b-12d3-a456-426614174000"
@@ -35,7 +34,7 @@ def test_the_vendors_example():
     assert check(now=NOW + DATE_WINDOW_SECONDS - 1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "change",
     [
         {"key": "another"},

@@ -27,7 +27,7 @@ def test_its_own_names():
     outcome="refused",
     seen="410 with the reason, and no redirect",
 )
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "https://airflow.example.com/auth/logout",
@@ -99,7 +99,7 @@ def test_no_connection_vouches_for_airflow():
     outcome="refused",
     seen="400 or 409, and no redirect",
 )
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "who"),
     [
         ({"sec-fetch-dest": "video", "sec-fetch-mode": "no-cors", "sec-fetch-site": "same-origin"}, "player"),

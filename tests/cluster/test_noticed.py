@@ -1,4 +1,4 @@
-"""After all that, everything else ends as well: noticed once, paid once, cancelled never."""
+"""Whatever has happened to the waits before, they all end: noticed once, paid once, cancelled never."""
 
 from __future__ import annotations
 
