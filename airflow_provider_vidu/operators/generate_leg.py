@@ -317,6 +317,7 @@ class GenerateLeg:
         waits = self._task.wait_for_completion
         noted = {**self._facts, "model": generation.model or terms_of(self._arguments)["model"]}
         noted |= self._wait_facts(deadline) if waits else {}
+        noted["callback"] = submission.callback is not None
         self._publish(generation.id, "generate" if waits else "submit", endpoint=self._endpoint, **noted)
 
     def _publish(self, generation_id: str, role: Role, **known: Any) -> None:

@@ -11,7 +11,7 @@ from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
 from airflow_provider_vidu.batches.leg.account import Account
 from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
-from airflow_provider_vidu.batches.manifest import too_few
+from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Line
@@ -61,7 +61,7 @@ class Backlog:
         self._submitter = submitter
         self._spending = spending
         self._hook = hook
-        self._account = Account(hook)
+        self._account = Account(hook, log)
         self._log = log
         self._check = check
         self._pending: deque[Row] = deque()
@@ -155,7 +155,11 @@ class Backlog:
             return False
         self._check()
         try:
-            if self._state.deadline <= time.time() or self.room() <= 0 or not self._may_spend():
+            if (
+                self._state.deadline <= time.time()
+                or self._account.room(self._settings.max_in_flight, self._in_flight) <= 0
+                or not self._may_spend()
+            ):
                 return False
         except ViduError as error:
             self.error = error
@@ -165,13 +169,10 @@ class Backlog:
             self._submit(row)
         return True
 
-    def room(self) -> int:
-        """Return how many generations may be submitted now, as far as slots decide that.
-
-        :raises ViduError: when the account's balance cannot be read, or is below the connection's floor.
-        """
-        in_flight = self._collector.in_flight + len(self._state.intents)
-        return self._account.room(self._settings.max_in_flight, in_flight)
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free for a row, as far as that is known without a request."""
+        return self._account.known_room(self._settings.max_in_flight, self._in_flight) > 0
 
     def due_times(self) -> list[float]:
         """Return when something can be decided that cannot be decided now, in epoch seconds."""
@@ -180,7 +181,14 @@ class Backlog:
             times.append(self._resume_at)
         if self._twins is not None and (due_at := self._twins.due_at) is not None:
             times.append(due_at)
+        if self.is_ready and self._in_flight < self._settings.max_in_flight:
+            # Others use the connection's slots, whose ends no trigger of this task sees.
+            times.append(time.time() + plan.CROWDED_SECONDS)
         return times
+
+    @property
+    def _in_flight(self) -> int:
+        return self._collector.in_flight + len(self._state.intents)
 
     @property
     def _state(self) -> BatchState:
@@ -188,9 +196,10 @@ class Backlog:
 
     def _check_failures(self) -> None:
         """Stop submitting if the batch cannot succeed any more, and the user wants that."""
-        least = plan.least_stored(self._settings.min_success, len(self._rows))
-        if self._settings.on_failure == "stop" and len(self._rows) - self._state.failed < least:
-            self.stop(too_few(self._state, tuple(self._rows.values()), self._settings))
+        rows = tuple(self._rows.values())
+        least = plan.least_stored(self._settings.min_success, len(rows))
+        if self._settings.on_failure == "stop" and len(rows) - counts(self._state, rows).failed < least:
+            self.stop(too_few(self._state, rows, self._settings))
 
     def _is_reused(self, row: Row) -> bool:
         """Whether an equal order serves a row, now or soon."""
@@ -214,7 +223,10 @@ class Backlog:
         if self._doubtful >= plan.DOUBTFUL_CREATES:
             message = f"{self._doubtful} creates in a row had an unknown outcome, so nothing more is submitted."
             self.error = ViduError(message, conn_id=self._settings.vidu_conn_id)
-        if (job := self._state.open.get(row.key)) is not None:
+        job = self._state.open.get(row.key)
+        if result.is_lost or (job is not None and not job.is_shared):
+            self._account.submitted()
+        if job is not None:
             self.submitted += not job.is_shared
             self._collector.watch(row, job, done=_with_result(result.generation))
         elif row.key in self._state.lines:
@@ -233,7 +245,8 @@ class Backlog:
 
         :raises ViduError: when it never will.
         """
-        self._account.check_floor()
+        if self._account.has_floor:
+            self._account.check()
         self._spending.check()
         state, limit = self._state, self._settings.max_credits
         if limit is None:

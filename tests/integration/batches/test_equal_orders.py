@@ -11,6 +11,7 @@ from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.batches import catalogue
 from airflow_provider_vidu.batches.leg import submitting
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.orders import claims, lost_order
 from tests.integration.batches.batch_task import BatchTask
 from tests.integration.operators.test_generate_reuse import RunTask, claims_in
