@@ -89,7 +89,7 @@ def test_a_wait_for_another_run_ends_with_the_timeout(dialect, sandbox, tmp_path
     """However often the task is woken meanwhile: the event holds the deadline."""
     monkeypatch.setattr(operator, "HELD_SECONDS", 0.1)
     journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1").open()
-    task = of_run(tmp_path, "r2", prompts(1), timeout=0.5)
+    task = of_run(tmp_path, "r2", prompts(1), timeout=1)
     with pytest.raises(journal.HeldBatchError, match="r1"):
         task.run()
     assert len({deferral.trigger.deadline for deferral in task.deferrals}) == 1
