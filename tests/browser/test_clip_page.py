@@ -176,7 +176,7 @@ def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
     page = visit(pages.at("no-such-task"))
     page.get_by_text("This task has no generation yet").wait_for()
     ways = [link.inner_text() for link in page.locator(".ways a").all()]
-    of_names = ["The task in Airflow", "All clips of this run", "The run in Airflow", "The DAG in Airflow"]
+    of_names = ["The task and its log in Airflow", "All clips of this run", "The run in Airflow", "The DAG in Airflow"]
     assert ways == [*of_names, "Airflow's home page"]
     page.get_by_role("link", name="All clips of this run").click()
     page.wait_for_url(f"{pages.url}{pages.at('x').partition('/tasks')[0]}")

@@ -8,7 +8,7 @@ from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import text
-from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
 from airflow_provider_vidu.ui.clips.service import Live
@@ -82,6 +82,8 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     elif generation is not None and live.error is None:
         title, state = "The task failed, the generation continues", "The generation itself is still under way."
         advice = f"To wait for it without paying again, run {wait}, then {download}."
+    elif isinstance(live.error, ViduNotFoundError):  # waiting for it again would fail in the same way
+        title, state, advice = "The task failed", "The service does not find the generation itself.", ""
     else:
         title, state = "The task failed", "The state of the generation itself is not known; it may be fine."
         advice = f"To wait for it without paying again, run {wait}."
@@ -132,8 +134,9 @@ def _canceller(clip: Clip) -> str:
     if paying.state == "skipped":
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
     return (
-        "Airflow's records show neither a timeout nor an action of a user that ended the wait: it was cancelled at the "
-        f"service, or its worker was stopped. The log of {name_of(paying)} says more."
+        "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself cancelled "
+        "it because of its price (max_credits), it was cancelled at the service, or its worker was stopped. The log of "
+        f"{name_of(paying)} says which."
     )
 
 

@@ -108,7 +108,7 @@ def timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict
         "failed" if failed else "done": done,
         **({} if failed else {"stored": bool(records)}),
     }
-    stored = Moment(records[0].stored_at) if records else UNKNOWN
+    stored = Moment(min((record.stored_at for record in records if record.stored_at), default=None))
     times = {"queued": queued, "running": running, "done": end, "failed": end, "stored": stored}
     return _with_durations([(name, times[name], is_reached) for name, is_reached in reached.items()])
 

@@ -135,7 +135,7 @@ def clip_view(
         "prompt": prompt,
         "enhanced_prompt": enhanced if enhanced != prompt else None,
         "pieces": [_piece(clip, live, piece, stored=stored, now=now) for piece in pieces(clip, live)],
-        "files": [_file(record) for record in sorted(clip.records, key=lambda record: record.is_cover)],
+        "files": _files(clip.records),
         "timeline": [] if clip.is_dry_run else timeline(clip, generation, live),
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
@@ -212,6 +212,12 @@ def _task(task: TaskFacts) -> dict[str, Any]:
         **{name: getattr(task, name) for name in ("state", "try_number", "role")},
         **{name: iso(getattr(task, name)) for name in ("started_at", "deferred_at", "ended_at")},
     }
+
+
+def _files(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the stored files, covers last; one that several tasks have stored, or found there, stands once."""
+    once = {(record.uri, record.sha256): record for record in records}
+    return [_file(record) for record in sorted(once.values(), key=lambda record: record.is_cover)]
 
 
 def _file(record: Record) -> dict[str, Any]:

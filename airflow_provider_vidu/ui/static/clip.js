@@ -245,7 +245,8 @@ function shouldEnd(found) {
   if (!found.ends) return null;
   const usual = found.usual && `${found.usual.count} other ${found.usual.count === 1 ? "clip" : "clips"} of this task took ${seconds(found.usual.seconds)}${found.usual.count > 1 ? " (median)" : ""}`;
   const isLate = Date.parse(found.ends.at) < Date.now() + clock;
-  if (found.ends.by === "progress") return el("span", {}, "about ", time(found.ends.at), ", by its progress");
+  const beyond = found.deadline && Date.parse(found.ends.at) > Date.parse(found.deadline) && ", which is after its timeout";
+  if (found.ends.by === "progress") return el("span", {}, "about ", time(found.ends.at), ", by its progress", beyond);
   return isLate ? `later than usual: ${usual}` : el("span", {}, "about ", time(found.ends.at), `: ${usual}`);
 }
 
@@ -371,7 +372,7 @@ function files({ files: found, can_download: canDownload }) {
   const item = (file) =>
     list([
       ["Stored at", copyable(file.uri, "the address")],
-      ["Size", `${bytes(file.size)} (${file.size.toLocaleString()} bytes)`],
+      ["Size", file.size < 1000 ? bytes(file.size) : `${bytes(file.size)} (${file.size.toLocaleString()} bytes)`],
       ["Type", file.content_type],
       ["SHA-256", file.sha256 && copyable(file.sha256, "the SHA-256")],
     ]);

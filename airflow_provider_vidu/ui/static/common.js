@@ -281,7 +281,8 @@ function trouble(error, pause) {
   const main = document.getElementById("main");
   if (!(error instanceof Refused)) console.error(error);
   main.querySelector(".loading")?.remove();
-  const ways = status === 404 || status === 403 ? waysOut(status) : [];
+  const isOfTask = here.includes("/tasks/"); // else it is the run that does not exist
+  const ways = status === 404 || status === 403 ? waysOut(status, isOfTask) : [];
   const top = document.getElementById("top");
   if (!top.hasChildNodes()) fill(top, "trouble", () => topBar([], []));
   main.prepend(el("div.alert.is-notice.trouble", { role: "alert" }, el("p", {}, text, " ", again), ...ways));
@@ -304,7 +305,7 @@ function namesInAddress() {
 }
 
 /** Links that lead on from a page that has nothing to show, by what its address names; without access, out of it. */
-export function waysOut(status) {
+export function waysOut(status, hasRun = true) {
   const home = crumb("Airflow's home page", airflow.pathname);
   if (status === 403) return [el("ul.ways", {}, el("li", {}, home))]; // the others would be refused as well
   const { dag, run, task, index, region, position } = namesInAddress();
@@ -312,9 +313,9 @@ export function waysOut(status) {
   const own = dag && run && `${base}${dag}/runs/${run}`;
   const place = index ? `/mapped/${index}` : region ? `?region_id=${region}&region_index=${position}` : "";
   const links = [
-    own && task && crumb("The task in Airflow", `${own}/tasks/${task}${place}`),
+    own && task && crumb("The task and its log in Airflow", `${own}/tasks/${task}${place}`),
     own && el("a", { href: `${root.pathname}dags/${dag}/runs/${run}` }, "All clips of this run"),
-    own && crumb("The run in Airflow", own),
+    own && hasRun && crumb("The run in Airflow", own),
     dag && crumb("The DAG in Airflow", `${base}${dag}`),
     home,
   ].filter((link) => link && link.pathname !== location.pathname);
