@@ -95,7 +95,9 @@ class ViduError(AirflowException):
         self.reason = redacted(message, MESSAGE_CHARS)
         self.generation_id = generation_id
         self.conn_id = conn_id
-        self.status_code = status_code
+        # Airflow's triggerer ends over an event with an integer of more than 64 bits, for all of its triggers.
+        is_one = isinstance(status_code, int) and 0 <= status_code < 1000
+        self.status_code = status_code if is_one else None
         self.code = redacted(code) if code else None
         self.trace_id = redacted(trace_id) if trace_id else None
         self.retry_after = retry_after

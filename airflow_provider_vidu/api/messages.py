@@ -235,9 +235,10 @@ def unwrapped(answer: ApiAnswer) -> ApiAnswer:
         body = json.dumps(body)
     try:
         content = base64.b64decode(body) if envelope.get("isBase64Encoded") is True else body.encode()
-        return replace(answer, status=int(status), body=content)
+        code = int(status)
     except (TypeError, ValueError):
         return answer
+    return replace(answer, status=code, body=content) if 100 <= code < 600 else answer
 
 
 def unreadable(error: BodyError, status: int) -> ViduResponseError:

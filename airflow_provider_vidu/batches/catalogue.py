@@ -14,7 +14,8 @@ from airflow_provider_vidu.api.dialects.identity import is_safe_id
 from airflow_provider_vidu.batches.journal import json_of
 from airflow_provider_vidu.batches.manifest import failed_line, reused_line
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER, Row
-from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line, opened
+from airflow_provider_vidu.batches.state import STORED, BatchState, Event, Line, checked_line, opened
+from airflow_provider_vidu.common.text import UNPRINTABLE
 from airflow_provider_vidu.common.values import mapping
 from airflow_provider_vidu.exceptions import ViduError, ViduSubmitUnknownError
 from airflow_provider_vidu.stores.small_files import content_of, write_file
@@ -64,7 +65,10 @@ class Catalogue:
         try:
             stored = content_of(self._file(request), MOST_BYTES)
             line: Line = dict(mapping(json_of(stored))) if stored else {}
-            return line if self._is_there(line) else None
+            if not self._is_there(line):
+                return None
+            checked_line({**line, "key": ""})  # a batch would end at a line that it cannot record
+            return line
         except (ViduError, ValueError, RecursionError) as error:
             self._log.warning("The catalogue of earlier files cannot be read; ordering: %s", error)
             return None
@@ -105,6 +109,8 @@ class Catalogue:
         name = uri.removeprefix(folder)
         # Other writers of the destination could name a file elsewhere, which later tasks would then use.
         if not {"", ".", "..", HIDDEN_FOLDER}.isdisjoint(re.split(r"[/\\]", name)):
+            return False
+        if UNPRINTABLE.search(name):  # no file of ours is named so, and logs name it
             return False
         file = self._destination.file(name)
         file.check()  # refuses a link

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue
+from airflow_provider_vidu.batches.journal import lines_of
 from airflow_provider_vidu.batches.leg.submitting import fields_of
 from airflow_provider_vidu.batches.manifest import shown_of
 from airflow_provider_vidu.batches.rows import Row
@@ -206,14 +207,17 @@ def _manifest_of(earlier: Any, destination: Destination) -> str | None:
     """Return the name of the manifest of an earlier run if it is in this destination."""
     folder = destination.file("x").uri.removesuffix("x")
     uri = mapping(earlier).get("manifest")
-    return uri.removeprefix(folder) if isinstance(uri, str) and uri.startswith(folder) else None
+    if not isinstance(uri, str) or not uri.startswith(folder):
+        return None
+    name = uri.removeprefix(folder)
+    return name if name and "/" not in name and "\\" not in name else None  # an XCom may name "../"
 
 
 def lines_in(destination: Destination, name: str | None) -> dict[str, Line]:
     """Return the lines of a manifest by the rows' keys; none if there is no such file, or it cannot be read."""
     try:
         content = None if name is None else content_of(destination.file(name))
-        found = [json.loads(line) for line in (content or b"").splitlines()]
-    except (ViduError, ValueError):
+        found = lines_of(content or b"")
+    except (ViduError, ValueError, RecursionError):
         return {}
     return {line["key"]: line for line in found if isinstance(line, dict) and isinstance(line.get("key"), str)}

@@ -215,7 +215,7 @@ class Journal:
     def _objects(self) -> Iterator[tuple[StoredFile, list[Event]]]:
         while (content := content_of(file := self._object(self._leg, self._next))) is not None:
             try:
-                events = json_of(b"[" + b",".join(content.splitlines()) + b"]")
+                events = lines_of(content)
                 if not all(isinstance(event, dict) for event in events):
                     raise TypeError("an event is not an object")
             except _DAMAGE as error:
@@ -294,6 +294,17 @@ def json_of(content: bytes) -> Any:
     :raises ValueError, RecursionError: when it is not JSON, is nested too deeply, or holds too many values.
     """
     return parse(content, most_values=MOST_VALUES)
+
+
+def lines_of(content: bytes) -> list[Any]:
+    """Return the values of lines of JSON that others may have written.
+
+    :raises ValueError, RecursionError: as :func:`json_of`; also when there are too many lines.
+    """
+    if content.count(b"\n") + content.count(b"\r") > MOST_VALUES:  # the list of them would take eight times their bytes
+        raise ValueError("it has too many lines")
+    values: list[Any] = json_of(b"[" + b",".join(content.splitlines()) + b"]")
+    return values
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -222,7 +222,7 @@ def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destin
         "reused": sum("reused_from" in line for line in stored),
         "left": len(rows) - len(counted),
         "credits": state.credits,
-        "bytes": sum(line["size"] for line in stored),
+        "bytes": sum(line.get("size", 0) for line in stored),
         "errors": dict(Counter(line["error"]["type"] for line in failed).most_common()),
         "manifest": uri,
         "destination": destination,

@@ -110,10 +110,13 @@ def _jsonl(text: str) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         yield from _array(text)
         return
+    values = 0
     # Not splitlines: U+2028 is a line end there, and valid inside a JSON text.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        values += _value_count(line)
+        _check_values(values)
         try:
             yield _value(line, _MOST_ROW_VALUES)
         except (ValueError, RecursionError) as error:
@@ -126,6 +129,15 @@ def _array(text: str) -> Iterable[Any]:
     except (ValueError, RecursionError) as error:
         raise ViduConfigError(f"The file of rows is not JSON: {_why_not_json(error)}.") from None
     return listed
+
+
+def _value_count(line: str) -> int:
+    return value_count(line.encode("utf-8", "surrogatepass"), 0)
+
+
+def _check_values(count: int) -> None:
+    if count > _MOST_VALUES:
+        raise ViduConfigError(f"The file of rows holds more than {_MOST_VALUES:,} values: split it.")
 
 
 def _value(text: str, most_values: int) -> Any:
@@ -150,6 +162,7 @@ def _csv(text: str) -> Iterator[Any]:
         raise ViduConfigError(f"The heading of the file of rows is not CSV: {redacted(error, 120)}.") from None
     if columns > _MOST_COLUMNS:
         raise ViduConfigError(f"The file of rows has more than {_MOST_COLUMNS:,} columns.")
+    values = 0
     while True:
         try:
             row = next(reader)
@@ -158,6 +171,8 @@ def _csv(text: str) -> Iterator[Any]:
         except csv.Error as error:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows is not CSV: {redacted(error, 120)}.")
             continue
+        values += sum(map(bool, row.values()))
+        _check_values(values)
         if "" in row:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has more cells than the heading.")
         else:
@@ -192,8 +207,7 @@ def _batch_rows(metadata: Any) -> int:
     """
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    if sum(chunk.num_values for chunk in chunks) > _MOST_VALUES:
-        raise ViduConfigError(f"The file of rows holds more than {_MOST_VALUES:,} values: split it.")
+    _check_values(sum(chunk.num_values for chunk in chunks))
     _check_unpacked(sum(chunk.total_uncompressed_size for chunk in chunks))
     largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
     return max(1, min(_MOST_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id
-from airflow_provider_vidu.common.values import mapping, number, text, whole
-from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
+from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.common.values import epoch, mapping, moment, price, text
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduSubmitUnknownError
 from airflow_provider_vidu.orders.order import Order, Record
 
 STATE_VERSION: Final = 1
@@ -27,6 +26,8 @@ FAILED: Final = "failed"
 MOST_OWNERS: Final = 200
 """Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
+_MOST_BYTES: Final = 10**13
+"""The largest size of a file in a line: the sum of all must fit into an XCom."""
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
 
@@ -64,9 +65,19 @@ class Open:
 
         :raises ViduConfigError: when the id is not one.
         """
-        known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
-        numbers = {"at": number(stored.get("at")) or 0.0, "credits": whole(stored.get("credits"))}
-        return cls(**{**known, **numbers, "id": checked_id(stored.get("id"))})
+        generation_id, index = checked_id(stored.get("id")), stored.get("index", -1)
+        if not is_safe_id(generation_id):
+            raise ViduConfigError("The id of a generation could forge a log line.")
+        return cls(
+            generation_id,
+            epoch(stored.get("at")) or 0.0,
+            credits=price(stored.get("credits")),
+            seed=_whole_number(stored.get("seed")),
+            index=index if isinstance(index, int) else -1,
+            request=text(stored.get("request")) or "",
+            is_shared=stored.get("is_shared") is True,
+            **{name: text(stored.get(name)) for name in ("endpoint", "prompt", "model")},
+        )
 
 
 @dataclass(slots=True)
@@ -99,8 +110,9 @@ class BatchState:
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
     since: float = 0.0
     deadline: float = 0.0
-    dags: list[str] = field(default_factory=list)
-    """The DAGs whose tasks have run the batch; the clip pages show it to those who may see one of these."""
+    dags: dict[str, None] = field(default_factory=dict)
+    """The DAGs whose tasks have run the batch; the clip pages show it to those who may see one of these. As names only:
+    to look each of 70,000 up in a list of the others took a minute of the API server."""
     intents: dict[str, Intent] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
@@ -117,9 +129,9 @@ class BatchState:
             self.orders += 1
             self.is_again = bool(event.get("again"))
         self._ordered_by(event)
-        self.since, self.deadline = float(event["since"]), float(event["deadline"])
-        if (dag_id := event.get("dag")) is not None and dag_id not in self.dags:
-            self.dags.append(dag_id)
+        self.since, self.deadline = _time(event["since"]), _time(event["deadline"])
+        if isinstance(dag_id := event.get("dag"), str):
+            self.dags[dag_id] = None
 
     def _on_returned(self, event: Mapping[str, Any]) -> None:
         self._ordered_by(event)
@@ -140,11 +152,12 @@ class BatchState:
         return self.orders_of.get(owner) if owner and self.orders_of else self.order
 
     def _on_intent(self, event: Mapping[str, Any]) -> None:
-        record = Record.from_json(event["record"])
-        assert record is not None
-        self._drop([event["key"]])
-        self.intents[event["key"]] = Intent(
-            record, event.get("endpoint"), bool(event.get("lost")), int(event.get("index", -1))
+        record, key = Record.from_json(event["record"]), _key(event)
+        if record is None or not isinstance(record.request, str) or not isinstance(record.marker, str):
+            raise ValueError("an intent without a record")
+        self._drop([key])
+        self.intents[key] = Intent(
+            record, text(event.get("endpoint")), bool(event.get("lost")), int(event.get("index", -1))
         )
 
     def _on_back(self, event: Mapping[str, Any]) -> None:
@@ -152,8 +165,9 @@ class BatchState:
         self._drop(event["keys"])
 
     def _on_id(self, event: Mapping[str, Any]) -> None:
-        self._drop([event["key"]])
-        self.open[event["key"]] = Open.from_json(event)
+        key = _key(event)
+        self._drop([key])
+        self.open[key] = Open.from_json(event)
 
     def _on_line(self, event: Mapping[str, Any]) -> None:
         line = checked_line(event["line"])
@@ -187,23 +201,28 @@ class BatchState:
     @property
     def credits(self) -> float | int:
         """What the batch has spent, as far as it is known: open generations included."""
-        known = [whole(line.get("credits")) for line in self.lines.values() if not line.get("reused_from")]
-        known += [whole(one.credits) for one in self.open.values()]
-        return sum(price for price in known if price is not None)
+        return sum(known for known in self._prices() if known is not None)
 
     @property
     def ordered(self) -> tuple[int, int]:
         """How many generations the batch has ordered, and of how many of them the price is known."""
         made = [line for line in self.lines.values() if line.get("generation_id") and not line.get("reused_from")]
-        known = [whole(line.get("credits")) for line in made] + [whole(one.credits) for one in self.open.values()]
-        return len(known), sum(price is not None for price in known)
+        known = [price(line.get("credits")) for line in made] + [one.credits for one in self.open.values()]
+        return len(known), sum(each is not None for each in known)
 
     @property
     def price(self) -> float | int | None:
-        """The highest price of a generation so far; None before one is known."""
-        known = [whole(line.get("credits")) for line in self.lines.values()]
-        known += [whole(one.credits) for one in self.open.values()]
-        return max((price for price in known if price is not None), default=None)
+        """The highest price of a generation so far; None before one is known.
+
+        Not of another order's, which costs nothing here, and whose entry other writers of the destination may forge: a
+        price of 0 would let all rows be ordered before the first price is known.
+        """
+        return max((known for known in self._prices() if known is not None), default=None)
+
+    def _prices(self) -> list[float | int | None]:
+        """Return the prices of the generations that the batch itself has ordered."""
+        known = [price(line.get("credits")) for line in self.lines.values() if not line.get("reused_from")]
+        return known + [one.credits for one in self.open.values() if not one.is_shared]
 
     @property
     def unpriced(self) -> int:
@@ -216,7 +235,7 @@ class BatchState:
 
         Three of four take longer: an end is often seen late, never early.
         """
-        took = [number(line.get("took")) for line in list(self.lines.values())[-_RECENT:]]
+        took = [epoch(line.get("took")) for line in list(self.lines.values())[-_RECENT:]]
         known = [seconds for seconds in took if seconds is not None]
         return statistics.quantiles(known, n=4, method="inclusive")[0] if len(known) > 1 else next(iter(known), None)
 
@@ -230,7 +249,7 @@ class BatchState:
             "owners": [{"owner": owner, "order": order.to_json()} for owner, order in self.orders_of.items()],
             "since": self.since,
             "deadline": self.deadline,
-            "dags": self.dags,
+            "dags": list(self.dags),
             "intents": [intended(key, one) for key, one in self.intents.items()],
             "open": [{"key": key, **asdict(one)} for key, one in self.open.items()],
             "lines": list(self.lines.values()),
@@ -243,9 +262,9 @@ class BatchState:
             orders=int(stored["orders"]),
             is_again=bool(stored.get("again")),
             order=Record.from_json(stored.get("order")),
-            since=float(stored["since"]),
-            deadline=float(stored["deadline"]),
-            dags=list(stored.get("dags", ())),
+            since=_time(stored["since"]),
+            deadline=_time(stored["deadline"]),
+            dags=dict.fromkeys(name for name in stored.get("dags", ()) if isinstance(name, str)),
         )
         latest = state.order
         for one in stored.get("owners", ()):
@@ -254,7 +273,7 @@ class BatchState:
         for one in stored["lines"]:
             state.lines[one["key"]] = checked_line(one)
         for one in stored["open"]:
-            state.open[one["key"]] = Open.from_json(one)
+            state.open[_key(one)] = Open.from_json(one)
         for one in stored["intents"]:
             state._on_intent(one)
         return state
@@ -265,12 +284,40 @@ def checked_line(line: Any) -> Line:
 
     :raises ValueError: when it lacks what each line has; the store may have other writers.
     """
-    is_failed = mapping(line).get("status") == FAILED
-    if not isinstance(mapping(line).get("key"), str) or not (is_failed or line["status"] == STORED):
+    known = mapping(line)
+    status, error = known.get("status"), mapping(known.get("error"))
+    if not isinstance(known.get("key"), str) or status not in (FAILED, STORED):
         raise ValueError("a line without a key or a status")
-    if is_failed and not isinstance(line.get("error"), Mapping):
+    if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
         raise ValueError("a failed line without an error")
-    return dict(line)
+    size = known.get("size", 0)
+    if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
+        raise ValueError("a line with a size or a request that is none")
+    return dict(known)
+
+
+def _key(event: Mapping[str, Any]) -> str:
+    """Return the key of the row that an event is about.
+
+    :raises TypeError: when it is not text.
+    """
+    if not isinstance(key := event["key"], str):
+        raise TypeError("a key that is not text")
+    return key
+
+
+def _time(value: Any) -> float:
+    """Return epoch seconds.
+
+    :raises ValueError: when it is none.
+    """
+    if (seconds := epoch(value)) is None:
+        raise ValueError("a time that is none")
+    return seconds
+
+
+def _whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def intended(key: str, intent: Intent) -> dict[str, Any]:
@@ -293,7 +340,8 @@ def reopened(line: Mapping[str, Any]) -> Open | None:
     """Return the generation of a failed row that is paid for and may have a result; None to order it again."""
     if not line.get("paid") or not line.get("generation_id"):
         return None
-    at = datetime.fromisoformat(line["submitted_at"]).timestamp()
+    submitted = moment(line.get("submitted_at"))
+    at = 0.0 if submitted is None else submitted.timestamp()
     known: dict[str, Any] = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
     is_shared, request = bool(line.get("reused_from")), line.get("request", "")
     known |= {"request": request, "index": line.get("index", -1), "is_shared": is_shared}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from airflow_provider_vidu.common.redaction import PIECE_CHARS, Redactor, unescaped
+from airflow_provider_vidu.common.url_parts import split_url
 
 SNIPPET_CHARS: Final = 200
 UNPRINTABLE: Final = re.compile(
@@ -62,7 +63,7 @@ def without_query(url: str) -> str:
     :param url: any URL, with or without scheme and host; ``<unreadable URL>`` is returned if it cannot be parsed.
     """
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError:
         return "<unreadable URL>"
     if parts.netloc:

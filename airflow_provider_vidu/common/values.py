@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_vidu.common.text import without_data_uris
+from airflow_provider_vidu.common.url_parts import split_url
 
 MILLISECONDS_ABOVE: Final = 1e11  # 10 digits are seconds, 13 digits are milliseconds
 MAX_URL_CHARS: Final = 16_384
@@ -23,6 +23,7 @@ MAX_DEPTH: Final = 100
 MAX_INTEGER: Final = 2**64 - 1
 MIN_INTEGER: Final = -(2**63)
 """Integers beyond these become strings: Airflow's supervisor rejects them in an XCom or an event."""
+MAX_PRICE: Final = 10**12
 MAX_DIGITS: Final = 4000
 """Longer integers stay strings: Python refuses to convert more than 4,300 digits."""
 _LATEST: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second datetime can hold
@@ -103,6 +104,21 @@ def whole(value: Any) -> int | float | None:
     return int(read) if read is not None and read.is_integer() and MIN_INTEGER <= read < MAX_INTEGER else read
 
 
+def price(value: Any) -> int | float | None:
+    """Return a number of credits; None if it is none, or beyond every price.
+
+    Airflow's supervisor rejects an XCom whose integer has more than 64 bits, and the sum of some prices would have.
+    """
+    read = whole(value)
+    return read if read is not None and abs(read) <= MAX_PRICE else None
+
+
+def epoch(value: Any) -> float | None:
+    """Return a time in epoch seconds that ``datetime`` can hold; None if it is none."""
+    seconds = number(value)
+    return seconds if seconds is not None and 0 <= seconds <= _LATEST else None
+
+
 def percent(value: Any) -> int | None:
     """Return a progress between 0 and 100 from an int or a string such as ``"0"`` or ``"100%"``."""
     read = number(value)
@@ -144,7 +160,7 @@ def web_url(value: Any) -> str | None:
     if not isinstance(value, str) or len(value) > MAX_URL_CHARS or _UNFIT_FOR_URL.search(value):
         return None
     try:
-        parts = urlsplit(value)
+        parts = split_url(value)
         return value if parts.scheme.lower() in ("http", "https") and parts.hostname else None
     except ValueError:
         return None

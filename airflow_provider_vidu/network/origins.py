@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+
+from airflow_provider_vidu.common.url_parts import split_url
 
 Origin = tuple[str, str, int]
 """Scheme, host (lower-case) and port; an API key is sent to its own origin only."""
@@ -16,7 +17,7 @@ PORTS: Final = {"http": 80, "https": 443}
 def origin_of(url: str) -> Origin | None:
     """Return the origin of an http(s) URL, or None for any other text."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         port = parts.port
     except ValueError:
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.common.redaction import Redactor, Secret
 from airflow_provider_vidu.common.text import sanitized, signatures
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.urls import shown_url, url_problem
 from airflow_provider_vidu.common.values import web_url, whole
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduDownloadRefusedError
@@ -119,7 +120,7 @@ class Target:
         """
         url = url.strip()
         ascii_url = "".join(char if char.isascii() else quote(char, errors="replace") for char in url)
-        parts = urlsplit(url) if web_url(url) and web_url(ascii_url) else None
+        parts = split_url(url) if web_url(url) and web_url(ascii_url) else None
         try:
             port = parts.port if parts else None
         except ValueError:
@@ -143,7 +144,7 @@ class Target:
             return f"{self.scheme}:{location}"
         if location.startswith("/"):
             return f"{self.scheme}://{self.authority}{location}"
-        return location if urlsplit(location).scheme else urljoin(self.url, location)
+        return location if split_url(location).scheme else urljoin(self.url, location)
 
 
 def _ascii_host(host: str) -> str:

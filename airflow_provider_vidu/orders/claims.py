@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
 from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduNotFoundError, ViduSubmitUnknownError
 from airflow_provider_vidu.network.limits import TOTAL_TIMEOUTS
 from airflow_provider_vidu.orders.lost_order import SETTLE_SECONDS, find_lost
@@ -343,19 +344,20 @@ def _read(content: bytes, number: int) -> _Held:
         stored = json.loads(content)
         record = Record.from_json(stored["record"])
         if record is not None:
-            return _Held(number, str(stored["owner"]), _checked(record))
+            return _Held(number, str(stored["owner"]), _checked(record, stored["record"].get("began")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ViduConfigError):
         pass
     return _Held(number, "unknown", Record(0, "", 0.0))
 
 
-def _checked(record: Record) -> Record:
+def _checked(record: Record, began: object) -> Record:
     """Return a record that this package may have written; other writers of the folder may forge one.
 
+    :param began: the time of the first send, as stored: in a record, one that is none counts as unknown.
     :raises ValueError, ViduConfigError: for any other.
     """
     latest = time.time() + MOST_AHEAD_SECONDS
-    if not (0 < record.at <= latest and 0 <= record.began <= latest):
+    if not (0 < record.at <= latest and 0 <= (number(began) or 0.0) <= latest):
         raise ValueError("a time that no clock shows")
     if not isinstance(record.marker, str) or len(record.marker) > MAX_OWNER_CHARS:
         raise ValueError("a marker that is not one")

@@ -10,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
-from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 
 from airflow_provider_vidu.common.progress import request_lines
 from airflow_provider_vidu.common.text import without_query, without_signatures
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import mapping, whole
 from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, ID_KEY
 from airflow_provider_vidu.orders.records import iteration_of
@@ -68,7 +68,7 @@ def dry_run(
         log.info("%s", config.redact(line))
     log.info("::endgroup::")
     public = {name: value for name, value in request.items() if name not in _PRIVATE}
-    whole_result = {"dry_run": True, "endpoint": urlsplit(url).path, "request": without_signatures(public), **terms}
+    whole_result = {"dry_run": True, "endpoint": split_url(url).path, "request": without_signatures(public), **terms}
     result: dict[str, Any] = json.loads(config.redact(json.dumps(whole_result, default=str)))
     if (price := _earlier_price(context, terms)) is not None:
         result["credits"] = price
@@ -89,7 +89,10 @@ def skip_after_dry_run(*references: object) -> None:
 def _is_of_dry_run(reference: object) -> bool:
     if not isinstance(reference, str):
         return False
-    return reference.startswith(DRY_RUN_PREFIX) or urlsplit(reference).hostname == HOST
+    try:
+        return reference.startswith(DRY_RUN_PREFIX) or split_url(reference).hostname == HOST
+    except ValueError:  # of "http://[" and the like, which whoever takes the reference refuses by its name
+        return False
 
 
 def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_vidu.common.values import number, whole
+from airflow_provider_vidu.common.values import epoch, price
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class Record:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
         # A Variable may have been edited.
-        known |= {name: number(known.get(name)) or 0.0 for name in ("at", "began")}
-        known |= {"credits": whole(known.get("credits")), "spent": whole(known.get("spent")) or 0}
+        known |= {name: epoch(known.get(name)) or 0.0 for name in ("at", "began")}
+        known |= {"credits": price(known.get("credits")), "spent": price(known.get("spent")) or 0}
         return cls(**{"marker": "", **known})
 
     @property

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from airflow_provider_vidu.common.media_types import EXTENSIONS, extension, has_suffix, without_suffix
 from airflow_provider_vidu.common.text import SIGNING_PARAMETER, sanitized
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.stores.artifacts import BESIDE_THE_RESULT, Artifact, family_of
 from airflow_provider_vidu.stores.places import account_advice
@@ -132,7 +133,7 @@ def stem_of(generation_id: str | None, url: str | None) -> str:
     if generation_id is not None:
         is_safe = _is_unmistakable(generation_id)
         return generation_id if is_safe else f"{_cleaned(generation_id)}-{_hash(generation_id)}"
-    parts = urlsplit(url or "")
+    parts = split_url(url or "")
     query = _unsigned(parts.query)
     segment = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
     identity = f"{parts.netloc.lower()}{parts.path}?{query}"

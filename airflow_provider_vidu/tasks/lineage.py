@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.schemes import canonical
 
@@ -56,5 +57,5 @@ def object_name(uri: str) -> tuple[str, str]:
 
 def source_name(source: str) -> tuple[str, str]:
     """Return a URL's namespace and name, without user info and query: ``("https://cdn.example.com", "/v/a.mp4")``."""
-    parts = urlsplit(source)
+    parts = split_url(source)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}", parts.path or "/"

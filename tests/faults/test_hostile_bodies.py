@@ -148,6 +148,36 @@ def test_what_is_no_json_is_read_in_proportion(body):
     assert time.thread_time() - began < 2
 
 
+MARKS = "\u0316\u0300"
+"""Two combining characters in the order that a normal form swaps."""
+DEAR = {
+    "an address without its scheme": {"video_url": "//" + "a." * 60_000},
+    "hosts of combining characters": {"creations": [{"url": f"https://{n}{MARKS * 8_000}/v"} for n in range(12)]},
+}
+
+
+@pytest.mark.fault("attacks", "an answer holds a text that a pattern, or Unicode's normal form, reads again and again",
+                   outcome=SURVIVED, seen="nothing: reading it takes a moment")  # fmt: skip
+@pytest.mark.parametrize("told", DEAR.values(), ids=list(DEAR))
+def test_an_answer_is_read_in_proportion(told):
+    """A few kilobytes, packed, kept triggerer and API server busy for minutes: neither lets other threads run."""
+    body = json.dumps({"status": "completed", **told}, ensure_ascii=False).encode()
+    began = time.thread_time()
+    assert ViduNative().read_generation("g7", ApiAnswer(200, {}, body)).video_url is None
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.fault("attacks", "the envelope of a function names a status of 65 bits", outcome=CLEAR_ERROR,
+                   says="status")  # fmt: skip
+@pytest.mark.parametrize("status", ["18446744073709551616", 1e300, 99, 600, -1])
+def test_the_status_of_an_envelope_is_one(status):
+    """It is part of the event of a trigger, which Airflow cannot send with such a number."""
+    body = json.dumps({"statusCode": status, "body": "no"}).encode()
+    with pytest.raises(ViduError) as told:
+        ViduNative().read_generation("g7", ApiAnswer(200, {}, body))
+    assert told.value.status_code == 200
+
+
 @pytest.mark.fault("attacks", "a gateway nests 6,000 fields in five errors (60 kB)", outcome=SURVIVED,
                    seen="nothing: reading it takes a moment")  # fmt: skip
 def test_a_reason_is_looked_for_once():

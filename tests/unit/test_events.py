@@ -112,6 +112,13 @@ def test_events_that_are_not_ours(event: Any) -> None:
     assert str(caught.value)
 
 
+@pytest.mark.parametrize("status", [2**64, -(2**63) - 1, 10**300])
+def test_every_number_in_an_event_has_64_bits(status: int) -> None:
+    """Airflow's triggerer cannot send others to its supervisor, and ends over it, with the triggers of all."""
+    event = make_event("g1", DONE, exceptions.ViduServerError("x", status_code=status))
+    assert event["error"]["status_code"] is None
+
+
 def test_an_unknown_outcome_with_a_time_out() -> None:
     """A time-out without its details is still an error."""
     with pytest.raises(ViduError, match="not recorded"):

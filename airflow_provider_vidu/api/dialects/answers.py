@@ -38,8 +38,8 @@ from airflow_provider_vidu.common.values import (
     moment,
     objects,
     percent,
+    price,
     reason,
-    whole,
     without_media,
 )
 from airflow_provider_vidu.models import Generation, GenerationStatus
@@ -52,7 +52,7 @@ MAX_TEXT_CHARS: Final = 20_000
 _READ: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "progress": ("progress", percent),
     "model": ("model", lambda value: short(value, MAX_WORD_CHARS)),
-    "credits": ("credits", whole),
+    "credits": ("credits", price),
     "prompt": ("prompt", lambda value: short(value, MAX_TEXT_CHARS)),
     "enhanced_prompt": ("enhanced_prompt", lambda value: _unfenced(short(value, MAX_TEXT_CHARS))),
     "created_at": ("created_at", moment),

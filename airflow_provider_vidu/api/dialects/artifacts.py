@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.levels import MAX_WORD_CHARS, NOTHING, Level, as_object, first, short
+from airflow_provider_vidu.common.url_parts import MAX_AUTHORITY_CHARS
 from airflow_provider_vidu.common.values import mapping, number, objects, web_url
 from airflow_provider_vidu.models import Artifact
 
@@ -33,7 +34,9 @@ _NOT_RESULTS: Final = frozenset(
     }
 )  # fmt: skip
 _SEARCH_DEPTH: Final = 4
-_NO_SCHEME: Final = re.compile(r"//[^/?#@\s]+\.[^/?#@\s]+/")
+# The host must hold a dot. Not in the pattern: where it may be is tried for each of its dots, and a text of 40 kB took
+# more than a second.
+_NO_SCHEME: Final = re.compile(rf"//([^/?#@\s]{{3,{MAX_AUTHORITY_CHARS}}})/")
 MAX_ARTIFACTS: Final = 100
 _MAX_PIXELS: Final = 1_000_000_000
 MAX_URLS_CHARS: Final = 256 * 1024
@@ -188,7 +191,8 @@ def _address(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     text = value.strip()
-    return web_url(f"https:{text}" if _NO_SCHEME.match(text) else text)
+    host = _NO_SCHEME.match(text)
+    return web_url(f"https:{text}" if host is not None and "." in host[1][1:-1] else text)
 
 
 def _first_address(level: Level, names: Iterable[str]) -> str | None:

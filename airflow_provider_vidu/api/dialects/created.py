@@ -26,11 +26,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
 from airflow_provider_vidu.api.dialects.levels import RESULT_FIELDS, STATUSES, Level, as_object, state_word
 from airflow_provider_vidu.common.parsing import Document
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import embedded, first_text, text, web_url
 from airflow_provider_vidu.models import Generation, GenerationStatus
 
@@ -224,7 +225,7 @@ def located_id(location: str, query_path: str, *, is_success: bool) -> str | Non
         a login.
     """
     try:
-        parts = urlsplit(location.strip())
+        parts = split_url(location.strip())
     except ValueError:
         return None
     path, _, query = query_path.partition("?")

@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_vidu.api.dialects.task_list import ZONE_MARGIN_SECONDS, Listing, Page, created_at
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import is_cut, text
 from airflow_provider_vidu.models import Generation, SearchResult
 
@@ -26,6 +26,7 @@ MAX_QUERIED: Final = 50
 """How many entries are queried for their payload at most."""
 _KINDS: Final[Mapping[str, str]] = {"start-end2video": "headtailimg2video", "reference2video": "character2video"}
 """Other names of endpoints in the service's answers."""
+_MOST_COMBINING: Final = 100
 _OURS: Final = object()
 
 
@@ -237,14 +238,27 @@ def _digest(content: str) -> str:
 
 
 def _prompt_digest(prompt: str) -> str:
-    return _digest(" ".join(unicodedata.normalize("NFC", prompt).split()))
+    return _digest(" ".join(_normalized(prompt).split()))
+
+
+def _normalized(prompt: str) -> str:
+    """Return a prompt in normal form, unless that takes long: runs of combining characters are sorted by insertion.
+
+    No language has long ones (Unicode's Stream-Safe Text Format ends them after 30).
+    """
+    length = 0
+    for sign in prompt if not prompt.isascii() else "":
+        length = length + 1 if unicodedata.combining(sign) else 0
+        if length > _MOST_COMBINING:
+            return prompt
+    return unicodedata.normalize("NFC", prompt)
 
 
 def _image(address: object) -> tuple[str, str]:
     if not isinstance(address, str) or not address.strip().lower().startswith(("http://", "https://")):
         return "", ""
     try:
-        host = urlsplit(address.strip()).hostname or ""
+        host = split_url(address.strip()).hostname or ""
     except ValueError:
         host = ""
     return host, _digest(address.strip())

@@ -28,10 +28,11 @@ from airflow_provider_vidu.batches.manifest import (
     timed_out,
     too_few,
 )
-from airflow_provider_vidu.batches.rows import Row
+from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import BatchState, Event, Open, begun
 from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.orders.order import Order
 
@@ -173,7 +174,8 @@ class BatchRun:
         now = time.time()
         for key, job in list(state.open.items()):
             if (row := self._by_key.get(key)) is None:
-                self._log.warning("Row %s is no longer among the rows; its generation is %s.", key, job.id)
+                shown = sanitized(key, MAX_KEY_CHARS)  # by the journal, which others may write
+                self._log.warning("Row %s is no longer among the rows; its generation is %s.", shown, job.id)
                 continue
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)

@@ -204,7 +204,7 @@ def read_json(where: str, text: str, kind: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ViduConfigError(
             f"{where} is not valid JSON: {redacted(text.strip(), 80)}. Pass the {kind} itself (a task's "
             "output, or render_template_as_native_obj=True on the DAG), or render it with the filter tojson."

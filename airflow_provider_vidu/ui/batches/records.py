@@ -25,6 +25,7 @@ from airflow_provider_vidu.ui.records.instances import (
     with_trigger,
 )
 from airflow_provider_vidu.ui.records.references import Resolver
+from airflow_provider_vidu.ui.records.store import MAX_MAP_INDEX
 
 MAX_BATCHES: Final = 20
 """The most batches of a run that its sheet lists."""
@@ -78,6 +79,8 @@ def read_batch(dag_id: str, run_id: str, task_id: str, index: int, region_id: UU
     :param index: the map index (-1 if not mapped), or the index within the region.
     :param region_id: the region of a task instance in a loop.
     """
+    if not -1 <= index <= MAX_MAP_INDEX or "\0" in task_id:  # some databases reject them with an error
+        return None
     return next(iter(_read(dag_id, run_id, stands_at(task_id, index, region_id))), None)
 
 

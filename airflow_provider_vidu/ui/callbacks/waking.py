@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.polling.watch import earliest_event
@@ -132,6 +133,8 @@ class Waker:
             since, deadline = number(arguments.get("since")), number(arguments.get("deadline"))
             event = make_callback_event(arguments["generation_id"], since=since, deadline=deadline, callback=digest)
             if await self._threads.run(self._resume, task, event):
-                log.info("A callback has resumed the wait for generation %s.", arguments["generation_id"])
+                # By the author of a DAG: a trigger may have been made with any text.
+                shown = sanitized(arguments["generation_id"])
+                log.info("A callback has resumed the wait for generation %s.", shown)
         finally:
             self._resuming -= 1

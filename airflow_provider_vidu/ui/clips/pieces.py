@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, cast
-from urllib.parse import urlsplit
 
 from airflow_provider_vidu.common.text import without_query
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Artifact, Generation
 
 MAX_PIECES: Final = 12
@@ -151,7 +151,7 @@ def _artifact(generation: Generation | None, index: int) -> Artifact | None:
 
 def _by_name(name: str) -> Medium | None:
     try:
-        path = urlsplit(name).path
+        path = split_url(name).path
     except ValueError:
         return None
     return _BY_EXTENSION.get(path.rpartition("/")[2].rpartition(".")[2].lower())

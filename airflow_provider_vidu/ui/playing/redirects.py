@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.network.addresses import canonical_host, is_allowed_host, why_refused
 
@@ -72,7 +73,7 @@ def own_hosts(headers: Mapping[str, str], base_url: str) -> frozenset[str]:
 def _in_ascii(url: str) -> str:
     """Return a URL with its host as browsers send it: a name with an umlaut begins with ``xn--`` there."""
     try:
-        host = urlsplit(url).hostname or ""
+        host = split_url(url).hostname or ""
         return url if host.isascii() else f"//{host.encode('idna').decode()}"
     except ValueError:
         return url
@@ -88,7 +89,7 @@ def location(url: str) -> str:
 
 def needs_trust(url: str) -> bool:
     """Whether a URL may be followed only where the connection vouches for it: plain http, or a private address."""
-    return web_url(url) is None or urlsplit(url).scheme.lower() != "https" or _is_private(_host(url))
+    return web_url(url) is None or split_url(url).scheme.lower() != "https" or _is_private(_host(url))
 
 
 def why_not(url: object, own: Iterable[str], trust: Trust = NO_TRUST) -> str | None:
@@ -104,7 +105,7 @@ def why_not(url: object, own: Iterable[str], trust: Trust = NO_TRUST) -> str | N
         return "it is not a web address that every browser reads alike"
     if host in {canonical_host(name) for name in own}:
         return "it leads to the host of this Airflow, which would receive your session"
-    if urlsplit(checked).scheme.lower() == "http" and not trust.cleartext:
+    if split_url(checked).scheme.lower() == "http" and not trust.cleartext:
         return "it is a plain http address, and the connection is not"
     if _is_private(host) and not is_allowed_host(host, trust.hosts):
         return "it leads to a private address; add the host to allowed_hosts of the connection"
@@ -114,7 +115,7 @@ def why_not(url: object, own: Iterable[str], trust: Trust = NO_TRUST) -> str | N
 def _host(url: str) -> str:
     """Return the host of a URL in the form in which hosts are compared; empty where parsers could disagree."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         host = (parts.hostname or "").lower()
         if "@" in parts.netloc or parts.port == 0:
             return ""

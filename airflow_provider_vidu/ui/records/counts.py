@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, literal, not_, or_, select, true, type_coerce
+from sqlalchemy import JSON, Numeric, String, and_, case, cast, func, literal, not_, or_, select, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.functions import GenericFunction
@@ -262,10 +262,18 @@ class is_json(GenericFunction[bool]):  # noqa: N801 - the name of a function in 
     inherit_cache = True
 
 
+# Half a surrogate pair, or a NUL.
+_NOT_IN_TEXT: Final = (
+    r"\\u(0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F]))|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
 @compiles(is_json)
-def _always_json(element: Any, compiler: Any, **more: Any) -> str:
-    # PostgreSQL's type holds nothing else.
-    return str(compiler.process(true(), **more))
+def _readable_json(element: Any, compiler: Any, **more: Any) -> str:
+    # PostgreSQL's types hold nothing else. But its type json, of rendered fields, also holds escapes that no text can
+    # hold, and then each look into the value ends the whole query with an error.
+    text = compiler.process(element.clauses, **more)
+    return rf"(strpos({text}, '\u') = 0 OR {text} !~ '{_NOT_IN_TEXT}')"
 
 
 @compiles(is_json, "sqlite")

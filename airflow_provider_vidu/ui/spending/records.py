@@ -3,8 +3,9 @@
 Three places name a price, the first one that does counts: ``vidu_spent`` (the sum of a task's orders, over its retries
 and clears, less what a cancel returned), the note beside the id (the answer to the create), and a small result.
 
-A batch is one XCom, with how many generations it has ordered and their cost over all of its tries: it counts once, as
-its newest task instance left it, on the day when that was.
+A batch is one XCom, with how many generations it has ordered and their cost over all of its tries: it counts once in
+each DAG, as its newest task instance there left it, on the day when that was. Not once in all of them: the author of
+another DAG may name any batch.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ def account(session: Session, since: datetime) -> Account:
     :param since: the begin of the first day.
     """
     is_object = case((cast(XComModel.value, String).like("{%"), 1), else_=0)
-    notes, readable = session.execute(
-        select(func.count(), func.sum(is_object)).where(
+    is_batch = case((XComModel.key == BATCH_KEY, 1), else_=0)
+    notes, readable, batches = session.execute(
+        select(func.count(), func.sum(is_object), func.sum(is_batch)).where(
             XComModel.key.in_([*WATCH_KEYS, BATCH_KEY]), XComModel.timestamp >= since
         )
     ).one()
@@ -122,7 +124,8 @@ def account(session: Session, since: datetime) -> Account:
         for row in found
         if row.nth <= MAX_OF_DAG
     ]
-    is_cut = len(found) > len(rows) or len(rows) > MAX_GROUPS or (readable or 0) > MAX_GENERATIONS
+    is_cut = len(found) > len(rows) or len(rows) > MAX_GROUPS
+    is_cut = is_cut or (readable or 0) > MAX_GENERATIONS or (batches or 0) > MAX_BATCHES
     begun_again = {row.dag_id: row.tasks for row in session.execute(_begun_again(since))}
     return Account(tuple(rows[:MAX_GROUPS]), is_cut, notes - int(readable or 0), begun_again)
 
@@ -233,7 +236,7 @@ def _batches(since: datetime) -> Any:
             note.generations,
             func.coalesce(note.priced, 0),
             note.credits,
-            func.row_number().over(partition_by=(note.folder, note.batch), order_by=order),
+            func.row_number().over(partition_by=(note.dag_id, note.folder, note.batch), order_by=order),
         )
         .select_from(newest)
         .join(TaskInstance, same_task(note, TaskInstance))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -96,6 +97,35 @@ def test_a_dry_run_knows_the_prices_of_earlier_runs(connect, sandbox, tmp_path):
     other.earlier["return_value"] = {"manifest": "file:///etc/passwd"}
     assert other.run()["credits"]["rows"] == 0
     assert len(sandbox.creates) == 2
+
+
+def test_a_dry_run_reads_no_forged_manifest(connect, sandbox, tmp_path):
+    """Neither one that is nested without end, nor one elsewhere that an XCom names."""
+    connect("ent-v2")
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "series.manifest.jsonl").write_text("[" * 100_000)
+    terms = {"key": "a", "status": "failed", "credits": 7}
+    (tmp_path / "foreign.manifest.jsonl").write_text(json.dumps(terms))
+    task = BatchTask(folder, [{"key": "a", "prompt": "a cat"}], batch="series", dry_run=True)
+    task.earlier["return_value"] = {"manifest": f"file://{folder}/../foreign.manifest.jsonl"}
+    assert task.run()["credits"] == {"sum": 0, "rows": 0}
+
+
+def test_a_key_of_the_journal_forges_no_log_line(connect, sandbox, tmp_path, monkeypatch):
+    """Others may write to the destination, and so to the journal."""
+    connect("ent-v2")
+    leg = tmp_path / ".vidu" / "series" / "leg-000001"
+    leg.mkdir(parents=True)
+    order = {"e": "order", "order": {"order": 2}, "since": 1, "deadline": 2}
+    event = {"e": "id", "key": "a\n[2026-01-01] ERROR forged\x1b[2J", "id": "g", "at": 1}
+    (leg / "000001.jsonl").write_text(f"{json.dumps(order)}\n{json.dumps(event)}\n")
+    log = MagicMock()
+    monkeypatch.setattr(ViduBatchOperator, "log", log)
+    assert BatchTask(tmp_path, prompts(1), batch="series").run()["stored"] == 1
+    told = [call.args[0] % call.args[1:] for call in log.warning.call_args_list]
+    assert [line for line in told if "no longer among the rows" in line]
+    assert not [line for line in told if "\n" in line or "\x1b" in line]
 
 
 def test_a_dry_run_counts_what_would_be_reused(connect, sandbox, tmp_path):

@@ -219,3 +219,12 @@ def test_the_orders_of_a_batch(pages):
     assert keys("label", limit=3) == ["clip-0", "clip-1", "clip-10"]
     assert keys("state", limit=1) == ["clip-7"]
     assert len(keys("cost")) == 12
+
+
+@pytest.mark.fault("attacks", "a reader asks for a batch at map_index 2⁶³, or of a task with a NUL", outcome="refused",
+                   side="pages", seen="404")  # fmt: skip
+@pytest.mark.parametrize("place", [f"t/mapped/{2**63}", f"t/mapped/{10**30}", "t%00"])
+def test_an_address_that_no_database_takes(pages, place):
+    """It is not there; the database is not asked."""
+    answer = pages.get(f"/vidu/dags/film/runs/r/tasks/{place}/batch/clips.json")
+    assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has no batch")

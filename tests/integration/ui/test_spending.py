@@ -112,6 +112,20 @@ def test_a_batch_counts_once(pages):
     }
 
 
+def test_another_dag_does_not_hide_a_batch(pages, monkeypatch):
+    """Its author may name any batch, with another sum; nor do thousands of them, without a word."""
+    from sqlalchemy.orm import Session
+
+    place = {"batch": "films", "folder": "s3://clips/own/", "manifest": "s3://clips/own/m", "conn_id": "c", "rows": 5}
+    spent = {"generations": 5, "priced": 5, "credits": 100}
+    pages.add("films", None, dag="spend-owner", batch={**place, **spent}, at=NOW - timedelta(days=1))
+    pages.add("films", None, dag="spend-forger", batch={**place, "generations": 1, "priced": 1, "credits": 0}, at=NOW)
+    assert settled(pages, "spend-owner", 1) == {(day(1), "not known", "succeeded"): (100, 5, 5)}
+    monkeypatch.setattr(records, "MAX_BATCHES", 1)
+    with Session(pages.engine) as session:
+        assert records.account(session, NOW - timedelta(days=30)).is_cut
+
+
 def test_where_price_and_model_come_from(pages):
     """The sum over retries and clears comes before the note, and a small result or the rendered fields fill gaps."""
     dag, bare = "spend-sources", {"conn_id": "c", "role": "generate"}
@@ -199,7 +213,8 @@ def test_no_more_than_the_newest(pages, monkeypatch):
     with Session(pages.engine) as session:
         found = records.account(session, NOW - timedelta(days=1))
     assert found.is_cut
-    assert sum(row.generations for row in found.rows if row.dag_id != "spend-batches") == 2
+    batches = ("spend-batches", "spend-owner", "spend-forger")
+    assert sum(row.generations for row in found.rows if row.dag_id not in batches) == 2
 
 
 def test_one_dag_does_not_hide_the_others(pages, monkeypatch):

@@ -67,6 +67,18 @@ def test_an_entry_without_an_id_is_ordered_instead(folder, generation_id):
     assert found_in(folder, line) is None
 
 
+def test_a_name_that_forges_a_log_line_is_ordered_instead(folder):
+    """The log of the task that uses the file names it, and on a disk it may hold a line end."""
+    (folder / "a\nERROR forged.mp4").write_bytes(b"0123456789")
+    assert found_in(folder, line_of(f"file://{folder}/a\nERROR forged.mp4")) is None
+
+
+@pytest.mark.parametrize("known", [{"request": ["x"]}, {"size": 10.0}])
+def test_an_entry_that_a_batch_cannot_record(folder, known):
+    """It is ordered instead: the batch would end with a bare error."""
+    assert found_in(folder, line_of(f"file://{folder}/a.mp4", **known)) is None
+
+
 def test_the_price_of_an_earlier_file_is_not_spent(folder):
     """Whatever another writer of the destination has put there."""
     line = found_in(folder, line_of(f"file://{folder}/a.mp4", credits=-1e9))

@@ -200,3 +200,13 @@ def test_a_damaged_event_orders_nothing(tmp_path, event):
     (folder / "000001.jsonl").write_text(f'{{"e": "leg"}}\n{event}\n')
     with pytest.raises(ViduConfigError, match=r"leg-000001/000001\.jsonl"):
         opened(tmp_path)
+
+
+def test_an_object_of_line_ends_takes_no_memory(tmp_path, monkeypatch):
+    """A list of 256 million empty lines would take two gigabytes."""
+    monkeypatch.setattr(journal, "MOST_VALUES", 1_000)
+    folder = tmp_path / ".vidu" / "b" / "leg-000001"
+    folder.mkdir(parents=True)
+    (folder / "000001.jsonl").write_bytes(b"\n\r" * 600)
+    with pytest.raises(ViduConfigError, match=r"000001\.jsonl.*too many lines"):
+        opened(tmp_path)

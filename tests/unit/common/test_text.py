@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -243,3 +244,21 @@ def test_no_data_uri_is_shown() -> None:
     """A message quotes what stands around a picture, in whatever case its scheme is written."""
     told = redacted("bad image DATA:image/PNG;charset=x;BASE64,iVBORw0KGgo= in images")
     assert told == "bad image data:image/PNG;base64,… (12 characters cut out) in images"
+
+
+@pytest.mark.parametrize("text", ["https://", "//", "x:/\t/", "\x01https://user@"])
+def test_a_host_of_combining_characters_is_not_normalized(text):
+    """An XCom of that kind stopped the API server for a minute, at each of the addresses in it."""
+    began = time.thread_time()
+    assert "\u0316" not in without_query(text + "\u0316\u0300" * 50_000 + "/v?sig=x")
+    assert time.thread_time() - began < 1
+
+
+def test_long_addresses_and_foreign_hosts_are_shown():
+    """Only a long host is unreadable."""
+    for shown in (
+        "https://" + "a" * 1_000 + "/v",
+        "https://b\u00fccher.example/v",
+        "https://x.example/" + "\u00fc" * 500,
+    ):
+        assert without_query(f"{shown}?sig=x") == shown

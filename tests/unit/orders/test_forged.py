@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.order import Record
 from airflow_provider_vidu.orders.upstream import handed_over, id_of
 from fault_table import REFUSED, SURVIVED
@@ -14,7 +17,7 @@ RECORD = {"order": 0, "marker": "m", "generation_id": "g7", "at": 5.0, "began": 
 
 @pytest.mark.fault("attacks", "the Variable of an order is edited: times that are no numbers", outcome=SURVIVED,
                    seen="the id is kept, the times count as unknown")  # fmt: skip
-@pytest.mark.parametrize("value", ["x", None, [1], {}, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("value", ["x", None, [1], {}, float("nan"), float("inf"), 1e308, -1, True])
 def test_times_of_a_record(value):
     """What is added to a clock is a number."""
     record = Record.from_json({**RECORD, "at": value, "began": value})
@@ -33,3 +36,11 @@ def test_deep_json_of_an_upstream_task(text):
     with pytest.raises(ViduConfigError, match="not JSON"):
         id_of(text)
     assert handed_over(text) is None
+
+
+@pytest.mark.parametrize("reference", ["http://[", "//[", "https://[::1/v", "http://" + "\u0316\u0300" * 50_000])
+def test_a_reference_that_is_no_address(reference):
+    """Whether it is of a dry run is asked before it is checked: no bare ValueError, and no normal form of a host."""
+    began = time.thread_time()
+    skip_after_dry_run(reference)
+    assert time.thread_time() - began < 1

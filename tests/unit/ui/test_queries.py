@@ -32,9 +32,9 @@ class Rows(list[Any]):
     def first(self) -> None:
         """Return that there is none."""
 
-    def one(self) -> tuple[int, int]:
-        """Return two numbers, as a query for two sums does."""
-        return 10**6, 10**6
+    def one(self) -> tuple[int, int, int]:
+        """Return three numbers, as a query for three sums does."""
+        return 10**6, 10**6, 10**6
 
 
 class Database:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -239,3 +240,12 @@ def test_what_is_cut_cannot_be_compared(cut):
     body = {**BODY, "payload": "mine" * 20_000}
     found = search(page(entry("9", **cut)), body=body, marker=None)
     assert found.generation_id == "9" if "payload" in cut else (found.complete, found.candidates) == (False, ("9",))
+
+
+def test_a_prompt_of_combining_characters():
+    """Its normal form would take hours, in which no signal ends the worker; it is compared as it is."""
+    prompt, began = "\u0316\u0300" * 100_000, time.thread_time()
+    like = Likeness.of({"prompt": prompt, "model": "m"})
+    assert like.prompt == Likeness.of({"prompt": prompt}).prompt != Likeness.of({"prompt": prompt + "x"}).prompt
+    assert time.thread_time() - began < 1
+    assert Likeness.of({"prompt": "e\u0301"}).prompt == Likeness.of({"prompt": "\u00e9"}).prompt

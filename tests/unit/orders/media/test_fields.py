@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.exceptions import ViduConfigError
-from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, replaced
+from airflow_provider_vidu.orders.media.fields import MEDIA_FIELDS, address, as_list, read_json, replaced
 from tests.rows import each_row
 
 WEB = "https://example.com/a.png?sig=x%20y"
@@ -191,3 +191,10 @@ def test_a_single_address_with_an_address_inside():
         assert as_list("images", single) == [single]
     with pytest.raises(ViduConfigError, match=r"subjects\[0\]\.images holds several addresses"):
         replaced({"subjects": [{"images": "https://e/1,https://e/2"}]}, lambda value, field, where: value)
+
+
+@pytest.mark.parametrize("name", ["images", "rows"])
+def test_a_list_that_is_nested_without_end(name):
+    """The user who triggers a DAG gets an error with the field's name, and Airflow does not try it again."""
+    with pytest.raises(ViduConfigError, match=f"{name} is not valid JSON"):
+        read_json(name, "[" * 100_000 + "]" * 100_000, "list")

@@ -184,3 +184,13 @@ async def test_a_held_callback_survives_a_database_that_fails(caplog):
     await airflow.settled()
     assert airflow.events == []
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_the_id_of_a_trigger_forges_no_log_line(caplog):
+    """The author of a DAG may make a trigger with any text, and the log is the API server's."""
+    airflow = Airflow(generation_id="911\n[2026-01-01] ERROR forged\x1b[2J")
+    with caplog.at_level("INFO"):
+        await airflow.waker.called(airflow.task, INSTANCE, DIGEST)
+    (told,) = [record.getMessage() for record in caplog.records if "has resumed" in record.getMessage()]
+    assert "\n" not in told
+    assert "\x1b" not in told

@@ -1,0 +1,104 @@
+"""The state of a batch, by events that another writer of the destination may have made."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_vidu.batches.manifest import summary
+from airflow_provider_vidu.batches.plan import check_credits
+from airflow_provider_vidu.batches.state import BatchState, Open, begun
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.order import Order
+from tests.rows import each_row
+
+ORDER = {"e": "order", "since": 1, "deadline": 2}
+
+
+def after(*events: dict) -> BatchState:
+    """Return the state after these events."""
+    state = BatchState()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+@pytest.mark.parametrize("kind", [str, int, lambda number: [number]])
+def test_dags_are_added_in_proportion(kind):
+    """To look up each of 40,000 among the others took half a minute, in which the API server hardly ran."""
+    state, began = BatchState(), time.thread_time()
+    for number in range(40_000):
+        state.apply({**ORDER, "dag": kind(number)})
+    assert time.thread_time() - began < 2
+    assert len(state.dags) == (40_000 if kind is str else 0)
+    assert BatchState.from_json(state.to_json()).dags == state.dags
+
+
+def test_the_price_of_another_order_is_none_of_the_batch():
+    """Neither that of a shared generation, which is 0 here, nor that of a reused file, which others may forge."""
+    shared = {"e": "id", "key": "a", "id": "g1", "at": 1.0, "credits": 0, "is_shared": True}
+    reused = {"e": "line", "line": {"key": "b", "status": "stored", "credits": 1e18, "reused_from": "g2"}}
+    paid = {"e": "id", "key": "c", "id": "g3", "at": 1.0}
+    state = after(shared, reused, paid)
+    assert (state.price, state.credits, state.unpriced) == (None, 0, 1)
+    assert not check_credits(10, state.credits, state.price, state.unpriced, ended=1)  # the first price is awaited
+    state.apply({**paid, "credits": 4})
+    assert state.price == 4
+
+
+@pytest.mark.parametrize("price", [2**64, 1e13, -1e13, "1e300", float("nan")])
+def test_a_price_beyond_all_prices_is_none(price):
+    """Airflow refuses the XCom with the sum of two."""
+    state = after({"e": "id", "key": "a", "id": "g1", "at": 1, "credits": price})
+    state.apply({"e": "line", "line": {"key": "b", "status": "stored", "credits": price, "generation_id": "g"}})
+    assert (state.credits, state.ordered) == (0, (2, 0))
+
+
+@each_row(
+    "event",
+    [
+        {"e": "id", "key": 1, "id": "g"},
+        {"e": "id", "key": "a", "id": "g\u202e"},
+        {"e": "id", "key": "a", "id": "g\u2028"},
+        {"e": "intent", "key": "a", "record": {"order": 0, "marker": "m", "request": ["x"]}},
+        {"e": "intent", "key": "a", "record": {"order": 0, "marker": 1}},
+        {"e": "intent", "key": None, "record": {"order": 0, "marker": "m"}},
+        {**ORDER, "deadline": float("nan")},
+        {**ORDER, "since": 1e308},
+        {"e": "line", "line": {"key": "a", "status": "failed", "error": {"message": "m"}}},
+        {"e": "line", "line": {"key": "a", "status": "failed", "error": {"type": ["x"], "message": "m"}}},
+        {"e": "line", "line": {"key": "a", "status": "stored", "size": "1"}},
+        {"e": "line", "line": {"key": "a", "status": "stored", "size": 2**64 - 1}},
+        {"e": "line", "line": {"key": "a", "status": "stored", "request": ["x"]}},
+        {"e": "line", "line": {"key": "a", "status": ["stored"]}},
+    ],
+)
+def test_an_event_that_no_batch_writes(event):
+    """It is refused where it is read, so that the error names the object, and not when the batch ends."""
+    with pytest.raises((ValueError, TypeError, ViduConfigError)):
+        after(event)
+
+
+def test_an_open_generation_of_wrong_types():
+    """Times and numbers that no clock and no service names count as unknown; the id is kept."""
+    odd = {"id": "g", "at": 1e300, "seed": "x", "endpoint": ["x"], "index": "1", "request": {}, "prompt": 1.5}
+    assert Open.from_json({**odd, "credits": [1], "is_shared": "no", "more": 1}) == Open("g", 0.0)
+
+
+@pytest.mark.parametrize("submitted", [None, 1, "yesterday", ["x"], "0001-01-01T00:00:00+00:00"])
+def test_a_paid_row_without_a_time_is_continued(submitted):
+    """No KeyError of a journal that others may write."""
+    error = {"type": "ViduTimeoutError", "message": "m", "retryable": True}
+    line = {"key": "a", "status": "failed", "error": error, "paid": True, "generation_id": "g"}
+    state = after({**ORDER, "order": {"order": 0}}, {"e": "line", "line": {**line, "submitted_at": submitted}})
+    events, _ = begun(state, Order(0, try_number=2), 5.0, 60.0, is_new=False)
+    assert after(*events).open["a"].id == "g"
+
+
+def test_the_summary_of_a_line_without_a_size():
+    """It is read: the batch may be of another version."""
+    state = after({"e": "line", "line": {"key": "a", "status": "stored"}})
+    from airflow_provider_vidu.batches.rows import Row
+
+    assert summary(state, [Row("a", 0)], "b", "u", "d")["bytes"] == 0
