@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vidu.ui.playing.redirects import Trust, asker, location, needs_trust, own_hosts, why_not
+from tests.properties import properties
 from tests.rows import each_row
 
 OWN = own_hosts({"host": "airflow.example.com:8080", "x-forwarded-host": "tools.example.com"}, "https://127.0.0.1/x")
@@ -144,6 +145,7 @@ def test_a_long_list_of_names_costs_no_time(unit):
     assert time.thread_time() - began < 1
 
 
+@properties(100)
 @given(st.text(max_size=40))
 def test_nothing_raises(text):
     """An address is whatever a DAG or a gateway wrote."""
