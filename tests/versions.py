@@ -83,7 +83,7 @@ def run_python(python: Path | str, home: Path, *arguments: str) -> str:
     """Run an interpreter in an Airflow home of its own; return what it prints."""
     env = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     done = subprocess.run(
-        [str(python), *arguments], env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False
+        [str(python), *arguments], env=env, cwd=home, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
