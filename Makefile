@@ -61,10 +61,10 @@ $(FAULTS_STAMP): $(STAMP) scripts/services.py
 	@mkdir -p "$(@D)"
 	@touch "$@"
 
-# A test that takes two minutes hangs: its stacks are printed, its process ends, and the others go on. Each process
-# takes a share of the files, so that it imports and starts only what those need, and then from the rest of others.
-FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal -o faulthandler_timeout=120 \
-	-o faulthandler_exit_on_timeout=true $(ARGS)
+# A test that takes two minutes hangs: its stacks are printed, and its process ends, and with it the run. Each process
+# takes a share of the files, so that it imports and starts only what those need (tests/shares.py).
+FAST = "$(BIN)/python" -m pytest -n $(JOBS) --dist each --share-files --max-worker-restart 0 \
+	-o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true $(ARGS)
 
 test: setup ## Run units and integration, then end to end on a private Airflow, then in a browser.
 	@$(FAST) -m "not (e2e or browser or cluster or soak or matrix or stores or nightly)"

@@ -51,6 +51,16 @@ OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "forge", "matrix", "proces
 WITHOUT_AIRFLOW: Final = ("api/dialects", "common", "downloads", "network", "polling")
 """Unit tests of decisions: of Airflow they use the classes of its exceptions and its configuration, if that."""
 
+AT_NIGHT: Final = (
+    "integration/api/test_damaged_answers.py", "integration/api/test_documented_answers.py",
+    "integration/api/test_looks.py", "integration/api/test_odd_answers.py", "integration/api/test_sync_connection.py",
+    "integration/batches/test_crashes.py", "integration/batches/test_equal_orders.py",
+    "integration/batches/test_money.py", "integration/batches/test_s3.py", "integration/batches/test_s3_roles.py",
+    "integration/downloads", "integration/network", "integration/operators/test_generate_reuse.py",
+    "unit/batches", "unit/orders/media", "unit/ui/batches", "unit/ui/clips", "unit/ui/playing",
+)  # fmt: skip
+"""What the two ends omit, and the whole matrix runs: all that these use of Airflow, tests beside them use as well."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -62,6 +72,7 @@ class Cell:
     :param title: its name, where Airflow and Python are not enough.
     :param pins: the name of its constraints, where they are not the Airflow's own.
     :param extras: what of the wheel's extras is installed.
+    :param omits: tests that it leaves to others, beneath ``tests``.
     """
 
     airflow: str
@@ -70,6 +81,7 @@ class Cell:
     title: str = ""
     pins: str = ""
     extras: str = "[test]"
+    omits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,7 +92,8 @@ class Cell:
     def arguments(self) -> dict[str, tuple[str, ...]]:
         """What pytest is asked for, by what goes: decisions are tested with one Airflow on each Python."""
         decides = self.title or self.airflow == SET_UP
-        skipped = () if decides else tuple(f"--ignore=tests/unit/{name}" for name in WITHOUT_AIRFLOW)
+        omitted = (*self.omits, *(() if decides else (f"unit/{name}" for name in WITHOUT_AIRFLOW)))
+        skipped = tuple(f"--ignore=tests/{name}" for name in omitted)
         return {name: GOES[name] + (skipped if name == "tests" else ()) for name in self.goes}
 
     @property
@@ -94,7 +107,10 @@ GOES: Final = {
         "-n",
         "2",
         "--dist",
-        "worksteal",
+        "each",
+        "--share-files",
+        "--max-worker-restart",
+        "0",
         # The default without `processes`: the pages' API server belongs to the Airflow that is tested.
         "-m",
         "not (e2e or browser or cluster or soak or matrix or stores or nightly)",
@@ -139,7 +155,7 @@ def _goes(airflow: str) -> tuple[str, ...]:
 def ends(found: list[Cell]) -> list[Cell]:
     """Return what every change is tested on: the oldest Airflow and the newest, on one Python each."""
     whole = [cell for cell in found if "run" in cell.goes and not cell.title]
-    return [replace(cell, goes=("tests", "run")) for cell in (whole[0], whole[-1])]
+    return [replace(cell, goes=("tests", "run"), omits=AT_NIGHT) for cell in (whole[0], whole[-1])]
 
 
 def find_python(version: str) -> str | None:

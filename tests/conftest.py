@@ -46,8 +46,8 @@ def _isolate() -> None:
 
 _isolate()
 
-# The first brings the fixture vidu_sandbox (a fast, fresh sandbox for each test), the second the table of faults.
-pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin", "fault_table"]
+# The fixture vidu_sandbox (a fast, fresh sandbox for each test), the table of faults, and test processes.
+pytest_plugins = ["airflow_provider_vidu.sandbox.pytest_plugin", "fault_table", "tests.shares"]
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.versions import ask_airflow, run_python
+from tests.versions import LISTED, ask_airflow, run_python
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("BARE_PYTHON", "")
@@ -32,6 +31,6 @@ def run_json(python, tmp_path) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def airflow_says(python, tmp_path_factory) -> Callable[..., Any]:
-    """Return a function that asks an ``airflow`` command for JSON, each command once."""
-    return cache(partial(ask_airflow, python, tmp_path_factory.mktemp("asked")))
+def airflow_says(python, tmp_path_factory) -> dict[str, Any]:
+    """Return what ``airflow providers`` lists, by its further word."""
+    return ask_airflow(python, tmp_path_factory.mktemp("asked"), *{command for command, _, _ in LISTED})

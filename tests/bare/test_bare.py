@@ -47,7 +47,7 @@ print(json.dumps(failed))
 @pytest.mark.parametrize(("command", "field", "value"), LISTED)
 def test_airflow_lists_it(airflow_says, command, field, value) -> None:
     """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
-    assert value in [row[field] for row in airflow_says("providers", command)]
+    assert value in [row[field] for row in airflow_says[command]]
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("abfs", "azure")])

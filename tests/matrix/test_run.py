@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from functools import cache, partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,13 @@ import pytest
 
 import airflow_provider_vidu
 from airflow_provider_vidu.api.settings.form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from tests.versions import AIRFLOW, LISTED, ask_airflow
+from tests.versions import AIRFLOW, LISTED, LISTS, ask_airflow
 
 
 @pytest.fixture(scope="module")
-def airflow_says(tmp_path_factory) -> Callable[..., Any]:
-    """Return a function that asks an ``airflow`` command for JSON, each command once."""
-    home = tmp_path_factory.mktemp("asked")
-
-    return cache(partial(ask_airflow, sys.executable, home))
+def airflow_says(tmp_path_factory) -> dict[str, Any]:
+    """Return what ``airflow providers`` lists, by its further word."""
+    return ask_airflow(sys.executable, tmp_path_factory.mktemp("asked"), *LISTS)
 
 
 def test_it_is_the_wheel_that_runs() -> None:
@@ -35,7 +31,7 @@ def test_it_is_the_wheel_that_runs() -> None:
 @pytest.mark.parametrize(("command", "field", "value"), LISTED)
 def test_airflow_lists_it(airflow_says, command, field, value) -> None:
     """`airflow providers …` shows the provider, its connection type, its link and its trigger's module."""
-    assert value in [row[field] for row in airflow_says("providers", command)]
+    assert value in [row[field] for row in airflow_says[command]]
 
 
 def test_the_connection_form(airflow, airflow_says) -> None:
@@ -47,9 +43,9 @@ def test_the_connection_form(airflow, airflow_says) -> None:
         assert set(form["extra_fields"]) == set(CONN_FIELDS)
         assert form["standard_fields"]["password"]["title"] == UI_FIELD_BEHAVIOUR["relabeling"]["password"]
         return
-    widgets = {row["connection_parameter_name"] for row in airflow_says("providers", "widgets")}
+    widgets = {row["connection_parameter_name"] for row in airflow_says["widgets"]}
     assert {f"extra__vidu__{name}" for name in CONN_FIELDS} <= widgets
-    assert "vidu" in json.dumps(airflow_says("providers", "behaviours"))
+    assert "vidu" in json.dumps(airflow_says["behaviours"])
 
 
 def test_a_prompt_becomes_a_file(airflow, sandbox, videos) -> None:

@@ -38,6 +38,15 @@ def test_oldest_and_newest_are_of_every_change() -> None:
     assert oldest.goes == newest.goes == ("tests", "run")
 
 
+@each_row("name", matrix.AT_NIGHT)
+def test_what_the_ends_omit_is_in_the_whole_matrix(name) -> None:
+    """It is there, the two ends omit it, and every cell of the whole matrix with these tests runs it."""
+    left_out = f"--ignore=tests/{name}"
+    assert (matrix.ROOT / "tests" / name).exists()
+    assert all(left_out in cell.arguments["tests"] for cell in matrix.ends(matrix.cells()))
+    assert not any(left_out in cell.arguments.get("tests", ()) for cell in matrix.cells())
+
+
 def test_each_airflow_has_a_run_of_its_own() -> None:
     """Every Airflow of the table gets scheduler and triggerer once, every cell gets some test."""
     assert {cell.airflow for cell in matrix.cells() if "run" in cell.goes and not cell.title} == set(matrix.MATRIX)

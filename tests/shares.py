@@ -1,0 +1,138 @@
+"""A share of the test files for each process: what a process does not run, it neither imports nor collects.
+
+With pytest-xdist's other modes each process collects all tests: some ten seconds of a core in each, and twice that in a
+fresh clone, where every process compiles every test module. This is a pytest plugin for ``--dist each --share-files``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+TESTS: Final = Path(__file__).parent
+PARTS: Final = ("docs", "faults", "integration", "sandbox", "unit")
+"""The folders that are shared out; the other tests run in one process each."""
+TOGETHER: Final = ("integration/ui",)
+"""Folders whose files share something that takes seconds to start."""
+
+SECONDS: Final[dict[str, float]] = {
+    "integration/api/test_looks.py": 31,
+    "faults/test_transfer_s3.py": 28,
+    "integration/batches/test_batch.py": 23,
+    "faults/test_transfer.py": 20,
+    "faults/test_polling_together.py": 19,
+    "integration/operators/test_generate.py": 18,
+    "integration/operators/test_generate_reuse.py": 17,
+    "integration/stores/test_storage_s3.py": 12,
+    "faults/test_polling_transport.py": 11,
+    "integration/batches/test_crashes.py": 10,
+    "integration/test_event_triggers.py": 9,
+    "integration/api/test_sync_connection.py": 8,
+    "faults/test_polling_throttled.py": 8,
+    "faults/test_polling_answers.py": 7,
+    "integration/operators/test_generate_slots.py": 7,
+    "integration/tasks/test_slots.py": 7,
+    "integration/test_sensors.py": 7,
+    "faults/test_hostile_answers.py": 6,
+    "faults/test_callbacks.py": 6,
+    "integration/test_hooks.py": 6,
+    "integration/orders/test_lost_creates.py": 6,
+    "integration/api/test_async_client.py": 5,
+    "integration/api/test_damaged_answers.py": 5,
+    "integration/batches/test_equal_orders.py": 5,
+}
+"""How long the slowest take (``--durations``); where this is out of date, the run takes some seconds more."""
+USUAL_SECONDS: Final = 0.6
+WITH_PROCESSES: Final[dict[str, float]] = {"integration/ui": 60}
+"""The same, of those that also run tests marked ``processes`` where these are not deselected."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--share-files``."""
+    parser.addoption("--share-files", action="store_true", help="each process runs its share (with --dist each)")
+
+
+def units() -> dict[str, list[str]]:
+    """Return what a process takes on as a whole: a file, or the files of a folder of :data:`TOGETHER`."""
+    found: dict[str, list[str]] = {}
+    files = [*TESTS.glob("test_*.py"), *(path for part in PARTS for path in (TESTS / part).rglob("test_*.py"))]
+    for name in sorted(path.relative_to(TESTS).as_posix() for path in files):
+        unit = next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
+        found.setdefault(unit, []).append(name)
+    return found
+
+
+@functools.cache
+def shares(count: int, *, with_processes: bool) -> list[frozenset[str]]:
+    """Return the files of each process, by their names beneath ``tests``: the slowest first, to whom has least.
+
+    :param count: how many processes there are.
+    :param with_processes: whether tests marked ``processes`` run.
+    """
+    seconds = SECONDS | (WITH_PROCESSES if with_processes else {})
+    found = units()
+    loads, made = [0.0] * count, [set[str]() for _ in range(count)]
+    for unit in sorted(found, key=lambda unit: (-seconds.get(unit, USUAL_SECONDS), unit)):
+        least = loads.index(min(loads))
+        loads[least] += seconds.get(unit, USUAL_SECONDS)
+        made[least].update(found[unit])
+    return [frozenset(names) for names in made]
+
+
+@functools.cache
+def _others(count: int, own: int, *, with_processes: bool) -> frozenset[Path]:
+    made = shares(count, with_processes=with_processes)
+    return frozenset(TESTS / name for number, names in enumerate(made) if number != own for name in names)
+
+
+def others(config: pytest.Config) -> frozenset[Path]:
+    """Return the files that this process leaves to the others."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is None or not config.getoption("share_files"):
+        return frozenset()
+    with_processes = "processes" not in config.getoption("markexpr")
+    own = int(worker["workerid"].removeprefix("gw"))
+    return _others(worker["workercount"], own, with_processes=with_processes)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the files of other processes."""
+    return True if collection_path in others(config) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of other processes: pytest ignores no file that the command line names."""
+    left_out = others(config)
+    items[:] = [item for item in items if item.path not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Count the tests of all processes: pytest-xdist takes the number of the last one for the whole."""
+    counter = _Counter(session)
+    if session.config.getoption("share_files"):
+        session.config.pluginmanager.register(counter)
+    result = yield
+    counter.pytest_runtest_logstart()
+    return result
+
+
+class _Counter:
+    """Corrects what the percentages and the exit status are taken from."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._tests = 0
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Add the tests of a process."""
+        self._tests += len(ids)
+
+    def pytest_runtest_logstart(self) -> None:
+        """Correct the number."""
+        self._session.testscollected = max(self._session.testscollected, self._tests)
