@@ -134,9 +134,9 @@ def _canceller(clip: Clip) -> str:
     if paying.state == "skipped":
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
     return (
-        "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself cancelled "
-        "it because of its price (max_credits), it was cancelled at the service, or its worker was stopped. The log of "
-        f"{name_of(paying)} says which."
+        "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
+        "cancelled it because of its price (max_credits), it was cancelled at the service, or its worker was stopped. "
+        f"The log of {name_of(paying)} says which."
     )
 
 
