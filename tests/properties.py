@@ -15,7 +15,7 @@ SHARE: Final = 4
 def properties(examples: int, **more: Any) -> settings:
     """Return the settings of a property's test.
 
-    :param examples: how many are tried at night; by day a quarter of them, which are others each time.
+    :param examples: how many are tried at night; by day a quarter of them.
     """
     some = examples if os.environ.get(ALL) else max(examples // SHARE, 10)
     return settings(**{"database": None, "deadline": None, "max_examples": some, **more})

@@ -135,8 +135,8 @@ def _canceller(clip: Clip) -> str:
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
-        "cancelled it because of its price (max_credits), it was cancelled at the service, or its worker was "
-        f"stopped. The log of {name_of(paying)} says which."
+        "cancelled it because of its price (max_credits), it was cancelled at the service, or its worker was stopped. "
+        f"The log of {name_of(paying)} says which."
     )
 
 

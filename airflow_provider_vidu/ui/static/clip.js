@@ -311,7 +311,7 @@ function ways(view) {
     return text;
   });
   const links = logs.map((task) => plainCrumb(`Log of ${taskName(task)}`, run + logPath(task), "The task's log in Airflow"));
-  return el("div", {}, el("div.actions", {}, ...links, copy), more);
+  return el("div", {}, el("div.actions", {}, ...links, view.support && copy), view.support && more);
 }
 
 function texts(view) {

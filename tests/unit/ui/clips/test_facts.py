@@ -102,6 +102,9 @@ def test_a_finished_clip():
         ("queued", None), ("done", 30), ("stored", 3),
     ]  # fmt: skip
     assert shown["files"][0]["sha256"] == "a" * 64
+    again = task("again", result=RECORD, result_at=NOW + timedelta(hours=1), watch={"role": "download"})
+    twice = view(kept, film, again)
+    assert (len(twice["files"]), twice["timeline"][-1]["at"]) == (1, shown["timeline"][-1]["at"])
     assert [(piece["from"], piece["medium"], piece["width"]) for piece in shown["pieces"]] == [
         ("service", "video", 640)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduRateLimitError
+from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.xcoms import slim
@@ -51,6 +51,13 @@ def test_a_task_failed_beside_its_clip(status, title, advised):
     assert advised in error["advice"]
     assert 'pays for it (the price of this one: 20 credits) unless it has on_clear="resume"' in error["cost"]
     assert shown["qualifier"] == ("task failed" if status else None)
+
+
+def test_an_unknown_generation_is_not_waited_for_again():
+    """The service does not find it, so a second wait would fail in the same way."""
+    shown = view(task(state="failed", watch={"conn_id": "c", "role": "wait"}), live=Live(error=ViduNotFoundError("no")))
+    assert "does not find the generation" in shown["error"]["message"]
+    assert (shown["error"]["advice"], shown["notice"]["message"]) == ("", ViduNotFoundError.advice)
 
 
 def test_a_sensor_that_failed_costs_nothing():
