@@ -18,7 +18,6 @@ one takes an unfinished leg over at once; another one waits until the leg has en
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import secrets
 import time
@@ -308,10 +307,12 @@ def lines_of(content: bytes) -> list[Any]:
 
 
 def _unpacked(content: bytes) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        unpacked = file.read(MOST_BYTES + 1)
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    unpacked = unpacker.decompress(content, MOST_BYTES + 1)  # a file object would allocate as much at once
     if len(unpacked) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES:,} bytes, unpacked")
+    if not unpacker.eof:
+        raise EOFError("it is cut off")
     return unpacked
 
 
