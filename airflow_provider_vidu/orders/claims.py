@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -344,22 +344,22 @@ def _read(content: bytes, number: int) -> _Held:
         stored = json.loads(content)
         record = Record.from_json(stored["record"])
         if record is not None:
-            return _Held(number, str(stored["owner"]), _checked(record, stored["record"]))
+            return _Held(number, str(stored["owner"]), _checked(record, stored["record"].get("began")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ViduConfigError):
         pass
     return _Held(number, "unknown", Record(0, "", 0.0))
 
 
-def _checked(record: Record, stored: Mapping[str, Any]) -> Record:
+def _checked(record: Record, began: object) -> Record:
     """Return a record that this package may have written; other writers of the folder may forge one.
 
-    :param stored: as it was stored: in a record, a time or a marker that is none counts as unknown.
+    :param began: the time of the first send, as stored: in a record, one that is none counts as unknown.
     :raises ValueError, ViduConfigError: for any other.
     """
     latest = time.time() + MOST_AHEAD_SECONDS
-    if not (0 < record.at <= latest and 0 <= (number(stored.get("began")) or 0.0) <= latest):
+    if not (0 < record.at <= latest and 0 <= (number(began) or 0.0) <= latest):
         raise ValueError("a time that no clock shows")
-    if not isinstance(stored.get("marker"), str) or len(record.marker) > MAX_OWNER_CHARS:
+    if not isinstance(record.marker, str) or len(record.marker) > MAX_OWNER_CHARS:
         raise ValueError("a marker that is not one")
     if record.generation_id is None:
         return record

@@ -104,11 +104,13 @@ class Record:
     def from_json(cls, stored: object) -> Record | None:
         """Read a stored record; None if there is none or it was not written by this package.
 
-        :raises ViduConfigError: when its generation's id cannot be one: without it, the order would be paid twice.
+        :raises ViduConfigError: when its id, marker or request cannot be one: without them, it may be paid twice.
         """
         if not isinstance(stored, Mapping) or "order" not in stored:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        if not all(isinstance(known.get(name, ""), str) for name in ("marker", "request")):
+            raise ViduConfigError("the order's record has a marker or a request that is not text")
         # A Variable may have been edited: what is compared, added up or logged has its type, or counts as unknown.
         known = {name: value for name, value in known.items() if isinstance(value, _KINDS.get(name, object))}
         known |= {name: epoch(known.get(name)) or 0.0 for name in ("at", "began")}
@@ -167,7 +169,7 @@ class Record:
 
 _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("order", "try_number"), int),
-    **dict.fromkeys(("marker", "request", "region", "callback"), str),
+    **dict.fromkeys(("region", "callback"), str),
     "looks": Mapping,
     "clears": (int, type(None)),
 }
