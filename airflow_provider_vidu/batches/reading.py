@@ -30,7 +30,7 @@ _MOST_COLUMNS: Final = 1_000
 _MOST_ROW_VALUES: Final = 20_000
 _MOST_VALUES: Final = 5_000_000
 _MOST_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
-_MOST_BATCH_ROWS: Final = 1_000
+_BATCH_ROWS: Final = 1_000
 _BATCH_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -186,39 +186,57 @@ def _parquet(file: BinaryIO) -> Iterator[Any]:
         raise ViduConfigError(
             "Parquet files need pyarrow. Install it with: pip install 'airflow-provider-vidu[parquet]'."
         ) from None
-    unpacked = 0
+    values = unpacked = 0
     try:
         opened = parquet.ParquetFile(file)
-        for batch in opened.iter_batches(batch_size=_batch_rows(opened.metadata)):
-            for row in batch.to_pylist():
-                unpacked += _size(row)  # not the batch's own: a dictionary holds equal cells once
-                _check_unpacked(unpacked)
-                yield row
+        texts = _checked_texts(opened)
+        # As dictionaries, equal cells take memory once, however many there are.
+        for batch in parquet.ParquetFile(file, read_dictionary=texts).iter_batches(batch_size=_BATCH_ROWS):
+            sizes = list(map(_size, batch.columns))
+            size = sum(size for _, size in sizes)
+            values, unpacked = values + sum(count for count, _ in sizes), unpacked + size
+            _check_values(values)
+            _check_unpacked(unpacked)
+            rows = 1 if size > _BATCH_BYTES else _BATCH_ROWS
+            for start in range(0, batch.num_rows, rows):
+                yield from batch.slice(start, rows).to_pylist()
     except ViduConfigError:
         raise
     except Exception as error:  # pyarrow has errors of its own
         raise ViduConfigError(f"The file of rows is not readable Parquet: {redacted(error, 160)}.") from error
 
 
-def _batch_rows(metadata: Any) -> int:
-    """Return how many rows are unpacked at once, so that each could hold a column's largest cell.
+def _checked_texts(opened: Any) -> list[str]:
+    """Return the paths of the columns of text.
 
-    :raises ViduConfigError: when the file holds more than its reader has memory for.
+    :raises ViduConfigError: when the file says that it holds more than its reader has memory for. It may lie.
     """
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    _check_values(sum(chunk.num_values for chunk in chunks))
-    _check_unpacked(sum(chunk.total_uncompressed_size for chunk in chunks))
-    largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-    return max(1, min(_MOST_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
+    groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    chunks = [(number, group.column(number)) for group in groups for number in range(group.num_columns)]
+    columns = [opened.schema.column(number) for number in range(len(opened.schema))]
+    _check_values(sum(max(chunk.num_values, 0) for _, chunk in chunks))
+    _check_unpacked(sum(max(chunk.total_uncompressed_size, 0) for _, chunk in chunks))
+    # Cells of a fixed length are never read as a dictionary.
+    _check_unpacked(sum(max(chunk.num_values, _BATCH_ROWS) * columns[number].length for number, chunk in chunks))
+    is_text = [column.physical_type == "BYTE_ARRAY" and column.converted_type != "DECIMAL" for column in columns]
+    return [column.path for column, is_one in zip(columns, is_text, strict=True) if is_one]
 
 
-def _size(value: Any) -> int:
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    if isinstance(value, dict):
-        value = value.values()
-    return sum(map(_size, value)) if isinstance(value, Iterable) else 1
+def _size(array: Any) -> tuple[int, int]:
+    """Return how many values an Arrow array holds, and the bytes that they take if each has a text of its own."""
+    if hasattr(array, "dictionary"):
+        compute = import_module("pyarrow.compute")
+        lengths = compute.binary_length(array.dictionary).take(array.indices)
+        return len(array), len(array) + (compute.sum(lengths).as_py() or 0)
+    if not array.type.num_fields:
+        return len(array), array.nbytes
+    if hasattr(array, "keys"):  # a map, which has no flatten
+        begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        inner = [part.slice(begin, end - begin) for part in (array.keys, array.items)]
+    else:
+        inner = array.flatten()
+    sizes = list(map(_size, inner if isinstance(inner, list) else [inner]))
+    return len(array) + sum(count for count, _ in sizes), sum(size for _, size in sizes)
 
 
 def _check_unpacked(size: int) -> None:

@@ -18,10 +18,14 @@ If all of this is inconclusive, the try counts as a retry: that mistake costs a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
+from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import epoch, price
+from airflow_provider_vidu.exceptions import ViduConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +102,20 @@ class Record:
 
     @classmethod
     def from_json(cls, stored: object) -> Record | None:
-        """Read a stored record; None if there is none or it was not written by this package."""
+        """Read a stored record; None if there is none or it was not written by this package.
+
+        :raises ViduConfigError: when its id, marker or request cannot be one: without them, it may be paid twice.
+        """
         if not isinstance(stored, Mapping) or "order" not in stored:
             return None
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        # A Variable may have been edited.
+        if not all(isinstance(known.get(name, ""), str) for name in ("marker", "request")):
+            raise ViduConfigError("the order's record has a marker or a request that is not text")
+        # A Variable may have been edited: what is compared, added up or logged has its type, or counts as unknown.
+        known = {name: value for name, value in known.items() if isinstance(value, _KINDS.get(name, object))}
         known |= {name: epoch(known.get(name)) or 0.0 for name in ("at", "began")}
         known |= {"credits": price(known.get("credits")), "spent": price(known.get("spent")) or 0}
-        return cls(**{"marker": "", **known})
+        return cls(**{"order": -1, "marker": "", **known, "generation_id": _id(stored.get("generation_id"))})
 
     @property
     def total(self) -> int | float:
@@ -155,3 +165,21 @@ class Record:
         else:
             fits = self.returned
         return fits and order.may_follow_a_clear_after(self.try_number)
+
+
+_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("order", "try_number"), int),
+    **dict.fromkeys(("region", "callback"), str),
+    "looks": Mapping,
+    "clears": (int, type(None)),
+}
+"""The types of a record's fields, except those that are read as numbers or only as true or false."""
+
+
+def _id(stored: object) -> str | None:
+    if stored is None:
+        return None
+    with suppress(ViduConfigError):
+        if is_safe_id(generation_id := checked_id(stored)):
+            return generation_id
+    raise ViduConfigError(f"the order's record names no generation that could exist: {sanitized(stored, 60)!r}")

@@ -20,6 +20,7 @@ from uuid import UUID
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.orders.order import Order, Record
 
@@ -229,12 +230,27 @@ class VariableStore(RecordStore):
         self._keeps = keeps
 
     def load(self) -> Record | None:
-        """Return the record, or None."""
+        """Return the record, or None.
+
+        :raises ViduConfigError: when the Variable was edited so that it cannot be read.
+        """
+        stored = self._stored()
+        try:
+            return Record.from_json(json.loads(stored)) if stored else None
+        except (ValueError, RecursionError, ViduConfigError) as error:
+            reason = error.reason if isinstance(error, ViduConfigError) else "it is not JSON"
+        # Raised outside of the handler: an error of json holds the whole text.
+        raise ViduConfigError(
+            f"The Variable {self._key}, which holds the record of this task's order, cannot be read: {reason}. Nothing "
+            "was submitted. Restore it, or delete it to submit a new generation."
+        )
+
+    def _stored(self) -> str | None:
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
         default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
-        stored = Variable.get(self._key, **default)
-        return Record.from_json(json.loads(stored)) if stored else None
+        stored: str | None = Variable.get(self._key, **default)
+        return stored
 
     def save(self, record: Record) -> None:
         """Store the record."""
@@ -245,8 +261,8 @@ class VariableStore(RecordStore):
         Variable.delete(self._key)
 
     def forget(self) -> None:
-        """Remove the Variable, if there is one."""
-        if self.load() is not None:
+        """Remove the Variable, if there is one, also if it cannot be read."""
+        if self._stored():
             self.clear()
 
     def returned(self) -> None:

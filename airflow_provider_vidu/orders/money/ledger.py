@@ -112,9 +112,18 @@ class SharedLedger(Ledger):
 
     @staticmethod
     def _load(prefix: str) -> dict[str, Any]:
-        stored = Variable.get(prefix.rstrip("_"), default=None)
-        read = json.loads(stored) if stored else {}
-        return read if isinstance(read, dict) else {}
+        key = prefix.rstrip("_")
+        stored = Variable.get(key, default=None)
+        try:
+            read = json.loads(stored) if stored else {}
+        except (ValueError, RecursionError):  # json's error holds the whole text, so ours is raised outside of it
+            read = None
+        if isinstance(read, dict):
+            return read
+        raise ViduError(
+            f"The Variable {key} holds what was spent within a budget, and it is not a JSON object. Restore it, or "
+            "delete it to count from zero."
+        )
 
 
 def ledger() -> Ledger:

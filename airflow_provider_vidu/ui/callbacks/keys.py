@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +21,9 @@ KEPT_SECONDS: Final = 30.0
 FAILURE_SECONDS: Final = 5.0
 """How long a look-up that failed stands for the next ones."""
 LOOK_UP_SECONDS: Final = 5.0
+MAX_STRANGERS: Final = 2
+"""Look-ups under way for connections without a known key: a DAG may name thousands of them, and Airflow looks
+connections up in one thread."""
 MAX_KEPT: Final = 500
 MAX_ID_CHARS: Final = 250
 """Airflow's own limit; the author of a DAG may write any text."""
@@ -30,6 +34,7 @@ class Keys:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[asyncio.Task[_Key], float]] = OrderedDict()
+        self._strangers = asyncio.Semaphore(MAX_STRANGERS)
 
     async def get(self, conn_id: str) -> str | None:
         """Return the key of a connection; None if this process has no such connection, so that nothing can be checked.
@@ -41,7 +46,8 @@ class Keys:
             return None
         task, began = self._kept.get(conn_id, (None, 0.0))
         if task is None or (task.done() and time.monotonic() >= began + _lasts(task.result())):
-            task = asyncio.create_task(_looked_up(conn_id))
+            is_known = task is not None and task.result().key is not None
+            task = asyncio.create_task(_looked_up(conn_id, nullcontext() if is_known else self._strangers))
             self._kept[conn_id] = (task, time.monotonic())
             self._kept.move_to_end(conn_id)
             if len(self._kept) > MAX_KEPT:
@@ -68,9 +74,9 @@ def _lasts(found: _Key) -> float:
     return KEPT_SECONDS if found.is_certain else FAILURE_SECONDS
 
 
-async def _looked_up(conn_id: str) -> _Key:
+async def _looked_up(conn_id: str, slot: AbstractAsyncContextManager[None]) -> _Key:
     try:
-        async with asyncio.timeout(LOOK_UP_SECONDS):
+        async with asyncio.timeout(LOOK_UP_SECONDS), slot:
             if await connection_type(conn_id) != CONNECTION_TYPE:
                 return _Key()
             return _Key((await aresolve(conn_id)).api_key.reveal())

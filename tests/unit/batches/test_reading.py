@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from decimal import Decimal
 
 import pytest
 
 from airflow_provider_vidu.batches.reading import format_of, read_rows
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.prompts import load_prompts
+from fault_table import REFUSED
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,58 @@ def test_parquet_of_few_bytes_and_very_much(tmp_path, monkeypatch):
     for name, words in (("a", "unpacks to more than 5,000,000 bytes"), ("b", "more than 5,000,000 values")):
         with pytest.raises(ViduConfigError, match=words):
             list(read_rows(f"{tmp_path}/{name}.parquet"))
+
+
+def zigzag(number, length=0):
+    """Return a number as the footer of a Parquet file stores it, in at least ``length`` bytes."""
+    number, stored = number * 2, b""
+    while number > 127 or len(stored) + 1 < length:
+        stored, number = stored + bytes([number & 127 | 128]), number >> 7
+    return stored + bytes([number])
+
+
+@pytest.mark.fault("attacks", "a Parquet file of 600 bytes: a list of one long text, 300 times; a size that is a lie",
+                   outcome=REFUSED, says="unpacks to more than")  # fmt: skip
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+@pytest.mark.parametrize("lies", [False, True])
+def test_parquet_is_measured_before_it_is_unpacked(tmp_path, monkeypatch, lies):
+    """Neither the number of rows nor the footer says how much the cells take: a gigabyte of memory, or all of it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading._MOST_UNPACKED_BYTES", 5_000_000)
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), ["x" * 1_000_000])
+    column = cells if lies else pa.ListArray.from_arrays(pa.array([0, 300], pa.int32()), cells)
+    pq.write_table(pa.table({"prompt": column}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    if lies:
+        content = (tmp_path / "a.parquet").read_bytes()
+        size = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0).total_uncompressed_size
+        told = zigzag(size)
+        assert told in content
+        (tmp_path / "a.parquet").write_bytes(content.replace(told, zigzag(1000, len(told))))
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(ViduConfigError, match="unpacks to more than 5,000,000 bytes"):
+        next(iter(read_rows(f"{tmp_path}/a.parquet")))
+    assert pa.default_memory_pool().max_memory() <= max(before, 100_000_000)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+@pytest.mark.parametrize("options", [{}, {"store_schema": False, "use_dictionary": False}])
+def test_parquet_of_every_kind(tmp_path, options):
+    """Lists, objects, maps, gaps and numbers are those that pyarrow reads."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({
+        "prompt": ["a", None, "b"] * 500, "images": [["x", "yy"], [], None] * 500, "number": [1, None, 2] * 500,
+        "object": [{"k": "v", "n": 1}, None, {"k": None, "n": 2}] * 500, "empty": pa.nulls(1500),
+        "map": pa.array([[("a", "1")], [], None] * 500, pa.map_(pa.string(), pa.string())),
+        "pair": pa.array([[1.0, 2.0]] * 1500, pa.list_(pa.float64(), 2)),
+        "fixed": pa.array([b"abc"] * 1500, pa.binary(3)),
+        "price": [Decimal("1.5")] * 1500, "deep": [[["q"]]] * 1500,
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "a.parquet", **options)
+    assert list(read_rows(f"{tmp_path}/a.parquet")) == pq.read_table(tmp_path / "a.parquet").to_pylist()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")

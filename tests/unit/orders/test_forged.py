@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
-from airflow_provider_vidu.orders.order import Record
+from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.orders.records import VariableStore
 from airflow_provider_vidu.orders.upstream import handed_over, id_of
 from fault_table import REFUSED, SURVIVED
 
@@ -23,6 +26,41 @@ def test_times_of_a_record(value):
     record = Record.from_json({**RECORD, "at": value, "began": value})
     assert (record.generation_id, record.at, record.began) == ("g7", 0.0, 0.0)
     assert (Record.from_json(RECORD).at, Record.from_json(RECORD).began) == (5.0, 4.0)
+
+
+@pytest.mark.parametrize("fields", [
+    {"try_number": "x", "clears": "a", "order": 0}, {"order": 10**30, "try_number": None}, {"region": 7},
+    {"looks": [1], "callback": {}, "order": "0"},
+])  # fmt: skip
+def test_types_of_a_record(fields):
+    """What an edited record compares and logs has its type."""
+    record = Record.from_json({**RECORD, **fields})
+    record.was_cleared(Order(0, 2, True, 3, 1, 9.0, "r"), "digest")
+    assert isinstance(record.region + record.callback, str)
+    assert (record.looks, record.generation_id) == (None, "g7")
+
+
+@pytest.mark.fault("attacks", "the Variable of an order is edited: no JSON, or an id that forges a log line",
+                   outcome=REFUSED, says="cannot be read")  # fmt: skip
+@pytest.mark.parametrize("stored", [
+    "{", "nan", "[" * 100_000,
+    *(json.dumps({**RECORD, "generation_id": wrong}) for wrong in ("g7\nINFO paid", "", [], "\u202e", 1.5)),
+    *(json.dumps({**RECORD, name: wrong}) for name in ("marker", "request") for wrong in (5, ["x"])),
+], ids=str.__len__)  # fmt: skip
+def test_a_variable_that_is_no_record(variables, stored):
+    """A clear error that names it, without its content, and no second order; once the task succeeded, it goes."""
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
+    store = VariableStore(ti)
+    store.save(Record.from_json(RECORD))
+    assert store.load().generation_id == "g7"
+    (name,) = variables.kept
+    variables.kept[name] = stored
+    with pytest.raises(ViduConfigError, match=f"{name}.*cannot be read") as caught:
+        store.load()
+    assert caught.value.__context__ is None
+    assert "\n" not in str(caught.value)
+    store.finished()
+    assert not variables.kept
 
 
 DEEP = {"objects": '{"a":' * 100_000 + "1", "lists": '{"id":"g7","raw":' + "[" * 90_000 + "]" * 90_000 + "}"}

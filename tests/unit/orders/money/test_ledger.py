@@ -112,3 +112,13 @@ def test_names_are_read_from_the_database_of_airflow_2(monkeypatch):
         connection.execute(insert(table), [{"key": key} for key in ("a_b_1", "a_bX2", "a_b_3", "b_a_b_")])
     monkeypatch.setattr("airflow.utils.session.create_session", sessionmaker(engine))
     assert sorted(ledger._in_database("a_b_")) == ["a_b_1", "a_b_3"]
+
+
+@pytest.mark.parametrize("stored", ["{", "[]", "[" * 100_000, "nan"])
+def test_a_shared_variable_that_was_edited(variables, stored):
+    """What was spent is unknown then: a clear error without the content, rather than a budget that counts from zero."""
+    variables.kept[PREFIX.rstrip("_")] = stored
+    with pytest.raises(ViduError, match="is not a JSON object") as caught:
+        SharedLedger().names(PREFIX)
+    assert caught.value.__context__ is None
+    assert variables.kept == {PREFIX.rstrip("_"): stored}

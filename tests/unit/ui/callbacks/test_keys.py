@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,3 +57,34 @@ async def test_an_endless_id_is_not_looked_up(monkeypatch):
     """Nor is it kept, or logged."""
     monkeypatch.setattr(keys, "connection_type", fails(AssertionError("looked up")))
     assert await Keys().get("x" * 60_000) is None
+
+
+async def test_connections_without_a_known_key_take_turns(monkeypatch):
+    """A DAG may name thousands: two are looked up at once, and a connection whose key is known waits for none."""
+    running, most, began, released = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def kind(conn_id):
+        nonlocal running, most
+        if conn_id == "vidu":
+            return "vidu"
+        running += 1
+        most = max(most, running)
+        began.set()
+        await released.wait()
+        running -= 1
+        return "postgres"
+
+    async def resolved(conn_id):
+        return SimpleNamespace(api_key=SimpleNamespace(reveal=lambda: "k"))
+
+    monkeypatch.setattr(keys, "connection_type", kind)
+    monkeypatch.setattr(keys, "aresolve", resolved)
+    monkeypatch.setattr(keys, "KEPT_SECONDS", 0.0)
+    known = Keys()
+    assert await known.get("vidu") == "k"
+    strangers = [asyncio.create_task(known.get(f"stranger_{number}")) for number in range(50)]
+    await began.wait()
+    assert await known.get("vidu") == "k"
+    released.set()
+    assert await asyncio.gather(*strangers) == [None] * 50
+    assert most == keys.MAX_STRANGERS
