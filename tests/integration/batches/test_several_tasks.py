@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +237,29 @@ def test_a_retry_without_its_connection_may_be_retried(connect, sandbox, tmp_pat
             BatchTask(tmp_path / "new", prompts(1)).start()
     sandbox.set_speed(250)
     assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+@pytest.mark.fault(
+    "orders",
+    "the state of a batch is gone after a wait, or its destination renders to another folder",
+    outcome="clear error",
+    seen="nothing is ordered again; the error names the folder, and no retry follows",
+)
+@pytest.mark.usefixtures("short_stay")
+@pytest.mark.parametrize("what", ["removed", "destination", "batch"])
+def test_a_batch_that_vanished_is_not_ordered_again(connect, sandbox, tmp_path, what):
+    """Templates are rendered again after each wait: a destination with the current time would pay at each wake."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), batch="spring")
+    deferred = deferred_by(task)
+    if what == "removed":
+        shutil.rmtree(tmp_path / ".vidu")
+    else:
+        task.kwargs[what] = {"destination": f"{tmp_path}/later/", "batch": "summer"}[what]
+    with pytest.raises(exceptions.ViduConfigError, match="waited for spring.*nothing was ordered") as error:
+        task.run(deferred)
+    assert not error.value.retryable
     assert len(sandbox.creates) == 2
 
 
