@@ -87,7 +87,7 @@ class Journal:
         """The task instance whose leg was read last."""
         self._holder_at = 0.0
         """The last sign of life of that leg, in epoch seconds."""
-        self._written_at = 0.0
+        self._shown_at = 0.0
         self._destination = destination
         self._folder = f"{HIDDEN_FOLDER}/{batch}"
         self._sleep = sleep
@@ -136,9 +136,13 @@ class Journal:
             )
 
     def beat(self) -> None:
-        """Show other task instances that this leg is alive, if it has written nothing for a while."""
-        if self.owner and time.time() - self._written_at >= BEAT_SECONDS:
-            self.append({"e": "alive", "at": time.time()})
+        """Show other task instances that this leg is alive, if it has not done so for a while."""
+        if self._is_beat_due:
+            self.append()
+
+    @property
+    def _is_beat_due(self) -> bool:
+        return bool(self.owner) and time.time() - self._shown_at >= BEAT_SECONDS
 
     def append(self, *events: Event) -> None:
         """Record events durably, and apply them to the state.
@@ -146,6 +150,9 @@ class Journal:
         :raises ViduStorageError: when they could not be written.
         :raises ViduError: when another process has taken the batch over.
         """
+        if self._is_beat_due:  # most events hold no time: a leg may store files, or reuse some, for hours
+            self._shown_at = time.time()
+            events = (*events, {"e": "alive", "at": self._shown_at})
         for event in events:
             self.state.apply(event)
         self._events += len(events)
@@ -226,7 +233,8 @@ class Journal:
         """Begin a leg; return whether no other process was faster."""
         try:
             own = {"owner": self.owner} if self.owner else {}
-            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": time.time(), **own}]))
+            self._shown_at = time.time()
+            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": self._shown_at, **own}]))
             self._flush()
         except _TakenError:
             self._unwritten.clear()
@@ -262,7 +270,6 @@ class Journal:
                         self._log.warning("The batch's journal could not be written; trying again: %s", error)
                     self._sleep(PAUSE_SECONDS)
             self._next += 1
-            self._written_at = time.time()
             del self._unwritten[0]
 
     def _write(self, content: bytes) -> None:
