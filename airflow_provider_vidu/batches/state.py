@@ -125,7 +125,10 @@ class BatchState:
 
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):
-            self.intents, self.open, self.lines = {}, {}, {}
+            if (own := event.get("keys")) is None:
+                self.intents, self.open, self.lines = {}, {}, {}
+            else:
+                self._drop(own)
             self.orders += 1
             self.is_again = bool(event.get("again"))
         self._ordered_by(event)
@@ -362,7 +365,8 @@ def begun(
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
     A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
-    began later: it orders the rows that have no file.
+    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other task
+    instances alone.
 
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.
@@ -381,6 +385,8 @@ def begun(
         **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
     }  # fmt: skip
     if is_anew:
+        if keys is not None and any(other != owner for other in state.orders_of):
+            event["keys"] = [key for key in keys if state.knows(key)]  # the other rows are of tasks that no one cleared
         return [event], was_cleared
     failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
     if earlier is None:  # no user has decided to pay for these again

@@ -128,7 +128,8 @@ class BatchRun:
             keys=self._by_key.keys(),
         )
         if is_new and settings.cancel_on_kill:
-            self._cancel(list(state.open.values()), "the task was cleared")
+            given_up = frozenset(again[0].get("keys", state.open))
+            self._cancel([job for key, job in state.open.items() if key in given_up], "the task was cleared")
         self._journal.append(*again)
 
     def run(self, ended: Collection[str] | None, *, was_resumed: bool) -> dict[str, Any] | plan.Pending:

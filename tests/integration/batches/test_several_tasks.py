@@ -134,6 +134,25 @@ def test_the_next_run_of_a_batch_is_no_clear(connect, sandbox, tmp_path):
     assert len(sandbox.creates) == 4
 
 
+@pytest.mark.usefixtures("short_stay")
+def test_a_clear_orders_only_its_own_rows_again(connect, sandbox, tmp_path):
+    """With on_clear="new": rows that another run of the batch has open are neither cancelled nor paid again."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    first, second = (
+        of_run(tmp_path, run_id, prompts(2, run_id), on_clear="new", poll_interval=0.05) for run_id in ("r1", "r2")
+    )
+    deferred_by(first)
+    theirs = deferred_by(second)
+    first.clear()
+    mine = deferred_by(first)
+    assert len(sandbox.creates) == 6
+    sandbox.set_speed(250)
+    assert first.run(mine)["stored"] == 2
+    assert second.run(theirs)["stored"] == 2
+    assert len(sandbox.creates) == 6
+
+
 def operator_time(seconds: float) -> Any:
     """Return a time beside now."""
     from datetime import UTC, datetime
