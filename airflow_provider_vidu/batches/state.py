@@ -365,8 +365,8 @@ def begun(
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
     A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
-    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other task
-    instances alone.
+    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
+    task instances alone.
 
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.

@@ -148,7 +148,9 @@ class BatchRun:
                 self._journal.beat()
                 if self._is_finished():
                     return self._finished()
-                if self.state.deadline <= time.time() and not self._collector.is_busy:
+                is_late = self.state.deadline <= time.time()
+                self._collector.is_resting = is_late or self._is_idle()
+                if is_late and not self._collector.is_busy:
                     self._timed_out()
                 if self._settings.deferrable and self._may_defer():
                     return self._deferred()
@@ -247,6 +249,15 @@ class BatchRun:
             return False
         return self._backlog.error is not None or self._backlog.is_finished
 
+    def _is_idle(self) -> bool:
+        """Whether the leg is about to defer, as soon as its polls are answered, because nothing ends."""
+        is_at_work = self._collector.is_storing or (self._backlog.is_ready and self._backlog.has_room)
+        return self._settings.deferrable and not is_at_work and self._idle_seconds > plan.LONGEST_STAY_SECONDS
+
+    @property
+    def _idle_seconds(self) -> float:
+        return time.time() - max(self._collector.last_end, self._began)
+
     def _may_defer(self) -> bool:
         now = time.time()
         if self._collector.is_busy or self.state.deadline <= now:
@@ -255,7 +266,7 @@ class BatchRun:
             return False  # waits for the price of the first generation, or for a search
         jobs = self._collector.open_jobs()
         ages = [now - job.at for job in jobs]
-        idle, in_leg = now - max(self._collector.last_end, self._began), now - self._began
+        idle, in_leg = self._idle_seconds, now - self._began
         usual, is_first = self.state.usual_seconds, not self._was_resumed
         return not plan.stays(ages, usual, self._wanted(), idle=idle, in_leg=in_leg, is_first=is_first)
 

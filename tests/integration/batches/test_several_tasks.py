@@ -276,7 +276,7 @@ def test_a_batch_that_vanished_is_not_ordered_again(connect, sandbox, tmp_path, 
         shutil.rmtree(tmp_path / ".vidu")
     else:
         task.kwargs[what] = {"destination": f"{tmp_path}/later/", "batch": "summer"}[what]
-    with pytest.raises(exceptions.ViduConfigError, match="waited for spring.*nothing was ordered") as error:
+    with pytest.raises(exceptions.ViduConfigError, match=r"waited for spring.*nothing was ordered") as error:
         task.run(deferred)
     assert not error.value.retryable
     assert len(sandbox.creates) == 2
