@@ -160,11 +160,12 @@ class BatchRun:
             self._collector.close()
 
     def kill(self) -> None:
-        """Stop, and cancel all open generations; called from a signal handler."""
+        """Stop, and cancel all open generations but those of other runs' rows; called from a signal handler."""
         self._killed = True
         self._collector.cancel()
         if self._settings.cancel_on_kill:
-            self._cancel(list(self.state.open.values()), "the task was killed")
+            keys = self._by_key if self.state.has_others(self._owner) else self.state.open
+            self._cancel([job for key, job in self.state.open.items() if key in keys], "the task was killed")
 
     def _check_wanted(self) -> None:
         if self._killed:
@@ -188,9 +189,12 @@ class BatchRun:
             self._warn_of_changed()
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
-        if self._settings.reuse == "identical" and not state.is_again:
+        if self._settings.reuse == "identical":
             catalogue = Catalogue.of(self._destination, self._config, self._settings.artifact, self._log)
-            self._backlog.share(catalogue, f"batch {self._batch}")
+            if state.generates_again(self._owner):
+                self._backlog.keep_in(catalogue)
+            else:
+                self._backlog.share(catalogue, f"batch {self._batch}")
 
     def _warn_of_changed(self) -> None:
         """Warn of rows that have, or wait for, the file of another prompt or model: the key decides."""

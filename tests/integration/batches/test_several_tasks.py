@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
+from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import batch as operator
 from airflow_provider_vidu.stores.destination import Destination
@@ -151,6 +152,42 @@ def test_a_clear_orders_only_its_own_rows_again(connect, sandbox, tmp_path):
     assert first.run(mine)["stored"] == 2
     assert second.run(theirs)["stored"] == 2
     assert len(sandbox.creates) == 6
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_kill_cancels_only_its_own_rows(connect, sandbox, tmp_path, monkeypatch):
+    """Those of another run of the batch are waited for by that one."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    first, second = (of_run(tmp_path, run_id, prompts(2, run_id)) for run_id in ("r1", "r2"))
+    theirs = deferred_by(first)
+    run, killed = BatchRun.run, []
+
+    def killed_run(self: BatchRun, *arguments: Any, **known: Any) -> Any:
+        found = run(self, *arguments, **known)
+        killed.append(self.kill())
+        return found
+
+    with monkeypatch.context() as kills:
+        kills.setattr(BatchRun, "run", killed_run)
+        deferred_by(second)
+    assert killed
+    assert len(sandbox.requests("cancel")) == 2
+    sandbox.set_speed(250)
+    assert first.run(theirs)["stored"] == 2
+    assert len(sandbox.creates) == 4
+
+
+def test_a_clear_of_one_run_lets_the_others_reuse(connect, sandbox, tmp_path):
+    """With on_clear="new" only the task that was cleared generates again."""
+    connect("ent-v2")
+    known = {"on_clear": "new", "reuse": "identical"}
+    first = of_run(tmp_path, "r1", prompts(1, "a"), **known)
+    first.run()
+    first.clear()
+    assert first.run()["reused"] == 0
+    assert of_run(tmp_path, "r2", prompts(1, "b"), **known).run()["reused"] == 1
+    assert len(sandbox.creates) == 2
 
 
 def operator_time(seconds: float) -> Any:
