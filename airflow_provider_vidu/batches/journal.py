@@ -48,6 +48,8 @@ BEAT_SECONDS: Final = 60.0
 DEAD_SECONDS: Final = 600.0
 """After so long without a sign of life, another task instance takes a leg over: more than a create and its repetitions
 take, or the upload of a row's files."""
+WATCH_SECONDS: Final = 1.5 * BEAT_SECONDS
+"""How long a leg that seems dead is watched before it is taken over: the other worker's clock may be late."""
 MOST_AHEAD_SECONDS: Final = 3600.0
 """A sign of life from a later time proves nothing: no worker's clock is so far ahead."""
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -124,16 +126,26 @@ class Journal:
                     return self.state
                 self._leg -= 1  # read it again: another process has begun it
             elif not is_ended:
-                self._check_holder()
-                self._seal()
+                if not self._ends_while_watched():
+                    self._seal()
 
-    def _check_holder(self) -> None:
-        """Refuse to take over the leg of another task instance that is alive."""
-        is_other = "" not in (self._holder, self.owner) and self._holder != self.owner
-        if is_other and -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
-            raise HeldBatchError(
-                f"Another task instance ({sanitized(self._holder, 300)}) works on this batch at this moment."
-            )
+    def _ends_while_watched(self) -> bool:
+        """Return whether an unfinished leg has ended meanwhile, if it is another task instance's.
+
+        :raises HeldBatchError: when that one is alive: by its clock, or because it goes on writing.
+        """
+        if "" in (self._holder, self.owner) or self._holder == self.owner:
+            return False
+        seen = self._next
+        if not -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
+            self._sleep(WATCH_SECONDS)
+            if self._read_leg():
+                return True
+            if self._next == seen:
+                return False
+        raise HeldBatchError(
+            f"Another task instance ({sanitized(self._holder, 300)}) works on this batch at this moment."
+        )
 
     def beat(self) -> None:
         """Show other task instances that this leg is alive, if it has not done so for a while."""

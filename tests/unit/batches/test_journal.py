@@ -94,6 +94,22 @@ def test_a_leg_that_only_stores_files_is_alive(tmp_path, monkeypatch):
     assert len(opened(tmp_path, "run 2").state.lines) == 30
 
 
+def test_a_live_leg_of_a_worker_whose_clock_is_late(tmp_path, monkeypatch):
+    """Its times are old, but it goes on writing; once it ends, the next leg begins after it."""
+    monkeypatch.setattr(journal, "DEAD_SECONDS", 0.0)
+    first = opened(tmp_path, "run 1")
+    watched: list[float] = []
+
+    def second(meanwhile) -> Journal:
+        sleep = lambda seconds: (watched.append(seconds), meanwhile())  # noqa: E731
+        return Journal(Destination(f"{tmp_path}/"), "b", sleep=sleep, owner="run 2")
+
+    with pytest.raises(HeldBatchError, match="run 1"):
+        second(lambda: first.append(identified("a"))).open()
+    assert set(second(first.end).open().open) == {"a"}
+    assert watched == [journal.WATCH_SECONDS] * 2 and journal.WATCH_SECONDS > journal.BEAT_SECONDS
+
+
 def test_a_sign_of_life_from_the_future_proves_nothing(tmp_path):
     """Other writers of the store could hold a batch for ever."""
     folder = tmp_path / ".vidu" / "b" / "leg-000001"
