@@ -125,9 +125,8 @@ class Journal:
                 if self._claim():
                     return self.state
                 self._leg -= 1  # read it again: another process has begun it
-            elif not is_ended:
-                if not self._ends_while_watched():
-                    self._seal()
+            elif not is_ended and not self._ends_while_watched():
+                self._seal()
 
     def _ends_while_watched(self) -> bool:
         """Return whether an unfinished leg has ended meanwhile, if it is another task instance's.

@@ -393,7 +393,7 @@ def begun(
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
     record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
-    event = {
+    event: Event = {
         "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
         **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
     }  # fmt: skip

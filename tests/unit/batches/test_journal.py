@@ -101,13 +101,17 @@ def test_a_live_leg_of_a_worker_whose_clock_is_late(tmp_path, monkeypatch):
     watched: list[float] = []
 
     def second(meanwhile) -> Journal:
-        sleep = lambda seconds: (watched.append(seconds), meanwhile())  # noqa: E731
+        def sleep(seconds: float) -> None:
+            watched.append(seconds)
+            meanwhile()
+
         return Journal(Destination(f"{tmp_path}/"), "b", sleep=sleep, owner="run 2")
 
     with pytest.raises(HeldBatchError, match="run 1"):
         second(lambda: first.append(identified("a"))).open()
     assert set(second(first.end).open().open) == {"a"}
-    assert watched == [journal.WATCH_SECONDS] * 2 and journal.WATCH_SECONDS > journal.BEAT_SECONDS
+    assert watched == [journal.WATCH_SECONDS] * 2
+    assert journal.WATCH_SECONDS > journal.BEAT_SECONDS
 
 
 def test_a_sign_of_life_from_the_future_proves_nothing(tmp_path):
