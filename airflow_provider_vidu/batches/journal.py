@@ -47,6 +47,8 @@ BEAT_SECONDS: Final = 60.0
 DEAD_SECONDS: Final = 600.0
 """After so long without a sign of life, another task instance takes a leg over: more than a create and its repetitions
 take, or the upload of a row's files."""
+WATCH_SECONDS: Final = 1.5 * BEAT_SECONDS
+"""How long a leg that seems dead is watched before it is taken over: the other worker's clock may be late."""
 MOST_AHEAD_SECONDS: Final = 3600.0
 """A sign of life from a later time proves nothing: no worker's clock is so far ahead."""
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -86,7 +88,7 @@ class Journal:
         """The task instance whose leg was read last."""
         self._holder_at = 0.0
         """The last sign of life of that leg, in epoch seconds."""
-        self._written_at = 0.0
+        self._shown_at = 0.0
         self._destination = destination
         self._folder = f"{HIDDEN_FOLDER}/{batch}"
         self._sleep = sleep
@@ -122,22 +124,35 @@ class Journal:
                 if self._claim():
                     return self.state
                 self._leg -= 1  # read it again: another process has begun it
-            elif not is_ended:
-                self._check_holder()
+            elif not is_ended and not self._ends_while_watched():
                 self._seal()
 
-    def _check_holder(self) -> None:
-        """Refuse to take over the leg of another task instance that is alive."""
-        is_other = "" not in (self._holder, self.owner) and self._holder != self.owner
-        if is_other and -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
-            raise HeldBatchError(
-                f"Another task instance ({sanitized(self._holder, 300)}) works on this batch at this moment."
-            )
+    def _ends_while_watched(self) -> bool:
+        """Return whether an unfinished leg has ended meanwhile, if it is another task instance's.
+
+        :raises HeldBatchError: when that one is alive: by its clock, or because it goes on writing.
+        """
+        if "" in (self._holder, self.owner) or self._holder == self.owner:
+            return False
+        seen = self._next
+        if not -MOST_AHEAD_SECONDS <= time.time() - self._holder_at < DEAD_SECONDS:
+            self._sleep(WATCH_SECONDS)
+            if self._read_leg():
+                return True
+            if self._next == seen:
+                return False
+        raise HeldBatchError(
+            f"Another task instance ({sanitized(self._holder, 300)}) works on this batch at this moment."
+        )
 
     def beat(self) -> None:
-        """Show other task instances that this leg is alive, if it has written nothing for a while."""
-        if self.owner and time.time() - self._written_at >= BEAT_SECONDS:
-            self.append({"e": "alive", "at": time.time()})
+        """Show other task instances that this leg is alive, if it has not done so for a while."""
+        if self._is_beat_due:
+            self.append()
+
+    @property
+    def _is_beat_due(self) -> bool:
+        return bool(self.owner) and time.time() - self._shown_at >= BEAT_SECONDS
 
     def append(self, *events: Event) -> None:
         """Record events durably, and apply them to the state.
@@ -145,6 +160,9 @@ class Journal:
         :raises ViduStorageError: when they could not be written.
         :raises ViduError: when another process has taken the batch over.
         """
+        if self._is_beat_due:  # most events hold no time: a leg may store files, or reuse some, for hours
+            self._shown_at = time.time()
+            events = (*events, {"e": "alive", "at": self._shown_at})
         for event in events:
             self.state.apply(event)
         self._events += len(events)
@@ -225,7 +243,8 @@ class Journal:
         """Begin a leg; return whether no other process was faster."""
         try:
             own = {"owner": self.owner} if self.owner else {}
-            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": time.time(), **own}]))
+            self._shown_at = time.time()
+            self._unwritten.append(_lines([{"e": "leg", "by": self._token, "at": self._shown_at, **own}]))
             self._flush()
         except _TakenError:
             self._unwritten.clear()
@@ -261,7 +280,6 @@ class Journal:
                         self._log.warning("The batch's journal could not be written; trying again: %s", error)
                     self._sleep(PAUSE_SECONDS)
             self._next += 1
-            self._written_at = time.time()
             del self._unwritten[0]
 
     def _write(self, content: bytes) -> None:

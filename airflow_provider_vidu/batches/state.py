@@ -108,6 +108,8 @@ class BatchState:
     """The same for each task instance that has run the batch; empty if an earlier version has written the state."""
     is_again: bool = False
     """Whether the order follows a clear that orders everything again, so that no earlier file is reused."""
+    again_by: str = ""
+    """The task instance that was cleared; empty if an earlier version has written the state."""
     since: float = 0.0
     deadline: float = 0.0
     dags: dict[str, None] = field(default_factory=dict)
@@ -125,9 +127,13 @@ class BatchState:
 
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):
-            self.intents, self.open, self.lines = {}, {}, {}
+            if (own := event.get("keys")) is None:
+                self.intents, self.open, self.lines = {}, {}, {}
+            else:
+                self._drop(own)
             self.orders += 1
             self.is_again = bool(event.get("again"))
+            self.again_by = text(event.get("owner")) or ""
         self._ordered_by(event)
         self.since, self.deadline = _time(event["since"]), _time(event["deadline"])
         if isinstance(dag_id := event.get("dag"), str):
@@ -150,6 +156,14 @@ class BatchState:
         :param owner: identifies the task instance, over all of its tries; empty outside of a task.
         """
         return self.orders_of.get(owner) if owner and self.orders_of else self.order
+
+    def generates_again(self, owner: str) -> bool:
+        """Whether a task instance reuses no earlier file: it was cleared to order everything again."""
+        return self.is_again and self.again_by in ("", owner)
+
+    def has_others(self, owner: str) -> bool:
+        """Whether another task instance has run the batch, too, so that rows may be that one's."""
+        return any(other != owner for other in self.orders_of)
 
     def _on_intent(self, event: Mapping[str, Any]) -> None:
         record, key = Record.from_json(event["record"]), _key(event)
@@ -245,6 +259,7 @@ class BatchState:
             "version": STATE_VERSION,
             "orders": self.orders,
             "again": self.is_again,
+            "again_by": self.again_by,
             "order": None if self.order is None else self.order.to_json(),
             "owners": [{"owner": owner, "order": order.to_json()} for owner, order in self.orders_of.items()],
             "since": self.since,
@@ -261,6 +276,7 @@ class BatchState:
         state = cls(
             orders=int(stored["orders"]),
             is_again=bool(stored.get("again")),
+            again_by=text(stored.get("again_by")) or "",
             order=Record.from_json(stored.get("order")),
             since=_time(stored["since"]),
             deadline=_time(stored["deadline"]),
@@ -362,7 +378,8 @@ def begun(
     """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
 
     A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
-    began later: it orders the rows that have no file.
+    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
+    task instances alone.
 
     :param order: which order of the task instance the try belongs to.
     :param now: epoch seconds.
@@ -376,11 +393,13 @@ def begun(
     was_cleared = earlier is not None and earlier.was_cleared(order, "")
     is_anew = state.order is None or (was_cleared and is_new)
     record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
-    event = {
+    event: Event = {
         "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
         **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
     }  # fmt: skip
     if is_anew:
+        if keys is not None and state.has_others(owner):
+            event["keys"] = [key for key in keys if state.knows(key)]  # the other rows are of tasks that no one cleared
         return [event], was_cleared
     failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
     if earlier is None:  # no user has decided to pay for these again

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
-from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
+from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, HIDDEN_FOLDER, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized, sentence
 from airflow_provider_vidu.common.values import given, mapping, number
@@ -52,6 +52,7 @@ LOST_CONNECTION_SECONDS = 300.0
 """Before a batch checks an unusable connection again, while its generations are open."""
 HELD_SECONDS = 60.0
 """Before a task looks again whether another one is still in the middle of their batch."""
+_NAMED_IDS = 20
 
 
 class ViduBatchOperator(SignedURLOperator):
@@ -237,6 +238,8 @@ class ViduBatchOperator(SignedURLOperator):
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
         self._open(journal, name, event, settings, was_resumed=was_resumed)
+        if was_resumed and journal.state.order is None:
+            raise _vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
         with self._paused_without_connection(journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
@@ -424,6 +427,26 @@ class ViduBatchOperator(SignedURLOperator):
         text = path_text(self.destination)
         if text is not None and not is_template(text):
             _checked_folder(self.destination)
+
+
+def _vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
+    """Return the error of a task that has begun its batch, and finds no trace of it after a wait.
+
+    It is not retryable: a retry would order all rows again.
+    """
+    with suppress(ViduError):
+        journal.end()
+    known = mapping(event)
+    waited_for = sanitized(str(known.get("token") or "").rpartition("#")[0] or "unknown", 120)
+    ended = known.get("ended")
+    ids = ", ".join(sanitized(one, 80) for one in ended[:_NAMED_IDS]) if isinstance(ended, list) else ""
+    return ViduConfigError(
+        f"The task has begun its batch (it waited for {waited_for}), but there is no journal of batch {name} in "
+        f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
+        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or destination or batch renders to "
+        "another value after each wait, such as the current time: use a value of the DAG run. Restore the folder, or "
+        "clear the task to order all rows again."
+    )
 
 
 def _checked_folder(destination: object) -> str:

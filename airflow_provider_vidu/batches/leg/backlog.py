@@ -14,7 +14,7 @@ from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchabl
 from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import BatchState, Line
+from airflow_provider_vidu.batches.state import STORED, BatchState, Line
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
@@ -66,6 +66,7 @@ class Backlog:
         self._check = check
         self._pending: deque[Row] = deque()
         self._twins: Twins | None = None
+        self._kept_in: Catalogue | None = None
         self._refusals = 0
         self._resume_at: float | None = None
         self._doubtful = 0
@@ -110,6 +111,10 @@ class Backlog:
         self._twins = Twins(catalogue, self._state, self._submitter.digest, claim, self._rows)
         self._submitter.claim = claim
 
+    def keep_in(self, catalogue: Catalogue) -> None:
+        """Add the files to a catalogue that serves no row of this leg: they may have replaced the files in it."""
+        self._kept_in = catalogue
+
     def stop(self, error: ViduError) -> None:
         """Submit nothing more, because of an error; the first one counts."""
         self.error = self.error or error
@@ -117,9 +122,11 @@ class Backlog:
     def ended(self, lines: Iterable[Line]) -> None:
         """Take note of rows that have ended."""
         self._check_failures()
-        if self._twins is not None:
-            for line in lines:
+        for line in lines:
+            if self._twins is not None:
                 self._twins.ended(line)
+            elif self._kept_in is not None and line["status"] == STORED:
+                self._kept_in.keep(line)
 
     def settle(self) -> None:
         """Decide the rows that waited for an equal one: its file serves them, or they are still to order."""

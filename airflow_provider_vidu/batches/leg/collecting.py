@@ -135,6 +135,8 @@ class Collector:
         self._storers = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="vidu-batch-store")
         self._transfers: set[Transfer] = set()
         self._is_cancelled = False
+        self.is_resting = False
+        """Whether no more polls begin: those of many generations at a slow service would never all be answered."""
         self.trouble: ViduError | None = None
         """Trouble of the account or of the destination, which concerns all rows."""
         self.last_end = time.time()
@@ -147,7 +149,12 @@ class Collector:
     @property
     def is_busy(self) -> bool:
         """Whether something is being polled or stored."""
-        return bool(self._polls or self._downloads or self._waiting)
+        return bool(self._polls) or self.is_storing
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether a file is being stored, or is about to be."""
+        return bool(self._downloads or self._waiting)
 
     def open_jobs(self) -> list[Open]:
         """Return the generations that have not ended, as far as it is known."""
@@ -181,7 +188,7 @@ class Collector:
     def poll_due(self) -> None:
         """Begin the polls that are due, and the downloads for which there is room."""
         now = time.time()
-        for one in self._watched.values():
+        for one in self._watched.values() if not self.is_resting else ():
             if one.ended_at is None and not one.is_busy and one.poll_at <= now and len(self._polls) < 2 * POLLS:
                 one.is_busy = True
                 self._polls[self._pollers.submit(self._polled, one.job)] = one

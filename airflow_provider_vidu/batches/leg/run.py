@@ -128,7 +128,8 @@ class BatchRun:
             keys=self._by_key.keys(),
         )
         if is_new and settings.cancel_on_kill:
-            self._cancel(list(state.open.values()), "the task was cleared")
+            given_up = frozenset(again[0].get("keys", state.open))
+            self._cancel([job for key, job in state.open.items() if key in given_up], "the task was cleared")
         self._journal.append(*again)
 
     def run(self, ended: Collection[str] | None, *, was_resumed: bool) -> dict[str, Any] | plan.Pending:
@@ -147,7 +148,9 @@ class BatchRun:
                 self._journal.beat()
                 if self._is_finished():
                     return self._finished()
-                if self.state.deadline <= time.time() and not self._collector.is_busy:
+                is_late = self.state.deadline <= time.time()
+                self._collector.is_resting = is_late or self._is_idle()
+                if is_late and not self._collector.is_busy:
                     self._timed_out()
                 if self._settings.deferrable and self._may_defer():
                     return self._deferred()
@@ -157,11 +160,12 @@ class BatchRun:
             self._collector.close()
 
     def kill(self) -> None:
-        """Stop, and cancel all open generations; called from a signal handler."""
+        """Stop, and cancel all open generations but those of other runs' rows; called from a signal handler."""
         self._killed = True
         self._collector.cancel()
         if self._settings.cancel_on_kill:
-            self._cancel(list(self.state.open.values()), "the task was killed")
+            keys = self._by_key if self.state.has_others(self._owner) else self.state.open
+            self._cancel([job for key, job in self.state.open.items() if key in keys], "the task was killed")
 
     def _check_wanted(self) -> None:
         if self._killed:
@@ -185,9 +189,12 @@ class BatchRun:
             self._warn_of_changed()
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
-        if self._settings.reuse == "identical" and not state.is_again:
+        if self._settings.reuse == "identical":
             catalogue = Catalogue.of(self._destination, self._config, self._settings.artifact, self._log)
-            self._backlog.share(catalogue, f"batch {self._batch}")
+            if state.generates_again(self._owner):
+                self._backlog.keep_in(catalogue)
+            else:
+                self._backlog.share(catalogue, f"batch {self._batch}")
 
     def _warn_of_changed(self) -> None:
         """Warn of rows that have, or wait for, the file of another prompt or model: the key decides."""
@@ -246,6 +253,15 @@ class BatchRun:
             return False
         return self._backlog.error is not None or self._backlog.is_finished
 
+    def _is_idle(self) -> bool:
+        """Whether the leg is about to defer, as soon as its polls are answered, because nothing ends."""
+        is_at_work = self._collector.is_storing or (self._backlog.is_ready and self._backlog.has_room)
+        return self._settings.deferrable and not is_at_work and self._idle_seconds > plan.LONGEST_STAY_SECONDS
+
+    @property
+    def _idle_seconds(self) -> float:
+        return time.time() - max(self._collector.last_end, self._began)
+
     def _may_defer(self) -> bool:
         now = time.time()
         if self._collector.is_busy or self.state.deadline <= now:
@@ -254,7 +270,7 @@ class BatchRun:
             return False  # waits for the price of the first generation, or for a search
         jobs = self._collector.open_jobs()
         ages = [now - job.at for job in jobs]
-        idle, in_leg = now - max(self._collector.last_end, self._began), now - self._began
+        idle, in_leg = self._idle_seconds, now - self._began
         usual, is_first = self.state.usual_seconds, not self._was_resumed
         return not plan.stays(ages, usual, self._wanted(), idle=idle, in_leg=in_leg, is_first=is_first)
 

@@ -265,6 +265,26 @@ def test_the_timeout_cancels_and_keeps(connect, sandbox, tmp_path):
     assert task.run()["stored"] == 2
 
 
+@pytest.mark.fault(
+    "orders",
+    "the service answers polls more slowly than the open generations of a batch are due",
+    outcome="survived",
+    seen="the leg defers, and the timeout ends the batch: no more polls begin then",
+)
+@pytest.mark.vidu_sandbox(concurrency=50)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_slow_service_holds_no_leg_for_ever(connect, sandbox, tmp_path, monkeypatch, deferrable):
+    """Some poll is always under way then, and a leg that polls is busy."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    monkeypatch.setattr(plan, "STAY_SECONDS", 0.5)
+    monkeypatch.setattr(plan, "LONGEST_STAY_SECONDS", 0.5)
+    sandbox.add_fault({"match": {"kind": "query"}, "times": None, "action": {"delay": 0.3}})
+    task = BatchTask(tmp_path, prompts(20), max_in_flight=20, deferrable=deferrable, timeout=60 if deferrable else 3)
+    with pytest.raises(TaskDeferred if deferrable else exceptions.ViduTimeoutError):
+        task.start()
+
+
 @pytest.mark.parametrize("ends", ["outage", "timeout"])
 def test_what_may_still_succeed_is_not_ordered_again(dialect, sandbox, tmp_path, ends):
     """A retry after an outage, and a clear after a timeout that cancelled nothing, resume the paid generations."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
+from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import batch as operator
 from airflow_provider_vidu.stores.destination import Destination
@@ -133,6 +135,61 @@ def test_the_next_run_of_a_batch_is_no_clear(connect, sandbox, tmp_path):
     assert len(sandbox.creates) == 4
 
 
+@pytest.mark.usefixtures("short_stay")
+def test_a_clear_orders_only_its_own_rows_again(connect, sandbox, tmp_path):
+    """With on_clear="new": rows that another run of the batch has open are neither cancelled nor paid again."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    first, second = (
+        of_run(tmp_path, run_id, prompts(2, run_id), on_clear="new", poll_interval=0.05) for run_id in ("r1", "r2")
+    )
+    deferred_by(first)
+    theirs = deferred_by(second)
+    first.clear()
+    mine = deferred_by(first)
+    assert len(sandbox.creates) == 6
+    sandbox.set_speed(250)
+    assert first.run(mine)["stored"] == 2
+    assert second.run(theirs)["stored"] == 2
+    assert len(sandbox.creates) == 6
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_a_kill_cancels_only_its_own_rows(connect, sandbox, tmp_path, monkeypatch):
+    """Those of another run of the batch are waited for by that one."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    first, second = (of_run(tmp_path, run_id, prompts(2, run_id)) for run_id in ("r1", "r2"))
+    theirs = deferred_by(first)
+    run, killed = BatchRun.run, []
+
+    def killed_run(self: BatchRun, *arguments: Any, **known: Any) -> Any:
+        found = run(self, *arguments, **known)
+        killed.append(self.kill())
+        return found
+
+    with monkeypatch.context() as kills:
+        kills.setattr(BatchRun, "run", killed_run)
+        deferred_by(second)
+    assert killed
+    assert len(sandbox.requests("cancel")) == 2
+    sandbox.set_speed(250)
+    assert first.run(theirs)["stored"] == 2
+    assert len(sandbox.creates) == 4
+
+
+def test_a_clear_of_one_run_lets_the_others_reuse(connect, sandbox, tmp_path):
+    """With on_clear="new" only the task that was cleared generates again."""
+    connect("ent-v2")
+    known = {"on_clear": "new", "reuse": "identical"}
+    first = of_run(tmp_path, "r1", prompts(1, "a"), **known)
+    first.run()
+    first.clear()
+    assert first.run()["reused"] == 0
+    assert of_run(tmp_path, "r2", prompts(1, "b"), **known).run()["reused"] == 1
+    assert len(sandbox.creates) == 2
+
+
 def operator_time(seconds: float) -> Any:
     """Return a time beside now."""
     from datetime import UTC, datetime
@@ -236,6 +293,29 @@ def test_a_retry_without_its_connection_may_be_retried(connect, sandbox, tmp_pat
             BatchTask(tmp_path / "new", prompts(1)).start()
     sandbox.set_speed(250)
     assert task.run()["stored"] == 2
+    assert len(sandbox.creates) == 2
+
+
+@pytest.mark.fault(
+    "orders",
+    "the state of a batch is gone after a wait, or its destination renders to another folder",
+    outcome="clear error",
+    seen="nothing is ordered again; the error names the folder, and no retry follows",
+)
+@pytest.mark.usefixtures("short_stay")
+@pytest.mark.parametrize("what", ["removed", "destination", "batch"])
+def test_a_batch_that_vanished_is_not_ordered_again(connect, sandbox, tmp_path, what):
+    """Templates are rendered again after each wait: a destination with the current time would pay at each wake."""
+    connect("ent-v2")
+    task = BatchTask(tmp_path, prompts(2), batch="spring")
+    deferred = deferred_by(task)
+    if what == "removed":
+        shutil.rmtree(tmp_path / ".vidu")
+    else:
+        task.kwargs[what] = {"destination": f"{tmp_path}/later/", "batch": "summer"}[what]
+    with pytest.raises(exceptions.ViduConfigError, match=r"waited for spring.*nothing was ordered") as error:
+        task.run(deferred)
+    assert not error.value.retryable
     assert len(sandbox.creates) == 2
 
 

@@ -80,6 +80,40 @@ def test_a_live_leg_is_not_taken_over_by_another_task(tmp_path, monkeypatch):
     assert set(opened(tmp_path, "run 2").state.open) == {"a", "b"}
 
 
+def test_a_leg_that_only_stores_files_is_alive(tmp_path, monkeypatch):
+    """A line holds no time of its own; with one per second, no pause is long enough for a beat."""
+    now = [10_000.0]
+    monkeypatch.setattr(journal.time, "time", lambda: now[0])
+    first = opened(tmp_path, "run 1")
+    for number in range(30):
+        now[0] += journal.BEAT_SECONDS / 2
+        first.append({"e": "line", "line": {"key": str(number), "status": "stored"}})
+    with pytest.raises(HeldBatchError):
+        opened(tmp_path, "run 2")
+    now[0] += journal.DEAD_SECONDS
+    assert len(opened(tmp_path, "run 2").state.lines) == 30
+
+
+def test_a_live_leg_of_a_worker_whose_clock_is_late(tmp_path, monkeypatch):
+    """Its times are old, but it goes on writing; once it ends, the next leg begins after it."""
+    monkeypatch.setattr(journal, "DEAD_SECONDS", 0.0)
+    first = opened(tmp_path, "run 1")
+    watched: list[float] = []
+
+    def second(meanwhile) -> Journal:
+        def sleep(seconds: float) -> None:
+            watched.append(seconds)
+            meanwhile()
+
+        return Journal(Destination(f"{tmp_path}/"), "b", sleep=sleep, owner="run 2")
+
+    with pytest.raises(HeldBatchError, match="run 1"):
+        second(lambda: first.append(identified("a"))).open()
+    assert set(second(first.end).open().open) == {"a"}
+    assert watched == [journal.WATCH_SECONDS] * 2
+    assert journal.WATCH_SECONDS > journal.BEAT_SECONDS
+
+
 def test_a_sign_of_life_from_the_future_proves_nothing(tmp_path):
     """Other writers of the store could hold a batch for ever."""
     folder = tmp_path / ".vidu" / "b" / "leg-000001"

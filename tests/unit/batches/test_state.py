@@ -72,6 +72,20 @@ def test_a_clear_is_noticed_after_another_run():
     assert begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is True
 
 
+def test_a_clear_that_orders_anew_leaves_the_rows_of_other_runs():
+    """Nobody has cleared those: their next leg, retry or run would pay for them again."""
+    state = state_after()
+    for event in begun(state, NEXT_RUN, 3000.0, 60, is_new=True, owner="b", keys=["theirs"])[0]:
+        state.apply(event)
+    state.apply({"e": "id", "key": "theirs", "id": "g1", "at": 3000.0})
+    again = Order(2, 2, True, 2, 0, 900.0, "r1")
+    events, gives_up = begun(state, again, 4000.0, 60, is_new=True, owner="a", keys=["good", "busy", "new"])
+    for event in events:
+        state.apply(event)
+    assert (gives_up, state.is_again, state.orders) == (True, True, 2)
+    assert (set(state.lines), set(state.open)) == ({"bad", "lost"}, {"theirs"})
+
+
 def test_a_state_of_an_earlier_version():
     """It names no task instance: its one order is compared, as before."""
     stored = state_after(owner="").to_json()
