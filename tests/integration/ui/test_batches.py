@@ -227,4 +227,4 @@ def test_the_orders_of_a_batch(pages):
 def test_an_address_that_no_database_takes(pages, place):
     """It is not there; the database is not asked."""
     answer = pages.get(f"/vidu/dags/film/runs/r/tasks/{place}/batch/clips.json")
-    assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has no batch")
+    assert (answer.status_code, answer.json()["detail"][:22]) == (404, "This task has begun no")
