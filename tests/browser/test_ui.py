@@ -275,6 +275,7 @@ def test_nothing_comes_from_elsewhere(open_page, film, airflow, sandbox, watcher
     known = {airflow.url.partition("//")[2], sandbox.url.partition("//")[2]}
     assert {host for host in watcher.hosts if host not in known} == set()
     # But for the refusals that another test provokes, and the requests of windows that were closed meanwhile: what the
-    # content security policy forbids has a complaint of its own.
-    known_complaints = ("403", "TypeError: Failed to fetch")
+    # content security policy forbids has a complaint of its own. On a busy machine the service's answer with the
+    # address of a cover may come too late: a clip plays without it.
+    known_complaints = ("403", "cover?piece=0: Failed to load resource", "TypeError: Failed to fetch")
     assert [told for told in watcher.complaints if not any(known in told for known in known_complaints)] == []
