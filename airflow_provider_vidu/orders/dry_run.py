@@ -91,7 +91,7 @@ def _is_of_dry_run(reference: object) -> bool:
         return False
     try:
         return reference.startswith(DRY_RUN_PREFIX) or split_url(reference).hostname == HOST
-    except ValueError:  # of "http://[" and the like, which whoever takes the reference refuses by its name
+    except ValueError:  # of "http://[" and the like, which are refused by name where they are used
         return False
 
 

@@ -278,4 +278,4 @@ def test_nothing_comes_from_elsewhere(open_page, film, airflow, sandbox, watcher
     # content security policy forbids has a complaint of its own. On a busy machine the service's answer with the
     # address of a cover may come too late: a clip plays without it.
     known_complaints = ("403", "cover?piece=0: Failed to load resource", "TypeError: Failed to fetch")
-    assert [told for told in watcher.complaints if not any(known in told for known in known_complaints)] == []
+    assert [one for one in watcher.complaints if not any(known in one for known in known_complaints)] == []

@@ -43,7 +43,7 @@ NEXT_RUN = Order(0, 0, True, 1, 0, 2000.0)
     [
         ("a retry", Order(0, 1, True, 2, 0, 900.0, "r1"), "a", True, {"busy"}),
         ("a clear", Order(2, 2, True, 2, 0, 2000.0, "r1"), "a", False, {"busy", "bad", "lost"}),
-        ("a clear that orders anew", Order(2, 2, True, 2, 0, 2000.0, "r1"), "a", True, {"busy", "bad", "lost", "good"}),
+        ("a clear of everything", Order(2, 2, True, 2, 0, 2000.0, "r1"), "a", True, {"busy", "bad", "lost", "good"}),
         ("an earlier iteration was cleared", Order(0, 2, True, 1, 0, 900.0, "r2"), "a", True,
          {"busy", "bad", "lost", "good"}),
         ("a run that was deleted and made again", NEXT_RUN, "a", True, {"busy", "bad", "lost", "good"}),
@@ -73,7 +73,7 @@ def test_a_clear_is_noticed_after_another_run():
 
 
 def test_a_clear_that_orders_anew_leaves_the_rows_of_other_runs():
-    """Nobody has cleared those: their next leg, retry or run would pay for them again."""
+    """No user has cleared those: their next leg, retry or run would pay for them again."""
     state = state_after()
     for event in begun(state, NEXT_RUN, 3000.0, 60, is_new=True, owner="b", keys=["theirs"])[0]:
         state.apply(event)
