@@ -277,5 +277,9 @@ def test_nothing_comes_from_elsewhere(open_page, film, airflow, sandbox, watcher
     # But for the refusals that another test provokes, and the requests of windows that were closed meanwhile: what the
     # content security policy forbids has a complaint of its own. On a busy machine the service's answer with the
     # address of a cover may come too late: a clip plays without it.
-    known_complaints = ("403", "cover?piece=0: Failed to load resource", "TypeError: Failed to fetch")
+    known_complaints = (
+        "403",
+        "cover?piece=0: Failed to load resource: the server responded with a status of 410 (Gone)",
+        "TypeError: Failed to fetch",
+    )
     assert [one for one in watcher.complaints if not any(known in one for known in known_complaints)] == []

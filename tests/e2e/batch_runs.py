@@ -111,10 +111,7 @@ class BatchRun:
 
 @contextmanager
 def memory(batch: BatchRun) -> Iterator[dict[str, int]]:
-    """Measure how much the memory of the legs and of the triggerer grows, in bytes: the most of each.
-
-    Each leg is a process of its own: all are compared with the first one, once that has imported what it needs.
-    """
+    """Measure how much the memory of the legs and of the triggerer grows, in bytes: the most of each."""
     grown = {"worker": 0, "triggerer": 0}
     first: dict[tuple[str, int], int] = {}
     began: dict[tuple[str, int], float] = {}
@@ -129,10 +126,9 @@ def memory(batch: BatchRun) -> Iterator[dict[str, int]]:
                 with suppress(psutil.Error):
                     rss = _rss(pid, with_children=kind == "triggerer")
                     since = began.setdefault((kind, pid), time.monotonic())
-                    base = ("worker", 0) if kind == "worker" else (kind, pid)
-                    if base not in first and time.monotonic() - since < IMPORT_SECONDS:
+                    if kind == "triggerer" and time.monotonic() - since < IMPORT_SECONDS:
                         continue  # it and its child process are importing
-                    grown[kind] = max(grown[kind], rss - first.setdefault(base, rss))
+                    grown[kind] = max(grown[kind], rss - first.setdefault((kind, pid), rss))
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

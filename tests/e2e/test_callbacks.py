@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 NOTICED_SECONDS = 8.0
 """On a quiet machine the median is about 1.3 s (benchmarks/callbacks.py). Here others run beside it; what matters is
 that no poll could have been so early."""
+FIRST_POLL_SECONDS = 20.0
+"""The first poll of a wait without proven callbacks comes later (25 s, varied by a tenth)."""
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1, 1), reason="The API server of older versions has no such route.")
 
@@ -73,16 +75,22 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
         airflow.add_connection("vidu_called", fields)
         airflow.wait_for_dags(["e2e_called", "e2e_called_mapped"])
         made = Called(airflow, sandbox)
-        # The first callback of a triggerer shows that they arrive, once the trigger is dropped: from then on, the first
-        # poll is later. Airflow before 3.3 tells it so without a second poll.
-        assert airflow.wait(made.run("first"), timeout=300) == "success", airflow.output
-        (first,) = made.creates("first")
-        wait_for(lambda: len(made.queries(first.id)) > 1, 20)
+        # A callback shows the triggerer that they arrive, once Airflow drops the trigger before it polls by itself.
+        # From then on, the first poll of each wait is later than the ends below.
+        assert any(_is_proven(made) for _ in range(5)), airflow.output
         yield made
         tokens = [create.body["callback_url"].rpartition("/")[2].encode() for create in sandbox.creates]
     # The API server's access log holds the path; logs of tasks, triggers and scheduler do not.
     leaks = files_with(home, tokens)
     assert [path for path in leaks if "api-server" not in path] == []
+
+
+def _is_proven(called: Called) -> bool:
+    """Order a generation; return whether its trigger was dropped, and so polled, before its own first poll was due."""
+    assert called.airflow.wait(called.run("first"), timeout=300) == "success", called.airflow.output
+    create = called.creates("first")[-1]
+    wait_for(lambda: len(called.queries(create.id)) > 1, 20)
+    return len(polls := called.queries(create.id)) > 1 and polls[1] - create.wall_time < FIRST_POLL_SECONDS
 
 
 def test_ends_are_noticed_at_once_with_two_polls(called):
@@ -97,10 +105,8 @@ def test_ends_are_noticed_at_once_with_two_polls(called):
         delays.append(min(at for at in queries if at > reported - 1) - reported)
     print("noticed after", delays, "polls", polls)
     assert statistics.median(delays) < NOTICED_SECONDS
-    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end. On a busy
-    # machine a trigger may poll by itself before Airflow drops it.
-    assert statistics.median(polls) <= 2
-    assert max(polls) <= 3
+    # What the trigger that was left behind asks (Airflow 3.3 and later) may come after the task's end.
+    assert max(polls) <= 2
 
 
 @pytest.mark.nightly
@@ -132,4 +138,4 @@ def test_forged_callbacks_change_nothing(called):
         assert (answer.status_code, answer.content) == (404, b"")
     assert [task.state for task in called.airflow.tasks(run)] == ["deferred"]
     assert called.airflow.wait(run, timeout=300) == "success"
-    assert len(called.queries(create.id)) <= 3
+    assert len(called.queries(create.id)) <= 2
