@@ -16,10 +16,10 @@ from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
 from airflow_provider_vidu.events import Outcome, Predecessor, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
-from airflow_provider_vidu.polling.admission import Waiter
 from airflow_provider_vidu.polling.forecast import moment_of_end
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import NET_SHORTEST
+from airflow_provider_vidu.polling.turns import Waiter
 from airflow_provider_vidu.polling.watch import (
     Done,
     Failed,

@@ -19,7 +19,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_vidu.polling.forecast import Forecast
+from airflow_provider_vidu.polling.forecast import USUAL_START_SECONDS, Forecast
+from airflow_provider_vidu.polling.turns import Waiter
 
 PROBE_SECONDS: Final = 15.0
 """Between a refusal and the next probe, doubled with each refused probe."""
@@ -32,54 +33,7 @@ ADMITTED_SECONDS: Final = 120.0
 UNWATCHED_SECONDS: Final = 20.0
 """After so long without a refusal, a task that does not wait for its generation counts as one that has submitted."""
 DOUBTED_SECONDS: Final = 15.0
-"""After so long, it is worth checking whether an admitted task that shows no generation is still alive."""
-HEAD_START_SECONDS: Final = 3600.0
-HALF_PRIORITY: Final = 9
-"""What a priority is worth: a head start of this priority's half of the seconds at this priority, more with a higher
-one, and never all of them. So a task is passed only by tasks that came less than the head start after it (less than
-two, if it has a negative priority), and every task gets its turn."""
-
-
-def head_start(priority: int) -> float:
-    """Return the seconds that a priority is worth: more for a higher one, but always less than an hour either way."""
-    return HEAD_START_SECONDS * priority / (abs(priority) + HALF_PRIORITY)
-
-
-def turn(priority: int, since: float) -> tuple[float, ...]:
-    """Return what the queue is ordered by: age, to which the priority adds a head start.
-
-    :param priority: higher goes first.
-    :param since: when the task began to wait.
-    """
-    # Two large priorities may be worth the same in floating point.
-    return since - head_start(priority), -priority, since
-
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A task that waits for a slot.
-
-    :param key: names the task instance.
-    :param priority: higher goes first (Airflow's ``priority_weight``).
-    :param since: when it began to wait, in epoch seconds; earlier goes first. Kept over refusals.
-    :param ready_at: the earliest time at which Airflow may be given its event.
-    :param refused_at: when the service refused its create; None if it has not sent one yet.
-    :param retry_after: seconds that the refusal asked to wait.
-    :param is_watched: whether the generation is watched from here once it is submitted.
-    """
-
-    key: str
-    priority: int
-    since: float
-    ready_at: float
-    refused_at: float | None = None
-    retry_after: float | None = None
-    is_watched: bool = True
-
-    @property
-    def turn(self) -> tuple[tuple[float, ...], str]:
-        """The place in the queue."""
-        return turn(self.priority, self.since), self.key
+"""After so long at the latest, it is worth checking what has become of an admitted task that shows no generation."""
 
 
 @dataclass(slots=True)
@@ -121,6 +75,8 @@ class Gate:
         self._waiting: dict[str, Waiter] = {}
         self._admitted: dict[str, _Admitted] = {}
         self._running: dict[str, _Running] = {}
+        self._elsewhere: dict[str, float] = {}
+        """The generations that another triggerer watches, each with its probable end."""
         self._forecast = Forecast()
         self._ends: list[float] = []
         self._report: _Report | None = None
@@ -176,11 +132,11 @@ class Gate:
         self._waiting.pop(key, None)
 
     def doubted(self, now: float) -> list[str]:
-        """Return the admitted tasks that hold a slot for long without a sign of life."""
+        """Return the admitted tasks that hold a slot for longer than a start takes, without a sign of life."""
         return [
             key
             for key, one in self._admitted.items()
-            if one.submitted_at is None and one.is_watched and now - one.at >= DOUBTED_SECONDS
+            if one.submitted_at is None and one.is_watched and now - one.at >= self._doubted_after
         ]
 
     def released(self, key: str, now: float) -> None:
@@ -190,10 +146,19 @@ class Gate:
             del self._admitted[key]
             self._give_back(admitted, now)
 
-    def moved(self, key: str) -> None:
-        """Note that an admitted task waits in another triggerer: what becomes of it is not seen here."""
-        if (admitted := self._admitted.get(key)) is not None and admitted.submitted_at is None:
+    def moved(self, key: str, generation_id: str | None, now: float) -> None:
+        """Note that an admitted task waits in another triggerer: what becomes of it is not seen here.
+
+        :param generation_id: what it waits for; None if for a slot, like those here.
+        """
+        if (admitted := self._admitted.get(key)) is None or admitted.submitted_at is not None:
+            return
+        if generation_id is None:
             del self._admitted[key]
+            return
+        if generation_id not in self._running and not self._forecast.is_blank:
+            self._elsewhere[generation_id] = now + self._forecast.duration
+        self._succeeded(key, admitted, now)
 
     def watches(self, generation_id: str) -> bool:
         """Whether a generation is watched from here."""
@@ -223,6 +188,7 @@ class Gate:
         """
         running = self._running.setdefault(generation_id, _Running(since))
         running.watchers += 1
+        self._elsewhere.pop(generation_id, None)
         if key is not None and (admitted := self._admitted.get(key)) and admitted.submitted_at is None:
             self._forecast.started((now if since is None else since) - admitted.at)
             if admitted.after is not None:
@@ -319,7 +285,8 @@ class Gate:
             self._contradicted_until,
             self._settled_at,
             *(one.until for one in self._admitted.values()),
-            *(one.at + DOUBTED_SECONDS for one in self._admitted.values()),
+            *(one.at + self._doubted_after for one in self._admitted.values()),
+            *self._elsewhere.values(),
             *(at for _, at in self._wake_times()),
         )
         return min((time for time in times if time > now), default=math.inf)
@@ -349,7 +316,7 @@ class Gate:
 
     def _has_room_after(self) -> bool:
         """Whether a slot that becomes free may be used again, by the user's own limit."""
-        return self.limit is None or len(self._running) + self._pending() - self._open_promises() <= self.limit
+        return self.limit is None or self._in_flight() - self._open_promises() <= self.limit
 
     def _open_promises(self) -> int:
         """Return how many admitted tasks wait for the end of a generation that still runs."""
@@ -364,12 +331,25 @@ class Gate:
         if self._report is None and not admitted.is_probe and admitted.after not in self._running:
             self._ends.append(now)
 
+    @property
+    def _doubted_after(self) -> float:
+        return min(USUAL_START_SECONDS + 2 * self._forecast.lead, DOUBTED_SECONDS)
+
+    def _in_flight(self) -> int:
+        """Return how many generations run, as far as is known here, or may be submitted by admitted tasks."""
+        return len(self._running) + len(self._elsewhere) + self._pending()
+
     def _pending(self) -> int:
         """Return how many admitted tasks may still submit."""
         return sum(one.submitted_at is None for one in self._admitted.values())
 
     def _expire(self, now: float) -> None:
-        """Forget admitted tasks of which nothing more will be seen."""
+        """Forget the admitted tasks and the generations of which nothing more will be seen."""
+        for generation_id, until in list(self._elsewhere.items()):
+            if until <= now:
+                del self._elsewhere[generation_id]
+                if self._report is None and self._waiting:
+                    self._ends.append(now)
         for key, one in list(self._admitted.items()):
             if one.submitted_at is None and one.until <= now:
                 if one.is_watched:
@@ -386,7 +366,7 @@ class Gate:
         pending = self._pending()
         room, is_probe = math.inf, False
         if self.limit is not None:
-            room = self.limit - len(self._running) - pending
+            room = self.limit - self._in_flight()
         if self._report is not None:
             room = min(room, self._report.free - len(self._admitted))
             if now < self._contradicted_until:  # by a refusal that the report does not explain

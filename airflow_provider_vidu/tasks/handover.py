@@ -54,15 +54,20 @@ async def is_handed_over(ti: Any, generation_id: str, pause: float = _PAUSE_SECO
     return True  # a minute in transit or running, and no other generation: when in doubt, it is still wanted
 
 
-async def state_of(ti: Any) -> str | None:
-    """Return a task instance's state; None if it has none, or if it cannot be read."""
+async def state_and_generation(ti: Any) -> tuple[str | None, Any]:
+    """Return a task instance's state, and while it is deferred the generation that it has published.
+
+    What it does not have is None, and both are if they cannot be read.
+    """
     from asgiref.sync import sync_to_async
 
     try:
         async with asyncio.timeout(_QUERY_SECONDS):
-            return (await sync_to_async(_look, thread_sensitive=False)(ti, None))[0]
-    except Exception:  # noqa: BLE001 - the caller continues without it
-        return None
+            look = sync_to_async(_look, thread_sensitive=False)
+            state, _ = await look(ti, None)
+            return await look(ti, ID_KEY) if state == "deferred" else (state, None)
+    except Exception:  # noqa: BLE001 - the caller continues without them
+        return None, None
 
 
 def verdict(state: str | None, published: object, generation_id: str) -> bool | None:

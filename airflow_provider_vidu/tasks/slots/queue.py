@@ -20,10 +20,11 @@ from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import redacted, sentence
 from airflow_provider_vidu.events import Predecessor
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError, ViduResponseError, ViduTimeoutError
-from airflow_provider_vidu.polling.admission import DOUBTED_SECONDS, Gate, Waiter
+from airflow_provider_vidu.polling.admission import DOUBTED_SECONDS, Gate
+from airflow_provider_vidu.polling.turns import Waiter
 from airflow_provider_vidu.polling.watch import earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import ENDED, state_of
+from airflow_provider_vidu.tasks.handover import ENDED, state_and_generation
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
@@ -207,12 +208,13 @@ class SlotQueue:
             self._checking = asyncio.create_task(self._check(doubted))
 
     async def _check(self, keys: list[str]) -> None:
-        """Give the slots of admitted tasks back that have ended; one by one, because each query has a cost."""
+        """Find out what has become of admitted tasks; one by one, because each query has a cost."""
         for key in keys:
             if (alive := self._alive.get(key)) is None:
                 continue
-            state = await state_of(alive.ti)
-            is_elsewhere = state == alive.state == "deferred"
+            state, published = await state_and_generation(alive.ti)
+            # One that has published nothing may not have started yet, unless it is deferred still a while later.
+            is_elsewhere = state == "deferred" and (published is not None or alive.state == state)
             alive.state, alive.checked_at = state, time.time()
             if self._alive.get(key) is not alive:  # it has joined again meanwhile
                 continue
@@ -220,7 +222,7 @@ class SlotQueue:
                 log.info("Connection %s: a task that was to submit has ended (%s).", self.conn_id, state)
                 self._gate.released(key, time.time())
             elif is_elsewhere:
-                self._gate.moved(key)
+                self._gate.moved(key, None if published is None else str(published), time.time())
             else:
                 continue
             del self._alive[key]

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, aliased, lazyload
 from airflow_provider_vidu.common.values import moment, number
 from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.links import WATCH_KEY
-from airflow_provider_vidu.polling.admission import turn
+from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
 from airflow_provider_vidu.ui.records import counts

@@ -191,10 +191,10 @@ async def test_a_task_that_was_killed_before_its_create_gives_its_slot_back(sand
     connect("vidu-native")
     states = {"killed": "failed", "slow": "running"}
 
-    async def state_of(ti: Any) -> str | None:
-        return states[ti.task_id]
+    async def state_and_generation(ti: Any) -> tuple[str | None, Any]:
+        return states[ti.task_id], None
 
-    monkeypatch.setattr(slots, "state_of", state_of)
+    monkeypatch.setattr(slots, "state_and_generation", state_and_generation)
     monkeypatch.setattr(admission, "DOUBTED_SECONDS", 0.3)
     monkeypatch.setattr(admission, "PROBE_SECONDS", 0.1)
     monkeypatch.setattr(slots, "DOUBTED_SECONDS", 0.1)
@@ -207,6 +207,31 @@ async def test_a_task_that_was_killed_before_its_create_gives_its_slot_back(sand
         seconds=2,
     )
     assert order == ["killed", "slow"]  # which is alive, and keeps its slot
+
+
+@pytest.mark.vidu_sandbox(gateway_concurrency=1)
+async def test_a_generation_that_another_triggerer_watches_frees_its_slot(sandbox, connect, monkeypatch, no_first_wait):
+    """Airflow gives the watch of an admitted task to any triggerer; its slot is in use for as long as clips take."""
+    connect("vidu-native", max_in_flight=1)
+
+    async def state_and_generation(ti: Any) -> tuple[str | None, Any]:
+        return "deferred", "elsewhere"
+
+    monkeypatch.setattr(slots, "state_and_generation", state_and_generation)
+    monkeypatch.setattr(admission, "DOUBTED_SECONDS", 0.3)
+    queue = slot_queue("vidu_default")
+    with queue.watching("old", None, time.time() - 2) as watching:
+        watching.is_over, watching.lasted = True, 1.0
+    long_ago = time.time() - 60
+    began = time.monotonic()
+    order = await admitted(
+        slot_trigger("first", refused_at=long_ago, since=long_ago - 2),
+        slot_trigger("next", refused_at=long_ago, since=long_ago - 1),
+        at_least=2,
+        seconds=0.1,
+    )
+    assert order == ["first", "next"]
+    assert time.monotonic() - began >= 1.3  # until the end is probable
 
 
 async def test_a_missing_connection_waits_for_it(connect):

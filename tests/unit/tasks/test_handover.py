@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.tasks import handover
 from tests.rows import each_row
@@ -131,13 +132,16 @@ async def test_a_resumed_try_keeps_its_generation(monkeypatch):
 
 
 async def test_the_state_alone_is_one_query(monkeypatch):
-    """Nothing that the task has published is read; a state that cannot be read is None."""
+    """What a task has published is read only while it is deferred; what cannot be read is None."""
     seen = []
+    answers = iter([("up_for_retry", None), ("deferred", None), ("deferred", "g")])
 
     def look(ti, key):
         seen.append(key)
-        return ("up_for_retry", None) if len(seen) == 1 else 1 / 0
+        return next(answers)
 
     monkeypatch.setattr(handover, "_look", look)
-    assert [await handover.state_of(TI), await handover.state_of(TI)] == ["up_for_retry", None]
-    assert seen == [None, None]
+    assert await handover.state_and_generation(TI) == ("up_for_retry", None)
+    assert await handover.state_and_generation(TI) == ("deferred", "g")
+    assert seen == [None, None, ID_KEY]
+    assert await handover.state_and_generation(TI) == (None, None)

@@ -1,0 +1,54 @@
+"""Whose turn it is in a queue: priority, and age so that nobody starves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+HEAD_START_SECONDS: Final = 3600.0
+HALF_PRIORITY: Final = 9
+"""What a priority is worth: a head start of this priority's half of the seconds at this priority, more with a higher
+one, and never all of them. So a task is passed only by tasks that came less than the head start after it (less than
+two, if it has a negative priority), and every task gets its turn."""
+
+
+def head_start(priority: int) -> float:
+    """Return the seconds that a priority is worth: more for a higher one, but always less than an hour either way."""
+    return HEAD_START_SECONDS * priority / (abs(priority) + HALF_PRIORITY)
+
+
+def turn(priority: int, since: float) -> tuple[float, ...]:
+    """Return what the queue is ordered by: age, to which the priority adds a head start.
+
+    :param priority: higher goes first.
+    :param since: when the task began to wait.
+    """
+    # Two large priorities may be worth the same in floating point.
+    return since - head_start(priority), -priority, since
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A task that waits for a slot.
+
+    :param key: names the task instance.
+    :param priority: higher goes first (Airflow's ``priority_weight``).
+    :param since: when it began to wait, in epoch seconds; earlier goes first. Kept over refusals.
+    :param ready_at: the earliest time at which Airflow may be given its event.
+    :param refused_at: when the service refused its create; None if it has not sent one yet.
+    :param retry_after: seconds that the refusal asked to wait.
+    :param is_watched: whether the generation is watched from here once it is submitted.
+    """
+
+    key: str
+    priority: int
+    since: float
+    ready_at: float
+    refused_at: float | None = None
+    retry_after: float | None = None
+    is_watched: bool = True
+
+    @property
+    def turn(self) -> tuple[tuple[float, ...], str]:
+        """The place in the queue."""
+        return turn(self.priority, self.since), self.key
