@@ -34,12 +34,12 @@ class Foreign(threading.Thread):
         self._url = sandbox.url + path
         self._headers = {"Authorization": f"{scheme} {sandbox.key}"}
         self._random = random.Random(5)
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self.created = self.refused = 0
 
     def run(self) -> None:
         """Submit until asked to stop."""
-        while not self._stop.wait(self._random.uniform(2, 20)):
+        while not self._ending.wait(self._random.uniform(2, 20)):
             for _ in range(self._random.randint(1, 3)):
                 body = {"prompt": "foreign", "model": "viduq2"}
                 answer = requests.post(self._url, json=body, headers=self._headers, timeout=60)
@@ -48,7 +48,7 @@ class Foreign(threading.Thread):
 
     def stop(self) -> None:
         """Stop, and wait for the last answer."""
-        self._stop.set()
+        self._ending.set()
         self.join(120)
 
 
