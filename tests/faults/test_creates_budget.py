@@ -18,7 +18,7 @@ from airflow_provider_vidu.orders import lost_order, submission
 from airflow_provider_vidu.triggers import ViduSlotTrigger
 from fault_table import CLEAR_ERROR, SURVIVED
 from tests.faults.creates_table import each_create
-from tests.faults.creates_triggerer import is_final
+from tests.faults.creates_triggerer import MOST_TRIES, is_final
 from tests.faults.creates_world import PRICE, CreateWorld
 from tests.faults.polling_world import NATIVE
 from tests.integration.operators.test_generate_spending import Spender
@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", 
 
 BUDGET = ViduBudget(credits=2.5 * PRICE)
 UNKNOWN = (ViduSubmitUnknownError, ViduSubmitUncertainError)
-MOST_TRIES = 4
 FREE = {"kind": "slot", "outcome": "succeeded", "since": 1.0, "deadline": 4e9}
 
 
