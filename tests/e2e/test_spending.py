@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run, wait_for
 from tests.versions import AIRFLOW
 
 PRICE = 10
-DEATHS = ("start", "before_post", "after_answer", "end")
-CROWD = {str(2 + 3 * number): DEATHS[number % len(DEATHS)] for number in range(12)}
 
 
 def paid(service: Sandbox, run: Run) -> int:
@@ -80,15 +76,3 @@ def test_a_run_spends_its_budget_on_a_real_airflow(airflow, billed, runs):
     # From 3.4 on, a clear discards what the task knew.
     known = spent if AIRFLOW < (3, 4) else spent - PRICE
     assert is_shown(airflow, run, known), shown(airflow, run)
-
-
-@pytest.mark.nightly
-def test_a_crowd_of_tasks_whose_workers_die(airflow, billed, fault_row):
-    """Fifty tasks, six at a time, a death at every step of a create: the limit, and what was being created then."""
-    run = airflow.trigger("e2e_budget_crowd", {"deaths": CROWD})
-    spent = check(airflow, billed, run, cap=200, in_creation=6 + len(CROWD))
-    fault_row(
-        "airflow", "budget: workers are killed at every step of a create, under 50 mapped tasks", side="worker, ent-v2",
-        seen=f"{spent} of 200 credits, at the service, in the budget and on the page",
-        requests=len(billed.requests("create")), outcome="survived",
-    )  # fmt: skip

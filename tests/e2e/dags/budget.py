@@ -65,4 +65,3 @@ def budget_dag(dag_id: str, count: int, limit: float, at_once: int) -> DAG:
 
 
 day = budget_dag("e2e_budget", count=10, limit=40, at_once=2)
-night = budget_dag("e2e_budget_crowd", count=50, limit=200, at_once=6)
