@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from airflow_provider_vidu.common.text import sanitized, without_signatures
 
@@ -101,6 +101,8 @@ class Generation(BaseModel):
     completed_at: datetime | None = None
     artifacts: tuple[Artifact, ...] = Field(default=(), repr=False)
     raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+    _is_damaged: bool = PrivateAttr(default=False)
+    """Whether the answer to the create was cut off, or not JSON, so that it may have held more than what was read."""
 
     @property
     def is_done(self) -> bool:

@@ -53,6 +53,8 @@ LIMITS: Final = """\
   request with neither a prompt nor image addresses has nothing to compare), if the list may not show such products,
   if its end cannot be reached, or if the create is older than the seven days that it shows. A gateway without
   a list is like `vidu-native`.
+- **`max_in_flight` on a gateway, and a create of unknown outcome.** A gateway does not report what runs. A generation
+  whose create's answer was lost, or whose worker died before it recorded the id, is not counted: one more may run.
 - **A task is killed after it has deferred and before a triggerer has started its trigger.** Airflow does not
   call `on_kill`, so the generation continues. Its id is in the XCom; clearing the task cancels it if the service can.
 - **The service is unreachable at the moment of a cancel.** The cancel is retried a few times with growing pauses. If

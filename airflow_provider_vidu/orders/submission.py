@@ -171,7 +171,7 @@ class Submission:
         if record.refused and record.generation_id is not None:
             self._refused = record
             return _priced(record, record.generation_id)
-        generation_id = record.generation_id or find_lost(self._hook, record, self._log, self._sleep)
+        generation_id = record.generation_id or self._found(record)
         if generation_id is None:
             self._log.info("An earlier try was interrupted before its create was carried out; submitting now.")
             return None
@@ -198,13 +198,27 @@ class Submission:
             return None
         raise failure(generation).with_context(conn_id=self._hook.vidu_conn_id)
 
+    def _found(self, record: Record, *, is_cleared: bool = False) -> str | None:
+        """Return the generation of a create of unknown outcome; None if there is certainly none."""
+        try:
+            generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=is_cleared)
+        except ViduError:
+            self._spending.lost(record)  # the try that sent it may have been killed before it could say so
+            raise
+        if generation_id is None:
+            self._spending.settled(record)
+        return generation_id
+
     def _price_late(self, record: Record, generation: Generation) -> Record:
         """Return the record with the price of a generation whose create's answer was lost, made visible to others."""
-        if record.credits is None and generation.credits:
+        if record.credits is not None:
+            return record
+        if generation.credits:
             record = replace(record, generation_id=generation.id, credits=generation.credits)
             self._loaded = record  # what follows may submit again, and must not forget what was spent
             self._store.save(record)
             self._spending.paid(record)
+        self._spending.settled(record)
         return record
 
     def _known(self, generation_id: str, record: Record) -> Generation:
@@ -254,6 +268,7 @@ class Submission:
         try:
             generation = self._hook._submit(sent, endpoint, before_send, queues=True)
         except ViduSubmitUnknownError as error:
+            self._spending.lost(record)
             if not self._store.is_durable or not (record.is_searchable or error.generation_id):
                 raise
             # The service may take as long again, so the time counts from here. A list decides if there is one, because
@@ -268,15 +283,35 @@ class Submission:
             if isinstance(error, ViduError) or not sends:
                 self._forget_intent()
                 self._claim.release()
+            else:
+                self._spending.lost(record)
             raise
+        paid = self._recorded(record, generation)
+        self._claim.submitted(generation.id)
+        if (price := self._price_of(generation, endpoint)) is not None:
+            generation = generation.model_copy(update={"credits": price})
+            paid = self._recorded(record, generation)
+        self._spending.paid(paid)
+        self._refused = paid if paid.refused else None
+        self.callback = record.callback or None
+        return generation
+
+    def _recorded(self, record: Record, generation: Generation) -> Record:
+        """Store the generation of an intent with its price; return the record."""
         is_refused = self._spending.exceeds(generation)
         paid = replace(record, generation_id=generation.id, credits=generation.credits, refused=is_refused)
         self._store.save(paid)
-        self._claim.submitted(generation.id)
-        self._spending.paid(paid)
-        self._refused = paid if is_refused else None
-        self.callback = record.callback or None
-        return generation
+        return paid
+
+    def _price_of(self, generation: Generation, endpoint: str | None) -> int | float | None:
+        """Return the price of a new generation if a limit needs it, and a damaged answer has not named it."""
+        if generation.credits is not None or not generation._is_damaged or not self._spending.needs_price:
+            return None
+        try:
+            return self._hook.get_generation(generation.id, endpoint=endpoint).credits
+        except ViduError as error:  # its end will name it
+            self._log.info("The price of generation %s is not known yet: %s", generation.id, error)
+            return None
 
     def _forget_intent(self) -> None:
         """Restore the record before an intent that came to nothing: a clear may still need it."""
@@ -311,9 +346,11 @@ class Submission:
         unknown outcome is still wanted: for a task without retries, the clear is the only way to continue.
         """
         generation_id, was_lost = record.generation_id, record.is_lost
+        if generation_id is None and not was_lost:
+            self._spending.lost(record)  # nothing can find it
         if was_lost:
             try:
-                generation_id = find_lost(self._hook, record, self._log, self._sleep, is_cleared=True)
+                generation_id = self._found(record, is_cleared=True)
             except ViduSubmitUnknownError:
                 # Reported once; a further clear submits a new generation.
                 self._store.save(replace(self._taken(record), marked=False, looks=None))

@@ -66,13 +66,21 @@ def full() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
+def billed() -> Iterator[Sandbox]:
+    """Run an account that only the DAGs with a budget use; it loses the answer to its first create."""
+    with Sandbox(keys=[KEY], queue=3600, models="any", list_payload=True, concurrency=None, price=10) as service:
+        service.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+        yield service
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
     """Return the folder that downloads go to."""
     return tmp_path_factory.mktemp("videos")
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, sandbox, watched, full, videos) -> Iterator[PrivateAirflow]:
+def airflow(tmp_path_factory, sandbox, watched, full, billed, videos) -> Iterator[PrivateAirflow]:
     """Run Airflow with the examples and the DAGs of these tests, connected to the sandbox."""
     home = tmp_path_factory.mktemp("e2e") / "airflow"
     settings = {
@@ -88,10 +96,11 @@ def airflow(tmp_path_factory, sandbox, watched, full, videos) -> Iterator[Privat
         ent = {"conn_type": "vidu", "host": sandbox.url, "password": KEY, "extra": {"dialect": "ent-v2"}}
         running.add_connection("vidu_ent", ent)
         running.add_connection("vidu_watched", {**ent, "host": watched.url})
+        running.add_connection("vidu_billed", {**ent, "host": billed.url})
         running.add_connection("vidu_full", {"conn_type": "vidu", "host": full.url, "password": KEY})
         ours = [
             f"e2e_{way}"
-            for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified", "full")
+            for way in (*ONE_ID, "mapped", "policy", "outlets", "on_films", "on_finished", "notified", "full", "budget")
         ]
         running.wait_for_dags(ours + [path.stem for path in EXAMPLES.glob("*.py")])
         yield running
@@ -128,6 +137,7 @@ def runs(airflow, sandbox, videos, mapped_ids) -> dict[str, Run]:
     sandbox.add_fault({"match": {"kind": "query", "id": "e2e-policy"}, "times": 1, "action": answer})
     started["policy"] = airflow.trigger("e2e_policy", {"generation_id": "e2e-policy"})
     started["full"] = airflow.trigger("e2e_full")
+    started["budget"] = airflow.trigger("e2e_budget", {"deaths": {"2": "after_answer"}})
     started["mapped"] = airflow.trigger("e2e_mapped", {"generation_ids": mapped_ids})
     started["example"] = airflow.trigger("vidu_prompt_to_file", {"prompt": "a lighthouse", "folder": "example"})
     started["example_mapped"] = airflow.trigger(

@@ -95,13 +95,18 @@ class World:
     """A sandbox with one finished generation, the connection to it, and what stands between.
 
     :param certificates: PEM files by name (``good``, ``stranger``, …), and ``ca``, which has signed them.
+    :param settings: further settings of the sandbox.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, certificates: dict[str, str]) -> None:
+    kind = "query"
+    """The requests that faults hit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, certificates: dict[str, str], **settings: Any) -> None:
         self.certificates = certificates
         self.dialect = NATIVE
         self.timeout, self.budget = 10.0, 2
-        self.sandbox = Sandbox(keys=[KEY], speed=0, allowed_hosts=["vidu.invalid"]).start()
+        self._settings = {"keys": [KEY], "speed": 0, "allowed_hosts": ["vidu.invalid"], **settings}
+        self.sandbox = Sandbox(**self._settings).start()
         self._monkeypatch = monkeypatch
         self._mend: Callable[[], None] = self._clear
         self._former: list[Sandbox] = []
@@ -140,7 +145,7 @@ class World:
 
     def fault(self, *, times: int | None = None, **action: Any) -> None:
         """Let queries be answered like this."""
-        self.sandbox.add_fault({"match": {"kind": "query"}, "times": times, "action": action})
+        self.sandbox.add_fault({"match": {"kind": self.kind}, "times": times, "action": action})
 
     def stop(self) -> None:
         """Refuse connections until the fault is lifted."""
@@ -183,7 +188,7 @@ class World:
         self._former.append(self.sandbox)
         pem = self.certificates[certificate] if certificate else None
         port = int(self.sandbox.url.rpartition(":")[2])
-        self.sandbox = Sandbox(keys=[KEY], speed=0, port=port, tls=(pem, pem) if pem else None).start()
+        self.sandbox = Sandbox(**self._settings, port=port, tls=(pem, pem) if pem else None).start()
         self.generation()
 
     # -- after -------------------------------------------------------------------------------------

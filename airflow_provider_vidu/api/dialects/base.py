@@ -274,7 +274,9 @@ class Dialect(ABC):
                 status_code=answer.status,
             )
         generation_id = self._safe_id(ids[0] if ids else self._located(answer), answer)
-        return accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
+        made = accepted(self._generation(generation_id, payload, answer), synchronous=synchronous)
+        made._is_damaged = answer.json_or_none() is None
+        return made
 
     def _located(self, answer: ApiAnswer) -> str:
         """Return the id in a header of a create's answer that names the job's address; empty if there is none."""

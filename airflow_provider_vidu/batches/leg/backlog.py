@@ -15,7 +15,7 @@ from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
 from airflow_provider_vidu.batches.state import STORED, BatchState, Line
-from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
 
@@ -254,7 +254,14 @@ class Backlog:
         """
         if self._account.has_floor:
             self._account.check()
-        self._spending.check()
+        try:
+            self._spending.check()
+        except ViduBudgetError:
+            raise
+        except ViduError:
+            if not self._state.intents:
+                raise
+            return False  # one of its own creates may have spent the rest, and is about to be searched for
         state, limit = self._state, self._settings.max_credits
         if limit is None:
             return True

@@ -175,6 +175,7 @@ class BatchRun:
         state = self.state
         for intent in state.intents.values():  # a process ended in the middle of this create
             intent.is_lost = True
+            self._spending.lost(intent.record)
         now = time.time()
         for key, job in list(state.open.items()):
             if (row := self._by_key.get(key)) is None:

@@ -30,6 +30,7 @@ class BatchSpending:
         self._clock = clock
         self._left = 0.0
         self._read_at: float | None = None
+        self._is_unpriced = False
 
     def check(self) -> None:
         """Refuse a create if the budget is spent: by the ledger, and by what this batch has spent since.
@@ -48,12 +49,29 @@ class BatchSpending:
 
         :param state: of the batch, with the generation.
         """
-        if self._spending is None or job.credits is None:
+        if self._spending is None:
+            return
+        if job.credits is None:
+            if not self._is_unpriced:
+                self._spending.unpriced(job.at)
+            self._is_unpriced = True
             return
         self._left -= job.credits
         if self._spending.is_counted:
             before = max(state.credits - job.credits, 0)
             self._spending.paid(Record(0, "", job.at, generation_id=job.id, credits=job.credits, spent=before))
+
+    def lost(self, record: Record) -> None:
+        """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
+        if self._spending is not None:
+            self._spending.lost(record)
+            self._read_at = None  # what is left of the budget has changed
+
+    def settled(self, record: Record) -> None:
+        """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
+        if self._spending is not None:
+            self._spending.settled(record)
+            self._read_at = None
 
     def ended(self, job: Open, generation: Generation | None) -> None:
         """Count a price that only the end of a generation names."""

@@ -222,6 +222,7 @@ class Submitter:
             claim.submitted(job.id)
             return Submitted(is_lost=True)
         self._log.warning("Row %s: %s", row.key, error)
+        self._spending.lost(record)
         self._journal.append(_intent(row, endpoint, replace(record, at=time.time()), is_lost=True))
         return Submitted(is_lost=True)
 
@@ -235,6 +236,7 @@ class Submitter:
         try:
             generation_id = find_lost(self._hook, record, self._log, time.sleep)
         except ViduSubmitUnknownError as error:
+            self._spending.lost(record)
             self._fail(row, error)
         except ViduError as error:
             return error
@@ -242,10 +244,21 @@ class Submitter:
             if generation_id is None:
                 self._journal.append({"e": "back", "keys": [row.key]})
             else:
-                job = open_of(row, generation_id, record.began or record.at, endpoint, record.request)
+                cost = self._price_of(generation_id, endpoint)
+                at = record.began or record.at
+                job = open_of(row, generation_id, at, endpoint, record.request, credits=cost)
                 self._journal.append(opened(row.key, job))
                 self.claim(record.request, endpoint).submitted(generation_id)
+                self._spending.paid(job, self._journal.state)
+            self._spending.settled(record)
         return None
+
+    def _price_of(self, generation_id: str, endpoint: str | None) -> float | int | None:
+        """Return what a generation costs whose create's answer was lost; None if its end has to name the price."""
+        try:
+            return self._hook.get_generation(generation_id, endpoint=endpoint, retries=0).credits
+        except ViduError:
+            return None
 
     def _fail(self, row: Row, error: ViduError, **known: Any) -> None:
         self._journal.append({"e": "line", "line": failed_line(row, error, time.time(), **known)})

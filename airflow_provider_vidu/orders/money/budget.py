@@ -5,6 +5,9 @@ can be exceeded by the creates that were under way when it was reached, and by n
 
 Every generation that was paid for is one entry, and its amount is in the entry's *name*: :mod:`.ledger` needs to list
 names only, each writer has names of its own, and writing an entry again changes nothing.
+
+A create of unknown outcome is an entry without an amount, until a later try learns what became of it. Otherwise, a
+service that carries creates out and loses the answers could be paid without end.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Final, Literal, get_args
 
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number, whole
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 
 Period = Literal["run", "day"]
 
@@ -25,6 +28,9 @@ KEY_PREFIX: Final = "vidu_spent_"
 KEPT_MONTHS: Final = 2
 """How many months an entry is kept."""
 _NO_MONTH: Final = "000000"
+MOST_LOST: Final = 3
+"""How many creates of unknown outcome are accepted while no price is known that they could be counted with."""
+_LOST: Final = "_lost"
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,25 @@ class Scope:
         """Return the name of a generation's entry: always the same for the same generation."""
         return f"{self.prefix}{_digest(generation_id)}_{amount(price)}"
 
+    @property
+    def unpriced_entry(self) -> str:
+        """The name of the entry that says that answers name no price, until the first price is known."""
+        return f"{self.prefix}unpriced"
+
+    def lost_entry(self, marker: str) -> str:
+        """Return the name of the entry of a create of unknown outcome."""
+        return f"{self.prefix}{_digest(marker)}{_LOST}"
+
+    def lost(self, names: Iterable[str]) -> int:
+        """Return how many creates of unknown outcome count, by the names of entries.
+
+        None at a service that answers and names no price: no limit on credits applies to it.
+        """
+        known = {name for name in names if name.startswith(self.prefix)}
+        if self.unpriced_entry in known and not self.prices(known):
+            return 0
+        return sum(name.endswith(_LOST) for name in known)
+
     def prices(self, names: Iterable[str]) -> list[float]:
         """Return the prices in the names of entries; other names, and second ones of a generation, are left out."""
         found: dict[str, float] = {}
@@ -98,16 +123,28 @@ class Scope:
         return list(found.values())
 
 
-def check_budget(budget: ViduBudget, prices: Sequence[float]) -> None:
-    """Refuse the next create if a budget is spent.
+def check_budget(budget: ViduBudget, prices: Sequence[float], lost: int = 0) -> float:
+    """Refuse the next create if a budget is spent; return the credits that are left of it.
 
     :param prices: of everything that was paid for within the period.
+    :param lost: how many creates of the period have an unknown outcome. Each counts with the highest of the prices.
     :raises ViduBudgetError: saying spent, limit and what was asked for.
+    :raises ViduError: when it depends on these creates whether the budget is spent. A retry helps once their outcome is
+        known.
     """
-    spent = sum(prices)
-    if spent < budget.credits:
-        return
+    spent, dearest = sum(prices), max(prices, default=None)
+    left = budget.credits - spent - lost * (dearest or 0)
+    if left > 0 and (dearest is not None or lost < MOST_LOST):
+        return left
     whose = "this DAG run" if budget.per == "run" else "this DAG today (UTC)"
+    if spent < budget.credits:
+        price = "no price is known yet" if dearest is None else f"until now, one has cost up to {amount(dearest)}"
+        raise ViduError(
+            f"The budget of {whose} may be spent: {amount(spent)} of {amount(budget.credits)} credits are, and creates "
+            f"of unknown outcome (their number: {lost}) may have cost the rest ({price}). Nothing was submitted. Retry "
+            "the tasks of these creates first: each searches for its generation. If none can be found, check the "
+            f"account, and delete the Variable or entry that ends in {_LOST} if nothing was billed."
+        )
     raise ViduBudgetError(
         f"The budget of {whose} is spent: {amount(spent)} of {amount(budget.credits)} credits, in {len(prices)} "
         f"generations. One more was asked for (until now, one has cost up to {amount(max(prices))}). Nothing was "

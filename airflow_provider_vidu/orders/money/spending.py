@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.common.text import redacted
@@ -29,6 +30,11 @@ REFUNDED: Final = Cancellation(accepted=True, reason="it was cancelled")
 class Unlimited:
     """The spending of a task that has no limit, and that no budget counts."""
 
+    @property
+    def needs_price(self) -> bool:
+        """Whether the price of a generation matters as soon as it is submitted."""
+        return False
+
     def check(self) -> float:
         """Refuse a create if the budget is spent; return the credits that are left of it.
 
@@ -43,6 +49,12 @@ class Unlimited:
 
     def paid(self, record: Record) -> None:
         """Make what a generation costs visible to the other tasks; repeating it changes nothing."""
+
+    def lost(self, record: Record) -> None:
+        """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
+
+    def settled(self, record: Record) -> None:
+        """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
 
     def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
         """Cancel a generation that costs too much; return the error, and whether its credits come back."""
@@ -71,6 +83,11 @@ class Spending(Unlimited):
         self._periods = _periods(dag, budget) if self._ti is not None else []
 
     @property
+    def needs_price(self) -> bool:
+        """Whether the price of a generation matters as soon as it is submitted."""
+        return self._cap is not None or self.is_counted
+
+    @property
     def is_counted(self) -> bool:
         """Whether a budget of the DAG counts what the task spends."""
         return bool(self._periods)
@@ -81,15 +98,14 @@ class Spending(Unlimited):
             return math.inf
         entries, scope = ledger(), self._scope(self._budget.per, time.time())
         try:
-            prices = scope.prices(entries.names(scope.prefix))
-            if not prices and scope.expired_prefix is not None:
+            names = list(entries.names(scope.prefix))
+            if not names and scope.expired_prefix is not None:
                 entries.forget(scope.expired_prefix)
         except Exception as error:
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error
-        check_budget(self._budget, prices)
-        return self._budget.credits - sum(prices)
+        return check_budget(self._budget, scope.prices(names), scope.lost(names))
 
     def exceeds(self, generation: Generation) -> bool:
         """Whether a generation costs more than the task allows, and has not ended: no cancel brings back what has."""
@@ -108,9 +124,26 @@ class Spending(Unlimited):
                     "The service named no price for generation %s: no limit on credits applies to it.",
                     record.generation_id,
                 )
+            self.unpriced(record.began or record.at)
             return
         self._publish(record)
         self._enter(record.generation_id or "", record.credits, record.began or record.at)
+
+    def unpriced(self, at: float) -> None:
+        """Make known that the service has answered a create, and named no price.
+
+        :param at: when it was sent, in epoch seconds.
+        """
+        self._add(at, lambda scope: scope.unpriced_entry, credits=None)
+
+    def lost(self, record: Record) -> None:
+        """Count a create of unknown outcome as possibly spent, until it is settled; repeating it changes nothing."""
+        at, marker = record.began or record.at, record.marker
+        self._add(at, lambda scope: scope.lost_entry(marker), outcome="unknown", marker=marker)
+
+    def settled(self, record: Record) -> None:
+        """Count a create no longer as possibly spent: what it has cost is entered, or nothing was created."""
+        self._remove(record.began or record.at, lambda scope: scope.lost_entry(record.marker))
 
     def refuse(self, hook: ViduHook, record: Record, endpoint: str | None) -> tuple[ViduError, bool]:
         """Cancel a generation that costs too much; return the error, and whether its credits come back."""
@@ -123,7 +156,8 @@ class Spending(Unlimited):
                 verdict = Cancellation(accepted=False, reason=f"the cancel failed: {error.reason}")
         if verdict.accepted:
             self._publish(record, back=price)
-            self._remove(generation_id, price, record.began or record.at)
+            if price > 0:
+                self._remove(record.began or record.at, lambda scope: scope.entry(generation_id, price))
         refused = price_refused(generation_id, price, self._cap, verdict.accepted, verdict.reason)
         return refused.with_context(conn_id=hook.vidu_conn_id), verdict.accepted
 
@@ -139,7 +173,9 @@ class Spending(Unlimited):
         if self._is_above_cap(generation):
             self._warn_of(generation, "Only this answer names the price")
         at = moment(ordered_at)
-        self._enter(generation.id, generation.credits, time.time() if at is None else at.timestamp())
+        seconds = time.time() if at is None else at.timestamp()
+        self._enter(generation.id, generation.credits, seconds)
+        self._remove(seconds, lambda scope: scope.unpriced_entry)
 
     def _is_above_cap(self, generation: Generation) -> bool:
         price = generation.credits
@@ -152,16 +188,19 @@ class Spending(Unlimited):
         )
 
     def _enter(self, generation_id: str, price: float, at: float) -> None:
-        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}
-        facts |= {"generation_id": generation_id, "credits": price}
-        for scope in self._scopes(at) if price > 0 else ():
-            name = scope.entry(generation_id, price)
-            self._tolerant("enter into the budget", lambda: ledger().add(scope.prefix, name, facts))  # noqa: B023
+        if price > 0:
+            self._add(at, lambda scope: scope.entry(generation_id, price), generation_id=generation_id, credits=price)
 
-    def _remove(self, generation_id: str, price: float, at: float) -> None:
-        for scope in self._scopes(at) if price > 0 else ():
-            name = scope.entry(generation_id, price)
-            self._tolerant("remove from the budget", lambda: ledger().remove(scope.prefix, name))  # noqa: B023
+    def _add(self, at: float, name_of: Callable[[Scope], str], **known: Any) -> None:
+        """Store an entry for each period in which a moment lies, with facts for people who look at it."""
+        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")} | known
+        for scope in self._scopes(at):
+            add = partial(ledger().add, scope.prefix, name_of(scope), facts)
+            self._tolerant("enter into the budget", add)
+
+    def _remove(self, at: float, name_of: Callable[[Scope], str]) -> None:
+        for scope in self._scopes(at):
+            self._tolerant("remove from the budget", partial(ledger().remove, scope.prefix, name_of(scope)))
 
     def _publish(self, record: Record, back: float = 0) -> None:
         """Publish the sum of all orders, unless it is the price of one, which the generation's own facts hold."""

@@ -221,6 +221,7 @@ class SlotQueue:
             if state in ENDED or state == "up_for_retry":
                 log.info("Connection %s: a task that was to submit has ended (%s).", self.conn_id, state)
                 self._gate.released(key, time.time())
+                self._report_at = 0.0  # its create may have been carried out, which only a new report shows
             elif is_elsewhere:
                 self._gate.moved(key, None if published is None else str(published), time.time())
             else:

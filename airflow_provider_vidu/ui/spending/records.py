@@ -1,7 +1,8 @@
 """What generations have cost, added up by the metadata database from the XComs of the tasks that submitted them.
 
 Three places name a price, the first one that does counts: ``vidu_spent`` (the sum of a task's orders, over its retries
-and clears, less what a cancel returned), the note beside the id (the answer to the create), and a small result.
+and clears, less what a cancel returned), the note beside the id (the answer to the create), and a small result. The
+first of them counts without an id, too: a try that a budget refuses, or that waits for a slot, has no generation yet.
 
 A batch is one XCom, with how many generations it has ordered and their cost over all of its tries: it counts once in
 each DAG, as its newest task instance there left it, on the day when that was. Not once in all of them: the author of
@@ -99,7 +100,7 @@ def account(session: Session, since: datetime) -> Account:
             XComModel.key.in_([*WATCH_KEYS, BATCH_KEY]), XComModel.timestamp >= since
         )
     ).one()
-    each = union_all(_generations(since), _batches(since)).subquery()
+    each = union_all(_generations(since), _earlier(since), _batches(since)).subquery()
     sums = (
         select(
             each.c.day, each.c.dag_id, each.c.model, each.c.outcome, func.sum(each.c.generations).label("generations"),
@@ -137,7 +138,8 @@ def _begun_again(since: datetime) -> Any:
     until then, or if the try ends before, the earlier tries are missing in the sums.
     """
     notes = aliased(XComModel)
-    has_published = exists().where(same_task(notes, TaskInstance), notes.key.in_((WATCH_KEY, BATCH_KEY)))
+    published = (WATCH_KEY, BATCH_KEY, SPENT_KEY)
+    has_published = exists().where(same_task(notes, TaskInstance), notes.key.in_(published))
     return (
         select(TaskInstance.dag_id, func.count().label("tasks"))
         .where(
@@ -202,6 +204,40 @@ def _generations(since: datetime) -> Any:
         .outerjoin(spent, and_(same_task(note, spent), spent.key == SPENT_KEY, is_first))
         .outerjoin(result, and_(same_task(note, result), result.key == RETURN_KEY, is_first))
         .outerjoin(fields, _fields_of(fields, note))
+    )
+
+
+def _earlier(since: datetime) -> Any:
+    """Select as :func:`_generations` does what tasks have spent in earlier tries, if the latest one has no generation.
+
+    How many generations that was is not known, so each task counts as one, on the day when its latest try began.
+    """
+    newest = (
+        select(
+            *(getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id", "map_index", "timestamp")),
+            *([XComModel.task_instance_id] if HAS_REGIONS else []),
+            as_number(cast(XComModel.value, String)).label("price"),
+        )
+        .where(XComModel.key == SPENT_KEY, XComModel.timestamp >= since)
+        .order_by(XComModel.timestamp.desc())
+        .limit(MAX_GENERATIONS)
+    ).subquery()
+    spent, ids, fields = newest.c, aliased(XComModel), aliased(rendered.RenderedTaskInstanceFields)
+    return (
+        select(
+            utc_day(spent.timestamp),
+            spent.dag_id,
+            text_field(fields.rendered_fields, "model", MAX_MODEL_CHARS, within=MAX_RESULT_CHARS),
+            _outcome(literal("generate")),
+            literal(1),
+            literal(1),
+            spent.price,
+            literal(1),
+        )
+        .select_from(newest)
+        .join(TaskInstance, same_task(spent, TaskInstance))
+        .outerjoin(fields, _fields_of(fields, spent))
+        .where(spent.price > 0, ~exists().where(same_task(ids, spent), ids.key == ID_KEY))
     )
 
 

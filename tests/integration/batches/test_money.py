@@ -8,8 +8,10 @@ from unittest.mock import MagicMock
 import pytest
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.leg import spending
+from airflow_provider_vidu.api.sync_client import SyncClient
+from airflow_provider_vidu.batches.leg import spending, submitting
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduBudget
+from airflow_provider_vidu.orders import lost_order
 from tests.integration.batches.batch_task import BatchTask
 
 PRICE = 10
@@ -67,6 +69,40 @@ def test_a_try_counts_what_an_earlier_one_has_paid(connect, sandbox, tmp_path, v
     assert variables.keys("vidu_spent_") == []
     assert task.run()["stored"] == 2
     assert len(variables.keys("vidu_spent_")) == len(sandbox.creates) == 2
+
+
+def entries(variables):
+    """Return the last part of the budget's entries: a price, or ``lost``."""
+    return sorted(name.rpartition("_")[2] for name in variables.keys("vidu_spent_"))
+
+
+def test_a_lost_create_that_is_found_is_counted_once(connect, sandbox, tmp_path, variables, monkeypatch):
+    """Until the batch's own search has found it, it may have spent the rest: no row is ordered, and nothing fails."""
+    for module in (submitting, lost_order):
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.1)
+    connect("ent-v2", timeout=2)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "skip": 1, "action": {"lose_answer": True}})
+    task = BatchTask(tmp_path, prompts(4), max_in_flight=1, budget=ViduBudget(credits=2 * PRICE))
+    with pytest.raises(exceptions.ViduBudgetError, match="20 of 20 credits, in 2 generations"):
+        task.run()
+    assert (len(sandbox.creates), entries(variables)) == (2, [str(PRICE)] * 2)
+    assert task.xcoms["vidu_batch_place"]["credits"] == 2 * PRICE
+
+
+def test_creates_that_nothing_can_find_end_a_batch(connect, sandbox, tmp_path, variables, monkeypatch):
+    """A gateway loses the answers: what they may have cost is not spent again."""
+    submit = SyncClient.submit
+
+    def priced(*args, **kwargs):
+        return submit(*args, **kwargs).model_copy(update={"credits": PRICE})
+
+    monkeypatch.setattr(SyncClient, "submit", priced)  # the sandbox's gateways name no price, as most
+    connect("vidu-native", timeout=2, max_retries=0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": None, "skip": 1, "action": {"lose_answer": True}})
+    task = BatchTask(tmp_path, prompts(6), max_in_flight=1, budget=ViduBudget(credits=3 * PRICE))
+    with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 30 credits"):
+        task.run()
+    assert (len(sandbox.creates), entries(variables)) == (3, [str(PRICE), "lost", "lost"])
 
 
 def test_a_dry_run_sends_and_writes_nothing(connect, sandbox, tmp_path):

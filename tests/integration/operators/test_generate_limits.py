@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_vidu import exceptions
+from airflow_provider_vidu.api.sync_client import SyncClient
 from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders import lost_order
@@ -54,6 +55,96 @@ def test_a_lost_create_that_a_clear_finds_is_counted(official, lost, variables, 
     task.clear()
     task.submit()
     assert len(names(variables)) == len(official.creates)
+
+
+@pytest.mark.fault(
+    "orders",
+    "budget: the answer to a create is lost, and other tasks submit",
+    outcome="clear error",
+    says="may be spent",
+)
+def test_a_lost_create_counts_until_its_retry(official, lost, variables):
+    """What it may have cost is not spent a second time; the retry finds it, and then it is counted as any other."""
+    limits = {"budget": ViduBudget(credits=2 * PRICE)}
+    Spender(1, **limits).submit()
+    task = Spender(0, **limits)
+    lost(task)
+    with pytest.raises(exceptions.ViduError, match="may be spent: 10 of 20 credits") as caught:
+        Spender(2, **limits).start()
+    assert caught.value.retryable
+    assert not isinstance(caught.value, exceptions.ViduBudgetError)
+    task.submit()
+    assert [name.rpartition("_")[2] for name in names(variables)] == [str(PRICE)] * 2
+    with pytest.raises(exceptions.ViduBudgetError, match="20 of 20 credits"):
+        Spender(2, **limits).start()
+    assert len(official.creates) == 2
+
+
+def test_a_create_that_never_arrived_counts_no_longer(official, variables, monkeypatch):
+    """The retry proves that there is no generation, and submits one."""
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    official.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"reset": "before"}})
+    task = Spender(budget=ViduBudget(credits=100))
+    with pytest.raises(exceptions.ViduError, match="outcome is unknown"):
+        task.start()
+    (entry,) = names(variables)
+    assert entry.endswith("_lost")
+    task.submit()
+    assert [name.rpartition("_")[2] for name in names(variables)] == [str(PRICE)]
+
+
+def test_a_timeout_in_the_middle_of_a_create_counts_as_possibly_spent(official, variables, monkeypatch):
+    """Whatever ends a send without an answer: the create may have been carried out."""
+    submit = SyncClient.submit
+
+    def late(*args, **kwargs):
+        submit(*args, **kwargs)
+        raise AirflowTaskTimeout("execution_timeout")
+
+    monkeypatch.setattr(lost_order, "SETTLE_SECONDS", 0.0)
+    task = Spender(budget=ViduBudget(credits=100))
+    with monkeypatch.context() as patched:
+        patched.setattr(SyncClient, "submit", late)
+        with pytest.raises(AirflowTaskTimeout):
+            task.start()
+    (entry,) = names(variables)
+    assert entry.endswith("_lost")
+    task.submit()
+    assert [name.rpartition("_")[2] for name in names(variables)] == [str(PRICE)]
+    assert len(official.creates) == 1
+
+
+@pytest.mark.fault(
+    "orders",
+    "budget: the answer to a create is cut off between id and price",
+    outcome="survived",
+    seen="the price is queried, and the limits apply to it",
+)
+def test_a_price_that_was_cut_off_is_queried(official, variables):
+    """The id is known, and what it costs matters at once: a job above the cap can be cancelled only now."""
+    official.add_fault({"match": {"kind": "create"}, "times": 2, "action": {"reset": "body"}})
+    limits = {"budget": ViduBudget(credits=100)}
+    with pytest.raises(exceptions.ViduBudgetError, match=r"asks 10 credits .*nothing is spent"):
+        Spender(0, max_credits=PRICE - 1, **limits).start()
+    assert [create.charge for create in official.creates] == ["cancelled"]
+    Spender(1, **limits).submit()
+    assert [name.rpartition("_")[2] for name in names(variables)] == [str(PRICE)]
+    assert len(official.requests("query")) == 2
+
+
+def test_a_gateways_lost_create_stays_counted_after_a_clear(connect, sandbox, variables):
+    """No retry can find it, so it may have been billed; the new order is another generation."""
+    connect("vidu-native", max_retries=0, timeout=2)
+    sandbox.set_speed(0)
+    sandbox.add_fault({"match": {"kind": "create"}, "times": 1, "action": {"lose_answer": True}})
+    task = Spender(budget=ViduBudget(credits=100))
+    for _ in range(2):
+        with pytest.raises(exceptions.ViduSubmitUnknownError):
+            task.start()
+    task.clear()
+    task.submit()
+    assert sorted(name.rpartition("_")[2] for name in names(variables)) == ["lost", "unpriced"]
+    assert len(sandbox.creates) == 2
 
 
 @pytest.mark.fault(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from airflow_provider_vidu.api import async_client
 from airflow_provider_vidu.events import read_slot_event
 from airflow_provider_vidu.exceptions import ViduBudgetError
 from airflow_provider_vidu.hooks import ViduHook
+from airflow_provider_vidu.polling import admission
+from airflow_provider_vidu.tasks.slots import queue as slots
 from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.integration.tasks.test_slots import admitted, fired, slot_trigger
 
@@ -51,6 +54,27 @@ async def test_a_task_that_joins_while_the_queue_closes_is_served(sandbox, conne
     await fired(slot_trigger("first"))
     await asyncio.wait_for(closing.wait(), 5)
     assert await admitted(slot_trigger("second", since=time.time())) == ["second"]
+
+
+@pytest.mark.vidu_sandbox(concurrency=1, when_full="refuse")
+async def test_the_slot_of_a_task_that_has_ended_may_be_in_use(sandbox, connect, monkeypatch):
+    """The answer to its create was lost: only a report from after that shows the generation, and nobody is admitted."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+
+    async def state_of(ti: Any) -> str:
+        if not sandbox.creates:
+            await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="viduq2")
+        return "failed"
+
+    monkeypatch.setattr(slots, "state_of", state_of)
+    monkeypatch.setattr(slots, "REPORT_SECONDS", 60.0)
+    for module in (admission, slots):
+        monkeypatch.setattr(module, "DOUBTED_SECONDS", 0.2)
+    now = time.time()
+    waiting = slot_trigger("lost", since=now - 9, refused_at=now - 60), slot_trigger("next", since=now - 8)
+    assert await admitted(*waiting, seconds=1.5) == ["lost"]
+    assert len(sandbox.creates) == 1
 
 
 @pytest.mark.vidu_sandbox(balance=50)

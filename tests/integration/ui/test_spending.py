@@ -89,6 +89,22 @@ def test_the_sums(pages):
     assert of_dag(sums(pages, days=90), dag)[day(40), "viduq3-turbo", "succeeded"] == (9, 1, 1)
 
 
+def test_what_earlier_tries_have_spent(pages):
+    """A budget has refused the latest try, or it waits for a slot: it has no id, and what was paid before counts."""
+    dag, made = "spend-earlier", {"operator": "ViduGenerateOperator", "fields": {"model": "viduq3-turbo"}}
+    made["at"] = NOW - timedelta(days=2)
+    pages.add("refused", None, dag=dag, spent=40, state="failed", tried=2, **made)
+    note = {"role": "generate", "waiting_since": 1.5}
+    pages.add("waits", None, dag=dag, spent=20, watch=note, state="deferred", tried=2, **made)
+    pages.add("refunded", None, dag=dag, spent=0, state="failed", tried=2, **made)
+    pages.add("again", f"{dag}-0", dag=dag, spent=30, watch={**MADE, "credits": 10}, tried=2, **made)
+    assert settled(pages, dag, 3) == {
+        (day(2), "viduq3-turbo", "failed"): (40, 1, 1),
+        (day(2), "viduq3-turbo", "working"): (20, 1, 1),
+        (day(2), "viduq3-turbo", "succeeded"): (30, 1, 1),
+    }
+
+
 def test_a_batch_counts_once(pages):
     """With all that it has ordered, as its newest task left it; one that has ordered nothing is not there."""
     dag = "spend-batches"

@@ -208,6 +208,16 @@ def test_no_id_in_what_is_around_json(dialect: Dialect, body: bytes) -> None:
         dialect.read_created(ApiAnswer(200, {}, body))
 
 
+@each_row(
+    ("body", "is_damaged"),
+    [(b'{"task_id": "a1", "credits": 4}', False), (b'{"task_id": "a1", "cred', True), (b'OK {"task_id": "a1"}', True)],
+)
+@BOTH
+def test_a_damaged_answer_is_known_as_such(dialect: Dialect, body: bytes, is_damaged: bool) -> None:
+    """It may have named more than what was read, such as the price."""
+    assert dialect.read_created(ApiAnswer(200, {}, body))._is_damaged is is_damaged
+
+
 @BOTH
 def test_a_text_with_quotation_marks_in_it(dialect: Dialect) -> None:
     """A gateway that puts its JSON together by hand repeats the prompt as it is; the id behind it counts."""

@@ -8,6 +8,7 @@ from airflow_provider_vidu.batches.leg.spending import READ_SECONDS, BatchSpendi
 from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.exceptions import ViduBudgetError
 from airflow_provider_vidu.models import Generation
+from airflow_provider_vidu.orders.order import Record
 
 
 class Ledger:
@@ -30,6 +31,18 @@ class Ledger:
     def paid(self, record) -> None:
         """Enter a generation."""
         self.spent += record.credits
+
+    def unpriced(self, at) -> None:
+        """Note that the service names no price."""
+        self.late.append("unpriced")
+
+    def lost(self, record) -> None:
+        """Count a create of unknown outcome."""
+        self.spent += 40
+
+    def settled(self, record) -> None:
+        """Count it no longer."""
+        self.spent -= 40
 
     def named_late(self, generation, ordered_at) -> None:
         """Enter a generation whose price only its end names."""
@@ -59,6 +72,31 @@ def test_the_ledger_is_read_now_and_then():
     now[0] = READ_SECONDS
     other.check()
     assert other._spending.reads == 2
+
+
+def test_a_service_that_names_no_price_is_noted_once():
+    """Not for each of thousands of rows."""
+    ledger = Ledger()
+    spending = BatchSpending(ledger)
+    for _ in range(3):
+        spending.paid(job(None), BatchState())
+    assert ledger.late == ["unpriced"]
+
+
+def test_a_create_of_unknown_outcome_is_read_at_once():
+    """Whatever was left before: it may have spent the rest, until it is settled."""
+    ledger = Ledger()
+    spending, record = BatchSpending(ledger, lambda: 0.0), Record(0, "airflow:m", 1.0)
+    spending.check()
+    for _ in range(3):
+        spending.lost(record)
+    with pytest.raises(ViduBudgetError):
+        spending.check()
+    spending.settled(record)
+    spending.check()
+    assert ledger.reads == 3
+    BatchSpending(None).lost(record)
+    BatchSpending(None).settled(record)
 
 
 def test_a_price_counts_once():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError
+from airflow_provider_vidu.exceptions import ViduBudgetError, ViduConfigError, ViduError
 from airflow_provider_vidu.operators import ViduBudget
 from airflow_provider_vidu.orders.money.budget import (
     Scope,
@@ -39,6 +39,25 @@ def test_at_the_limit_a_create_is_refused(per, whose):
         check_budget(ViduBudget(credits=100, per=per), [60, 40.0])
     assert "One more was asked for (until now, one has cost up to 60)" in caught.value.reason
     assert not caught.value.retryable
+
+
+@each_row(
+    ("prices", "lost", "left"),
+    [([], 0, 100), ([], 2, 100), ([40, 2.5], 0, 57.5), ([40, 2.5], 1, 17.5), ([40, 50], 0, 10)],
+)
+def test_what_is_left_of_a_budget(prices, lost, left):
+    """A create of unknown outcome counts with the highest price that is known."""
+    assert check_budget(ViduBudget(credits=100), prices, lost) == left
+
+
+@each_row(("prices", "lost"), [([40, 20], 1), ([90], 9), ([], 3)])
+def test_what_lost_creates_may_have_spent_is_not_spent_again(prices, lost):
+    """The error may be retried: their own retries find out. Without a price, a few of them are accepted."""
+    with pytest.raises(ViduError, match=rf"may be spent: \d+ of 100 credits .*number: {lost}") as caught:
+        check_budget(ViduBudget(credits=100), prices, lost)
+    assert caught.value.retryable
+    with pytest.raises(ViduBudgetError):
+        check_budget(ViduBudget(credits=100), [*prices, 100], lost)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +96,20 @@ def test_a_generation_is_counted_once():
     names = [name, name, RUN.entry("g2", 2.5), DAY.entry("g3", 8), RUN.prefix + "x_y", RUN.prefix, "vidu_spent_"]
     assert sorted(RUN.prices(names)) == [2.5, 4.0]
     assert len(name) < 100  # of 250 that a Variable's key may have
+
+
+def test_a_create_of_unknown_outcome_has_an_entry_without_a_price():
+    """Counted once, in its own period, and a name that an earlier version leaves out."""
+    names = [RUN.lost_entry("m1"), RUN.lost_entry("m1"), RUN.lost_entry("m2"), DAY.lost_entry("m1"), RUN.entry("g", 4)]
+    assert (RUN.lost(names), DAY.lost(names)) == (2, 1)
+    assert RUN.prices(names) == [4.0]
+
+
+def test_a_service_that_names_no_price_counts_nothing():
+    """No limit applies to it, until one of its answers has named a price."""
+    names = [RUN.unpriced_entry, RUN.lost_entry("m1")]
+    assert (RUN.lost(names), RUN.prices(names)) == (0, [])
+    assert RUN.lost([*names, RUN.entry("g", 4)]) == 1
 
 
 @pytest.mark.parametrize(
