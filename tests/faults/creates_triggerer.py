@@ -82,9 +82,9 @@ class Play:
         self.states: dict[int, str] = {}
         """The state of each task instance, as Airflow shows it, by its map index."""
 
-    async def state_of(self, ti: Any) -> str | None:
-        """Return the state of a task instance, as a trigger sees it."""
-        return self.states[ti.map_index]
+    async def state_and_generation(self, ti: Any) -> tuple[str | None, None]:
+        """Return the state of a task instance, as a trigger sees it; what it has published is not needed here."""
+        return self.states[ti.map_index], None
 
     def run(self, *tasks: Spender) -> None:
         """Run tasks until all have ended."""

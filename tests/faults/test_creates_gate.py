@@ -57,7 +57,7 @@ def test_the_next_task_gets_the_slot(fault, dialect, creates, triggerer, monkeyp
     creates.extra["max_in_flight"] = 1
     creates.prepare(fault, dialect)
     play = Play(creates, triggerer, retry_seconds=2 * DOUBTED)
-    monkeypatch.setattr(slots, "state_of", play.state_of)
+    monkeypatch.setattr(slots, "state_and_generation", play.state_and_generation)
     play.run(creates.task(0), creates.task(1))
     errors = play.errors[0]
     assert (play.states[1], play.errors[1]) == ("success", [])

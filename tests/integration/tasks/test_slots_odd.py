@@ -62,12 +62,12 @@ async def test_the_slot_of_a_task_that_has_ended_may_be_in_use(sandbox, connect,
     connect("ent-v2")
     sandbox.set_speed(0)
 
-    async def state_of(ti: Any) -> str:
+    async def state_and_generation(ti: Any) -> tuple[str, None]:
         if not sandbox.creates:
             await asyncio.to_thread(ViduHook().create_generation, prompt="a cat", model="viduq2")
-        return "failed"
+        return "failed", None
 
-    monkeypatch.setattr(slots, "state_of", state_of)
+    monkeypatch.setattr(slots, "state_and_generation", state_and_generation)
     monkeypatch.setattr(slots, "REPORT_SECONDS", 60.0)
     for module in (admission, slots):
         monkeypatch.setattr(module, "DOUBTED_SECONDS", 0.2)
