@@ -220,11 +220,8 @@ class CompletionTracker:
         """Set the line in the first round, from the newest generation on the list."""
         if not (self._is_first and self._since is None) and not self._lacks_line:
             return
-        times = [
-            created
-            for generation in entries
-            if (created := _created(generation, now)) is not None and (self._is_first or generation.id in self._reported)
-        ]
+        known = [entry for entry in entries if self._is_first or entry.id in self._reported]
+        times = [created for entry in known if (created := _created(entry, now)) is not None]
         if times:
             self._line = max(times) - (LATE_SECONDS if self._is_first else 0.0)
             self._lacks_line = False
