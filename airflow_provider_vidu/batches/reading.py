@@ -6,9 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from importlib import import_module
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final, cast
 
+from airflow_provider_vidu.batches.parquet import parquet_rows
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count
@@ -24,14 +24,11 @@ _BY_EXTENSION: Final[dict[str, RowsFormat]] = {
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 _MOST_CELL_CHARS: Final = 10_000_000
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
-# columns is repeated in each row, and Parquet stores a million equal cells once.
+# columns is repeated in each row. See :mod:`.parquet` for files in that format.
 _MOST_LINES: Final = 2_000_000
 _MOST_COLUMNS: Final = 1_000
 _MOST_ROW_VALUES: Final = 20_000
 _MOST_VALUES: Final = 5_000_000
-_MOST_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
-_BATCH_ROWS: Final = 1_000
-_BATCH_BYTES: Final = 256 * 1024 * 1024
 
 
 def format_of(path: str, given: str | None = None) -> RowsFormat:
@@ -95,7 +92,7 @@ def read_rows(path: Any, rows_format: str | None = None, storage_conn_id: str | 
     if len(content) > MAX_FILE_BYTES:
         raise ViduConfigError(f"The file of rows is larger than {MAX_FILE_BYTES:,} bytes: split it.")
     if kind == "parquet":
-        yield from _parquet(io.BytesIO(content))
+        yield from parquet_rows(content, _check_values, _MOST_COLUMNS)
         return
     try:
         text = content.decode("utf-8-sig")
@@ -177,68 +174,3 @@ def _csv(text: str) -> Iterator[Any]:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has more cells than the heading.")
         else:
             yield row
-
-
-def _parquet(file: BinaryIO) -> Iterator[Any]:
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError:
-        raise ViduConfigError(
-            "Parquet files need pyarrow. Install it with: pip install 'airflow-provider-vidu[parquet]'."
-        ) from None
-    values = unpacked = 0
-    try:
-        opened = parquet.ParquetFile(file)
-        texts = _checked_texts(opened)
-        # As dictionaries, equal cells take memory once, however many there are.
-        for batch in parquet.ParquetFile(file, read_dictionary=texts).iter_batches(batch_size=_BATCH_ROWS):
-            sizes = list(map(_size, batch.columns))
-            size = sum(size for _, size in sizes)
-            values, unpacked = values + sum(count for count, _ in sizes), unpacked + size
-            _check_values(values)
-            _check_unpacked(unpacked)
-            rows = 1 if size > _BATCH_BYTES else _BATCH_ROWS
-            for start in range(0, batch.num_rows, rows):
-                yield from batch.slice(start, rows).to_pylist()
-    except ViduConfigError:
-        raise
-    except Exception as error:  # pyarrow has errors of its own
-        raise ViduConfigError(f"The file of rows is not readable Parquet: {redacted(error, 160)}.") from error
-
-
-def _checked_texts(opened: Any) -> list[str]:
-    """Return the paths of the columns of text.
-
-    :raises ViduConfigError: when the file says that it holds more than its reader has memory for. It may lie.
-    """
-    groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
-    chunks = [(number, group.column(number)) for group in groups for number in range(group.num_columns)]
-    columns = [opened.schema.column(number) for number in range(len(opened.schema))]
-    _check_values(sum(max(chunk.num_values, 0) for _, chunk in chunks))
-    _check_unpacked(sum(max(chunk.total_uncompressed_size, 0) for _, chunk in chunks))
-    # Cells of a fixed length are never read as a dictionary.
-    _check_unpacked(sum(max(chunk.num_values, _BATCH_ROWS) * columns[number].length for number, chunk in chunks))
-    is_text = [column.physical_type == "BYTE_ARRAY" and column.converted_type != "DECIMAL" for column in columns]
-    return [column.path for column, is_one in zip(columns, is_text, strict=True) if is_one]
-
-
-def _size(array: Any) -> tuple[int, int]:
-    """Return how many values an Arrow array holds, and the bytes that they take if each has a text of its own."""
-    if hasattr(array, "dictionary"):
-        compute = import_module("pyarrow.compute")
-        lengths = compute.binary_length(array.dictionary).take(array.indices)
-        return len(array), len(array) + (compute.sum(lengths).as_py() or 0)
-    if not array.type.num_fields:
-        return len(array), array.nbytes
-    if hasattr(array, "keys"):  # a map, which has no flatten
-        begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
-        inner = [part.slice(begin, end - begin) for part in (array.keys, array.items)]
-    else:
-        inner = array.flatten()
-    sizes = list(map(_size, inner if isinstance(inner, list) else [inner]))
-    return len(array) + sum(count for count, _ in sizes), sum(size for _, size in sizes)
-
-
-def _check_unpacked(size: int) -> None:
-    if size > _MOST_UNPACKED_BYTES:
-        raise ViduConfigError(f"The file of rows unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes: split it.")

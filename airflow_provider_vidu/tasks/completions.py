@@ -92,7 +92,7 @@ class CompletionTracker:
         known = times if isinstance(times, list) and len(times) == len(reported) else [None] * len(reported)
         self._reported = dict(zip(reported, map(number, known), strict=True))
         line = moment(memory.get("line"))
-        self._line = None if line is None else line.timestamp()
+        self._line = None if line is None or line.timestamp() > now + ZONE_MARGIN_SECONDS else line.timestamp()
         # An older version stored ids alone, and read one page.
         self._lacks_line = "line" not in memory and bool(reported)
         if self.lists:
@@ -137,10 +137,10 @@ class CompletionTracker:
     def listed(self, generations: Iterable[Generation], now: float) -> str | None:
         """Take the account's list, newest first; return a warning if it is too long to watch."""
         entries = list(generations)
-        self._draw_line(entries)
+        self._draw_line(entries, now)
         self._at_work, dropped = set(), 0
         for generation in reversed(entries):
-            created = created_at(generation)
+            created = _created(generation, now)
             if not generation.is_done:
                 self._at_work.add(generation.id)
             if generation.id in self._reported or generation.id in self._watches:
@@ -175,7 +175,7 @@ class CompletionTracker:
         note = f"Generation {generation.id}: {result.note}" if result.note else None
         if isinstance(result, Wait):
             return None, note
-        self._report(generation.id, created_at(generation))
+        self._report(generation.id, _created(generation, now))
         error = result.error if isinstance(result, Failed) else None
         return make_event(generation.id, generation, error), note
 
@@ -216,15 +216,12 @@ class CompletionTracker:
         begin = min([self._line, *self._opened.values()]) - ZONE_MARGIN_SECONDS
         return begin if since is None else max(begin, since)
 
-    def _draw_line(self, entries: list[Generation]) -> None:
+    def _draw_line(self, entries: list[Generation], now: float) -> None:
         """Set the line in the first round, from the newest generation on the list."""
         if not (self._is_first and self._since is None) and not self._lacks_line:
             return
-        times = [
-            created
-            for generation in entries
-            if (created := created_at(generation)) is not None and (self._is_first or generation.id in self._reported)
-        ]
+        known = [entry for entry in entries if self._is_first or entry.id in self._reported]
+        times = [created for entry in known if (created := _created(entry, now)) is not None]
         if times:
             self._line = max(times) - (LATE_SECONDS if self._is_first else 0.0)
             self._lacks_line = False
@@ -263,6 +260,15 @@ class CompletionTracker:
             dropped = self._reported.pop(next(iter(self._reported)))
             if self.lists and dropped is not None:
                 self._line = max(dropped, self._line or dropped)
+
+
+def _created(generation: Generation, now: float) -> float | None:
+    """Return when a generation was created; None for a time that no zone explains: the line never goes back.
+
+    :param now: epoch seconds.
+    """
+    created = created_at(generation)
+    return None if created is None or created > now + ZONE_MARGIN_SECONDS else created
 
 
 def named(generation_ids: object) -> list[str] | None:

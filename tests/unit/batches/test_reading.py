@@ -114,7 +114,7 @@ def test_parquet_of_few_bytes_and_very_much(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet
 
-    monkeypatch.setattr("airflow_provider_vidu.batches.reading._MOST_UNPACKED_BYTES", 5_000_000)
+    monkeypatch.setattr("airflow_provider_vidu.batches.parquet._MOST_UNPACKED_BYTES", 5_000_000)
     cells = pa.DictionaryArray.from_arrays(pa.array([0] * 10, pa.int32()), ["x" * 1_000_000])
     pyarrow.parquet.write_table(pa.table({"prompt": cells}), tmp_path / "a.parquet")
     empty = pa.ListArray.from_arrays([0, 6_000_000], pa.nulls(6_000_000, pa.int8()))
@@ -141,7 +141,7 @@ def test_parquet_is_measured_before_it_is_unpacked(tmp_path, monkeypatch, lies):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr("airflow_provider_vidu.batches.reading._MOST_UNPACKED_BYTES", 5_000_000)
+    monkeypatch.setattr("airflow_provider_vidu.batches.parquet._MOST_UNPACKED_BYTES", 5_000_000)
     cells = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), ["x" * 1_000_000])
     column = cells if lies else pa.ListArray.from_arrays(pa.array([0, 300], pa.int32()), cells)
     pq.write_table(pa.table({"prompt": column}), tmp_path / "a.parquet", compression="zstd", store_schema=False)

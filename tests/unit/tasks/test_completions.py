@@ -139,6 +139,22 @@ def test_the_memory_is_bounded():
     assert memory["told"][-1] == "0"
 
 
+DAYS = 86_400
+
+
+@each_row("age", [-3 * DAYS, -7000 * 365 * DAYS])
+def test_a_time_that_has_not_come_hides_nothing(age):
+    """One entry with such a time drew the line there: nothing was reported any more, nor after a restart."""
+    finished = CompletionTracker(POLICY)
+    finished.listed([seen("odd", age=age), seen("a", "running")], NOW)
+    finished.listed([seen("b"), seen("odd", age=age), seen("a")], NOW)
+    assert tell(finished, seen("a"), seen("b")) == ["a", "b"]
+    restarted = CompletionTracker(POLICY)
+    restarted.remember({**finished.memory(), "line": NOW - age}, NOW)
+    restarted.listed([seen("c"), seen("odd", age=age), seen("b"), seen("a")], NOW)
+    assert tell(restarted, seen("c")) == ["c"]
+
+
 def page_of(*generations: Generation) -> Page:
     """Return the list's only page."""
     return Page(generations, len(generations), None, True)
