@@ -29,6 +29,7 @@ from airflow_provider_vidu.stores.schemes import (
     WEB,
     is_unknown_scheme,
     missing_advice,
+    needed_host,
     scheme_of,
     stored_key,
 )
@@ -183,13 +184,16 @@ def missing_file_system(text: str) -> ViduConfigError | None:
         return _web_address(text)
     store = STORES.get(scheme)
     if store is None:
-        problem = _problem_with(scheme)
+        problem = _problem_with(scheme, text)
         return None if problem is None else _no_file_system(text, problem)
     return None if store.is_installed() else _no_file_system(text, ImportError(f"{store.package} is not installed"))
 
 
-def _problem_with(scheme: str) -> Exception | None:
-    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has."""
+def _problem_with(scheme: str, text: str) -> Exception | None:
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has.
+
+    :param text: the destination; fsspec's file system must not need the host in it.
+    """
     import fsspec
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -203,6 +207,8 @@ def _problem_with(scheme: str) -> Exception | None:
         return error
     except ValueError:
         return ValueError(f"No file system for {scheme}://")
+    if host := needed_host(text):
+        return ValueError(f"only an Airflow connection could name the host {sanitized(host, 80)!r}")
     return None
 
 
@@ -222,6 +228,8 @@ def _plain_file_system(protocol: str, text: str) -> Any:
 
     if protocol in WEB:
         raise _web_address(text)
+    if problem := _problem_with(protocol, text):
+        raise _no_file_system(text, problem)
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:
