@@ -33,6 +33,8 @@ DEFAULT_NAMING: Final = "{key}"
 NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
 _UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
+_OWN: Final = frozenset({KEY, NAME, *NAMES})
+"""The fields of a row that are no parameters."""
 _DERIVED_CHARS: Final = 12
 _NAMED_DUPLICATES: Final = 10
 _VERBATIM = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 ._-]*[A-Za-z0-9_-])?")
@@ -124,7 +126,15 @@ def _fields(given: object) -> dict[str, Any]:
     if wrong := [name for name in given if not isinstance(name, str) or not name.strip()]:
         raise ViduConfigError(f"A row has a field without a name: {sanitized(wrong[0], 40)!r}.")
     fields = {name.strip(): value for name, value in given.items()}
-    return {name: value for name, value in fields.items() if not _is_empty(value)}
+    if wrong := [name for name in fields if name not in _OWN and name.lower() in _OWN]:
+        raise ViduConfigError(
+            f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it would be an unknown parameter, and "
+            "the row would be ordered without it."
+        )
+    filled = {name: value for name, value in fields.items() if not _is_empty(value)}
+    if fields and not filled:  # a blank line of a table, or an empty prompt: the defaults alone would be paid for
+        raise ViduConfigError("The row is empty.")
+    return filled
 
 
 def _is_empty(value: object) -> bool:

@@ -46,6 +46,10 @@ def test_a_key_that_is_given_twice_is_refused():
         ({"prompt": "x", "name": "../up"}, "is not usable"),
         ({"prompt": "x", "name": ".vidu/state"}, "is not usable"),
         (ViduConfigError("Line 3 is not JSON"), "Line 3"),
+        ("", "The row is empty"),
+        (" \n", "The row is empty"),
+        ({"prompt": "", "images": None, "duration": float("nan")}, "The row is empty"),
+        ({"key": "a", "Prompt": "a dog"}, "the field 'Prompt'. Write it in lower case"),
     ],
 )
 def test_a_bad_row_is_a_row_with_a_problem(given, words):
