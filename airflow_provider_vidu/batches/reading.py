@@ -26,7 +26,6 @@ MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 _MOST_CELL_CHARS: Final = 10_000_000
 _DELIMITERS: Final = ",;\t"
 """What separates cells; the first one that the heading holds, or else the first one."""
-_FIRST_LINE: Final = re.compile(r"[\r\n]*[^\r\n]*")
 _QUOTED: Final = re.compile('"[^"]*"')
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row, and Parquet stores a million equal cells once.
@@ -190,7 +189,7 @@ def _delimiter(text: str) -> str:
 
     With commas assumed, the whole line would be one unknown field, and its prompt would not be one.
     """
-    heading = _QUOTED.sub("", _FIRST_LINE.match(text)[0])  # type: ignore[index] - it matches any text
+    heading = _QUOTED.sub("", re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
     return next((mark for mark in _DELIMITERS if mark in heading), _DELIMITERS[0])
 
 

@@ -130,7 +130,7 @@ def _fields(given: object) -> dict[str, Any]:
     fields = {name.strip(): value for name, value in given.items() if not _INDEX.fullmatch(name.strip())}
     if wrong := [name for name in fields if name not in _OWN and name.lower() in _OWN]:
         raise ViduConfigError(
-            f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it would be an unknown parameter, and "
+            f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it is an unknown parameter, and "
             "the row would be ordered without it."
         )
     filled = {name: value for name, value in fields.items() if not _is_empty(value)}

@@ -759,7 +759,7 @@ def test_a_missing_package_is_noticed_without_importing_one(text, words, monkeyp
 
 
 def test_a_host_that_a_file_system_would_ignore(plainfs, monkeypatch, tmp_path):
-    """fsspec's HDFS uses the worker's default cluster: a file would be stored, and read, at another place than named."""
+    """HDFS in fsspec uses the worker's default cluster: a file would be stored, and read, in another one than named."""
     monkeypatch.setattr(PlainFileSystem, "_get_kwargs_from_urls", staticmethod(lambda _: {"host": "other"}))
     with pytest.raises(ViduConfigError, match="only an Airflow connection could name the host 'other'"):
         Destination("plainfs://other/a.mp4").file()

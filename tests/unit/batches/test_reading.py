@@ -81,7 +81,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path, text, expected):
 
 
 def test_a_cell_in_a_column_without_a_name(tmp_path):
-    """pandas writes the numbers of its rows into one."""
+    """A table of pandas has the numbers of its rows in one."""
     (tmp_path / "a.csv").write_text(",key,prompt\n0,a,a cat\n,a,a cat\n", "utf-8")
     bad, good = read_rows(f"{tmp_path}/a.csv")
     assert "Line 2 of the file of rows has a cell in a column without a name" in str(bad)
@@ -97,8 +97,7 @@ def test_two_columns_of_one_name(tmp_path):
 
 @each_row("path", ["http://127.0.0.1:9/a.csv", "HTTPS://example.com/a.csv?sig=hush", "https://example.com/a.parquet"])
 def test_rows_at_a_web_address(path):
-    """fsspec would fetch them from any address, past the connection's proxy: a template could name a metadata service.
-    """
+    """A client of fsspec would fetch them, past the connection's proxy, from any address a template could name."""
     with pytest.raises(ViduConfigError, match="is a web address, which is not fetched") as raised:
         list(read_rows(path, "csv"))
     assert "hush" not in str(raised.value)
