@@ -29,7 +29,6 @@ from airflow_provider_vidu.stores.schemes import (
     WEB,
     is_unknown_scheme,
     missing_advice,
-    needed_host,
     scheme_of,
     stored_key,
 )
@@ -210,6 +209,22 @@ def _problem_with(scheme: str, text: str) -> Exception | None:
     if host := needed_host(text):
         return ValueError(f"only an Airflow connection could name the host {sanitized(host, 80)!r}")
     return None
+
+
+def needed_host(text: str) -> str | None:
+    """Return the host in a URI with which fsspec creates the file system of its scheme; None if it needs none.
+
+    Without it, those of FTP and SMB cannot be created, and that of HDFS uses the worker's default cluster instead.
+
+    :param text: the URI; fsspec has its scheme.
+    """
+    import fsspec
+
+    try:
+        host = fsspec.get_filesystem_class(scheme_of(text))._get_kwargs_from_urls(text).get("host")
+    except ValueError:  # a template where the host is
+        return None
+    return host if isinstance(host, str) and host else None
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:

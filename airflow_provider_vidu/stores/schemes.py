@@ -81,22 +81,6 @@ def is_unknown_scheme(error: BaseException) -> bool:
     return isinstance(error, ValueError) and any(words in str(error) for words in _UNKNOWN_SCHEME)
 
 
-def needed_host(text: str) -> str | None:
-    """Return the host in a URI with which fsspec creates the file system of its scheme; None if it needs none.
-
-    Without it, those of FTP and SMB cannot be created, and that of HDFS uses the worker's default cluster instead.
-
-    :param text: the URI; fsspec has its scheme.
-    """
-    import fsspec
-
-    try:
-        host = fsspec.get_filesystem_class(scheme_of(text))._get_kwargs_from_urls(text).get("host")
-    except ValueError:  # a template where the host is
-        return None
-    return host if isinstance(host, str) and host else None
-
-
 def missing_advice(scheme: str, error: BaseException) -> str:
     """Return what to do about a store without a file system in this environment.
 

@@ -17,6 +17,7 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
+from airflow_provider_vidu.stores.destination import needed_host
 from airflow_provider_vidu.stores.naming import plain_scheme
 from airflow_provider_vidu.stores.places import account_advice
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
@@ -27,7 +28,6 @@ from airflow_provider_vidu.stores.schemes import (
     WEB,
     is_unknown_scheme,
     missing_advice,
-    needed_host,
     scheme_of,
 )
 
