@@ -31,6 +31,7 @@ from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Gener
 from airflow_provider_vidu.network.proxies import proxy_for, without_login
 from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
+from airflow_provider_vidu.tasks.deserializing import allow_models
 from airflow_provider_vidu.tasks.publishing import publish_generation
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ViduHook(BaseHook):
 
     def __init__(self, vidu_conn_id: str = DEFAULT_CONN_ID, *, config: ViduConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        allow_models()  # dag.test() runs the task that returns one in the process of the task that reads it
         self.vidu_conn_id = vidu_conn_id
         self._config = config
         self._deadline: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
@@ -23,6 +24,9 @@ _BY_EXTENSION: Final[dict[str, RowsFormat]] = {
 }  # fmt: skip
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 _MOST_CELL_CHARS: Final = 10_000_000
+_DELIMITERS: Final = ",;\t"
+"""What separates cells; the first one that the heading holds, or else the first one."""
+_QUOTED: Final = re.compile('"[^"]*"')
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row. See :mod:`.parquet` for files in that format.
 _MOST_LINES: Final = 2_000_000
@@ -152,25 +156,51 @@ def _why_not_json(error: Exception) -> str:
 
 def _csv(text: str) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-    try:
-        columns = len(reader.fieldnames or ())
-    except csv.Error as error:
-        raise ViduConfigError(f"The heading of the file of rows is not CSV: {redacted(error, 120)}.") from None
-    if columns > _MOST_COLUMNS:
-        raise ViduConfigError(f"The file of rows has more than {_MOST_COLUMNS:,} columns.")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    names = _heading(reader)
+    known = dict.fromkeys(filter(None, names))
     values = 0
     while True:
         try:
-            row = next(reader)
+            cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows is not CSV: {redacted(error, 120)}.")
             continue
-        values += sum(map(bool, row.values()))
+        values += sum(map(bool, cells))
         _check_values(values)
-        if "" in row:
+        if not any(map(str.strip, cells)):  # a spreadsheet writes an empty line as commas; a row would be paid for
+            continue
+        named = list(zip(names, cells, strict=False))
+        if len(cells) > len(names):
             yield ViduConfigError(f"Line {reader.line_num} of the file of rows has more cells than the heading.")
+        elif any(cell.strip() for name, cell in named if not name):
+            yield ViduConfigError(f"Line {reader.line_num} of the file of rows has a cell in a column without a name.")
         else:
-            yield row
+            yield {**known, **{name: cell for name, cell in named if name}}
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the cells: spreadsheets of many countries write semicolons, and some programs tabs.
+
+    With commas assumed, the whole line would be one unknown field, and its prompt would not be one.
+    """
+    heading = _QUOTED.sub("", re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
+    return next((mark for mark in _DELIMITERS if mark in heading), _DELIMITERS[0])
+
+
+def _heading(reader: Any) -> list[str]:
+    """Return the names of the columns; those of columns without a name are empty."""
+    try:
+        names = [name.strip() for name in next((cells for cells in reader if cells), [])]
+    except csv.Error as error:
+        raise ViduConfigError(f"The heading of the file of rows is not CSV: {redacted(error, 120)}.") from None
+    if len(names) > _MOST_COLUMNS:
+        raise ViduConfigError(f"The file of rows has more than {_MOST_COLUMNS:,} columns.")
+    for index, name in enumerate(names):
+        if name and name in names[:index]:  # not quoted, like no line of the file
+            raise ViduConfigError(
+                f"Column {index + 1} of the file of rows has the name of an earlier one, whose cells would be lost."
+            )
+    return names

@@ -33,8 +33,12 @@ DEFAULT_NAMING: Final = "{key}"
 NAMING_FIELDS: Final = ("key", "index", "generation_id", "model", "prompt")
 _UNIQUE_FIELDS: Final = frozenset({"key", "index", "generation_id"})
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(NAMES)
+_OWN: Final = frozenset({KEY, NAME, *NAMES})
+"""The fields of a row that are no parameters."""
 _DERIVED_CHARS: Final = 12
 _NAMED_DUPLICATES: Final = 10
+_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
+"""The index of a table of pandas, in Parquet and read from CSV. As a parameter, the API would refuse every row."""
 _VERBATIM = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 ._-]*[A-Za-z0-9_-])?")
 _RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")
 
@@ -123,8 +127,16 @@ def _fields(given: object) -> dict[str, Any]:
         raise ViduConfigError(f"A row must be an object or a prompt, not {type(given).__name__}.")
     if wrong := [name for name in given if not isinstance(name, str) or not name.strip()]:
         raise ViduConfigError(f"A row has a field without a name: {sanitized(wrong[0], 40)!r}.")
-    fields = {name.strip(): value for name, value in given.items()}
-    return {name: value for name, value in fields.items() if not _is_empty(value)}
+    fields = {name.strip(): value for name, value in given.items() if not _INDEX.fullmatch(name.strip())}
+    if wrong := [name for name in fields if name not in _OWN and name.lower() in _OWN]:
+        raise ViduConfigError(
+            f"A row has the field {wrong[0]!r}. Write it in lower case: otherwise it is an unknown parameter, and "
+            "the row would be ordered without it."
+        )
+    filled = {name: value for name, value in fields.items() if not _is_empty(value)}
+    if fields and not filled:  # a blank line of a table, or an empty prompt: the defaults alone would be paid for
+        raise ViduConfigError("The row is empty.")
+    return filled
 
 
 def _is_empty(value: object) -> bool:
@@ -148,7 +160,13 @@ def _derived_key(fields: Mapping[str, Any], seen: Counter[str]) -> str:
     return key if seen[key] == 1 else f"{key}-{seen[key]}"
 
 
+def _whole(value: object) -> object:
+    """Return a whole number as an integer: pandas makes floats of a column with gaps."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _given_key(value: object) -> str | None:
+    value = _whole(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -259,6 +277,7 @@ def check_names(rows: Sequence[Row], naming: str) -> list[Row]:
 
 def _stem(name: object) -> str | None:
     """Return the stem that a row gives to its file."""
+    name = _whole(name)
     if name is None:
         return None
     if isinstance(name, bool) or not isinstance(name, (str, int)):

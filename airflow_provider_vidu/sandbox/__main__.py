@@ -83,7 +83,9 @@ def _add_choices(out: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    models = args.models if args.models in (ANY_MODEL, DOCUMENTED_MODELS) else tuple(args.models.split(","))
+    models = (
+        args.models if args.models in (ANY_MODEL, DOCUMENTED_MODELS) else tuple(map(str.strip, args.models.split(",")))
+    )
     named = {"keys": args.key or Settings.keys, "models": models, "allowed_hosts": args.allow_host}
     return Settings(**{name: named[name] if name in named else getattr(args, name) for name in Settings.names()})
 
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return asyncio.run(_serve(args, ledger))
     except KeyboardInterrupt:
         return 0
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # a port out of range overflows
         print(f"The sandbox cannot start: {_reason(error, args)}.", file=sys.stderr)
         return CANNOT_START
 

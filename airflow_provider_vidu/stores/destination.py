@@ -183,13 +183,16 @@ def missing_file_system(text: str) -> ViduConfigError | None:
         return _web_address(text)
     store = STORES.get(scheme)
     if store is None:
-        problem = _problem_with(scheme)
+        problem = _problem_with(scheme, text)
         return None if problem is None else _no_file_system(text, problem)
     return None if store.is_installed() else _no_file_system(text, ImportError(f"{store.package} is not installed"))
 
 
-def _problem_with(scheme: str) -> Exception | None:
-    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has."""
+def _problem_with(scheme: str, text: str) -> Exception | None:
+    """Return why neither Airflow nor fsspec has a file system for a scheme; None if one has.
+
+    :param text: the destination; fsspec's file system must not need the host in it.
+    """
     import fsspec
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -203,7 +206,25 @@ def _problem_with(scheme: str) -> Exception | None:
         return error
     except ValueError:
         return ValueError(f"No file system for {scheme}://")
+    if host := needed_host(text):
+        return ValueError(f"only an Airflow connection could name the host {sanitized(host, 80)!r}")
     return None
+
+
+def needed_host(text: str) -> str | None:
+    """Return the host in a URI with which fsspec creates the file system of its scheme; None if it needs none.
+
+    Without it, those of FTP and SMB cannot be created, and that of HDFS uses the worker's default cluster instead.
+
+    :param text: the URI; fsspec has its scheme.
+    """
+    import fsspec
+
+    try:
+        host = fsspec.get_filesystem_class(scheme_of(text))._get_kwargs_from_urls(text).get("host")
+    except ValueError:  # a template where the host is
+        return None
+    return host if isinstance(host, str) and host else None
 
 
 def _with_options(fs: Any, options: dict[str, Any], text: str) -> Any:
@@ -222,6 +243,8 @@ def _plain_file_system(protocol: str, text: str) -> Any:
 
     if protocol in WEB:
         raise _web_address(text)
+    if problem := _problem_with(protocol, text):
+        raise _no_file_system(text, problem)
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:

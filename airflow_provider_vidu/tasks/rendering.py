@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_vidu.tasks.deserializing import allow_models
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,22 +35,8 @@ _STRUCTURE: Final = re.compile(r"\[|\{(?![{%#])")
 """The beginning of a template in which the author wrote a list or an object."""
 
 
-def allow_generations() -> None:
-    """Let this process read XComs that hold a ``Generation``, as a ``@task`` that returns one from the hook leaves it.
-
-    Airflow writes every pydantic model, and reads none that is not allowed: the task behind the one that has paid would
-    fail. Only this class is allowed, which holds plain values.
-    """
-    for name in ("airflow.sdk.serde", "airflow.serialization.serde"):  # the second before 3.2
-        # allow_class (since 3.3) does the same, but imports the class.
-        allowed = getattr(sys.modules.get(name), "_extra_allowed", None)
-        if isinstance(allowed, set):
-            allowed.add("airflow_provider_vidu.models.Generation")
-            return
-
-
 # What a task is mapped over is read before the task itself exists. A process that reads XComs has loaded serde by then.
-allow_generations()
+allow_models()
 
 
 class RenderedOperator(BaseOperator):
@@ -71,7 +58,7 @@ class RenderedOperator(BaseOperator):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        allow_generations()
+        allow_models()
         for name in template_fields:
             self._is_text = self._is_argument = parent is self and name in _ARGUMENTS
             try:

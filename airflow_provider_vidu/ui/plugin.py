@@ -13,6 +13,11 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.links import PAGE_PREFIX, has_pages
+from airflow_provider_vidu.tasks.deserializing import allow_models
+
+# Airflow loads its plugins before a task reads its XComs, and a ``@task`` that is given a Generation may import nothing
+# of this package.
+allow_models()
 
 Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]

@@ -85,6 +85,7 @@ def test_every_setting_is_an_option() -> None:
     without = _settings(parser().parse_args(["--no-concurrency-limit", "--no-gateway-prompt-limit"]))
     assert without == replace(Settings(), concurrency=None, gateway_prompt_limit=None)
     assert _settings(parser().parse_args([])) == Settings()
+    assert _settings(parser().parse_args(["--models", "a, b"])).models == ("a", "b")
     chosen = ["--balance", "7", "--price", "3", "--seed", "5", "--url-lifetime", "60", "--gateway-prompt-limit", "9"]
     assert _settings(parser().parse_args(chosen)) == replace(
         Settings(), balance=7, price=3, seed=5, url_lifetime=60.0, gateway_prompt_limit=9
@@ -97,6 +98,7 @@ def test_every_setting_is_an_option() -> None:
     [
         ["--speed", "-1"],
         ["--concurrency", "0"],
+        ["--port", "70000"],
         ["--gateway-refusal", "x"],
         ["--tls-cert", "x"],
         ["--tls-cert", "x", "--tls-key", "y"],

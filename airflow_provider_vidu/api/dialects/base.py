@@ -25,6 +25,7 @@ from airflow_provider_vidu.api.dialects.created import (
     located_id,
     salvaged,
     strict_id,
+    written_out,
 )
 from airflow_provider_vidu.api.dialects.errors import error_of, error_text, is_error, is_known, refuses
 from airflow_provider_vidu.api.dialects.identity import checked_id, chosen, is_safe_id
@@ -295,7 +296,7 @@ class Dialect(ABC):
                 damage = self._no_object(answer)
             except ViduError as error:
                 damage = error
-                payload = salvaged(answer.documents(ID_FIELDS))
+                payload = salvaged(answer.documents(ID_FIELDS)) or written_out(answer)
         if payload is not None:
             return payload
         if located := self._located(answer):

@@ -30,6 +30,7 @@ from urllib.parse import parse_qsl, unquote
 
 from airflow_provider_vidu.api.dialects.errors import is_error, is_success_code
 from airflow_provider_vidu.api.dialects.levels import RESULT_FIELDS, STATUSES, Level, as_object, state_word
+from airflow_provider_vidu.api.messages import ApiAnswer
 from airflow_provider_vidu.common.parsing import Document
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.common.values import embedded, first_text, text, web_url
@@ -83,6 +84,7 @@ _QUOTES: Final = frozenset({"message", "msg"})
 _DEPTH: Final = 4
 _MAX_LEVELS: Final = 2_000
 _MAX_ENTRIES: Final = 20
+_EXACT_BELOW: Final = 2**53
 _ID_DIGITS: Final = 13
 """The service's own ids have 18 digits; the row of a database has fewer."""
 _NO_SPACES: Final = re.compile(r"\S{1,1024}")
@@ -95,6 +97,7 @@ _SURELY_AN_ID: Final = re.compile(
 # What stands for "none yet": the zero values of Go and UUID, and what languages print for nothing.
 _NO_ID: Final = re.compile(r"[-0]+|-\d+|<?(?:none|null|nil|undefined|nan)>?|n/a|false|true", re.IGNORECASE)
 _OF_A_REQUEST: Final = re.compile(r"(?:req|request|trace|log)[_:.-]", re.IGNORECASE)
+_MOST_WORD_BYTES: Final = 4096
 _NO_LETTERS: Final = re.compile(r"[^0-9a-z]+")
 
 
@@ -132,8 +135,12 @@ def created_object(value: Any) -> dict[str, Any] | None:
 
     A list of one becomes its entry; a text or a number that looks like an id becomes ``{"id": …}``.
     """
+    for _ in range(_DEPTH):
+        if not isinstance(value, list) or len(value) != 1:
+            break
+        value = value[0]
     if isinstance(value, list) and value:
-        value = value[0] if len(value) == 1 else {"data": value}
+        value = {"data": value}
     if isinstance(value, str) and isinstance(inner := embedded(value), dict):
         return inner
     if isinstance(value, dict):
@@ -161,6 +168,13 @@ def created_id(payload: Level) -> str | None:
     """Return the id in a create's answer, or in an entry of a list; None if there is not exactly one."""
     ids = created_ids(payload)
     return ids[0] if len(ids) == 1 else None
+
+
+def written_out(answer: ApiAnswer) -> dict[str, Any] | None:
+    """Return the object for an answer that is nothing but an id, as text without quotation marks; None otherwise."""
+    word = answer.body[:_MOST_WORD_BYTES].decode("utf-8", "replace").strip()
+    # The end of an id may be missing from an answer that was cut off.
+    return {"id": word} if answer.lost is None and _SURELY_AN_ID.fullmatch(word) else None
 
 
 def salvaged(documents: Sequence[Document]) -> dict[str, Any] | None:
@@ -333,7 +347,7 @@ def _rank_of_own(place: _Place, own: str, requests: Iterable[str], *, has_state:
         return Rank.REQUEST
     if _is_small(own):
         return Rank.ROW
-    if isinstance(place.names["id"], int):
+    if isinstance(place.names["id"], (int, float)):
         return Rank.NUMBER
     if place.is_known:
         return Rank.NAMED if has_state else Rank.OWN
@@ -366,7 +380,12 @@ def _bare_ids(place: _Place) -> Iterator[tuple[Rank, str]]:
 
 
 def _id(value: Any) -> str | None:
-    """Return an id, or None for a placeholder (``"task_id": 0``)."""
+    """Return an id, or None for a placeholder (``"task_id": 0``).
+
+    Some gateways make a float of every number: 123456.0 is exact up to 2^53, beyond which it is another number.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
+        value = int(value)
     word = text(value)
     return None if word is None or _NO_ID.fullmatch(word.strip()) else word
 

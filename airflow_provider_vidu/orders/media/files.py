@@ -17,10 +17,19 @@ from airflow_provider_vidu.common.media_types import SNIFF_BYTES, sniffed
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.orders.media.fields import Kind
+from airflow_provider_vidu.stores.destination import needed_host
 from airflow_provider_vidu.stores.naming import plain_scheme
 from airflow_provider_vidu.stores.places import account_advice
 from airflow_provider_vidu.stores.roots import check_input, check_opened, local_path
-from airflow_provider_vidu.stores.schemes import AZURE, S3, STORES, is_unknown_scheme, missing_advice, scheme_of
+from airflow_provider_vidu.stores.schemes import (
+    AZURE,
+    S3,
+    STORES,
+    WEB,
+    is_unknown_scheme,
+    missing_advice,
+    scheme_of,
+)
 
 MAX_UPLOAD_BYTES: Final = 50_000_000
 _PIECE_BYTES: Final = 1024 * 1024
@@ -159,14 +168,19 @@ class MediaFile:
         import fsspec
 
         protocol = str(path.protocol)
+        if host := needed_host(text):
+            raise self._needs_arguments(protocol, f"the host {redacted(host, 80)!r}")
         try:
             fs = fsspec.filesystem(protocol)
-        except TypeError as error:  # a host or a user, which only an Airflow connection holds
-            raise self.error(
-                f"cannot be read: the file system {protocol} needs arguments ({redacted(error, 160)}), and no "
-                "installed Airflow provider creates it from a connection."
-            ) from None
+        except TypeError as error:  # such as a user, which only an Airflow connection holds
+            raise self._needs_arguments(protocol, redacted(error, 160)) from None
         return cast("BinaryIO", fs.open(path.path, "rb"))
+
+    def _needs_arguments(self, protocol: str, which: str) -> ViduConfigError:
+        return self.error(
+            f"cannot be read: the file system {protocol} needs arguments ({which}), and no installed Airflow provider "
+            "creates it from a connection."
+        )
 
     def _advice(self, error: Exception) -> str:
         """Return advice as a further sentence, if the error is due to spelling or installation."""
@@ -195,6 +209,8 @@ def _problem(text: str) -> str | None:
     """Return what is wrong with the spelling of a path, in any store; None if nothing."""
     if advice := account_advice(text):
         return advice
+    if scheme_of(text) in WEB:  # fsspec would fetch it, past the connection's proxy and the check of its address
+        return "is a web address, which is not fetched. Put it into storage and give its path there."
     if _LOCAL_URI_OF_A_HOST.match(text):
         return "names a host, or not an absolute path: the address of a local file begins with file:/// ."
     if "::" in text and "://" in text:

@@ -20,6 +20,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduStorageError
+from airflow_provider_vidu.orders.media.files import MediaFile
 from airflow_provider_vidu.stores import destination, local, schemes
 from airflow_provider_vidu.stores.base import DestinationExistsError, temporary_name
 from airflow_provider_vidu.stores.destination import Destination
@@ -740,7 +741,8 @@ def test_a_local_destination_takes_no_options(tmp_path):
     [
         ("s3://bucket/{{ ds }}.mp4", None),
         ("memory://a/", None),
-        ("ftp://host/a.mp4", None),
+        ("ftp://host/a.mp4", "only an Airflow connection could name the host 'host'"),
+        ("ftp://{{ params['where'] }}/a.mp4", None),
         ("/data/a.mp4", None),
         ("{{ params.where }}", None),
         ("nope://a/b", "no file system"),
@@ -754,6 +756,15 @@ def test_a_missing_package_is_noticed_without_importing_one(text, words, monkeyp
     found = destination.missing_file_system(text)
     assert (found is None) == (words is None)
     assert words is None or re.search(words, str(found))
+
+
+def test_a_host_that_a_file_system_would_ignore(plainfs, monkeypatch, tmp_path):
+    """HDFS in fsspec uses the worker's default cluster: a file would be stored, and read, in another one than named."""
+    monkeypatch.setattr(PlainFileSystem, "_get_kwargs_from_urls", staticmethod(lambda _: {"host": "other"}))
+    with pytest.raises(ViduConfigError, match="only an Airflow connection could name the host 'other'"):
+        Destination("plainfs://other/a.mp4").file()
+    with pytest.raises(ViduConfigError, match=r"needs arguments \(the host 'other'\)"):
+        MediaFile("plainfs://other/a.png", "image", "images[0]", None).load()
 
 
 @pytest.mark.parametrize("text", ["memory://a/b.mp4", "/data/a.mp4"])

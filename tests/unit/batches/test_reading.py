@@ -12,6 +12,7 @@ from airflow_provider_vidu.batches.reading import format_of, read_rows
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.prompts import load_prompts
 from fault_table import REFUSED
+from tests.rows import each_row
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,53 @@ def test_csv(tmp_path):
     first, bad, last = read_rows(str(path))
     assert (first, last) == ({"prompt": "a\nb", "duration": "4"}, {"prompt": "y", "duration": None})
     assert "more cells" in str(bad)
+
+
+CAT = {"key": "a", "prompt": "a cat"}
+
+
+@each_row(
+    ("text", "expected"),
+    [
+        ("key;prompt\na;a cat\n", [CAT]),
+        ("key\tprompt\r\na\ta cat\r\n", [CAT]),
+        ('"key;1",prompt\na,a cat\n', [{"key;1": "a", "prompt": "a cat"}]),
+        ("prompt\na cat; a dog\n", [{"prompt": "a cat; a dog"}]),
+        ("\r\nkey,prompt\r\n\r\na,a cat\r\n,\r\n , \r\n", [CAT]),
+        ("key,prompt,\na,a cat,\na,a cat\n", [CAT, CAT]),
+        ("\n", []),
+    ],
+)
+def test_csv_as_spreadsheets_write_it(tmp_path, text, expected):
+    """Semicolons and tabs separate cells; lines without a cell are empty, and a column without a name may be, too.
+
+    Each of these lines would be a row without its prompt otherwise, and be paid for.
+    """
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert list(read_rows(f"{tmp_path}/a.csv")) == expected
+
+
+def test_a_cell_in_a_column_without_a_name(tmp_path):
+    """A table of pandas has the numbers of its rows in one."""
+    (tmp_path / "a.csv").write_text(",key,prompt\n0,a,a cat\n,a,a cat\n", "utf-8")
+    bad, good = read_rows(f"{tmp_path}/a.csv")
+    assert "Line 2 of the file of rows has a cell in a column without a name" in str(bad)
+    assert good == CAT
+
+
+def test_two_columns_of_one_name(tmp_path):
+    """The cells of one would be lost, a prompt among them; the error quotes nothing of the file."""
+    (tmp_path / "a.csv").write_text("key,prompt, prompt\na,a cat,\n", "utf-8")
+    with pytest.raises(ViduConfigError, match="Column 3 of the file of rows has the name of an earlier one"):
+        list(read_rows(f"{tmp_path}/a.csv"))
+
+
+@each_row("path", ["http://127.0.0.1:9/a.csv", "HTTPS://example.com/a.csv?sig=hush", "https://example.com/a.parquet"])
+def test_rows_at_a_web_address(path):
+    """A client of fsspec would fetch them, past the connection's proxy, from any address a template could name."""
+    with pytest.raises(ViduConfigError, match="is a web address, which is not fetched") as raised:
+        list(read_rows(path, "csv"))
+    assert "hush" not in str(raised.value)
 
 
 def test_a_missing_file(tmp_path):

@@ -30,6 +30,20 @@ def test_a_derived_key_does_not_depend_on_the_place():
     assert len({row.key for row in second}) == 4
 
 
+def test_what_pandas_makes_of_a_table():
+    """Whole numbers in a column with gaps are floats, and the index is a column: neither makes the row unusable."""
+    first, second = rows_of(
+        [
+            {"__index_level_0__": 7, "key": 1.0, "name": 12.0, "prompt": "a cat", "duration": 4.0},
+            {"Unnamed: 0": 8, "key": float("nan"), "prompt": "a dog"},
+        ],
+        {},
+    )
+    assert (first.key, first.name, first.problem) == ("1", "12", None)
+    assert first.arguments == {**NOTHING, "prompt": "a cat", "parameters": {"duration": 4}}
+    assert (second.key, second.arguments) == (rows_of(["a dog"], {})[0].key, {**NOTHING, "prompt": "a dog"})
+
+
 def test_a_key_that_is_given_twice_is_refused():
     """Before anything is ordered."""
     with pytest.raises(ViduConfigError, match="same key: 'a'"):
@@ -46,6 +60,10 @@ def test_a_key_that_is_given_twice_is_refused():
         ({"prompt": "x", "name": "../up"}, "is not usable"),
         ({"prompt": "x", "name": ".vidu/state"}, "is not usable"),
         (ViduConfigError("Line 3 is not JSON"), "Line 3"),
+        ("", "The row is empty"),
+        (" \n", "The row is empty"),
+        ({"prompt": "", "images": None, "duration": float("nan")}, "The row is empty"),
+        ({"key": "a", "Prompt": "a dog"}, "the field 'Prompt'. Write it in lower case"),
     ],
 )
 def test_a_bad_row_is_a_row_with_a_problem(given, words):

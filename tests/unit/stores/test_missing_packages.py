@@ -7,10 +7,15 @@ import pytest
 from airflow_provider_vidu.stores.destination import missing_file_system
 
 
-@pytest.mark.parametrize("scheme", ["memory", "ftp", "file"])
+@pytest.mark.parametrize("scheme", ["memory", "file"])
 def test_what_needs_no_package_is_there(scheme):
     """File systems that fsspec brings along need nothing else."""
     assert missing_file_system(f"{scheme}://place/clips/") is None
+
+
+def test_a_file_system_that_cannot_be_created_without_a_host():
+    """It is there, and of no use: the generation would be paid for, and its file never stored."""
+    assert "only an Airflow connection could name the host 'place'" in str(missing_file_system("ftp://place/clips/"))
 
 
 def test_a_scheme_that_fsspec_knows_by_name_alone(monkeypatch):

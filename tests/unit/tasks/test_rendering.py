@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.operators import ViduBatchOperator, ViduDownloadOperator, ViduGenerateOperator
 from airflow_provider_vidu.sensors import ViduGenerationSensor
-from airflow_provider_vidu.tasks.rendering import allow_generations
-from tests.versions import AIRFLOW
 
 NATIVE_CHANGES = ["3.10", "007", "1_000", "0x10", "'in quotation marks'", '"so"', "True", "[1, 2]", "911", "1e5"]
 
@@ -62,21 +57,6 @@ def test_text_is_not_read_as_a_literal(text, native):
         lambda: ViduBatchOperator(task_id="t", rows=[], destination="/x/", batch="{{ x }}"), native, x=text
     )
     assert batch.batch == text
-
-
-@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 also refuses the tuples that pydantic's models hold")
-def test_a_generation_that_a_task_returns_can_be_read(monkeypatch):
-    """Airflow stores the model that the hook returns; the task behind it gets it, in a process that has read none."""
-    serde = next(
-        sys.modules[name] for name in ("airflow.sdk.serde", "airflow.serialization.serde") if name in sys.modules
-    )
-    monkeypatch.setattr(serde, "_extra_allowed", set())
-    generation = Generation(id="g1", status=GenerationStatus.SUCCEEDED, video_url="https://h/v.mp4", credits=4)
-    stored = json.loads(json.dumps(serde.serialize(generation)))
-    with pytest.raises(ImportError):
-        serde.deserialize(stored)
-    allow_generations()
-    assert serde.deserialize(stored) == generation
 
 
 def test_what_native_rendering_is_for_still_works():

@@ -34,6 +34,7 @@ FORMS: list[tuple[Any, str]] = [
     ({"id": "a", "task_id": "b", "status": "queued"}, "a"),
     ({"id": "a", "task_id": "b", "state": "created"}, "b"),
     ({"task_id": 911088422699962368}, "911088422699962368"),
+    ({"task_id": 123456.0, "state": "created"}, "123456"),
     ([{"task_id": "a"}], "a"),
     ({"data": "task_a"}, "task_a"),
     ({"code": "success", "message": "", "data": "task_a"}, "task_a"),
@@ -177,6 +178,7 @@ WRAPPED = {
     "words before it": b'20:15 "OK" [notice] {"task_id": "a1"}',
     "a warning of PHP": b'<br />\n<b>Warning</b>: "x" in <b>/a.php</b><br />\n{"task_id": "a1"}',
     "a comment behind it": b'{"id": "a1"}<!-- 3 ms -->',
+    "a list in a list": b'[[{"id": "a1"}]]',
 }
 
 
@@ -193,9 +195,19 @@ def test_an_id_in_json_with_something_around_it(dialect: Dialect, body: bytes) -
     assert dialect.read_created(ApiAnswer(200, {}, body)).id == "a1"
 
 
+@each_row("body", [b"task_01k5abc", b" 947123456789012345\r\n"])
+@BOTH
+def test_an_answer_that_is_nothing_but_the_id(dialect: Dialect, body: bytes) -> None:
+    """As text without quotation marks; one that was cut off may lack the id's end."""
+    assert dialect.read_created(ApiAnswer(200, {}, body)).id == body.decode().strip()
+    with pytest.raises(ViduTransportError, match="broke"):
+        dialect.read_created(damaged(body))
+
+
 @each_row(
     "body",
     [
+        b"queued", b"2026-11-26 08:00:00", b"OK 947123456789012345", b"<p>task_01k5abc</p>",
         b'OK {"id": "a1"}', b'<!DOCTYPE html><script>x={"task_id": "a1"}</script>', b'<html>{"task_id": "a1"}',
         b'words {"task_id": "a1', b'say("a1")', b"data: a1\n\n", b'words {"payload": {"task_id": "a1"}}',
         b'{"id": "req", "data": {',
@@ -320,7 +332,7 @@ def test_any_nesting(path: list[str], name: str, beside: dict[str, str]) -> None
         {"data": "https://h/v.mp4"}, {"data": True}, {"request_id": "r"}, {"creations": [{"id": "c"}]},
         {"user": {"id": "u"}}, {"code": "weird", "message": "m", "data": "sorry"}, [], [{"id": "a"}, {"id": "b"}], "ok",
         "success", 1, None, True, {"images": [{"id": "i"}]}, {"task_id": 0, "state": "created"}, {"task_id": "null"},
-        {"data": 0}, {"body": {"task_id": "a"}},
+        {"data": 0}, {"body": {"task_id": "a"}}, {"task_id": 9.4712345678901e17}, {"task_id": 1.5},
     ],
     ids=json.dumps,
 )  # fmt: skip

@@ -256,7 +256,7 @@ READ_BY_SOME = pytest.mark.skipif(AIRFLOW < (3, 0), reason="this Airflow reads i
         ("foo://bucket/a.png", "Use a local path, or a scheme for which an installed"),
         pytest.param(
             "webhdfs://host/a.png",
-            "the file system webhdfs needs arguments",
+            r"the file system webhdfs needs arguments \(the host 'host'\)",
             marks=pytest.mark.filterwarnings("ignore:UPath"),
         ),
         ("simplecache::s3://bucket/a.png", "contains '::'"),
