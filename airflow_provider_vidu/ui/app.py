@@ -198,6 +198,7 @@ def _sheet_answer(
     return JSONResponse({**here, **facts, "clips": clips})
 
 
+    facts["no_generation"] = views.no_generation_view(sheet.no_generation.count, sheet.no_generation.tasks)
 @of_clip("/clip.json")
 async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -> JSONResponse:
     """Return everything that the page of a clip shows."""

@@ -230,6 +230,7 @@ async def batch_data(
             "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
             "batches": [],
             "batch": _batch_answer(batch, read),
+            "no_generation": {"count": 0, "tasks": []},
         }
 
     return await looks.views.run(view)

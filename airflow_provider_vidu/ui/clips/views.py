@@ -182,6 +182,16 @@ def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | N
         "name": line(redacted(piece.records[0].uri, 4096).rpartition("/")[2], 120) if piece.records else None,
         **{name: whole(getattr(made, name)) if made else None for name in ("duration", "fps", "width", "height")},
     }
+def no_generation_view(count: int, tasks: Sequence[TaskFacts]) -> dict[str, Any]:
+    """Return what a sheet shows of the tasks that have failed without a generation.
+
+    :param count: how many there are.
+    :param tasks: the first ones of them.
+    """
+    named = [{**_task(task), "label": redacted(task.label, 250) if task.label else None} for task in tasks]
+    return {"count": count, "tasks": named}
+
+
 
 
 def _state(clip: Clip, status: GenerationStatus | None) -> str:

@@ -41,6 +41,7 @@ function show(view) {
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
   fill(parts.alerts, view.clips.filter((clip) => clip.is_unattended).length, unattended);
+  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
@@ -89,6 +90,23 @@ function unattended(count) {
     el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost.`),
   );
 }
+/** Tasks that have failed before there was a clip: on a limit of credits, by a refused create, by a lost answer. */
+function withoutClip(view, all) {
+  const { count, tasks } = view.no_generation;
+  if (!count) return [];
+  const what = count === 1 ? `One ${all ? "more " : ""}task has` : `${count} ${all ? "more " : ""}tasks have`;
+  const run = new URL(runPath(view), airflow).pathname;
+  const logs = tasks.map((task) => el("li", {}, crumb(`Log of ${taskName(task, task.label)}`, run + logPath(task))));
+  const more = count > tasks.length ? el("li.quiet", {}, `and ${count - tasks.length} more`) : null;
+  return el(
+    "div.alert.is-error",
+    { role: "status" },
+    el("h2", {}, `${what} failed without a clip`),
+    el("p", {}, `${count === 1 ? "It has" : "They have"} no generation in the last try, so there is no card. The log says why, and whether anything may have been paid for.`),
+    el("ul.ways", {}, logs, more),
+  );
+}
+
 
 function views() {
   const options = Object.entries(ORDERS).map(([key, text]) => el("option", { value: key, selected: key === order }, text));
