@@ -244,7 +244,10 @@ class Clip:
 
     @property
     def stage(self) -> str:
-        """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
+        """Return how far it is by the tasks' states alone: one of the stages of the sheet's filter.
+
+        What was submitted without a wait is not in progress once its tasks have ended: none of them will see its end.
+        """
         if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
         if any((task.role in MAKING or self.is_dry_run) and task.state == "success" for task in self.tasks):
@@ -259,6 +262,10 @@ def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Cl
 
     Task instances whose id is not known are clips of their own.
     """
+        if any(task.role == "submit" and task.state == "success" for task in self.tasks) and all(
+            task.has_ended for task in self.tasks
+        ):
+            return "submitted"
     groups: dict[object, list[TaskFacts]] = {}
     for task in tasks:
         groups.setdefault(task.generation_id or (task.key, task.number), []).append(task)

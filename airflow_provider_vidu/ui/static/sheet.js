@@ -263,7 +263,9 @@ function picture(src, failed) {
 function filters(counts, all) {
   const button = (key, text, count) =>
     el("button.plain", { type: "button", "aria-pressed": String(stage === key), disabled: !count && stage !== key, onclick: () => go(key, 0) }, `${text} ${count}`);
-  return [button(null, "All", all), ...Object.entries(STAGES).map(([key, text]) => button(key, text, counts[key]))];
+  // Few runs have clips that no task waits for.
+  const shown = Object.entries(STAGES).filter(([key]) => key !== "submitted" || counts[key] || stage === key);
+  return [button(null, "All", all), ...shown.map(([key, text]) => button(key, text, counts[key] ?? 0))];
 }
 
 function empty(view, all) {
