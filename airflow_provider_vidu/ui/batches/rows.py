@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches.state import STORED, BatchState, Intent, Line, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
@@ -17,6 +18,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
@@ -25,6 +27,7 @@ FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
 COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
+COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
@@ -160,7 +163,9 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
     if reused := text(entry.known.get("reused_from")):
         known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
-        return {**view, **known, "error": None}
+        # Only a file that is gone is wrong with it.
+        error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
+        return {**view, **known, "error": error}
     error = mapping(entry.known.get("error"))
     is_paid = entry.known.get("paid") is True
     told = {
@@ -168,10 +173,22 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
         "message": redacted(text(error.get("message")) or "", 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
-        "advice": ADVICE,
+        "advice": _advice_on(error),
         "cost": COST_PAID if is_paid else COST,
     }
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+
+
+def _advice_on(error: Mapping[str, Any]) -> str:
+    """Say what to do about the error of a row."""
+    kind = getattr(exceptions, text(error.get("type")) or "", None)
+    known = isinstance(kind, type) and issubclass(kind, exceptions.ViduError)
+    return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}" if known else ADVICE
+
+
+def _store_again(view: Mapping[str, Any]) -> str:
+    known = f'generation_id="{view["generation_id"]}"'
+    return STORE_AGAIN.format(known=known)
 
 
 def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:

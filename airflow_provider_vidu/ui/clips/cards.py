@@ -23,7 +23,7 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
     :param clip: the clip.
     :param generation: what is known of it, or None.
     """
-    files = [record for record in clip.records if not record.is_cover]
+    files = [record for record in clip.records if not record.is_cover and not record.lost]
     return {
         "number": clip.main.number,
         "label": redacted(clip.main.label, 250) if clip.main.label else None,

@@ -206,7 +206,7 @@ def read_sheet(
             replace(clip, tasks=[known[task.key, task.number] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page
         ]
         total = sum(counted.values()) if stage is None else counted[stage]
-        return Sheet(clips, counted, total, is_cut, is_over, price)
+        return Sheet(clips, counted, total, is_cut, is_over, price, without_generation(session, dag_id, run_id))
 
 
 class _Reader:

@@ -53,7 +53,7 @@ export function stateText(state, qualifier = null) {
 }
 
 export function badge(state, qualifier = null) {
-  const shown = qualifier === "task failed" ? "failed" : state in STATES ? state : "unknown";
+  const shown = BAD.includes(qualifier) ? "failed" : state in STATES ? state : "unknown";
   return el(`span.badge.is-${shown}`, {}, stateText(state, qualifier));
 }
 

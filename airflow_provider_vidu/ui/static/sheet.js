@@ -40,9 +40,8 @@ function show(view) {
   fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch?.task_id, view.batch?.try_number], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
-  fill(parts.alerts, view.clips.filter((clip) => clip.is_unattended).length, unattended);
-  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
+  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
   fill(parts.sum, [view.total, view.credits, stage, zoneName()], () => sum(view));
@@ -90,6 +89,7 @@ function unattended(count) {
     el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost.`),
   );
 }
+
 /** Tasks that have failed before there was a clip: on a limit of credits, by a refused create, by a lost answer. */
 function withoutClip(view, all) {
   const { count, tasks } = view.no_generation;
@@ -106,7 +106,6 @@ function withoutClip(view, all) {
     el("ul.ways", {}, logs, more),
   );
 }
-
 
 function views() {
   const options = Object.entries(ORDERS).map(([key, text]) => el("option", { value: key, selected: key === order }, text));
