@@ -158,8 +158,7 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
     if not isinstance(entry.known, dict):
-        # The task of an open row may have failed: a retry or a clear resumes it.
-        return {**view, **known, "error": None}
+        return {**view, **known, "error": _error_of_open(batch, view)}
     if reused := text(entry.known.get("reused_from")):
         known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
@@ -179,11 +178,24 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
 
 
+def _error_of_open(batch: Batch, view: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what is wrong with a row that the batch has not collected: only a generation that has failed.
+
+    Its task may have failed without it: a retry or a clear resumes the row.
+    """
+    if view["state"] != "failed" or view["error"] is None or not batch.is_over:
+        return None
+    ended = "The batch's task has ended: its log says whether it cancelled its open generations."
+    message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
+    return {**view["error"], "message": message, "cost": COST}
+
+
 def _advice_on(error: Mapping[str, Any]) -> str:
     """Say what to do about the error of a row."""
-    kind = getattr(exceptions, text(error.get("type")) or "", None)
-    known = isinstance(kind, type) and issubclass(kind, exceptions.ViduError)
-    return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}" if known else ADVICE
+    kind: Any = getattr(exceptions, text(error.get("type")) or "", None)
+    if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
+        return ADVICE
+    return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"
 
 
 def _store_again(view: Mapping[str, Any]) -> str:

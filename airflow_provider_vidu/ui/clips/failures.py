@@ -52,10 +52,10 @@ def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record 
         return _of_generation(clip, generation)
     if lost is not None:
         return _of_file(clip, lost)
-    lost = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
-    if lost is None or clip.stage in ("stored", "working"):
+    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    if failed is None or clip.stage in ("stored", "working"):
         return None
-    return _of_download(lost) if lost.role == "download" else _of_task(clip, lost, generation, live)
+    return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
 
 
 def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
@@ -108,6 +108,9 @@ def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: L
     why = f"The task {name_of(task)} failed; its log says why."
     if task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
+    elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
+        price = _credits(clip.credits)
+        why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     known = f'generation_id="{line(clip.generation_id, 300)}"'

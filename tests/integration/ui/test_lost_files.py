@@ -9,6 +9,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.manifest import open_of
+from airflow_provider_vidu.batches.state import opened
 from tests.integration.servers import s3_client
 from tests.integration.ui.batch_folder import BatchFolder
 
@@ -81,6 +83,25 @@ def test_an_object_that_was_removed_from_its_bucket(pages, put, s3):
     }  # fmt: skip
     (file,) = page_of(pages, "bucket-hidden", dag="lost-bucket")["files"]
     assert (file["lost"], file["is_shown"]) == (None, False)
+
+
+def test_a_row_whose_generation_was_cancelled_with_its_batch(pages, generation):
+    """It says why there is no clip and what a clear does, although the batch itself has not collected it."""
+    folder = pages.root / "cancelled-batch"
+    folder.mkdir()
+    batch = BatchFolder(folder, 1, "films", conn_id="vidu_default")
+    pages.add("cancelled-batch", None, dag="films", batch=batch.place, state="failed")
+    generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
+    batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
+    path = pages.at("cancelled-batch", dag="films") + "/batch"
+    (card,) = pages.get(f"{path}/clips.json", user="admin").json()["clips"]
+    row = pages.get(f"{path}/rows/{card['row']}/clip.json", user="admin").json()
+    for view in (card, row):
+        assert (view["state"], view["qualifier"], view["error"]["title"]) == (
+            "failed", "cancelled", "The generation was cancelled",
+        )  # fmt: skip
+        assert "The batch's task has ended" in view["error"]["message"]
+        assert "orders the rows without a file again" in view["error"]["cost"]
 
 
 def test_a_row_of_a_batch_whose_file_is_gone(pages):

@@ -88,6 +88,8 @@ def test_a_price_above_the_limit_cancelled_it():
         error = view(task(state="failed", watch=WATCH, fields=fields), live=cancelled)["error"]
         assert told in error["message"]
         assert ("raise max_credits" in error["advice"]) is (cap < 20)
+        goes_on = view(task(state="failed", watch=WATCH, fields=fields), live=Live(generation("running")))["error"]
+        assert ("the price, 20 credits, is above its max_credits (19)" in goes_on["message"]) is (cap < 20)
 
 
 def gone(record: TaskFacts, size: int | None) -> Clip:
