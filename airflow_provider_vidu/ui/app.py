@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -27,6 +28,7 @@ from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.slots import slot_view
 from airflow_provider_vidu.ui.looks import Looks
 from airflow_provider_vidu.ui.pages import GuardHeaders, page
+from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.records.counts import MAX_TASKS, STAGES
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
@@ -181,7 +183,8 @@ async def sheet_data(
     if sheet is None:
         raise HTTPException(404, "There is no such DAG run.")
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in sheet.clips))
-    stored = await looks.stored(sheet.clips)
+    stored, clips = await looks.stored(sheet.clips, SHEET_SECONDS)
+    sheet = replace(sheet, clips=clips)
     here = {"dag_id": dag_id, "run_id": run_id, "offset": offset, "limit": limit, "pause": pause_after(cost)}
     here["batches"] = await batches.batches_of(request, dag_id, run_id)
     return await looks.views.run(_sheet_answer, sheet, lives, stored, here)
@@ -195,6 +198,7 @@ def _sheet_answer(
     facts = {"total": sheet.total, "counts": dict(sheet.counts), "is_cut": sheet.is_cut, "is_over": sheet.is_over}
     cost, priced = sheet.credits
     facts["credits"] = {"sum": whole(cost), "clips": priced}
+    facts["no_generation"] = views.no_generation_view(sheet.no_generation.count, sheet.no_generation.tasks)
     return JSONResponse({**here, **facts, "clips": clips})
 
 
@@ -203,7 +207,8 @@ async def clip_data(request: Request, dag_id: str, run_id: str, found: ClipAt) -
     """Return everything that the page of a clip shows."""
     looks, (clip, cost) = _looks(request), found
     live = await looks.live(clip.clip)
-    stored = await looks.stored([clip.clip])
+    stored, (marked,) = await looks.stored([clip.clip])
+    clip = replace(clip, clip=marked)
     here = {"dag_id": dag_id, "run_id": run_id, "pause": pause_after(cost)}
     return await looks.views.run(_page_answer, clip, live, stored, here)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final
 
 from airflow_provider_vidu.ui.clips import views
@@ -11,13 +11,14 @@ from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.live import LiveStates
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.playing.preview import place_of, proven_types
+from airflow_provider_vidu.ui.playing import shelf
+from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.records import store
 from airflow_provider_vidu.ui.shared import Shared
 from airflow_provider_vidu.ui.threads import LOOKS, VIEWS, Reads, Threads
 
 STORE_PATIENCE_SECONDS: Final = 3.0
-"""A page waits no longer for the content types of stored files; then their names decide."""
+"""A page waits no longer for a look at stored files; then their records and names decide."""
 
 
 class Looks:
@@ -55,26 +56,30 @@ class Looks:
         more = {} if patience is None else {"patience": patience}
         return await self.states.state(clip.conn_id, clip.generation_id, clip.endpoint, **more)
 
-    async def stored(self, clips: Iterable[Clip]) -> dict[str, str | None]:
-        """Return the stored files that may be shown, with their proven content type if no record names one."""
-        found, asked = await self.views.run(_shown_files, clips)
-        nothing: dict[str, str | None] = {}
+    async def stored(
+        self, clips: Sequence[Clip], most_age: float = shelf.PAGE_SECONDS
+    ) -> tuple[dict[str, str | None], list[Clip]]:
+        """Return the stored files that may be shown, and the clips with what has become of these files.
+
+        With a file comes its proven content type, if no record names one.
+
+        :param most_age: seconds after which a file that was there is looked at again.
+        """
+        asked = await self.views.run(_shown_files, clips)
+        nothing: dict[str, shelf.Known] = {}
         looks = [
-            self.reads.soon(place, proven_types, uris, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
-            for place, uris in asked.items()
+            self.reads.soon(place, shelf.look, files, most_age, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
+            for place, files in asked.items()
         ]
-        for proven in await asyncio.gather(*looks):
-            found.update(proven)
-        return dict(found)
+        known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}
+        shown = {uri: known[uri].kind if uri in known else None for files in asked.values() for uri, _ in files}
+        return shown, [clip.with_known(known) for clip in clips]
 
 
-def _shown_files(clips: Iterable[Clip]) -> tuple[dict[str, str | None], dict[Hashable, list[str]]]:
-    """Return the stored files that may be shown, and by their root those without a recorded content type."""
-    found: dict[str, str | None] = {}
-    asked: dict[Hashable, list[str]] = {}
+def _shown_files(clips: Iterable[Clip]) -> dict[Hashable, list[tuple[str, bool]]]:
+    """Return the stored files that may be shown, by their root, and whether a look must learn their content type."""
+    found: dict[Hashable, list[tuple[str, bool]]] = {}
     for record in (record for clip in clips for record in clip.records[:MAX_PIECES]):
         if (place := place_of(record.uri)) is not None:
-            found[record.uri] = None
-            if not record.medium:
-                asked.setdefault(place, []).append(record.uri)
-    return found, asked
+            found.setdefault(place, []).append((record.uri, record.medium is None))
+    return found

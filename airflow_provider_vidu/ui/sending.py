@@ -13,15 +13,24 @@ from starlette.responses import Response
 from airflow_provider_vidu.common.values import web_url
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip
-from airflow_provider_vidu.ui.clips.pieces import Piece
+from airflow_provider_vidu.ui.clips.pieces import Piece, Record
 from airflow_provider_vidu.ui.looks import Looks
+from airflow_provider_vidu.ui.playing import shelf
 from airflow_provider_vidu.ui.playing.media import file_response
-from airflow_provider_vidu.ui.playing.preview import Preview, PreviewError, open_preview, place_of
+from airflow_provider_vidu.ui.playing.preview import (
+    AbsentError,
+    Preview,
+    PreviewError,
+    ReplacedError,
+    open_preview,
+    place_of,
+)
 from airflow_provider_vidu.ui.playing.redirects import NO_TRUST, asker, location, needs_trust, own_hosts, why_not
 
 NO_PIECE: Final = "The generation has no such piece."
 LINK_FAILS: Final = (
-    "The service's link to this clip no longer works, or not in this browser. Reload the page to request a new one."
+    "The service's link to this clip does not work, or not in this browser. Reload the page to request a new one; if "
+    "that does not help, the service no longer has the file."
 )
 
 
@@ -37,20 +46,25 @@ async def send(
     if piece is None:
         return None
     problem = ""
+    lost: list[Record] = []
     for record in views.files_of(clip, piece, cover=cover):
         if (place := place_of(record.uri)) is not None:
             try:
                 preview: Preview = await looks.reads.run(place, open_preview, record.uri, record.size)
+                shelf.note(record.uri, size=preview.size)
                 return file_response(request, preview, looks.reads, attached_as=record.name if attached else None)
             except PreviewError as error:
                 problem = str(error)
+                if isinstance(error, AbsentError | ReplacedError):
+                    shelf.note(record.uri, size=error.size if isinstance(error, ReplacedError) else None)
+                    lost.append(record)
     who = asker(request.headers)
     if who == "other":
         # The URL comes from an XCom or from the service: good for a player, not for the address bar.
         raise HTTPException(400, "Open the clip's page instead.")
     url = await _service_url(looks, clip, piece, cover=cover)
     if url is None:
-        return _gone(f"{problem} {views.expired(clip)}")
+        return _gone(f"{problem} {views.expired(clip, lost, is_shown=bool(problem))}")
     own = _own_hosts(request)
     trust = await looks.states.trust(clip.conn_id) if needs_trust(url) else NO_TRUST
     if (reason := why_not(url, own, trust)) is not None:

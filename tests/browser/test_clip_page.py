@@ -171,6 +171,26 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     assert page.get_by_text("No triggerer has taken up this wait").count() == is_told
 
 
+def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):  # noqa: F811
+    """The badge, an alert with what to do, and the file's panel; nothing offers a download of it."""
+    record = {
+        "uri": f"file://{pages.root}/never-there.mp4",
+        "size": 9,
+        "generation_id": "gone",
+        "content_type": "video/mp4",
+    }
+    pages.add("gone", "gone", watch=KEPT, result=record)
+    page = visit(pages.at("gone"))
+    assert page.locator(".state .badge").inner_text() == "Stored (file not found)"
+    assert "Clear gone: it downloads the clip again" in page.locator(".alert.is-error").inner_text()
+    assert "there is no file here" in page.locator(".clip-side").inner_text()
+    assert page.get_by_role("link", name="Download").count() == 0
+    page.keyboard.press("u")
+    card = page.locator(".card").filter(has_text="gone")
+    assert card.locator(".badge.is-failed").inner_text() == "Stored (file not found)"
+    assert "finds no file at" in card.inner_text()
+
+
 def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
     """A task without a clip, and an address that is none, offer the links that their address names."""
     page = visit(pages.at("no-such-task"))

@@ -247,6 +247,19 @@ def test_a_sheet_says_that_no_triggerer_runs(visit, pages):  # noqa: F811
     assert page.locator(".card", has_text="No triggerer has taken up this wait").count() == 2
 
 
+def test_a_sheet_names_the_tasks_that_failed_without_a_clip(visit, pages):  # noqa: F811
+    """A refused create leaves no card: the sheet says how many there are, and leads to their logs."""
+    known = {"dag": "refused-ui", "state": "failed", "operator": "ViduGenerateOperator"}
+    for index in range(4):
+        pages.add("scene", None, index=index, **known)
+    page = visit(pages.at("scene", dag="refused-ui").partition("/tasks")[0])
+    page.get_by_role("heading", name="4 tasks have failed without a clip").wait_for()
+    alert = page.locator(".alert.is-error")
+    assert "and 1 more" in alert.inner_text()
+    link = alert.get_by_role("link", name="Log of scene [2]").get_attribute("href")
+    assert link.endswith("/tasks/scene/mapped/2?try_number=1")
+
+
 def test_on_a_phone_the_state_comes_first(visit, filled):
     """The page of a clip says how it is before it repeats the prompt; what cannot be played takes little room."""
     page = visit(f"{filled}/tasks/scene/mapped/2", size=PHONE)

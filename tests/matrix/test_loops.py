@@ -61,7 +61,7 @@ def test_each_iteration_has_a_job_a_page_and_a_state_of_its_own(airflow, begun, 
         assert (shown["task"]["iteration"], shown["task"]["state"]) == (iteration, one["state"])
         assert made[prompt].charge == ("cancelled" if prompt == "loop 1" else "charged")
     sheet = airflow.ask("GET", f"/vidu/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/clips.json")
-    assert sheet["counts"] == {"working": 0, "ready": 8, "stored": 0, "failed": 1}
+    assert sheet["counts"] == {"working": 0, "submitted": 0, "ready": 8, "stored": 0, "failed": 1}
 
 
 def test_the_example_stops_at_the_first_take_that_is_good_enough(airflow, begun, sandbox, videos):

@@ -28,6 +28,7 @@ from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
 from airflow_provider_vidu.ui.looks import Looks
 from airflow_provider_vidu.ui.pages import page
 from airflow_provider_vidu.ui.playing.preview import place_of
+from airflow_provider_vidu.ui.playing.shelf import SHEET_SECONDS
 from airflow_provider_vidu.ui.sending import NO_PIECE, send
 from airflow_provider_vidu.ui.shared import Shared, pause_after
 from airflow_provider_vidu.ui.threads import Threads
@@ -205,7 +206,7 @@ async def batch_data(
     shown = wanted[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]
     lives = await asyncio.gather(*(looks.live(clip, SHEET_PATIENCE_SECONDS) for clip in clips))
-    stored = await looks.stored(clips)
+    stored, clips = await looks.stored(clips, SHEET_SECONDS)
 
     def view() -> JSONResponse:
         now = datetime.now(UTC)
@@ -229,6 +230,7 @@ async def batch_data(
             "is_over": batch.is_over,
             "credits": {"sum": whole(float(sum(prices))), "clips": len(prices)},
             "batches": [],
+            "no_generation": {"count": 0, "tasks": []},
             "batch": _batch_answer(batch, read),
         }
 
@@ -239,7 +241,7 @@ async def row_data(request: Request, dag_id: str, run_id: str, at: RowAt) -> JSO
     """Return everything that the page of a row shows."""
     batch, clip, looks = at.found.batch, at.clip, _looks(request)
     live = await looks.live(clip)
-    stored = await looks.stored([clip])
+    stored, (clip,) = await looks.stored([clip])
 
     def neighbour(index: int) -> dict[str, Any] | None:
         return {**batch.task.place, "row": at.entries[index].name} if 0 <= index < len(at.entries) else None

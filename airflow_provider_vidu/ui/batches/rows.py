@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches.state import STORED, BatchState, Intent, Line, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
@@ -17,6 +18,7 @@ from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
 from airflow_provider_vidu.ui.batches.records import Batch
 from airflow_provider_vidu.ui.clips.cards import STAGE_RANK
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
@@ -25,6 +27,7 @@ FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
 COST: Final = f"Clearing the task orders the rows without a file again, and pays for those only, {_UNLESS}"
+COST_LOST: Final = f"For the batch this row has its file: clearing the task does not store it again, {_UNLESS}"
 COST_PAID: Final = f"The generation itself is paid for: clearing the task only stores its file, {_UNLESS}"
 
 
@@ -155,12 +158,13 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
     if not isinstance(entry.known, dict):
-        # The task of an open row may have failed: a retry or a clear resumes it.
-        return {**view, **known, "error": None}
+        return {**view, **known, "error": _error_of_open(batch, view)}
     if reused := text(entry.known.get("reused_from")):
         known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
-        return {**view, **known, "error": None}
+        # Only a file that is gone is wrong with it.
+        error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
+        return {**view, **known, "error": error}
     error = mapping(entry.known.get("error"))
     is_paid = entry.known.get("paid") is True
     told = {
@@ -168,10 +172,35 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,
         "message": redacted(text(error.get("message")) or "", 1000),
         "trace_id": redacted(text(error.get("trace_id")) or "", 100) or None,
-        "advice": ADVICE,
+        "advice": _advice_on(error),
         "cost": COST_PAID if is_paid else COST,
     }
     return {**view, **known, "state": "failed", "qualifier": None, "notice": None, "error": told}
+
+
+def _error_of_open(batch: Batch, view: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what is wrong with a row that the batch has not collected: only a generation that has failed.
+
+    Its task may have failed without it: a retry or a clear resumes the row.
+    """
+    if view["state"] != "failed" or view["error"] is None or not batch.is_over:
+        return None
+    ended = "The batch's task has ended: its log says whether it cancelled its open generations."
+    message = ended if view["qualifier"] == "cancelled" else view["error"]["message"]
+    return {**view["error"], "message": message, "cost": COST}
+
+
+def _advice_on(error: Mapping[str, Any]) -> str:
+    """Say what to do about the error of a row."""
+    kind: Any = getattr(exceptions, text(error.get("type")) or "", None)
+    if not isinstance(kind, type) or not issubclass(kind, exceptions.ViduError):
+        return ADVICE
+    return f"{kind.advice.removesuffix(CLEARING)} {ADVICE}"
+
+
+def _store_again(view: Mapping[str, Any]) -> str:
+    known = f'generation_id="{view["generation_id"]}"'
+    return STORE_AGAIN.format(known=known)
 
 
 def _generation(task: TaskFacts, line: Mapping[str, Any]) -> Generation | None:

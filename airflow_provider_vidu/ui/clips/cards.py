@@ -14,7 +14,7 @@ from airflow_provider_vidu.ui.clips.xcoms import MAX_PARAMETER_CHARS, prompt_sta
 
 ORDERS: Final = ("scene", "newest", "cost", "state", "label")
 """The orders of a sheet: as the DAG runs, the newest first, the most expensive first, what failed first, by label."""
-STAGE_RANK: Final[Mapping[str, int]] = {"failed": 0, "working": 1, "ready": 2, "stored": 3}
+STAGE_RANK: Final[Mapping[str, int]] = {"failed": 0, "working": 1, "submitted": 2, "ready": 3, "stored": 4}
 
 
 def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def card_facts(clip: Clip, generation: Generation | None) -> dict[str, Any]:
     :param clip: the clip.
     :param generation: what is known of it, or None.
     """
-    files = [record for record in clip.records if not record.is_cover]
+    files = [record for record in clip.records if not record.is_cover and not record.lost]
     return {
         "number": clip.main.number,
         "label": redacted(clip.main.label, 250) if clip.main.label else None,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from airflow_provider_vidu.common.values import mapping, moment, number, text, whole
 from airflow_provider_vidu.defaults import DRY_RUN_PREFIX, LONGEST_SECONDS
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.pieces import Record, newest_first
+from airflow_provider_vidu.ui.clips.pieces import Record, newest_first, with_known
 from airflow_provider_vidu.ui.clips.xcoms import (
     BESIDE,
     MAKING,
@@ -22,6 +22,7 @@ from airflow_provider_vidu.ui.clips.xcoms import (
     parameters_in,
     record_in,
 )
+from airflow_provider_vidu.ui.playing.shelf import Known
 
 ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 UNATTENDED: Final = timedelta(minutes=1)
@@ -238,19 +239,33 @@ class Clip:
         """The files that downloads have stored of it, the newest first; covers among them."""
         return newest_first(task.record for task in self.tasks if task.record is not None)
 
+    def with_known(self, known: Mapping[str, Known]) -> Clip:
+        """Return the clip with what looks at its files have shown, by their URIs."""
+        tasks = [
+            task if task.record is None else replace(task, record=with_known(task.record, known)) for task in self.tasks
+        ]
+        return replace(self, tasks=tasks)
+
     def is_unattended(self, now: datetime) -> bool:
         """Whether one of its tasks waits in vain for a triggerer."""
         return any(task.is_unattended(now) for task in self.tasks)
 
     @property
     def stage(self) -> str:
-        """Return how far it is by the tasks' states alone: ``stored``, ``ready``, ``failed`` or ``working``."""
+        """Return how far it is by the tasks' states alone: one of the stages of the sheet's filter.
+
+        What was submitted without a wait is not in progress once its tasks have ended: none of them will see its end.
+        """
         if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
         if any((task.role in MAKING or self.is_dry_run) and task.state == "success" for task in self.tasks):
             return "ready"
         if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"
+        if any(task.role == "submit" and task.state == "success" for task in self.tasks) and all(
+            task.has_ended for task in self.tasks
+        ):
+            return "submitted"
         return "working"
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_vidu import __version__
 from airflow_provider_vidu.api.dialects.errors import failure_advice
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import text
+from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduNotFoundError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, model_of
+from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import Moment, ended, submitted
+from airflow_provider_vidu.ui.playing.shelf import Lost
 
 CLEARING: Final = " Clearing the task submits a new generation."
 OWN_CONNECTION: Final = (
@@ -20,25 +23,39 @@ OWN_CONNECTION: Final = (
     "nevertheless: see their log. An administrator finds the reason in the API server's log."
 )
 FAILED_STATES: Final = ("failed", "upstream_failed")
+STORE_AGAIN: Final = (
+    "To store it again without paying, run ViduDownloadOperator({known}, destination=…), if the service still has it."
+)
+LOST: Final[Mapping[Lost, str]] = {"missing": "file not found", "replaced": "file replaced"}
 
 
-def qualifier(clip: Clip, generation: Generation | None) -> str | None:
-    """Return what the state's word does not say: ``cancelled``, or that the task has failed beside it."""
-    if generation is None or clip.stage == "stored":
+def qualifier(clip: Clip, generation: Generation | None, lost: Record | None) -> str | None:
+    """Return what the state's word does not say: ``cancelled``, or what has become of the task or of the file.
+
+    :param lost: the file of which the API server does not find any copy.
+    """
+    if clip.stage == "stored":
+        return LOST[lost.lost] if lost is not None and lost.lost else None
+    if generation is None:
         return None
     if generation.failed:
         return "cancelled" if generation.was_cancelled else None
     return "task failed" if clip.stage == "failed" else None
 
 
-def failure(clip: Clip, generation: Generation | None, live: Live) -> dict[str, Any] | None:
-    """Return what failed, why, what to do and what a clear costs; None where nothing did."""
+def failure(clip: Clip, generation: Generation | None, live: Live, lost: Record | None = None) -> dict[str, Any] | None:
+    """Return what failed, why, what to do and what a clear costs; None where nothing did.
+
+    :param lost: the file of which the API server does not find any copy.
+    """
     if generation is not None and generation.failed:
         return _of_generation(clip, generation)
-    lost = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
-    if lost is None or clip.stage in ("stored", "working"):
+    if lost is not None:
+        return _of_file(clip, lost)
+    failed = next((task for task in clip.tasks if task.state in FAILED_STATES and task.role is not None), None)
+    if failed is None or clip.stage in ("stored", "working"):
         return None
-    return _of_download(lost) if lost.role == "download" else _of_task(clip, lost, generation, live)
+    return _of_download(failed) if failed.role == "download" else _of_task(clip, failed, generation, live)
 
 
 def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
@@ -51,7 +68,7 @@ def _of_generation(clip: Clip, generation: Generation) -> dict[str, Any]:
         "message": f"{_canceller(clip)} {reason}".strip() if cancelled else reason,
         "trace_id": line(text(generation.raw.get("trace_id"))),
         # What a clear does is said below, with the task's name and the price.
-        "advice": "" if cancelled else failure_advice(generation).removesuffix(CLEARING),
+        "advice": _of_cancel(clip) if cancelled else failure_advice(generation).removesuffix(CLEARING),
         "cost": f"{_charged(clip, generation)} {_cost_of_clear(clip)}".strip(),
     }
 
@@ -67,11 +84,33 @@ def _of_download(task: TaskFacts) -> dict[str, Any]:
     }
 
 
+def _of_file(clip: Clip, lost: Record) -> dict[str, Any]:
+    """Say that a stored file is not there any more, and how to get it again."""
+    place = redacted(lost.uri, 400)
+    if lost.lost == "replaced":
+        title = "Another file has replaced the stored clip"
+        message = f"The file at {place} is not of the {lost.size:,} bytes that were stored."
+    else:
+        title = "The stored file is not there"
+        message = f"The API server finds no file at {place}: it was removed, or the folder is not shared with it."
+    task = next((task for task in clip.tasks if task.record is not None and task.record.uri == lost.uri), clip.main)
+    known = f'generation_id="{line(clip.generation_id, 300)}"'
+    if task.role == "download":
+        advice = f"Clear {name_of(task)}: it downloads the clip again, if the service still has it."
+        cost = "That costs nothing."
+    else:
+        advice, cost = STORE_AGAIN.format(known=known), _cost_of_clear(clip, task)
+    return {"title": title, "code": None, "message": message, "trace_id": None, "advice": advice, "cost": cost}
+
+
 def _of_task(clip: Clip, task: TaskFacts, generation: Generation | None, live: Live) -> dict[str, Any]:
     """Say that a task failed whose generation did not, and how to get the clip without paying again."""
     why = f"The task {name_of(task)} failed; its log says why."
     if task.timed_out:
         why = f"The task {name_of(task)} failed: its timeout expired."
+    elif (cap := _exceeded(clip)) is not None and clip.credits is not None:
+        price = _credits(clip.credits)
+        why = f"The task {name_of(task)} failed: the price, {price}, is above its max_credits ({cap:g})."
     elif clip.kills and clip.kills[0].state == "failed":
         why = f"A user marked the {'run' if clip.kills[0].of_run else f'task {name_of(task)}'} as failed."
     known = f'generation_id="{line(clip.generation_id, 300)}"'
@@ -117,6 +156,19 @@ def _charged(clip: Clip, generation: Generation) -> str:
     return "The service does not report whether the credits were returned: compare the balance."
 
 
+def _exceeded(clip: Clip) -> float | None:
+    """Return the ``max_credits`` of the task that submitted a clip, if the price is higher."""
+    cap = number(mapping(clip.paying.fields).get("max_credits")) if clip.paying is not None else None
+    return cap if cap is not None and clip.credits is not None and clip.credits > cap else None
+
+
+def _of_cancel(clip: Clip) -> str:
+    """Say what to do about a cancelled clip; empty where there is nothing to say."""
+    if _exceeded(clip) is None:
+        return ""
+    return "If it may cost that much, raise max_credits before you clear the task."
+
+
 def _canceller(clip: Clip) -> str:
     """Say who cancelled a generation, as far as Airflow's records show it."""
     if (task := next((task for task in clip.tasks if task.timed_out), None)) is not None:
@@ -126,6 +178,8 @@ def _canceller(clip: Clip) -> str:
         what = "run" if action.of_run else f"task {name_of(clip.paying or clip.main)}"
         return f"Airflow cancelled it: a user marked the {what} as {action.state}."
     paying = clip.paying
+    if (cap := _exceeded(clip)) is not None and paying is not None:
+        return f"Airflow cancelled it: its price is above the max_credits of the task {name_of(paying)} ({cap:g})."
     if paying is None:
         return (
             "No task of this run submitted it, or that task was cleared since: it was cancelled by the clear, in "
@@ -135,7 +189,7 @@ def _canceller(clip: Clip) -> str:
         return f"Airflow cancelled it: the task {name_of(paying)} was skipped, as when a run's timeout expires."
     return (
         "Airflow's records show neither a timeout nor an action of a user that ended the wait: the task itself "
-        "cancelled it because of its price (max_credits), it was cancelled at the service, or its worker was stopped. "
+        "cancelled it because of its price, it was cancelled at the service, or its worker was stopped. "
         f"The log of {name_of(paying)} says which."
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal, cast
 
 from airflow_provider_vidu.common.text import without_query
 from airflow_provider_vidu.common.url_parts import split_url
 from airflow_provider_vidu.models import Artifact, Generation
+from airflow_provider_vidu.ui.playing.shelf import Known, Lost
 
 MAX_PIECES: Final = 12
 """The most creations and files of one generation that are shown."""
@@ -35,7 +36,7 @@ class Record:
     """A file that a download has stored, by its record.
 
     ``artifact`` is what the task was to keep (None: the result, whatever its medium), ``source`` the URL that it
-    came from, without its query.
+    came from, without its query. ``lost`` says what has become of the file since, as far as a look has shown.
     """
 
     uri: str
@@ -45,6 +46,7 @@ class Record:
     stored_at: datetime | None
     artifact: str | None = None
     source: str | None = None
+    lost: Lost | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,11 @@ class Piece:
     creation: int | None
     records: Sequence[Record] = ()
     artifact: Artifact | None = None
+
+    @property
+    def lost(self) -> Record | None:
+        """The newest of its files, if none of them is there any more."""
+        return self.records[0] if self.records and all(record.lost for record in self.records) else None
 
     def medium(self, proven: Mapping[str, str | None]) -> Medium:
         """Return its medium: by the record of a stored file, by its bytes, or by the name of the file.
@@ -128,6 +135,15 @@ def count_of(generation: Generation | None) -> int:
     if generation is None or not generation.succeeded:
         return 0
     return sum(bool(found.url) for found in generation.artifacts) or 1
+
+
+def with_known(record: Record, known: Mapping[str, Known]) -> Record:
+    """Return a record with what looks at the file have shown.
+
+    :param known: by the files' URIs.
+    """
+    found = known.get(record.uri)
+    return record if found is None else replace(record, lost=found.lost(record.size))
 
 
 def newest_first(records: Iterable[Record]) -> list[Record]:

@@ -106,7 +106,8 @@ def timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict
         # The service does not say when it began: a row without a time says nothing once it is over.
         **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
         "failed" if failed else "done": done,
-        **({} if failed else {"stored": bool(records)}),
+        # Once the run is over, no task stores it any more.
+        **({} if failed or not (records or not clip.run_is_over) else {"stored": bool(records)}),
     }
     stored = Moment(min((record.stored_at for record in records if record.stored_at), default=None))
     times = {"queued": queued, "running": running, "done": end, "failed": end, "stored": stored}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -82,7 +82,7 @@ def source_of(
     """
     if clip.is_dry_run:
         return Source(None, None if cover else DRY_RUN)
-    if any(record.uri in stored for record in files_of(clip, piece, cover=cover)):
+    if any(record.uri in stored and not record.lost for record in files_of(clip, piece, cover=cover)):
         return Source("storage")
     _, since = clip.result or (None, None)
     generation = _generation(clip, live)
@@ -106,12 +106,21 @@ def _generation(clip: Clip, live: Live) -> Generation | None:
     return live.generation or (clip.result[0] if clip.result else None)
 
 
-def expired(clip: Clip) -> str:
-    """Say that the service's URL has expired and where the file is, in one or two sentences."""
+def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
+    """Say that the service's URL has expired and where the file is, as far as that is known, in two sentences.
+
+    :param lost: files that are known to be lost by now, beside those that the clip knows of.
+    :param is_shown: whether the API server may read the files.
+    """
     message = "The service's link to this clip has expired (links live for at most a day)."
-    if records := [record for record in clip.records if not record.is_cover]:
-        return f"{message} The file is kept at {redacted(records[0].uri, 400)}."
-    return f"{message} No task of this run has stored the clip."
+    records = [record for record in clip.records if not record.is_cover]
+    if not records:
+        return f"{message} No task of this run has stored the clip."
+    kept = next((record for record in records if not record.lost and record not in lost), None)
+    if kept is None:
+        return message
+    why = "" if is_shown else ", which is not beneath [vidu] preview_roots, so this page cannot play it"
+    return f"{message} A task stored the file at {redacted(kept.uri, 400)}{why}."
 
 
 def clip_view(
@@ -135,7 +144,7 @@ def clip_view(
         "prompt": prompt,
         "enhanced_prompt": enhanced if enhanced != prompt else None,
         "pieces": [_piece(clip, live, piece, stored=stored, now=now) for piece in pieces(clip, live)],
-        "files": _files(clip.records),
+        "files": _files(clip.records, stored),
         "timeline": [] if clip.is_dry_run else timeline(clip, generation, live),
         "tasks": [_task(each) for each in clip.tasks],
         "done": done,
@@ -150,7 +159,9 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
     """Return what the contact sheet shows of a clip."""
     generation = _generation(clip, live)
     status = generation.status if generation else None
-    main, first = clip.main, pieces(clip, live)[0]
+    found = pieces(clip, live)
+    main, first = clip.main, found[0]
+    lost = next((piece.lost for piece in found if piece.lost), None)
     source = source_of(clip, live, first, stored=stored, cover=False, now=now)
     return {
         **main.place,
@@ -160,8 +171,8 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "state": _state(clip, status),
         "stage": clip.stage,
         "progress": generation.progress if generation and not generation.is_done else None,
-        "qualifier": qualifier(clip, generation),
-        "error": failure(clip, generation, live),
+        "qualifier": qualifier(clip, generation, lost),
+        "error": failure(clip, generation, live, lost),
         "notice": notice(clip, live),
         "is_unattended": clip.is_unattended(now),
         "medium": first.medium(stored),
@@ -169,6 +180,16 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "can_download": source.kind == "storage",
         "has_cover": source_of(clip, live, first, stored=stored, cover=True, now=now).kind is not None,
     }
+
+
+def no_generation_view(count: int, tasks: Sequence[TaskFacts]) -> dict[str, Any]:
+    """Return what a sheet shows of the tasks that have failed without a generation.
+
+    :param count: how many there are.
+    :param tasks: the first ones of them.
+    """
+    named = [{**_task(task), "label": redacted(task.label, 250) if task.label else None} for task in tasks]
+    return {"count": count, "tasks": named}
 
 
 def _piece(clip: Clip, live: Live, piece: Piece, *, stored: Mapping[str, str | None], now: datetime) -> dict[str, Any]:
@@ -214,15 +235,17 @@ def _task(task: TaskFacts) -> dict[str, Any]:
     }
 
 
-def _files(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _files(records: Sequence[Record], stored: Collection[str]) -> list[dict[str, Any]]:
     """Return the stored files, covers last; one that several tasks have stored, or found there, stands once."""
     once = {(record.uri, record.sha256): record for record in records}
-    return [_file(record) for record in sorted(once.values(), key=lambda record: record.is_cover)]
+    found = sorted(once.values(), key=lambda record: record.is_cover)
+    return [{**_file(record), "is_shown": record.uri in stored} for record in found]
 
 
 def _file(record: Record) -> dict[str, Any]:
     return {
         "uri": line(record.uri, 2000),
+        "lost": record.lost,
         **{name: getattr(record, name) for name in ("size", "sha256", "content_type")},
         "stored_at": iso(record.stored_at),
     }

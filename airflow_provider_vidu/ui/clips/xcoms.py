@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import mapping, percent, text, trace_id, whole
+from airflow_provider_vidu.common.values import mapping, number, percent, text, trace_id, whole
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
@@ -91,7 +91,7 @@ def note_in(value: Any) -> Mapping[str, Any]:
 
 
 def fields_in(value: Any) -> Mapping[str, Any]:
-    """Return what the pages need of rendered fields: connection, model and prompt."""
+    """Return what the pages need of rendered fields: connection, model, prompt, parameters and ``max_credits``."""
     fields = mapping(value)
     body, parameters = (mapping(decoded(fields.get(name))) for name in ("body", "parameters"))
     wanted = {
@@ -102,6 +102,8 @@ def fields_in(value: Any) -> Mapping[str, Any]:
     kept: dict[str, Any] = {name: found[: MAX_TEXT_CHARS * 2] for name, found in wanted.items() if found}
     if "prompt" in kept:
         kept["prompt"] = rendered_prompt(kept["prompt"])
+    if (cap := number(fields.get("max_credits"))) is not None:
+        kept["max_credits"] = cap
     plain = parameters_in(parameters, body)
     return {**kept, "parameters": plain} if plain else kept
 

@@ -6,12 +6,10 @@ import hashlib
 import logging
 import os
 import stat
-import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -28,16 +26,9 @@ log = logging.getLogger(__name__)
 
 LOCAL_PIECE: Final = MIB // 4
 REMOTE_PIECE: Final = 2 * MIB
-MAX_PROVEN_READS: Final = 24
-"""The most files of one root that one look at a page opens only to learn what they are."""
-PROVEN_SECONDS: Final = 600.0
-UNPROVEN_SECONDS: Final = 30.0
-MAX_PROVEN: Final = 2_000
-
-_proven: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
-_lock = threading.Lock()
 _VERSIONS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated")
 _OUTSIDE: Final = "The file is not beneath one of this deployment's preview roots."
+_NO_ROOT: Final = "The API server does not have the preview root of this file: is its folder mounted there?"
 
 
 class PreviewError(Exception):
@@ -46,6 +37,17 @@ class PreviewError(Exception):
 
 class AbsentError(PreviewError):
     """There is no such file."""
+
+
+class ReplacedError(PreviewError):
+    """There is a file of another size than the stored one.
+
+    :param size: its size in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__("Another file has replaced the stored one: its size is not the one that was stored.")
+        self.size = size
 
 
 class Preview(ABC):
@@ -109,14 +111,10 @@ def open_preview(uri: str, size: int | None = None) -> Preview:
     :param size: how many bytes were stored, where that is known.
     :raises PreviewError: when it lies beneath no root, is not there, is another file by now, or nothing to play.
     """
-    found = root_of(uri, roots())
-    if found is None:
-        raise PreviewError(_OUTSIDE)
-    preview = open_beneath(*found)
-    preview.place = found[0]
+    preview = opened(uri)
     try:
         if size is not None and preview.size != size:
-            raise PreviewError("Another file has replaced the stored one: its size is not the one that was stored.")
+            raise ReplacedError(preview.size)
         preview.sniff()
     except BaseException:  # in every case the file is closed
         preview.close()
@@ -124,42 +122,25 @@ def open_preview(uri: str, size: int | None = None) -> Preview:
     return preview
 
 
-def proven_types(uris: Iterable[str]) -> dict[str, str | None]:
-    """Return the content types that the bytes of stored files prove, None where a file cannot be shown.
+def opened(uri: str) -> Preview:
+    """Open a stored file; its content is not checked, and ``content_type`` is not known yet.
 
-    What was read is remembered for a while, and of the rest only so many are read: the next look goes on from there.
-    A file that was not read is missing.
+    :param uri: where it is, by an XCom; not trusted.
+    :raises AbsentError: when it is not there, although its root is.
+    :raises PreviewError: when it is beneath no root, really elsewhere, not a file, or cannot be read.
     """
-    found: dict[str, str | None] = {}
-    reads_left = MAX_PROVEN_READS
-    for uri in dict.fromkeys(uris):
-        with _lock:
-            kind, good_until = _proven.get(uri, (None, 0.0))
-        if time.monotonic() >= good_until:
-            if not reads_left:
-                continue
-            reads_left -= 1
-            kind = _proven_type(uri)
-            _keep(uri, kind)
-        found[uri] = kind
-    return found
-
-
-def _keep(uri: str, kind: str | None) -> None:
-    with _lock:
-        _proven[uri] = (kind, time.monotonic() + (PROVEN_SECONDS if kind else UNPROVEN_SECONDS))
-        _proven.move_to_end(uri)
-        while len(_proven) > MAX_PROVEN:
-            _proven.popitem(last=False)
-
-
-def _proven_type(uri: str) -> str | None:
+    found = root_of(uri, roots())
+    if found is None:
+        raise PreviewError(_OUTSIDE)
+    root, spot = found
     try:
-        preview = open_preview(uri)
-    except PreviewError:
-        return None
-    preview.close()
-    return preview.content_type
+        preview = open_beneath(root, spot)
+    except AbsentError:
+        if not spot.scheme and not Path(root.spot.path).is_dir():
+            raise PreviewError(_NO_ROOT) from None
+        raise
+    preview.place = root
+    return preview
 
 
 def open_beneath(root: Root, spot: Spot) -> Preview:

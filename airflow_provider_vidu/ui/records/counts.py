@@ -35,7 +35,7 @@ from airflow_provider_vidu.ui.records.instances import (
     same_task,
 )
 
-STAGES: Final = ("working", "ready", "stored", "failed")
+STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 MAX_TASKS: Final = 100_000
 """A contact sheet covers at most this many task instances of a run."""
 MAX_PLACED: Final = 2_000
@@ -194,6 +194,7 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
+            _flag(and_(says("role", "submit"), success)).label("submitted"),
             _flag(TaskInstance.state.in_(ENDED)).label("ended"),
         )
         .join(TaskInstance, same_task(XComModel, TaskInstance))
@@ -217,7 +218,8 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
     def of_clip(value: Any, **more: Any) -> Any:
         return value.over(partition_by=each.c.id, **more)
 
-    has_failed = and_(of_clip(func.max(each.c.failed)) == 1, of_clip(func.min(each.c.ended)) == 1)
+    has_ended = of_clip(func.min(each.c.ended)) == 1
+    has_failed = and_(of_clip(func.max(each.c.failed)) == 1, has_ended)
     order = [each.c.at, each.c.task_id, each.c.iteration, each.c.map_index, each.c.key]
     ranked = select(
         *(column for column in each.c if column.name != "credits"),
@@ -227,6 +229,7 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             (of_clip(func.max(each.c.stored)) == 1, "stored"),
             (of_clip(func.max(each.c.made)) == 1, "ready"),
             (has_failed, "failed"),
+            (and_(of_clip(func.max(each.c.submitted)) == 1, has_ended), "submitted"),
             else_="working",
         ).label("stage"),
     ).subquery()

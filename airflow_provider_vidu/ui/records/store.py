@@ -42,6 +42,7 @@ from airflow_provider_vidu.ui.records.instances import (
     task_in,
     with_trigger,
 )
+from airflow_provider_vidu.ui.records.no_generation import NONE_FAILED, NoGeneration, without_generation
 from airflow_provider_vidu.ui.records.references import UNKNOWN, Resolver
 from airflow_provider_vidu.ui.records.values import fitting, rendered_fields, sizes_of, texts_of
 from airflow_provider_vidu.ui.records.waiting import QueuePlace, Waiters, has_page, queue_place
@@ -94,7 +95,8 @@ class Sheet:
     """A page of the clips of a run, with their results, and how many there are in each stage.
 
     ``total`` counts the clips of the chosen stage; ``credits`` is the sum of their cost, and of how many of them it is
-    known; ``is_cut`` says that there are more tasks than were looked at.
+    known; ``is_cut`` says that there are more tasks than were looked at. ``no_generation`` are the tasks that have
+    failed before they had a clip.
     """
 
     clips: Sequence[Clip]
@@ -103,6 +105,7 @@ class Sheet:
     is_cut: bool
     is_over: bool
     credits: tuple[float, int] = (0.0, 0)
+    no_generation: NoGeneration = NONE_FAILED
 
 
 def weight(found: Page | Sheet | None) -> int:
@@ -203,7 +206,7 @@ def read_sheet(
             replace(clip, tasks=[known[task.key, task.number] for task in clip.tasks[:MAX_RELATIVES]]) for clip in page
         ]
         total = sum(counted.values()) if stage is None else counted[stage]
-        return Sheet(clips, counted, total, is_cut, is_over, price)
+        return Sheet(clips, counted, total, is_cut, is_over, price, without_generation(session, dag_id, run_id))
 
 
 class _Reader:

@@ -31,7 +31,7 @@ function progressText(batch) {
   const parts = [
     `${amount(batch.stored)} of ${amount(batch.rows)} rows stored`,
     batch.failed > 0 && `${amount(batch.failed)} failed`,
-    batch.open > 0 && `${amount(batch.open)} at the service`,
+    batch.open > 0 && `${amount(batch.open)} ${batch.is_over ? "submitted and not collected" : "at the service"}`,
     batch.left > 0 && `${amount(batch.left)} to order`,
     batch.credits > 0 && `${amount(batch.credits)} credits`,
   ].filter(Boolean);

@@ -161,7 +161,7 @@ async function whyNot(src) {
     // Two bytes are enough; a link to elsewhere is reported without following it.
     const answer = await fetch(src, { headers: { Range: "bytes=0-1" }, redirect: "manual" });
     if (answer.type === "opaqueredirect") {
-      reason = "The service's link to this clip no longer works. Reload the page to request a new one.";
+      reason = "The service's link to this clip does not work. Reload the page to request a new one.";
     } else if (!answer.ok) {
       reason = (await answer.json()).detail;
     }
@@ -367,11 +367,15 @@ function taskItem(view, task) {
   return el("li", {}, crumb(taskName(task), href), el("span.quiet", {}, ` ${task.state ?? "no status"}${tried}`, at && [", ", word, " ", time(at)]));
 }
 
+/** What has become of a stored file, as far as the API server sees. */
+const NOW = { missing: "there is no file here", replaced: "another file is here, of another size" };
+
 function files({ files: found, can_download: canDownload }) {
   if (!found.length) return [];
   const item = (file) =>
     list([
       ["Stored at", copyable(file.uri, "the address")],
+      ["Now", NOW[file.lost] ?? (file.is_shown ? null : "not known: the API server may not look there ([vidu] preview_roots)")],
       ["Size", file.size < 1000 ? bytes(file.size) : `${bytes(file.size)} (${file.size.toLocaleString()} bytes)`],
       ["Type", file.content_type],
       ["SHA-256", file.sha256 && copyable(file.sha256, "the SHA-256")],

@@ -17,8 +17,11 @@ export const STATES = {
   unknown: "Unknown",
 };
 
-/** The stages of the sheet's filter: the same words, and one for all that have not ended. */
-export const STAGES = { working: "In progress", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
+/** The stages of the sheet's filter: the same words, and two for what has not ended, or what no task waits for. */
+export const STAGES = { working: "In progress", submitted: "Submitted", ready: STATES.succeeded, stored: STATES.stored, failed: STATES.failed };
+
+/** What a badge says in brackets beside a good state, and what is wrong all the same. */
+const BAD = ["task failed", "file not found", "file replaced"];
 
 /** Make an element; children are elements or text, absent ones are omitted. */
 export function el(tag, attributes = {}, ...children) {
@@ -50,7 +53,7 @@ export function stateText(state, qualifier = null) {
 }
 
 export function badge(state, qualifier = null) {
-  const shown = qualifier === "task failed" ? "failed" : state in STATES ? state : "unknown";
+  const shown = BAD.includes(qualifier) ? "failed" : state in STATES ? state : "unknown";
   return el(`span.badge.is-${shown}`, {}, stateText(state, qualifier));
 }
 

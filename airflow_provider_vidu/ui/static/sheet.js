@@ -40,8 +40,8 @@ function show(view) {
   fill(document.getElementById("top"), [view.dag_id, view.run_id, view.batch?.task_id, view.batch?.try_number], () => bar(view));
   fill(parts.title, Boolean(view.batch), (isBatch) => (isBatch ? "Clips of this batch" : "Clips of this run"));
   fill(parts.batches, [view.batch, view.batches], () => (view.batch ? [view.batch] : view.batches).map((batch) => batchPanel(view, batch, { isOwn: Boolean(view.batch) })));
-  fill(parts.alerts, view.clips.filter((clip) => clip.is_unattended).length, unattended);
   const all = Object.values(view.counts).reduce((sum, count) => sum + count, 0);
+  fill(parts.alerts, [view.clips.filter((clip) => clip.is_unattended).length, view.no_generation, all > 0], ([count]) => [unattended(count), withoutClip(view, all)].flat());
   fill(parts.filters, [view.counts, stage], () => (all ? filters(view.counts, all) : []));
   fill(parts.views, [all > 0, order, isDense()], () => (all ? views() : []));
   fill(parts.sum, [view.total, view.credits, stage, zoneName()], () => sum(view));
@@ -87,6 +87,23 @@ function unattended(count) {
     { role: "status" },
     el("h2", {}, `No triggerer has taken up the wait of ${count} of these clips`),
     el("p", {}, `${count === 1 ? "Its task does" : "Their tasks do"} not go on until one does: check that a triggerer runs, and its capacity. What is at the service goes on, and nothing is lost.`),
+  );
+}
+
+/** Tasks that have failed before there was a clip: on a limit of credits, by a refused create, by a lost answer. */
+function withoutClip(view, all) {
+  const { count, tasks } = view.no_generation;
+  if (!count) return [];
+  const what = count === 1 ? `One ${all ? "more " : ""}task has` : `${count} ${all ? "more " : ""}tasks have`;
+  const run = new URL(runPath(view), airflow).pathname;
+  const logs = tasks.map((task) => el("li", {}, crumb(`Log of ${taskName(task, task.label)}`, run + logPath(task))));
+  const more = count > tasks.length ? el("li.quiet", {}, `and ${count - tasks.length} more`) : null;
+  return el(
+    "div.alert.is-error",
+    { role: "status" },
+    el("h2", {}, `${what} failed without a clip`),
+    el("p", {}, `${count === 1 ? "It has" : "They have"} no generation in the last try, so there is no card. The log says why, and whether anything may have been paid for.`),
+    el("ul.ways", {}, logs, more),
   );
 }
 
@@ -245,7 +262,9 @@ function picture(src, failed) {
 function filters(counts, all) {
   const button = (key, text, count) =>
     el("button.plain", { type: "button", "aria-pressed": String(stage === key), disabled: !count && stage !== key, onclick: () => go(key, 0) }, `${text} ${count}`);
-  return [button(null, "All", all), ...Object.entries(STAGES).map(([key, text]) => button(key, text, counts[key]))];
+  // Few runs have clips that no task waits for.
+  const shown = Object.entries(STAGES).filter(([key]) => key !== "submitted" || counts[key] || stage === key);
+  return [button(null, "All", all), ...shown.map(([key, text]) => button(key, text, counts[key] ?? 0))];
 }
 
 function empty(view, all) {

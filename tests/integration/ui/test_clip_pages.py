@@ -263,7 +263,7 @@ def test_the_contact_sheet(pages):
     last = pages.get(f"{path}/clips.json?offset=192", user="admin").json()
     assert (first["total"], len(first["clips"]), len(last["clips"])) == (200, 24, 8)
     assert [clip["map_index"] for clip in first["clips"]] == list(range(24))
-    assert first["counts"] == {"working": 0, "ready": 180, "stored": 0, "failed": 20}
+    assert first["counts"] == {"working": 0, "submitted": 0, "ready": 180, "stored": 0, "failed": 20}
     failed = pages.get(f"{path}/clips.json?stage=failed", user="admin").json()
     assert [clip["map_index"] for clip in failed["clips"]] == list(range(0, 200, 10))
     assert pages.get(f"{path}/clips.json?stage=any", user="admin").status_code == 422

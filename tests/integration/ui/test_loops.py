@@ -42,7 +42,7 @@ def test_the_sheet_has_every_iteration_with_its_own_state(pages, loop):
     """A failed iteration does not count as ready because others are; clips stand in the order of the iterations."""
     path = pages.at("x", dag="looped").partition("/tasks")[0]
     sheet = pages.get(f"{path}/clips.json", user="admin").json()
-    assert sheet["counts"] == {"working": 0, "ready": 8, "stored": 0, "failed": 1}
+    assert sheet["counts"] == {"working": 0, "submitted": 0, "ready": 8, "stored": 0, "failed": 1}
     found = [(clip["task_id"], clip["iteration"], clip["map_index"]) for clip in sheet["clips"]]
     films = [("takes.film", iteration, -1) for iteration in range(3)]
     assert found == [*films, *(("takes.reel", iteration, index) for iteration in range(3) for index in range(2))]

@@ -51,7 +51,7 @@ def test_one_clip_and_not_three(pages, keep, generation):
     assert (shown["generation_id"], shown["state"], len(shown["tasks"])) == (generation_id, "stored", 3)
     assert pages.get(f"{path}/file", user="admin").headers["Content-Type"] == "video/mp4"
     sheet = pages.get(path.partition("/tasks")[0] + "/clips.json", user="admin").json()
-    assert sheet["counts"] == {"working": 0, "ready": 0, "stored": 1, "failed": 0}
+    assert sheet["counts"] == {"working": 0, "submitted": 0, "ready": 0, "stored": 1, "failed": 0}
     assert [clip["generation_id"] for clip in sheet["clips"]] == [generation_id]
 
 

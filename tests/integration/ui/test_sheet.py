@@ -39,6 +39,7 @@ def test_what_distinguishes_clips(pages):
     }
     result = {"id": "g-1", "status": "succeeded"}
     pages.add("make", "g-1", dag="card", watch=note, fields=fields, result=result, label="scene of the kite", at=began)
+    (pages.root / "k.mp4").write_bytes(MP4[:70])
     record = {"uri": f"file://{pages.root}/k.mp4", "size": 70, "generation_id": "g-1", "content_type": "video/mp4"}
     pages.add("keep", "g-1", dag="card", watch=KEPT, result=record, at=began + timedelta(seconds=75))
     (card,) = sheet(pages, "make", "card")["clips"]
@@ -113,7 +114,7 @@ def test_several_generations_of_one_task(pages):
     pages.add("keep", "n-3", dag="numbers", watch=KEPT, result=record)
     told = sheet(pages, "loop", "numbers")
     assert [(clip["generation_id"], clip["number"], clip["stage"]) for clip in told["clips"]] == [
-        ("n-1", 1, "working"), ("n-2", 2, "ready"), ("n-3", 3, "stored"),
+        ("n-1", 1, "submitted"), ("n-2", 2, "ready"), ("n-3", 3, "stored"),
     ]  # fmt: skip
     assert told["credits"] == {"sum": 60, "clips": 2}
     second = pages.get(pages.at("loop", dag="numbers", then="/generations/2/clip.json"), user="admin").json()
@@ -140,3 +141,18 @@ def test_a_download_of_a_stored_file(pages):
     )
     assert "Content-Disposition" not in pages.get(pages.at("saved", then="/file")).headers
     assert pages.get(pages.at("saved", then="/file?download=1"), user="nobody").status_code == 403
+
+
+def test_tasks_that_have_failed_without_a_generation(pages):
+    """They have no card, so the sheet counts and names them; one that waits, or has a generation, is not among them."""
+    made = {"operator": "ViduGenerateOperator"}
+    for index in range(5):
+        known = {"index": index, "state": "failed", "label": f"scene {index}" if index == 1 else None, **made}
+        pages.add("refused", "f-4" if index == 4 else None, dag="without", watch=MADE if index == 4 else None, **known)
+    pages.add("batch", None, dag="without", state="failed", operator="ViduBatchOperator")
+    pages.add("foreign", None, dag="without", state="failed", operator="BashOperator")
+    pages.add("waits", None, dag="without", state="up_for_retry", **made)
+    lost = sheet(pages, "any", "without")["no_generation"]
+    assert (lost["count"], [task["task_id"] for task in lost["tasks"]]) == (5, ["batch", "refused", "refused"])
+    assert [(task["map_index"], task["label"]) for task in lost["tasks"][1:]] == [(0, None), (1, "scene 1")]
+    assert sheet(pages, "any", "without", "?stage=failed")["no_generation"]["count"] == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from airflow_provider_vidu.ui.batches import routes
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
 from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
-from airflow_provider_vidu.ui.playing import preview
+from airflow_provider_vidu.ui.playing import preview, shelf
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
 from airflow_provider_vidu.ui.records import instances, store, values
 from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
@@ -73,20 +74,28 @@ def test_however_many_tasks_fit_into_one_query():
     seen="24 are opened for a look, the next one goes on",
 )
 def test_the_files_that_a_look_opens_are_bounded(monkeypatch):
-    """A look opens so many files to learn what they are; what is known is remembered, and then looked at again."""
+    """A look opens so many files; what is known is remembered, and looked at again when it is too old."""
     opened = []
-    monkeypatch.setattr(preview, "_proven", type(preview._proven)())
-    monkeypatch.setattr(preview, "_proven_type", lambda uri: opened.append(uri) or "video/mp4")
-    uris = [f"/clips/{number}.bin" for number in range(30)]
-    assert list(preview.proven_types(uris + uris)) == uris[: preview.MAX_PROVEN_READS]
-    assert preview.proven_types(uris) == dict.fromkeys(uris, "video/mp4")
+
+    def looked(uri, before, *, reads):
+        opened.append(uri)
+        return shelf.Known(time.monotonic(), 5, kind="video/mp4", is_read=reads)
+
+    monkeypatch.setattr(shelf, "_known", type(shelf._known)())
+    monkeypatch.setattr(shelf, "_looked", looked)
+    files = [(f"/clips/{number}.bin", True) for number in range(30)]
+    uris = [uri for uri, _ in files]
+    assert list(shelf.look(files + files, 600)) == uris[: shelf.MAX_LOOKED_AT]
+    assert {uri: known.kind for uri, known in shelf.look(files, 600).items()} == dict.fromkeys(uris, "video/mp4")
     assert opened == uris
-    monkeypatch.setattr(preview, "MAX_PROVEN", 3)
-    monkeypatch.setattr(preview, "PROVEN_SECONDS", -1.0)
-    preview.proven_types(["/clips/new.bin"])
-    assert len(preview._proven) == 3
-    preview.proven_types(["/clips/new.bin"])
-    assert opened[-2:] == ["/clips/new.bin"] * 2
+    monkeypatch.setattr(shelf, "MAX_KNOWN", 3)
+    shelf.look([("/clips/new.bin", False)], 600)
+    assert len(shelf._known) == 3
+    shelf.look([("/clips/new.bin", False)], 600)
+    assert opened[-1:] == ["/clips/new.bin"]
+    shelf.look([("/clips/new.bin", False)], -1)
+    shelf.look([("/clips/new.bin", True)], 600)  # its type was not read yet
+    assert opened[-3:] == ["/clips/new.bin"] * 3
 
 
 @pytest.mark.fault(

@@ -225,7 +225,10 @@ def test_the_connection_stands_in_the_rendered_fields_too():
     [
         ([task(state="deferred", watch={"role": "generate"})], "working"),
         ([task(watch={"role": "generate"})], "ready"),
-        ([task(watch={"role": "submit"})], "working"),
+        ([task(watch={"role": "submit"})], "submitted"),
+        ([task(watch={"role": "submit"}), task("w", state="deferred", watch={"role": "wait"})], "working"),
+        ([task(watch={"role": "submit"}), task("w", state="failed", watch={"role": "wait"})], "failed"),
+        ([task(watch={"role": "submit"}), task("w", watch={"role": "wait"})], "ready"),
         ([task(watch={"role": "generate"}), task("k", watch={"role": "download"}, state="running")], "ready"),
         ([task(watch={"role": "generate"}), task("k", watch={"role": "download"})], "stored"),
         ([task(watch={"role": "generate"}), task("k", watch={"role": "download", "artifact": "cover"})], "ready"),

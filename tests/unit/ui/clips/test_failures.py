@@ -9,9 +9,12 @@ import pytest
 
 from airflow_provider_vidu.exceptions import ViduNotFoundError, ViduRateLimitError
 from airflow_provider_vidu.models import Generation
-from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.clips.xcoms import slim
-from tests.unit.ui.clips.test_facts import NOW, made, task, view
+from airflow_provider_vidu.ui.clips import views
+from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
+from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
+from airflow_provider_vidu.ui.clips.xcoms import fields_in, slim
+from airflow_provider_vidu.ui.playing.shelf import Known
+from tests.unit.ui.clips.test_facts import NOW, RECORD, made, task, view
 
 WATCH = {"conn_id": "c", "role": "generate", "credits": 20}
 TRACE = {"metadata": {"trace_id": "trace-7"}}
@@ -75,6 +78,57 @@ def test_a_timeout_that_cancelled():
     assert (shown["qualifier"], shown["error"]["title"]) == ("cancelled", "The generation was cancelled")
     assert "the timeout of the task film expired" in shown["error"]["message"]
     assert "0 credits (20 at its create): they were returned" in shown["error"]["cost"]
+
+
+def test_a_price_above_the_limit_cancelled_it():
+    """The task's max_credits is in its rendered fields: a higher price is the cause, and a clear alone repeats it."""
+    cancelled = Live(generation("failed", error_code="UserCancelled", credits=0))
+    for cap, told in ((19, "its price is above the max_credits of the task film (19)"), (20, "neither a timeout")):
+        fields = fields_in({"max_credits": str(cap)})
+        error = view(task(state="failed", watch=WATCH, fields=fields), live=cancelled)["error"]
+        assert told in error["message"]
+        assert ("raise max_credits" in error["advice"]) is (cap < 20)
+        goes_on = view(task(state="failed", watch=WATCH, fields=fields), live=Live(generation("running")))["error"]
+        assert ("the price, 20 credits, is above its max_credits (19)" in goes_on["message"]) is (cap < 20)
+
+
+def gone(record: TaskFacts, size: int | None) -> Clip:
+    """Return a clip whose file was looked at: it has a size, or is not there."""
+    known = Known(0.0, size=size, is_absent=size is None)
+    return Clip("g", [record], run_is_over=True).with_known({RECORD["uri"]: known})
+
+
+@pytest.mark.parametrize(
+    ("watch", "size", "told"),
+    [
+        ({"role": "download"}, None, ("file not found", "finds no file at", "Clear film", "costs nothing")),
+        ({"role": "download"}, 7, ("file replaced", "is not of the 100 bytes", "Clear film", "costs nothing")),
+        ({**WATCH, "stores": "file"}, None, ("file not found", "removed", "ViduDownloadOperator", "pays for it")),
+    ],
+)
+def test_a_stored_file_that_is_gone(watch, size, told):
+    """The badge says so in brackets, and the page how to get the clip again without paying."""
+    clip = gone(task(watch=watch, result={**made(), **RECORD, "file": RECORD}), size)
+    stored = dict.fromkeys([RECORD["uri"]])
+    shown = views.clip_view(clip, clip.main, NOT_ASKED, stored=stored, now=NOW)
+    assert (shown["state"], shown["qualifier"], shown["stage"]) == ("stored", told[0], "stored")
+    error = shown["error"]
+    for sentence in told[1:]:
+        assert sentence in f"{error['message']} {error['advice']} {error['cost']}"
+    assert (shown["can_download"], shown["size"], shown["pieces"][0]["from"] == "storage") == (False, None, False)
+    assert shown["files"][0]["lost"]
+
+
+def test_a_stored_file_that_is_there():
+    """One whose size is right, or of which nothing is known, is stored; so is a clip with another copy."""
+    kept = task(watch={"role": "download"}, result=RECORD)
+    copy = task("copy", watch={"role": "download"}, result={**RECORD, "uri": "file:///data/clips/copy.mp4"})
+    there, nothing = gone(kept, 100), Clip("g", [kept], run_is_over=True)
+    both = Clip("g", [kept, copy], run_is_over=True).with_known({RECORD["uri"]: Known(0.0, is_absent=True)})
+    for clip in (there, nothing, both):
+        shown = views.clip_view(clip, clip.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
+        assert (shown["qualifier"], shown["error"]) == (None, None)
+    assert {each["lost"] for each in shown["files"]} == {"missing", None}
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,10 @@ def test_a_kill_dates_no_end():
     live = Live(FAILED, done_since=at(900))
     assert ended(Clip("g", [film]), FAILED, live).at == at(65)
     assert ended(Clip("g", [film], actions=[Action("failed", at(64))]), FAILED, live).at == at(900)
+
+
+def test_a_run_that_is_over_stores_nothing_more():
+    """The step "Stored" is to come while the run goes on, and there only if it has happened once the run is over."""
+    film = task(watch={"role": "generate"}, result=made(), result_at=NOW)
+    names = {over: [step["name"] for step in view(film, over=over)["timeline"]] for over in (False, True)}
+    assert names == {False: ["queued", "done", "stored"], True: ["queued", "done"]}
