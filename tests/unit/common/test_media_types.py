@@ -107,7 +107,7 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
         (ftyp(b"msf1", b"msf1", b"hevc"), "image/heic"),
         (ftyp(b"mif1", b"mif1", b"miaf"), "image/heif"),
         *((ftyp(brand), kind) for kind, brands in BRANDS.items() for brand in brands),
-        *((ftyp(brand, b"M4A "), "video/mp4") for brand in (b"M4V ", b"M4VH", b"M4VP", b"F4V ")),
+        *((ftyp(brand, b"avif"), "video/mp4") for brand in (b"M4V ", b"M4VH", b"M4VP", b"F4V ")),
         (b"\x1a\x45\xdf\xa3\1\0\0\0\0\0\0\x1f\x42\x82\x84webm", "video/webm"),
         (b"\x1a\x45\xdf\xa3\1\0\0\0\0\0\0\x1f\x42\x82\x88matroska", "video/x-matroska"),
         (b"RIFF\x24\0\0\0AVI LIST", "video/x-msvideo"),
