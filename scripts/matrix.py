@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,15 +52,66 @@ OF_THE_HOUSE: Final = ("benchmarks", "faults_script", "forge", "matrix", "proces
 WITHOUT_AIRFLOW: Final = ("api/dialects", "common", "downloads", "network", "polling")
 """Unit tests of decisions: of Airflow they use the classes of its exceptions and its configuration, if that."""
 
-AT_NIGHT: Final = (
-    "integration/api/test_damaged_answers.py", "integration/api/test_documented_answers.py",
-    "integration/api/test_looks.py", "integration/api/test_odd_answers.py", "integration/api/test_sync_connection.py",
-    "integration/batches/test_crashes.py", "integration/batches/test_equal_orders.py",
-    "integration/batches/test_money.py", "integration/batches/test_s3.py", "integration/batches/test_s3_roles.py",
-    "integration/downloads", "integration/network", "integration/operators/test_generate_reuse.py",
-    "unit/batches", "unit/orders/media", "unit/ui/batches", "unit/ui/clips", "unit/ui/playing",
+MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
+    "api/async_client": ("integration/api/test_async_client.py",),
+    "api/settings/connection": ("unit/api/settings/test_connection.py", "integration/test_no_key.py"),
+    "batches/trigger": ("integration/test_stored.py",),
+    "event_triggers": ("integration/test_event_triggers.py",),
+    "exceptions": ("unit/test_exceptions.py",),
+    "hooks": ("integration/test_hooks.py",),
+    "links": ("unit/test_links.py", "integration/test_watch.py"),
+    "network/target": ("integration/api/test_uploads.py",),
+    "operators/batch": ("integration/batches/test_reports.py",),
+    "operators/generate": ("integration/operators/test_log.py",),
+    "orders/dry_run": ("integration/operators/test_dry_run.py",),
+    "orders/media/files": ("unit/orders/media/test_request.py",),
+    "orders/money/ledger": ("unit/orders/money/test_ledger.py", "integration/operators/test_generate_spending.py"),
+    "orders/records": ("unit/orders/test_records.py", "integration/orders/test_clears.py"),
+    "retry_policy": ("unit/test_retry_policy.py",),
+    "sensors": ("integration/test_sensors.py",),
+    "stores/destination": ("integration/stores/test_storage_s3.py",),
+    "stores/roots": ("unit/stores/test_roots.py", "unit/stores/test_connection_names.py"),
+    "tasks/callbacks/arrivals": ("unit/tasks/callbacks/test_arrivals.py",),
+    "tasks/deferral": ("unit/tasks/test_deferral.py",),
+    "tasks/endings": ("unit/tasks/test_endings.py",),
+    "tasks/handover": ("unit/tasks/test_handover.py",),
+    "tasks/masking": ("unit/tasks/test_masking.py",),
+    "tasks/outlets": ("unit/tasks/test_outlets.py", "integration/tasks/test_outlets.py"),
+    "tasks/publishing": ("integration/test_watch.py",),
+    "tasks/rendering": ("unit/tasks/test_rendering.py",),
+    "triggers": ("integration/test_triggers.py",),
+    "ui/app": ("integration/ui/test_clip_pages.py",),
+    "ui/batches/records": ("integration/ui/test_batches.py",),
+    "ui/batches/routes": ("unit/ui/batches/test_journals.py",),
+    "ui/callbacks/airflow_tasks": ("integration/ui/test_callbacks.py", "integration/ui/test_callback_tasks.py"),
+    "ui/playing/preview": ("unit/ui/test_limits.py",),
+    "ui/plugin": ("unit/ui/test_plugin.py",),
+    "ui/records/circumstances": ("integration/ui/test_operators_questions.py",),
+    "ui/records/counts": ("unit/ui/test_queries.py",),
+    "ui/records/instances": ("integration/ui/test_loops.py",),
+    "ui/records/references": ("unit/ui/records/test_references.py", "integration/ui/test_references.py"),
+    "ui/records/store": ("integration/ui/test_sheet.py",),
+    "ui/records/values": ("unit/ui/test_limits.py",),
+    "ui/records/waiting": ("unit/ui/clips/test_slots.py", "integration/ui/test_slot_waits.py"),
+    "ui/refusals": ("integration/ui/test_callback_attacks.py",),
+    "ui/sending": ("unit/ui/test_limits.py",),
+    "ui/spending/records": ("integration/ui/test_spending.py",),
+    "ui/spending/routes": ("integration/ui/test_spending.py",),
+}
+"""Every module of the package that imports Airflow, and the tests that show what it gets there."""
+
+ASKS_WHICH_AIRFLOW: Final = (
+    "integration/operators/test_preflight.py", "integration/ui/test_media.py", "unit/tasks/test_lineage.py",
+    "unit/test_architecture.py", "unit/test_private_airflow.py", "unit/test_public_api.py",
+    "unit/test_which_airflow.py", "unit/ui/spending/test_views.py",
 )  # fmt: skip
-"""What the two ends omit, and the whole matrix runs: all that these use of Airflow, tests beside them use as well."""
+"""Further tests that expect one thing of one Airflow, and another of the next."""
+
+AT_THE_ENDS: Final = tuple(
+    f"tests/{name}"
+    for name in sorted({*ASKS_WHICH_AIRFLOW, *(name for names in MEETS_AIRFLOW.values() for name in names)})
+)
+"""What the two ends of the matrix run; the whole matrix runs the others as well, which use the same of Airflow."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +124,7 @@ class Cell:
     :param title: its name, where Airflow and Python are not enough.
     :param pins: the name of its constraints, where they are not the Airflow's own.
     :param extras: what of the wheel's extras is installed.
-    :param omits: tests that it leaves to others, beneath ``tests``.
+    :param runs: the files and folders of its tests.
     """
 
     airflow: str
@@ -81,7 +133,7 @@ class Cell:
     title: str = ""
     pins: str = ""
     extras: str = "[test]"
-    omits: tuple[str, ...] = ()
+    runs: tuple[str, ...] = TESTED
 
     @property
     def name(self) -> str:
@@ -92,9 +144,8 @@ class Cell:
     def arguments(self) -> dict[str, tuple[str, ...]]:
         """What pytest is asked for, by what goes: decisions are tested with one Airflow on each Python."""
         decides = self.title or self.airflow == SET_UP
-        omitted = (*self.omits, *(() if decides else (f"unit/{name}" for name in WITHOUT_AIRFLOW)))
-        skipped = tuple(f"--ignore=tests/{name}" for name in omitted)
-        return {name: GOES[name] + (skipped if name == "tests" else ()) for name in self.goes}
+        skipped = () if decides else tuple(f"--ignore=tests/unit/{name}" for name in WITHOUT_AIRFLOW)
+        return {name: (*GOES[name], *((*skipped, *self.runs) if name == "tests" else ())) for name in self.goes}
 
     @property
     def constraints(self) -> Path:
@@ -115,7 +166,6 @@ GOES: Final = {
         "-m",
         "not (e2e or browser or cluster or soak or matrix or stores or nightly)",
         *(f"--ignore=tests/unit/test_{name}.py" for name in OF_THE_HOUSE),
-        *TESTED,
     ),
     "run": ("-m", "matrix and not nightly", "tests/matrix"),
     "nightly": ("-m", "matrix and nightly", "tests/matrix"),
@@ -155,7 +205,8 @@ def _goes(airflow: str) -> tuple[str, ...]:
 def ends(found: list[Cell]) -> list[Cell]:
     """Return what every change is tested on: the oldest Airflow and the newest, on one Python each."""
     whole = [cell for cell in found if "run" in cell.goes and not cell.title]
-    return [replace(cell, goes=("tests", "run"), omits=AT_NIGHT) for cell in (whole[0], whole[-1])]
+    runs = (*AT_THE_ENDS, "tests/test_example_dags.py", "tests/test_provider_info.py")
+    return [replace(cell, goes=("tests", "run"), runs=runs) for cell in (whole[0], whole[-1])]
 
 
 def find_python(version: str) -> str | None:
@@ -313,8 +364,12 @@ def _end(log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").splitlines()
-    return next((line for line in reversed(lines) if line.strip()), "no output")
+    """Return pytest's closing line, or the last line if there is none: Airflow prints warnings when it ends."""
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    closing = (
+        line for line in reversed(lines) if re.search(r"^(=+ )?(\d+ [a-z]+|no tests ran)\b.* in \d+\.\d+s", line)
+    )
+    return next(closing, lines[-1] if lines else "no output")
 
 
 def main() -> int:

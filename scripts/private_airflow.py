@@ -336,6 +336,8 @@ class PrivateAirflow(AirflowApi, Startable):
             "LOGGING__TRIGGER_LOG_SERVER_PORT": self._log_ports[1],
             "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # A file that has changed is parsed at once all the same; parsing the others every half minute takes a core.
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
             "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "bundles"),
             "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",

@@ -1,7 +1,8 @@
 """A share of the test files for each process: what a process does not run, it neither imports nor collects.
 
 With pytest-xdist's other modes each process collects all tests: some ten seconds of a core in each, and twice that in a
-fresh clone, where every process compiles every test module. This is a pytest plugin for ``--dist each --share-files``.
+fresh clone, where every process compiles every test module. This is a pytest plugin for ``--dist each`` with
+``--share-files``, or with ``--share-airflows`` for the tests that wait for whole Airflows.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 PARTS: Final = ("docs", "faults", "integration", "sandbox", "unit")
-"""The folders that are shared out; the other tests run in one process each."""
-TOGETHER: Final = ("integration/ui",)
+"""The folders that ``--share-files`` shares out; other tests run in one process each."""
+AIRFLOWS: Final = ("browser", "e2e")
+"""The folders that ``--share-airflows`` shares out."""
+TOGETHER: Final = ("integration/ui", "browser", "e2e")
 """Folders whose files share something that takes seconds to start."""
+ALONE: Final = (
+    "browser/test_ui.py", "e2e/test_callbacks.py", "e2e/test_dag_test.py", "e2e/test_full_account_by_hand.py",
+)  # fmt: skip
+"""Files in these folders that start an Airflow of their own."""
 
 SECONDS: Final[dict[str, float]] = {
     "integration/api/test_looks.py": 31,
@@ -44,6 +51,12 @@ SECONDS: Final[dict[str, float]] = {
     "integration/api/test_async_client.py": 5,
     "integration/api/test_damaged_answers.py": 5,
     "integration/batches/test_equal_orders.py": 5,
+    "e2e": 300,
+    "browser/test_ui.py": 150,
+    "e2e/test_callbacks.py": 110,
+    "browser": 70,
+    "e2e/test_dag_test.py": 30,
+    "e2e/test_full_account_by_hand.py": 30,
 }
 """How long the slowest take (``--durations``); where this is out of date, the run takes some seconds more."""
 USUAL_SECONDS: Final = 0.6
@@ -52,29 +65,40 @@ WITH_PROCESSES: Final[dict[str, float]] = {"integration/ui": 60}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--share-files``."""
+    """Add ``--share-files`` and ``--share-airflows``."""
     parser.addoption("--share-files", action="store_true", help="each process runs its share (with --dist each)")
+    parser.addoption("--share-airflows", action="store_true", help="the same, for the tests that start an Airflow")
 
 
-def units() -> dict[str, list[str]]:
-    """Return what a process takes on as a whole: a file, or the files of a folder of :data:`TOGETHER`."""
+def units(parts: tuple[str, ...] = PARTS, asked: tuple[str, ...] = ("",)) -> dict[str, list[str]]:
+    """Return what a process takes on as a whole: a file, or the files of a folder of :data:`TOGETHER`.
+
+    :param parts: the folders that are shared out.
+    :param asked: the files and folders that run, by their names beneath ``tests``.
+    """
     found: dict[str, list[str]] = {}
-    files = [*TESTS.glob("test_*.py"), *(path for part in PARTS for path in (TESTS / part).rglob("test_*.py"))]
-    for name in sorted(path.relative_to(TESTS).as_posix() for path in files):
-        unit = next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
-        found.setdefault(unit, []).append(name)
+    beside = TESTS.glob("test_*.py") if parts == PARTS else ()
+    files = [*beside, *(path for part in parts for path in (TESTS / part).rglob("test_*.py"))]
+    names = sorted(path.relative_to(TESTS).as_posix() for path in files)
+    for name in (name for name in names if any(one in ("", name) or name.startswith(f"{one}/") for one in asked)):
+        folder = next((folder for folder in TOGETHER if name.startswith(f"{folder}/")), name)
+        found.setdefault(name if name in ALONE else folder, []).append(name)
     return found
 
 
 @functools.cache
-def shares(count: int, *, with_processes: bool) -> list[frozenset[str]]:
+def shares(
+    count: int, *, with_processes: bool, parts: tuple[str, ...] = PARTS, asked: tuple[str, ...] = ("",)
+) -> list[frozenset[str]]:
     """Return the files of each process, by their names beneath ``tests``: the slowest first, to whom has least.
 
     :param count: how many processes there are.
     :param with_processes: whether tests marked ``processes`` run.
+    :param parts: the folders that are shared out.
+    :param asked: the files and folders that run.
     """
     seconds = SECONDS | (WITH_PROCESSES if with_processes else {})
-    found = units()
+    found = units(parts, asked)
     loads, made = [0.0] * count, [set[str]() for _ in range(count)]
     for unit in sorted(found, key=lambda unit: (-seconds.get(unit, USUAL_SECONDS), unit)):
         least = loads.index(min(loads))
@@ -83,20 +107,32 @@ def shares(count: int, *, with_processes: bool) -> list[frozenset[str]]:
     return [frozenset(names) for names in made]
 
 
+def _asked(config: pytest.Config) -> tuple[str, ...]:
+    """Return the files and folders that the command line names, by their names beneath ``tests``."""
+    paths = [(config.invocation_params.dir / name.partition("::")[0]).resolve() for name in config.args]
+    if not all(path.is_relative_to(TESTS) for path in paths):
+        return ("",)
+    return tuple(path.relative_to(TESTS).as_posix().removeprefix(".") for path in paths)
+
+
+def _parts(config: pytest.Config) -> tuple[str, ...]:
+    """Return the folders that this run shares out."""
+    if config.getoption("share_airflows"):
+        return AIRFLOWS
+    return PARTS if config.getoption("share_files") else ()
+
+
 @functools.cache
-def _others(count: int, own: int, *, with_processes: bool) -> frozenset[Path]:
-    made = shares(count, with_processes=with_processes)
-    return frozenset(TESTS / name for number, names in enumerate(made) if number != own for name in names)
-
-
 def others(config: pytest.Config) -> frozenset[Path]:
     """Return the files that this process leaves to the others."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-    if worker is None or not config.getoption("share_files"):
+    parts = _parts(config)
+    if worker is None or not parts:
         return frozenset()
     with_processes = "processes" not in config.getoption("markexpr")
     own = int(worker["workerid"].removeprefix("gw"))
-    return _others(worker["workercount"], own, with_processes=with_processes)
+    made = shares(worker["workercount"], with_processes=with_processes, parts=parts, asked=_asked(config))
+    return frozenset(TESTS / name for number, names in enumerate(made) if number != own for name in names)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -114,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Count the tests of all processes: pytest-xdist takes the number of the last one for the whole."""
     counter = _Counter(session)
-    if session.config.getoption("share_files"):
+    if _parts(session.config):
         session.config.pluginmanager.register(counter)
     result = yield
     counter.pytest_runtest_logstart()

@@ -22,6 +22,9 @@ from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run
 from tests.integration.servers import s3_server
 
+# One API server with the pages for all files: an imported fixture belongs to the module that imports it.
+from tests.integration.ui.conftest import generation, pages, s3  # noqa: F401
+
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")

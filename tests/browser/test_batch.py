@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - fixtures
+from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - a fixture
 from tests.integration.ui.batch_folder import BatchFolder
-from tests.integration.ui.conftest import pages, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 
 
 @pytest.fixture(scope="module")
-def batch(pages) -> BatchFolder:  # noqa: F811
+def batch(pages) -> BatchFolder:
     """Fill a run that has nothing but a batch; return the batch."""
     folder = pages.root / "browser-batch"
     folder.mkdir()
@@ -33,7 +32,7 @@ def a_clip(n: int) -> bytes:
     return clip(f"kite {n}", seconds=1)
 
 
-def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811
+def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):
     """The run's tab shows its rows with states and players; a row has its page, with keys from row to row."""
     sheet = pages.at("films", dag="batch-ui").partition("/tasks")[0]
     for theme in ("light", "dark"):

@@ -10,7 +10,6 @@ import pytest
 
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.sandbox.media.pictures import png
-from tests.integration.ui.conftest import Pages, generation, pages, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 MADE = {"conn_id": "vidu_default", "role": "generate", "credits": 20}
@@ -21,7 +20,7 @@ AROUND = "<!doctype html><style>body{{margin:0}}iframe{{border:0;width:100vw;hei
 
 
 @pytest.fixture
-def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
+def visit(browser, pages) -> Iterator[Any]:
     """Return a function that opens a path as a logged-in viewer, alone or in a frame like Airflow's."""
     pages.get("/vidu/static/vidu.css")
     token = pages.sessions["vera"].cookies["_token"]
@@ -52,7 +51,7 @@ def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
 
 
 @pytest.fixture
-def album(pages) -> str:  # noqa: F811
+def album(pages) -> str:
     """Add a run of eight clips of two tasks; return the path of the first one's page."""
     run = "album"
     now = datetime.now(UTC)
@@ -85,7 +84,7 @@ def test_clips_are_reviewed_by_keyboard(visit, album):
     page.locator(".card").first.wait_for()
 
 
-def test_a_clip_in_the_frame_leads_on(visit, pages, generation):  # noqa: F811
+def test_a_clip_in_the_frame_leads_on(visit, pages, generation):
     """In the frame of the run's tab there are previous, next and all clips, and links out to task, log and run."""
     generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
     for index in range(3):
@@ -115,7 +114,7 @@ def test_a_clip_in_the_frame_leads_on(visit, pages, generation):  # noqa: F811
     ("zone", "shown", "named"),
     [("America/New_York", "2026-01-02 08:53:20", "EST"), ('"Asia/Tokyo"', "2026-01-02 22:53:20", "GMT+9")],
 )
-def test_times_as_in_airflow(visit, pages, zone, shown, named):  # noqa: F811
+def test_times_as_in_airflow(visit, pages, zone, shown, named):
     """The zone that was chosen in Airflow's own pages, its format with 24 hours, and the zone's name."""
     at = datetime(2026, 1, 2, 13, 53, 20, tzinfo=UTC)
     task = f"zone-{named}"
@@ -126,7 +125,7 @@ def test_times_as_in_airflow(visit, pages, zone, shown, named):  # noqa: F811
     assert page.locator(".timeline time").first.get_attribute("title") == "2026-01-02 13:53:20 UTC"
 
 
-def test_what_is_copied_for_support(visit, pages, generation):  # noqa: F811
+def test_what_is_copied_for_support(visit, pages, generation):
     """One button copies ids, state, code and times; they are the same that the page shows on demand."""
     generation_id, _ = generation(states=[["failed", 0]], error="CreationPolicyViolation")
     pages.add("supported", generation_id, state="failed", watch=MADE)
@@ -140,7 +139,7 @@ def test_what_is_copied_for_support(visit, pages, generation):  # noqa: F811
     assert page.locator(".support").inner_text().strip() == copied
 
 
-def test_a_running_clip_answers_first_things_first(visit, pages, generation):  # noqa: F811
+def test_a_running_clip_answers_first_things_first(visit, pages, generation):
     """State, elapsed time, polls and the expected end are there at once; the elapsed time runs by itself."""
     generation_id, _ = generation(states=[["processing", 0]])
     now = datetime.now(UTC)
@@ -160,7 +159,7 @@ def test_a_running_clip_answers_first_things_first(visit, pages, generation):  #
 
 
 @pytest.mark.parametrize(("age", "triggerer", "is_told"), [(90, None, True), (20, None, False), (90, 1, False)])
-def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age, triggerer, is_told):  # noqa: F811
+def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age, triggerer, is_told):
     """After a minute the page says that the task will not go on by itself, and that nothing is lost."""
     generation_id, _ = generation(states=[["processing", 0]])
     deferred = datetime.now(UTC) - timedelta(seconds=age)
@@ -171,7 +170,7 @@ def test_a_wait_without_a_triggerer_is_said_aloud(visit, pages, generation, age,
     assert page.get_by_text("No triggerer has taken up this wait").count() == is_told
 
 
-def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):  # noqa: F811
+def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
     """The badge, an alert with what to do, and the file's panel; nothing offers a download of it."""
     record = {
         "uri": f"file://{pages.root}/never-there.mp4",
@@ -191,7 +190,7 @@ def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):  # 
     assert "finds no file at" in card.inner_text()
 
 
-def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
+def test_an_unknown_address_leads_on(visit, pages):
     """A task without a clip, and an address that is none, offer the links that their address names."""
     page = visit(pages.at("no-such-task"))
     page.get_by_text("This task has no generation yet").wait_for()
@@ -209,7 +208,7 @@ def test_an_unknown_address_leads_on(visit, pages):  # noqa: F811
 @pytest.mark.parametrize(("task_state", "status", "badge"), [
     ("failed", "success", "Succeeded (task failed)"), ("failed", "failed", "Failed (cancelled)"),
 ])  # fmt: skip
-def test_one_vocabulary(visit, pages, generation, task_state, status, badge):  # noqa: F811
+def test_one_vocabulary(visit, pages, generation, task_state, status, badge):
     """The badge is the same on page and sheet, with what the state's word does not say."""
     generation_id, _ = generation(states=[[status, 0]], error="UserCancelled")
     task = f"word-{status}"

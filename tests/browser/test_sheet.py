@@ -11,7 +11,6 @@ import pytest
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.sandbox.media.pictures import png
 from private_airflow import wait_for
-from tests.integration.ui.conftest import Pages, pages, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 PHONE = {"width": 360, "height": 740}
@@ -32,7 +31,7 @@ def until(page: Any, condition: str, seconds: float = 20) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(pages) -> str:  # noqa: F811
+def filled(pages) -> str:
     """Fill a run with clips in all states; return the path of its sheet."""
     began = datetime.now(UTC) - timedelta(minutes=30)
     clip = pages.sandbox.file_bytes(pages.sandbox.add_generation("8001", dialect="ent-v2", states=[["success", 0]]))
@@ -86,7 +85,7 @@ def filled(pages) -> str:  # noqa: F811
 
 
 @pytest.fixture
-def visit(browser, pages) -> Iterator[Callable[..., Any]]:  # noqa: F811
+def visit(browser, pages) -> Iterator[Callable[..., Any]]:
     """Return a function that opens a path as admin, in a colour mode and a size, framed if asked."""
     pages.get("/vidu/static/vidu.css", user="admin")
     token = pages.sessions["admin"].cookies["_token"]
@@ -189,7 +188,7 @@ def test_no_seam_in_the_tab(visit, filled, theme):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_alone_it_has_airflows_colours(visit, pages, filled, theme):  # noqa: F811
+def test_alone_it_has_airflows_colours(visit, pages, filled, theme):
     """Without a frame around it the page has the same ground, text and line as Airflow's own."""
     page = visit("/", theme=theme)
     page.locator(f"html.{theme}").wait_for()
@@ -220,7 +219,7 @@ def test_on_a_phone_the_sheet_fits(visit, filled):
         page.get_by_role("button", name="Dense").click()
 
 
-def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):  # noqa: F811
+def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):
     """An outline stands in until the first answer; a run without clips says how a @task gets onto its sheet."""
     pages.add("other", None, dag="empty-ui")
     empty = pages.at("other", dag="empty-ui").partition("/tasks")[0]
@@ -235,7 +234,7 @@ def test_the_skeleton_and_the_empty_sheet(visit, pages, filled):  # noqa: F811
     assert page.locator(".skeleton").count() == 0
 
 
-def test_a_sheet_says_that_no_triggerer_runs(visit, pages):  # noqa: F811
+def test_a_sheet_says_that_no_triggerer_runs(visit, pages):
     """Once above the clips, and in a line of each card that waits for one."""
     since = datetime.now(UTC) - timedelta(minutes=5)
     note = {"conn_id": "not_there", "role": "generate"}
@@ -247,7 +246,7 @@ def test_a_sheet_says_that_no_triggerer_runs(visit, pages):  # noqa: F811
     assert page.locator(".card", has_text="No triggerer has taken up this wait").count() == 2
 
 
-def test_a_sheet_names_the_tasks_that_failed_without_a_clip(visit, pages):  # noqa: F811
+def test_a_sheet_names_the_tasks_that_failed_without_a_clip(visit, pages):
     """A refused create leaves no card: the sheet says how many there are, and leads to their logs."""
     known = {"dag": "refused-ui", "state": "failed", "operator": "ViduGenerateOperator"}
     for index in range(4):

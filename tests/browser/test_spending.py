@@ -8,15 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_vidu.links import has_pages
-from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - fixtures
-from tests.integration.ui.conftest import pages, s3  # noqa: F401 - fixtures
+from tests.browser.test_sheet import PHONE, until, visit  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 MODELS = ("viduq3-turbo", "viduq2-pro", "viduq1")
 
 
 @pytest.fixture(scope="module")
-def queue(pages) -> str:  # noqa: F811
+def queue(pages) -> str:
     """Fill a run whose clips have to wait for slots; return the path of its sheet."""
     began = datetime.now(UTC) - timedelta(minutes=4)
     for index in range(5):
@@ -38,7 +37,7 @@ def queue(pages) -> str:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def spent(pages) -> None:  # noqa: F811
+def spent(pages) -> None:
     """Fill the database with the generations of three weeks."""
     now = datetime.now(UTC)
     for index in range(60):
@@ -50,7 +49,7 @@ def spent(pages) -> None:  # noqa: F811
     pages.add("films", None, dag="trailer", state="running", tried=2, operator="ViduBatchOperator")
 
 
-def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
+def test_a_task_in_the_queue(visit, pages, queue, picture):
     """Its page says which place it has; the sheet has its card; once it has submitted, the page is the clip's."""
     page = visit(queue)
     page.locator(".card").nth(4).wait_for()
@@ -73,7 +72,7 @@ def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def _submit(pages, index: int, generation_id: str) -> None:  # noqa: F811
+def _submit(pages, index: int, generation_id: str) -> None:
     """Do what a task does when its turn has come: replace the note, and publish the id."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import insert, select, update
@@ -88,7 +87,7 @@ def _submit(pages, index: int, generation_id: str) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_of_the_navigation(visit, spent, picture, theme):  # noqa: F811
+def test_the_page_of_the_navigation(visit, spent, picture, theme):
     """Airflow's navigation leads to the sums, in its frame and colours; the period is chosen, and the CSV kept."""
     page = visit("/plugin/vidu-credits", theme=theme)
     frame = page.frame_locator("iframe")
@@ -107,7 +106,7 @@ def test_the_page_of_the_navigation(visit, spent, picture, theme):  # noqa: F811
     assert kept.value.suggested_filename == "vidu-credits-7-days.csv"
 
 
-def test_on_a_phone_the_sums_fit(visit, spent, picture):  # noqa: F811
+def test_on_a_phone_the_sums_fit(visit, spent, picture):
     """At 360 pixels nothing but the tables scrolls sideways, and the address keeps the period."""
     page = visit("/vidu/spending?days=90", size=PHONE)
     page.locator(".spent-days li").nth(89).wait_for(state="attached")

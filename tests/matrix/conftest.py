@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import select
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run, TaskState
-from processes import members_of, wait_for
+from processes import members_of, tail, wait_for
 from tests.versions import AIRFLOW
 
 HERE = Path(__file__).parent
@@ -60,22 +60,40 @@ class CommandLineAirflow(AnyAirflow):
             shutil.copytree(folder, dags, dirs_exist_ok=True)
         settings = {
             "CORE__DAGS_FOLDER": str(dags),
-            # The one executor that Airflow 2 allows on SQLite.
-            "CORE__EXECUTOR": "SequentialExecutor",
+            "CORE__EXECUTOR": "local_on_sqlite.LocalOnSQLite",
             "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
         }
         parts = {name: (name,) for name in ("scheduler", "triggerer")}
         variables = {f"AIRFLOW_CONN_{name.upper()}": connection for name, connection in connections.items()}
+        variables["PYTHONPATH"] = str(HERE)  # the executor's
         super().__init__(home, [dags], settings=settings, environment={**variables, **environment}, components=parts)
+        self._commands_process: subprocess.Popen[bytes] | None = None
 
-    def run(self, *arguments: str) -> str:
-        """Run an ``airflow`` command and return what it prints."""
-        done = subprocess.run(
-            self._command(*arguments), env=self.environment(), cwd=self.home, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+    def run(self, *words: str) -> None:
+        """Run an ``airflow`` command, or Python after ``-c``."""
+        log = self.output / "commands.log"
+        if self._commands_process is None:
+            with log.open("wb") as out:
+                self._commands_process = subprocess.Popen(
+                    [self.python, HERE / "airflow_commands.py"], env=self.environment(), cwd=self.home,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out,
+                )  # fmt: skip
+        process = self._commands_process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(words).encode() + b"\n")
+        process.stdin.flush()
+        readable, _, _ = select.select([process.stdout], [], [], 120)
+        answer = process.stdout.readline() if readable else b""
+        assert answer == b'""\n', f"{words}: {answer.decode()}\n{tail(log)}"
+
+    def stop(self, timeout: float = 5) -> None:
+        """Stop all processes."""
+        if self._commands_process is not None:
+            self._commands_process.kill()
+            self._commands_process.communicate()
+            self._commands_process = None
+        super().stop(timeout)
 
     def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         """Read the metadata database: every ``airflow`` command costs seconds of a core."""
@@ -111,13 +129,14 @@ class CommandLineAirflow(AnyAirflow):
 
     def fail_task(self, run: Run, name: str) -> None:
         """Mark a task as failed by the call that the page of Airflow 2 makes."""
-        code = f"""
+        self.run(
+            "-c",
+            f"""
 from airflow.models.serialized_dag import SerializedDagModel
 SerializedDagModel.get_dag({run.dag_id!r}).set_task_instance_state(
     task_id={name!r}, run_id={run.run_id!r}, state="failed", commit=True
-)"""
-        command = [sys.executable, "-c", code]
-        subprocess.run(command, env=self.environment(), cwd=self.home, check=True, timeout=120)
+)""",
+        )
 
     def clear_task(self, run: Run, name: str) -> None:
         """Clear a task."""

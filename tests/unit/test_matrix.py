@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -38,13 +40,78 @@ def test_oldest_and_newest_are_of_every_change() -> None:
     assert oldest.goes == newest.goes == ("tests", "run")
 
 
-@each_row("name", matrix.AT_NIGHT)
-def test_what_the_ends_omit_is_in_the_whole_matrix(name) -> None:
-    """It is there, the two ends omit it, and every cell of the whole matrix with these tests runs it."""
-    left_out = f"--ignore=tests/{name}"
-    assert (matrix.ROOT / "tests" / name).exists()
-    assert all(left_out in cell.arguments["tests"] for cell in matrix.ends(matrix.cells()))
-    assert not any(left_out in cell.arguments.get("tests", ()) for cell in matrix.cells())
+TESTS = matrix.ROOT / "tests"
+PACKAGE = "airflow_provider_vidu"
+
+
+def module_file(module: str) -> Path | None:
+    """Return the file of a module of the package or of the tests, or None for any other."""
+    path = matrix.ROOT.joinpath(*module.split("."))
+    found = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in found if file.exists()), None) if module.startswith((PACKAGE, "tests.")) else None
+
+
+@functools.cache
+def imports(file: Path) -> frozenset[str]:
+    """Return what a module imports when it runs, also within its functions."""
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    nodes = list(ast.walk(tree))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
+
+
+@functools.cache
+def reached(test: str) -> frozenset[Path]:
+    """Return the files that a test imports, and what those import."""
+    # The API server of these tests loads the plugin by its entry point.
+    more = [f"{PACKAGE}.ui.plugin"] if test.startswith("integration/ui/") else []
+    left, seen = [TESTS / test, *filter(None, map(module_file, more))], set[Path]()
+    while left:
+        file = left.pop()
+        if file not in seen:
+            seen.add(file)
+            left.extend(filter(None, map(module_file, imports(file))))
+    return frozenset(seen)
+
+
+def test_every_module_that_imports_airflow_is_tested_at_the_ends() -> None:
+    """A new one needs a test there; the sandbox runs without Airflow."""
+    folder = matrix.ROOT / PACKAGE
+    meets = {
+        file.relative_to(folder).with_suffix("").as_posix()
+        for file in folder.rglob("*.py")
+        if "sandbox" not in file.parts and any(name.startswith("airflow.") for name in imports(file))
+    }
+    assert meets == set(matrix.MEETS_AIRFLOW)
+
+
+@each_row(("module", "tests"), matrix.MEETS_AIRFLOW.items())
+def test_the_ends_run_tests_of_what_meets_airflow(module, tests) -> None:
+    """Each test imports the module, or what imports it, and each end of the matrix runs it."""
+    for test in tests:
+        assert matrix.ROOT / PACKAGE / f"{module}.py" in reached(test), test
+        assert all(f"tests/{test}" in cell.arguments["tests"] for cell in matrix.ends(matrix.cells()))
+
+
+def test_every_test_that_asks_which_airflow_runs_at_the_ends() -> None:
+    """What a test expects of one Airflow and not of another is seen on both ends."""
+    asked = {"tests.versions", "airflow.providers.common.compat.version_compat", f"{PACKAGE}.links.has_pages"}
+    files = [file for part in ("unit", "integration") for file in (TESTS / part).rglob("test_*.py")]
+    asking = {f"tests/{file.relative_to(TESTS).as_posix()}" for file in files if asked & imports(file)}
+    assert asking <= set(matrix.AT_THE_ENDS)
+    assert {f"tests/{name}" for name in matrix.ASKS_WHICH_AIRFLOW} <= asking
+
+
+def test_the_whole_matrix_runs_what_the_ends_leave_out() -> None:
+    """By day or at night, every test of the package meets every Airflow, but for those of decisions."""
+    every = {cell.airflow for cell in matrix.cells() if set(matrix.TESTED) <= set(cell.arguments.get("tests", ()))}
+    assert every >= set(matrix.MATRIX)
 
 
 def test_each_airflow_has_a_run_of_its_own() -> None:
@@ -86,3 +153,12 @@ def test_a_cell_that_cannot_be_installed_is_told(tmp_path, monkeypatch) -> None:
     wheel = tmp_path / "airflow_provider_vidu-0-py3-none-any.whl"
     assert matrix.whole(cell, wheel) == f"FAILED to install, see build/matrix/broken-py{python}/install.log"
     assert "there-are-no-such-pins" in (matrix.BUILD / cell.name / "install.log").read_text("utf-8")
+
+
+@each_row("closing", ["1 failed, 17 passed in 225.12s (0:03:45)", "=== 5 passed in 3.10s ===", "no tests ran in 0.01s"])
+def test_the_table_shows_pytests_closing_line(closing) -> None:
+    """Also if Airflow prints a warning behind it; without one, the last line there is."""
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+        log.write(f"ERROR: nothing\n{closing}\n\nbase.py:27 RemovedInAirflow3Warning: 3 metrics in 1.0s\n")
+        log.flush()
+        assert matrix._last_line(Path(log.name)) == closing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -15,25 +16,49 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("count", [1, 3, 4, 6])
 @pytest.mark.parametrize("with_processes", [True, False])
-def test_each_file_is_in_one_share(count, with_processes):
+@pytest.mark.parametrize("parts", [shares.PARTS, shares.AIRFLOWS], ids=["files", "airflows"])
+def test_each_file_is_in_one_share(count, with_processes, parts):
     """None is run twice, and none is forgotten."""
-    made = shares.shares(count, with_processes=with_processes)
-    every = sorted(name for names in shares.units().values() for name in names)
+    made = shares.shares(count, with_processes=with_processes, parts=parts)
+    files = [path for part in parts for path in (shares.TESTS / part).rglob("test_*.py")]
+    every = [path.relative_to(shares.TESTS).as_posix() for path in files]
+    beside = ["test_example_dags.py", "test_provider_info.py"] if parts == shares.PARTS else []
     assert len(made) == count
-    assert sorted(name for names in made for name in names) == every
-    assert {Path(__file__).relative_to(shares.TESTS).as_posix(), "test_provider_info.py"} <= set(every)
+    assert sorted(name for names in made for name in names) == sorted(every + beside)
+
+
+def test_what_is_asked_for_is_shared_out():
+    """Files that do not run give nobody work; a folder stands for its files."""
+    made = shares.shares(2, with_processes=False, asked=("unit/test_rows.py", "unit/stores", "integration/ui"))
+    assert {name.rpartition("/")[0] for names in made for name in names} == {"unit", "unit/stores", "integration/ui"}
+    assert min(sum(name.startswith("unit/") for name in names) for names in made) > 1
 
 
 def test_each_folder_is_shared_out_or_runs_in_one_process():
-    """A new folder of tests is in one of the two lists."""
-    alone = {"bare", "browser", "cluster", "crowd", "e2e", "matrix", "soak", "stores"}
+    """A new folder of tests is in one of the lists."""
+    alone = {"bare", "cluster", "crowd", "matrix", "soak", "stores"}
     folders = {path.parent.relative_to(shares.TESTS).parts[0] for path in shares.TESTS.glob("*/**/test_*.py")}
-    assert folders == alone | set(shares.PARTS)
+    assert folders == alone | set(shares.PARTS) | set(shares.AIRFLOWS)
 
 
 def test_what_is_named_is_there():
     """A file that was renamed does not keep its seconds."""
-    assert set(shares.SECONDS) | set(shares.WITH_PROCESSES) <= set(shares.units())
+    known = set(shares.units()) | set(shares.units(shares.AIRFLOWS))
+    assert {*shares.SECONDS, *shares.WITH_PROCESSES, *shares.ALONE} <= known
+
+
+@pytest.mark.parametrize("folder", shares.AIRFLOWS)
+def test_no_airflow_is_started_twice(folder):
+    """The files that take the folder's Airflow run in one process."""
+    takers = {
+        unit
+        for unit, names in shares.units((folder,)).items()
+        for name in names
+        for node in ast.walk(ast.parse((shares.TESTS / name).read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and "airflow" in [argument.arg for argument in node.args.args]
+        if node.name.startswith("test_") or node.decorator_list
+    }
+    assert len(takers) == 1
 
 
 @pytest.mark.processes

@@ -53,6 +53,16 @@ def wav() -> bytes:
     return made.getvalue()
 
 
+BRANDS = {
+    "image/avif": (b"avif", b"avis"),
+    "image/heic": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    "image/heif": (b"mif1", b"mif2", b"msf1", b"miaf"),
+    "audio/mp4": (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "),
+    "video/3gpp": (b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gs7", b"3ge6"),
+    "video/quicktime": (b"qt  ",),
+}
+"""What a file's first brand says, as registered (https://mp4ra.org/registered-types/brands)."""
+
 TRANSPORT = (b"\x47\x40\0\x10" + bytes(184)) * 30
 BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
 
@@ -96,6 +106,8 @@ BMP = b"BM" + (1000).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little
         (ftyp(b"mif1", b"mif1", b"heic"), "image/heic"),
         (ftyp(b"msf1", b"msf1", b"hevc"), "image/heic"),
         (ftyp(b"mif1", b"mif1", b"miaf"), "image/heif"),
+        *((ftyp(brand), kind) for kind, brands in BRANDS.items() for brand in brands),
+        *((ftyp(brand, b"avif"), "video/mp4") for brand in (b"M4V ", b"M4VH", b"M4VP", b"F4V ")),
         (b"\x1a\x45\xdf\xa3\1\0\0\0\0\0\0\x1f\x42\x82\x84webm", "video/webm"),
         (b"\x1a\x45\xdf\xa3\1\0\0\0\0\0\0\x1f\x42\x82\x88matroska", "video/x-matroska"),
         (b"RIFF\x24\0\0\0AVI LIST", "video/x-msvideo"),

@@ -107,7 +107,15 @@ def test_a_url_is_named_by_its_path_and_a_hash():
     assert first.startswith("video-")
 
 
-@pytest.mark.parametrize(
+SIGNING = (
+    "X-Amz-Credential", "X-Goog-Signature", "x-oss-credential", "x-cos-security-token", "X-Tos-Signature",
+    "X-Obs-Date", "q-key-time", "q-header-list", "q-url-param-list", "Signature", "sig", "sign", "Expire", "Expires",
+    "Policy", "Key-Pair-Id", "AWSAccessKeyId", "AccessKeyId", "GoogleAccessId", "auth_key", "security-token",
+)  # fmt: skip
+"""Parameters that sign: those of Amazon, Google, Alibaba, Tencent, Volcano Engine and Huawei, and of CDNs."""
+
+
+@each_row(
     ("one", "other"),
     [
         ("X-Amz-Date=1&X-Amz-Signature=a", "X-Amz-Date=2&X-Amz-Signature=b"),
@@ -115,6 +123,7 @@ def test_a_url_is_named_by_its_path_and_a_hash():
         ("q-sign-algorithm=sha1&q-ak=1&q-signature=x", "q-sign-algorithm=sha1&q-ak=1&q-signature=y"),
         ("sv=1&se=2026&sr=b&sp=r&sig=a", "sv=1&se=2027&sr=b&sp=r&sig=b"),
         ("id=7&token=a", "id=7&token=b"),
+        *((f"id=7&{name}=a", f"id=7&{name}=b") for name in SIGNING),
     ],
 )
 def test_a_new_signature_keeps_the_name(one, other):

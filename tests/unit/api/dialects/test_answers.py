@@ -115,7 +115,11 @@ def test_the_gateways_state_wins_over_that_inside() -> None:
     assert read({"data": {"status": "UNKNOWN", "data": inner}}).succeeded
 
 
-@each_row("name", ["result_url", "file_url", "demo_audio", "signed_url", "url", "download_url"])
+@each_row(
+    "name",
+    ["video_url", "result_url", "file_url", "demo_audio", "signed_url", "url", "download_url", "output_url",
+     "audio_url", "image_url"],
+)  # fmt: skip
 def test_names_of_a_result(name: str) -> None:
     """The result of a success is found under each name that was seen."""
     assert read({"id": "a", "status": "completed", name: "https://h/r"}).video_url == "https://h/r"

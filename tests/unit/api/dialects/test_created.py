@@ -77,6 +77,7 @@ FORMS: list[tuple[Any, str]] = [
 ]
 JOB = "947000000000000001"
 OTHER = "48038932-0ff5-4251-8b4b-7a76c09fd114"
+OF_REQUESTS = ("request_id", "traceId", "reqId", "log_id", "spanId", "correlation-id", "x-request-id")
 BESIDE_OTHERS: list[Any] = [
     {"uuid": OTHER, "content": {"task_id": JOB}},
     {"request": {"id": OTHER}, "content": {"task_id": JOB}},
@@ -88,6 +89,7 @@ BESIDE_OTHERS: list[Any] = [
     {"id": "req-1", "request_id": "req-1", "data": {"task_id": JOB}},
     {"id": OTHER, "trace_id": OTHER, "data": {"id": JOB}},
     {"id": OTHER, "RequestId": OTHER, "data": JOB},
+    *({"id": OTHER, name: OTHER, "data": {"id": JOB}} for name in OF_REQUESTS),
     {"id": OTHER, "data": {"task_id": JOB}},
     {"id": OTHER, "status": "success", "data": {"task_id": JOB}},
     {"id": OTHER, "code": 0, "data": {"id": JOB, "status": "pending"}},
@@ -100,9 +102,10 @@ BESIDE_OTHERS: list[Any] = [
     {"id": JOB, "task": "text2video", "result": "accepted"},
     {"id": "chatcmpl-1", "choices": [{"message": {"content": json.dumps({"task_id": JOB})}}]},
     {"ID": JOB}, {"Id": JOB}, {"_id": JOB}, {"task-id": JOB}, {"taskID": JOB}, {"TaskId": JOB},
-    {"prediction_id": JOB}, {"task": JOB}, {"job": JOB}, {"task_id": [JOB]}, {"task_ids": [JOB]},
-    {"task_id": {"id": JOB}}, {"Response": {"JobId": JOB, "RequestId": OTHER}}, {"Data": {"ID": JOB}},
-    [{"note": "x"}, {"task_id": JOB}],
+    {"taskNo": JOB}, {"jobNo": JOB}, {"task_uuid": JOB}, {"job_uuid": JOB}, {"job_ids": [JOB]},
+    {"generation_ids": [JOB]}, {"prediction_id": JOB}, {"task": JOB}, {"job": JOB}, {"task_id": [JOB]},
+    {"task_ids": [JOB]}, {"task_id": {"id": JOB}}, {"Response": {"JobId": JOB, "RequestId": OTHER}},
+    {"Data": {"ID": JOB}}, [{"note": "x"}, {"task_id": JOB}],
 ]  # fmt: skip
 
 
