@@ -15,6 +15,7 @@ from airflow_provider_vidu.orders.records import STATE_KEY
 from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress, new_address
 from tests.integration.ui.conftest import RUN, Pages
+from tests.integration.ui.test_callbacks import _stored
 
 DAG = "unawaited"
 
@@ -75,6 +76,7 @@ def add_asset(pages: Pages, trigger: Any, *, is_active: bool = True) -> int:
     encoded = encode_trigger(encode_trigger(trigger))  # twice, like Airflow: in the DAG, and from the stored DAG
     with Session(pages.engine) as session, session.begin():
         asset, row = AssetModel(name=name, uri=f"x://{name}"), Trigger(**encoded)
+        row.encrypted_kwargs = _stored(encoded["kwargs"])  # the API server has another Fernet key than this process
         session.add_all([asset, row])
         session.flush()
         asset.add_trigger(row, "watcher")
