@@ -79,7 +79,7 @@ def find_unawaited(instances: Collection[UUID]) -> dict[UUID, list[UnawaitedOrde
         return found
     with create_session() as session:
         rows = list(session.execute(_records(TaskInstance, TaskInstance.id, instances)))
-        # Since 3.4, earlier tries are archived in the table of the current ones.
+        # Since 3.4, the table of the current tries holds the earlier ones, too.
         if not HAS_REGIONS and (others := set(instances) - {as_uuid(row.asked) for row in rows}):
             rows += session.execute(_records(TaskInstanceHistory, TaskInstanceHistory.task_instance_id, others))
     for row in rows:
@@ -114,6 +114,7 @@ def _records(tries: Any, own: Any, instances: Collection[UUID]) -> Any:
         .select_from(tries)
         .join(TaskStateStoreModel, is_same)
         .where(ids_in(own, instances), TaskStateStoreModel.key == STATE_KEY)
+        .execution_options(include_all_attempts=True)  # 3.4 hides earlier tries otherwise; 3.3 ignores it
     )
 
 
