@@ -17,6 +17,7 @@ from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, checked_seconds
 from airflow_provider_vidu.exceptions import ViduError, ViduRequestError
 from airflow_provider_vidu.polling.watch import PollPolicy
+from airflow_provider_vidu.tasks.callbacks.nudges import nudges_of
 from airflow_provider_vidu.tasks.clients import shared_client
 from airflow_provider_vidu.tasks.completions import CompletionTracker, named
 
@@ -50,6 +51,10 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
     Without ``generation_ids`` it watches the whole account, which needs a dialect with a list (``ent-v2``). With
     ``vidu-native``, name the generations. Each round reads the list back to the last known entry, up to 5,000
     generations.
+
+    *Callbacks.* If ``[vidu] callback_base_url`` is set (Airflow ≥ 3.3), the callback of an order with
+    ``wait_for_completion=False`` makes the next round begin within about five seconds, so ``poll_interval`` can be
+    long. Requires a trigger with the order's ``vidu_conn_id`` and an asset of its own.
 
     *After a restart of the triggerer.* Airflow ≥ 3.3 stores the trigger's memory with the asset: generations that
     finished during the restart are reported then, and each only once, except in the last seconds before a crash.
@@ -96,6 +101,8 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         tracker = CompletionTracker(PollPolicy.for_trigger(self.poll_interval), self.generation_ids, self.since)
         tracker.remember(await self._recalled(), time.time())
         kept = tracker.memory()
+        if nudges := nudges_of(getattr(self, "asset_state_store", None), self.log):
+            await nudges.have_come()  # whatever came before the first round
         async with await shared_client(self.vidu_conn_id) as client:
             while True:
                 events, delay = await self._round(client, tracker)
@@ -105,7 +112,10 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
                 await asyncio.sleep(settle)
                 if kept != (kept := tracker.memory()):
                     await self._keep(kept)
-                await asyncio.sleep(delay - settle)
+                if nudges is None or tracker.is_failing:  # no callback shortens a backoff
+                    await asyncio.sleep(delay - settle)
+                else:
+                    await nudges.pause(delay - settle, had_events=bool(events))
 
     async def _round(self, client: AsyncClient, tracker: CompletionTracker) -> tuple[list[dict[str, Any]], float]:
         errors: list[ViduError] = []

@@ -80,8 +80,9 @@ _OPTIONS = {
         "https://airflow.example.com",
         "The address of Airflow's API server as the service reaches it, with the path that Airflow is deployed under. "
         "If set, generations of ent-v2 that tasks wait for in the triggerer are submitted with a callback address "
-        "below it, and polled seldom. Needs Airflow 3.1.1. Set it for the workers and the API server alike. Empty: no "
-        "callbacks.",
+        "below it, and polled seldom. Needs Airflow 3.1.1. From Airflow 3.3, so are those of tasks that do not wait, "
+        "and event triggers poll as soon as one has ended. Set it for the workers, the triggerers and the API server "
+        "alike. Empty: no callbacks.",
     ),
     "dry_run": _option(
         "boolean",

@@ -11,7 +11,7 @@ from airflow_provider_vidu.links import is_task_instance, publish_wait
 from airflow_provider_vidu.operators.preflight import check_downstream
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.order import Order
-from airflow_provider_vidu.orders.records import NullStore, order_of, store_for
+from airflow_provider_vidu.orders.records import NullStore, RecordStore, StateStore, order_of, store_for
 from airflow_provider_vidu.orders.request import arguments_of, endpoint_of, request_of, text
 from airflow_provider_vidu.orders.submission import Submission, digest_of
 from airflow_provider_vidu.tasks.callbacks.arrivals import address_for
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_vidu.operators.generate import ViduGenerateOperator
     from airflow_provider_vidu.operators.reuse import SharedResults
     from airflow_provider_vidu.orders.money.spending import Spending
+    from airflow_provider_vidu.tasks.callbacks.tokens import CallbackAddress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,11 @@ def submission_for(
 
     is_recorded = is_task_instance(context.get("ti"))
     order = order_of(context) if is_recorded else Order(0)
+    keeps = task.on_clear == "resume"
+    store = store_for(context, keeps=keeps) if is_recorded and task.durable else NullStore()
     return Submission(
         slot.hook,
-        store_for(context, keeps=task.on_clear == "resume") if is_recorded and task.durable else NullStore(),
+        store,
         order,
         task.log,
         cancel_abandoned=task.cancel_on_kill,
@@ -123,7 +126,18 @@ def submission_for(
         before_order=before_order,
         before_send=check,
         spending=spending,
-        # Only a task in the triggerer can be resumed; elsewhere nothing would wait for the callback.
-        callback=address_for(context) if task.deferrable and task.wait_for_completion else None,
+        callback=_callback(task, context, store),
         claim=None if shared is None else shared.claim(context, order, endpoint),
     )
+
+
+def _callback(task: ViduGenerateOperator, context: Context, store: RecordStore) -> CallbackAddress | None:
+    """Return where the service reports the end of a new generation; None if nothing could use the report.
+
+    A task that waits in the triggerer is resumed; one that waits in its worker cannot be. The callback of a task that
+    does not wait nudges event triggers. The API server finds its token in the record, if the record is in Airflow's
+    state store.
+    """
+    if task.wait_for_completion:
+        return address_for(context) if task.deferrable else None
+    return address_for(context, nudges=task.vidu_conn_id) if isinstance(store, StateStore) else None

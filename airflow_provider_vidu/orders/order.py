@@ -71,7 +71,8 @@ class Record:
     named none; ``spent`` is what the task instance's earlier generations cost. ``refused`` is whether the price exceeds
     ``max_credits``, so that no try may use the generation, and ``refunded`` whether it was cancelled at no cost.
     ``region`` is the order's. ``callback`` is the digest of the token in the request's ``callback_url``; empty if the
-    service reports no end.
+    service reports no end. ``nudges`` is the connection whose event triggers that callback nudges; empty if it resumes
+    the task.
     """
 
     order: int
@@ -92,13 +93,12 @@ class Record:
     refunded: bool = False
     region: str = ""
     callback: str = ""
+    nudges: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
-        stored = asdict(self)
-        if not self.callback:  # most records, whose stored form is then that of earlier versions
-            del stored["callback"]
-        return stored
+        # Most records have no callback; their stored form is then that of earlier versions.
+        return {name: value for name, value in asdict(self).items() if value or name not in ("callback", "nudges")}
 
     @classmethod
     def from_json(cls, stored: object) -> Record | None:
@@ -169,7 +169,7 @@ class Record:
 
 _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(("order", "try_number"), int),
-    **dict.fromkeys(("region", "callback"), str),
+    **dict.fromkeys(("region", "callback", "nudges"), str),
     "looks": Mapping,
     "clears": (int, type(None)),
 }

@@ -337,7 +337,7 @@ class Submission:
         called = self._hook.config.dialect.with_callback(sent, self._callback.url, endpoint)
         if called is None:
             return record, sent
-        return replace(record, callback=self._callback.digest), called
+        return replace(record, callback=self._callback.digest, nudges=self._callback.nudges), called
 
     def _after_clear(self, record: Record, request: str) -> Generation | None:
         """Return the generation of the order before a clear if this order resumes it.

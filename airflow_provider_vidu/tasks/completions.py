@@ -68,6 +68,11 @@ class CompletionTracker:
         self._failures = 0
         self._problem: str | None = None
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest round had errors."""
+        return self._failures > 0
+
     def memory(self) -> dict[str, Any]:
         """Return the state that another process needs to continue, as plain JSON."""
         reported = _newest(self._reported, KEPT)

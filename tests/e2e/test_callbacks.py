@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import requests
 
 from airflow_provider_vidu.sandbox import Sandbox
-from private_airflow import PrivateAirflow, wait_for
+from private_airflow import PrivateAirflow, Run, wait_for
 from processes import free_port
 from tests.callback_requests import body, signed_headers
 from tests.e2e.leaks import files_with
@@ -30,10 +31,11 @@ pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1, 1), reason="The API server of o
 
 @dataclass(frozen=True)
 class Called:
-    """An Airflow that the sandbox can call."""
+    """An Airflow that the sandbox can call, and a second account that no task waits for."""
 
     airflow: PrivateAirflow
     sandbox: Sandbox
+    fed: Sandbox
 
     def creates(self, prompt: str) -> list[Any]:
         """Return what was billed for a prompt."""
@@ -50,15 +52,20 @@ class Called:
 
     def reported(self, generation_id: str) -> float:
         """Return when the end of a generation was reported, and accepted."""
-        return next(
-            record.wall_time
-            for record in self.sandbox.callbacks
-            if record.id == generation_id and record.word != "processing" and record.status == 200
-        )
+        return _reported(self.sandbox, generation_id)[0]
 
     def run(self, prompt: str) -> Any:
         """Order a generation."""
         return self.airflow.trigger("e2e_called", {"prompt": prompt})
+
+
+def _reported(sandbox: Sandbox, generation_id: str) -> list[float]:
+    """Return when the end of a generation was reported, and accepted, in epoch seconds."""
+    return [
+        record.wall_time
+        for record in sandbox.callbacks
+        if record.id == generation_id and record.word != "processing" and record.status == 200
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +75,21 @@ def called(tmp_path_factory, keys) -> Iterator[Called]:
     settings = {"VIDU__CALLBACK_BASE_URL": f"http://127.0.0.1:{port}", "CORE__PARALLELISM": "6"}
     with (
         Sandbox(keys=[keys.good], queue=1, duration=9, models="any", concurrency=None, list_payload=True) as sandbox,
+        Sandbox(keys=[keys.good], queue=1, duration=9, models="any", list_payload=True) as fed,
         PrivateAirflow(home, [HERE / "called_dags"], port=port, settings=settings) as airflow,
     ):
         extra = {"dialect": "ent-v2"}
         fields = {"conn_type": "vidu", "host": sandbox.url, "password": keys.good, "extra": extra}
         airflow.add_connection("vidu_called", fields)
-        airflow.wait_for_dags(["e2e_called", "e2e_called_mapped"])
-        made = Called(airflow, sandbox)
+        airflow.add_connection("vidu_fed", {**fields, "host": fed.url})
+        airflow.wait_for_dags(["e2e_called", "e2e_called_mapped", "e2e_called_fed", "e2e_on_fed"])
+        made = Called(airflow, sandbox, fed)
         # A callback shows the triggerer that they arrive, once Airflow drops the trigger before it polls by itself.
         # From then on, the first poll of each wait is later than the ends below.
         assert any(_is_proven(made) for _ in range(5)), airflow.output
         yield made
-        tokens = [create.body["callback_url"].rpartition("/")[2].encode() for create in sandbox.creates]
+        creates = [*sandbox.creates, *(create for create in fed.creates if "callback_url" in create.body)]
+        tokens = [create.body["callback_url"].rpartition("/")[2].encode() for create in creates]
     # The API server's access log holds the path; logs of tasks, triggers and scheduler do not.
     leaks = files_with(home, tokens)
     assert [path for path in leaks if "api-server" not in path] == []
@@ -139,3 +149,29 @@ def test_forged_callbacks_change_nothing(called):
     assert [task.state for task in called.airflow.tasks(run)] == ["deferred"]
     assert called.airflow.wait(run, timeout=300) == "success"
     assert len(called.queries(create.id)) <= 2
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="Older versions keep no state of assets.")
+def test_the_end_of_an_order_that_no_task_waits_for_starts_a_dag(called):
+    """The event trigger polls every ten minutes; because of the callback, it reports the end seconds later, once."""
+    airflow, fed = called.airflow, called.fed
+    assert wait_for(lambda: fed.requests("list"), 120), "nothing watches the account"
+    run = airflow.trigger("e2e_called_fed")
+    assert airflow.wait(run, timeout=300) == "success"
+    (create,) = fed.creates
+    assert wait_for(lambda: _reported(fed, create.id), 60), "the callback was not accepted"
+
+    def started() -> list[Any]:
+        return list(airflow.api("GET", "/dags/e2e_on_fed/dagRuns")["dag_runs"])
+
+    assert wait_for(started, 90), "the end started nothing"
+    (consumer,) = started()
+    began = datetime.fromisoformat(consumer["queued_at"]).timestamp()
+    print("started after", began - _reported(fed, create.id)[0])
+    assert airflow.wait(Run("e2e_on_fed", consumer["dag_run_id"])) == "success"
+    (payload,) = airflow.xcom(Run("e2e_on_fed", consumer["dag_run_id"]), "told")
+    assert (payload["generation_id"], payload["outcome"]) == (create.id, "succeeded")
+    # The first round, the one that the callback causes, and its repetition; the end is one query.
+    assert len(fed.requests("list")) <= 3
+    assert len(fed.requests("query", create.id)) == 1
+    assert len(started()) == 1

@@ -42,15 +42,16 @@ class CallbackWorld:
 
     :param sandbox: the service; its clock stands still.
     :param prompt: of the order.
+    :param kwargs: further arguments of its task.
     """
 
-    def __init__(self, sandbox: Sandbox, prompt: str = "a cat") -> None:
+    def __init__(self, sandbox: Sandbox, prompt: str = "a cat", **kwargs: Any) -> None:
         self.sandbox = sandbox
         sandbox.set_speed(0)
         self.now = 1_000_000.0
         self.key: str | None = sandbox.key
         self.broken: Exception | None = None
-        self.task = CalledTask(prompt=prompt)
+        self.task = CalledTask(prompt=prompt, **kwargs)
         self.instance: UUID = self.task.id
         self.deferred_at = self.now - 100
         self.deferred: TaskDeferred | None = None

@@ -22,6 +22,8 @@ from airflow.triggers.base import BaseEventTrigger
 from airflow_provider_vidu import event_triggers
 from airflow_provider_vidu.event_triggers import STATE_KEY, ViduGenerationFinishedTrigger
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.tasks.callbacks import nudges
+from airflow_provider_vidu.tasks.callbacks.nudges import NUDGE_KEY
 from tests.integration.documented import DocumentedService
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_backoff")]
@@ -35,6 +37,7 @@ class Store:
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
+        self.reads: list[str] = []
 
     @property
     def told(self) -> list[str]:
@@ -43,6 +46,7 @@ class Store:
 
     async def aget(self, key: str) -> Any:
         """Return a copy of what was stored."""
+        self.reads.append(key)
         return json.loads(self.kept[key]) if key in self.kept else None
 
     async def aset(self, key: str, value: Any) -> None:
@@ -266,6 +270,66 @@ async def test_an_unknown_generation_does_not_stop_the_others(dialect, sandbox):
     sandbox.add_generation("2", dialect=dialect, states=DONE)
     async with Watching(made(generation_ids=["1", "2"])) as watching:
         await until(lambda: watching.ids == ["2"])
+
+
+@pytest.fixture
+def called(connect, sandbox, monkeypatch):
+    """Switch callbacks on, and let the trigger read often; return a store that counts reads of nudges."""
+    monkeypatch.setenv("AIRFLOW__VIDU__CALLBACK_BASE_URL", "https://airflow.example.com")
+    monkeypatch.setattr(event_triggers, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(nudges, "READ_SECONDS", 0.02)
+    monkeypatch.setattr(nudges, "SHARE_SECONDS", 0.0)
+    connect("ent-v2", max_retries=0)
+    return Store()
+
+
+async def test_a_callback_makes_the_next_round_begin(called, sandbox):
+    """With an interval of ten minutes, an end is reported as soon as a callback has come, and once."""
+    sandbox.add_generation("1", dialect="ent-v2", states=BUSY)
+    async with Watching(made(called, poll_interval=600)) as watching:
+        await until(lambda: called.reads.count(NUDGE_KEY) > 3)
+        asked = len(sandbox.requests("list"))
+        sandbox.add_generation("1", dialect="ent-v2", states=DONE)
+        await until(lambda: called.reads.count(NUDGE_KEY) > 6)
+        assert (watching.ids, len(sandbox.requests("list"))) == ([], asked)
+        await called.aset(NUDGE_KEY, "now")
+        await until(lambda: watching.ids == ["1"])
+        await called.aset(NUDGE_KEY, "again")
+        await until(lambda: len(sandbox.requests("list")) == asked + 2)
+    assert watching.ids == ["1"]
+
+
+async def test_a_callback_that_is_not_true_reports_nothing(called, sandbox):
+    """The service decides: the round that the callback causes finds no end."""
+    sandbox.add_generation("1", dialect="ent-v2", states=BUSY)
+    async with Watching(made(called, poll_interval=600)) as watching:
+        await until(lambda: NUDGE_KEY in called.reads)
+        asked = len(sandbox.requests("list"))
+        await called.aset(NUDGE_KEY, "now")
+        await until(lambda: len(sandbox.requests("list")) == asked + 1)
+    assert watching.ids == []
+
+
+async def test_a_callback_shortens_no_backoff(called, sandbox, monkeypatch):
+    """A service that fails is not asked more often because of callbacks: Retry-After decides."""
+    monkeypatch.setattr("airflow_provider_vidu.polling.retries.Backoff.delay", lambda *_args, **_kwargs: 600.0)
+    sandbox.add_fault({"match": {"kind": "list"}, "times": 100, "action": {"status": 503, "body": {}}})
+    async with Watching(made(called, poll_interval=600)):
+        await until(lambda: sandbox.requests("list"))
+        await asyncio.sleep(0.1)
+        asked = len(sandbox.requests("list"))
+        await called.aset(NUDGE_KEY, "now")
+        await asyncio.sleep(0.3)
+        assert len(sandbox.requests("list")) == asked
+    assert called.reads.count(NUDGE_KEY) == 1
+
+
+async def test_without_callbacks_no_nudge_is_read(called, sandbox, monkeypatch):
+    """A read costs the supervisor time, so it needs the option."""
+    monkeypatch.delenv("AIRFLOW__VIDU__CALLBACK_BASE_URL")
+    async with Watching(made(called, poll_interval=0.05)):
+        await rounds(sandbox, "list")
+    assert NUDGE_KEY not in called.reads
 
 
 async def test_the_end_leaves_nothing_open(connect, sandbox):

@@ -33,7 +33,7 @@ SHELLS = {
     "network.addresses", "network.connection", "network.stream", "network.tls", "api.uploads",
     "orders.media.files",
     "stores.destination", "stores.remote", "stores.uploads",
-    "tasks.clients", "tasks.handover", "tasks.slots.queue",
+    "tasks.callbacks.nudges", "tasks.clients", "tasks.handover", "tasks.slots.queue",
     "ui.app", "ui.batches.journals", "ui.batches.routes",
     "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
     "ui.clips.live", "ui.looks", "ui.playing.preview", "ui.plugin", "ui.records.references",

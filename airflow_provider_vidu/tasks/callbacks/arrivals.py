@@ -1,7 +1,8 @@
 """Callbacks as tasks and triggers see them: whether an order asks for one, and whether they arrive.
 
 The route that takes them is in the API server (``ui.callbacks``). A task asks for a callback if it will wait in the
-triggerer; its trigger then polls seldom. If the callbacks do not arrive (a firewall, a wrong address, a gateway that
+triggerer; its trigger then polls seldom. A task that does not wait asks for one that nudges event triggers
+(:mod:`.nudges`). If the callbacks do not arrive (a firewall, a wrong address, a gateway that
 drops the field), the triggers of the connection poll as if there were none.
 """
 
@@ -32,9 +33,10 @@ def callback_base_url() -> str | None:
     return checked_base(conf.get("vidu", OPTION, fallback=None))
 
 
-def address_for(context: Mapping[str, Any]) -> CallbackAddress | None:
+def address_for(context: Mapping[str, Any], *, nudges: str = "") -> CallbackAddress | None:
     """Return a new callback address for a task's order; None if callbacks are off or this Airflow has no route for it.
 
+    :param nudges: the connection whose event triggers a callback nudges; empty if it resumes the task.
     :raises ViduConfigError: when the option cannot be parsed.
     """
     base = callback_base_url()
@@ -44,7 +46,7 @@ def address_for(context: Mapping[str, Any]) -> CallbackAddress | None:
     if not has_pages() or not isinstance(instance, UUID):
         log.warning("[vidu] %s needs Airflow 3.1.1: the wait polls, as without callbacks.", OPTION)
         return None
-    address = new_address(base, instance)
+    address = new_address(base, instance, nudges=nudges)
     mask_secret(address.token)
     return address
 

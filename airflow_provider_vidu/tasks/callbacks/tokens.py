@@ -35,10 +35,12 @@ class CallbackAddress:
 
     :param url: the address with the token; nothing but the create may hold it.
     :param digest: what Airflow keeps of the token.
+    :param nudges: the connection whose event triggers a callback nudges; empty if it resumes the task.
     """
 
     url: str
     digest: str
+    nudges: str = ""
 
     def __repr__(self) -> str:
         return f"CallbackAddress(digest={self.digest!r})"
@@ -49,15 +51,16 @@ class CallbackAddress:
         return self.url.rpartition("/")[2]
 
 
-def new_address(base_url: str, instance: UUID) -> CallbackAddress:
+def new_address(base_url: str, instance: UUID, *, nudges: str = "") -> CallbackAddress:
     """Return the address for a new order.
 
     :param base_url: the API server's address as :func:`checked_base` returns it.
     :param instance: the id of the task instance.
+    :param nudges: as for :class:`CallbackAddress`.
     """
     raw = instance.bytes + secrets.token_bytes(SECRET_BYTES)
     token = base64.urlsafe_b64encode(raw).decode("ascii")
-    return CallbackAddress(base_url + PATH + token, _digest(raw))
+    return CallbackAddress(base_url + PATH + token, _digest(raw), nudges)
 
 
 def read_token(token: str) -> tuple[UUID, str] | None:

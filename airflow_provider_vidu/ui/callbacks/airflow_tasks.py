@@ -55,6 +55,16 @@ class WaitingTask:
     deferred_at: float
     arguments: Mapping[str, Any]
 
+    @property
+    def conn_id(self) -> str:
+        """The connection that the task waits with."""
+        return str(self.arguments.get("vidu_conn_id"))
+
+    @property
+    def callback(self) -> str:
+        """The digest of the order's token; empty if no callback can resume the task."""
+        return str(self.arguments.get("callback")) if isinstance(self.arguments.get("generation_id"), str) else ""
+
 
 def missing() -> str | None:
     """Return what this Airflow lacks to resume tasks from the API server; None if nothing."""
@@ -73,13 +83,13 @@ def find_waiting(instances: Collection[UUID]) -> dict[UUID, list[WaitingTask]]:
     if not instances:
         return found
     with create_session() as session:
-        current = _waits().add_columns(TaskInstance.id.label("asked")).where(_in(TaskInstance.id, instances))
+        current = _waits().add_columns(TaskInstance.id.label("asked")).where(ids_in(TaskInstance.id, instances))
         rows = list(session.execute(current))
-        if others := set(instances) - {_uuid(row.asked) for row in rows}:
+        if others := set(instances) - {as_uuid(row.asked) for row in rows}:
             rows += session.execute(_successors(others).limit(MAX_SUCCESSORS * len(others)))
         for row in rows:
             if (task := _task(row)) is not None:
-                found.setdefault(_uuid(row.asked), []).append(task)
+                found.setdefault(as_uuid(row.asked), []).append(task)
     return found
 
 
@@ -133,10 +143,11 @@ def _successors(instances: Collection[UUID]) -> Any:
         earlier = TaskInstanceHistory
         own, names = earlier.task_instance_id, ("dag_id", "run_id", "task_id", "map_index")
     is_same = and_(*(getattr(earlier, name) == getattr(TaskInstance, name) for name in names))
-    return _waits().add_columns(own.label("asked")).join(earlier, is_same).where(_in(own, instances))
+    return _waits().add_columns(own.label("asked")).join(earlier, is_same).where(ids_in(own, instances))
 
 
-def _in(column: Any, instances: Collection[UUID]) -> Any:
+def ids_in(column: Any, instances: Collection[UUID]) -> Any:
+    """Return the condition that a column holds one of these ids of task instances."""
     return column.in_([_spelt(instance, column) for instance in instances])
 
 
@@ -146,16 +157,22 @@ def _spelt(instance: UUID, column: Any = None) -> Any:
     return instance if getattr(column.type, "as_uuid", False) else str(instance)
 
 
-def _uuid(value: Any) -> UUID:
+def as_uuid(value: Any) -> UUID:
+    """Return the id in a column of task instances."""
     return value if isinstance(value, UUID) else UUID(str(value))
 
 
-def _task(row: Any) -> WaitingTask | None:
+def arguments_of(trigger: Any) -> Mapping[str, Any] | None:
+    """Return the stored arguments of a trigger; None if they cannot be read."""
     try:
-        arguments = row.Trigger.kwargs
+        arguments = trigger.kwargs
     except Exception as error:  # noqa: BLE001 - a key that was replaced, or what another version has written
-        log.warning("The arguments of trigger %s cannot be read (%s).", row.Trigger.id, type(error).__name__)
+        log.warning("The arguments of trigger %s cannot be read (%s).", trigger.id, type(error).__name__)
         return None
-    if not isinstance(arguments, Mapping):
+    return arguments if isinstance(arguments, Mapping) else None
+
+
+def _task(row: Any) -> WaitingTask | None:
+    if (arguments := arguments_of(row.Trigger)) is None:
         return None
-    return WaitingTask(_uuid(row.instance), row.Trigger.id, row.Trigger.created_date.timestamp(), arguments)
+    return WaitingTask(as_uuid(row.instance), row.Trigger.id, row.Trigger.created_date.timestamp(), arguments)

@@ -1,40 +1,48 @@
-"""Many look-ups in one query: a flood of made-up tokens costs a query for each hundreds of them."""
+"""Many uses of the database in one: a flood of made-up tokens costs a query for each hundreds of them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Generic, TypeVar
-from uuid import UUID
 
 from airflow_provider_vidu.ui.threads import BusyError, Threads
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 GATHER_SECONDS: Final = 0.02
 MAX_AT_ONCE: Final = 200
-"""The most ids of one query."""
+"""The most keys of one query."""
 MAX_WAITING: Final = 2_000
-"""The most ids that wait for a query."""
+"""The most keys that wait for a query."""
 LOOK_UP_SECONDS: Final = 10.0
 """A database that takes longer is busy."""
 
 
-class Lookups(Generic[T]):
-    """Gathers ids and looks them up together. Lives on one event loop.
+class Lookups(Generic[K, T]):
+    """Gathers keys and looks them up together. Lives on one event loop.
 
-    :param find: returns what is found, by id; runs in a thread.
+    :param find: returns what is found, by key; runs in a thread.
     :param threads: where it runs.
+    :param gather_seconds: how long keys are gathered.
     """
 
-    def __init__(self, find: Callable[[Collection[UUID]], Mapping[UUID, Sequence[T]]], threads: Threads) -> None:
+    def __init__(
+        self,
+        find: Callable[[Collection[K]], Mapping[K, Sequence[T]]],
+        threads: Threads,
+        *,
+        gather_seconds: float = GATHER_SECONDS,
+    ) -> None:
         self._find = find
         self._threads = threads
-        self._waiting: dict[UUID, asyncio.Future[Sequence[T]]] = {}
+        self._gather_seconds = gather_seconds
+        self._waiting: dict[K, asyncio.Future[Sequence[T]]] = {}
         self._runner: asyncio.Task[None] | None = None
 
-    async def get(self, key: UUID) -> Sequence[T]:
-        """Return what is found for an id; nothing if there is none.
+    async def get(self, key: K) -> Sequence[T]:
+        """Return what is found for a key; nothing if there is none.
 
         :raises BusyError: when too many wait, or the database takes too long.
         """
@@ -53,7 +61,7 @@ class Lookups(Generic[T]):
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(self._gather_seconds)
             keys = list(self._waiting)[:MAX_AT_ONCE]
             futures = {key: self._waiting.pop(key) for key in keys}
             try:

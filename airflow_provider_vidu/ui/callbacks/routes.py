@@ -10,20 +10,22 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from starlette.routing import Route
 
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.tasks.callbacks.arrivals import callback_base_url
 from airflow_provider_vidu.tasks.callbacks.tokens import PATH, read_token
-from airflow_provider_vidu.ui.callbacks import airflow_tasks
+from airflow_provider_vidu.ui.callbacks import airflow_assets, airflow_tasks
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
 from airflow_provider_vidu.ui.callbacks.keys import Keys
+from airflow_provider_vidu.ui.callbacks.nudging import Nudger
 from airflow_provider_vidu.ui.callbacks.signatures import Nonces, is_signed
-from airflow_provider_vidu.ui.callbacks.waking import Waker
+from airflow_provider_vidu.ui.callbacks.waking import Called, Find, Waker
 from airflow_provider_vidu.ui.threads import BusyError, Threads
 
 log = logging.getLogger(__name__)
@@ -70,17 +72,41 @@ def _registered_path() -> str | None:
     return urlsplit(base).path + PATH
 
 
+def _finder(path: str | None) -> Find:
+    """Return what finds the tasks and orders of tokens in this Airflow."""
+    if path is None:  # nothing is looked for
+        return airflow_tasks.find_waiting
+    if (lack := airflow_assets.missing()) is not None:
+        log.info("Event triggers get no callbacks from this Airflow, and poll at their interval (%s).", lack)
+        return airflow_tasks.find_waiting
+    return _find
+
+
+def _find(instances: Collection[UUID]) -> Mapping[UUID, Sequence[Called]]:
+    waiting = airflow_tasks.find_waiting(instances)
+    return {**airflow_assets.find_unawaited(set(instances) - waiting.keys()), **waiting}
+
+
 class CallbackRoute:
     """An ASGI application that takes callbacks.
 
     :param path: the path before the token, as registered with the service; None refuses everything.
     :param waker: finds and resumes tasks.
     :param keys: the API keys.
+    :param nudger: nudges event triggers.
     """
 
-    def __init__(self, path: str | None, waker: Waker | None = None, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        waker: Waker | None = None,
+        keys: Keys | None = None,
+        nudger: Nudger | None = None,
+    ) -> None:
         self._path = path
-        self._waker = waker or Waker(airflow_tasks.find_waiting, airflow_tasks.resume, Threads(THREADS))
+        threads = Threads(THREADS)
+        self._waker = waker or Waker(_finder(path), airflow_tasks.resume, threads)
+        self._nudger = nudger or Nudger(airflow_assets.nudge, threads)
         self._keys = keys or Keys()
         self._nonces = Nonces()
         self._bodies = 0
@@ -106,18 +132,18 @@ class CallbackRoute:
         if self._path is None or read is None or scope["method"] != "POST":
             return NOT_FOUND
         instance, digest = read
-        task = await self._waker.find(instance, digest)
-        if task is None:
+        called = await self._waker.find(instance, digest)
+        if called is None:
             return NOT_FOUND
         headers = _headers(scope)
-        key = await self._keys.get(str(task.arguments.get("vidu_conn_id")))
+        key = await self._keys.get(called.conn_id)
         query = scope.get("query_string", b"").decode("latin-1")
         # Without the key, the token alone decides: it is unguessable, and what follows is one poll at most.
         if key is not None and not is_signed(key, "POST", self._path + token, query, headers, time.time()):
             return NOT_FOUND
-        return await self._accepted(task, (instance, digest), headers.get("x-request-nonce", "")[:100], receive)
+        return await self._accepted(called, (instance, digest), headers.get("x-request-nonce", "")[:100], receive)
 
-    async def _accepted(self, task: WaitingTask, token: tuple[Any, str], nonce: str, receive: Receive) -> int:
+    async def _accepted(self, called: Called, token: tuple[Any, str], nonce: str, receive: Receive) -> int:
         """Take a callback whose token and signature are right."""
         if self._bodies >= MAX_BODIES:
             return BUSY
@@ -135,7 +161,10 @@ class CallbackRoute:
         if nonce and self._nonces.is_known(digest, nonce):
             return OK
         if not _says_that_it_goes_on(body):
-            await self._waker.called(task, *token)
+            if isinstance(called, WaitingTask):
+                await self._waker.called(called, *token)
+            else:
+                await self._nudger.called(called)
         if nonce:  # not before: the service may repeat one that was not accepted
             self._nonces.add(digest, nonce, time.time())
         return OK

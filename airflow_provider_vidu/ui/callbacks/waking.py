@@ -14,6 +14,7 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import number
 from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.polling.watch import earliest_event
+from airflow_provider_vidu.ui.callbacks.airflow_assets import UnawaitedOrder
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
 from airflow_provider_vidu.ui.callbacks.lookups import Lookups
 from airflow_provider_vidu.ui.threads import BusyError, Threads
@@ -31,7 +32,9 @@ MAX_HOLDS: Final = 3
 _NO_DIGEST: Final = "0" * 40
 
 Resume = Callable[[WaitingTask, Mapping[str, Any]], bool]
-Find = Callable[[Collection[UUID]], Mapping[UUID, Sequence[WaitingTask]]]
+Called = WaitingTask | UnawaitedOrder
+"""What a token may belong to."""
+Find = Callable[[Collection[UUID]], Mapping[UUID, Sequence[Called]]]
 
 
 def due_at(task: WaitingTask, now: float) -> float:
@@ -51,7 +54,7 @@ def due_at(task: WaitingTask, now: float) -> float:
 class Waker:
     """Finds the task of a token and resumes it, now or as soon as that is safe. Lives on one event loop.
 
-    :param find: reads deferred tasks.
+    :param find: reads deferred tasks, and orders that no task waits for.
     :param resume: resumes one.
     :param threads: where both run.
     """
@@ -78,19 +81,18 @@ class Waker:
         """How many callbacks are held."""
         return len(self._held)
 
-    async def find(self, instance: UUID, digest: str) -> WaitingTask | None:
-        """Return the deferred task that waits for the generation of a token, or None.
+    async def find(self, instance: UUID, digest: str) -> Called | None:
+        """Return the deferred task that waits for the generation of a token, or its order if no task does, or None.
 
         :param instance: the id of the task instance in the token.
         :param digest: the token's.
         :raises BusyError: when too many look-ups wait.
         """
-        tasks = await self._lookups.get(instance)
-        # Each comparison takes the same time, and there is one even if there is no task.
-        digests = [str(task.arguments.get("callback")) for task in tasks] or [_NO_DIGEST]
+        known = await self._lookups.get(instance)
+        # Each comparison takes the same time, and there is one even if nothing is known.
+        digests = [each.callback for each in known] or [_NO_DIGEST]
         are_same = [hmac.compare_digest(own.encode(), digest.encode()) for own in digests]
-        found = [task for task, is_same in zip(tasks, are_same, strict=False) if is_same]
-        return next((task for task in found if isinstance(task.arguments.get("generation_id"), str)), None)
+        return next((each for each, is_same in zip(known, are_same, strict=False) if is_same), None)
 
     async def called(self, task: WaitingTask, instance: UUID, digest: str) -> None:
         """Resume a task because of a callback, or hold the callback until the task may be resumed.
@@ -115,7 +117,7 @@ class Waker:
         try:
             for _ in range(MAX_HOLDS):
                 await self._sleep(max(due - self._clock(), 0.0))
-                if (task := await self.find(instance, digest)) is None:
+                if not isinstance(task := await self.find(instance, digest), WaitingTask):
                     return
                 now = self._clock()
                 if (due := due_at(task, now)) <= now:

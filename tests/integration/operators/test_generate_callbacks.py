@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu.events import make_callback_event
 from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.hooks import ViduHook
 from airflow_provider_vidu.operators import ViduGenerateOperator
 from airflow_provider_vidu.tasks.callbacks import arrivals as callbacks
 from airflow_provider_vidu.tasks.callbacks.tokens import read_token
@@ -91,17 +92,69 @@ def test_a_deferred_order_asks_for_a_callback(ent):
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"deferrable": False}, {"wait_for_completion": False}, {"parameters": {"callback_url": "https://mine.example/x"}}],
-    ids=["in the worker", "without a wait", "own address"],
+    [
+        {"deferrable": False},
+        {"parameters": {"callback_url": "https://mine.example/x"}},
+        {"wait_for_completion": False, "parameters": {"callback_url": "https://mine.example/x"}},
+        {"wait_for_completion": False, "durable": False},
+    ],
+    ids=["in the worker", "own address", "own address without a wait", "without a wait and a record"],
 )
 def test_other_orders_ask_for_none(ent, kwargs):
-    """Nothing waits for it, or the user has an address of their own."""
+    """Nothing could use the report, or the user has an address of their own."""
     task = CalledTask(**kwargs)
     try:
         task.start()
     except TaskDeferred as deferred:
         assert deferred.trigger.callback is None  # noqa: PT017 - both ends are right
     assert sent_url(ent) == kwargs.get("parameters", {}).get("callback_url")
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_an_order_without_a_wait_asks_for_a_callback_that_nudges(ent, deferrable):
+    """The record names the connection whose event triggers it is for; the token is kept nowhere."""
+    task = CalledTask(wait_for_completion=False, deferrable=deferrable)
+    task.start()
+    token = (sent_url(ent) or "").rpartition("/")[2]
+    instance, digest = read_token(token) or (None, None)
+    record = task.store["vidu_generation"]
+    assert instance == task.ids[0]
+    assert (record["callback"], record["nudges"]) == (digest, "vidu_default")
+    assert record["generation_id"] == ent.creates[0].id
+    assert token not in json.dumps([task.store, task.xcoms])
+
+
+def test_the_record_is_there_before_the_create(ent, monkeypatch):
+    """A callback that is faster than the create's answer finds the order."""
+    task = CalledTask(wait_for_completion=False)
+    seen = []
+    submit = ViduHook._submit
+
+    def submitted(hook, *args, **kwargs):
+        seen.append(dict(task.store["vidu_generation"]))
+        return submit(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ViduHook, "_submit", submitted)
+    task.start()
+    (record,) = seen
+    assert (record["nudges"], record["generation_id"]) == ("vidu_default", None)
+    assert record["callback"] == task.store["vidu_generation"]["callback"]
+
+
+def test_before_airflow_3_3_an_order_without_a_wait_asks_for_none(ent, monkeypatch):
+    """The API server could not find the token: there is no state store."""
+    task = CalledTask(wait_for_completion=False)
+    context = task.context
+    monkeypatch.setattr(task, "context", lambda: {k: v for k, v in context().items() if k != "task_state_store"})
+    task.start()
+    assert sent_url(ent) is None
+
+
+def test_a_wait_nudges_no_event_trigger(ent):
+    """Its callback resumes the task, and the record has the form of earlier versions."""
+    task = CalledTask()
+    task.deferred()
+    assert "nudges" not in task.store["vidu_generation"]
 
 
 def test_other_dialects_ask_for_none(sandbox, monkeypatch):

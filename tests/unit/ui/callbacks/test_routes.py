@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 pytest.importorskip("starlette", reason="the route needs the API server of Airflow 3")
 
 from airflow_provider_vidu.tasks.callbacks.tokens import new_address, read_token
-from airflow_provider_vidu.ui.callbacks import airflow_tasks, routes
+from airflow_provider_vidu.ui.callbacks import airflow_assets, airflow_tasks, nudging, routes
+from airflow_provider_vidu.ui.callbacks.airflow_assets import UnawaitedOrder
 from airflow_provider_vidu.ui.callbacks.airflow_tasks import WaitingTask
+from airflow_provider_vidu.ui.callbacks.nudging import Nudger
 from airflow_provider_vidu.ui.callbacks.routes import CallbackRoute
 from airflow_provider_vidu.ui.callbacks.waking import Waker
 from airflow_provider_vidu.ui.threads import Threads
@@ -28,18 +30,24 @@ PATH = "/vidu/callbacks/"
 
 
 class Service:
-    """A route with one task behind it."""
+    """A route with one task behind it, or with an order that no task waits for."""
 
-    def __init__(self, *, key: str | None = KEY, path: str | None = PATH, age: float = 100.0) -> None:
+    def __init__(
+        self, *, key: str | None = KEY, path: str | None = PATH, age: float = 100.0, waits: bool = True
+    ) -> None:
         self.instance = uuid4()
         self.address = new_address("https://h.example", self.instance)
         _, digest = read_token(self.address.token) or (None, "")
         arguments = {"generation_id": "911", "callback": digest, "vidu_conn_id": "c"}
         self.task = WaitingTask(self.instance, 1, time.time() - age, arguments)
+        self.known = self.task if waits else UnawaitedOrder("c", digest, "911")
         self.resumed = 0
+        self.nudged = 0
         self.key = key
         self.broken: Exception | None = None
-        self.route = CallbackRoute(path, Waker(self.find, self.resume, Threads(2)), self)  # type: ignore[arg-type]
+        threads = Threads(2)
+        waker, nudger = Waker(self.find, self.resume, threads), Nudger(self.nudge, threads)
+        self.route = CallbackRoute(path, waker, self, nudger)  # type: ignore[arg-type]
 
     async def get(self, conn_id: str) -> str | None:
         """Return the key, as :class:`Keys` does."""
@@ -49,12 +57,18 @@ class Service:
         """Return the task, if it is asked for."""
         if self.broken is not None:
             raise self.broken
-        return {self.instance: [self.task]} if self.instance in instances else {}
+        return {self.instance: [self.known]} if self.instance in instances else {}
 
     def resume(self, task, event):
         """Count."""
         self.resumed += 1
         return True
+
+    def nudge(self, ended):
+        """Count."""
+        assert set(ended) == {("c", "911")}
+        self.nudged += 1
+        return 1
 
     async def send(
         self,
@@ -87,6 +101,12 @@ class Service:
 
         await self.route(scope, receive, send)
         return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Gather nudges for no longer than one turn of the loop."""
+    monkeypatch.setattr(nudging, "GATHER_SECONDS", 0.0)
 
 
 async def test_a_signed_callback_resumes():
@@ -220,6 +240,84 @@ async def test_only_a_state_that_goes_on_resumes_nothing(body, resumes):
     service = Service()
     assert await service.send(chunks=[body]) == (200, b"")
     assert service.resumed == int(resumes)
+
+
+async def test_a_callback_that_no_task_waits_for_nudges():
+    """Once, however often the same one is sent; a state that goes on nudges nothing."""
+    service = Service(waits=False)
+    headers = signed_headers(KEY, PATH + service.address.token)
+    assert await service.send(chunks=[b'{"state":"processing"}']) == (200, b"")
+    assert service.nudged == 0
+    for _ in range(3):
+        assert await service.send(headers=headers) == (200, b"")
+    assert (service.nudged, service.resumed) == (1, 0)
+
+
+async def test_a_nudge_needs_token_and_signature(monkeypatch):
+    """What is refused for a wait is refused for an order without one, with the same answer."""
+    monkeypatch.setattr(routes, "REFUSED_SECONDS", 0.0)
+    service = Service(waits=False)
+    path = PATH + service.address.token
+    secret = new_address("https://h.example", service.instance).token
+    for wrong in (
+        {"headers": {}},
+        {"headers": signed_headers("another", path)},
+        {"headers": signed_headers(KEY, path, at=time.time() - 3600)},
+        {"headers": signed_headers(KEY, PATH)},
+        {"method": "GET"},
+        {"token": secret},
+        {"token": service.address.token + "="},
+    ):
+        assert await service.send(**wrong) == (404, b"")
+    assert service.nudged == 0
+    assert await service.send() == (200, b"")
+    assert service.nudged == 1
+
+
+async def test_a_nudge_that_cannot_be_written_may_be_sent_again():
+    """A busy database is a 503 without a word, and the nonce is not used up."""
+    service = Service(waits=False)
+    headers = signed_headers(KEY, PATH + service.address.token)
+    service.route._nudger._nudge = lambda ended: 1 / 0
+    assert await service.send(headers=headers) == (503, b"")
+    service.route._nudger._nudge = service.nudge
+    assert await service.send(headers=headers) == (200, b"")
+    assert service.nudged == 1
+
+
+def test_an_airflow_without_states_still_resumes_tasks(monkeypatch, caplog):
+    """Before 3.3, or with another backend, only waits are looked for, and one line says so."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(airflow_assets, "_missing", "No module named 'airflow.state'")
+    assert routes._finder(PATH) is airflow_tasks.find_waiting
+    assert caplog.text.count("airflow.state") == 1
+    assert routes._finder(None) is airflow_tasks.find_waiting
+
+
+def test_a_wait_goes_before_the_order(monkeypatch):
+    """An order whose task waits is not looked up: the task is resumed, and its end is its own report."""
+    service = Service()
+    other = uuid4()
+    asked = []
+
+    def find_unawaited(instances):
+        asked.append(set(instances))
+        return {other: [service.known]}
+
+    monkeypatch.setattr(airflow_tasks, "find_waiting", service.find)
+    monkeypatch.setattr(airflow_assets, "find_unawaited", find_unawaited)
+    assert routes._find([service.instance, other]) == {service.instance: [service.task], other: [service.known]}
+    assert asked == [{other}]
+
+
+@properties(25, suppress_health_check=list(HealthCheck))
+@given(chunks=st.lists(st.binary(max_size=2000), max_size=5))
+def test_fuzzed_bodies_of_the_service_nudge_at_most_once(chunks):
+    """As for waits: answered 200, and the trigger checks for itself."""
+    service = Service(waits=False)
+    assert asyncio.run(service.send(chunks=chunks)) == (200, b"")
+    assert service.nudged <= 1
+    assert service.resumed == 0
 
 
 def test_tokens_are_unguessable_and_canonical():
