@@ -32,7 +32,7 @@ def a_clip(n: int) -> bytes:
     return clip(f"kite {n}", seconds=1)
 
 
-def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):
+def test_a_batch_is_shown_like_a_mapped_run(visit, pages, batch, picture):  # noqa: F811
     """The run's tab shows its rows with states and players; a row has its page, with keys from row to row."""
     sheet = pages.at("films", dag="batch-ui").partition("/tasks")[0]
     for theme in ("light", "dark"):

@@ -49,7 +49,7 @@ def spent(pages) -> None:
     pages.add("films", None, dag="trailer", state="running", tried=2, operator="ViduBatchOperator")
 
 
-def test_a_task_in_the_queue(visit, pages, queue, picture):
+def test_a_task_in_the_queue(visit, pages, queue, picture):  # noqa: F811
     """Its page says which place it has; the sheet has its card; once it has submitted, the page is the clip's."""
     page = visit(queue)
     page.locator(".card").nth(4).wait_for()
@@ -87,7 +87,7 @@ def _submit(pages, index: int, generation_id: str) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_of_the_navigation(visit, spent, picture, theme):
+def test_the_page_of_the_navigation(visit, spent, picture, theme):  # noqa: F811
     """Airflow's navigation leads to the sums, in its frame and colours; the period is chosen, and the CSV kept."""
     page = visit("/plugin/vidu-credits", theme=theme)
     frame = page.frame_locator("iframe")
@@ -106,7 +106,7 @@ def test_the_page_of_the_navigation(visit, spent, picture, theme):
     assert kept.value.suggested_filename == "vidu-credits-7-days.csv"
 
 
-def test_on_a_phone_the_sums_fit(visit, spent, picture):
+def test_on_a_phone_the_sums_fit(visit, spent, picture):  # noqa: F811
     """At 360 pixels nothing but the tables scrolls sideways, and the address keeps the period."""
     page = visit("/vidu/spending?days=90", size=PHONE)
     page.locator(".spent-days li").nth(89).wait_for(state="attached")
