@@ -83,12 +83,14 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
     "ui/app": ("integration/ui/test_clip_pages.py",),
     "ui/batches/records": ("integration/ui/test_batches.py",),
     "ui/batches/routes": ("unit/ui/batches/test_journals.py",),
+    "ui/callbacks/airflow_assets": ("integration/ui/test_callback_assets.py", "integration/ui/test_callback_feed.py"),
     "ui/callbacks/airflow_tasks": ("integration/ui/test_callbacks.py", "integration/ui/test_callback_tasks.py"),
     "ui/playing/preview": ("unit/ui/test_limits.py",),
     "ui/plugin": ("unit/ui/test_plugin.py",),
     "ui/records/circumstances": ("integration/ui/test_operators_questions.py",),
     "ui/records/counts": ("unit/ui/test_queries.py",),
     "ui/records/instances": ("integration/ui/test_loops.py",),
+    "ui/records/no_generation": ("integration/ui/test_sheet.py",),
     "ui/records/references": ("unit/ui/records/test_references.py", "integration/ui/test_references.py"),
     "ui/records/store": ("integration/ui/test_sheet.py",),
     "ui/records/values": ("unit/ui/test_limits.py",),
@@ -101,9 +103,10 @@ MEETS_AIRFLOW: Final[dict[str, tuple[str, ...]]] = {
 """Every module of the package that imports Airflow, and the tests that show what it gets there."""
 
 ASKS_WHICH_AIRFLOW: Final = (
-    "integration/operators/test_preflight.py", "integration/ui/test_media.py", "unit/tasks/test_lineage.py",
+    "integration/operators/test_preflight.py", "integration/ui/test_lost_files.py", "integration/ui/test_media.py",
+    "unit/tasks/test_deserializing.py", "unit/tasks/test_lineage.py",
     "unit/test_architecture.py", "unit/test_private_airflow.py", "unit/test_public_api.py",
-    "unit/test_which_airflow.py", "unit/ui/spending/test_views.py",
+    "unit/test_which_airflow.py", "unit/ui/playing/test_shelf.py", "unit/ui/spending/test_views.py",
 )  # fmt: skip
 """Further tests that expect one thing of one Airflow, and another of the next."""
 
