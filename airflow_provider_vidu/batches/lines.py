@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,7 +90,7 @@ class Lines(MutableMapping[str, Line]):
         self._ended: dict[str, EndedRow] = {} if ended is None else ended
 
     @property
-    def ended(self) -> Mapping[str, EndedRow]:
+    def ended(self) -> dict[str, EndedRow]:
         """The same without decoding."""
         return self._ended
 

@@ -94,7 +94,7 @@ def test_a_wait_for_another_run_ends_with_the_timeout(dialect, sandbox, tmp_path
     monkeypatch.setattr(batch_waits, "HELD_SECONDS", 0.1)
     journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1").open()
     task = of_run(tmp_path, "r2", prompts(1), timeout=1)
-    with pytest.raises(exceptions.ViduTimeoutError, match="timeout of 1.0 s expired.*r1"):
+    with pytest.raises(exceptions.ViduTimeoutError, match=r"timeout of 1\.0 s expired.*r1"):
         task.run()
     assert len({deferral.trigger.deadline for deferral in task.deferrals}) == 1
     assert sandbox.requests() == []

@@ -22,8 +22,16 @@ def state_of(count: int) -> BatchState:
     state.apply(ORDER)
     state.apply({"e": "id", "key": "open", "id": "g", "at": 1.0})
     state.apply({"e": "intent", "key": "sent", "record": {"order": 0, "marker": "m"}})
-    known = {"status": "stored", "prompt": 'a "cat",\n日本 \u2028', "uri": "s3://b/" + "x" * 80, "took": 4.5, "error": None}
-    known |= {name: name * 10 for name in ("sha256", "request", "content_type", "ended_at", "submitted_at", "finished_at")}
+    known = {
+        "status": "stored",
+        "prompt": 'a "cat",\n日本 \u2028',
+        "uri": "s3://b/" + "x" * 80,
+        "took": 4.5,
+        "error": None,
+    }
+    known |= {
+        name: name * 10 for name in ("sha256", "request", "content_type", "ended_at", "submitted_at", "finished_at")
+    }
     for n in range(count):
         line = {"key": f"row{n}", "index": n, "generation_id": f"g{n}", "credits": 20, **known}
         state.apply({"e": "line", "line": line})
