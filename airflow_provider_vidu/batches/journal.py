@@ -2,7 +2,8 @@
 
 ::
 
-    .vidu/<batch>/state.json.gz                the state after leg 8
+    .vidu/<batch>/state.json.gz                the state after leg 5
+    .vidu/<batch>/state-000001.json.gz         a newer one, after leg 8
     .vidu/<batch>/leg-000009/000001.jsonl      events of leg 9, in order, each object written once
     .vidu/<batch>/leg-000009/000002.jsonl
 
@@ -11,31 +12,39 @@ two processes write them: a process that takes over an unfinished leg ends it wi
 the process that was believed dead fails at its next object instead of ordering on. No listing is needed: names are
 numbers.
 
+Only the state is replaced, from leg to leg; then the objects of these legs are removed. That process may still be
+writing the state of its leg, and replace a newer one much later. So the state after a seal gets another name (a new
+*generation*), and the state with the highest number counts. What was read while another process wrote a state and
+removed objects is read again.
+
 A batch with a name may be run by several task instances at a time. Each leg names its task instance. A retry of that
 one takes an unfinished leg over at once; another one waits until the leg has ended, or shows no sign of life.
 """
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import json
 import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
+from airflow_provider_vidu.batches.snapshot import MOST_VALUES, json_of, packed, state_name, unpacked
 from airflow_provider_vidu.batches.state import BatchState, Event
-from airflow_provider_vidu.common.parsing import parse
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import mapping, number, text
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores.base import DestinationExistsError, StoredFile
-from airflow_provider_vidu.stores.small_files import content_of, create_file, write_file
+from airflow_provider_vidu.stores.small_files import content_of, create_file, is_there, write_file
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.stores.destination import Destination
+
+T = TypeVar("T")
 
 WRITES: Final = 4
 """How often an object is tried to be written: the id of a paid generation depends on it."""
@@ -51,10 +60,6 @@ WATCH_SECONDS: Final = 1.5 * BEAT_SECONDS
 """How long a leg that seems dead is watched before it is taken over: the other worker's clock may be late."""
 MOST_AHEAD_SECONDS: Final = 3600.0
 """A sign of life from a later time proves nothing: no worker's clock is so far ahead."""
-MOST_BYTES: Final = 256 * 1024 * 1024
-"""The largest object that is read, unpacked. Others may write to the store; 100,000 rows take about 80 MiB."""
-MOST_VALUES: Final = 5_000_000
-"""The most JSON values in an object; a row has about twenty."""
 _DAMAGE: Final = (
     ValueError, TypeError, KeyError, AttributeError, AssertionError, ArithmeticError, RecursionError, EOFError, OSError,
     zlib.error, ViduConfigError,
@@ -94,6 +99,11 @@ class Journal:
         self._sleep = sleep
         self._log = log
         self._unwritten: list[bytes] = []
+        self._generation = 0
+        self._digest = ""
+        """Of the state as it was read; of none if there was none."""
+        self._is_sealed = False
+        """Whether a leg after the state was sealed, or may have written it without an answer."""
         self._leg = 0
         self._next = 1
         self._events = 0
@@ -109,23 +119,60 @@ class Journal:
         :raises ViduStorageError: when the store cannot be reached.
         :raises ViduConfigError: when an object cannot be read: what is paid for would be unknown.
         """
-        self._leg, self._events, self._finished_legs, self.state = 0, 0, {}, BatchState()
-        file = self._file("state.json.gz")
-        if (stored := content_of(file)) is not None:
-            try:
-                snapshot = json_of(_unpacked(stored))
-                self._leg, self.state = int(snapshot["leg"]), BatchState.from_json(snapshot["state"])
-            except _DAMAGE as error:
-                raise _damaged(file, error) from None
+        while not self._begins_leg():
+            pass  # another process was faster
+        return self.state
+
+    def _begins_leg(self) -> bool:
+        """Read everything and begin a leg; return False if another process has written a state meanwhile."""
+        self._events, self._finished_legs, self._is_sealed = 0, {}, False
+        self._read_state()
         while True:
             self._leg, self._next = self._leg + 1, 1
             is_ended = self._read_leg()
-            if self._next == 1:
-                if self._claim():
-                    return self.state
-                self._leg -= 1  # read it again: another process has begun it
-            elif not is_ended and not self._ends_while_watched():
-                self._seal()
+            if self._next > 1:
+                if not is_ended and not self._ends_while_watched():
+                    self._seal()
+                continue
+            self._leg -= 1
+            if self._is_sealed and not self._begin_generation():
+                return False
+            if self._claim():  # else another process has begun the leg, and it is read
+                return self._is_latest_state()
+
+    def _read_state(self) -> None:
+        while is_there(self._state_file(self._generation + 1)):
+            self._generation += 1
+        self._leg, self.state = 0, BatchState()
+        file = self._state_file(self._generation)
+        stored = content_of(file)
+        self._digest = _digest(stored)
+        if stored is not None:
+            try:
+                self._leg, self.state = unpacked(stored)
+            except _DAMAGE as error:
+                raise _damaged(file, error) from None
+
+    def _begin_generation(self) -> bool:
+        """Store the state under a new name; return whether no other process was faster."""
+        file, content = self._state_file(self._generation + 1), packed(self._leg, self.state)
+        try:
+            self._tried(partial(create_file, file, content, "application/gzip"))
+        except DestinationExistsError:
+            # Either an earlier attempt whose answer was lost, or another process.
+            if content_of(file) != content:
+                return False
+        self._generation, self._digest, self._is_sealed = self._generation + 1, _digest(content), False
+        return True
+
+    def _is_latest_state(self) -> bool:
+        """Whether the state that was read is still the latest one.
+
+        Otherwise objects may have been removed before they were read, and a leg begun that has ended long ago.
+        """
+        if is_there(self._state_file(self._generation + 1)):
+            return False
+        return _digest(content_of(self._state_file(self._generation))) == self._digest
 
     def _ends_while_watched(self) -> bool:
         """Return whether an unfinished leg has ended meanwhile, if it is another task instance's.
@@ -176,16 +223,15 @@ class Journal:
             self.append(*events)
         # Before the leg ends: a write that is late must not replace the state after another process's leg.
         is_written = is_due and self._write_state()
-        self.append({"e": "end"})
+        self.append({"e": "end"} if is_written or not is_due else self._seal_event)
         self._finished_legs[self._leg] = self._next - 1
         if is_written:
             self._tidy()
 
     def _write_state(self) -> bool:
-        """Write the whole state; return whether that has worked."""
-        content = json.dumps({"leg": self._leg, "state": self.state.to_json()}, separators=(",", ":"))
+        """Write the whole state; return whether that has certainly worked."""
         try:
-            write_file(self._file("state.json.gz"), gzip.compress(content.encode(), 6), "application/gzip")
+            write_file(self._state_file(self._generation), packed(self._leg, self.state), "application/gzip")
         except ViduStorageError as error:  # the objects hold the same
             if self._log is not None:
                 self._log.warning("The batch's state could not be summed up: %s", error)
@@ -219,6 +265,7 @@ class Journal:
                     self._finished_legs[self._leg] = self._next
                 elif event.get("e") == "seal":  # it stays, against the process that may still live
                     self._finished_legs[self._leg] = self._next - 1
+                    self._is_sealed = True
             self._next += 1
         return is_ended
 
@@ -240,7 +287,8 @@ class Journal:
             yield file, events
 
     def _claim(self) -> bool:
-        """Begin a leg; return whether no other process was faster."""
+        """Begin the next leg; return whether no other process was faster."""
+        self._leg += 1
         try:
             own = {"owner": self.owner} if self.owner else {}
             self._shown_at = time.time()
@@ -248,6 +296,7 @@ class Journal:
             self._flush()
         except _TakenError:
             self._unwritten.clear()
+            self._leg -= 1
             return False
         return True
 
@@ -255,7 +304,7 @@ class Journal:
         """End another process's leg; what it has written meanwhile is read first."""
         while True:
             try:
-                self._unwritten.append(_lines([{"e": "seal", "by": self._token, "at": time.time()}]))
+                self._unwritten.append(_lines([self._seal_event]))
                 self._flush()
             except _TakenError:
                 self._unwritten.clear()
@@ -263,24 +312,33 @@ class Journal:
                     return
             else:
                 self._finished_legs[self._leg] = self._next - 2
+                self._is_sealed = True
                 return
 
+    @property
+    def _seal_event(self) -> Event:
+        return {"e": "seal", "by": self._token, "at": time.time()}
+
     def _flush(self) -> None:
-        """Write what is unwritten, one object after the other; a failure is tried again, with the same content."""
+        """Write what is unwritten, one object after the other."""
         while self._unwritten:
             content = self._unwritten[0]
-            for left in reversed(range(WRITES)):
-                try:
-                    self._write(content)
-                    break
-                except ViduStorageError as error:
-                    if not left:
-                        raise
-                    if self._log is not None:
-                        self._log.warning("The batch's journal could not be written; trying again: %s", error)
-                    self._sleep(PAUSE_SECONDS)
+            self._tried(partial(self._write, content))
             self._next += 1
             del self._unwritten[0]
+
+    def _tried(self, write: Callable[[], T]) -> T:
+        """Write something; a failure is tried again, with the same content."""
+        left = WRITES
+        while True:
+            try:
+                return write()
+            except ViduStorageError as error:
+                if not (left := left - 1):
+                    raise
+                if self._log is not None:
+                    self._log.warning("The batch's journal could not be written; trying again: %s", error)
+                self._sleep(PAUSE_SECONDS)
 
     def _write(self, content: bytes) -> None:
         file = self._object(self._leg, self._next)
@@ -294,6 +352,9 @@ class Journal:
                     "more."
                 ) from None
 
+    def _state_file(self, generation: int) -> StoredFile:
+        return self._file(state_name(generation))
+
     def _object(self, leg: int, number: int) -> StoredFile:
         return self._file(f"leg-{leg:06d}/{number:06d}.jsonl")
 
@@ -303,14 +364,6 @@ class Journal:
 
 class _TakenError(ViduError):
     """An object of the journal has the name that this process was about to use."""
-
-
-def json_of(content: bytes) -> Any:
-    """Return the value of JSON that others may have written.
-
-    :raises ValueError, RecursionError: when it is not JSON, is nested too deeply, or holds too many values.
-    """
-    return parse(content, most_values=MOST_VALUES)
 
 
 def lines_of(content: bytes) -> list[Any]:
@@ -324,14 +377,8 @@ def lines_of(content: bytes) -> list[Any]:
     return values
 
 
-def _unpacked(content: bytes) -> bytes:
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    unpacked = unpacker.decompress(content, MOST_BYTES + 1)  # a file object would allocate as much at once
-    if len(unpacked) > MOST_BYTES:
-        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes, unpacked")
-    if not unpacker.eof:
-        raise EOFError("it is cut off")
-    return unpacked
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _damaged(file: StoredFile, error: Exception) -> ViduConfigError:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.lines import FAILED, STORED, EndedRow, Line, Lines
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import FAILED, STORED, BatchState, Line, Open
+from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.values import text
 from airflow_provider_vidu.exceptions import (
@@ -155,10 +155,13 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def manifest(lines: Mapping[str, Line], rows: Sequence[Row]) -> bytes:
+def manifest(lines: Lines, rows: Sequence[Row]) -> list[bytes]:
     """Return the manifest: the lines of the rows that have ended, in the order of the rows, as JSON lines."""
-    ordered = [lines[row.key] for row in rows if row.key in lines]
-    return b"".join(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in ordered)
+    return [row.text for row in _ended(lines, rows)]
+
+
+def _ended(lines: Lines, rows: Sequence[Row]) -> Iterator[EndedRow]:
+    return (lines.ended[row.key] for row in rows if row.key in lines)
 
 
 def is_due(before: int, now: int) -> bool:
@@ -180,17 +183,11 @@ class Counts:
     """Whether a retry may help one of the failed rows."""
 
 
-def own_lines(state: BatchState, rows: Sequence[Row]) -> list[Line]:
-    """Return the lines of the rows that have ended."""
-    return [state.lines[row.key] for row in rows if row.key in state.lines]
-
-
 def counts(state: BatchState, rows: Sequence[Row]) -> Counts:
     """Return how the rows of a task have ended."""
-    lines = own_lines(state, rows)
-    failed = [line for line in lines if line["status"] != STORED]
-    is_temporary = any(line["error"].get("retryable") for line in failed)
-    return Counts(len(lines) - len(failed), len(failed), is_temporary)
+    ended = list(_ended(state.lines, rows))
+    stored = sum(row.is_stored for row in ended)
+    return Counts(stored, len(ended) - stored, any(row.is_retryable for row in ended))
 
 
 def is_of_another_request(row: Row, line: Line | None, job: Open | None) -> bool:
@@ -211,28 +208,34 @@ def is_of_another_request(row: Row, line: Line | None, job: Open | None) -> bool
 
 def summary(state: BatchState, rows: Sequence[Row], batch: str, uri: str, destination: str) -> dict[str, Any]:
     """Return the summary of a batch as plain JSON: counts, credits and where the manifest is, never the rows."""
-    counted = own_lines(state, rows)
-    stored = [line for line in counted if line["status"] == STORED]
-    failed = [line for line in counted if line["status"] != STORED]
+    ended = counts(state, rows)
+    size = reused = 0
+    errors: Counter[str] = Counter()
+    for row in _ended(state.lines, rows):
+        line = row.line
+        if row.is_stored:
+            size, reused = size + line.get("size", 0), reused + ("reused_from" in line)
+        else:
+            errors[line["error"]["type"]] += 1
     return {
         "batch": batch,
         "rows": len(rows),
-        "stored": len(stored),
-        "failed": len(failed),
-        "reused": sum("reused_from" in line for line in stored),
-        "left": len(rows) - len(counted),
+        "stored": ended.stored,
+        "failed": ended.failed,
+        "reused": reused,
+        "left": len(rows) - ended.stored - ended.failed,
         "credits": state.credits,
-        "bytes": sum(line.get("size", 0) for line in stored),
-        "errors": dict(Counter(line["error"]["type"] for line in failed).most_common()),
+        "bytes": size,
+        "errors": dict(errors.most_common()),
         "manifest": uri,
         "destination": destination,
     }
 
 
-def first_errors(lines: Iterable[Line], most: int = 3) -> str:
+def first_errors(state: BatchState, rows: Sequence[Row], most: int = 3) -> str:
     """Return the first errors of failed rows, for a message."""
-    failed = [line for line in lines if line["status"] != STORED]
-    shown = "; ".join(f"{line['key']}: {line['error']['message']}" for line in failed[:most])
+    failed = [row for row in _ended(state.lines, rows) if not row.is_stored]
+    shown = "; ".join(f"{line['key']}: {line['error']['message']}" for line in (row.line for row in failed[:most]))
     return shown + (f"; and {len(failed) - most} more" if len(failed) > most else "")
 
 
@@ -253,7 +256,7 @@ def too_few(state: BatchState, rows: Sequence[Row], settings: Settings) -> ViduE
     least = plan.least_stored(settings.min_success, len(rows))
     return kind(
         f"{ended.failed} of {len(rows)} rows failed, and min_success needs {least} files. "
-        f"{first_errors(own_lines(state, rows))}. The manifest holds every reason.",
+        f"{first_errors(state, rows)}. The manifest holds every reason.",
         conn_id=settings.vidu_conn_id,
     )
 

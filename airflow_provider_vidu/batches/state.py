@@ -7,27 +7,23 @@ then it is *open*, until it has a *line* of the manifest: its file is stored, or
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
-from airflow_provider_vidu.common.values import epoch, mapping, moment, price, text
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduSubmitUnknownError
-from airflow_provider_vidu.orders.order import Order, Record
+from airflow_provider_vidu.batches.lines import Lines, checked_line
+from airflow_provider_vidu.common.values import epoch, price, text
+from airflow_provider_vidu.exceptions import ViduConfigError
+from airflow_provider_vidu.orders.order import Record
 
 STATE_VERSION: Final = 1
 Event = dict[str, Any]
-Line = dict[str, Any]
-
-STORED: Final = "stored"
-FAILED: Final = "failed"
 
 MOST_OWNERS: Final = 200
 """Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
-_MOST_BYTES: Final = 10**13
-"""The largest size of a file in a line: the sum of all must fit into an XCom."""
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
 
@@ -111,13 +107,17 @@ class BatchState:
     again_by: str = ""
     """The task instance that was cleared; empty if an earlier version has written the state."""
     since: float = 0.0
+    """When the latest try of any task instance began, in epoch seconds."""
     deadline: float = 0.0
+    """When that one's timeout expires."""
+    times_of: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Both for each task instance: of two that run one batch, each has its own timeout."""
     dags: dict[str, None] = field(default_factory=dict)
     """The DAGs whose tasks have run the batch; the clip pages show it to those who may see one of these. As names only:
     to look each of 70,000 up in a list of the others took a minute of the API server."""
     intents: dict[str, Intent] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
-    lines: dict[str, Line] = field(default_factory=dict)
+    lines: Lines = field(default_factory=Lines)
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Add an event; unknown ones, of a later version, are ignored."""
@@ -128,7 +128,7 @@ class BatchState:
     def _on_order(self, event: Mapping[str, Any]) -> None:
         if event.get("anew"):
             if (own := event.get("keys")) is None:
-                self.intents, self.open, self.lines = {}, {}, {}
+                self.intents, self.open, self.lines = {}, {}, Lines()
             else:
                 self._drop(own)
             self.orders += 1
@@ -136,6 +136,7 @@ class BatchState:
             self.again_by = text(event.get("owner")) or ""
         self._ordered_by(event)
         self.since, self.deadline = _time(event["since"]), _time(event["deadline"])
+        self._timed_for(event)
         if isinstance(dag_id := event.get("dag"), str):
             self.dags[dag_id] = None
 
@@ -149,6 +150,11 @@ class BatchState:
             self.orders_of[owner] = self.order
             for oldest in list(self.orders_of)[:-MOST_OWNERS]:
                 del self.orders_of[oldest]
+                self.times_of.pop(oldest, None)
+
+    def _timed_for(self, event: Mapping[str, Any]) -> None:
+        if (owner := text(event.get("owner"))) in self.orders_of and "since" in event:
+            self.times_of[owner] = _time(event["since"]), _time(event["deadline"])
 
     def order_of(self, owner: str) -> Record | None:
         """Return which order a task instance's latest try belonged to; None if it has not run the batch.
@@ -156,6 +162,14 @@ class BatchState:
         :param owner: identifies the task instance, over all of its tries; empty outside of a task.
         """
         return self.orders_of.get(owner) if owner and self.orders_of else self.order
+
+    def since_of(self, owner: str) -> float:
+        """Return when a task instance's latest try began, in epoch seconds."""
+        return self.times_of.get(owner, (self.since, self.deadline))[0]
+
+    def deadline_of(self, owner: str) -> float:
+        """Return when the timeout of a task instance's latest try expires, in epoch seconds."""
+        return self.times_of.get(owner, (self.since, self.deadline))[1]
 
     def generates_again(self, owner: str) -> bool:
         """Whether a task instance reuses no earlier file: it was cleared to order everything again."""
@@ -199,13 +213,13 @@ class BatchState:
 
     def failed_keys(self, *, retryable_only: bool) -> list[str]:
         """Return the rows that have failed and may be ordered again."""
-        failed = [line for line in self.lines.values() if line["status"] != STORED]
-        return [line["key"] for line in failed if not retryable_only or line["error"].get("retryable")]
+        failed = ((key, row) for key, row in self.lines.ended.items() if not row.is_stored)
+        return [key for key, row in failed if row.is_retryable or not retryable_only]
 
     @property
     def stored(self) -> int:
         """How many rows have a file."""
-        return sum(line["status"] == STORED for line in self.lines.values())
+        return sum(row.is_stored for row in self.lines.ended.values())
 
     @property
     def failed(self) -> int:
@@ -220,8 +234,8 @@ class BatchState:
     @property
     def ordered(self) -> tuple[int, int]:
         """How many generations the batch has ordered, and of how many of them the price is known."""
-        made = [line for line in self.lines.values() if line.get("generation_id") and not line.get("reused_from")]
-        known = [price(line.get("credits")) for line in made] + [one.credits for one in self.open.values()]
+        known = [row.credits for row in self.lines.ended.values() if row.has_id and not row.is_reused]
+        known += [one.credits for one in self.open.values()]
         return len(known), sum(each is not None for each in known)
 
     @property
@@ -233,10 +247,10 @@ class BatchState:
         """
         return max((known for known in self._prices() if known is not None), default=None)
 
-    def _prices(self) -> list[float | int | None]:
-        """Return the prices of the generations that the batch itself has ordered."""
-        known = [price(line.get("credits")) for line in self.lines.values() if not line.get("reused_from")]
-        return known + [one.credits for one in self.open.values() if not one.is_shared]
+    def _prices(self) -> Iterator[float | int | None]:
+        """Yield the prices of the generations that the batch itself has ordered."""
+        yield from (row.credits for row in self.lines.ended.values() if not row.is_reused)
+        yield from (one.credits for one in self.open.values() if not one.is_shared)
 
     @property
     def unpriced(self) -> int:
@@ -249,30 +263,34 @@ class BatchState:
 
         Three of four take longer: an end is often seen late, never early.
         """
-        took = [epoch(line.get("took")) for line in list(self.lines.values())[-_RECENT:]]
-        known = [seconds for seconds in took if seconds is not None]
+        latest = islice(reversed(self.lines.ended.values()), _RECENT)
+        known = [row.took for row in latest if row.took is not None]
         return statistics.quantiles(known, n=4, method="inclusive")[0] if len(known) > 1 else next(iter(known), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as plain JSON."""
+        """Return the state as plain JSON, with an empty list at its end: ``batches.snapshot`` adds the lines."""
         return {
             "version": STATE_VERSION,
             "orders": self.orders,
             "again": self.is_again,
             "again_by": self.again_by,
             "order": None if self.order is None else self.order.to_json(),
-            "owners": [{"owner": owner, "order": order.to_json()} for owner, order in self.orders_of.items()],
+            "owners": [self._owner_to_json(owner, order) for owner, order in self.orders_of.items()],
             "since": self.since,
             "deadline": self.deadline,
             "dags": list(self.dags),
             "intents": [intended(key, one) for key, one in self.intents.items()],
             "open": [{"key": key, **asdict(one)} for key, one in self.open.items()],
-            "lines": list(self.lines.values()),
+            "lines": [],
         }
+
+    def _owner_to_json(self, owner: str, order: Record) -> dict[str, Any]:
+        times = dict(zip(("since", "deadline"), self.times_of.get(owner, ()), strict=False))
+        return {"owner": owner, "order": order.to_json(), **times}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> BatchState:
-        """Read what :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` has returned; it may hold lines."""
         state = cls(
             orders=int(stored["orders"]),
             is_again=bool(stored.get("again")),
@@ -285,6 +303,7 @@ class BatchState:
         latest = state.order
         for one in stored.get("owners", ()):
             state._ordered_by(one)
+            state._timed_for(one)
         state.order = latest
         for one in stored["lines"]:
             state.lines[one["key"]] = checked_line(one)
@@ -293,23 +312,6 @@ class BatchState:
         for one in stored["intents"]:
             state._on_intent(one)
         return state
-
-
-def checked_line(line: Any) -> Line:
-    """Return a line of the manifest as it was recorded.
-
-    :raises ValueError: when it lacks what each line has; the store may have other writers.
-    """
-    known = mapping(line)
-    status, error = known.get("status"), mapping(known.get("error"))
-    if not isinstance(known.get("key"), str) or status not in (FAILED, STORED):
-        raise ValueError("a line without a key or a status")
-    if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
-        raise ValueError("a failed line without an error")
-    size = known.get("size", 0)
-    if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
-        raise ValueError("a line with a size or a request that is none")
-    return dict(known)
 
 
 def _key(event: Mapping[str, Any]) -> str:
@@ -350,75 +352,3 @@ def intended(key: str, intent: Intent) -> dict[str, Any]:
 def opened(key: str, job: Open) -> Event:
     """Return the event of a row's generation."""
     return {"e": "id", "key": key, **asdict(job)}
-
-
-def reopened(line: Mapping[str, Any]) -> Open | None:
-    """Return the generation of a failed row that is paid for and may have a result; None to order it again."""
-    if not line.get("paid") or not line.get("generation_id"):
-        return None
-    submitted = moment(line.get("submitted_at"))
-    at = 0.0 if submitted is None else submitted.timestamp()
-    known: dict[str, Any] = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
-    is_shared, request = bool(line.get("reused_from")), line.get("request", "")
-    known |= {"request": request, "index": line.get("index", -1), "is_shared": is_shared}
-    return Open(line["generation_id"], at, **known)
-
-
-def begun(
-    state: BatchState,
-    order: Order,
-    now: float,
-    timeout: float,
-    *,
-    is_new: bool,
-    dag_id: str | None = None,
-    owner: str = "",
-    keys: Collection[str] | None = None,
-) -> tuple[list[Event], bool]:
-    """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
-
-    A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
-    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
-    task instances alone.
-
-    :param order: which order of the task instance the try belongs to.
-    :param now: epoch seconds.
-    :param timeout: seconds that the batch may take.
-    :param is_new: whether a clear orders everything again.
-    :param dag_id: the DAG of the task; None outside of one.
-    :param owner: identifies the task instance, over all of its tries; empty outside of a task.
-    :param keys: of the try's rows; None for all that the state has.
-    """
-    earlier = state.order_of(owner)
-    was_cleared = earlier is not None and earlier.was_cleared(order, "")
-    is_anew = state.order is None or (was_cleared and is_new)
-    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
-    event: Event = {
-        "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
-        **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
-    }  # fmt: skip
-    if is_anew:
-        if keys is not None and state.has_others(owner):
-            event["keys"] = [key for key in keys if state.knows(key)]  # the other rows are of tasks that no one cleared
-        return [event], was_cleared
-    failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
-    if earlier is None:  # no user has decided to pay for these again
-        failed = [key for key in failed if not _is_uncertain(state.lines[key])]
-    return [event, *_ordered_again(state, [key for key in failed if keys is None or key in keys])], False
-
-
-def _is_uncertain(line: Line) -> bool:
-    """Whether it is unknown if a failed row's generation was created, so that only a user may order it again."""
-    return mapping(line["error"]).get("type") == ViduSubmitUnknownError.__name__
-
-
-def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:
-    """Return the events that order failed rows again; the wait for those that are paid for is resumed."""
-    events: list[Event] = []
-    back: list[str] = []
-    for key in failed:
-        if (job := reopened(state.lines[key])) is not None:
-            events.append(opened(key, job))
-        else:
-            back.append(key)
-    return [*events, {"e": "back", "keys": back}] if back else events

@@ -6,18 +6,18 @@ Importing this module does no I/O and loads no HTTP client.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
-from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, HIDDEN_FOLDER, Row, check_names, check_naming, rows_of
+from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
-from airflow_provider_vidu.common.text import sanitized, sentence
-from airflow_provider_vidu.common.values import given, mapping, number
+from airflow_provider_vidu.common.text import sanitized
+from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
@@ -28,9 +28,10 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
     checked_seconds,
 )
-from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
+from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
 from airflow_provider_vidu.operators.batch_names import batch_name, may_share_files
+from airflow_provider_vidu.operators.batch_waits import open_journal, paused_without_connection, vanished
 from airflow_provider_vidu.orders.dry_run import is_dry
 from airflow_provider_vidu.orders.money.budget import ViduBudget, checked_budget
 from airflow_provider_vidu.orders.records import iteration_of
@@ -44,15 +45,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_vidu.batches.journal import Journal
     from airflow_provider_vidu.batches.leg.run import BatchRun
     from airflow_provider_vidu.stores.destination import Destination
-
-LOST_CONNECTION_SECONDS = 300.0
-"""Before a batch checks an unusable connection again, while its generations are open."""
-HELD_SECONDS = 60.0
-"""Before a task looks again whether another one is still in the middle of their batch."""
-_NAMED_IDS = 20
 
 
 class ViduBatchOperator(SignedURLOperator):
@@ -237,11 +231,11 @@ class ViduBatchOperator(SignedURLOperator):
                 "same key in another instance. Put {{ ti.map_index }} into destination, or {generation_id} into naming."
             )
         journal = Journal(destination, name, log=self.log, owner=owner_of(context))
-        self._open(journal, name, event, settings, was_resumed=was_resumed)
+        open_journal(self, journal, name, event, settings.timeout, was_resumed=was_resumed)
         if was_resumed and journal.state.order is None:
-            raise _vanished(journal, name, destination, event)
+            raise vanished(journal, name, destination, event)
         spending = BatchSpending(Spending(context, self, self.budget, None, self.log))
-        with self._paused_without_connection(journal, name, was_resumed=was_resumed):
+        with paused_without_connection(self, journal, name, was_resumed=was_resumed):
             run = self._run = BatchRun(settings, rows, name, destination, journal, self.log, spending)
         if not was_resumed or journal.state.order_of(journal.owner) is None:
             ti = context.get("ti")
@@ -261,51 +255,6 @@ class ViduBatchOperator(SignedURLOperator):
         self._ended = (result, run.manifest_digest)
         self._report(context, result)
         return result
-
-    def _open(self, journal: Journal, name: str, event: Any, settings: Settings, *, was_resumed: bool) -> None:
-        """Open the journal; wait while another task instance is in the middle of the batch.
-
-        :raises ViduError: when the task's timeout expires first.
-        """
-        from airflow_provider_vidu.batches.journal import HeldBatchError
-
-        deadline = number(mapping(event).get("deadline")) or time.time() + settings.timeout
-        while True:
-            try:
-                journal.open()
-                return
-            except HeldBatchError as held:
-                now = time.time()
-                if self._killed or now >= deadline:
-                    raise
-                self.log.info("%s Waiting until its leg has ended.", held.reason)
-            if self.deferrable:
-                method = "execute_resumed" if was_resumed else "execute_awaited"
-                self._wait(Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
-            time.sleep(min(HELD_SECONDS, deadline - now))
-
-    @contextmanager
-    def _paused_without_connection(self, journal: Journal, name: str, *, was_resumed: bool) -> Iterator[None]:
-        """Wait in the triggerer if the connection is unusable while generations are paid for, or let Airflow retry.
-
-        :raises ViduConfigError: when nothing is paid for.
-        :raises ViduError: when the task cannot wait.
-        """
-        try:
-            yield
-        except ViduConfigError as error:
-            state = journal.state
-            with suppress(ViduError):
-                journal.end()
-            if not (state.open or state.intents):
-                raise
-            if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
-                message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
-                raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
-            self.log.warning("The connection %s is unusable; waiting, because rows are open.", self.vidu_conn_id)
-            resume_at = time.time() + LOST_CONNECTION_SECONDS
-            token = f"{name}#{state.orders}"
-            self._wait(Pending(list(state.open.values()), len(state.open), state.deadline, resume_at, token))
 
     def _report(self, context: Any, summary: dict[str, Any]) -> None:
         """Fill the events of the task's outlets: an alias resolves to the manifest, which names every file."""
@@ -427,26 +376,6 @@ class ViduBatchOperator(SignedURLOperator):
         text = path_text(self.destination)
         if text is not None and not is_template(text):
             _checked_folder(self.destination)
-
-
-def _vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
-    """Return the error of a task that has begun its batch, and finds no trace of it after a wait.
-
-    It is not retryable: a retry would order all rows again.
-    """
-    with suppress(ViduError):
-        journal.end()
-    known = mapping(event)
-    waited_for = sanitized(str(known.get("token") or "").rpartition("#")[0] or "unknown", 120)
-    ended = known.get("ended")
-    ids = ", ".join(sanitized(one, 80) for one in ended[:_NAMED_IDS]) if isinstance(ended, list) else ""
-    return ViduConfigError(
-        f"The task has begun its batch (it waited for {waited_for}), but there is no journal of batch {name} in "
-        f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
-        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or destination or batch renders to "
-        "another value after each wait, such as the current time: use a value of the DAG run. Restore the folder, or "
-        "clear the task to order all rows again."
-    )
 
 
 def _checked_folder(destination: object) -> str:

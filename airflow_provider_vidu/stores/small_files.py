@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_vidu.common.text import sanitized
@@ -11,11 +12,14 @@ from airflow_provider_vidu.stores.schemes import is_forbidden, scheme_of, state_
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest file that is read. Others may write to the store; the state of 100,000 rows takes about 80 MiB."""
+_WRITTEN_PIECES: Final = 256
+"""How many pieces are written at once: each write is a call of the system."""
 
 
-def write_file(file: StoredFile, content: bytes, content_type: str) -> None:
+def write_file(file: StoredFile, content: bytes | Sequence[bytes], content_type: str) -> None:
     """Store a small file, whole or not at all; an earlier one of that name is replaced.
 
+    :param content: also in pieces, of which no copy is made as a whole.
     :raises ViduStorageError: when it could not be written.
     """
     _write(file, content, content_type, replace=True)
@@ -33,10 +37,12 @@ def create_file(file: StoredFile, content: bytes, content_type: str) -> None:
     _write(file, content, content_type, replace=False)
 
 
-def _write(file: StoredFile, content: bytes, content_type: str, *, replace: bool) -> None:
-    writer = file.writer(len(content), replace=replace, content_type=content_type)
+def _write(file: StoredFile, content: bytes | Sequence[bytes], content_type: str, *, replace: bool) -> None:
+    pieces = [content] if isinstance(content, bytes) else content
+    writer = file.writer(sum(map(len, pieces)), replace=replace, content_type=content_type)
     try:
-        writer.write(memoryview(content))
+        for start in range(0, len(pieces), _WRITTEN_PIECES):
+            writer.write(memoryview(b"".join(pieces[start : start + _WRITTEN_PIECES])))
         writer.publish()
     except BaseException:  # nothing half-written may remain
         writer.discard()
@@ -58,9 +64,29 @@ def content_of(file: StoredFile, most: int = MOST_BYTES) -> bytes | None:
                 raise ViduConfigError(f"{sanitized(file.uri, 300)} is larger than {most:,} bytes.")
         return bytes(content)
     except ViduStorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        if error.__cause__ is not None and is_forbidden(error.__cause__):
-            # Not "there is none": what is paid for would be ordered again.
-            raise ViduStorageError(f"{error.reason} {state_advice(scheme_of(file.uri))}") from error.__cause__
-        raise
+        _check_missing(file, error)
+        return None
+
+
+def is_there(file: StoredFile) -> bool:
+    """Whether there is a small file; at most its beginning is read.
+
+    :raises ViduStorageError: when its store cannot be reached.
+    """
+    try:
+        next(file.read(), b"")
+    except ViduStorageError as error:
+        _check_missing(file, error)
+        return False
+    return True
+
+
+def _check_missing(file: StoredFile, error: ViduStorageError) -> None:
+    """Return if an error says that there is no file, and raise it otherwise."""
+    cause = error.__cause__
+    if isinstance(cause, FileNotFoundError):
+        return
+    if cause is not None and is_forbidden(cause):
+        # Not "there is none": what is paid for would be ordered again.
+        raise ViduStorageError(f"{error.reason} {state_advice(scheme_of(file.uri))}") from cause
+    raise error

@@ -11,10 +11,11 @@ from airflow_provider_vidu.batches import plan
 from airflow_provider_vidu.batches.catalogue import Catalogue, Twins
 from airflow_provider_vidu.batches.leg.account import Account
 from airflow_provider_vidu.batches.leg.submitting import Submitter, is_searchable_at
+from airflow_provider_vidu.batches.lines import STORED, Line
 from airflow_provider_vidu.batches.manifest import counts, too_few
 from airflow_provider_vidu.batches.rows import Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import STORED, BatchState, Line
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import ViduBudgetError, ViduError
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.orders.claims import SharedOrderError, never_sleep
@@ -163,7 +164,7 @@ class Backlog:
         self._check()
         try:
             if (
-                self._state.deadline <= time.time()
+                self._state.deadline_of(self._journal.owner) <= time.time()
                 or self._account.room(self._settings.max_in_flight, self._in_flight) <= 0
                 or not self._may_spend()
             ):

@@ -36,6 +36,8 @@ EARLY_SECONDS: Final = 20.0
 USUAL_SHARE: Final = 0.8
 """The share of the usual time after which an end is likely, so that polls become more frequent."""
 DUE_SHARE: Final = 1 / 15
+BEAT_SECONDS: Final = 5.0
+"""Between two signs of life while generations are cancelled."""
 
 
 class Quiet:
@@ -346,10 +348,11 @@ def lent(hooks: SimpleQueue[ViduHook], conn_id: str, config: ViduConfig) -> Vidu
         return QuietHook(conn_id, config=config)
 
 
-def cancelled(conn_id: str, config: ViduConfig, jobs: Sequence[Open]) -> int:
+def cancelled(conn_id: str, config: ViduConfig, jobs: Sequence[Open], beat: Callable[[], None]) -> int:
     """Cancel generations, best effort, several at a time; return how many the service has cancelled.
 
     :param config: the connection, already looked up, because a signal handler cannot do that.
+    :param beat: is called every few seconds meanwhile: a service that does not answer takes a minute for each.
     """
     hooks: SimpleQueue[ViduHook] = SimpleQueue()
 
@@ -363,4 +366,7 @@ def cancelled(conn_id: str, config: ViduConfig, jobs: Sequence[Open]) -> int:
             hooks.put(one)
 
     with ThreadPoolExecutor(POLLS, thread_name_prefix="vidu-batch-cancel") as pool:
-        return sum(pool.map(cancel, jobs))
+        futures = [pool.submit(cancel, job) for job in jobs]
+        while wait(futures, timeout=BEAT_SECONDS).not_done:
+            beat()
+        return sum(future.result() for future in futures)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.batches import plan
+from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.catalogue import Catalogue
 from airflow_provider_vidu.batches.leg.backlog import Backlog
 from airflow_provider_vidu.batches.leg.collecting import Collected, Collector, QuietHook, Stored, cancelled
@@ -30,7 +31,7 @@ from airflow_provider_vidu.batches.manifest import (
 )
 from airflow_provider_vidu.batches.rows import MAX_KEY_CHARS, Row
 from airflow_provider_vidu.batches.settings import Settings
-from airflow_provider_vidu.batches.state import BatchState, Event, Open, begun
+from airflow_provider_vidu.batches.state import BatchState, Event, Open
 from airflow_provider_vidu.common.progress import duration
 from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.exceptions import ViduError
@@ -105,6 +106,10 @@ class BatchRun:
         return self._journal.state
 
     @property
+    def _deadline(self) -> float:
+        return self.state.deadline_of(self._owner)
+
+    @property
     def token(self) -> str:
         """What identifies this order of the batch: another one after a clear with ``on_clear="new"``."""
         return f"{self._batch}#{self.state.orders}"
@@ -129,7 +134,8 @@ class BatchRun:
         )
         if is_new and settings.cancel_on_kill:
             given_up = frozenset(again[0].get("keys", state.open))
-            self._cancel([job for key, job in state.open.items() if key in given_up], "the task was cleared")
+            jobs = [job for key, job in state.open.items() if key in given_up]
+            self._cancel(jobs, "the task was cleared")
         self._journal.append(*again)
 
     def run(self, ended: Collection[str] | None, *, was_resumed: bool) -> dict[str, Any] | plan.Pending:
@@ -140,7 +146,7 @@ class BatchRun:
         :return: the summary, or what the trigger is to wait for.
         :raises ViduError: when the batch has failed.
         """
-        self._hook._retry_until(self.state.deadline)
+        self._hook._retry_until(self._deadline)
         try:
             self._prepare(ended, was_resumed=was_resumed)
             while True:
@@ -148,7 +154,7 @@ class BatchRun:
                 self._journal.beat()
                 if self._is_finished():
                     return self._finished()
-                is_late = self.state.deadline <= time.time()
+                is_late = self._deadline <= time.time()
                 self._collector.is_resting = is_late or self._is_idle()
                 if is_late and not self._collector.is_busy:
                     self._timed_out()
@@ -165,7 +171,8 @@ class BatchRun:
         self._collector.cancel()
         if self._settings.cancel_on_kill:
             keys = self._by_key if self.state.has_others(self._owner) else self.state.open
-            self._cancel([job for key, job in self.state.open.items() if key in keys], "the task was killed")
+            jobs = [job for key, job in self.state.open.items() if key in keys]
+            self._cancel(jobs, "the task was killed", beat=lambda: None)  # an append may be under way
 
     def _check_wanted(self) -> None:
         if self._killed:
@@ -234,7 +241,8 @@ class BatchRun:
         if isinstance(one, Stored):
             self._stored += 1
             return {"e": "line", "line": stored_line(row, one.job, one.generation, one.record, one.ended, now)}
-        if one.generation is not None and one.generation.was_cancelled and one.job.at < self.state.since:
+        is_earlier = one.job.at < self.state.since_of(self._owner)
+        if is_earlier and one.generation is not None and one.generation.was_cancelled:
             self._backlog.add(row)  # an earlier try was killed, and cancelled it
             return {"e": "back", "keys": [row.key]}
         line = failed_line(
@@ -265,7 +273,7 @@ class BatchRun:
 
     def _may_defer(self) -> bool:
         now = time.time()
-        if self._collector.is_busy or self.state.deadline <= now:
+        if self._collector.is_busy or self._deadline <= now:
             return False
         if self._backlog.is_ready and self._backlog.has_room:
             return False  # waits for the price of the first generation, or for a search
@@ -287,7 +295,7 @@ class BatchRun:
         jobs, wanted = self._collector.open_jobs(), self._wanted()
         expected = plan.expected_at((job.at for job in jobs), self.state.usual_seconds, wanted, time.time())
         resume_at = min([*self._backlog.due_times(), *([] if expected is None else [expected])], default=None)
-        return plan.Pending(jobs, wanted, self.state.deadline, resume_at, self.token)
+        return plan.Pending(jobs, wanted, self._deadline, resume_at, self.token)
 
     def _finished(self) -> dict[str, Any]:
         error = self._backlog.error
@@ -331,9 +339,11 @@ class BatchRun:
     def _write_manifest(self) -> None:
         from airflow_provider_vidu.stores.small_files import write_file
 
-        content = manifest(self.state.lines, self._rows)
+        content, digest = manifest(self.state.lines, self._rows), hashlib.sha256()
         write_file(self._manifest, content, "application/x-ndjson")
-        self.manifest_digest = hashlib.sha256(content).hexdigest()
+        for line in content:
+            digest.update(line)
+        self.manifest_digest = digest.hexdigest()
 
     @property
     def _manifest(self) -> Any:
@@ -357,7 +367,7 @@ class BatchRun:
         place = self.place
         return summary(self.state, self._rows, self._batch, place["manifest"], place["folder"])
 
-    def _cancel(self, jobs: Sequence[Open], why: str) -> None:
+    def _cancel(self, jobs: Sequence[Open], why: str, beat: Callable[[], None] | None = None) -> None:
         if jobs:
-            count = cancelled(self._settings.vidu_conn_id, self._config, jobs)
+            count = cancelled(self._settings.vidu_conn_id, self._config, jobs, beat or self._journal.beat)
             self._log.info("Because %s: %d of %d open generations were cancelled.", why, count, len(jobs))

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
+from airflow_provider_vidu.batches.snapshot import state_name
 from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.common.parsing import TooManyValuesError, parse
 from airflow_provider_vidu.common.values import value_count
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.stores.places import root_of
-from airflow_provider_vidu.ui.playing.preview import AbsentError, PreviewError, open_beneath, place_of, roots
+from airflow_provider_vidu.ui.playing.preview import AbsentError, Preview, PreviewError, open_beneath, place_of, roots
 
 MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 MAX_STATE_BYTES: Final = 16 * 1024 * 1024
@@ -61,6 +62,7 @@ class _Followed:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     state: BatchState = field(default_factory=BatchState)
+    generation: int = 0
     version: str = ""
     leg: int = 0
     next: int = 1
@@ -123,7 +125,7 @@ def read_journal(folder: str, batch: str, dag_id: str) -> Read:
     if dag_id not in state.dags:
         return Read(problem=NOT_OF_DAG)
     # Copies of plain dicts are atomic: another look may be applying events meanwhile.
-    copied = replace(state, intents=dict(state.intents), open=dict(state.open), lines=dict(state.lines))
+    copied = replace(state, intents=dict(state.intents), open=dict(state.open), lines=state.lines.copy())
     return Read(copied, followed.is_behind)
 
 
@@ -148,7 +150,7 @@ def _is_too_much(kept: Collection[_Followed]) -> bool:
 def _follow(followed: _Followed, base: str) -> None:
     """Read what was written since the last look; as ``batches.journal.Journal`` does, but only to read."""
     until = time.monotonic() + LOOK_SECONDS
-    _read_snapshot(followed, base)
+    _read_snapshot(followed, base, until)
     followed.is_behind = True
     while time.monotonic() < until:
         if followed.is_ended:
@@ -189,15 +191,15 @@ def _check_size(followed: _Followed) -> None:
         raise PreviewError(TOO_LARGE)
 
 
-def _read_snapshot(followed: _Followed, base: str) -> None:
-    found = root_of(f"{base}state.json.gz", roots())
-    assert found is not None
-    try:
-        preview = open_beneath(*found)
-    except AbsentError:
+def _read_snapshot(followed: _Followed, base: str, until: float) -> None:
+    while time.monotonic() < until and (newer := _opened(base + state_name(followed.generation + 1))) is not None:
+        newer.close()
+        followed.generation += 1
+    if (preview := _opened(base + state_name(followed.generation))) is None:
         return
     try:
-        if preview.etag == followed.version:
+        version = f"{followed.generation} {preview.etag}"
+        if version == followed.version:
             return
         if preview.size > MAX_PACKED_BYTES:
             raise PreviewError(TOO_LARGE)
@@ -205,7 +207,6 @@ def _read_snapshot(followed: _Followed, base: str) -> None:
         content = unpacking.decompress(preview.read(0, preview.size), MAX_STATE_BYTES)
         if unpacking.unconsumed_tail:
             raise PreviewError(TOO_LARGE)
-        version = preview.etag
     finally:
         preview.close()
     known = _Followed(bytes=len(content))
@@ -221,11 +222,7 @@ def _read_snapshot(followed: _Followed, base: str) -> None:
 
 def _content(uri: str, most: int) -> bytes | None:
     """Return the content of a small file beneath a preview root; None if there is none."""
-    found = root_of(uri, roots())
-    assert found is not None
-    try:
-        preview = open_beneath(*found)
-    except AbsentError:
+    if (preview := _opened(uri)) is None:
         return None
     try:
         if preview.size > most:
@@ -233,3 +230,13 @@ def _content(uri: str, most: int) -> bytes | None:
         return preview.read(0, preview.size)
     finally:
         preview.close()
+
+
+def _opened(uri: str) -> Preview | None:
+    """Return a file beneath a preview root, opened; None if there is none."""
+    found = root_of(uri, roots())
+    assert found is not None
+    try:
+        return open_beneath(*found)
+    except AbsentError:
+        return None

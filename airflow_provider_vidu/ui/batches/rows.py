@@ -11,7 +11,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airflow_provider_vidu import exceptions
-from airflow_provider_vidu.batches.state import STORED, BatchState, Intent, Line, Open
+from airflow_provider_vidu.batches.lines import STORED, EndedRow, Line
+from airflow_provider_vidu.batches.state import BatchState, Intent, Open
 from airflow_provider_vidu.common.text import redacted
 from airflow_provider_vidu.common.values import mapping, moment, text, whole
 from airflow_provider_vidu.models import Artifact, Generation, GenerationStatus
@@ -38,13 +39,13 @@ class Entry:
     :param key: as in the manifest.
     :param index: its place among the rows.
     :param stage: ``working``, ``stored`` or ``failed``.
-    :param known: its line, its open generation, or its intent.
+    :param kept: its line, its open generation, or its intent.
     """
 
     key: str
     index: int
     stage: str
-    known: Line | Open | Intent
+    kept: EndedRow | Open | Intent
 
     @property
     def name(self) -> str:
@@ -52,25 +53,28 @@ class Entry:
         return hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
+    def line(self) -> Line:
+        """Its line, decoded; empty if it has not ended."""
+        return self.kept.line if isinstance(self.kept, EndedRow) else {}
+
+    @property
     def submitted(self) -> datetime | None:
         """When its generation was submitted."""
-        if isinstance(self.known, Intent):
-            return moment(self.known.record.at)
-        return moment(self.known.at if isinstance(self.known, Open) else self.known.get("submitted_at"))
+        if isinstance(self.kept, Intent):
+            return moment(self.kept.record.at)
+        return moment(self.kept.at if isinstance(self.kept, Open) else self.line.get("submitted_at"))
 
     @property
     def credits(self) -> int | float | None:
         """Its price, if that is known."""
-        if isinstance(self.known, Intent):
-            return None
-        return whole(self.known.credits if isinstance(self.known, Open) else self.known.get("credits"))
+        return None if isinstance(self.kept, Intent) else self.kept.credits
 
 
 def entries(state: BatchState) -> list[Entry]:
     """Return the rows that a batch has begun, in the order of the rows."""
     found = [
-        Entry(str(key), _index(line.get("index")), "stored" if line.get("status") == STORED else "failed", line)
-        for key, line in state.lines.items()
+        Entry(key, _index(row.index), "stored" if row.is_stored else "failed", row)
+        for key, row in state.lines.ended.items()
     ]
     open_ones: list[tuple[str, Open | Intent]] = [*state.open.items(), *state.intents.items()]
     found += [Entry(str(key), _index(one.index), "working", one) for key, one in open_ones]
@@ -115,9 +119,8 @@ _SORTED_BY: Final[Mapping[str, Callable[[Entry], Any]]] = {
 
 def clip_of(batch: Batch, entry: Entry) -> Clip:
     """Return a row as the clip of its task."""
-    known = entry.known
-    line: Line = known if isinstance(known, dict) else {}
-    job = known if isinstance(known, Open) else None
+    line = entry.line
+    job = entry.kept if isinstance(entry.kept, Open) else None
     held = line.get("generation_id") if job is None else job.id
     shown = {name: text(line.get(name) if job is None else getattr(job, name)) for name in ("prompt", "model")}
     submitted = entry.submitted
@@ -157,16 +160,16 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         known["tasks"] = [view["task"]]  # the batch's own, with its own state
         # Of the rows on a sheet, the batch's panel says so once.
         known["is_unattended"] = entry.stage == "working" and batch.is_unattended
-    if not isinstance(entry.known, dict):
+    if not (line := entry.line):
         return {**view, **known, "error": _error_of_open(batch, view)}
-    if reused := text(entry.known.get("reused_from")):
+    if reused := text(line.get("reused_from")):
         known["reused_from"] = redacted(reused, 300)
     if entry.stage == "stored":
         # Only a file that is gone is wrong with it.
         error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
         return {**view, **known, "error": error}
-    error = mapping(entry.known.get("error"))
-    is_paid = entry.known.get("paid") is True
+    error = mapping(line.get("error"))
+    is_paid = line.get("paid") is True
     told = {
         "title": "The file of this row is not stored" if is_paid else "This row has failed",
         "code": redacted(text(error.get("code")) or text(error.get("type")) or "", 100) or None,

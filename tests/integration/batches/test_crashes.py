@@ -50,6 +50,7 @@ def dies(monkeypatch, connect) -> Iterator[Callable[[Callable[[], bool]], None]]
         monkeypatch.setattr(kind, name, step)
 
     around(journal.Journal, "_write")
+    around(journal.Journal, "_begin_generation")
     around(SyncClient, "submit")
     yield lambda decide: should_die.__setitem__(0, decide)
     should_die[0] = lambda: False

@@ -45,7 +45,7 @@ def test_a_batch_in_s3(connect, sandbox, s3, bucket, tmp_path, monkeypatch):
     stored, unfinished = keys(s3, bucket)
     assert unfinished == 0
     journals = sorted(name.rpartition("/")[2] for name in stored if "/.vidu/" in name)
-    assert journals[-1] == "state.json.gz"
+    assert journals[-1] == "state-000001.json.gz"
     task.clear()
     assert task.run() == found
     assert len(sandbox.creates) == 4

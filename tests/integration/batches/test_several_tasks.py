@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +17,10 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.batches import journal, plan
+from airflow_provider_vidu.batches.leg import collecting
 from airflow_provider_vidu.batches.leg.run import BatchRun
 from airflow_provider_vidu.hooks import ViduHook
-from airflow_provider_vidu.operators import batch as operator
+from airflow_provider_vidu.operators import batch_waits
 from airflow_provider_vidu.stores.destination import Destination
 from airflow_provider_vidu.triggers import ViduBatchTrigger
 from tests.integration.batches.batch_task import BatchTask
@@ -68,7 +70,7 @@ def short_stay(monkeypatch) -> None:
 )
 def test_two_runs_of_one_batch(dialect, sandbox, tmp_path, monkeypatch):
     """A run that starts in the middle of the other's create takes nothing over: the id of that create is recorded."""
-    monkeypatch.setattr(operator, "HELD_SECONDS", 0.1)
+    monkeypatch.setattr(batch_waits, "HELD_SECONDS", 0.1)
     first, second = (of_run(tmp_path, run_id, prompts(3), max_in_flight=3) for run_id in ("r1", "r2"))
     submit, waits = ViduHook._submit, []
 
@@ -89,10 +91,10 @@ def test_two_runs_of_one_batch(dialect, sandbox, tmp_path, monkeypatch):
 
 def test_a_wait_for_another_run_ends_with_the_timeout(dialect, sandbox, tmp_path, monkeypatch):
     """However often the task is woken meanwhile: the event holds the deadline."""
-    monkeypatch.setattr(operator, "HELD_SECONDS", 0.1)
+    monkeypatch.setattr(batch_waits, "HELD_SECONDS", 0.1)
     journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1").open()
     task = of_run(tmp_path, "r2", prompts(1), timeout=1)
-    with pytest.raises(journal.HeldBatchError, match="r1"):
+    with pytest.raises(exceptions.ViduTimeoutError, match=r"timeout of 1\.0 s expired.*r1"):
         task.run()
     assert len({deferral.trigger.deadline for deferral in task.deferrals}) == 1
     assert sandbox.requests() == []
@@ -100,7 +102,7 @@ def test_a_wait_for_another_run_ends_with_the_timeout(dialect, sandbox, tmp_path
 
 def test_a_worker_waits_for_another_run(dialect, sandbox, tmp_path, monkeypatch):
     """With deferrable=False."""
-    monkeypatch.setattr(operator, "HELD_SECONDS", 0.05)
+    monkeypatch.setattr(batch_waits, "HELD_SECONDS", 0.05)
     other = journal.Journal(Destination(f"{tmp_path}/"), "spring", owner="r1")
     other.open()
     open_journal, looks = journal.Journal.open, []
@@ -114,6 +116,48 @@ def test_a_worker_waits_for_another_run(dialect, sandbox, tmp_path, monkeypatch)
     monkeypatch.setattr(journal.Journal, "open", opened)
     assert of_run(tmp_path, "r2", prompts(1), deferrable=False).run()["stored"] == 1
     assert looks == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("short_stay")
+def test_each_run_of_a_batch_has_its_own_timeout(connect, sandbox, tmp_path):
+    """The run that began last does not lengthen the timeout of another one."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    first = of_run(tmp_path, "r1", prompts(1, "a"), timeout=100)
+    began = deferred_by(first)
+    later = deferred_by(of_run(tmp_path, "r2", prompts(1, "b"), timeout=5000))
+    assert later.trigger.deadline - began.trigger.deadline > 4000
+    with pytest.raises(TaskDeferred) as woken:
+        first.wake(began, None)
+    assert woken.value.trigger.deadline == began.trigger.deadline
+
+
+def test_a_leg_that_cancels_at_a_dead_service_is_alive(connect, sandbox, tmp_path, monkeypatch):
+    """Hundreds take hours there: without a sign of life, another run would take the batch over."""
+    connect("ent-v2")
+    sandbox.set_speed(0)
+    task = of_run(tmp_path, "r1", prompts(2), on_clear="new")
+    with monkeypatch.context() as short:
+        short.setattr(plan, "stays", lambda *_, **__: False)
+        deferred_by(task)
+    beat, has_beaten = journal.Journal.beat, threading.Event()
+    cancelled: list[bool] = []
+
+    def beaten(self: journal.Journal) -> None:
+        beat(self)
+        has_beaten.set()
+
+    def cancel(*_: Any, **__: Any) -> Any:
+        cancelled.append(has_beaten.wait(20))
+        raise exceptions.ViduTransportError("the service does not answer")
+
+    monkeypatch.setattr(journal.Journal, "beat", beaten)
+    monkeypatch.setattr(collecting, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(ViduHook, "cancel_generation", cancel)
+    task.clear()
+    sandbox.set_speed(250)
+    assert task.run()["stored"] == 2
+    assert cancelled == [True, True]
 
 
 def test_the_next_run_of_a_batch_is_no_clear(connect, sandbox, tmp_path):

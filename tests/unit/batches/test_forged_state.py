@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from airflow_provider_vidu.batches.beginning import begun
 from airflow_provider_vidu.batches.manifest import summary
 from airflow_provider_vidu.batches.plan import check_credits
-from airflow_provider_vidu.batches.state import BatchState, Open, begun
+from airflow_provider_vidu.batches.state import BatchState, Open
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Order
 from tests.rows import each_row

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_vidu.batches import journal
+from airflow_provider_vidu.batches import journal, snapshot
 from airflow_provider_vidu.batches.journal import HeldBatchError, Journal
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduStorageError
 from airflow_provider_vidu.stores import small_files
@@ -48,10 +48,10 @@ def test_a_whole_state_replaces_objects(tmp_path, monkeypatch):
     second.append(identified("b"), {"e": "line", "line": {"key": "a", "status": "stored"}})
     second.end()
     left = [str(path.relative_to(tmp_path / ".vidu" / "b")) for path in (tmp_path / ".vidu").rglob("*.*")]
-    assert sorted(left) == ["leg-000001/000003.jsonl", "state.json.gz"]
+    assert sorted(left) == ["leg-000001/000003.jsonl", "state-000001.json.gz"]
     third = opened(tmp_path)
     assert (set(third.state.open), set(third.state.lines)) == ({"b"}, {"a"})
-    assert third.state.to_json() == second.state.to_json()
+    assert third.state == second.state
 
 
 def test_only_the_newest_leg_writes(tmp_path):
@@ -155,6 +155,78 @@ def test_a_late_whole_state_replaces_no_newer_one(tmp_path, monkeypatch):
     assert set(opened(tmp_path, "run 3").state.open) == {"a", "b"}
 
 
+@pytest.mark.parametrize("kind", ["held up", "answer lost"])
+def test_a_state_that_arrives_after_a_newer_one(tmp_path, monkeypatch, kind):
+    """Its process was taken over, or has given the write up: another one has removed the objects after that state."""
+    monkeypatch.setattr(journal, "SNAPSHOT_EVENTS", 1)
+    first = opened(tmp_path, "run 1")
+    first.append(identified("a"))
+    original, late = journal.write_file, []
+
+    def write_file(*arguments):
+        monkeypatch.setattr(journal, "write_file", original)
+        late.append(arguments)
+        if kind == "answer lost":
+            raise ViduStorageError("no answer")
+        record("b")
+        original(*late.pop())
+
+    def record(key):
+        leg = opened(tmp_path, "run 1")
+        leg.append(identified(key))
+        leg.end()
+
+    monkeypatch.setattr(journal, "write_file", write_file)
+    if kind == "answer lost":
+        first.end()
+        record("b")
+        original(*late.pop())
+    else:
+        with pytest.raises(ViduError, match="Another process has taken over"):
+            first.end()
+    assert not late
+    record("c")
+    assert set(opened(tmp_path).state.open) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("name", ["state.json.gz", "leg-000002/000001.jsonl", "state-000001.json.gz"])
+def test_a_leg_that_begins_and_ends_while_another_one_begins(tmp_path, monkeypatch, name):
+    """Its objects are removed before the other one has read them, and their names are free again."""
+    monkeypatch.setattr(journal, "SNAPSHOT_EVENTS", 1)
+    first = opened(tmp_path, "run 1")
+    first.append(identified("a"))
+    if not name.startswith("state-"):
+        first.end()
+    original = {step: getattr(journal, step) for step in ("content_of", "create_file")}
+    ended: list[str] = []
+
+    def meanwhile(file) -> None:
+        if file.uri.endswith(name) and not ended:
+            ended.append(name)
+            other = opened(tmp_path, "run 1")
+            other.append(identified("b"))
+            other.end()
+
+    def content_of(file):
+        found = original["content_of"](file)
+        if name == "state.json.gz":
+            meanwhile(file)
+        return found
+
+    def create_file(file, *arguments):
+        meanwhile(file)
+        original["create_file"](file, *arguments)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(journal, "content_of", content_of)
+        slow.setattr(journal, "create_file", create_file)
+        slower = opened(tmp_path, "run 1")
+    assert ended
+    assert set(slower.state.open) == {"a", "b"}
+    slower.append(identified("c"))
+    assert set(opened(tmp_path, "run 1").state.open) == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize("is_written", [True, False], ids=["answer lost", "not written"])
 def test_a_write_that_fails_is_tried_again(tmp_path, monkeypatch, is_written):
     """Whether the object was published is unknown; the second attempt recognizes its own content."""
@@ -214,7 +286,7 @@ def with_state(**known: object) -> bytes:
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_a_damaged_state_orders_nothing(tmp_path, monkeypatch, content, is_packed):
     """Others may write to the store: the error names the object, and takes neither memory nor a retry."""
-    monkeypatch.setattr(journal, "MOST_BYTES", 2_000_000)
+    monkeypatch.setattr(snapshot, "MOST_BYTES", 2_000_000)
     folder = tmp_path / ".vidu" / "b"
     folder.mkdir(parents=True)
     (folder / "state.json.gz").write_bytes(gzip.compress(content) if is_packed else content)

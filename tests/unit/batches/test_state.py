@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_vidu.batches.state import BatchState, begun
+from airflow_provider_vidu.batches.beginning import begun
+from airflow_provider_vidu.batches.snapshot import packed, unpacked
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.exceptions import (
     ViduGenerationInterruptedError,
     ViduPolicyError,
@@ -31,8 +33,12 @@ def state_after(order: Order = FIRST, owner: str = "a") -> BatchState:
     kinds = {"busy": ViduGenerationInterruptedError, "bad": ViduPolicyError, "lost": ViduSubmitUnknownError}
     for line in ({"key": "good", "status": "stored"}, *(failed(key, kind) for key, kind in kinds.items())):
         state.apply({"e": "line", "line": line})
-    # As another process reads it.
-    return BatchState.from_json(state.to_json())
+    return reread(state)
+
+
+def reread(state: BatchState) -> BatchState:
+    """Return a state as another process reads it."""
+    return unpacked(packed(1, state))[1]
 
 
 NEXT_RUN = Order(0, 0, True, 1, 0, 2000.0)
@@ -67,7 +73,7 @@ def test_a_clear_is_noticed_after_another_run():
     state = state_after()
     for event in begun(state, NEXT_RUN, 3000.0, 60, is_new=True, owner="b")[0]:
         state.apply(event)
-    state = BatchState.from_json(state.to_json())
+    state = reread(state)
     assert begun(state, Order(0, 1, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is False
     assert begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is True
 
@@ -86,11 +92,23 @@ def test_a_clear_that_orders_anew_leaves_the_rows_of_other_runs():
     assert (set(state.lines), set(state.open)) == ({"bad", "lost"}, {"theirs"})
 
 
+def test_each_task_instance_has_its_own_timeout():
+    """Of two that run one batch, the later one does not move the deadline of the earlier one."""
+    state = state_after()
+    for event in begun(state, NEXT_RUN, 3000.0, 500, is_new=False, owner="b")[0]:
+        state.apply(event)
+    for seen in (state, reread(state)):
+        assert [(seen.since_of(owner), seen.deadline_of(owner)) for owner in "ab"] == [(1000, 1060), (3000, 3500)]
+    state.apply({"e": "returned", "order": state.order.to_json(), "owner": "a"})
+    assert state.deadline_of("a") == 1060
+
+
 def test_a_state_of_an_earlier_version():
     """It names no task instance: its one order is compared, as before."""
     stored = state_after(owner="").to_json()
     del stored["owners"]
     state = BatchState.from_json(stored)
+    assert (state.since_of("a"), state.deadline_of("a")) == (1000, 1060)
     assert begun(state, Order(0, 1, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is False
     assert begun(state, Order(2, 2, True, 2, 0, 900.0, "r1"), 4000.0, 60, is_new=True, owner="a")[1] is True
 
@@ -102,4 +120,4 @@ def test_the_number_of_task_instances_is_bounded(monkeypatch):
     for number in range(5):
         for event in begun(state, FIRST, 1000.0, 60, is_new=False, owner=f"run {number}")[0]:
             state.apply(event)
-    assert list(state.orders_of) == ["run 2", "run 3", "run 4"]
+    assert list(state.orders_of) == list(state.times_of) == ["run 2", "run 3", "run 4"]

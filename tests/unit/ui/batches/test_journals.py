@@ -16,6 +16,8 @@ from airflow_provider_vidu.links import has_pages
 if not has_pages():
     pytest.skip("this Airflow cannot have the pages", allow_module_level=True)
 
+from airflow_provider_vidu.batches.snapshot import packed, state_name
+from airflow_provider_vidu.batches.state import BatchState
 from airflow_provider_vidu.ui.batches import journals, routes
 from airflow_provider_vidu.ui.batches.journals import TOO_LARGE, Read, read_journal
 from airflow_provider_vidu.ui.threads import READS_EACH, Reads
@@ -74,6 +76,19 @@ def test_a_usual_state_is_shown(journal):
     (folder / "state.json.gz").write_bytes(gzip.compress(state_of(lines=lines), 1))
     found = read()
     assert (found.problem, len(found.state.lines)) == (None, 20_000)
+
+
+def test_the_state_with_the_highest_number_is_shown(journal):
+    """The objects that follow the others may be gone, and a process that was taken over may still write those."""
+    folder, read = journal
+    state = BatchState.from_json(json.loads(state_of())["state"])
+    for generation in range(3):
+        state.apply({"e": "line", "line": {"key": f"row{generation}", "status": "stored"}})
+        (folder / state_name(generation)).write_bytes(packed(5 * generation + 1, state))
+        if generation != 1:
+            assert len(read().state.lines) == generation + 1
+    (folder / state_name(0)).write_bytes(packed(99, BatchState()))
+    assert len(read().state.lines) == 3
 
 
 async def test_a_silent_store_takes_a_bounded_number_of_threads(tmp_path, monkeypatch):

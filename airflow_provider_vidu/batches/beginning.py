@@ -1,0 +1,84 @@
+"""The events with which a try of a batch begins: which rows it orders again. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from airflow_provider_vidu.batches.lines import Line
+from airflow_provider_vidu.batches.state import BatchState, Event, Open, opened
+from airflow_provider_vidu.common.values import mapping, moment
+from airflow_provider_vidu.exceptions import ViduSubmitUnknownError
+from airflow_provider_vidu.orders.order import Order, Record
+
+
+def reopened(line: Mapping[str, Any]) -> Open | None:
+    """Return the generation of a failed row that is paid for and may have a result; None to order it again."""
+    if not line.get("paid") or not line.get("generation_id"):
+        return None
+    submitted = moment(line.get("submitted_at"))
+    at = 0.0 if submitted is None else submitted.timestamp()
+    known: dict[str, Any] = {name: line.get(name) for name in ("credits", "seed", "endpoint", "prompt", "model")}
+    is_shared, request = bool(line.get("reused_from")), line.get("request", "")
+    known |= {"request": request, "index": line.get("index", -1), "is_shared": is_shared}
+    return Open(line["generation_id"], at, **known)
+
+
+def begun(
+    state: BatchState,
+    order: Order,
+    now: float,
+    timeout: float,
+    *,
+    is_new: bool,
+    dag_id: str | None = None,
+    owner: str = "",
+    keys: Collection[str] | None = None,
+) -> tuple[list[Event], bool]:
+    """Return the events with which a try begins, and whether it gives up what the order before a clear has open.
+
+    A batch with a name is run by several task instances. The first try of another one is no clear, although its DAG run
+    began later: it orders the rows that have no file. A clear that orders everything again leaves the rows of other
+    task instances alone.
+
+    :param order: which order of the task instance the try belongs to.
+    :param now: epoch seconds.
+    :param timeout: seconds that the batch may take.
+    :param is_new: whether a clear orders everything again.
+    :param dag_id: the DAG of the task; None outside of one.
+    :param owner: identifies the task instance, over all of its tries; empty outside of a task.
+    :param keys: of the try's rows; None for all that the state has.
+    """
+    earlier = state.order_of(owner)
+    was_cleared = earlier is not None and earlier.was_cleared(order, "")
+    is_anew = state.order is None or (was_cleared and is_new)
+    record = Record(order.number, "", now, clears=order.clears, try_number=order.try_number, region=order.region)
+    event: Event = {
+        "e": "order", "anew": is_anew, "again": is_anew and was_cleared, "order": record.to_json(), "dag": dag_id,
+        **({"owner": owner} if owner else {}), "since": now, "deadline": now + timeout,
+    }  # fmt: skip
+    if is_anew:
+        if keys is not None and state.has_others(owner):
+            event["keys"] = [key for key in keys if state.knows(key)]  # the other rows are of tasks that no one cleared
+        return [event], was_cleared
+    failed = state.failed_keys(retryable_only=earlier is not None and not was_cleared)
+    if earlier is None:  # no user has decided to pay for these again
+        failed = [key for key in failed if not _is_uncertain(state.lines[key])]
+    return [event, *_ordered_again(state, [key for key in failed if keys is None or key in keys])], False
+
+
+def _is_uncertain(line: Line) -> bool:
+    """Whether it is unknown if a failed row's generation was created, so that only a user may order it again."""
+    return mapping(line["error"]).get("type") == ViduSubmitUnknownError.__name__
+
+
+def _ordered_again(state: BatchState, failed: Iterable[str]) -> list[Event]:
+    """Return the events that order failed rows again; the wait for those that are paid for is resumed."""
+    events: list[Event] = []
+    back: list[str] = []
+    for key in failed:
+        if (job := reopened(state.lines[key])) is not None:
+            events.append(opened(key, job))
+        else:
+            back.append(key)
+    return [*events, {"e": "back", "keys": back}] if back else events

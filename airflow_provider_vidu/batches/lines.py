@@ -1,0 +1,117 @@
+"""The lines of a manifest: one for each row that has ended. They are kept as text, in a third of the memory. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_vidu.common.values import epoch, mapping, price
+
+Line = dict[str, Any]
+
+STORED: Final = "stored"
+FAILED: Final = "failed"
+
+_MOST_BYTES: Final = 10**13
+"""The largest size of a file in a line: the sum of all must fit into an XCom."""
+
+
+def checked_line(line: Any) -> Line:
+    """Return a line of the manifest as it was recorded.
+
+    :raises ValueError: when it lacks what each line has; the store may have other writers.
+    """
+    known = mapping(line)
+    status, error = known.get("status"), mapping(known.get("error"))
+    if not isinstance(known.get("key"), str) or status not in (FAILED, STORED):
+        raise ValueError("a line without a key or a status")
+    if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
+        raise ValueError("a failed line without an error")
+    size = known.get("size", 0)
+    if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
+        raise ValueError("a line with a size or a request that is none")
+    return dict(known)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRow:
+    """A row that has ended: its line as text, and what is counted over all rows.
+
+    :param text: the line in the manifest, with its end.
+    :param is_stored: whether it has a file; otherwise it has failed.
+    :param is_retryable: whether it has failed and a retry may help.
+    :param is_reused: whether another order has paid for its file.
+    :param has_id: whether it names a generation.
+    :param credits: what the generation has cost, if that is known.
+    :param took: how long it took, in seconds, if that is known.
+    :param index: the row's place, as it was recorded.
+    """
+
+    text: bytes
+    is_stored: bool
+    is_retryable: bool
+    is_reused: bool
+    has_id: bool
+    credits: float | int | None
+    took: float | None
+    index: Any
+
+    @classmethod
+    def of(cls, line: Line) -> EndedRow:
+        """Return what is kept of a line that was checked."""
+        is_stored = line["status"] == STORED
+        return cls(
+            json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n",
+            is_stored=is_stored,
+            is_retryable=not is_stored and bool(line["error"].get("retryable")),
+            is_reused=bool(line.get("reused_from")),
+            has_id=bool(line.get("generation_id")),
+            credits=price(line.get("credits")),
+            took=epoch(line.get("took")),
+            index=line.get("index"),
+        )
+
+    @property
+    def line(self) -> Line:
+        """The line, decoded."""
+        decoded: Line = json.loads(self.text)
+        return decoded
+
+
+class Lines(MutableMapping[str, Line]):
+    """Lines by their rows' keys, in the order in which the rows have ended; each look decodes one.
+
+    :param ended: the rows; they are not copied.
+    """
+
+    def __init__(self, ended: dict[str, EndedRow] | None = None) -> None:
+        self._ended: dict[str, EndedRow] = {} if ended is None else ended
+
+    @property
+    def ended(self) -> dict[str, EndedRow]:
+        """The same without decoding."""
+        return self._ended
+
+    def copy(self) -> Lines:
+        """Return a copy. Like that of a dictionary, it is atomic: another thread may be adding lines."""
+        return Lines(dict(self._ended))
+
+    def __getitem__(self, key: str) -> Line:
+        return self._ended[key].line
+
+    def __setitem__(self, key: str, line: Line) -> None:
+        self._ended[key] = EndedRow.of(line)
+
+    def __delitem__(self, key: str) -> None:
+        del self._ended[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ended)
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ended

@@ -1,0 +1,110 @@
+"""What a batch's task waits for before a leg: another task instance's leg, or its connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_vidu.batches.plan import Pending
+from airflow_provider_vidu.batches.rows import HIDDEN_FOLDER
+from airflow_provider_vidu.common.progress import duration
+from airflow_provider_vidu.common.text import sanitized, sentence
+from airflow_provider_vidu.common.values import mapping, number
+from airflow_provider_vidu.exceptions import ViduConfigError, ViduError, ViduTimeoutError
+
+if TYPE_CHECKING:
+    from airflow_provider_vidu.batches.journal import Journal
+    from airflow_provider_vidu.operators.batch import ViduBatchOperator
+    from airflow_provider_vidu.stores.destination import Destination
+
+LOST_CONNECTION_SECONDS: Final = 300.0
+"""Before a batch checks an unusable connection again, while its generations are open."""
+HELD_SECONDS: Final = 60.0
+"""Before a task looks again whether another one is still in the middle of their batch."""
+_NAMED_IDS: Final = 20
+
+
+def open_journal(
+    operator: ViduBatchOperator, journal: Journal, name: str, event: Any, timeout: float, *, was_resumed: bool
+) -> None:
+    """Open the journal; wait while another task instance is in the middle of the batch.
+
+    :param name: the batch's name.
+    :param event: the trigger's; it holds the deadline if the task has waited before.
+    :param timeout: seconds that the task may take, if it has not waited yet.
+    :param was_resumed: whether the task has begun its batch.
+    :raises ViduTimeoutError: when the task's timeout expires first.
+    :raises ViduError: when the task is killed, or the journal cannot be read.
+    """
+    from airflow_provider_vidu.batches.journal import HeldBatchError
+
+    deadline = number(mapping(event).get("deadline")) or time.time() + timeout
+    while True:
+        try:
+            journal.open()
+            return
+        except HeldBatchError as held:
+            now = time.time()
+            if operator._killed:
+                raise
+            if now >= deadline:
+                raise ViduTimeoutError(
+                    f"The timeout of {duration(timeout)} expired. {held.reason} Raise the timeout and clear the task "
+                    "to continue.",
+                    conn_id=operator.vidu_conn_id,
+                ) from held
+            operator.log.info("%s Waiting until its leg has ended.", held.reason)
+        if operator.deferrable:
+            method = "execute_resumed" if was_resumed else "execute_awaited"
+            operator._wait(Pending([], 1, deadline, now + HELD_SECONDS, f"{name}#held"), method)
+        time.sleep(min(HELD_SECONDS, deadline - now))
+
+
+@contextmanager
+def paused_without_connection(
+    operator: ViduBatchOperator, journal: Journal, name: str, *, was_resumed: bool
+) -> Iterator[None]:
+    """Wait in the triggerer if the connection is unusable while generations are paid for, or let Airflow retry.
+
+    :param name: the batch's name.
+    :param was_resumed: whether the task has begun its batch.
+    :raises ViduConfigError: when nothing is paid for.
+    :raises ViduError: when the task cannot wait.
+    """
+    try:
+        yield
+    except ViduConfigError as error:
+        state, deadline = journal.state, journal.state.deadline_of(journal.owner)
+        with suppress(ViduError):
+            journal.end()
+        if not (state.open or state.intents):
+            raise
+        if not (operator.deferrable and was_resumed and state.open and deadline > time.time()):
+            message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
+            raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
+        operator.log.warning("The connection %s is unusable; waiting, because rows are open.", operator.vidu_conn_id)
+        resume_at = time.time() + LOST_CONNECTION_SECONDS
+        token = f"{name}#{state.orders}"
+        operator._wait(Pending(list(state.open.values()), len(state.open), deadline, resume_at, token))
+
+
+def vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
+    """Return the error of a task that has begun its batch, and finds no trace of it after a wait.
+
+    It is not retryable: a retry would order all rows again.
+    """
+    with suppress(ViduError):
+        journal.end()
+    known = mapping(event)
+    waited_for = sanitized(str(known.get("token") or "").rpartition("#")[0] or "unknown", 120)
+    ended = known.get("ended")
+    ids = ", ".join(sanitized(one, 80) for one in ended[:_NAMED_IDS]) if isinstance(ended, list) else ""
+    return ViduConfigError(
+        f"The task has begun its batch (it waited for {waited_for}), but there is no journal of batch {name} in "
+        f"{sanitized(destination.file(HIDDEN_FOLDER).uri, 300)}. Its generations are paid for, so nothing was ordered"
+        f"{f' (ended: {ids})' if ids else ''}. Either the folder was removed, or destination or batch renders to "
+        "another value after each wait, such as the current time: use a value of the DAG run. Restore the folder, or "
+        "clear the task to order all rows again."
+    )
