@@ -7,6 +7,7 @@ soon as Airflow is ready (fixture ``runs``), and each test then takes up its own
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from airflow_provider_vidu.sandbox import Sandbox
 from private_airflow import PrivateAirflow, Run
+from processes import wait_for
 from tests.e2e.leaks import files_with, signed_files, spellings
 
 HERE = Path(__file__).parent
@@ -60,9 +62,17 @@ def watched() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def full() -> Iterator[Sandbox]:
-    """Run an account that makes one clip at a time, and refuses every further create."""
+    """Run an account that makes one clip at a time, and refuses every further create; the first waits for the others."""
     with Sandbox(keys=[KEY], queue=0, duration=8, models="any", gateway_concurrency=1) as service:
+        service.set_speed(0)
+        threading.Thread(target=_go_on_after, args=(service, 3), daemon=True).start()
         yield service
+
+
+def _go_on_after(service: Sandbox, creates: int) -> None:
+    """Start the clock of a service that has received some creates, however slowly Airflow starts their tasks."""
+    wait_for(lambda: len(service.requests("create")) >= creates, timeout=600)
+    service.set_speed(1)
 
 
 @pytest.fixture(scope="session")
