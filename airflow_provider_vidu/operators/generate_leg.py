@@ -278,7 +278,7 @@ class GenerateLeg:
         whole, parameters = completed(generation, self._arguments, self._facts)
         log_end(self._log, whole, self._context, times)
         result = as_result(whole, parameters)
-        if self._task.destination is not None:
+        if self._written_destination is not None:  # one that renders to nothing by now is refused
             result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
             report_stored(self._task, self._context, result["file"], whole)
         return {**result, "reused_from": generation.id} if is_shared else result

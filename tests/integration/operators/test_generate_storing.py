@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
@@ -45,6 +46,18 @@ def test_a_destination_that_renders_to_none_costs_nothing(dialect, sandbox):
     with pytest.raises(exceptions.ViduConfigError, match="destination is empty"):
         operator.execute({})
     assert sandbox.requests("create") == []
+
+
+def test_a_destination_that_renders_to_none_after_the_wait(dialect, sandbox, tmp_path):
+    """Its file would be missing, and the task would be green."""
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    event = task.event(deferred.value)
+    resumed = ViduGenerateOperator(**task.kwargs)
+    resumed.destination = None
+    with pytest.raises(exceptions.ViduConfigError, match="destination is empty"):
+        resumed.execute_complete(task.context(), event)
 
 
 def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):
