@@ -78,7 +78,8 @@ CAT = {"key": "a", "prompt": "a cat"}
 def test_csv_as_spreadsheets_write_it(tmp_path, text, expected):
     """Semicolons, tabs, bars and what a first line for Excel names separate cells.
 
-    Lines without a cell are empty, and a column without a name may be, too. Each of these lines would be a row without its prompt otherwise, and be paid for.
+    Lines without a cell are empty, and a column without a name may be, too. Each of these lines would be a row
+    without its prompt otherwise, and be paid for.
     """
     (tmp_path / "a.csv").write_bytes(text.encode())
     assert list(read_rows(f"{tmp_path}/a.csv")) == expected
