@@ -27,7 +27,7 @@ _MOST_CELL_CHARS: Final = 10_000_000
 _DELIMITERS: Final = ",;\t|"
 """What separates cells; the first one that the heading holds, or else the first one."""
 _NAMED_DELIMITER: Final = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n)")
-"""The first line by which Excel is told what separates the cells."""
+"""A first line for Excel, which names what separates the cells."""
 _QUOTED: Final = re.compile('"[^"]*"')
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row. See :mod:`.parquet` for files in that format.
@@ -159,9 +159,9 @@ def _why_not_json(error: Exception) -> str:
 def _csv(text: str) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
     file = io.StringIO(text, newline="")
-    if named := _NAMED_DELIMITER.match(text):
-        file.seek(named.end())
-    reader = csv.reader(file, delimiter=named[1] if named else _delimiter(text), strict=True)
+    if first := _NAMED_DELIMITER.match(text):
+        file.seek(first.end())
+    reader = csv.reader(file, delimiter=first[1] if first else _delimiter(text), strict=True)
     names = _heading(reader)
     known = dict.fromkeys(filter(None, names))
     values = 0
