@@ -37,7 +37,7 @@ from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
-from airflow_provider_vidu.tasks.deferral import was_given_up
+from airflow_provider_vidu.tasks.deferral import retryable_after_wait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
 
-        with _retryable_once_ordered(was_resumed=was_resumed):
+        with retryable_after_wait(was_resumed=was_resumed):
             destination, name, rows = self._folder(), batch_name(self, context), self._rows()
             settings = self._settings(rows, context)
         if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
@@ -301,7 +301,8 @@ class ViduBatchOperator(SignedURLOperator):
             if not (state.open or state.intents):
                 raise
             if not (self.deferrable and was_resumed and state.open and state.deadline > time.time()):
-                raise _resumable(error) from error
+                message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
+                raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
             self.log.warning("The connection %s is unusable; waiting, because rows are open.", self.vidu_conn_id)
             resume_at = time.time() + LOST_CONNECTION_SECONDS
             token = f"{name}#{state.orders}"
@@ -427,25 +428,6 @@ class ViduBatchOperator(SignedURLOperator):
         text = path_text(self.destination)
         if text is not None and not is_template(text):
             _checked_folder(self.destination)
-
-
-@contextmanager
-def _retryable_once_ordered(*, was_resumed: bool) -> Iterator[None]:
-    """Make an error of the arguments retryable after a wait: generations are paid for.
-
-    :raises ViduConfigError: before the first wait.
-    """
-    try:
-        yield
-    except ViduConfigError as error:
-        if not was_resumed:
-            raise
-        raise _resumable(error) from error
-
-
-def _resumable(error: ViduConfigError) -> ViduError:
-    message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
-    return error.restated(ViduError, f"{sentence(error.reason)} {message}")
 
 
 def _vanished(journal: Journal, name: str, destination: Destination, event: Any) -> ViduConfigError:
