@@ -63,6 +63,21 @@ def test_a_destination_that_renders_to_none_after_the_wait(dialect, sandbox, tmp
     assert len(sandbox.creates) == 1
 
 
+def test_a_prompt_that_renders_to_nothing_in_a_retry(dialect, sandbox, tmp_path):
+    """An earlier try has paid for the generation, so the error leaves it to the next one."""
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.try_number += 1
+    retried = ViduGenerateOperator(**task.kwargs)
+    retried.prompt = None
+    with pytest.raises(exceptions.ViduError, match=r"prompt is None.*already submitted.*A retry resumes") as caught:
+        retried.execute(task.context())
+    assert caught.value.retryable
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
 @pytest.mark.parametrize("blocked", ["clips", "clips/c.mp4"], ids=["a file for the folder", "a folder for the file"])
 def test_a_destination_that_cannot_be_written_after_the_wait(dialect, sandbox, tmp_path, blocked):
     """The generation is paid for: retries store its file as soon as that is possible, and order nothing."""
