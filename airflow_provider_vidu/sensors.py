@@ -29,7 +29,7 @@ from airflow_provider_vidu.defaults import (
     checked_flag,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import ViduWatchLink, publish
+from airflow_provider_vidu.links import ViduWatchLink, is_task_instance, publish
 from airflow_provider_vidu.orders.dry_run import skip_after_dry_run
 from airflow_provider_vidu.orders.upstream import check_source, continued, id_of, stripped
 from airflow_provider_vidu.tasks.deferral import DeferredWait, was_given_up
@@ -110,6 +110,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         """Wait; return the succeeded generation as JSON, or leave the worker by deferring."""
         context = {} if context is None else context  # in a user's unit test
         skip_after_dry_run(self._id())
+        if self.reschedule and not is_task_instance(context.get("ti")):
+            self.mode = "poke"  # in a user's unit test, nothing can be rescheduled
         more = {} if self.reschedule else self._wait_facts()
         publish(
             context,
@@ -123,8 +125,6 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
         if self.deferrable:
             with self._softened():
                 return self._execute_deferrable(context)
-        if self.reschedule and context.get("ti") is None:
-            self.mode = "poke"  # in a user's unit test, nothing can be rescheduled
         try:
             return super().execute(context)  # type: ignore[no-any-return]
         except ViduError:
@@ -292,11 +292,13 @@ def _explained(skip: AirflowSkipException) -> AirflowSkipException:
     return skip if skip.__cause__ is None or str(skip.__cause__) in str(skip) else _skipped(skip.__cause__)
 
 
-def _first_poke(context: Context) -> datetime | None:
+def _first_poke(context: Context | None) -> datetime | None:
     """Return when a rescheduled task was first poked since its last clear; None if it was not."""
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-    ti: Any = context["ti"]
+    ti: Any = None if context is None else context.get("ti")
+    if not is_task_instance(ti):
+        return None  # in a user's unit test
     if AIRFLOW_V_3_0_PLUS:
         get_date = getattr(ti, "get_first_reschedule_date", None)
         first: datetime | None = get_date(context) if get_date else None

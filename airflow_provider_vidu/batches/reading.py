@@ -24,8 +24,10 @@ _BY_EXTENSION: Final[dict[str, RowsFormat]] = {
 }  # fmt: skip
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 _MOST_CELL_CHARS: Final = 10_000_000
-_DELIMITERS: Final = ",;\t"
+_DELIMITERS: Final = ",;\t|"
 """What separates cells; the first one that the heading holds, or else the first one."""
+_NAMED_DELIMITER: Final = re.compile(r"sep=([^\r\n\"])(?:\r\n|\r|\n)")
+"""A first line for Excel, which names what separates the cells."""
 _QUOTED: Final = re.compile('"[^"]*"')
 # A small file can hold far more than its bytes: megabytes of "[]," take gigabytes as objects, a heading of thousands of
 # columns is repeated in each row. See :mod:`.parquet` for files in that format.
@@ -156,7 +158,10 @@ def _why_not_json(error: Exception) -> str:
 
 def _csv(text: str) -> Iterator[Any]:
     csv.field_size_limit(_MOST_CELL_CHARS)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    file = io.StringIO(text, newline="")
+    if first := _NAMED_DELIMITER.match(text):
+        file.seek(first.end())
+    reader = csv.reader(file, delimiter=first[1] if first else _delimiter(text), strict=True)
     names = _heading(reader)
     known = dict.fromkeys(filter(None, names))
     values = 0

@@ -38,7 +38,7 @@ from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
-from airflow_provider_vidu.tasks.deferral import was_given_up
+from airflow_provider_vidu.tasks.deferral import retryable_after_wait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -221,8 +221,9 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.orders.order import Order
         from airflow_provider_vidu.orders.records import order_of, owner_of
 
-        destination, name, rows = self._folder(), batch_name(self, context), self._rows()
-        settings = self._settings(rows, context)
+        with retryable_after_wait(was_resumed=was_resumed):
+            destination, name, rows = self._folder(), batch_name(self, context), self._rows()
+            settings = self._settings(rows, context)
         if not was_resumed and is_dry(self.is_dry_run):  # what an earlier leg has paid for is waited for
             return self._dry_run(context, rows, settings, name, destination)
         if not was_resumed and may_share_files(self, context):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.values import given, mapping
@@ -34,7 +34,7 @@ from airflow_provider_vidu.orders.request import (
     terms_of,
     text,
 )
-from airflow_provider_vidu.orders.tries import checked_config
+from airflow_provider_vidu.orders.tries import resumes_order
 from airflow_provider_vidu.tasks.deferral import check_execution_timeout
 from airflow_provider_vidu.tasks.endings import log_end
 from airflow_provider_vidu.tasks.masking import as_result
@@ -94,13 +94,15 @@ class GenerateLeg:
         from airflow_provider_vidu.operators.submitting import TaskRequest, slot_wait
 
         task, hook = self._task, self._hook
-        self._config = checked_config(hook, self._context, self._log, is_durable=task.durable)
-        request = TaskRequest.of(task, self._required, hook)
-        spending = self._spending()
-        if self._written_destination is not None and task.destination is None:  # the file would be lost
-            raise ViduConfigError(
-                "destination is empty: check the XCom or the param that it is templated from. Nothing was submitted."
-            )
+        with self._resumes_order():
+            self._config = hook.config
+            request = TaskRequest.of(task, self._required, hook)
+            spending = self._spending()
+            if self._written_destination is not None and task.destination is None:  # the file would be lost
+                raise ViduConfigError(
+                    "destination is empty: check the XCom or the param that it is templated from. Nothing was "
+                    "submitted."
+                )
         if is_dry(task.is_dry_run):
             check_downstream(task, self._log)
             terms = terms_of(self._arguments)
@@ -116,7 +118,8 @@ class GenerateLeg:
         )
         hook._retry_until(slot.deadline)
         if task.destination is not None:
-            self._result_store().check_mapping(task, self._context, self._written_destination)
+            with self._resumes_order():
+                self._result_store().check(task, self._context, self._written_destination)
         return self._ordered(request, slot, spending)
 
     def resumed(self, event: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -195,6 +198,10 @@ class GenerateLeg:
             deadline = None if slot.turn is None else slot.turn.deadline
             wait.deferred(submission.callback).defer(deadline=deadline)
         return self._waited(wait, slot.left)
+
+    def _resumes_order(self) -> AbstractContextManager[None]:
+        """Make an error of the settings retryable if this order was already submitted."""
+        return resumes_order(self._context, self._log, is_durable=self._task.durable)
 
     def _check_wanted(self) -> None:
         """Refuse to submit for a task that was killed while it waited to send."""
@@ -278,8 +285,9 @@ class GenerateLeg:
         whole, parameters = completed(generation, self._arguments, self._facts)
         log_end(self._log, whole, self._context, times)
         result = as_result(whole, parameters)
-        if self._task.destination is not None:
-            result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
+        if self._written_destination is not None:  # one that renders to nothing by now is refused
+            with self._resumes_order():
+                result["file"] = self._stored(generation, text(REQUEST_NOTE, self._facts.get(REQUEST_NOTE)))
             report_stored(self._task, self._context, result["file"], whole)
         return {**result, "reused_from": generation.id} if is_shared else result
 

@@ -59,16 +59,12 @@ class ResultStore:
     ) -> None:
         from airflow_provider_vidu.network.target import most_bytes
         from airflow_provider_vidu.stores.destination import Destination, missing_file_system, options_of
-        from airflow_provider_vidu.stores.local import obstacle
-        from airflow_provider_vidu.stores.roots import check_destination, local_path
+        from airflow_provider_vidu.stores.roots import check_destination
 
         self._text = checked_destination(destination)
         check_destination(self._text)
         if (missing := missing_file_system(self._text)) is not None:
             raise missing
-        path = local_path(self._text)
-        if path is not None and (problem := obstacle(path, is_folder=is_folder(self._text))):
-            raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem}.")
         self._destination: Destination = Destination(self._text, storage_conn_id, options_of(destination))
         self._artifact = artifact
         self._most = most_bytes(max_bytes)
@@ -91,11 +87,18 @@ class ResultStore:
         """Which file of a generation is stored; None for the result, whatever its medium."""
         return self._artifact
 
-    def check_mapping(self, operator: Any, context: Any, written: object) -> None:
-        """Refuse a mapped task whose instances would write the same file.
+    def check(self, operator: Any, context: Any, written: object) -> None:
+        """Refuse, before the order, a folder that cannot be written to, and a mapped task with one file for all.
 
         :param written: the destination as the DAG's author wrote it.
+        :raises ViduConfigError: naming the destination.
         """
+        from airflow_provider_vidu.stores.local import obstacle
+        from airflow_provider_vidu.stores.roots import local_path
+
+        path = local_path(self._text)
+        if path is not None and (problem := obstacle(path, is_folder=is_folder(self._text))):
+            raise ViduConfigError(f"Nothing was ordered: the file could not be stored. {problem.rstrip('.')}.")
         index = getattr(context.get("ti"), "map_index", -1)
         if not isinstance(index, int) or index < 0 or is_folder(self._text):
             return

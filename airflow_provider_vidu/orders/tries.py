@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.text import redacted
@@ -13,17 +15,17 @@ from airflow_provider_vidu.tasks.deferral import not_resumed
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vidu.api.settings.config import ViduConfig
-    from airflow_provider_vidu.hooks import ViduHook
 
-
-def checked_config(hook: ViduHook, context: Context, log: Any, *, is_durable: bool) -> ViduConfig:
-    """Return the connection; an unusable one is a retryable error if this order was already submitted.
+@contextmanager
+def resumes_order(context: Context, log: Any, *, is_durable: bool) -> Iterator[None]:
+    """Make an error of the settings retryable if this order was already submitted: its generation is paid for.
 
     :param is_durable: whether the task keeps a record.
+    :raises ViduConfigError: the error raised inside, if nothing was submitted.
+    :raises ViduError: otherwise; a retry resumes the order.
     """
     try:
-        return hook.config
+        yield
     except ViduConfigError as error:
         from airflow_provider_vidu.orders.records import submitted_id
 

@@ -58,7 +58,7 @@ def checked_destination(value: object) -> str:
     :raises ViduConfigError: when it is not a path, empty, a rendered ``None``, contains control characters, ``::`` or a
         ``..`` segment, or names neither a file nor a folder.
     """
-    text = path_text(value)
+    text = "" if value is None else path_text(value)
     if text is None:
         raise ViduConfigError(f"destination must be a path or URL as text, not {type(value).__name__}.")
     text = plain_scheme(text.strip())

@@ -249,6 +249,23 @@ def not_resumed(error: ViduError, generation_id: str) -> ViduError:
     return from_details({**error.details(), **plain})
 
 
+@contextmanager
+def retryable_after_wait(*, was_resumed: bool) -> Iterator[None]:
+    """Make an error in the arguments of a batch retryable once it has waited: its generations are paid for.
+
+    :param was_resumed: whether the batch has waited.
+    :raises ViduConfigError: if it has not.
+    :raises ViduError: otherwise.
+    """
+    try:
+        yield
+    except ViduConfigError as error:
+        if not was_resumed:
+            raise
+        message = "Generations of the batch are paid for: once that is fixed, a retry or a clear resumes them."
+        raise error.restated(ViduError, f"{sentence(error.reason)} {message}") from error
+
+
 _OF_THE_GENERATION: Final = (ViduGenerationFailedError, ViduMissingVideoError, ViduTimeoutError)
 
 

@@ -385,12 +385,18 @@ def test_blanks_around_an_id(connect, sandbox):
     assert sensor(generation_id=" 123\n").execute({})["id"] == "123"
 
 
-def test_a_rescheduled_sensor_in_a_unit_test_of_a_user(connect, sandbox):
-    """Without a task instance nothing can be rescheduled: it waits in the test."""
+@pytest.mark.parametrize("stand_in", [{}, MagicMock()], ids=["nothing", "a mock"])
+def test_a_rescheduled_sensor_in_a_unit_test_of_a_user(connect, sandbox, stand_in):
+    """Without a task instance nothing can be rescheduled: it waits in the test, or defers."""
     connect()
+    sandbox.set_speed(0)
     sandbox.add_generation("123", states=[["processing", 0], ["completed", 2]])
-    waiting = sensor(mode="reschedule", poke_interval=0.05)
-    assert waiting.execute({})["status"] == "succeeded"
+    waiting = {"mode": "reschedule", "poke_interval": 0.05}
+    assert sensor(**waiting).poke(stand_in) is False
+    with pytest.raises(TaskDeferred):
+        sensor(**waiting, deferrable=True).execute(stand_in)
+    sandbox.set_speed(FAST)
+    assert sensor(**waiting).execute(stand_in)["status"] == "succeeded"
 
 
 @pytest.mark.fault(

@@ -27,6 +27,8 @@ Period = Literal["run", "day"]
 KEY_PREFIX: Final = "vidu_spent_"
 KEPT_MONTHS: Final = 2
 """How many months an entry is kept."""
+KEPT_SECONDS: Final = 28 * 86400.0
+"""How long an entry is kept in any case, after its create: the date of a backfill's run may be years old."""
 _NO_MONTH: Final = "000000"
 MOST_LOST: Final = 3
 """How many creates of unknown outcome are accepted while no price is known that they could be counted with."""

@@ -16,10 +16,12 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import Variable
 
+from airflow_provider_vidu.common.values import epoch, mapping
 from airflow_provider_vidu.exceptions import ViduError
 
 MOST_FORGOTTEN: Final = 100
@@ -48,8 +50,11 @@ class Ledger(ABC):
     def remove(self, prefix: str, name: str) -> None:
         """Remove an entry, if there is one: what it stands for was refunded."""
 
-    def forget(self, prefix: str) -> None:  # noqa: B027 - not every ledger can list its old entries
-        """Remove some of the entries whose names begin with a prefix."""
+    def forget(self, prefix: str, before: float) -> None:  # noqa: B027 - not every ledger can list its old entries
+        """Remove some of the entries whose names begin with a prefix, and whose creates are older than a time.
+
+        :param before: epoch seconds. A backfill's runs have dates of the past, and may be spending at this moment.
+        """
 
 
 class ListedLedger(Ledger):
@@ -71,10 +76,11 @@ class ListedLedger(Ledger):
         if name in set(self._listed(name)):
             Variable.delete(name)
 
-    def forget(self, prefix: str) -> None:
-        """Remove some of the entries whose names begin with a prefix."""
+    def forget(self, prefix: str, before: float) -> None:
+        """Remove some of the old entries whose names begin with a prefix."""
         for name in list(self._listed(prefix))[:MOST_FORGOTTEN]:
-            Variable.delete(name)
+            if _created_at(_stored(name)) < before:
+                Variable.delete(name)
 
 
 class SharedLedger(Ledger):
@@ -113,7 +119,7 @@ class SharedLedger(Ledger):
     @staticmethod
     def _load(prefix: str) -> dict[str, Any]:
         key = prefix.rstrip("_")
-        stored = Variable.get(key, default=None)
+        stored = _stored(key)
         try:
             read = json.loads(stored) if stored else {}
         except (ValueError, RecursionError):  # json's error holds the whole text, so ours is raised outside of it
@@ -124,6 +130,21 @@ class SharedLedger(Ledger):
             f"The Variable {key} holds what was spent within a budget, and it is not a JSON object. Restore it, or "
             "delete it to count from zero."
         )
+
+
+def _stored(key: str) -> str | None:
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
+    stored: str | None = Variable.get(key, **default)
+    return stored
+
+
+def _created_at(stored: str | None) -> float:
+    """Return when the create of an entry was sent, in epoch seconds; 0 for an entry of an earlier version."""
+    with suppress(ValueError, RecursionError):
+        return epoch(mapping(json.loads(stored or "{}")).get("at")) or 0.0
+    return 0.0
 
 
 def ledger() -> Ledger:

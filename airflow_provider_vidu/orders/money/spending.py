@@ -14,7 +14,15 @@ from airflow_provider_vidu.common.values import mapping, moment
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.models import Cancellation, Generation
-from airflow_provider_vidu.orders.money.budget import Period, Scope, ViduBudget, amount, check_budget, price_refused
+from airflow_provider_vidu.orders.money.budget import (
+    KEPT_SECONDS,
+    Period,
+    Scope,
+    ViduBudget,
+    amount,
+    check_budget,
+    price_refused,
+)
 from airflow_provider_vidu.orders.money.ledger import ledger
 
 if TYPE_CHECKING:
@@ -100,7 +108,7 @@ class Spending(Unlimited):
         try:
             names = list(entries.names(scope.prefix))
             if not names and scope.expired_prefix is not None:
-                entries.forget(scope.expired_prefix)
+                entries.forget(scope.expired_prefix, time.time() - KEPT_SECONDS)
         except Exception as error:
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
@@ -193,7 +201,8 @@ class Spending(Unlimited):
 
     def _add(self, at: float, name_of: Callable[[Scope], str], **known: Any) -> None:
         """Store an entry for each period in which a moment lies, with facts for people who look at it."""
-        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")} | known
+        facts = {name: getattr(self._ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index")}
+        facts |= {"at": round(at), **known}
         for scope in self._scopes(at):
             add = partial(ledger().add, scope.prefix, name_of(scope), facts)
             self._tolerant("enter into the budget", add)

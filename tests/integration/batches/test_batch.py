@@ -404,6 +404,26 @@ def test_rows_in_a_file(connect, sandbox, tmp_path, ending):
     assert [create.body.get("duration") for create in sandbox.creates] == [4, None]
 
 
+@pytest.mark.usefixtures("short_stay")
+def test_a_file_of_rows_that_is_gone_after_the_wait(connect, sandbox, tmp_path):
+    """The generations are paid for, so the error is retryable; a try that orders nothing yet fails for good."""
+    connect("ent-v2")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a cat"}\n{"prompt": "a dog"}\n', "utf-8")
+    task = BatchTask(tmp_path / "out", str(path))
+    sandbox.set_speed(0)
+    deferred = deferred_by(task)
+    path.rename(tmp_path / "aside")
+    with pytest.raises(exceptions.ViduError, match=r"does not exist.*paid for: once that is fixed, a retry") as caught:
+        task.wake(deferred, None)
+    assert caught.value.retryable
+    with pytest.raises(exceptions.ViduConfigError, match="does not exist"):
+        BatchTask(tmp_path / "other", str(path)).start()
+    (tmp_path / "aside").rename(path)
+    sandbox.set_speed(250)
+    assert task.run()["stored"] == len(sandbox.creates) == 2
+
+
 def test_wrong_arguments_fail_at_parse_time():
     """What is wrong in every run is reported when the DAG is read."""
     from airflow_provider_vidu.operators import ViduBatchOperator

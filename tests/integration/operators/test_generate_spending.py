@@ -39,6 +39,7 @@ class Spender(Task):
         super().__init__(**{"deferrable": True, **kwargs})
         self.map_index = map_index
         self.run_id = run_id
+        self.run_after = datetime(2026, 1, 31, tzinfo=UTC)
         self.dag: Any = None
 
     def context(self) -> dict[str, Any]:
@@ -46,7 +47,7 @@ class Spender(Task):
         context = super().context()
         context["ti"].map_index = self.map_index
         context["ti"].run_id = self.run_id
-        run = SimpleNamespace(run_after=datetime(2026, 1, 31, tzinfo=UTC), clear_number=None, start_date=None)
+        run = SimpleNamespace(run_after=self.run_after, clear_number=None, start_date=None)
         return {**context, "dag_run": run, "dag": self.dag}
 
     def submit(self) -> str:
@@ -188,6 +189,16 @@ def test_a_run_spends_its_budget_and_no_more(official):
         Spender(3, budget=ViduBudget(credits=25)).start()
     assert paid(official) == [PRICE] * 3
     Spender(0, run_id="another", budget=ViduBudget(credits=25)).submit()
+
+
+def test_the_runs_of_a_backfill_do_not_forget_what_each_other_spend(official):
+    """Their dates are months apart, and they run at the same time."""
+    Spender(budget=ViduBudget(credits=10)).submit()
+    later = Spender(run_id="two months later", budget=ViduBudget(credits=10))
+    later.run_after = datetime(2026, 3, 31, tzinfo=UTC)
+    later.submit()
+    with pytest.raises(exceptions.ViduBudgetError, match="10 of 10 credits"):
+        Spender(1, budget=ViduBudget(credits=10)).start()
 
 
 def test_a_day_counts_all_runs(official):

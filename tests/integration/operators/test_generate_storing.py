@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_vidu import exceptions
 from airflow_provider_vidu.operators import ViduGenerateOperator
@@ -45,6 +46,53 @@ def test_a_destination_that_renders_to_none_costs_nothing(dialect, sandbox):
     with pytest.raises(exceptions.ViduConfigError, match="destination is empty"):
         operator.execute({})
     assert sandbox.requests("create") == []
+
+
+def test_a_destination_that_renders_to_none_after_the_wait(dialect, sandbox, tmp_path):
+    """Its file would be missing, and the task would be green. It is paid for, so a retry may store it."""
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    event = task.event(deferred.value)
+    resumed = ViduGenerateOperator(**task.kwargs)
+    resumed.destination = None
+    with pytest.raises(exceptions.ViduError, match="destination is empty") as caught:
+        resumed.execute_complete(task.context(), event)
+    assert caught.value.retryable
+    assert task.run()["file"]["generation_id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+def test_a_prompt_that_renders_to_nothing_in_a_retry(dialect, sandbox, tmp_path):
+    """An earlier try has paid for the generation, so the error leaves it to the next one."""
+    task = Task(deferrable=True, destination=f"{tmp_path}/")
+    with pytest.raises(TaskDeferred):
+        task.start()
+    task.try_number += 1
+    retried = ViduGenerateOperator(**task.kwargs)
+    retried.prompt = None
+    with pytest.raises(exceptions.ViduError, match=r"prompt is None.*already submitted.*A retry resumes") as caught:
+        retried.execute(task.context())
+    assert caught.value.retryable
+    assert task.run()["id"] == sandbox.creates[0].id
+    assert len(sandbox.creates) == 1
+
+
+@pytest.mark.parametrize("blocked", ["clips", "clips/c.mp4"], ids=["a file for the folder", "a folder for the file"])
+def test_a_destination_that_cannot_be_written_after_the_wait(dialect, sandbox, tmp_path, blocked):
+    """The generation is paid for: retries store its file as soon as that is possible, and order nothing."""
+    task = Task(deferrable=True, destination=f"{tmp_path}/clips/c.mp4")
+    with pytest.raises(TaskDeferred) as deferred:
+        task.start()
+    path = tmp_path / blocked
+    (path / "x").mkdir(parents=True) if path.suffix else path.write_text("")
+    for attempt in (lambda: task.resume(deferred.value), task.run):
+        with pytest.raises(exceptions.ViduError) as caught:
+            attempt()
+        assert caught.value.retryable
+    path.rename(tmp_path / "aside")
+    assert task.run()["file"]["uri"] == f"file://{tmp_path}/clips/c.mp4"
+    assert len(sandbox.creates) == 1
 
 
 def test_a_destination_that_cannot_be_written_costs_nothing(dialect, sandbox, tmp_path):

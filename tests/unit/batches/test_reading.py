@@ -64,6 +64,10 @@ CAT = {"key": "a", "prompt": "a cat"}
     [
         ("key;prompt\na;a cat\n", [CAT]),
         ("key\tprompt\r\na\ta cat\r\n", [CAT]),
+        ("key|prompt\na|a cat\n", [CAT]),
+        ("sep=,\r\nprompt\r\na cat\r\n", [{"prompt": "a cat"}]),
+        ("\ufeffsep=:\nkey:prompt\na:a cat\n", [CAT]),
+        ("sep=1,prompt\na,a cat\n", [{"sep=1": "a", "prompt": "a cat"}]),
         ('"key;1",prompt\na,a cat\n', [{"key;1": "a", "prompt": "a cat"}]),
         ("prompt\na cat; a dog\n", [{"prompt": "a cat; a dog"}]),
         ("\r\nkey,prompt\r\n\r\na,a cat\r\n,\r\n , \r\n", [CAT]),
@@ -72,9 +76,10 @@ CAT = {"key": "a", "prompt": "a cat"}
     ],
 )
 def test_csv_as_spreadsheets_write_it(tmp_path, text, expected):
-    """Semicolons and tabs separate cells; lines without a cell are empty, and a column without a name may be, too.
+    """Semicolons, tabs, bars and what a first line for Excel names separate cells.
 
-    Each of these lines would be a row without its prompt otherwise, and be paid for.
+    Lines without a cell are empty, and a column without a name may be, too. Each of these lines would be a row
+    without its prompt otherwise, and be paid for.
     """
     (tmp_path / "a.csv").write_bytes(text.encode())
     assert list(read_rows(f"{tmp_path}/a.csv")) == expected

@@ -30,8 +30,17 @@ def test_one_task_removes_a_bounded_number_of_old_entries(variables, monkeypatch
     """The rest is left to the next ones."""
     monkeypatch.setattr(ledger, "MOST_FORGOTTEN", 2)
     variables.kept |= {f"{PREFIX}{number}": "{}" for number in range(3)}
-    ListedLedger(variables.keys).forget(PREFIX)
+    ListedLedger(variables.keys).forget(PREFIX, 0.5)
     assert len(variables.kept) == 1
+
+
+def test_what_was_spent_lately_is_not_forgotten(variables):
+    """The name of an entry of a backfill's run holds the month of that run, which may be long ago."""
+    entries = ListedLedger(variables.keys)
+    entries.add(PREFIX, f"{PREFIX}old_1", {"at": 999})
+    entries.add(PREFIX, f"{PREFIX}new_1", {"at": 1001})
+    entries.forget(PREFIX, 1000)
+    assert list(entries.names(PREFIX)) == [f"{PREFIX}new_1"]
 
 
 def test_a_shared_variable_loses_no_entry_of_simultaneous_writers(variables):
