@@ -62,7 +62,7 @@ def watched() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def full() -> Iterator[Sandbox]:
-    """Run an account that makes one clip at a time, and refuses every further create; the first waits for the others."""
+    """Run an account that makes one clip at a time, and refuses every further create; the first waits for others."""
     with Sandbox(keys=[KEY], queue=0, duration=8, models="any", gateway_concurrency=1) as service:
         service.set_speed(0)
         threading.Thread(target=_go_on_after, args=(service, 3), daemon=True).start()
