@@ -87,7 +87,7 @@ def source_of(
     _, since = clip.result or (None, None)
     generation = _generation(clip, live)
     if generation is None or not generation.succeeded:
-        return Source(None)
+        return Source(None, None if cover or clip.stage != "stored" else _why_stored_only(piece))
     if url_of(generation, piece, cover=cover) is None:
         return Source(None, None if cover else "The service reports success, but it returned no file.")
     if live.generation or may_ask(clip) or may_be_valid(since, now):
@@ -119,8 +119,22 @@ def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False
     kept = next((record for record in records if not record.lost and record not in lost), None)
     if kept is None:
         return message
+    return f"{message} {_stored_at(kept, is_shown=is_shown)}"
+
+
+def _stored_at(record: Record, *, is_shown: bool = False) -> str:
     why = "" if is_shown else ", which is not beneath [vidu] preview_roots, so this page cannot play it"
-    return f"{message} A task stored the file at {redacted(kept.uri, 400)}{why}."
+    return f"A task stored the file at {redacted(record.uri, 400)}{why}."
+
+
+def _why_stored_only(piece: Piece) -> str:
+    """Say why a stored piece cannot be played of which the service says nothing."""
+    if piece.lost is not None:
+        return "The stored file is not there any more."
+    kept = next((record for record in piece.records if not record.lost), None)
+    if kept is None:
+        return "A task has stored the file. Where it is cannot be read here; the task's log says it."
+    return _stored_at(kept)
 
 
 def clip_view(
@@ -133,7 +147,8 @@ def clip_view(
     :param stored: the stored files that may be shown, by URI, with their proven content type where it was read.
     """
     generation = _generation(clip, live)
-    done = clip.is_dry_run or bool(generation and generation.is_done)
+    is_reported = clip.is_dry_run or bool(generation and generation.is_done)
+    done = is_reported or clip.stage == "stored"
     prompts = (prompt_of(clip, generation), generation and generation.enhanced_prompt)
     prompt, enhanced = (redacted_lines(found or "", MAX_TEXT_CHARS) or None for found in prompts)
     return {
@@ -151,7 +166,8 @@ def clip_view(
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
-        "refresh": _refresh(clip, done=done),
+        "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),
+        "reused_from": line(clip.generation_id, 300) if task.is_reuse else None,
     }
 
 
@@ -175,6 +191,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "error": failure(clip, generation, live, lost),
         "notice": notice(clip, live),
         "is_unattended": clip.is_unattended(now),
+        "reused_from": line(clip.generation_id, 300) if clip.reusing and clip.paying is None else None,
         "medium": first.medium(stored),
         "can_play": source.kind is not None,
         "can_download": source.kind == "storage",

@@ -44,7 +44,7 @@ def test_rows_are_shown_as_clips(pages):
     batch.store(0, MP4)
     batch.fail(1)
     sheet = told(pages, f"{page}/clips.json")
-    assert sheet["counts"] == {"working": 1, "ready": 0, "stored": 1, "failed": 1}
+    assert sheet["counts"] == {"working": 1, "submitted": 0, "ready": 0, "stored": 1, "failed": 1}
     assert {name: sheet["batch"][name] for name in ("rows", "stored", "failed", "open", "left", "credits")} == {
         "rows": 6, "stored": 1, "failed": 1, "open": 1, "left": 3, "credits": 60,
     }  # fmt: skip
