@@ -170,6 +170,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         # Only a file that is gone is wrong with it.
         error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
         return {**view, **known, "error": error}
+    if view["generation_id"] is None:  # its create was refused: there is nothing to wait for
+        known |= {"done": True, "outlook": None, "timeline": []}
     error = mapping(entry.known.get("error"))
     is_paid = entry.known.get("paid") is True
     told = {

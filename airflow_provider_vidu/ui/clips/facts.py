@@ -317,7 +317,8 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     for holder in (mapping(value.get("file")), value):
         if holder.get("generation_id") == task.generation_id:
             record = record_in(holder, task.note.get("artifact"), at)
-    is_served = text(value.get("reused_from")) is not None
+    if (is_served := text(value.get("reused_from")) is not None) and record is not None:
+        record = replace(record, stored_at=None)  # an equal order may have stored it long before
     return replace(task, generation=generation, record=record, result_at=at, is_served=is_served)
 
 

@@ -95,7 +95,8 @@ def _ends_of_tasks(clip: Clip, generation: Generation) -> list[datetime | None]:
 def timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
     """Return the steps of a clip with their times, and whether these are facts or bounds."""
     records = [record for record in clip.records if not record.is_cover]
-    stored = Moment(min((record.stored_at for record in records if record.stored_at), default=None))
+    stored_at = min((record.stored_at for record in records if record.stored_at), default=None)
+    stored = Moment(stored_at) if stored_at else observed(task.result_at for task in clip.tasks if task.is_served)
     is_stored = bool(records) or clip.stage == "stored"
     status = generation.status if generation else None
     done = is_stored or bool(generation and generation.is_done)

@@ -28,6 +28,7 @@ DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no generation. The task's log shows the request that would "
     "have been sent."
 )
+NO_FILE: Final = "The service reports success, but it returned no file."
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
 
@@ -89,7 +90,7 @@ def source_of(
     if generation is None or not generation.succeeded:
         return Source(None, None if cover or clip.stage != "stored" else _why_stored_only(piece))
     if url_of(generation, piece, cover=cover) is None:
-        return Source(None, None if cover else "The service reports success, but it returned no file.")
+        return Source(None, None if cover else _why_stored_only(piece) if clip.stage == "stored" else NO_FILE)
     if live.generation or may_ask(clip) or may_be_valid(since, now):
         return Source("service")
     return Source(None, expired(clip))
@@ -113,13 +114,20 @@ def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False
     :param is_shown: whether the API server may read the files.
     """
     message = "The service's link to this clip has expired (links live for at most a day)."
-    records = [record for record in clip.records if not record.is_cover]
-    if not records:
+    if all(record.is_cover for record in clip.records):
         return f"{message} No task of this run has stored the clip."
-    kept = next((record for record in records if not record.lost and record not in lost), None)
-    if kept is None:
-        return message
-    return f"{message} {_stored_at(kept, is_shown=is_shown)}"
+    return f"{message} {where_stored(clip, lost, is_shown=is_shown)}".strip()
+
+
+def where_stored(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
+    """Say in a sentence where the file is, as far as that is known; empty where no task has stored one that is left.
+
+    :param lost: files that are known to be lost by now, beside those that the clip knows of.
+    :param is_shown: whether the API server may read the files.
+    """
+    records = (record for record in clip.records if not record.is_cover and not record.lost and record not in lost)
+    kept = next(records, None)
+    return "" if kept is None else _stored_at(kept, is_shown=is_shown)
 
 
 def _stored_at(record: Record, *, is_shown: bool = False) -> str:

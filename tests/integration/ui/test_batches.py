@@ -91,6 +91,15 @@ def test_the_page_of_a_row(pages):
     assert pages.get(f"{page}/rows/0123456789abcdef/clip.json", user="admin").status_code == 404
 
 
+def test_a_row_whose_create_was_refused(pages):
+    """It was never submitted: nothing is to come, and no step of a generation is claimed."""
+    batch, page = batch_of(pages, "refused-row")
+    batch.fail(0)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (row["state"], row["done"], row["outlook"], row["timeline"]) == ("failed", True, None, [])
+
+
 def test_what_happens_meanwhile_appears(pages):
     """The journal is followed: an event, the next leg and the whole state that replaces its objects."""
     batch, page = batch_of(pages, "meanwhile", count=80)

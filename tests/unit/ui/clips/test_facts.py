@@ -32,6 +32,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, grouped, with_
 from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
+from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.rows import each_row
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -270,6 +271,18 @@ def test_a_stored_clip_of_which_the_service_says_nothing(result, error, says, re
     ]  # fmt: skip
     assert [step["at"] for step in shown["timeline"][1:]] == [NOW.isoformat() if result else None] * 2
     assert (shown["refresh"] is not None) is refreshes
+
+
+def test_a_stored_clip_without_a_link_of_the_service():
+    """What names no link has not been asked for one: the page does not say that the service returned no file."""
+    result = {**made(video_url=None, artifacts=()), "file": RECORD}
+    kept = task(watch={"conn_id": "c", "role": "generate", "stores": "file"}, result=result, result_at=NOW)
+    assert "stored the file at" in view(kept)["pieces"][0]["reason"]
+    gone = Clip("g", [kept]).with_known({RECORD["uri"]: Known(0.0, is_absent=True)})
+    shown = views.clip_view(gone, gone.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
+    assert shown["pieces"][0]["reason"] == "The stored file is not there any more."
+    made_only = view(task(watch={"role": "generate"}, result=made(video_url=None, artifacts=())))
+    assert made_only["pieces"][0]["reason"] == views.NO_FILE
 
 
 def test_a_clip_that_is_reused_says_so():
