@@ -18,6 +18,7 @@ from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
 from airflow_provider_vidu.ui.clips.xcoms import MAX_TEXT_CHARS
+from airflow_provider_vidu.ui.playing.shelf import Lost
 
 URL_LIFE: Final = timedelta(hours=24)
 """The service's URLs live at most this long."""
@@ -29,6 +30,10 @@ DRY_RUN: Final = (
     "have been sent."
 )
 NO_FILE: Final = "The service reports success, but it returned no file."
+_WHY_LOST: Final[Mapping[Lost, str]] = {
+    "missing": "The API server does not find the stored file.",
+    "replaced": "Another file has replaced the stored one.",
+}
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
 
@@ -138,7 +143,7 @@ def _stored_at(record: Record, *, is_shown: bool = False) -> str:
 def _why_stored_only(piece: Piece) -> str:
     """Say why a stored piece cannot be played of which the service says nothing."""
     if piece.lost is not None:
-        return "The stored file is not there any more."
+        return _WHY_LOST[piece.lost.lost or "missing"]
     kept = next((record for record in piece.records if not record.lost), None)
     if kept is None:
         return "A task has stored the file. Where it is cannot be read here; the task's log says it."

@@ -278,9 +278,13 @@ def test_a_stored_clip_without_a_link_of_the_service():
     result = {**made(video_url=None, artifacts=()), "file": RECORD}
     kept = task(watch={"conn_id": "c", "role": "generate", "stores": "file"}, result=result, result_at=NOW)
     assert "stored the file at" in view(kept)["pieces"][0]["reason"]
-    gone = Clip("g", [kept]).with_known({RECORD["uri"]: Known(0.0, is_absent=True)})
-    shown = views.clip_view(gone, gone.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
-    assert shown["pieces"][0]["reason"] == "The stored file is not there any more."
+    for known, reason in (
+        (Known(0.0, is_absent=True), "The API server does not find the stored file."),
+        (Known(0.0, size=7), "Another file has replaced the stored one."),
+    ):
+        gone = Clip("g", [kept]).with_known({RECORD["uri"]: known})
+        shown = views.clip_view(gone, gone.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
+        assert shown["pieces"][0]["reason"] == reason
     made_only = view(task(watch={"role": "generate"}, result=made(video_url=None, artifacts=())))
     assert made_only["pieces"][0]["reason"] == views.NO_FILE
 
