@@ -36,7 +36,7 @@ SHELLS = {
     "tasks.clients", "tasks.handover", "tasks.slots.queue",
     "ui.app", "ui.batches.journals", "ui.batches.routes",
     "ui.callbacks.keys", "ui.callbacks.lookups", "ui.callbacks.routes", "ui.callbacks.waking",
-    "ui.clips.live", "ui.looks", "ui.playing.preview", "ui.plugin", "ui.records.references",
+    "ui.clips.live", "ui.looks", "ui.playing.shelf", "ui.plugin", "ui.records.references",
     "ui.shared", "ui.threads",
 }  # fmt: skip
 """The modules that do I/O, or wait for it."""
