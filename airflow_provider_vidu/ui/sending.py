@@ -70,7 +70,8 @@ async def send(
     if (reason := why_not(url, own, trust)) is not None:
         return _gone(f"{problem} The service's link to this clip is not followed: {reason}.")
     if who == "script":
-        return JSONResponse({"detail": f"{problem} {LINK_FAILS}".strip()}, status_code=409)
+        where = views.where_stored(clip, lost, is_shown=bool(problem))
+        return JSONResponse({"detail": f"{problem} {LINK_FAILS} {where}".strip()}, status_code=409)
     # This server never fetches it: a DAG could make it contact hosts that only it can reach.
     return Response(status_code=307, headers={"Location": location(url)})
 

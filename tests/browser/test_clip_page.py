@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -188,6 +190,55 @@ def test_a_stored_file_that_is_gone_is_said_on_page_and_sheet(visit, pages):
     card = page.locator(".card").filter(has_text="gone")
     assert card.locator(".badge.is-failed").inner_text() == "Stored (file not found)"
     assert "finds no file at" in card.inner_text()
+
+
+def test_a_stored_clip_that_only_its_record_shows(visit, pages):
+    """Neither service nor file can be looked at: the page says where the file is, and that nothing is under way."""
+    uri = "file:///somewhere/else/kept.mp4"
+    record = {"uri": uri, "size": 9, "generation_id": "elsewhere", "content_type": "video/mp4"}
+    pages.add("elsewhere", "elsewhere", watch={**KEPT, "conn_id": "vidu_absent"}, result=record)
+    page = visit(pages.at("elsewhere"))
+    assert page.locator(".state .badge").inner_text() == "Stored"
+    assert f"A task stored the file at {uri}" in page.locator(".stage").inner_text()
+    assert page.get_by_role("heading", name="Not everything about this clip is known").count() == 1
+    assert page.locator(".stage .pulse").count() == 0
+    assert "Elapsed" not in page.locator(".clip-side").inner_text()
+    assert page.locator(".timeline li:not(.reached)").count() == 0
+
+
+def test_a_reused_clip_says_so(visit, pages):
+    """The page says that an equal order pays for it, and the card that it is reused."""
+    result = {"id": "equal", "status": "succeeded", "reused_from": "equal"}
+    pages.add("equal", "equal", watch={**MADE, "credits": None, "role": "wait"}, result=result)
+    page = visit(pages.at("equal"))
+    assert "nothing is paid here" in page.locator(".clip-side").inner_text()
+    page.keyboard.press("u")
+    assert "reused" in page.locator(".card").filter(has_text="equal").locator(".measured").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [("deferred", "The wait for a slot is over"), ("running", "checks its limits, then")]
+)
+def test_a_task_after_its_wait_for_a_slot(visit, pages, state, says):
+    """Whether it then submits is not known: a balance below min_balance ends the wait as well as a free slot."""
+    note = {"conn_id": "vidu_default", "role": "generate", "waiting_since": datetime.now(UTC).timestamp()}
+    pages.add(f"turn-{state}", None, state=state, watch=note)
+    page = visit(pages.at(f"turn-{state}"))
+    assert says in page.locator(".stage").inner_text()
+    assert "min_balance" in page.locator(".slot-note").inner_text()
+
+
+def test_durations_name_no_zeros(browser):
+    """Minutes and hours come without a rest of 0, and no rest is as long as the next unit."""
+    script = (files("airflow_provider_vidu.ui") / "static" / "common.js").read_text()
+    (seconds,) = re.findall(r"^export (function seconds\(.*?^})", script, re.DOTALL | re.MULTILINE)
+    values = [0.04, 9.96, 59.4, 59.6, 60, 61, 300, 3599.7, 3600, 3660, 86400]
+    page = browser.new_page()
+    shown = page.evaluate(f"(values) => {{ {seconds}; return values.map(seconds) }}", values)
+    page.close()
+    assert shown == [
+        "0 s", "10 s", "59 s", "1 min", "1 min", "1 min 1 s", "5 min", "1 h", "1 h", "1 h 1 min", "24 h",
+    ]  # fmt: skip
 
 
 def test_an_unknown_address_leads_on(visit, pages):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -169,7 +170,9 @@ class FoundRow:
 
 async def row_at(request: Request, row: str, found: BatchAt) -> FoundRow:
     """Return the row at an address."""
-    entries, index = await _looks(request).views.run(rows.found_row, found.read.state or BatchState(), row)
+    entries, index = await _looks(request).views.run(
+        partial(rows.found_row, is_over=found.batch.is_over), found.read.state or BatchState(), row
+    )
     if index is None:
         raise HTTPException(404, found.read.problem or NO_ROW)
     return FoundRow(found, entries, index)
@@ -201,7 +204,7 @@ async def batch_data(
     """Return one page of the rows of a batch, and how many there are in each stage."""
     batch, read, looks = at.batch, at.read, _looks(request)
     # In a thread: tens of thousands of rows take a while to sort.
-    found = await looks.views.run(rows.entries, read.state or BatchState())
+    found = await looks.views.run(partial(rows.entries, is_over=batch.is_over), read.state or BatchState())
     wanted = await looks.views.run(rows.chosen, found, stage, order)
     shown = wanted[offset : offset + limit]
     clips = [rows.clip_of(batch, entry) for entry in shown]

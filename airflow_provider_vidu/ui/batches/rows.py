@@ -23,7 +23,7 @@ from airflow_provider_vidu.ui.clips.failures import CLEARING, STORE_AGAIN
 from airflow_provider_vidu.ui.clips.pieces import Record
 from airflow_provider_vidu.ui.clips.xcoms import slim, usable_id
 
-STAGES: Final = ("working", "ready", "stored", "failed")
+STAGES: Final = ("working", "submitted", "ready", "stored", "failed")
 FACTS: Final = ("duration", "fps", "width", "height")
 ADVICE: Final = "The manifest holds the reasons of all rows."
 _UNLESS: Final = 'unless the task has on_clear="new": then it orders, and pays for, every row again.'
@@ -38,7 +38,7 @@ class Entry:
 
     :param key: as in the manifest.
     :param index: its place among the rows.
-    :param stage: ``working``, ``stored`` or ``failed``.
+    :param stage: ``working``, ``submitted`` (its batch has ended without collecting it), ``stored`` or ``failed``.
     :param kept: its line, its open generation, or its intent.
     """
 
@@ -70,23 +70,28 @@ class Entry:
         return None if isinstance(self.kept, Intent) else self.kept.credits
 
 
-def entries(state: BatchState) -> list[Entry]:
-    """Return the rows that a batch has begun, in the order of the rows."""
+def entries(state: BatchState, *, is_over: bool) -> list[Entry]:
+    """Return the rows that a batch has begun, in the order of the rows.
+
+    :param is_over: whether its task has ended, so that no row is in progress any more.
+    """
     found = [
         Entry(key, _index(row.index), "stored" if row.is_stored else "failed", row)
         for key, row in state.lines.ended.items()
     ]
     open_ones: list[tuple[str, Open | Intent]] = [*state.open.items(), *state.intents.items()]
-    found += [Entry(str(key), _index(one.index), "working", one) for key, one in open_ones]
+    stage = "submitted" if is_over else "working"
+    found += [Entry(str(key), _index(one.index), stage, one) for key, one in open_ones]
     return sorted(found, key=lambda entry: (entry.index, entry.key))
 
 
-def found_row(state: BatchState, name: str) -> tuple[list[Entry], int | None]:
+def found_row(state: BatchState, name: str, *, is_over: bool) -> tuple[list[Entry], int | None]:
     """Return the rows that a batch has begun, and the place of one among them; None if it is not there.
 
     :param name: the row's, in addresses.
+    :param is_over: whether the batch's task has ended.
     """
-    found = entries(state)
+    found = entries(state, is_over=is_over)
     return found, next((at for at, entry in enumerate(found) if entry.name == name), None)
 
 
@@ -168,6 +173,8 @@ def view_of(batch: Batch, entry: Entry, view: dict[str, Any]) -> dict[str, Any]:
         # Only a file that is gone is wrong with it.
         error = view["error"] and {**view["error"], "advice": _store_again(view), "cost": COST_LOST}
         return {**view, **known, "error": error}
+    if view["generation_id"] is None:  # its create was refused: there is nothing to wait for
+        known |= {"done": True, "outlook": None, "timeline": []}
     error = mapping(line.get("error"))
     is_paid = line.get("paid") is True
     told = {
@@ -258,14 +265,14 @@ def batch_view(batch: Batch, state: BatchState | None) -> dict[str, Any]:
     }
     if state is None:
         return {**view, "stored": None, "failed": None, "open": None, "left": None, "credits": None, "deadline": None}
-    known = counts(entries(state))
+    known = counts(entries(state, is_over=batch.is_over))
     began = sum(known.values())
     at = moment(state.deadline) if state.deadline and not batch.is_over else None
     return {
         **view,
         "stored": known["stored"],
         "failed": known["failed"],
-        "open": known["working"],
+        "open": known["working"] + known["submitted"],
         "left": max(batch.rows - began, 0),
         "credits": whole(state.credits),
         "deadline": at.isoformat() if at else None,

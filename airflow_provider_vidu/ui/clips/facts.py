@@ -39,8 +39,9 @@ class TaskFacts:
     ``record`` are None where they were not read; ``is_too_large`` says that the result was omitted for its size.
     ``deferred_at`` is when a deferred task left the worker, ``has_triggerer`` whether a triggerer has taken it up.
     ``number`` says which generation of the task it is (:func:`.links.published_number`), ``label`` is Airflow's
-    rendered map index. ``iteration`` (from 0) and ``region_id`` place a task instance in a loop of Airflow 3.4, and are
-    None outside loops; ``instance`` is its id if Airflow identifies it by that.
+    rendered map index; ``is_served`` says that the result is the file of an equal order. ``iteration`` (from 0) and
+    ``region_id`` place a task instance in a loop of Airflow 3.4, and are None outside loops; ``instance`` is its id if
+    Airflow identifies it by that.
     """
 
     dag_id: str
@@ -59,6 +60,7 @@ class TaskFacts:
     record: Record | None = None
     result_at: datetime | None = None
     is_too_large: bool = False
+    is_served: bool = False
     number: int = 1
     label: str | None = None
     deferred_at: datetime | None = None
@@ -108,6 +110,11 @@ class TaskFacts:
         """The connection of the generation: as the task noted it, or else in its rendered fields."""
         conn_id = text(self.note.get("conn_id")) or text(mapping(self.fields).get("vidu_conn_id"))
         return conn_id if conn_id and len(conn_id) <= 250 and conn_id.isprintable() else None
+
+    @property
+    def is_reuse(self) -> bool:
+        """Whether it has submitted nothing: an equal order's generation or file serves it (``reuse="identical"``)."""
+        return self.is_served or self.note.get("shared") is True
 
     @property
     def has_ended(self) -> bool:
@@ -202,6 +209,11 @@ class Clip:
         return next((task for task in self.tasks if task.role in ("generate", "submit")), None)
 
     @property
+    def reusing(self) -> TaskFacts | None:
+        """The first task instance that reuses the generation of an equal order; None if there is none."""
+        return next((task for task in self.tasks if task.is_reuse), None)
+
+    @property
     def credits(self) -> int | float | None:
         """What the answer to the create named as its price."""
         noted = (whole(task.note.get("credits")) for task in self.tasks)
@@ -254,7 +266,7 @@ class Clip:
     def stage(self) -> str:
         """Return how far it is by the tasks' states alone: one of the stages of the sheet's filter.
 
-        What was submitted without a wait is not in progress once its tasks have ended: none of them will see its end.
+        A clip is not in progress once its tasks have ended: none of them will see its end any more.
         """
         if any(task.keeps_result and task.state == "success" for task in self.tasks):
             return "stored"
@@ -262,11 +274,7 @@ class Clip:
             return "ready"
         if any(task.state == "failed" for task in self.tasks) and all(task.has_ended for task in self.tasks):
             return "failed"
-        if any(task.role == "submit" and task.state == "success" for task in self.tasks) and all(
-            task.has_ended for task in self.tasks
-        ):
-            return "submitted"
-        return "working"
+        return "submitted" if all(task.has_ended for task in self.tasks) else "working"
 
 
 def grouped(tasks: Iterable[TaskFacts], *, run_is_over: bool = False) -> list[Clip]:
@@ -309,7 +317,9 @@ def with_result(task: TaskFacts, value: Any, at: datetime | None) -> TaskFacts:
     for holder in (mapping(value.get("file")), value):
         if holder.get("generation_id") == task.generation_id:
             record = record_in(holder, task.note.get("artifact"), at)
-    return replace(task, generation=generation, record=record, result_at=at)
+    if (is_served := text(value.get("reused_from")) is not None) and record is not None:
+        record = replace(record, stored_at=None)  # an equal order may have stored it long before
+    return replace(task, generation=generation, record=record, result_at=at, is_served=is_served)
 
 
 def chars_of(*found: TaskFacts | Generation | None) -> int:

@@ -135,9 +135,11 @@ def _cost_of_clear(clip: Clip, failed: TaskFacts | None = None) -> str:
 
     :param failed: the task that would be cleared, where its generation is fine; None where the generation failed.
     """
+    paying, reusing = clip.paying, clip.reusing if failed is None else failed
+    if reusing is not None and reusing.is_reuse and (failed is not None or paying is None):
+        return f"Clearing {name_of(reusing)} submits a generation of its own and pays for it."
     if failed is not None and failed.role == "wait":
         return f"Clearing {name_of(failed)} costs nothing: it only waits."
-    paying = clip.paying
     if paying is None:
         return "No task of this run submitted it, so clearing a task here submits nothing."
     price = "" if clip.credits is None else f" (the price of this one: {_credits(clip.credits)})"

@@ -10,7 +10,7 @@ from airflow_provider_vidu.polling.schedule import PollHistory, interval, net_in
 from airflow_provider_vidu.polling.watch import PollPolicy
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts
 from airflow_provider_vidu.ui.clips.service import Live
-from airflow_provider_vidu.ui.clips.times import iso, submitted
+from airflow_provider_vidu.ui.clips.times import UNKNOWN, iso, submitted
 from airflow_provider_vidu.ui.clips.xcoms import MAKING
 
 LONGEST_ESTIMATE: Final = timedelta(hours=12)
@@ -25,7 +25,8 @@ def outlook(clip: Clip, generation: Generation | None, live: Live, now: datetime
     when its timeout expires.
     """
     task = next((each for each in clip.tasks if each.role in MAKING and not each.has_ended), None)
-    begun = submitted(clip, generation)
+    # What no task waits for, and the service does not show, may have ended long ago.
+    begun = submitted(clip, generation) if task or generation else UNKNOWN
     return {
         "since": begun.as_json(),
         "asked_at": iso(live.asked_at),

@@ -95,11 +95,16 @@ def _ends_of_tasks(clip: Clip, generation: Generation) -> list[datetime | None]:
 def timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict[str, Any]]:
     """Return the steps of a clip with their times, and whether these are facts or bounds."""
     records = [record for record in clip.records if not record.is_cover]
+    stored_at = min((record.stored_at for record in records if record.stored_at), default=None)
+    stored = Moment(stored_at) if stored_at else observed(task.result_at for task in clip.tasks if task.is_served)
+    is_stored = bool(records) or clip.stage == "stored"
     status = generation.status if generation else None
-    done = bool(generation and generation.is_done)
+    done = is_stored or bool(generation and generation.is_done)
     queued = submitted(clip, generation)
     running = started(queued, live)
-    end = ended(clip, generation, live) if generation and done else UNKNOWN
+    # A stored file proves that the generation has ended, whether the service can be queried or not.
+    is_reported = generation is not None and generation.is_done
+    end = ended(clip, generation, live) if generation and is_reported else observed([stored.at], [live.busy_until])
     failed = status is GenerationStatus.FAILED
     reached = {
         "queued": True,
@@ -107,9 +112,8 @@ def timeline(clip: Clip, generation: Generation | None, live: Live) -> list[dict
         **({"running": done or status is GenerationStatus.RUNNING} if running.at or not done else {}),
         "failed" if failed else "done": done,
         # Once the run is over, no task stores it any more.
-        **({} if failed or not (records or not clip.run_is_over) else {"stored": bool(records)}),
+        **({} if failed or not (is_stored or not clip.run_is_over) else {"stored": is_stored}),
     }
-    stored = Moment(min((record.stored_at for record in records if record.stored_at), default=None))
     times = {"queued": queued, "running": running, "done": end, "failed": end, "stored": stored}
     return _with_durations([(name, times[name], is_reached) for name, is_reached in reached.items()])
 

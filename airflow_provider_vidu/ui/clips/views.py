@@ -18,6 +18,7 @@ from airflow_provider_vidu.ui.clips.pieces import Piece, Record, pieces_of
 from airflow_provider_vidu.ui.clips.service import Live
 from airflow_provider_vidu.ui.clips.times import iso, timeline
 from airflow_provider_vidu.ui.clips.xcoms import MAX_TEXT_CHARS
+from airflow_provider_vidu.ui.playing.shelf import Lost
 
 URL_LIFE: Final = timedelta(hours=24)
 """The service's URLs live at most this long."""
@@ -28,6 +29,11 @@ DRY_RUN: Final = (
     "This was a dry run: nothing was submitted, so there is no generation. The task's log shows the request that would "
     "have been sent."
 )
+NO_FILE: Final = "The service reports success, but it returned no file."
+_WHY_LOST: Final[Mapping[Lost, str]] = {
+    "missing": "The API server does not find the stored file.",
+    "replaced": "Another file has replaced the stored one.",
+}
 REFRESH_SECONDS: Final = 5
 SLOW_REFRESH_SECONDS: Final = 15
 
@@ -87,9 +93,9 @@ def source_of(
     _, since = clip.result or (None, None)
     generation = _generation(clip, live)
     if generation is None or not generation.succeeded:
-        return Source(None)
+        return Source(None, None if cover or clip.stage != "stored" else _why_stored_only(piece))
     if url_of(generation, piece, cover=cover) is None:
-        return Source(None, None if cover else "The service reports success, but it returned no file.")
+        return Source(None, None if cover else _why_stored_only(piece) if clip.stage == "stored" else NO_FILE)
     if live.generation or may_ask(clip) or may_be_valid(since, now):
         return Source("service")
     return Source(None, expired(clip))
@@ -113,14 +119,35 @@ def expired(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False
     :param is_shown: whether the API server may read the files.
     """
     message = "The service's link to this clip has expired (links live for at most a day)."
-    records = [record for record in clip.records if not record.is_cover]
-    if not records:
+    if all(record.is_cover for record in clip.records):
         return f"{message} No task of this run has stored the clip."
-    kept = next((record for record in records if not record.lost and record not in lost), None)
-    if kept is None:
-        return message
+    return f"{message} {where_stored(clip, lost, is_shown=is_shown)}".strip()
+
+
+def where_stored(clip: Clip, lost: Collection[Record] = (), *, is_shown: bool = False) -> str:
+    """Say in a sentence where the file is, as far as that is known; empty where no task has stored one that is left.
+
+    :param lost: files that are known to be lost by now, beside those that the clip knows of.
+    :param is_shown: whether the API server may read the files.
+    """
+    records = (record for record in clip.records if not record.is_cover and not record.lost and record not in lost)
+    kept = next(records, None)
+    return "" if kept is None else _stored_at(kept, is_shown=is_shown)
+
+
+def _stored_at(record: Record, *, is_shown: bool = False) -> str:
     why = "" if is_shown else ", which is not beneath [vidu] preview_roots, so this page cannot play it"
-    return f"{message} A task stored the file at {redacted(kept.uri, 400)}{why}."
+    return f"A task stored the file at {redacted(record.uri, 400)}{why}."
+
+
+def _why_stored_only(piece: Piece) -> str:
+    """Say why a stored piece cannot be played of which the service says nothing."""
+    if piece.lost is not None:
+        return _WHY_LOST[piece.lost.lost or "missing"]
+    kept = next((record for record in piece.records if not record.lost), None)
+    if kept is None:
+        return "A task has stored the file. Where it is cannot be read here; the task's log says it."
+    return _stored_at(kept)
 
 
 def clip_view(
@@ -133,7 +160,8 @@ def clip_view(
     :param stored: the stored files that may be shown, by URI, with their proven content type where it was read.
     """
     generation = _generation(clip, live)
-    done = clip.is_dry_run or bool(generation and generation.is_done)
+    is_reported = clip.is_dry_run or bool(generation and generation.is_done)
+    done = is_reported or clip.stage == "stored"
     prompts = (prompt_of(clip, generation), generation and generation.enhanced_prompt)
     prompt, enhanced = (redacted_lines(found or "", MAX_TEXT_CHARS) or None for found in prompts)
     return {
@@ -151,7 +179,8 @@ def clip_view(
         "now": iso(now),
         "outlook": None if done else outlook(clip, generation, live, now),
         "support": "" if clip.is_dry_run else support(clip, task, generation, live),
-        "refresh": _refresh(clip, done=done),
+        "refresh": _refresh(clip, done=is_reported or (done and not (live.error and live.error.retryable))),
+        "reused_from": line(clip.generation_id, 300) if task.is_reuse else None,
     }
 
 
@@ -175,6 +204,7 @@ def card_view(clip: Clip, live: Live, *, stored: Mapping[str, str | None], now: 
         "error": failure(clip, generation, live, lost),
         "notice": notice(clip, live),
         "is_unattended": clip.is_unattended(now),
+        "reused_from": line(clip.generation_id, 300) if clip.reusing and clip.paying is None else None,
         "medium": first.medium(stored),
         "can_play": source.kind is not None,
         "can_download": source.kind == "storage",

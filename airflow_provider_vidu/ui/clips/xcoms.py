@@ -24,7 +24,7 @@ MAX_TEXT_CHARS: Final = 20_000
 MAX_NOTE_CHARS: Final = 300
 NOTED: Final = (
     *("conn_id", "role", "artifact", "endpoint", "created_at", "credits", "seed"),
-    *("deadline", "poll_interval", "adaptive", "waiting_since", "stores", "callback"),
+    *("deadline", "poll_interval", "adaptive", "waiting_since", "stores", "callback", "shared"),
 )
 """What the pages read of a task's note."""
 MAX_PROMPT_CHARS: Final = 2_000

@@ -194,7 +194,6 @@ def _instances(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             _flag(and_(stored, success)).label("stored"),
             _flag(and_(or_(made, ID_TEXT.like(f'"{DRY_RUN_PREFIX}%')), success)).label("made"),
             _flag(TaskInstance.state == "failed").label("failed"),
-            _flag(and_(says("role", "submit"), success)).label("submitted"),
             _flag(TaskInstance.state.in_(ENDED)).label("ended"),
         )
         .join(TaskInstance, same_task(XComModel, TaskInstance))
@@ -229,7 +228,7 @@ def _clips(is_id: Sequence[Any], *, is_cut: bool) -> Any:
             (of_clip(func.max(each.c.stored)) == 1, "stored"),
             (of_clip(func.max(each.c.made)) == 1, "ready"),
             (has_failed, "failed"),
-            (and_(of_clip(func.max(each.c.submitted)) == 1, has_ended), "submitted"),
+            (has_ended, "submitted"),
             else_="working",
         ).label("stage"),
     ).subquery()

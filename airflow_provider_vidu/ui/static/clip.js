@@ -12,7 +12,6 @@ const WAITS = {
   unknown: "The state is not known yet",
   failed: "There is no clip",
   succeeded: "There is no clip to play",
-  stored: "There is no clip to play",
 };
 
 const main = document.getElementById("main");
@@ -55,7 +54,7 @@ function show(view) {
   document.title = `${stateText(view.state, view.qualifier)} · ${taskName({ ...view, ...view.task })} · Vidu clip`;
   fill(document.getElementById("top"), [view.dag_id, view.run_id, airflowTaskPath(view.task), view.task.try_number, view.before, view.after, view.place], () => bar(view));
   showStage(view);
-  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done], () => alerts(view));
+  fill(parts.alerts, [view.error, view.notice, view.is_unattended, view.done, view.state], () => alerts(view));
   fill(parts.texts, [view.prompt, view.enhanced_prompt], () => texts(view));
   fill(parts.state, [view.state, view.qualifier, view.progress, view.refresh === null], () => state(view));
   clock = Date.parse(view.now) - Date.now();
@@ -290,13 +289,18 @@ function alerts(view) {
       el(
         "div.alert.is-notice",
         { role: "status" },
-        el("h2", {}, notice.is_old ? "The state is the last known one: the service could not be queried since" : "The state is not known"),
+        el("h2", {}, noticeTitle(view)),
         el("p", {}, notice.code && el("code", {}, notice.code), notice.code && " · ", notice.message),
         notice.trace_id && el("p", {}, "Trace id: ", el("code", {}, notice.trace_id)),
         notice.advice && el("p.quiet", {}, notice.advice),
         !error && ways(view),
       ),
   ];
+}
+
+function noticeTitle({ state, notice }) {
+  if (state === "stored") return "Not everything about this clip is known"; // that it is stored, is
+  return notice.is_old ? "The state is the last known one: the service could not be queried since" : "The state is not known";
 }
 
 /** What helps next: the log of each task that failed (or else of the page's own), and a text to ask others with. */
@@ -349,7 +353,7 @@ function facts(view) {
     ["Model", view.model],
     ["Parameters", parameters.length ? el("ul.tasks", {}, parameters) : null],
     ["Credits", view.credits],
-    ["Reused from", view.reused_from && copyable(view.reused_from, "the id of the earlier generation")],
+    ["Reused", view.reused_from && "from an equal order, which pays for it: nothing is paid here"],
     ["Took", view.seconds === null ? null : `${seconds(view.seconds)} from the submit to the ${view.files.length ? "stored file" : "end"}`],
     ["Clip", [length, size, details.fps && `${details.fps} fps`].filter(Boolean).join(" · ")],
     ["Reported as", view.provider_status && el("q", {}, view.provider_status)],

@@ -111,11 +111,12 @@ export function bytes(size) {
 }
 
 export function seconds(value) {
-  if (value < 60) return `${value < 10 ? Math.round(value * 10) / 10 : Math.round(value)} s`;
+  if (value < 9.95) return `${Math.round(value * 10) / 10} s`;
   const whole = Math.round(value);
+  if (whole < 60) return `${whole} s`;
   const minutes = Math.floor(whole / 60);
-  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  const [more, rest] = minutes < 60 ? [`${minutes} min`, whole % 60 && `${whole % 60} s`] : [`${Math.floor(minutes / 60)} h`, minutes % 60 && `${minutes % 60} min`];
+  return rest ? `${more} ${rest}` : more;
 }
 
 /** The time zone that was chosen in Airflow's UI, which keeps it under this key on the same origin. */

@@ -193,6 +193,7 @@ function facts(clip) {
   ];
   const measured = [
     clip.credits !== null && `${clip.credits.toLocaleString("en")} credits`,
+    clip.reused_from && "reused",
     clip.seconds !== null && `took ${seconds(clip.seconds)}`,
     clip.size !== null && bytes(clip.size),
   ];

@@ -14,9 +14,9 @@ function place({ place: own, length }) {
 
 /** One sentence: how it waits, or that its turn has come. */
 export function slotText(slot) {
-  // With deferrable=False it waits there; else its turn has come. Both are true of both.
-  if (slot.in_worker) return ["In a worker: the task submits as soon as a slot is free. Waiting since ", time(slot.since)];
-  if (!slot.is_queued) return "A slot is free: the task is about to submit";
+  // With deferrable=False it waits there; else its wait is over: a slot is free, or the trigger has refused it.
+  if (slot.in_worker) return ["In a worker: the task checks its limits, then submits or waits for a slot. Waiting since ", time(slot.since)];
+  if (!slot.is_queued) return "The wait for a slot is over: the task continues as soon as a worker takes it up";
   return [`Waiting for a free slot, ${place(slot)}, since `, time(slot.since)];
 }
 
@@ -32,6 +32,6 @@ export function slotPanel({ slot, refresh, pause }, list) {
   return [
     el("h2", {}, `Waiting for a slot (times in ${zoneName()})`),
     list(rows.filter(([, value]) => value)),
-    el("p.quiet.slot-note", {}, "The account is full, or its connection limits how many generations run at once. Nothing is submitted or paid yet."),
+    el("p.quiet.slot-note", {}, "The account is full, or its connection has a limit (max_in_flight, min_balance). Nothing is submitted or paid yet."),
   ];
 }

@@ -461,7 +461,8 @@ def test_records_of_other_versions_are_read():
     record = Record(3, "m", 5.0, True, "g")
     assert Record.from_json({**record.to_json(), "new": 1}) == record
     assert Record.from_json("nonsense") is None
-    assert {**dataclasses.asdict(record), "callback": None} == {**record.to_json(), "callback": None}
+    assert dataclasses.asdict(record) == {**record.to_json(), "callback": "", "nudges": ""}
+    assert not {"callback", "nudges"} & set(record.to_json())
 
 
 @pytest.mark.parametrize("error", [exceptions.ViduConfigError("no"), RuntimeError("odd"), KeyboardInterrupt()])

@@ -44,7 +44,7 @@ def test_rows_are_shown_as_clips(pages):
     batch.store(0, MP4)
     batch.fail(1)
     sheet = told(pages, f"{page}/clips.json")
-    assert sheet["counts"] == {"working": 1, "ready": 0, "stored": 1, "failed": 1}
+    assert sheet["counts"] == {"working": 1, "submitted": 0, "ready": 0, "stored": 1, "failed": 1}
     assert {name: sheet["batch"][name] for name in ("rows", "stored", "failed", "open", "left", "credits")} == {
         "rows": 6, "stored": 1, "failed": 1, "open": 1, "left": 3, "credits": 60,
     }  # fmt: skip
@@ -89,6 +89,15 @@ def test_the_page_of_a_row(pages):
     assert (sent.status_code, sent.content) == (206, b"ftyp")
     assert pages.get(f"{page}/rows/{rows[1]}", user="admin").status_code == 200
     assert pages.get(f"{page}/rows/0123456789abcdef/clip.json", user="admin").status_code == 404
+
+
+def test_a_row_whose_create_was_refused(pages):
+    """It was never submitted: nothing is to come, and no step of a generation is claimed."""
+    batch, page = batch_of(pages, "refused-row")
+    batch.fail(0)
+    (card,) = told(pages, f"{page}/clips.json")["clips"]
+    row = told(pages, f"{page}/rows/{card['row']}/clip.json")
+    assert (row["state"], row["done"], row["outlook"], row["timeline"]) == ("failed", True, None, [])
 
 
 def test_what_happens_meanwhile_appears(pages):

@@ -94,7 +94,10 @@ def test_a_row_whose_generation_was_cancelled_with_its_batch(pages, generation):
     generation_id, _ = generation(states=[["failed", 0]], error="UserCancelled")
     batch.journal.append(opened("clip-0", open_of(batch.rows[0], generation_id, batch.began, None, "r0", credits=20)))
     path = pages.at("cancelled-batch", dag="films") + "/batch"
-    (card,) = pages.get(f"{path}/clips.json", user="admin").json()["clips"]
+    sheet = pages.get(f"{path}/clips.json?stage=submitted", user="admin").json()
+    assert sheet["counts"] == {"working": 0, "submitted": 1, "ready": 0, "stored": 0, "failed": 0}
+    assert sheet["batch"]["open"] == 1
+    (card,) = sheet["clips"]
     row = pages.get(f"{path}/rows/{card['row']}/clip.json", user="admin").json()
     for view in (card, row):
         assert (view["state"], view["qualifier"], view["error"]["title"]) == (

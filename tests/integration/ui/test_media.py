@@ -305,6 +305,16 @@ def test_the_address_bar_is_not_led_away(pages, generation):
     assert (answer.status_code, "Location" in answer.headers) == (400, False)
 
 
+def test_a_dead_link_does_not_hide_the_stored_file(pages, generation):
+    """What the page says when the service's link does not work names the file that a task has stored."""
+    generation_id, made = generation()
+    file = {"uri": "file:///elsewhere/kept.mp4", "size": 9, "generation_id": generation_id}
+    pages.add("dead", generation_id, result={**made, "file": file}, watch={**MADE, "stores": "file"})
+    answer = pages.get(pages.at("dead", then="/file"), headers={"Sec-Fetch-Dest": "empty"})
+    assert answer.status_code == 409
+    assert "A task stored the file at file:///elsewhere/kept.mp4, which is not beneath" in answer.json()["detail"]
+
+
 @pytest.mark.fault(
     "attacks",
     "an XCom leads the player to Airflow's own host or its log-out",

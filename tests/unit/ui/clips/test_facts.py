@@ -19,6 +19,7 @@ from airflow_provider_vidu.exceptions import (
     ViduError,
     ViduGenerationFailedError,
     ViduGenerationInterruptedError,
+    ViduNotFoundError,
     ViduPolicyError,
     ViduRequestError,
     ViduResponseError,
@@ -31,6 +32,7 @@ from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, grouped, with_
 from airflow_provider_vidu.ui.clips.failures import CLEARING
 from airflow_provider_vidu.ui.clips.service import NOT_ASKED, Live
 from airflow_provider_vidu.ui.clips.xcoms import fields_in, note_in, usable_id
+from airflow_provider_vidu.ui.playing.shelf import Known
 from tests.rows import each_row
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -237,6 +239,10 @@ def test_the_connection_stands_in_the_rendered_fields_too():
         ([task(watch={"role": "generate", "stores": "file"}, state="deferred")], "working"),
         ([task(watch={"role": "generate", "stores": "file", "artifact": "cover"})], "ready"),
         ([task(generation_id="dry-run-0")], "ready"),
+        ([task(state="skipped", watch={"role": "generate"})], "submitted"),
+        ([task(state="skipped", watch={"role": "wait"}), task("k", state="upstream_failed")], "submitted"),
+        ([task(watch={"role": "download", "artifact": "cover"})], "submitted"),
+        ([task(), task("k", state="queued")], "working"),
         ([task(state="failed", watch={"role": "generate"})], "failed"),
         ([task(state="failed"), task("w", state="up_for_retry", watch={"role": "wait"})], "working"),
     ],
@@ -244,6 +250,59 @@ def test_the_connection_stands_in_the_rendered_fields_too():
 def test_how_far_a_clip_is(tasks, stage):
     """The tasks' states alone tell the stage, so that a run of thousands is sorted without reading results."""
     assert grouped(tasks)[0].stage == stage
+
+
+@each_row(
+    ("result", "error", "says", "refreshes"),
+    [
+        (RECORD, ViduTransportError("no"), "stored the file at file:///data/clips/g.mp4, which is not beneath", True),
+        (RECORD, ViduNotFoundError("no"), "stored the file at file:///data/clips/g.mp4, which is not beneath", False),
+        (RECORD, None, "stored the file at file:///data/clips/g.mp4, which is not beneath", False),
+        (None, ViduTransportError("no"), "Where it is cannot be read here", True),
+    ],
+)
+def test_a_stored_clip_of_which_the_service_says_nothing(result, error, says, refreshes):
+    """The file is there: the page says where, and claims neither that it waits nor that steps were not reached."""
+    shown = view(task(watch={"conn_id": "c", "role": "download"}, result=result, result_at=NOW), live=Live(error=error))
+    assert (shown["state"], shown["done"], shown["outlook"]) == ("stored", True, None)
+    assert says in shown["pieces"][0]["reason"]
+    assert [(step["name"], step["reached"]) for step in shown["timeline"]] == [
+        ("queued", True), ("done", True), ("stored", True),
+    ]  # fmt: skip
+    assert [step["at"] for step in shown["timeline"][1:]] == [NOW.isoformat() if result else None] * 2
+    assert (shown["refresh"] is not None) is refreshes
+
+
+def test_a_stored_clip_without_a_link_of_the_service():
+    """What names no link has not been asked for one: the page does not say that the service returned no file."""
+    result = {**made(video_url=None, artifacts=()), "file": RECORD}
+    kept = task(watch={"conn_id": "c", "role": "generate", "stores": "file"}, result=result, result_at=NOW)
+    assert "stored the file at" in view(kept)["pieces"][0]["reason"]
+    for known, reason in (
+        (Known(0.0, is_absent=True), "The API server does not find the stored file."),
+        (Known(0.0, size=7), "Another file has replaced the stored one."),
+    ):
+        gone = Clip("g", [kept]).with_known({RECORD["uri"]: known})
+        shown = views.clip_view(gone, gone.main, NOT_ASKED, stored={RECORD["uri"]: None}, now=NOW)
+        assert shown["pieces"][0]["reason"] == reason
+    made_only = view(task(watch={"role": "generate"}, result=made(video_url=None, artifacts=())))
+    assert made_only["pieces"][0]["reason"] == views.NO_FILE
+
+
+def test_a_clip_that_is_reused_says_so():
+    """Its own page does, while it waits for an equal order, too; on the sheet only where no task has paid for it."""
+    kept = {"conn_id": "c", "role": "wait", "stores": "file"}
+    served = task("second", watch=kept, result={**made(), "file": RECORD, "reused_from": "g"}, result_at=NOW)
+    waits = task("second", watch=note_in({**kept, "shared": True}), state="deferred")
+    paid = task("first", watch={**kept, "role": "generate"}, result={**made(), "file": RECORD}, result_at=NOW)
+    for clip, page, of_page, of_card in (
+        (Clip("g", [served]), served, "g", "g"),
+        (Clip("g", [waits]), waits, "g", "g"),
+        (Clip("g", [paid, served]), served, "g", None),
+        (Clip("g", [paid, served]), paid, None, None),
+    ):
+        assert views.clip_view(clip, page, NOT_ASKED, stored={}, now=NOW)["reused_from"] == of_page
+        assert views.card_view(clip, NOT_ASKED, stored={}, now=NOW)["reused_from"] == of_card
 
 
 def test_clips_stand_in_the_order_of_their_scenes():

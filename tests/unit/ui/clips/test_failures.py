@@ -119,6 +119,20 @@ def test_a_stored_file_that_is_gone(watch, size, told):
     assert shown["files"][0]["lost"]
 
 
+def test_a_clear_of_a_reused_clip_pays():
+    """A clear asks for another generation, whatever was reused: it is never said to cost nothing."""
+    kept = {"conn_id": "c", "role": "wait", "stores": "file"}
+    told = "Clearing film submits a generation of its own and pays for it."
+    clip = gone(task(watch=kept, result={**made(), "file": RECORD, "reused_from": "g"}), None)
+    stored = dict.fromkeys([RECORD["uri"]])
+    assert views.clip_view(clip, clip.main, NOT_ASKED, stored=stored, now=NOW)["error"]["cost"] == told
+    shared = task(watch={**kept, "shared": True}, state="failed")
+    for status in ("failed", "succeeded"):
+        assert told in view(shared, live=Live(generation(status)))["error"]["cost"]
+    both = view(task("first", watch=WATCH, state="failed"), shared, live=Live(generation("failed")))["error"]
+    assert "Clearing first submits a new generation and pays for it" in both["cost"]
+
+
 def test_a_stored_file_that_is_there():
     """One whose size is right, or of which nothing is known, is stored; so is a clip with another copy."""
     kept = task(watch={"role": "download"}, result=RECORD)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vidu.exceptions import ViduNotFoundError
 from airflow_provider_vidu.models import Generation, GenerationStatus
 from airflow_provider_vidu.ui.clips.facts import Clip
 from airflow_provider_vidu.ui.clips.outlook import outlook
@@ -103,6 +104,13 @@ def test_the_first_poll_of_a_trigger():
     first = seen(at(20), Live(running()))["next_poll"]
     assert first == {"since": at(12.5).isoformat(), "at": at(37.5).isoformat()}
     assert seen(at(40), Live(running()))["next_poll"] is None
+
+
+def test_what_no_task_waits_for_has_no_elapsed_time():
+    """If the service does not show it, it may have ended long ago; one that is shown goes on."""
+    film = task(state="failed", watch={"conn_id": "c", "role": "wait"})
+    assert view(film, live=Live(error=ViduNotFoundError("no")))["outlook"]["since"]["at"] is None
+    assert view(film, live=Live(running()))["outlook"]["since"]["at"] is not None
 
 
 def test_a_finished_clip_has_no_outlook():

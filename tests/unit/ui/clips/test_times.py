@@ -127,6 +127,15 @@ def test_a_kill_dates_no_end():
     assert ended(Clip("g", [film], actions=[Action("failed", at(64))]), FAILED, live).at == at(900)
 
 
+def test_a_reused_file_was_stored_by_then():
+    """Another task has stored it, maybe days before: only that it was there is known."""
+    record = {"uri": "file:///data/g.mp4", "size": 1, "generation_id": "g"}
+    result = {**made(created_at=None, completed_at=None), "file": record, "reused_from": "g"}
+    film = task(watch={"role": "wait", "stores": "file"}, result=result, result_at=at(5))
+    seen = steps(film)["stored"]
+    assert (seen["reached"], seen["at"], seen["is_exact"]) == (True, at(5).isoformat(), False)
+
+
 def test_a_run_that_is_over_stores_nothing_more():
     """The step "Stored" is to come while the run goes on, and there only if it has happened once the run is over."""
     film = task(watch={"role": "generate"}, result=made(), result_at=NOW)
