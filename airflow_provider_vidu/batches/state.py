@@ -26,6 +26,9 @@ FAILED: Final = "failed"
 MOST_OWNERS: Final = 200
 """Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
+MOST_INTENTS: Final = 1000
+"""How many creates may be under way, lost ones included: as many as a batch has at the service at once. Budgets count
+each, and the list is searched for each, so a forged journal with any number of them would hold a task for hours."""
 _MOST_BYTES: Final = 10**13
 """The largest size of a file in a line: the sum of all must fit into an XCom."""
 _RECENT: Final = 50
@@ -170,6 +173,8 @@ class BatchState:
         if record is None or not isinstance(record.request, str) or not isinstance(record.marker, str):
             raise ValueError("an intent without a record")
         self._drop([key])
+        if len(self.intents) >= MOST_INTENTS:
+            raise ValueError("more creates than any batch has under way")
         self.intents[key] = Intent(
             record, text(event.get("endpoint")), bool(event.get("lost")), int(event.get("index", -1))
         )
