@@ -68,11 +68,9 @@ class Open:
 
         :raises ViduConfigError: when the id is not one.
         """
-        generation_id, index = checked_id(stored.get("id")), stored.get("index", -1)
-        if not is_safe_id(generation_id):
-            raise ViduConfigError("The id of a generation could forge a log line.")
+        index = stored.get("index", -1)
         return cls(
-            generation_id,
+            _generation_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
             seed=_whole_number(stored.get("seed")),
@@ -303,7 +301,7 @@ class BatchState:
 def checked_line(line: Any) -> Line:
     """Return a line of the manifest as it was recorded.
 
-    :raises ValueError: when it lacks what each line has; the store may have other writers.
+    :raises ValueError, ViduConfigError: when it lacks what each line has; the store may have other writers.
     """
     known = mapping(line)
     status, error = known.get("status"), mapping(known.get("error"))
@@ -311,10 +309,22 @@ def checked_line(line: Any) -> Line:
         raise ValueError("a line without a key or a status")
     if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
         raise ValueError("a failed line without an error")
+    if known.get("generation_id") is not None:
+        _generation_id(known["generation_id"])
     size = known.get("size", 0)
     if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
         raise ValueError("a line with a size or a request that is none")
     return dict(known)
+
+
+def _generation_id(stored: Any) -> str:
+    """Return the id of a generation.
+
+    :raises ViduConfigError: when it is not one.
+    """
+    if not is_safe_id(generation_id := checked_id(stored)):
+        raise ViduConfigError("The id of a generation could forge a log line.")
+    return generation_id
 
 
 def _key(event: Mapping[str, Any]) -> str:
