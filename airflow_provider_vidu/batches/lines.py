@@ -7,7 +7,9 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
 from airflow_provider_vidu.common.values import epoch, mapping, price
+from airflow_provider_vidu.exceptions import ViduConfigError
 
 Line = dict[str, Any]
 
@@ -21,7 +23,7 @@ _MOST_BYTES: Final = 10**13
 def checked_line(line: Any) -> Line:
     """Return a line of the manifest as it was recorded.
 
-    :raises ValueError: when it lacks what each line has; the store may have other writers.
+    :raises ValueError, ViduConfigError: when it lacks what each line has; the store may have other writers.
     """
     known = mapping(line)
     status, error = known.get("status"), mapping(known.get("error"))
@@ -29,10 +31,22 @@ def checked_line(line: Any) -> Line:
         raise ValueError("a line without a key or a status")
     if status == FAILED and not (isinstance(error.get("type"), str) and isinstance(error.get("message"), str)):
         raise ValueError("a failed line without an error")
+    if known.get("generation_id") is not None:
+        checked_generation_id(known["generation_id"])
     size = known.get("size", 0)
     if not isinstance(size, int) or not 0 <= size <= _MOST_BYTES or not isinstance(known.get("request", ""), str):
         raise ValueError("a line with a size or a request that is none")
     return dict(known)
+
+
+def checked_generation_id(stored: Any) -> str:
+    """Return the id of a generation.
+
+    :raises ViduConfigError: when it is not one.
+    """
+    if not is_safe_id(generation_id := checked_id(stored)):
+        raise ViduConfigError("The id of a generation could forge a log line.")
+    return generation_id
 
 
 @dataclass(frozen=True, slots=True)

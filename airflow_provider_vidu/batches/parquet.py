@@ -32,6 +32,9 @@ _COLUMN: Final[Lists] = {3: {2: INTEGERS, 3: TEXTS, 8: {}, 13: {}, 16: {2: INTEG
 _FOOTER: Final[Lists] = {2: {}, 4: {1: _COLUMN, 4: {}}, 5: {}, 7: {}}
 _ENCRYPTED: Final = 8
 """The field of a column that says how it is encrypted."""
+_CHUNK_DETAILS: Final = 3
+_SIZE_STATISTICS: Final = 16
+_DAMAGED: Final = "its metadata is damaged"
 _INDEX_PAGE: Final = 1
 _DICTIONARY_PAGE: Final = 2
 # Kinds of pages: the field of the header with the details, and the field of these with the encoding.
@@ -60,9 +63,11 @@ def parquet_rows(content: bytes, check_values: Callable[[int], None], most_colum
     values = unpacked = 0
     try:
         reader = CompactReader(content, _MOST_METADATA_BYTES)
-        metadata = parquet.read_metadata(arrow.BufferReader(_PARQUET + _footer(content, reader, most_columns)))
+        end, groups = _footer(content, reader, most_columns)
+        metadata = parquet.read_metadata(arrow.BufferReader(_PARQUET + end))
         # Views, of which pyarrow copies nothing: the columns of a false footer may all be the whole file.
         opened = parquet.ParquetFile(arrow.BufferReader(content), metadata=metadata)
+        _check_histograms(opened.schema, groups)
         texts = _checked_texts(opened, reader, check_values)
         # As dictionaries, equal cells take memory once, however many there are.
         opened = parquet.ParquetFile(arrow.BufferReader(content), metadata=metadata, read_dictionary=texts)
@@ -82,8 +87,10 @@ def parquet_rows(content: bytes, check_values: Callable[[int], None], most_colum
         raise ViduConfigError(f"The file of rows is not readable Parquet: {redacted(error, 160)}.") from error
 
 
-def _footer(content: bytes, reader: CompactReader, most_columns: int) -> bytes:
+def _footer(content: bytes, reader: CompactReader, most_columns: int) -> tuple[bytes, list[Any]]:
     """Return the end of a Parquet file, from its footer on, unless it takes far more memory than its bytes.
+
+    :return: also what the footer says of the row groups.
 
     :raises ViduConfigError: when it does.
     :raises ValueError: when it is damaged, or too long.
@@ -102,7 +109,32 @@ def _footer(content: bytes, reader: CompactReader, most_columns: int) -> bytes:
         raise ViduConfigError(f"The file of rows has more than {most_columns:,} columns.")
     # The path of each column holds the names of all that contain it.
     _check_unpacked(len(schema) * sum(len(element.get(4, b"")) for element in schema))
-    return content[start:].replace(_ARROW_SCHEMA, bytes(len(_ARROW_SCHEMA)))
+    return content[start:].replace(_ARROW_SCHEMA, bytes(len(_ARROW_SCHEMA))), footer.get(4, [])
+
+
+def _check_histograms(schema: Any, groups: list[Any]) -> None:
+    """Refuse statistics of sizes that do not fit their columns: asked about such a column, pyarrow ends the process.
+
+    :param groups: what the footer says of the row groups.
+    :raises ValueError: when there are some.
+    """
+    # https://github.com/apache/arrow/blob/main/cpp/src/parquet/size_statistics.cc, SizeStatistics::Validate
+    columns = [schema.column(number) for number in range(len(schema))]
+    for column, chunk in (
+        (column, chunk) for group in groups for column, chunk in zip(columns, group.get(1, ()), strict=False)
+    ):
+        sizes = _struct_in(_struct_in(chunk, _CHUNK_DETAILS), _SIZE_STATISTICS)
+        levels = {2: column.max_repetition_level, 3: column.max_definition_level}
+        if any(len(found) != most + 1 for field, most in levels.items() if (found := sizes.get(field))):
+            raise ValueError(_DAMAGED)
+        if 1 in sizes and column.physical_type != "BYTE_ARRAY":
+            raise ValueError(_DAMAGED)
+
+
+def _struct_in(struct: dict[int, Any], field: int) -> dict[int, Any]:
+    """Return a struct in a struct; an empty one if the field is of another kind, which pyarrow skips."""
+    found = struct.get(field)
+    return found if isinstance(found, dict) else {}
 
 
 def _checked_texts(opened: Any, reader: CompactReader, check_values: Callable[[int], None]) -> list[str]:
@@ -113,7 +145,7 @@ def _checked_texts(opened: Any, reader: CompactReader, check_values: Callable[[i
     """
     groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
     if any(group.num_columns != len(opened.schema) for group in groups):  # asked about others, pyarrow ends the process
-        raise ValueError("its metadata is damaged")
+        raise ValueError(_DAMAGED)
     chunks = [(number, group.column(number)) for group in groups for number in range(group.num_columns)]
     columns = [opened.schema.column(number) for number in range(len(opened.schema))]
     check_values(sum(max(chunk.num_values, 0) for _, chunk in chunks))
@@ -177,7 +209,7 @@ def _pages(reader: CompactReader, chunk: Any) -> tuple[int, int, int]:
 
 def _count(number: object) -> int:
     if type(number) is not int or not 0 <= number < 1 << 31:
-        raise ValueError("its metadata is damaged")
+        raise ValueError(_DAMAGED)
     return number
 
 

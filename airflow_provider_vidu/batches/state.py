@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from airflow_provider_vidu.api.dialects.identity import checked_id, is_safe_id
-from airflow_provider_vidu.batches.lines import Lines, checked_line
+from airflow_provider_vidu.batches.lines import Lines, checked_generation_id, checked_line
 from airflow_provider_vidu.common.values import epoch, price, text
-from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.order import Record
 
 STATE_VERSION: Final = 1
@@ -24,6 +22,9 @@ Event = dict[str, Any]
 MOST_OWNERS: Final = 200
 """Of how many task instances a batch keeps which order they belong to: a batch with a name goes on from run to run."""
 
+MOST_INTENTS: Final = 1000
+"""How many creates may be under way, lost ones included: as many as a batch has at the service at once. Budgets count
+each, and the list is searched for each, so a forged journal with any number of them would hold a task for hours."""
 _RECENT: Final = 50
 """How many of the latest files decide how long a generation usually takes."""
 
@@ -61,11 +62,9 @@ class Open:
 
         :raises ViduConfigError: when the id is not one.
         """
-        generation_id, index = checked_id(stored.get("id")), stored.get("index", -1)
-        if not is_safe_id(generation_id):
-            raise ViduConfigError("The id of a generation could forge a log line.")
+        index = stored.get("index", -1)
         return cls(
-            generation_id,
+            checked_generation_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
             seed=_whole_number(stored.get("seed")),
@@ -184,6 +183,8 @@ class BatchState:
         if record is None or not isinstance(record.request, str) or not isinstance(record.marker, str):
             raise ValueError("an intent without a record")
         self._drop([key])
+        if len(self.intents) >= MOST_INTENTS:
+            raise ValueError("more creates than any batch has under way")
         self.intents[key] = Intent(
             record, text(event.get("endpoint")), bool(event.get("lost")), int(event.get("index", -1))
         )

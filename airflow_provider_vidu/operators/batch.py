@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vidu.batches.plan import TOKEN_KEY, Pending, check_limits, checked_min_success, ended_in
+from airflow_provider_vidu.batches.plan import (
+    MOST_IN_FLIGHT,
+    TOKEN_KEY,
+    Pending,
+    check_limits,
+    checked_min_success,
+    ended_in,
+)
 from airflow_provider_vidu.batches.rows import DEFAULT_NAMING, Row, check_names, check_naming, rows_of
 from airflow_provider_vidu.batches.settings import FORMATS, OnClear, OnFailure, Reuse, RowsFormat, Settings
 from airflow_provider_vidu.common.text import sanitized
@@ -286,10 +293,11 @@ class ViduBatchOperator(SignedURLOperator):
         from airflow_provider_vidu.triggers import ViduBatchTrigger
 
         now = time.time()
+        jobs = pending.jobs[:MOST_IN_FLIGHT]  # a batch has no more at once, but a forged journal may
         trigger = ViduBatchTrigger(
             vidu_conn_id=self.vidu_conn_id,
-            jobs={job.id: round(job.at) for job in pending.jobs},
-            endpoints={job.id: job.endpoint for job in pending.jobs if job.endpoint},
+            jobs={job.id: round(job.at) for job in jobs},
+            endpoints={job.id: job.endpoint for job in jobs if job.endpoint},
             token=pending.token,
             wanted=pending.wanted,
             deadline=pending.deadline,

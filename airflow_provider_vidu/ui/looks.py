@@ -68,7 +68,10 @@ class Looks:
         asked = await self.views.run(_shown_files, clips)
         nothing: dict[str, shelf.Known] = {}
         looks = [
-            self.reads.soon(place, shelf.look, files, most_age, patience=STORE_PATIENCE_SECONDS, otherwise=nothing)
+            # In a lane of their own: a DAG may name any number of files, and clips of the same root are to play.
+            self.reads.soon(
+                (place, "looks"), shelf.look, files, most_age, patience=STORE_PATIENCE_SECONDS, otherwise=nothing
+            )
             for place, files in asked.items()
         ]
         known = {uri: found for looked in await asyncio.gather(*looks) for uri, found in looked.items()}

@@ -141,10 +141,16 @@ class Backlog:
         self.add(*again)
 
     def search(self) -> None:
-        """Search for creates of unknown outcome, once a search can prove something."""
+        """Search for creates of unknown outcome, once a search can prove something.
+
+        :raises ViduError: when the task is no longer wanted.
+        """
         now = time.time()
         for key, intent in list(self._state.intents.items()):
+            if self._state.deadline <= time.time():  # a search may take minutes
+                return
             if intent.is_lost and is_searchable_at(intent.record) <= now and self.error is None:
+                self._check()
                 row = self._rows.get(key, Row(key, -1))
                 if (error := self._submitter.search(row, intent.endpoint, intent.record)) is not None:
                     self.error = error

@@ -186,8 +186,6 @@ class BatchRun:
         now = time.time()
         for key, job in list(state.open.items()):
             if (row := self._by_key.get(key)) is None:
-                shown = sanitized(key, MAX_KEY_CHARS)  # by the journal, which others may write
-                self._log.warning("Row %s is no longer among the rows; its generation is %s.", shown, job.id)
                 continue
             is_reported = ended is None or job.id in ended
             self._collector.watch(row, job, poll_at=now if is_reported else None)
@@ -195,6 +193,7 @@ class BatchRun:
                 self._spending.paid(job, state)
         if not was_resumed:
             self._warn_of_changed()
+        self._warn_of_removed()
         self._backlog.add(*(row for row in self._rows if not state.knows(row.key)))
         self._was_resumed = was_resumed
         if self._settings.reuse == "identical":
@@ -203,6 +202,17 @@ class BatchRun:
                 self._backlog.keep_in(catalogue)
             else:
                 self._backlog.share(catalogue, f"batch {self._batch}")
+
+    def _warn_of_removed(self) -> None:
+        """Warn of open generations whose rows were removed, in one line: a journal, also a forged one, has many."""
+        removed = [(key, job.id) for key, job in self.state.open.items() if key not in self._by_key]
+        if removed:
+            named = ", ".join(f"{job_id} of {sanitized(key, MAX_KEY_CHARS)!r}" for key, job_id in removed[:MOST_NAMED])
+            more = f" and {len(removed) - MOST_NAMED} more" if len(removed) > MOST_NAMED else ""
+            self._log.warning(
+                "Open generations are not waited for, because their rows are no longer among the rows: %s%s.",
+                *(named, more),
+            )
 
     def _warn_of_changed(self) -> None:
         """Warn of rows that have, or wait for, the file of another prompt or model: the key decides."""

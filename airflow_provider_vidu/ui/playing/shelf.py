@@ -16,6 +16,8 @@ from airflow_provider_vidu.ui.playing.preview import AbsentError, Preview, Previ
 
 MAX_LOOKED_AT: Final = 24
 """The most files of one root that one look at a page opens."""
+LOOK_SECONDS: Final = 10.0
+"""After this time a look opens no further file: its store is slow."""
 PAGE_SECONDS: Final = 10.0
 """A page of a clip shows no older knowledge of its files than this."""
 SHEET_SECONDS: Final = 600.0
@@ -64,11 +66,11 @@ def look(wanted: Iterable[tuple[str, bool]], most_age: float) -> dict[str, Known
     :param most_age: seconds after which what is known of a file that was there is too old.
     """
     found: dict[str, Known] = {}
-    looks_left = MAX_LOOKED_AT
+    looks_left, until = MAX_LOOKED_AT, time.monotonic() + LOOK_SECONDS
     for uri, must_read in dict.fromkeys(wanted):
         with _lock:
             known = _known.get(uri)
-        if looks_left and _must_look(known, most_age, must_read=must_read):
+        if looks_left and _must_look(known, most_age, must_read=must_read) and time.monotonic() < until:
             looks_left -= 1
             known = _looked(uri, known, reads=must_read)
             _keep(uri, known)

@@ -120,6 +120,11 @@ def test_a_page_that_unpacks_to_more_than_its_header_says(tmp_path, codec):
         parquet([ONE], columns=[{2: long(4), 3: META}] * 2),
         parquet([ONE], columns=[{2: long(4), 3: META, 8: {2: {1: ["prompt"]}}}]),
         parquet([ONE], schema=[{3: 0, 4: "group"}, column(kind=TEXT)]),
+        parquet([ONE], columns=[{2: long(4), 3: {**META, 16: {2: [long(1)] * 4}}}]),
+        parquet([ONE], columns=[{2: long(4), 3: {**META, 16: {3: [long(1)] * 2}}}]),
+        parquet(
+            [ONE], columns=[{2: long(4), 3: META | {1: FIXED, 16: {1: long(1)}}}], schema=[column(kind=FIXED, length=5)]
+        ),
     ],
 )
 def test_a_damaged_file(tmp_path, content):
@@ -134,6 +139,10 @@ def test_a_damaged_file(tmp_path, content):
         (parquet([page(0, cells(b"a", b"b"), 2, "zstd")], 2, "zstd"), [{"prompt": "a"}, {"prompt": "b"}]),
         (parquet([ONE] * 2, 2, groups=2), [{"prompt": "a"}] * 4),
         (parquet([page(1, b"index", 0), ONE]), [{"prompt": "a"}]),
+        (
+            parquet([ONE], columns=[{2: long(4), 3: {**META, 16: {1: long(1), 2: [long(1)], 3: [long(1)]}}}]),
+            [{"prompt": "a"}],
+        ),
         (parquet([page(3, cells(b"a"), 1, "snappy")], codec="snappy"), [{"prompt": "a"}]),
         (parquet([page(0, cells(b"\1\2"), 1)], schema=[DECIMAL]), [{"prompt": Decimal("2.58")}]),
         # 60 kilobytes of Arrow's own schema take ten gigabytes, so it is not read.

@@ -73,6 +73,8 @@ def test_a_price_beyond_all_prices_is_none(price):
         {"e": "line", "line": {"key": "a", "status": "stored", "size": 2**64 - 1}},
         {"e": "line", "line": {"key": "a", "status": "stored", "request": ["x"]}},
         {"e": "line", "line": {"key": "a", "status": ["stored"]}},
+        {"e": "line", "line": {"key": "a", "status": "stored", "generation_id": 1.5}},
+        {"e": "line", "line": {"key": "a", "status": "stored", "generation_id": "g\x1b[2J"}},
     ],
 )
 def test_an_event_that_no_batch_writes(event):

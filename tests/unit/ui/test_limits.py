@@ -23,14 +23,16 @@ from airflow_provider_vidu.common.ranges import Part
 from airflow_provider_vidu.models import Generation
 from airflow_provider_vidu.stores.places import Root, Spot
 from airflow_provider_vidu.ui import app, sending
+from airflow_provider_vidu.ui import looks as looks_module
 from airflow_provider_vidu.ui.batches import routes
 from airflow_provider_vidu.ui.clips import views
 from airflow_provider_vidu.ui.clips.facts import Clip, TaskFacts, with_result
-from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES
+from airflow_provider_vidu.ui.clips.pieces import MAX_PIECES, Record
 from airflow_provider_vidu.ui.playing import preview, shelf
 from airflow_provider_vidu.ui.playing.media import MAX_HELD_BYTES, FileResponse, piece_size
+from airflow_provider_vidu.ui.playing.preview import place_of
 from airflow_provider_vidu.ui.records import instances, store, values
-from airflow_provider_vidu.ui.threads import BusyError, Reads, Threads
+from airflow_provider_vidu.ui.threads import READS_EACH, BusyError, Reads, Threads
 
 
 @pytest.mark.fault(
@@ -152,6 +154,59 @@ def test_a_silent_store_holds_up_its_own_files_alone():
         assert await reads.soon("silent", lambda: 5, patience=5, otherwise=7) == 5
 
     asyncio.run(main())
+
+
+@pytest.mark.fault(
+    "attacks",
+    "a DAG names thousands of stored files that a slow store has to look for",
+    outcome="survived",
+    side="pages",
+    seen="clips of the same root play: looks wait in threads of their own",
+)
+def test_looks_at_stored_files_take_no_turn_from_players(tmp_path, monkeypatch):
+    """A look opens two dozen files, one after the other, and goes on when no page waits for it any more."""
+    monkeypatch.setenv("AIRFLOW__VIDU__PREVIEW_ROOTS", str(tmp_path))
+    monkeypatch.setattr(looks_module, "STORE_PATIENCE_SECONDS", 0.01)
+    gate, under_way = threading.Event(), []
+
+    def silent(uri, before, *, reads):
+        under_way.append(uri)
+        gate.wait(20)
+        return shelf.Known(time.monotonic())
+
+    monkeypatch.setattr(shelf, "_looked", silent)
+
+    async def main() -> None:
+        looks = looks_module.Looks()
+        uri = f"file://{tmp_path}/a.mp4"
+        clip = SimpleNamespace(records=[Record(uri, 5, None, "video/mp4", None)], with_known=lambda known: known)
+        try:
+            await asyncio.gather(*(looks.stored([clip]) for _ in range(2 * READS_EACH)))
+            assert len(under_way) <= READS_EACH
+            assert await looks.reads.run(place_of(uri), lambda: "a clip", turn=0.5) == "a clip"
+        finally:
+            gate.set()
+            await asyncio.gather(*looks.reads._late)
+
+    asyncio.run(main())
+
+
+def test_a_look_at_a_slow_store_ends(monkeypatch):
+    """A store that takes a minute for each file would hold a thread for half an hour; the next look goes on."""
+    now, opened = [0.0], []
+
+    def looked(uri, before, *, reads):
+        now[0] += 3
+        opened.append(uri)
+        return shelf.Known(now[0], 5)
+
+    monkeypatch.setattr(shelf, "_known", type(shelf._known)())
+    monkeypatch.setattr(shelf, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(shelf, "_looked", looked)
+    files = [(f"/clips/{number}.bin", False) for number in range(12)]
+    for looks in (1, 2, 3):
+        shelf.look(files, 600)
+        assert opened == [uri for uri, _ in files[: 4 * looks]]
 
 
 class Endless(preview.Preview):
