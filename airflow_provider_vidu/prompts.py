@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_vidu.batches.reading import read_rows
+from airflow_provider_vidu.batches.reading.files import read_rows
 from airflow_provider_vidu.batches.rows import rows_of
 
 

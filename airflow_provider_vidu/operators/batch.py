@@ -274,7 +274,7 @@ class ViduBatchOperator(SignedURLOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return the file of the rows and the manifest; only the OpenLineage provider calls this."""
-        from airflow_provider_vidu.batches.reading import uri_of
+        from airflow_provider_vidu.batches.reading.files import uri_of
         from airflow_provider_vidu.tasks.outlets import batch_facets
 
         summary, digest = self._ended or (None, None)
@@ -315,7 +315,7 @@ class ViduBatchOperator(SignedURLOperator):
 
         :raises ViduConfigError: when they cannot be read, or cannot be told apart.
         """
-        from airflow_provider_vidu.batches.reading import rows_in
+        from airflow_provider_vidu.batches.reading.files import rows_in
 
         defaults = self._defaults()
         request_of({**dict.fromkeys(NAMES), **defaults}, self._required)  # refuses what was rendered to nothing

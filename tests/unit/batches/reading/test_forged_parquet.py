@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_provider_vidu.batches.reading import read_rows
+from airflow_provider_vidu.batches.reading.files import read_rows
 from airflow_provider_vidu.exceptions import ViduConfigError
 from fault_table import REFUSED
 from tests.rows import each_row
@@ -42,7 +42,7 @@ DECIMAL = column(kind=TEXT, converted=5, scale=2, precision=30)
 @pytest.fixture
 def limit(monkeypatch):
     """Files may unpack to five megabytes."""
-    monkeypatch.setattr("airflow_provider_vidu.batches.parquet._MOST_UNPACKED_BYTES", 5 * MB)
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading.parquet._MOST_UNPACKED_BYTES", 5 * MB)
 
 
 def read(tmp_path, content):

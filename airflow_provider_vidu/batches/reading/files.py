@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
-from airflow_provider_vidu.batches.parquet import parquet_rows
+from airflow_provider_vidu.batches.reading.parquet import parquet_rows
 from airflow_provider_vidu.batches.settings import FORMATS, RowsFormat
 from airflow_provider_vidu.common.text import redacted, sanitized
 from airflow_provider_vidu.common.values import value_count

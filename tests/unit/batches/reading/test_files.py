@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_provider_vidu.batches.reading import format_of, read_rows
+from airflow_provider_vidu.batches.reading.files import format_of, read_rows
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.prompts import load_prompts
 from fault_table import REFUSED
@@ -167,7 +167,7 @@ def test_parquet_of_few_bytes_and_very_much(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet
 
-    monkeypatch.setattr("airflow_provider_vidu.batches.parquet._MOST_UNPACKED_BYTES", 5_000_000)
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading.parquet._MOST_UNPACKED_BYTES", 5_000_000)
     cells = pa.DictionaryArray.from_arrays(pa.array([0] * 10, pa.int32()), ["x" * 1_000_000])
     pyarrow.parquet.write_table(pa.table({"prompt": cells}), tmp_path / "a.parquet")
     empty = pa.ListArray.from_arrays([0, 6_000_000], pa.nulls(6_000_000, pa.int8()))
@@ -194,7 +194,7 @@ def test_parquet_is_measured_before_it_is_unpacked(tmp_path, monkeypatch, lies):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr("airflow_provider_vidu.batches.parquet._MOST_UNPACKED_BYTES", 5_000_000)
+    monkeypatch.setattr("airflow_provider_vidu.batches.reading.parquet._MOST_UNPACKED_BYTES", 5_000_000)
     cells = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), ["x" * 1_000_000])
     column = cells if lies else pa.ListArray.from_arrays(pa.array([0, 300], pa.int32()), cells)
     pq.write_table(pa.table({"prompt": column}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
