@@ -134,11 +134,11 @@ async def test_a_resumed_try_keeps_its_generation(monkeypatch):
 async def test_the_state_alone_is_one_query(monkeypatch):
     """What a task has published is read only while it is deferred; what cannot be read is None."""
     seen = []
-    answers = iter([("up_for_retry", None), ("deferred", None), ("deferred", "g")])
+    answers = [("up_for_retry", None), ("deferred", None), ("deferred", "g")]
 
     def look(ti, key):
         seen.append(key)
-        return next(answers)
+        return answers.pop(0)
 
     monkeypatch.setattr(handover, "_look", look)
     assert await handover.state_and_generation(TI) == ("up_for_retry", None)
