@@ -35,6 +35,7 @@ def world(monkeypatch):
     monkeypatch.setattr(routes, "REFUSED_SECONDS", 0.0)
     monkeypatch.setattr(nudging, "GATHER_SECONDS", 0.0)
     monkeypatch.setattr(nudges, "READ_SECONDS", 0.02)
+    monkeypatch.setattr(nudges, "SHARE_SECONDS", 0.02)
     monkeypatch.setattr(nudges, "REPEAT_SECONDS", REPEAT)
     monkeypatch.setattr(nudges, "_readers", type(nudges._readers)())
     monkeypatch.setattr(event_triggers, "SETTLE_SECONDS", 0.01)
