@@ -119,7 +119,9 @@ class CommandLineAirflow(AnyAirflow):
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
         """Start a DAG run with ``conf`` as its params."""
         run = Run(dag_id, f"matrix-{secrets.token_hex(4)}")
-        self.run("dags", "trigger", dag_id, "--run-id", run.run_id, "--conf", json.dumps(dict(conf or {})))
+        # Rounded to a second, the dates of two runs could be equal, which Airflow refuses.
+        exact = "--no-replace-microseconds"
+        self.run("dags", "trigger", dag_id, exact, "--run-id", run.run_id, "--conf", json.dumps(dict(conf or {})))
         return run
 
     def run_state(self, run: Run) -> str:

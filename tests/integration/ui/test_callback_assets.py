@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_vidu.orders.records import STATE_KEY
-from airflow_provider_vidu.ui.callbacks import airflow_assets, routes
+from airflow_provider_vidu.ui.callbacks import airflow_assets
 from tests.integration.ui.conftest import Pages
 from tests.integration.ui.test_callback_tasks import pages
 from tests.integration.ui.test_callbacks import _archive
@@ -27,6 +27,7 @@ pytestmark = [
 
 if AIRFLOW >= (3, 3):
     from airflow_provider_vidu.event_triggers import ViduGenerationFinishedTrigger
+    from airflow_provider_vidu.ui.callbacks import routes
     from tests.integration.ui.assets import add_asset, add_order, forget_assets, nudged_at
 
 ENDED = [("vidu_default", "911")]
