@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_vidu.links import has_pages
 from airflow_provider_vidu.sandbox.media.pictures import png
-from tests.integration.ui.conftest import Pages
+from tests.integration.ui.conftest import Pages, pages, s3  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not has_pages(), reason="this Airflow cannot have the pages")
 MADE = {"conn_id": "vidu_default", "role": "generate"}
@@ -73,7 +73,7 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def visit(browser, pages) -> Iterator[Any]:
+def visit(browser, pages) -> Iterator[Any]:  # noqa: F811
     """Return a function that opens a path as a viewer who is logged in."""
     pages.get("/vidu/static/vidu.css")
     token = pages.sessions["vera"].cookies["_token"]
@@ -104,14 +104,14 @@ def shown(page: Any, selector: str) -> Any:
     return element.evaluate(script)
 
 
-def keep(pages: Pages, task: str, name: str, data: bytes, **more: Any) -> None:
+def keep(pages: Pages, task: str, name: str, data: bytes, **more: Any) -> None:  # noqa: F811
     """Add a task that has stored a file."""
     (pages.root / name).write_bytes(data)
     record = {"uri": f"file://{pages.root}/{name}", "size": len(data), "generation_id": more.pop("id", task), **more}
     pages.add(task, record["generation_id"], result=record, watch=KEPT)
 
 
-def test_stored_pictures_and_sound(visit, pages):
+def test_stored_pictures_and_sound(visit, pages):  # noqa: F811
     """A stored picture is shown and stored sound is played, on the clip's page and on the sheet."""
     keep(pages, "picture", "a.png", png("a"), content_type="image/png")
     keep(pages, "voice", "a.bin", wav(), content_type="application/octet-stream")
@@ -124,7 +124,7 @@ def test_stored_pictures_and_sound(visit, pages):
     sheet.locator(".card audio").first.wait_for()
 
 
-def test_several_creations_from_the_service(visit, pages, elsewhere):
+def test_several_creations_from_the_service(visit, pages, elsewhere):  # noqa: F811
     """Each creation is shown as what it is: one by its name, one by trying, one from storage; no cookie goes along."""
     urls = [elsewhere.url("picture"), elsewhere.url("voice.wav"), elsewhere.url("third.png")]
     result = {"id": "several", "status": "succeeded", "video_url": urls[0], "artifacts": [{"url": url} for url in urls]}
@@ -140,7 +140,7 @@ def test_several_creations_from_the_service(visit, pages, elsewhere):
     assert set(elsewhere.cookies.values()) == {None}
 
 
-def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):
+def test_another_port_of_the_same_host_gets_no_session(visit, pages, elsewhere):  # noqa: F811
     """Cookies ignore ports: the server redirects no one there, and the page would not give the cookie, either."""
     url = elsewhere.url("picture", host="localhost")
     pages.add("thief", "thief", result={"id": "thief", "status": "succeeded", "video_url": url}, watch=MADE)
