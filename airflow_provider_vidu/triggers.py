@@ -212,10 +212,13 @@ class ViduGenerationTrigger(BaseTrigger):
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 
     async def _is_over(self) -> bool:
-        """Whether the service says that the generation has ended, so that there is nothing to cancel."""
+        """Whether the service says that the generation has ended, so that there is nothing to cancel.
+
+        Callbacks end many waits at once, which share the request.
+        """
         with suppress(ViduError):
             async with await shared_client(self.vidu_conn_id) as client:
-                return (await client.get_generation(self.generation_id, self.endpoint)).is_done
+                return await client.looks.is_over(self.generation_id, self.endpoint)
         return False
 
     async def _end(self) -> str:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MOST_MISSES: Final = 2
 """A generation that the list omits this many times in a row is queried by itself from then on."""
+GATHER_SECONDS: Final = 0.25
+"""So long those who ask at once whether their generations have ended wait for one another."""
 BLOCKED_SECONDS: Final = 1.0
 """While a request decides whether others follow, how often deadlines are checked."""
 MOST_AT_ONCE: Final = 8
@@ -158,6 +160,8 @@ class Looks:
         self._timer: asyncio.TimerHandle | None = None
         self._trying = asyncio.Lock()
         self._looking: set[asyncio.Task[None]] = set()
+        self._asked_at_once: set[str] = set()
+        self._answering: asyncio.Task[dict[str, Snapshot]] | None = None
         # Log lines are about the connection: in the context of a trigger, they would go to the log of its task.
         self._context = contextvars.Context()
 
@@ -174,6 +178,33 @@ class Looks:
 
         :raises ViduError: when a request failed in a way that would fail for single queries as well.
         """
+        shown = await self._listed(generation_ids)
+        return {name: seen for name, seen in shown.items() if not seen.status.is_terminal}
+
+    async def is_over(self, generation_id: str, endpoint: str | None = None) -> bool:
+        """Whether a generation has ended. Those who ask at once share their requests.
+
+        :param endpoint: where it was submitted, for products with a query of their own.
+        :raises ViduError: when the request failed.
+        """
+        seen = None
+        if self.covers(generation_id, endpoint):
+            if self._answering is None:
+                answering = self._at_once()
+                self._answering = asyncio.get_running_loop().create_task(answering, context=self._context)
+            self._asked_at_once.add(generation_id)
+            seen = (await asyncio.shield(self._answering)).get(generation_id)
+        if seen is None:
+            return (await self.client.get_generation(generation_id, endpoint)).is_done
+        return seen.status.is_terminal
+
+    async def _at_once(self) -> dict[str, Snapshot]:
+        await asyncio.sleep(GATHER_SECONDS)
+        ids, self._asked_at_once, self._answering = self._asked_at_once, set(), None
+        return await self._listed(sorted(ids))
+
+    async def _listed(self, generation_ids: Iterable[str]) -> dict[str, Snapshot]:
+        """Return the states that the list shows."""
         ids = [name for name in generation_ids if self.covers(name)]
         shown: dict[str, Snapshot] = {}
         while len(ids) >= FEWEST_IDS:
@@ -187,7 +218,7 @@ class Looks:
                 break
             if look is None:
                 break
-            shown |= {name: seen for name, seen in look.states.items() if not seen.status.is_terminal}
+            shown |= look.states
         return shown
 
     async def _probe(self, generation_id: str) -> None:

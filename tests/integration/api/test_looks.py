@@ -16,8 +16,9 @@ from airflow_provider_vidu.api.async_client import async_client
 from airflow_provider_vidu.api.looks import Looks
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
 from airflow_provider_vidu.events import read_event
-from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduTimeoutError
+from airflow_provider_vidu.exceptions import ViduGenerationFailedError, ViduServerError, ViduTimeoutError
 from airflow_provider_vidu.polling import look
+from airflow_provider_vidu.triggers import ViduGenerationTrigger
 from tests.faults.listing_world import FIRST_ID, KEY, Listing, fired, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_first_wait", "quick_backoff")]
@@ -340,3 +341,34 @@ async def test_an_event_source_survives_an_outage_of_the_list(service):
     events = [await first] + [await anext(source) for _ in service.ids[1:]]
     assert len({event.payload["generation_id"] for event in events}) == len(service.ids)
     await source.aclose()
+
+
+def woken(name: str) -> ViduGenerationTrigger:
+    """Return the trigger of a task that a callback may resume."""
+    return ViduGenerationTrigger(
+        generation_id=name, vidu_conn_id="vidu_listing", cancel_on_kill=True, callback="a" * 64, known=True
+    )
+
+
+async def test_waits_that_callbacks_end_at_once_share_their_requests(service):
+    """Each trigger that is left behind asks whether there is something to cancel."""
+    service.finish()
+    await asyncio.gather(*(woken(name).on_kill() for name in service.ids))
+    assert [sorted(ids) for ids in service.lists] == [service.ids]
+    assert service.queries == []
+    await woken(service.ids[0]).on_kill()
+    assert (len(service.lists), service.queries) == (1, service.ids[:1])  # a list of one would cost as much
+
+
+async def test_only_what_goes_on_is_not_over(service):
+    """What the list omits is queried; a service that fails leaves it open."""
+    *omitted, last = service.ids
+    service.states[last] = "success"
+    service.listed = lambda _, entries: [entry for entry in entries if entry["id"] not in omitted[:1]]
+    async with async_client("vidu_listing") as client:
+        over = await asyncio.gather(*map(client.looks.is_over, service.ids))
+        assert over == [name == last for name in service.ids]
+        assert set(service.queries) == set(omitted[:1])
+        service.is_down = True
+        failed = await asyncio.gather(*map(client.looks.is_over, service.ids), return_exceptions=True)
+    assert {type(error) for error in failed} == {ViduServerError}
