@@ -168,8 +168,6 @@ class ViduBatchOperator(SignedURLOperator):
         self.rows = rows
         self.destination = destination
         self.batch = batch
-        self.written: Mapping[str, Any] = {"batch": batch, "destination": destination}
-        """Arguments before their templates are rendered."""
         self.max_in_flight = checked_count("max_in_flight", max_in_flight)
         self.max_credits = max_credits
         self.budget = checked_budget(budget)
@@ -371,6 +369,8 @@ class ViduBatchOperator(SignedURLOperator):
     def _check_arguments(self) -> None:
         """Refuse at parse time what is wrong in every run, and note what holds a value before it is rendered."""
         self._required = required_arguments({**dict.fromkeys(NAMES), **self._defaults()})
+        self.written: Mapping[str, Any] = {"batch": self.batch, "destination": self.destination}
+        """Arguments before their templates are rendered."""
         for name, value, words in (
             ("on_failure", self.on_failure, ("continue", "stop")),
             ("on_clear", self.on_clear, ("resume", "new")),
