@@ -24,7 +24,7 @@ from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
     DEFER_MARGIN_SECONDS,
     checked_count,
-    checked_seconds,
+    optional_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
@@ -229,9 +229,9 @@ class ViduHook(BaseHook):
             self.log,
             generation_id=generation_id,
             conn_id=self.vidu_conn_id,
-            timeout=None if timeout is None else checked_seconds("timeout", timeout),
-            poll_interval=poll_interval,
-            max_failures=max_failures,
+            timeout=optional_seconds("timeout", timeout),
+            poll_interval=optional_seconds("poll_interval", poll_interval),
+            max_failures=checked_count("max_failures", max_failures),
             on_change=on_change,
             known=known,
         )
@@ -264,8 +264,8 @@ class ViduHook(BaseHook):
             generation_id=generation_id,
             conn_id=self.vidu_conn_id,
             timeout=DEFER_MARGIN_SECONDS,
-            poll_interval=poll_interval,
-            max_failures=max_failures,
+            poll_interval=optional_seconds("poll_interval", poll_interval),
+            max_failures=checked_count("max_failures", max_failures),
             end_reported=True,
         )
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vidu.batches.trigger import ViduBatchTrigger
-from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, POLL_SECONDS, seconds_of
+from airflow_provider_vidu.defaults import DEFAULT_CONN_ID, seconds_of
 from airflow_provider_vidu.events import Outcome, Predecessor, make_event, make_slot_event
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.forecast import moment_of_end
+from airflow_provider_vidu.polling.intervals import POLL_SECONDS
 from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import NET_SHORTEST
 from airflow_provider_vidu.polling.turns import Waiter

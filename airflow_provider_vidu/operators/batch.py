@@ -33,7 +33,7 @@ from airflow_provider_vidu.defaults import (
     check_word,
     checked_count,
     checked_flag,
-    checked_seconds,
+    optional_seconds,
 )
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import ViduBatchLink, is_task_instance, publish_batch
@@ -183,8 +183,8 @@ class ViduBatchOperator(SignedURLOperator):
         self.parameters = parameters
         self.vidu_conn_id = vidu_conn_id
         self.storage_conn_id = storage_conn_id
-        self.timeout = None if timeout is None else checked_seconds("timeout", timeout)
-        self.poll_interval = None if poll_interval is None else checked_seconds("poll_interval", poll_interval)
+        self.timeout = optional_seconds("timeout", timeout)
+        self.poll_interval = optional_seconds("poll_interval", poll_interval)
         self.deferrable = checked_flag("deferrable", deferrable)
         self.cancel_on_kill = checked_flag("cancel_on_kill", cancel_on_kill)
         self.on_clear = on_clear

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vidu.common.values import given, mapping
-from airflow_provider_vidu.defaults import ID_KEY, OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
+from airflow_provider_vidu.defaults import OFF_PEAK_WAIT_SECONDS, WAIT_SECONDS
 from airflow_provider_vidu.events import Turn, callback_in, id_in
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
-from airflow_provider_vidu.links import WATCH_KEY, Role, publish
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, Role, publish
 from airflow_provider_vidu.operators.reuse import (
     REQUEST_NOTE,
     SHARED_NOTE,

@@ -13,8 +13,8 @@ import asyncio
 from typing import Any, Final
 from uuid import UUID
 
-from airflow_provider_vidu.defaults import ID_KEY
 from airflow_provider_vidu.exceptions import ViduError
+from airflow_provider_vidu.links import ID_KEY
 
 _ATTEMPTS: Final = 30
 _PAUSE_SECONDS: Final = 2.0

@@ -13,8 +13,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import BATCH_KEY
+from airflow_provider_vidu.links import BATCH_KEY, ID_KEY
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.records.instances import (
     LABEL,

@@ -18,8 +18,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY, numbered
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY, numbered
 from airflow_provider_vidu.ui.clips.cards import in_order
 from airflow_provider_vidu.ui.clips.facts import ENDED, Clip, TaskFacts, chars_of, grouped, with_result
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed, usable_id

@@ -20,8 +20,7 @@ from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, lazyload
 
 from airflow_provider_vidu.common.values import moment, number
-from airflow_provider_vidu.defaults import ID_KEY
-from airflow_provider_vidu.links import WATCH_KEY
+from airflow_provider_vidu.links import ID_KEY, WATCH_KEY
 from airflow_provider_vidu.polling.turns import turn
 from airflow_provider_vidu.ui.clips.facts import TaskFacts
 from airflow_provider_vidu.ui.clips.xcoms import note_in, parsed
