@@ -24,7 +24,6 @@ from airflow_provider_vidu.exceptions import ViduBatchFailedError, ViduError
 from airflow_provider_vidu.orders.dry_run import Offline
 from airflow_provider_vidu.orders.media.request import Prepared
 from airflow_provider_vidu.orders.request import terms_of
-from airflow_provider_vidu.orders.submission import digest_of
 from airflow_provider_vidu.stores.small_files import content_of
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str
     fields, endpoint = fields_of(row)
     prepared = Prepared(fields, storage_conn_id)
     try:
-        digest = digest_of(prepared.identity(), endpoint)
+        digest = prepared.digest(endpoint)
         sent = prepared.resolve(Offline(hook))  # type: ignore[arg-type]
     finally:
         prepared.close()

@@ -6,6 +6,7 @@ or webp; below 10 MB each when sent as base64; a request body of at most 20 MB; 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ class Prepared:
         for place in self._places:
             place.file.load()
         return self._filled(lambda place: f"sha256:{place.file.sha256}")
+
+    def digest(self, endpoint: str | None) -> str:
+        """Return the short digest that equal requests to one endpoint share.
+
+        :raises ViduError: as :meth:`identity` does.
+        """
+        # Parsed first: names of different types cannot be sorted. The create refuses anything that is not JSON.
+        plain = json.loads(json.dumps([endpoint, self.identity()], default=str, skipkeys=True))
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def resolve(self, hook: ViduHook, log: Any = None) -> dict[str, Any]:
         """Return the request to send: files become data URIs, or are uploaded at no cost.
