@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_vidu.api.calls import Call, checked_body, unknown_outcome
+from airflow_provider_vidu.api.calls import checked_body
 from airflow_provider_vidu.api.dialects import checked_id
 from airflow_provider_vidu.api.dialects.lost_create import Likeness, Search
 from airflow_provider_vidu.api.dialects.task_list import Listing, epoch_of
@@ -18,7 +18,7 @@ from airflow_provider_vidu.api.json_values import plain
 from airflow_provider_vidu.api.messages import checked_request
 from airflow_provider_vidu.api.settings import form as connection_form
 from airflow_provider_vidu.api.settings.config import ViduConfig
-from airflow_provider_vidu.api.settings.connection import problem, resolve
+from airflow_provider_vidu.api.settings.connection import problem, resolve, success
 from airflow_provider_vidu.defaults import (
     CANCEL_PATIENCE_SECONDS,
     DEFAULT_CONN_ID,
@@ -28,8 +28,6 @@ from airflow_provider_vidu.defaults import (
 )
 from airflow_provider_vidu.exceptions import ViduConfigError, ViduError
 from airflow_provider_vidu.models import NO_CANCEL, Cancellation, Credits, Generation, SearchResult
-from airflow_provider_vidu.network.proxies import proxy_for, without_login
-from airflow_provider_vidu.polling.retries import outcome_is_unknown
 from airflow_provider_vidu.polling.worker import watched
 from airflow_provider_vidu.tasks.deserializing import allow_models
 from airflow_provider_vidu.tasks.publishing import publish_generation
@@ -189,13 +187,7 @@ class ViduHook(BaseHook):
         :raises ViduSubmitUnknownError: when a request that bills was sent and its outcome is unknown. Never retried.
         :raises ViduError: for any other error answer, or none.
         """
-        request = checked_request(method, path, plain(json), bills=bills)
-        try:
-            return self._client.carry(lambda dialect: Call(request, dialect.read_json))
-        except ViduError as error:
-            if request.bills and outcome_is_unknown(error):
-                raise unknown_outcome(error, self.vidu_conn_id, f"{request.method} {path.partition('?')[0]}") from error
-            raise
+        return self._client.request(checked_request(method, path, plain(json), bills=bills))
 
     def wait(
         self,
@@ -363,10 +355,7 @@ class ViduHook(BaseHook):
             wrong = error
         if wrong is not None:
             return False, problem(wrong, self._config)
-        config = self.config
-        proxy = proxy_for(config.base_url, config.proxy)
-        through = f" (through the proxy {without_login(proxy)})" if proxy else ""
-        return True, f"Fine: {config.base_url} speaks {config.dialect.name} and accepts the key{through}."
+        return True, success(self.config)
 
     async def aget_generation(
         self, generation_id: str, *, endpoint: str | None = None, retries: int | None = None

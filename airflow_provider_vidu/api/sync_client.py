@@ -154,6 +154,20 @@ class SyncClient:
         self._log.info("Submitted generation %s: %s", generation.id, generation.describe())
         return generation
 
+    def request(self, request: ApiRequest) -> Any:
+        """Send a request that has no method here, and return its parsed answer; None if it has no body.
+
+        :raises ViduSubmitUnknownError: when it bills, was sent, and its outcome is unknown.
+        :raises ViduError: for any other error answer, or none.
+        """
+        try:
+            return self.carry(lambda dialect: Call(request, dialect.read_json))
+        except ViduError as error:
+            if request.bills and outcome_is_unknown(error):
+                what = f"{request.method} {request.path.partition('?')[0]}"
+                raise unknown_outcome(error, self._conn_id, what) from error
+            raise
+
     def _hint(self, refusal: ViduError, body: Mapping[str, Any]) -> str:
         """Return what a refusal of a create does not say itself."""
         if isinstance(refusal, ViduCreditError):
