@@ -20,9 +20,6 @@ from sqlalchemy.orm import Session
 HAS_REGIONS: Final = hasattr(TaskInstance, "region_id")
 """Whether this Airflow may have task loops (3.4)."""
 
-LABEL: Final = TaskInstance.__table__.c.rendered_map_index
-"""Airflow's rendered map index, if the task has a template for it."""
-
 Key = Hashable
 """The name of a task instance within the results of one query; see :func:`key_of`."""
 
@@ -81,8 +78,16 @@ PLACE: Final = (
     map_index_column.label("map_index"),
     iteration_column.label("iteration"),
     region_id_column.label("region_id"),
+    TaskInstance.__table__.c.rendered_map_index.label("label"),
 )
-"""Map index (-1 if not mapped), iteration (-1 outside loops) and region (None outside loops), for :func:`placed`."""
+"""Map index (-1 if not mapped), iteration (-1 outside loops), region (None outside loops), for :func:`placed`, and
+Airflow's rendered map index, if the task has a template for it."""
+
+IN_RUN: Final = (TaskInstance.task_id, iteration_column, map_index_column)
+"""The order of the task instances of a run, for :func:`placed`."""
+
+BY_TIME: Final = (XComModel.timestamp, *IN_RUN, XComModel.key)
+"""The order of XComs: as they were published, and of those of one moment as their task instances are in the run."""
 
 
 def placed(query: Any) -> Any:
@@ -101,7 +106,6 @@ TASK_COLUMNS: Final = (
     XComModel.task_id,
     *key_columns(TaskInstance),
     *PLACE,
-    LABEL.label("label"),
     TaskInstance.state,
     TaskInstance.try_number,
     TaskInstance.start_date,
