@@ -355,11 +355,13 @@ class ViduSlotTrigger(BaseTrigger):
             retry_after=self.retry_after,
             is_watched=self.is_watched,
         )
+        line = "Waiting for a free slot on connection %s: place %d of %d."
+        log_place = functools.partial(self.log.info, line, self.vidu_conn_id)
         error: ViduError | None = None
         after: Predecessor | None = None
         try:
             async with asyncio.timeout(max(self.deadline - time.time(), 0)):
-                after = await slot_queue(self.vidu_conn_id).admission(waiter, self._log_place, self.task_instance)
+                after = await slot_queue(self.vidu_conn_id).admission(waiter, log_place, self.task_instance)
         except TimeoutError:
             trouble = slot_queue(self.vidu_conn_id).trouble
             error = no_slot(self.vidu_conn_id, self.deadline - self.since, trouble)
@@ -368,9 +370,6 @@ class ViduSlotTrigger(BaseTrigger):
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.
         await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
         yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))  # type: ignore[no-untyped-call]
-
-    def _log_place(self, place: int, length: int) -> None:
-        self.log.info("Waiting for a free slot on connection %s: place %d of %d.", self.vidu_conn_id, place, length)
 
 
 @functools.cache

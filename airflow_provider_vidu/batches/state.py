@@ -62,12 +62,12 @@ class Open:
 
         :raises ViduConfigError: when the id is not one.
         """
-        index = stored.get("index", -1)
+        index, seed = stored.get("index", -1), stored.get("seed")
         return cls(
             checked_generation_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
-            seed=_whole_number(stored.get("seed")),
+            seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
             index=index if isinstance(index, int) else -1,
             request=text(stored.get("request")) or "",
             is_shared=stored.get("is_shared") is True,
@@ -333,10 +333,6 @@ def _time(value: Any) -> float:
     if (seconds := epoch(value)) is None:
         raise ValueError("a time that is none")
     return seconds
-
-
-def _whole_number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def intended(key: str, intent: Intent) -> dict[str, Any]:
