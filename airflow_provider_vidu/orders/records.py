@@ -236,7 +236,7 @@ class VariableStore(RecordStore):
 
         :raises ViduConfigError: when the Variable was edited so that it cannot be read.
         """
-        stored = self._stored()
+        stored = stored_variable(self._key)
         try:
             return Record.from_json(json.loads(stored)) if stored else None
         except (ValueError, RecursionError, ViduConfigError) as error:
@@ -246,13 +246,6 @@ class VariableStore(RecordStore):
             f"The Variable {self._key}, which holds the record of this task's order, cannot be read: {reason}. Nothing "
             "was submitted. Restore it, or delete it to submit a new generation."
         )
-
-    def _stored(self) -> str | None:
-        from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-        default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
-        stored: str | None = Variable.get(self._key, **default)
-        return stored
 
     def save(self, record: Record) -> None:
         """Store the record."""
@@ -264,7 +257,7 @@ class VariableStore(RecordStore):
 
     def forget(self) -> None:
         """Remove the Variable, if there is one, also if it cannot be read."""
-        if self._stored():
+        if stored_variable(self._key):
             self.clear()
 
     def returned(self) -> None:
@@ -276,3 +269,12 @@ class VariableStore(RecordStore):
         """Remove the Variable unless it must be kept: there could be thousands."""
         if not self._keeps:
             self.forget()
+
+
+def stored_variable(key: str) -> str | None:
+    """Return the text of a Variable; None if there is none."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+    default: dict[str, Any] = {"default" if AIRFLOW_V_3_0_PLUS else "default_var": None}
+    stored: str | None = Variable.get(key, **default)
+    return stored
