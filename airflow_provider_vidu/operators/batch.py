@@ -27,7 +27,6 @@ from airflow_provider_vidu.common.text import sanitized
 from airflow_provider_vidu.common.values import given
 from airflow_provider_vidu.defaults import (
     DEFAULT_CONN_ID,
-    DEFER_MARGIN_SECONDS,
     OFF_PEAK_WAIT_SECONDS,
     WAIT_SECONDS,
     check_word,
@@ -45,7 +44,7 @@ from airflow_provider_vidu.orders.records import iteration_of
 from airflow_provider_vidu.orders.request import NAMES, further_fields, request_of, required_arguments
 from airflow_provider_vidu.stores.artifacts import ARTIFACTS, Artifact
 from airflow_provider_vidu.stores.naming import checked_destination, is_folder, is_template, path_text
-from airflow_provider_vidu.tasks.deferral import retryable_after_wait, was_given_up
+from airflow_provider_vidu.tasks.deferral import deferral_timeout, retryable_after_wait, was_given_up
 from airflow_provider_vidu.tasks.masking import SignedURLOperator
 
 if TYPE_CHECKING:
@@ -305,8 +304,7 @@ class ViduBatchOperator(SignedURLOperator):
             max_failures=self.max_failures,
             cancel_on_kill=self.cancel_on_kill,
         )
-        timeout = timedelta(seconds=max(pending.deadline - now, 0) + DEFER_MARGIN_SECONDS)
-        self.defer(trigger=trigger, method_name=method, timeout=timeout)
+        self.defer(trigger=trigger, method_name=method, timeout=deferral_timeout(pending.deadline, now))
 
     def _rows(self) -> list[Row]:
         """Return the checked rows.
