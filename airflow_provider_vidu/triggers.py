@@ -18,7 +18,6 @@ from airflow_provider_vidu.events import Outcome, Predecessor, make_event, make_
 from airflow_provider_vidu.exceptions import ViduError
 from airflow_provider_vidu.polling.forecast import moment_of_end
 from airflow_provider_vidu.polling.intervals import POLL_SECONDS
-from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import NET_SHORTEST
 from airflow_provider_vidu.polling.turns import Waiter
 from airflow_provider_vidu.polling.watch import (
@@ -31,19 +30,13 @@ from airflow_provider_vidu.polling.watch import (
 )
 from airflow_provider_vidu.tasks.callbacks.arrivals import arrivals
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import no_slot, slot_queue, task_key
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
 
 __all__ = ["ViduBatchTrigger", "ViduGenerationTrigger", "ViduSlotTrigger"]
-
-CANCEL_RETRIES = 5
-"""An uncancelled job keeps costing money, and nothing cancels it later: the delays grow to half a minute."""
-
-_cancelling: set[asyncio.Task[None]] = set()
-"""Keeps references: a task without one may be collected before it has run."""
 
 
 class ViduGenerationTrigger(BaseTrigger):
@@ -181,14 +174,10 @@ class ViduGenerationTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.
 
-        Airflow also calls it if a callback has resumed the task. The work is detached, because Airflow 3.3 cancels this
-        coroutine about a second after it starts.
+        Airflow also calls it if a callback has resumed the task.
         """
         if self.cancel_on_kill:
-            job = asyncio.create_task(self._cancel_unless_handed_over())
-            _cancelling.add(job)
-            job.add_done_callback(_cancelling.discard)
-            await asyncio.shield(job)
+            await detached(self._cancel_unless_handed_over())
         elif self.callback:
             arrivals(self.vidu_conn_id).came()
 
@@ -201,14 +190,8 @@ class ViduGenerationTrigger(BaseTrigger):
             if await is_handed_over(self.task_instance, self.generation_id):
                 self.log.info("Generation %s is handed over to another triggerer.", self.generation_id)
                 return
-            attempts = Attempts(CANCEL_RETRIES, bills=False)
-            while True:
-                try:
-                    reason = await self._end()
-                    self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)
-                    return
-                except ViduError as error:
-                    await asyncio.sleep(attempts.after(error))
+            reason = await persistently(self._end)
+            self.log.info("Generation %s, because the task was killed: %s.", self.generation_id, reason)
         except ViduError as error:  # best effort: no task is left to raise it in
             self.log.warning("Generation %s was not cancelled: %s", self.generation_id, error)
 

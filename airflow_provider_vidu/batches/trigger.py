@@ -13,20 +13,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_vidu.batches.plan import TOKEN_KEY, make_batch_event, wake_at
 from airflow_provider_vidu.exceptions import ViduError, ViduGenerationFailedError
 from airflow_provider_vidu.models import GenerationStatus
-from airflow_provider_vidu.polling.retries import Attempts
 from airflow_provider_vidu.polling.schedule import BEGINNING, interval
 from airflow_provider_vidu.polling.watch import Done, PollPolicy, Wait, Watch, earliest_event
 from airflow_provider_vidu.tasks.clients import shared_client
-from airflow_provider_vidu.tasks.handover import is_handed_over
+from airflow_provider_vidu.tasks.handover import detached, is_handed_over, persistently
 from airflow_provider_vidu.tasks.slots.queue import slot_queue
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.api.async_client import AsyncClient
-
-CANCEL_RETRIES = 5
-
-_cancelling: set[asyncio.Task[None]] = set()
-"""Keeps references: a task without one may be collected before it has run."""
 
 
 class ViduBatchTrigger(BaseTrigger):
@@ -105,15 +99,9 @@ class ViduBatchTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over.
-
-        The work is detached, because Airflow 3.3 cancels this coroutine about a second after it starts.
-        """
+        """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over."""
         if self.cancel_on_kill and self.jobs:
-            job = asyncio.create_task(self._cancel_unless_handed_over())
-            _cancelling.add(job)
-            job.add_done_callback(_cancelling.discard)
-            await asyncio.shield(job)
+            await detached(self._cancel_unless_handed_over())
 
     async def _watched(self, client: AsyncClient) -> None:
         """Return when the task is to be woken."""
@@ -181,15 +169,9 @@ class ViduBatchTrigger(BaseTrigger):
             self.log.warning("Batch %s was not cancelled: %s", self.token, error)
 
     async def _cancelled(self, client: AsyncClient, generation_id: str) -> bool:
-        attempts = Attempts(CANCEL_RETRIES, bills=False)
-        while True:
-            try:
-                verdict = await client.cancel_generation(generation_id, self.endpoints.get(generation_id))
-                return verdict.accepted
-            except ViduError as error:
-                try:
-                    delay = attempts.after(error)
-                except ViduError:
-                    self.log.warning("Generation %s was not cancelled: %s", generation_id, error)
-                    return False
-            await asyncio.sleep(delay)
+        endpoint = self.endpoints.get(generation_id)
+        try:
+            return (await persistently(lambda: client.cancel_generation(generation_id, endpoint))).accepted
+        except ViduError as error:
+            self.log.warning("Generation %s was not cancelled: %s", generation_id, error)
+            return False
