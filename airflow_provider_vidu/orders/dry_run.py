@@ -109,15 +109,19 @@ def _placeholders(context: Mapping[str, Any]) -> dict[str, str]:
     return {"id": name, "video_url": f"https://{HOST}/{name}"}
 
 
-def _earlier_price(context: Mapping[str, Any], terms: Mapping[str, Any]) -> int | float | None:
-    """Return what the task's result of an earlier run cost, if it is of the same model and parameters."""
+def earlier_result(context: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the task returned in its last run; empty if that is not at hand."""
     ti: Any = context.get("ti")
     try:
-        known = mapping(
-            ti.xcom_pull(task_ids=ti.task_id, key="return_value", map_indexes=ti.map_index, include_prior_dates=True)
-        )
+        own = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
+        return mapping(ti.xcom_pull(key="return_value", include_prior_dates=True, **own))
     except Exception:  # noqa: BLE001 - a price is shown only where it is cheap to know
-        return None
+        return {}
+
+
+def _earlier_price(context: Mapping[str, Any], terms: Mapping[str, Any]) -> int | float | None:
+    """Return what the task's result of an earlier run cost, if it is of the same model and parameters."""
+    known = earlier_result(context)
     parameters = {name: value for name, value in mapping(known.get("parameters")).items() if name != "seed"}
     own = {name: value for name, value in mapping(terms.get("parameters")).items() if name != "seed"}
     is_same = known.get("model") == terms.get("model") and parameters == own
