@@ -120,7 +120,8 @@ class ViduGenerationSensor(SignedURLOperator, BaseSensorOperator):
             with self._softened():
                 return self._execute_deferrable(context)
         try:
-            return super().execute(context)  # type: ignore[no-any-return]
+            result: dict[str, Any] = super().execute(context)
+            return result
         except ViduError:
             raise
         except AirflowSensorTimeout as error:

@@ -97,7 +97,7 @@ class ViduGenerationTrigger(BaseTrigger):
         callback: str | None = None,
         woken_at: float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
         self.poll_interval = POLL_SECONDS if poll_interval is None else float(seconds_of(poll_interval))
@@ -169,7 +169,7 @@ class ViduGenerationTrigger(BaseTrigger):
         event |= {"since": self.since, "deadline": self.deadline}  # a task that defers again needs them
         if self.callback:
             event["callback"] = self.callback
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Cancel the generation if a user acted on the task, but not if a triggerer hands it over.
@@ -310,7 +310,7 @@ class ViduSlotTrigger(BaseTrigger):
         retry_after: float | None = None,
         is_watched: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.vidu_conn_id = vidu_conn_id
         self.since = since
         self.deadline = deadline
@@ -352,7 +352,7 @@ class ViduSlotTrigger(BaseTrigger):
             error = refusal.with_context(conn_id=self.vidu_conn_id)
         # Airflow marks a task failed whose event fires within a few seconds of its deferral.
         await asyncio.sleep(max(waiter.ready_at - time.time(), 0))
-        yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(make_slot_event(error, self.since, self.deadline, after))
 
 
 @functools.cache

@@ -208,6 +208,7 @@ class SyncClient:
         while (name := search.undecided) is not None:
             entry: Generation | None = None
             try:
+                # mypy infers no type for a lambda with a default.
                 entry = self.carry(lambda dialect, name=name: dialect.query(name), name)  # type: ignore[misc]
             except ViduError as error:
                 self._log.warning("Generation %s is on the list, but its query failed: %s", name, error)

@@ -162,7 +162,7 @@ def _checked(hook: ViduHook, row: Row, storage_conn_id: str | None) -> tuple[str
     prepared = Prepared(fields, storage_conn_id)
     try:
         digest = prepared.digest(endpoint)
-        sent = prepared.resolve(Offline(hook))  # type: ignore[arg-type]
+        sent = prepared.resolve(Offline(hook))
     finally:
         prepared.close()
     return hook.config.dialect.create(sent, endpoint).request.path, digest

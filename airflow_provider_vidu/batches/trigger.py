@@ -57,7 +57,7 @@ class ViduBatchTrigger(BaseTrigger):
         max_failures: int = 10,
         cancel_on_kill: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.vidu_conn_id = vidu_conn_id
         self.jobs = dict(jobs)
         self.endpoints = dict(endpoints or {})
@@ -96,7 +96,7 @@ class ViduBatchTrigger(BaseTrigger):
             # Airflow marks a task failed whose event fires within a few seconds of its deferral.
             await asyncio.sleep(max(earliest_event(self.deferred_at) - time.time(), 0))
         event = make_batch_event(self.token, self._ended, problem, self.deadline)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Cancel the open generations if a user acted on the task, but not if a triggerer hands it over."""

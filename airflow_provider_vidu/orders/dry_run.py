@@ -60,7 +60,7 @@ def dry_run(
     """
     config = hook.config
     try:
-        request, sent = prepared.identity(), prepared.resolve(Offline(hook))  # type: ignore[arg-type]
+        request, sent = prepared.identity(), prepared.resolve(Offline(hook))
     finally:
         prepared.close()
     url = without_query(config.url(config.dialect.create(sent, endpoint).request))

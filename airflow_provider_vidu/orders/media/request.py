@@ -21,6 +21,7 @@ from airflow_provider_vidu.orders.media.files import ADVICE, MediaFile
 
 if TYPE_CHECKING:
     from airflow_provider_vidu.hooks import ViduHook
+    from airflow_provider_vidu.orders.dry_run import Offline
 
 MAX_IMAGE_BYTES: Final = 9_999_999
 """Fewer than 10 MB. The vendor does not say whether it means 1,000² or 1,024² bytes: the smaller number fits both."""
@@ -73,7 +74,7 @@ class Prepared:
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
-    def resolve(self, hook: ViduHook, log: Any = None) -> dict[str, Any]:
+    def resolve(self, hook: ViduHook | Offline, log: Any = None) -> dict[str, Any]:
         """Return the request to send: files become data URIs, or are uploaded at no cost.
 
         :param hook: uploads files that are too large for the request, or not allowed inline in their field.
@@ -115,7 +116,7 @@ class Prepared:
 class _Sender:
     """Decides for each file whether it goes into the request, and uploads it otherwise."""
 
-    def __init__(self, hook: ViduHook, log: Any, room: int) -> None:
+    def __init__(self, hook: ViduHook | Offline, log: Any, room: int) -> None:
         self._hook = hook
         self._log = log
         self._room = room

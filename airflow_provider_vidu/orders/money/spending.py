@@ -109,7 +109,7 @@ class Spending(Unlimited):
             names = list(entries.names(scope.prefix))
             if not names and scope.expired_prefix is not None:
                 entries.forget(scope.expired_prefix, time.time() - KEPT_SECONDS)
-        except Exception as error:
+        except Exception as error:  # the database, the API server or a backend of the user's
             raise ViduError(
                 f"Could not read what was spent within the budget, so nothing was submitted: {redacted(error)}"
             ) from error

@@ -56,7 +56,7 @@ def _id(model: Any) -> Any:
 
 
 if HAS_REGIONS:
-    from airflow.models.dynamic_region import DynamicRegion  # type: ignore[import-not-found]
+    from airflow.models.dynamic_region import DynamicRegion  # type: ignore[import-not-found]  # since 3.4
 
     _IS_MAPPED: Final[Any] = DynamicRegion.node_id == TaskInstance.task_id
     iteration_column: Any = case(
