@@ -78,7 +78,7 @@ class ViduGenerationFinishedTrigger(BaseEventTrigger):
         poll_interval: timedelta | float = 60.0,
         since: datetime | str | float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.generation_ids = named(generation_ids)
         self.poll_interval = checked_seconds("poll_interval", poll_interval)

@@ -97,7 +97,7 @@ class ViduGenerationTrigger(BaseTrigger):
         callback: str | None = None,
         woken_at: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.generation_id = generation_id
         self.vidu_conn_id = vidu_conn_id
         self.poll_interval = POLL_SECONDS if poll_interval is None else float(seconds_of(poll_interval))
@@ -310,7 +310,7 @@ class ViduSlotTrigger(BaseTrigger):
         retry_after: float | None = None,
         is_watched: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.since = since
         self.deadline = deadline

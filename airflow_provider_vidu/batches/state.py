@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_vidu.batches.lines import Lines, checked_generation_id, checked_line
-from airflow_provider_vidu.common.values import epoch, integer, price, text
+from airflow_provider_vidu.common.values import epoch, price, strict_int, text
 from airflow_provider_vidu.orders.order import Record
 
 STATE_VERSION: Final = 1
@@ -67,7 +67,7 @@ class Open:
             checked_generation_id(stored.get("id")),
             epoch(stored.get("at")) or 0.0,
             credits=price(stored.get("credits")),
-            seed=integer(stored.get("seed")),
+            seed=strict_int(stored.get("seed")),
             index=index if isinstance(index, int) else -1,
             request=text(stored.get("request")) or "",
             is_shared=stored.get("is_shared") is True,

@@ -57,7 +57,7 @@ class ViduBatchTrigger(BaseTrigger):
         max_failures: int = 10,
         cancel_on_kill: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.vidu_conn_id = vidu_conn_id
         self.jobs = dict(jobs)
         self.endpoints = dict(endpoints or {})

@@ -98,7 +98,7 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
-def integer(value: object) -> int | None:
+def strict_int(value: object) -> int | None:
     """Return an int unchanged; None for anything else, and for a bool."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -20,7 +20,7 @@ from uuid import UUID
 from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_vidu.common.text import redacted
-from airflow_provider_vidu.common.values import integer
+from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.links import is_task_instance
 from airflow_provider_vidu.orders.order import Order, Record
@@ -43,11 +43,11 @@ def order_of(context: Context) -> Order:
     clears, started = getattr(run, "clear_number", None), getattr(run, "start_date", None)
     # Not every value is a counter: the context of a unit test may be a mock.
     return Order(
-        number=integer(getattr(ti, "max_tries", None)) or 0,
-        clears=integer(clears),
+        number=strict_int(getattr(ti, "max_tries", None)) or 0,
+        clears=strict_int(clears),
         counts_every_clear=get_base_airflow_version_tuple() >= (3, 2),
-        try_number=integer(getattr(ti, "try_number", None)) or 1,
-        retries=integer(getattr(task, "retries", None)),
+        try_number=strict_int(getattr(ti, "try_number", None)) or 1,
+        retries=strict_int(getattr(task, "retries", None)),
         run_started=started.timestamp() if isinstance(started, datetime) else None,
         region=str(region) if isinstance(region, UUID) and iteration_of(context) is not None else "",
     )
@@ -74,7 +74,7 @@ def store_for(context: Context, *, keeps: bool = False) -> RecordStore:
 def iteration_of(context: Context) -> int | None:
     """Return the iteration of the loop that the task is in (Airflow 3.4); None outside loops."""
     known: Mapping[str, Any] = context
-    return integer(getattr(known.get("loop"), "index", None))
+    return strict_int(getattr(known.get("loop"), "index", None))
 
 
 def owner_of(context: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_vidu.api.json_values import plain
-from airflow_provider_vidu.common.values import integer
+from airflow_provider_vidu.common.values import strict_int
 from airflow_provider_vidu.exceptions import ViduConfigError
 from airflow_provider_vidu.orders.media.fields import as_list, read_json
 from airflow_provider_vidu.orders.upstream import filled
@@ -197,7 +197,7 @@ def facts_of_create(
     facts = {
         "created_at": at.isoformat() if at else None,
         "credits": generation.credits,
-        "seed": integer(generation.raw.get("seed")),
+        "seed": strict_int(generation.raw.get("seed")),
         "asked": "others" if arguments is None else _terms_digest(arguments),
     }
     return {name: value for name, value in facts.items() if value}
